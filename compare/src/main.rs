@@ -1,1 +1,47 @@
-fn main() {}
+//! The command line of the comparison.
+
+use std::net::SocketAddr;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use compare::process::{LOAD_CORE, MEASURED_CORE, become_helper, raise_file_limit};
+use compare::{echo, load, servers};
+
+/// Measures plainsong beside other ways to write the same server.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The same echo server in every style, under the same load
+    Echo(echo::Options),
+    /// Serves echo in one style, on the measured core
+    #[command(hide = true)]
+    Serve {
+        style: servers::Style,
+        address: SocketAddr,
+    },
+    /// Puts load on a server, from the other core
+    #[command(hide = true)]
+    Load { plan: String },
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().command {
+        Command::Echo(options) => echo::run(&options).map(drop),
+        Command::Serve { style, address } => {
+            become_helper(MEASURED_CORE)?;
+            raise_file_limit();
+            Ok(style.serve(address)?)
+        }
+        Command::Load { plan } => {
+            become_helper(LOAD_CORE)?;
+            raise_file_limit();
+            load::run(&serde_json::from_str(&plan)?)
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! One trial: a fresh server on one core, a fresh load on the other.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+
+use super::calls::{Calls, Counter};
+use crate::load::{Plan, Seen};
+use crate::process::Helper;
+use crate::servers::Style;
+
+/// How long a load may take beyond the time it was given.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Where servers listen: below the range from which the kernel takes the clients' ports.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+/// The load that every style is put under.
+pub(super) struct Trial {
+    pub(super) connections: usize,
+    pub(super) size: usize,
+    pub(super) warm_up: Duration,
+    pub(super) window: Duration,
+    /// Requests a second of the open loop; none for no open loop.
+    pub(super) rate: Option<f64>,
+}
+
+impl Trial {
+    /// Puts a style's server under load.
+    pub(super) fn run(&self, style: Style) -> Result<Seen> {
+        let (server, address) = start(style)?;
+        let plan = self.plan(&server, address);
+        let mut load = Helper::of_ourselves("the load", ["load", &serde_json::to_string(&plan)?])?;
+        let patience = 2 * (self.warm_up + self.window) + PATIENCE;
+        load.answer(patience)
+            .with_context(|| format!("{style} under load"))
+    }
+
+    /// Counts the system calls that a style's server makes for a request, in a run of its own because counting
+    /// slows it down.
+    pub(super) fn count_calls(&self, style: Style) -> Result<Calls> {
+        let (server, address) = start(style)?;
+        let plan = Plan {
+            rate: None,
+            gate: true,
+            ..self.plan(&server, address)
+        };
+        let mut load = Helper::of_ourselves("the load", ["load", &serde_json::to_string(&plan)?])?;
+        let warm = load.line(PATIENCE)?;
+        ensure!(warm == "warm", "the load said {warm:?}");
+        let Some(counter) = Counter::attach(server.id())? else {
+            return Ok(Calls::NotCounted);
+        };
+        load.tell("go")?;
+        let seen: Seen = load.answer(self.window + PATIENCE)?;
+        counter.per_request(seen.closed.requests)
+    }
+
+    fn plan(&self, server: &Helper, address: SocketAddr) -> Plan {
+        Plan {
+            address,
+            server: server.id(),
+            connections: self.connections,
+            size: self.size,
+            warm_up: self.warm_up,
+            window: self.window,
+            rate: self.rate,
+            gate: false,
+        }
+    }
+}
+
+/// Starts a style's server. It may not listen yet: the load tries until it does.
+fn start(style: Style) -> Result<(Helper, SocketAddr)> {
+    let address = free_address()?;
+    let name = style
+        .to_possible_value()
+        .context("every style has a name")?;
+    let arguments = ["serve", name.get_name(), &address.to_string()];
+    Ok((Helper::of_ourselves(style.label(), arguments)?, address))
+}
+
+/// An address that nobody listens at. Each server has a port of its own, so that connections that an earlier
+/// one left behind in the kernel are in nobody's way.
+fn free_address() -> Result<SocketAddr> {
+    use std::sync::atomic::{AtomicU16, Ordering};
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Two comparisons that run at a time start at different ports.
+    let first = (std::process::id() % 1000) as u16 * 11;
+    for _ in PORTS {
+        let offset = first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % PORTS.len() as u16;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, PORTS.start + offset));
+        if TcpListener::bind(address).is_ok() {
+            return Ok(address);
+        }
+    }
+    anyhow::bail!("no port is free")
+}

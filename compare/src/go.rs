@@ -1,0 +1,64 @@
+//! Go's arms are programs of their own, built when they are first needed and `go` is found.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::process::find_program;
+
+/// The source of Go's echo server.
+pub const ECHO_SOURCE: &str = include_str!("../go/echo.go");
+
+/// Whether this machine has Go.
+pub fn is_here() -> bool {
+    find_program("go").is_some()
+}
+
+/// Builds one of the programs in `compare/go`.
+///
+/// # Errors
+///
+/// When `go` is not there or the program does not compile.
+pub fn build(name: &str) -> Result<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("go")
+        .join(name)
+        .with_extension("go");
+    let program = program(name)?;
+    let status = Command::new("go")
+        .arg("build")
+        .arg("-o")
+        .args([&program, &source])
+        // Nothing of it is fetched: it needs the standard library alone.
+        .envs([
+            ("GOPROXY", "off"),
+            ("GOTOOLCHAIN", "local"),
+            ("GOFLAGS", ""),
+        ])
+        .status()
+        .context("cannot run go")?;
+    ensure!(status.success(), "go build {name} failed: {status}");
+    Ok(program)
+}
+
+/// Where [`build`] puts a program: beside our own, in the folder for what is built.
+fn program(name: &str) -> io::Result<PathBuf> {
+    let ours = std::env::current_exe()?;
+    let folder = ours.parent().ok_or(io::ErrorKind::NotFound)?;
+    Ok(folder.join(format!("compare-go-{name}")))
+}
+
+/// Becomes Go's echo server, which keeps this process's id, core and parent.
+///
+/// # Errors
+///
+/// Returns only when it fails.
+pub fn serve(address: SocketAddr) -> io::Result<()> {
+    Err(Command::new(program("echo")?)
+        .arg(address.to_string())
+        .exec())
+}

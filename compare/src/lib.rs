@@ -1,0 +1,11 @@
+//! plainsong measured beside other ways to write the same server.
+//!
+//! Start reading at [`servers`], the same program in every style; then [`echo`], which puts them under load.
+
+pub mod echo;
+pub mod go;
+pub mod load;
+pub mod process;
+pub mod servers;
+pub mod stats;
+pub mod terminal;
