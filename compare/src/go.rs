@@ -58,7 +58,13 @@ fn program(name: &str) -> io::Result<PathBuf> {
 ///
 /// Returns only when it fails.
 pub fn serve(address: SocketAddr) -> io::Result<()> {
-    Err(Command::new(program("echo")?)
-        .arg(address.to_string())
-        .exec())
+    Err(become_program("echo", [&*address.to_string()]))
+}
+
+/// Becomes a program that [`build`] has built; returns only when that fails.
+pub fn become_program<'a>(name: &str, arguments: impl IntoIterator<Item = &'a str>) -> io::Error {
+    match program(name) {
+        Ok(program) => Command::new(program).args(arguments).exec(),
+        Err(error) => error,
+    }
 }

@@ -5,6 +5,7 @@
 pub mod echo;
 pub mod go;
 pub mod load;
+pub mod micro;
 pub mod process;
 pub mod servers;
 pub mod stats;

@@ -1,0 +1,235 @@
+// Go's arms of the micro-benchmarks. Prints one sample as a JSON array.
+package main
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	warmUp = 10
+	long   = time.Hour
+)
+
+func main() {
+	count := number(os.Args[2])
+	work := number(os.Args[3])
+	switch os.Args[1] {
+	case "switch":
+		yield(count, work)
+	case "spawn":
+		spawn(count, work)
+	case "memory":
+		memory(count)
+	case "timers":
+		timers(count)
+	}
+}
+
+func number(text string) int {
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		panic(err)
+	}
+	return n
+}
+
+func nsEach(elapsed time.Duration, count int) float64 {
+	return float64(elapsed.Nanoseconds()) / float64(count)
+}
+
+// A line that each of a number of goroutines crosses once; it notes when the first and the last do.
+type line struct {
+	expected, crossed int64
+	first, last       time.Time
+}
+
+func newLine(expected int) *line { return &line{expected: int64(expected)} }
+
+func (l *line) cross() {
+	crossed := atomic.AddInt64(&l.crossed, 1)
+	if crossed == 1 {
+		l.first = time.Now()
+	}
+	if crossed == l.expected {
+		l.last = time.Now()
+	}
+}
+
+func (l *line) allCrossed() bool { return atomic.LoadInt64(&l.crossed) >= l.expected }
+
+func yield(tasks, work int) {
+	turns := work / tasks
+	if turns < 1 {
+		turns = 1
+	}
+	warm, done := newLine(tasks), newLine(tasks)
+	var all sync.WaitGroup
+	for i := 0; i < tasks; i++ {
+		all.Add(1)
+		go func() {
+			for i := 0; i < warmUp; i++ {
+				runtime.Gosched()
+			}
+			warm.cross()
+			for i := 0; i < turns; i++ {
+				runtime.Gosched()
+			}
+			done.cross()
+			all.Done()
+		}()
+	}
+	all.Wait()
+	fmt.Printf("[%f]\n", nsEach(done.last.Sub(warm.last), tasks*turns))
+}
+
+func spawn(alive, work int) {
+	batches := work / alive
+	if batches < 1 {
+		batches = 1
+	}
+	var began time.Time
+	var all sync.WaitGroup
+	for batch := 0; batch < warmUp+batches; batch++ {
+		if batch == warmUp {
+			began = time.Now()
+		}
+		all.Add(alive)
+		for i := 0; i < alive; i++ {
+			go all.Done()
+		}
+		all.Wait()
+	}
+	fmt.Printf("[%f]\n", nsEach(time.Since(began), alive*batches))
+}
+
+// The value of a field of a /proc file, in bytes.
+func held(file, field string) float64 {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		panic(err)
+	}
+	for _, line := range strings.Split(string(text), "\n") {
+		if strings.HasPrefix(line, field) {
+			return float64(number(strings.Fields(line)[1])) * 1024
+		}
+	}
+	panic("/proc has no " + field)
+}
+
+func memory(tasks int) {
+	allSleep := func(tasks int, duration time.Duration) {
+		l := newLine(tasks)
+		for i := 0; i < tasks; i++ {
+			go func() {
+				l.cross()
+				time.Sleep(duration)
+			}()
+		}
+		for !l.allCrossed() {
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	allSleep(1, time.Millisecond)
+	resident, pageTables := held("/proc/self/smaps_rollup", "Rss:"), held("/proc/self/status", "VmPTE:")
+	allSleep(tasks, long)
+	resident = held("/proc/self/smaps_rollup", "Rss:") - resident
+	pageTables = held("/proc/self/status", "VmPTE:") - pageTables
+	fmt.Printf("[%f,%f]\n", resident/float64(tasks), pageTables/float64(tasks))
+}
+
+// Goroutines that wait at a gate, pass it, wait as they are told, and end.
+type crowd struct {
+	reached, entered, left *line
+	open                   int32
+}
+
+func newCrowd(tasks int, wait func(index int)) *crowd {
+	c := &crowd{reached: newLine(tasks), entered: newLine(tasks), left: newLine(tasks)}
+	for i := 0; i < tasks; i++ {
+		index := i
+		go func() {
+			c.reached.cross()
+			for atomic.LoadInt32(&c.open) == 0 {
+				runtime.Gosched()
+			}
+			c.entered.cross()
+			wait(index)
+			c.left.cross()
+		}()
+	}
+	for !c.reached.allCrossed() {
+		runtime.Gosched()
+	}
+	atomic.StoreInt32(&c.open, 1)
+	for !c.entered.allCrossed() {
+		runtime.Gosched()
+	}
+	return c
+}
+
+func (c *crowd) entering() time.Duration { return c.entered.last.Sub(c.entered.first) }
+
+// Waits until all goroutines have ended.
+func (c *crowd) finish() {
+	for !c.left.allCrossed() {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// Goroutines cannot be cancelled: they listen to a channel, and closing it tells them to stop their timers.
+func timers(tasks int) {
+	spread := func(index int) time.Duration {
+		return 20 * time.Nanosecond * time.Duration(index*0x9E3779B9%tasks)
+	}
+	ended := newCrowd(tasks, func(int) {})
+	ended.finish()
+
+	cancel := make(chan struct{})
+	never := make(chan time.Time)
+	parked := newCrowd(tasks, func(int) {
+		select {
+		case <-never:
+		case <-cancel:
+		}
+	})
+	began := time.Now()
+	close(cancel)
+	parked.finish()
+	cancelParked := parked.left.last.Sub(began)
+
+	cancel = make(chan struct{})
+	asleep := newCrowd(tasks, func(index int) {
+		timer := time.NewTimer(long + spread(index))
+		select {
+		case <-timer.C:
+		case <-cancel:
+			timer.Stop()
+		}
+	})
+	began = time.Now()
+	close(cancel)
+	asleep.finish()
+	cancelAsleep := asleep.left.last.Sub(began)
+
+	due := time.Now().Add(100*time.Millisecond + 4*time.Microsecond*time.Duration(tasks))
+	fired := newCrowd(tasks, func(index int) { time.Sleep(time.Until(due) + spread(index)) })
+	if fired.entered.last.After(due) {
+		fmt.Fprintln(os.Stderr, "some were due before the last had gone to sleep")
+		os.Exit(1)
+	}
+	fired.finish()
+
+	park, add := nsEach(parked.entering(), tasks), nsEach(asleep.entering(), tasks)
+	end := nsEach(ended.left.last.Sub(ended.entered.first), tasks)
+	fire := nsEach(fired.left.last.Sub(due), tasks)
+	without, with := nsEach(cancelParked, tasks), nsEach(cancelAsleep, tasks)
+	fmt.Printf("[%f,%f,%f,%f,%f,%f]\n", add-park, fire-end, with-without, add, fire, with)
+}

@@ -1,0 +1,104 @@
+//! `memory`: what a task holds while it sleeps, beyond what the empty runtime holds.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::line::Line;
+use super::runtimes::{Async, May, Smol, Stackful, Threads, Tokio};
+use super::{Bench, Peer, no_arm, print};
+use crate::process::field;
+
+/// Longer than any sample takes.
+const LONG: Duration = Duration::from_secs(3600);
+/// What the first task sleeps, which only warms the empty runtime up.
+const SHORT: Duration = Duration::from_millis(1);
+
+/// Prints what each of `tasks` sleeping tasks holds, and ends the process while they still sleep.
+pub(super) fn take(peer: Peer, tasks: usize) -> Result<()> {
+    match peer {
+        Peer::Tokio => with_await::<Tokio>(tasks),
+        Peer::Smol => with_await::<Smol>(tasks),
+        Peer::May => with_stacks::<May>(tasks),
+        // The 16 KiB stack that the kernel has for each thread is not in these numbers.
+        Peer::Threads => with_stacks::<Threads>(tasks),
+        Peer::Bare | Peer::Go => Err(no_arm(Bench::Memory, peer)),
+    }
+}
+
+fn with_stacks<R: Stackful>(tasks: usize) -> Result<()> {
+    fn all_sleep<R: Stackful>(tasks: usize, duration: Duration) -> Result<()> {
+        let line = Arc::new(Line::new(tasks));
+        for _ in 0..tasks {
+            let line = Arc::clone(&line);
+            R::spawn(move || {
+                line.cross();
+                R::sleep(duration);
+            })?;
+        }
+        while !line.all_crossed() {
+            R::sleep(SHORT);
+        }
+        R::sleep(2 * SHORT);
+        Ok(())
+    }
+    R::run(move || {
+        all_sleep::<R>(1, SHORT)?;
+        let before = Held::now()?;
+        all_sleep::<R>(tasks, LONG)?;
+        Held::print_and_exit(&before, tasks)
+    })?
+}
+
+fn with_await<R: Async>(tasks: usize) -> Result<()> {
+    async fn all_sleep<R: Async>(tasks: usize, duration: Duration) {
+        let line = Arc::new(Line::new(tasks));
+        for _ in 0..tasks {
+            let line = Arc::clone(&line);
+            R::detach(R::spawn(async move {
+                line.cross();
+                R::sleep(duration).await;
+            }));
+        }
+        while !line.all_crossed() {
+            R::sleep(SHORT).await;
+        }
+        R::sleep(2 * SHORT).await;
+    }
+    R::run(async {
+        all_sleep::<R>(1, SHORT).await;
+        let before = Held::now()?;
+        all_sleep::<R>(tasks, LONG).await;
+        Held::print_and_exit(&before, tasks)
+    })?
+}
+
+/// What a process holds, in bytes.
+struct Held {
+    resident: u64,
+    page_tables: u64,
+}
+
+impl Held {
+    /// `smaps_rollup` counts pages one by one, where `status` may be off by some hundred kilobytes.
+    fn now() -> Result<Held> {
+        let rollup = fs::read_to_string("/proc/self/smaps_rollup")?;
+        let status = fs::read_to_string("/proc/self/status")?;
+        Ok(Held {
+            resident: field(&rollup, "Rss:")? * 1024,
+            page_tables: field(&status, "VmPTE:")? * 1024,
+        })
+    }
+
+    fn print_and_exit(before: &Held, tasks: usize) -> Result<()> {
+        let now = Held::now()?;
+        let each = |before: u64, now: u64| Some((now as f64 - before as f64) / tasks as f64);
+        print(&vec![
+            each(before.resident, now.resident),
+            each(before.page_tables, now.page_tables),
+        ])?;
+        std::process::exit(0)
+    }
+}

@@ -1,0 +1,402 @@
+//! Micro-benchmarks: one thing at a time, in every runtime that has it.
+//!
+//! Every sample is taken in a process of its own, pinned to one core, and every runtime takes its turn in every
+//! round.
+
+use std::fmt;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, ValueEnum};
+use indicatif::ProgressBar;
+use serde::{Deserialize, Serialize};
+
+use crate::process::Helper;
+use crate::stats::Spread;
+use crate::{go, terminal};
+
+mod line;
+mod memory;
+mod runtimes;
+mod spawn;
+mod switch;
+mod table;
+mod timers;
+
+/// How long one sample may take.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// What has tasks, or is the floor under those that do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Peer {
+    /// corosensei's coroutines without a scheduler: the floor.
+    Bare,
+    /// tokio's current-thread runtime.
+    Tokio,
+    /// smol's `LocalExecutor`.
+    Smol,
+    /// `may` with one worker.
+    May,
+    /// Go.
+    Go,
+    /// Threads of the operating system.
+    Threads,
+}
+
+impl Peer {
+    /// What tables and plots call it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Peer::Bare => "bare corosensei (floor)",
+            Peer::Tokio => "tokio current-thread",
+            Peer::Smol => "smol",
+            Peer::May => "may",
+            Peer::Go => "Go",
+            Peer::Threads => "threads",
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.label())
+    }
+}
+
+/// One thing to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Bench {
+    /// Yielding through the scheduler.
+    Switch,
+    /// Spawning a task and joining it.
+    Spawn,
+    /// What a sleeping task holds.
+    Memory,
+    /// Timers by the million.
+    Timers,
+}
+
+impl Bench {
+    /// Those that have an arm here, the floor first.
+    pub fn peers(self) -> &'static [Peer] {
+        use Peer::{Bare, Go, May, Smol, Threads, Tokio};
+        match self {
+            Bench::Switch | Bench::Spawn => &[Bare, Tokio, Smol, May, Go, Threads],
+            Bench::Memory => &[Tokio, Smol, May, Go, Threads],
+            Bench::Timers => &[Tokio, Smol, May, Go],
+        }
+    }
+
+    /// What a sample consists of, in order. The first is what is held against the floor.
+    pub fn columns(self) -> &'static [&'static str] {
+        match self {
+            Bench::Switch => &["ns/yield"],
+            Bench::Spawn => &["ns/spawn+join"],
+            Bench::Memory => &["resident B/task", "page tables B/task"],
+            Bench::Timers => &[
+                "add ns",
+                "fire ns",
+                "cancel ns",
+                "add and park ns",
+                "fire and end ns",
+                "cancel and end ns",
+            ],
+        }
+    }
+
+    /// What a table of it is called.
+    fn title(self) -> &'static str {
+        match self {
+            Bench::Switch => "yielding through the scheduler",
+            Bench::Spawn => "spawning and joining a task that does nothing",
+            Bench::Memory => "what a sleeping task holds beyond the empty runtime",
+            Bench::Timers => "timers, less what the same tasks cost without one",
+        }
+    }
+
+    /// What the number of tasks means.
+    fn counts_what(self) -> &'static str {
+        match self {
+            Bench::Switch => "tasks taking turns",
+            Bench::Spawn => "tasks alive at a time",
+            Bench::Memory | Bench::Timers => "sleeping tasks",
+        }
+    }
+
+    fn counts(self, quick: bool) -> &'static [usize] {
+        match self {
+            Bench::Switch => &[10, 1_000, 10_000],
+            Bench::Spawn => &[1, 1_000],
+            Bench::Memory if quick => &[1_000, 100_000],
+            Bench::Memory => &[1_000, 100_000, 1_000_000],
+            Bench::Timers if quick => &[100_000],
+            Bench::Timers => &[1_000_000],
+        }
+    }
+
+    /// Memory hardly varies, and a million timers take long: they get fewer rounds.
+    fn rounds(self, quick: bool) -> usize {
+        match self {
+            Bench::Switch | Bench::Spawn => {
+                if quick {
+                    3
+                } else {
+                    15
+                }
+            }
+            Bench::Memory => {
+                if quick {
+                    1
+                } else {
+                    3
+                }
+            }
+            Bench::Timers => {
+                if quick {
+                    1
+                } else {
+                    5
+                }
+            }
+        }
+    }
+
+    /// How many yields or spawns a sample takes.
+    fn work(self, quick: bool) -> usize {
+        match self {
+            Bench::Switch => {
+                if quick {
+                    500_000
+                } else {
+                    3_000_000
+                }
+            }
+            Bench::Spawn => {
+                if quick {
+                    50_000
+                } else {
+                    300_000
+                }
+            }
+            Bench::Memory | Bench::Timers => 0,
+        }
+    }
+}
+
+/// How to measure.
+#[derive(Clone, Debug, Args)]
+pub struct Options {
+    /// Little work and few rounds: a first look, too noisy to quote
+    #[arg(long)]
+    pub quick: bool,
+    /// How often every runtime takes its turn
+    #[arg(long, value_name = "N")]
+    pub rounds: Option<usize>,
+    /// Numbers of tasks
+    #[arg(long, value_delimiter = ',', value_name = "N,..")]
+    pub counts: Vec<usize>,
+    /// These runtimes only; the floor, where there is one, always takes part
+    #[arg(long, value_delimiter = ',', value_name = "PEER,..")]
+    pub only: Vec<Peer>,
+}
+
+/// What a process that takes a sample is told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// What to measure.
+    pub bench: Bench,
+    /// In which runtime.
+    pub peer: Peer,
+    /// With how many tasks.
+    pub count: usize,
+    /// How many yields or spawns in all.
+    pub work: usize,
+}
+
+/// Everything that one micro-benchmark has measured.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Results {
+    /// What was measured.
+    pub bench: Bench,
+    /// How often every runtime took its turn.
+    pub rounds: usize,
+    /// One part for each number of tasks.
+    pub parts: Vec<Part>,
+}
+
+/// What was measured with one number of tasks.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Part {
+    /// How many tasks.
+    pub count: usize,
+    /// What each runtime did.
+    pub arms: Vec<Arm>,
+}
+
+/// The values of a bench's columns; none where a runtime has no such thing.
+pub type Sample = Vec<Option<f64>>;
+
+/// What one runtime did with one number of tasks.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Arm {
+    /// The runtime.
+    pub peer: Peer,
+    /// One sample for each round.
+    pub samples: Vec<Sample>,
+    /// Why there are no samples.
+    pub failure: Option<String>,
+}
+
+impl Arm {
+    /// One column, round by round.
+    pub fn column(&self, column: usize) -> Vec<f64> {
+        self.samples
+            .iter()
+            .filter_map(|sample| sample.get(column).copied()?)
+            .collect()
+    }
+
+    /// The median of one column.
+    pub fn median(&self, column: usize) -> Option<f64> {
+        Some(Spread::of(self.column(column))?.median)
+    }
+}
+
+/// Measures, and prints a table.
+///
+/// # Errors
+///
+/// When the machine lacks what all samples need. A runtime that fails is reported in the table.
+pub fn run(bench: Bench, options: &Options) -> Result<Results> {
+    let rounds = options.rounds.unwrap_or(bench.rounds(options.quick));
+    ensure!(rounds > 0, "--rounds must be at least 1");
+    let counts = match &options.counts[..] {
+        [] => bench.counts(options.quick),
+        counts => counts,
+    };
+    let peers = peers(bench, &options.only)?;
+    let bar = terminal::progress(counts.len() * peers.len() * rounds);
+    let mut results = Results {
+        bench,
+        rounds,
+        parts: Vec::new(),
+    };
+    for &count in counts {
+        let work = bench.work(options.quick);
+        let part = compare(bench, &peers, count, work, rounds, &bar);
+        results.parts.push(part);
+    }
+    bar.finish_and_clear();
+    table::print(&results)?;
+    Ok(results)
+}
+
+fn peers(bench: Bench, only: &[Peer]) -> Result<Vec<Peer>> {
+    let mut peers = bench.peers().to_vec();
+    if !only.is_empty() {
+        peers.retain(|peer| *peer == Peer::Bare || only.contains(peer));
+    }
+    if peers.contains(&Peer::Go) {
+        if go::is_here() {
+            go::build("micro")?;
+        } else {
+            terminal::note("go is not installed here: its arm is left out")?;
+            peers.retain(|peer| *peer != Peer::Go);
+        }
+    }
+    Ok(peers)
+}
+
+fn compare(
+    bench: Bench,
+    peers: &[Peer],
+    count: usize,
+    work: usize,
+    rounds: usize,
+    bar: &ProgressBar,
+) -> Part {
+    let arm = |&peer| Arm {
+        peer,
+        samples: Vec::new(),
+        failure: refusal(bench, peer, count),
+    };
+    let mut arms: Vec<Arm> = peers.iter().map(arm).collect();
+    for _ in 0..rounds {
+        for arm in &mut arms {
+            bar.set_message(format!("{count} {}: {}", bench.counts_what(), arm.peer));
+            if arm.failure.is_none() {
+                match sample(&Plan {
+                    bench,
+                    peer: arm.peer,
+                    count,
+                    work,
+                }) {
+                    Ok(sample) => arm.samples.push(sample),
+                    Err(error) => arm.failure = Some(format!("{error:#}")),
+                }
+            }
+            bar.inc(1);
+        }
+    }
+    Part { count, arms }
+}
+
+/// Why something is not even tried.
+fn refusal(bench: Bench, peer: Peer, count: usize) -> Option<String> {
+    // A machine is shared: ten thousands of threads take process ids from everybody on it.
+    const THREADS_AT_MOST: usize = 10_000;
+    (peer == Peer::Threads && bench != Bench::Spawn && count > THREADS_AT_MOST)
+        .then(|| format!("not tried: more than {THREADS_AT_MOST} threads"))
+}
+
+/// Takes one sample in a process of its own.
+fn sample(plan: &Plan) -> Result<Sample> {
+    let plan = serde_json::to_string(plan)?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["micro", &plan]);
+    Helper::start("the sample", command)?.answer(PATIENCE)
+}
+
+/// Takes the sample that `plan` asks for and prints it: the main function of a sample's process.
+///
+/// # Errors
+///
+/// When the runtime cannot do it.
+pub fn take(plan: &Plan) -> Result<()> {
+    let sample = match plan.bench {
+        _ if plan.peer == Peer::Go => return become_go(plan),
+        Bench::Switch => switch::sample(plan.peer, plan.count, plan.work),
+        Bench::Spawn => spawn::sample(plan.peer, plan.count, plan.work),
+        Bench::Memory => return memory::take(plan.peer, plan.count),
+        Bench::Timers => timers::sample(plan.peer, plan.count),
+    }?;
+    print(&sample)
+}
+
+fn print(sample: &Sample) -> Result<()> {
+    terminal::note(&serde_json::to_string(sample)?)
+}
+
+/// Go's arms are a program of its own, which prints samples as we do.
+fn become_go(plan: &Plan) -> Result<()> {
+    let bench = plan
+        .bench
+        .to_possible_value()
+        .context("every bench has a name")?;
+    let numbers = [plan.count.to_string(), plan.work.to_string()];
+    Err(go::become_program(
+        "micro",
+        [bench.get_name()]
+            .into_iter()
+            .chain(numbers.iter().map(|n| &**n)),
+    )
+    .into())
+}
+
+/// An arm that [`Bench::peers`] does not list.
+fn no_arm(bench: Bench, peer: Peer) -> anyhow::Error {
+    anyhow::anyhow!("{peer} has no arm in {bench:?}")
+}

@@ -1,0 +1,127 @@
+//! `switch`: tasks that do nothing but yield, so that each turn goes once round all of them.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Result;
+use corosensei::stack::DefaultStack;
+use corosensei::{Coroutine, CoroutineResult};
+
+use super::line::{Line, ns_each};
+use super::runtimes::{Async, May, Smol, Stackful, Threads, Tokio};
+use super::{Bench, Peer, Sample, no_arm};
+
+/// Yields of each task before the clock runs: stacks are touched, queues have grown.
+const WARM_UP: usize = 10;
+/// As large as plainsong's.
+const STACK_BYTES: usize = 256 * 1024;
+/// Threads take ten times as long; that much less of them will do.
+const LESS_FOR_THREADS: usize = 10;
+
+/// Yields `work` times in all.
+pub(super) fn sample(peer: Peer, tasks: usize, work: usize) -> Result<Sample> {
+    match peer {
+        Peer::Bare => bare(tasks, work),
+        Peer::Tokio => with_await::<Tokio>(tasks, work),
+        Peer::Smol => with_await::<Smol>(tasks, work),
+        Peer::May => with_stacks::<May>(tasks, work),
+        Peer::Threads => with_stacks::<Threads>(tasks, work / LESS_FOR_THREADS),
+        Peer::Go => Err(no_arm(Bench::Switch, peer)),
+    }
+}
+
+/// The clock runs from the last task's first turn to the last task's last.
+struct Race {
+    tasks: usize,
+    turns: usize,
+    warm: Line,
+    done: Line,
+}
+
+impl Race {
+    fn new(tasks: usize, work: usize) -> Arc<Race> {
+        let (warm, done) = (Line::new(tasks), Line::new(tasks));
+        Arc::new(Race {
+            tasks,
+            turns: (work / tasks).max(1),
+            warm,
+            done,
+        })
+    }
+
+    fn sample(&self) -> Sample {
+        vec![Some(ns_each(
+            self.done.last() - self.warm.last(),
+            self.tasks * self.turns,
+        ))]
+    }
+}
+
+fn with_stacks<R: Stackful>(tasks: usize, work: usize) -> Result<Sample> {
+    let race = Race::new(tasks, work);
+    let body = |race: Arc<Race>| {
+        move || {
+            (0..WARM_UP).for_each(|_| R::yield_now());
+            race.warm.cross();
+            (0..race.turns).for_each(|_| R::yield_now());
+            race.done.cross();
+        }
+    };
+    R::run(move || {
+        let tasks = (0..tasks).map(|_| R::spawn(body(Arc::clone(&race))));
+        for task in tasks.collect::<Result<Vec<_>>>()? {
+            R::join(task)?;
+        }
+        Ok(race.sample())
+    })?
+}
+
+fn with_await<R: Async>(tasks: usize, work: usize) -> Result<Sample> {
+    async fn body<R: Async>(race: Arc<Race>) {
+        for _ in 0..WARM_UP {
+            R::yield_now().await;
+        }
+        race.warm.cross();
+        for _ in 0..race.turns {
+            R::yield_now().await;
+        }
+        race.done.cross();
+    }
+    let race = Race::new(tasks, work);
+    R::run(async {
+        let tasks = (0..tasks).map(|_| R::spawn(body::<R>(Arc::clone(&race))));
+        for task in tasks.collect::<Vec<_>>() {
+            R::join(task).await?;
+        }
+        Ok(race.sample())
+    })?
+}
+
+/// Resuming one coroutine after the other, which is all that a scheduler of them cannot do without.
+fn bare(tasks: usize, work: usize) -> Result<Sample> {
+    let turns = (work / tasks).max(1);
+    let mut coroutines = Vec::with_capacity(tasks);
+    for _ in 0..tasks {
+        let stack = DefaultStack::new(STACK_BYTES)?;
+        coroutines.push(Coroutine::<(), (), (), _>::with_stack(
+            stack,
+            move |yielder, ()| {
+                (0..WARM_UP + turns).for_each(|_| yielder.suspend(()));
+            },
+        ));
+    }
+    let mut turn = || {
+        for coroutine in &mut coroutines {
+            assert!(matches!(coroutine.resume(()), CoroutineResult::Yield(())));
+        }
+    };
+    (0..WARM_UP).for_each(|_| turn());
+    let began = Instant::now();
+    (0..turns).for_each(|_| turn());
+    let elapsed = began.elapsed();
+    // A suspended coroutine is unwound when it is dropped: let each end by itself instead.
+    coroutines
+        .iter_mut()
+        .for_each(|coroutine| drop(coroutine.resume(())));
+    Ok(vec![Some(ns_each(elapsed, tasks * turns))])
+}

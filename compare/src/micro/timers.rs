@@ -1,0 +1,274 @@
+//! `timers`: very many sleepers; what it costs to add a timer, to fire it, and to cancel it.
+//!
+//! None of the three can be timed by itself: to add one, a task has to be switched to and parked. So the same
+//! tasks also park without a timer, and do not park at all, and the difference is the timer's.
+//!
+//! | what    | timed                                  | less                                      |
+//! |---------|----------------------------------------|-------------------------------------------|
+//! | add     | all tasks enter a long sleep           | all enter a wait without a timer          |
+//! | fire    | from when all are due until all ended  | all are resumed and end                   |
+//! | cancel  | all are cancelled in a long sleep      | all are cancelled in a wait without one   |
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+
+use super::line::{Line, ns_each};
+use super::runtimes::{Async, May, Smol, Stackful, Tokio};
+use super::{Bench, Peer, Sample, no_arm};
+
+/// Longer than any sample takes.
+const LONG: Duration = Duration::from_secs(3600);
+/// What every task gets to enter a sleep that is to end soon.
+const LEAD_EACH: Duration = Duration::from_micros(4);
+/// Deadlines lie this close together: closer than anything can fire, so that firing never has to wait.
+const APART: Duration = Duration::from_nanos(20);
+/// How long the one that watches sleeps between looks.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// Times `tasks` timers.
+pub(super) fn sample(peer: Peer, tasks: usize) -> Result<Sample> {
+    match peer {
+        Peer::Tokio => with_await::<Tokio>(tasks),
+        Peer::Smol => with_await::<Smol>(tasks),
+        Peer::May => with_stacks::<May>(tasks),
+        Peer::Bare | Peer::Go | Peer::Threads => Err(no_arm(Bench::Timers, peer)),
+    }
+}
+
+/// What a task does after the gate.
+#[derive(Clone, Copy)]
+enum Wait {
+    Not,
+    WithoutTimer,
+    Sleep(Instant),
+}
+
+/// Tasks that wait at a gate, pass it, wait as they are told, and end.
+struct Crowd {
+    reached: Line,
+    open: AtomicBool,
+    entered: Line,
+    left: Line,
+}
+
+impl Crowd {
+    fn new(tasks: usize) -> Arc<Crowd> {
+        Arc::new(Crowd {
+            reached: Line::new(tasks),
+            open: AtomicBool::new(false),
+            entered: Line::new(tasks),
+            left: Line::new(tasks),
+        })
+    }
+
+    fn entering(&self) -> Duration {
+        self.entered.last() - self.entered.first()
+    }
+
+    /// How long it took from when all were due.
+    fn firing(&self, due: Instant) -> Result<Duration> {
+        ensure!(
+            self.entered.last() < due,
+            "some were due before the last had gone to sleep"
+        );
+        Ok(self.left.last() - due)
+    }
+}
+
+/// Counts a task as gone, whether it ended or was cancelled.
+struct Leave<'a>(&'a Crowd);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.0.left.cross();
+    }
+}
+
+/// When task `index` is due, in no order that a timer queue could profit from.
+fn deadline(base: Instant, tasks: usize, index: usize) -> Instant {
+    base + APART * (index.wrapping_mul(0x9E37_79B9) % tasks) as u32
+}
+
+/// When sleepers are due that have yet to be spawned.
+fn soon(tasks: usize) -> Instant {
+    Instant::now() + Duration::from_millis(100) + LEAD_EACH * tasks as u32
+}
+
+/// What was timed, all tasks together.
+struct Timed {
+    park: Duration,
+    add: Duration,
+    end: Duration,
+    fire: Duration,
+    /// Without a timer and with one; none where a task cannot be cancelled.
+    cancel: Option<(Duration, Duration)>,
+}
+
+impl Timed {
+    fn sample(&self, tasks: usize) -> Sample {
+        let each = |elapsed| ns_each(elapsed, tasks);
+        let less = |with, without| Some(each(with) - each(without));
+        vec![
+            less(self.add, self.park),
+            less(self.fire, self.end),
+            self.cancel.and_then(|(without, with)| less(with, without)),
+            Some(each(self.add)),
+            Some(each(self.fire)),
+            self.cancel.map(|(_, with)| each(with)),
+        ]
+    }
+}
+
+fn with_stacks<R: Stackful>(tasks: usize) -> Result<Sample> {
+    R::run(move || {
+        let (ended, _) = crowd::<R>(tasks, Wait::Not)?;
+        finish::<R>(&ended);
+        let (parked, handles) = crowd::<R>(tasks, Wait::WithoutTimer)?;
+        let without = cancel::<R>(&parked, handles);
+        let (asleep, handles) = crowd::<R>(tasks, Wait::Sleep(Instant::now() + LONG))?;
+        let with = cancel::<R>(&asleep, handles);
+        let due = soon(tasks);
+        let (fired, _) = crowd::<R>(tasks, Wait::Sleep(due))?;
+        finish::<R>(&fired);
+        let timed = Timed {
+            park: parked.entering(),
+            add: asleep.entering(),
+            end: ended.left.last() - ended.entered.first(),
+            fire: fired.firing(due)?,
+            cancel: without.zip(with),
+        };
+        Ok(timed.sample(tasks))
+    })?
+}
+
+type Handles<R> = Vec<<R as Stackful>::Task<()>>;
+
+/// Spawns a crowd, lets it through the gate, and returns when all of it waits or has ended.
+fn crowd<R: Stackful>(tasks: usize, wait: Wait) -> Result<(Arc<Crowd>, Handles<R>)> {
+    let crowd = Crowd::new(tasks);
+    let body = |index| {
+        let crowd = Arc::clone(&crowd);
+        move || {
+            crowd.reached.cross();
+            while !crowd.open.load(Relaxed) {
+                R::yield_now();
+            }
+            let _leave = Leave(&crowd);
+            crowd.entered.cross();
+            match wait {
+                Wait::Not => {}
+                Wait::WithoutTimer => R::park(),
+                Wait::Sleep(base) => {
+                    let deadline = deadline(base, tasks, index);
+                    R::sleep(deadline.saturating_duration_since(Instant::now()));
+                }
+            }
+        }
+    };
+    let handles = (0..tasks)
+        .map(|index| R::spawn(body(index)))
+        .collect::<Result<Vec<_>>>()?;
+    let until = |line: &Line| {
+        while !line.all_crossed() {
+            R::yield_now();
+        }
+    };
+    until(&crowd.reached);
+    crowd.open.store(true, Relaxed);
+    until(&crowd.entered);
+    Ok((crowd, handles))
+}
+
+fn finish<R: Stackful>(crowd: &Crowd) {
+    while !crowd.left.all_crossed() {
+        R::sleep(LOOK);
+    }
+}
+
+/// Cancels all tasks and waits until they are gone; none where that cannot be done.
+fn cancel<R: Stackful>(crowd: &Crowd, handles: Handles<R>) -> Option<Duration> {
+    let began = Instant::now();
+    for handle in handles {
+        if !R::cancel(handle) {
+            return None;
+        }
+    }
+    finish::<R>(crowd);
+    Some(crowd.left.last() - began)
+}
+
+fn with_await<R: Async>(tasks: usize) -> Result<Sample> {
+    R::run(async {
+        let (ended, handles) = crowd_async::<R>(tasks, Wait::Not).await;
+        finish_async::<R>(&ended).await;
+        handles.into_iter().for_each(R::detach);
+        let (parked, handles) = crowd_async::<R>(tasks, Wait::WithoutTimer).await;
+        let without = cancel_async::<R>(&parked, handles).await;
+        let long = Wait::Sleep(Instant::now() + LONG);
+        let (asleep, handles) = crowd_async::<R>(tasks, long).await;
+        let with = cancel_async::<R>(&asleep, handles).await;
+        let due = soon(tasks);
+        let (fired, handles) = crowd_async::<R>(tasks, Wait::Sleep(due)).await;
+        finish_async::<R>(&fired).await;
+        handles.into_iter().for_each(R::detach);
+        let timed = Timed {
+            park: parked.entering(),
+            add: asleep.entering(),
+            end: ended.left.last() - ended.entered.first(),
+            fire: fired.firing(due)?,
+            cancel: Some((without, with)),
+        };
+        Ok(timed.sample(tasks))
+    })?
+}
+
+type AsyncHandles<R> = Vec<<R as Async>::Task<()>>;
+
+/// As [`crowd`].
+async fn crowd_async<R: Async>(tasks: usize, wait: Wait) -> (Arc<Crowd>, AsyncHandles<R>) {
+    let crowd = Crowd::new(tasks);
+    let body = |index| {
+        let crowd = Arc::clone(&crowd);
+        async move {
+            crowd.reached.cross();
+            while !crowd.open.load(Relaxed) {
+                R::yield_now().await;
+            }
+            let _leave = Leave(&crowd);
+            crowd.entered.cross();
+            match wait {
+                Wait::Not => {}
+                Wait::WithoutTimer => std::future::pending().await,
+                Wait::Sleep(base) => {
+                    let deadline = deadline(base, tasks, index);
+                    R::sleep(deadline.saturating_duration_since(Instant::now())).await;
+                }
+            }
+        }
+    };
+    let handles = (0..tasks).map(|index| R::spawn(body(index))).collect();
+    while !crowd.reached.all_crossed() {
+        R::yield_now().await;
+    }
+    crowd.open.store(true, Relaxed);
+    while !crowd.entered.all_crossed() {
+        R::yield_now().await;
+    }
+    (crowd, handles)
+}
+
+async fn finish_async<R: Async>(crowd: &Crowd) {
+    while !crowd.left.all_crossed() {
+        R::sleep(LOOK).await;
+    }
+}
+
+async fn cancel_async<R: Async>(crowd: &Crowd, handles: AsyncHandles<R>) -> Duration {
+    let began = Instant::now();
+    handles.into_iter().for_each(R::cancel);
+    finish_async::<R>(crowd).await;
+    crowd.left.last() - began
+}

@@ -1,0 +1,191 @@
+//! The only `thread_local!`: what this thread is running, and its scheduler.
+
+#![allow(unsafe_code)]
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::io;
+use std::marker::PhantomData;
+use std::ptr;
+use std::time::Instant;
+
+use super::overflow::{self, AlternateStack};
+use super::remote::{Door, Waiter};
+use super::scheduler::Scheduler;
+use super::stack::{Arenas, Stack, StackPool};
+use super::task::{Id, Locals, Task, Wait, Wake};
+
+thread_local! {
+    // These two have no destructor, so that a signal handler may read them at any time.
+    static CURRENT: Cell<*const Task> = const { Cell::new(ptr::null()) };
+    static ARENAS: Arenas = const { Arenas::new() };
+
+    static CONTEXT: Context = const { Context::new() };
+    // Apart, because its values' destructors may use the context.
+    static LOCALS: RefCell<Locals> = const { RefCell::new(Vec::new()) };
+}
+
+/// What a thread keeps for the coroutines it runs, and for itself when it waits.
+pub(crate) struct Context {
+    pub(crate) scheduler: Scheduler,
+    pub(crate) stacks: StackPool,
+    alternate: OnceCell<Option<AlternateStack>>,
+    door: OnceCell<&'static Door>,
+    next_id: Cell<u64>,
+}
+
+impl Context {
+    const fn new() -> Self {
+        Self {
+            scheduler: Scheduler::new(),
+            stacks: StackPool::new(),
+            alternate: OnceCell::new(),
+            door: OnceCell::new(),
+            next_id: Cell::new(0),
+        }
+    }
+
+    /// This thread's door.
+    #[inline]
+    pub(crate) fn door(&self) -> &'static Door {
+        self.door.get_or_init(Door::acquire)
+    }
+
+    /// A stack of `size` bytes, an overflow of which will be reported.
+    #[inline]
+    pub(crate) fn take_stack(&self, size: usize) -> io::Result<Stack> {
+        self.alternate.get_or_init(overflow::protect_thread);
+        self.stacks.take(size)
+    }
+
+    /// An id for a new coroutine.
+    #[inline]
+    pub(crate) fn allocate_id(&self) -> Id {
+        Id::allocate(&self.next_id)
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        if let Some(door) = self.door.get() {
+            door.release();
+        }
+    }
+}
+
+/// Calls `f` with this thread's context.
+///
+/// # Panics
+///
+/// In a destructor of a thread-local that runs after ours.
+#[inline]
+pub(crate) fn with<R>(f: impl FnOnce(&Context) -> R) -> R {
+    CONTEXT.with(f)
+}
+
+/// Calls `f` with this thread's context, unless the thread is ending and it is gone.
+pub(crate) fn try_with<R>(f: impl FnOnce(&Context) -> R) -> Option<R> {
+    CONTEXT.try_with(f).ok()
+}
+
+/// Calls `f` with the arenas of this thread's stacks.
+pub(crate) fn with_arenas<R>(f: impl FnOnce(&Arenas) -> R) -> R {
+    ARENAS.with(f)
+}
+
+/// Calls `f` with the coroutine that runs, if this is one.
+#[inline]
+pub(crate) fn with_current<R>(f: impl FnOnce(Option<&Task>) -> R) -> R {
+    let current = CURRENT.get();
+    // SAFETY: `enter` set this from a reference that its caller holds until the guard is dropped,
+    // and the drop takes it away.
+    //
+    // A closure that suspends keeps the reference on the coroutine's own stack: it is
+    // used again only when that coroutine runs, and the scheduler keeps a task for as long as
+    // its coroutine has not ended.
+    f(unsafe { current.as_ref() })
+}
+
+/// Whether this code runs in a coroutine.
+#[inline]
+pub(crate) fn in_coroutine() -> bool {
+    !CURRENT.get().is_null()
+}
+
+/// Makes `task` the current coroutine until the guard is dropped.
+#[inline]
+pub(crate) fn enter(task: &Task) -> impl Drop {
+    struct Guard<'a>(PhantomData<&'a Task>);
+    impl Drop for Guard<'_> {
+        #[inline]
+        fn drop(&mut self) {
+            CURRENT.set(ptr::null());
+        }
+    }
+    CURRENT.set(task);
+    Guard(PhantomData)
+}
+
+/// A waiter for what calls this: the coroutine, or else the thread. It must [`block`] next.
+pub(crate) fn waiter() -> Waiter {
+    with(|cx| {
+        with_current(|task| match task {
+            Some(task) => cx.scheduler.prepare(task, cx.door()),
+            None => Waiter::thread(cx.door()),
+        })
+    })
+}
+
+/// Waits until `waiter`, made here just before, is woken, or `deadline` has passed.
+pub(crate) fn block(waiter: Waiter, why: Wait, deadline: Option<Instant>) -> Wake {
+    if waiter.is_thread() {
+        return waiter.block(deadline);
+    }
+    with(|cx| {
+        with_current(|task| {
+            // Whoever made this waiter runs here, so it is a coroutine.
+            task.map_or(Wake::Ready, |task| cx.scheduler.park(task, why, deadline))
+        })
+    })
+}
+
+/// Ends the wait of `waiter`, wherever it is.
+#[inline]
+pub(crate) fn wake(waiter: Waiter) {
+    let local = try_with(|cx| {
+        waiter.local_to(cx.door()).map(|(slot, wait)| cx.scheduler.unpark(slot, wait, Wake::Ready))
+    });
+    if local.flatten().is_none() {
+        waiter.send();
+    }
+}
+
+/// The time, as the scheduler of this thread tells it.
+#[inline]
+pub(crate) fn now() -> Instant {
+    try_with(|cx| cx.scheduler.now()).unwrap_or_else(Instant::now)
+}
+
+/// Calls `f`, which must be short and run no user code, with the `coroutine_local!` values of
+/// this coroutine or else of this thread. `None` when the thread is ending and they are gone.
+pub(crate) fn with_locals<R>(f: impl FnOnce(&mut Locals) -> R) -> Option<R> {
+    with_current(|task| match task {
+        Some(task) => Some(f(&mut task.locals().borrow_mut())),
+        None => LOCALS.try_with(|locals| f(&mut locals.borrow_mut())).ok(),
+    })
+}
+
+/// Notes an operation that did not have to wait, and yields if it was one too many.
+#[inline]
+pub(crate) fn spend() {
+    with_current(|task| {
+        if let Some(task) = task {
+            with(|cx| cx.scheduler.spend(task));
+        }
+    });
+}
+
+/// Whether the coroutine that calls this is known to unwind, from a panic or a cancellation.
+#[inline]
+pub(crate) fn is_unwinding() -> bool {
+    std::thread::panicking() && with(|cx| cx.scheduler.unwinding() == 0)
+}

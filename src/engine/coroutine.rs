@@ -1,0 +1,117 @@
+//! The only file that names corosensei: code that runs on a stack of its own.
+//!
+//! A [`Coroutine`] is resumed by its owner and suspends itself. Nothing here knows why.
+
+#![allow(unsafe_code)]
+
+use std::cell::{Cell, UnsafeCell};
+use std::mem::ManuallyDrop;
+use std::ops::Range;
+use std::ptr::{self, NonNull};
+
+use corosensei::{CoroutineResult, Yielder};
+
+use super::stack::Stack;
+
+// Each resume passes the coroutine's own address in a register: the body has no other way
+// to learn, at its first resume, whose yielder it was given.
+type Input = NonNull<Coroutine>;
+type Inner = corosensei::Coroutine<Input, Suspended, (), Stack>;
+
+/// What a coroutine that suspends tells who resumed it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Suspended {
+    /// Resume me again when my turn comes.
+    Ready,
+    /// Somebody will say when to resume me.
+    Parked,
+}
+
+/// A closure on its own stack.
+///
+/// One that has started and not ended is leaked by its drop, stack and all: its frames may
+/// be borrowed from, and nothing but resuming it until it returns ends them soundly.
+pub(crate) struct Coroutine {
+    inner: UnsafeCell<ManuallyDrop<Inner>>,
+    yielder: Cell<*const Yielder<Input, Suspended>>,
+}
+
+impl Coroutine {
+    /// Puts `body`, which must not unwind, on `stack`; it runs from the first
+    /// [`resume`](Self::resume) on.
+    #[inline]
+    pub(crate) fn new(stack: Stack, body: impl FnOnce() + 'static) -> Self {
+        let inner = Inner::with_stack(stack, move |yielder, this: Input| {
+            // SAFETY: `this` is the coroutine whose `resume` runs us: it is borrowed by that
+            // call, which has not returned.
+            unsafe { this.as_ref() }.yielder.set(yielder);
+            body();
+        });
+        Self {
+            inner: UnsafeCell::new(ManuallyDrop::new(inner)),
+            yielder: Cell::new(ptr::null()),
+        }
+    }
+
+    /// Runs the body until it suspends; `None` when it has returned.
+    ///
+    /// # Panics
+    ///
+    /// When it has returned before.
+    ///
+    /// # Safety
+    ///
+    /// No other call of `resume` on this coroutine may be under way.
+    #[inline]
+    pub(crate) unsafe fn resume(&self) -> Option<Suspended> {
+        // SAFETY: nothing but `resume` touches `inner` through a shared reference, and by the
+        // caller's promise no other one does now.
+        let inner = unsafe { &mut *self.inner.get() };
+        match inner.resume(NonNull::from(self)) {
+            CoroutineResult::Yield(suspended) => Some(suspended),
+            CoroutineResult::Return(()) => None,
+        }
+    }
+
+    /// Returns to the caller of [`resume`](Self::resume); comes back at the next one.
+    ///
+    /// # Safety
+    ///
+    /// Must be called from code that runs inside this coroutine's `resume`, on its stack or on
+    /// that of a coroutine it resumed itself (which is then suspended along with it), and on
+    /// no other.
+    #[inline]
+    pub(crate) unsafe fn suspend(&self, how: Suspended) {
+        // SAFETY: the caller is inside the body, so the yielder was set at its start, and it
+        // lives at the base of this coroutine's stack until the body returns.
+        unsafe { (*self.yielder.get()).suspend(how) };
+    }
+
+    /// Suspends when called on this coroutine's own stack, whose addresses are `bounds`;
+    /// elsewhere does nothing and returns `false`.
+    pub(crate) fn suspend_if_on(&self, bounds: &Range<usize>) -> bool {
+        let marker = 0u8;
+        let here = ptr::from_ref(&marker).addr();
+        if !bounds.contains(&here) {
+            return false;
+        }
+        // SAFETY: we run on this very stack, and only `resume` leads here.
+        unsafe { self.suspend(Suspended::Parked) };
+        true
+    }
+
+    /// The stack of a body that has returned or never started (it is then dropped here);
+    /// otherwise `None`, and the coroutine is leaked.
+    #[inline]
+    pub(crate) fn into_stack(self) -> Option<Stack> {
+        let mut inner = ManuallyDrop::into_inner(self.inner.into_inner());
+        if !inner.done() {
+            if inner.started() {
+                std::mem::forget(inner);
+                return None;
+            }
+            inner.force_unwind();
+        }
+        Some(inner.into_stack())
+    }
+}

@@ -1,0 +1,388 @@
+//! The only file that names polling: which descriptors are ready.
+//!
+//! A descriptor is registered once, for both directions, edge-triggered. An edge is kept
+//! as a flag until an operation finds the descriptor drained, so that the operation
+//! after that parks without asking the kernel again.
+//!
+//! On Linux, `polling` makes the epoll instance, and this file adds to it and waits on
+//! it through rustix: `Poller::wait` would make five system calls where one does, and its
+//! events do not tell a peer's half-close (`EPOLLRDHUP`). Elsewhere, or with
+//! `--cfg plainsong_portable_reactor`, `polling` does it all.
+//!
+//! The reactor runs no coroutine: it says whom to wake.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use slab::Slab;
+
+use super::remote::{Waiter, Waiters};
+
+#[cfg(all(target_os = "linux", not(plainsong_portable_reactor)))]
+use self::epoll as backend;
+#[cfg(not(all(target_os = "linux", not(plainsong_portable_reactor))))]
+use self::portable as backend;
+pub(crate) use backend::Port;
+
+/// Events taken from the kernel at once.
+const EVENTS: usize = 1024;
+
+/// A direction of data.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Interest {
+    Read,
+    Write,
+}
+
+/// Names a registration; never that of another descriptor, before or after.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SourceKey(u64);
+
+impl SourceKey {
+    fn new(index: usize, generation: u32) -> Self {
+        Self(u64::from(generation) << 32 | index as u64)
+    }
+
+    pub(crate) fn from_raw(raw: u64) -> Self {
+        Self(raw)
+    }
+
+    pub(crate) fn raw(self) -> u64 {
+        self.0
+    }
+
+    fn index(self) -> usize {
+        self.0 as u32 as usize
+    }
+}
+
+/// What the kernel said of one descriptor.
+#[derive(Clone, Copy)]
+struct Event {
+    key: u64,
+    readable: bool,
+    writable: bool,
+    /// The peer has ended its side or sent urgent data, or the descriptor failed: from now on
+    /// a short read does not mean that the descriptor is drained.
+    ending: bool,
+}
+
+#[derive(Debug)]
+struct Source {
+    key: SourceKey,
+    readable: bool,
+    writable: bool,
+    ending: bool,
+    readers: Waiters,
+    writers: Waiters,
+}
+
+/// The descriptors that one thread's coroutines wait for.
+pub(crate) struct Reactor {
+    port: Arc<Port>,
+    buffer: RefCell<backend::Buffer>,
+    sources: RefCell<Slab<Source>>,
+    generation: Cell<u32>,
+}
+
+impl Reactor {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self {
+            port: Arc::new(Port::new()?),
+            buffer: RefCell::new(backend::Buffer::new(EVENTS)),
+            sources: RefCell::default(),
+            generation: Cell::new(0),
+        })
+    }
+
+    pub(crate) fn port(&self) -> &Arc<Port> {
+        &self.port
+    }
+
+    /// Whether no descriptor is registered.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sources.borrow().is_empty()
+    }
+
+    /// Starts to watch a descriptor, which must be given to [`Port::forget`] before it is
+    /// closed, and its key to [`deregister`](Self::deregister).
+    pub(crate) fn register(&self, fd: BorrowedFd<'_>) -> io::Result<SourceKey> {
+        let generation = self.generation.get().wrapping_add(1);
+        self.generation.set(generation);
+        let mut sources = self.sources.borrow_mut();
+        let vacant = sources.vacant_entry();
+        let key = SourceKey::new(vacant.key(), generation);
+        self.port.watch(fd, key.0)?;
+        vacant.insert(Source {
+            key,
+            // Not known yet: the kernel reports what is ready now as the first edge.
+            readable: true,
+            writable: true,
+            ending: false,
+            readers: Waiters::default(),
+            writers: Waiters::default(),
+        });
+        Ok(key)
+    }
+
+    /// Forgets a registration; late events for it find nothing. Returns who still waited.
+    pub(crate) fn deregister(&self, key: SourceKey) -> impl Iterator<Item = Waiter> + use<> {
+        let mut sources = self.sources.borrow_mut();
+        let source = sources.get(key.index()).is_some_and(|source| source.key == key);
+        let source = source.then(|| sources.remove(key.index()));
+        source.into_iter().flat_map(|mut source| source.readers.take().chain(source.writers.take()))
+    }
+
+    #[inline]
+    fn with<R>(&self, key: SourceKey, f: impl FnOnce(&mut Source) -> R) -> Option<R> {
+        let mut sources = self.sources.borrow_mut();
+        sources.get_mut(key.index()).filter(|source| source.key == key).map(f)
+    }
+
+    /// Whether an operation would only be told to wait, as far as the last poll knows.
+    #[inline]
+    pub(crate) fn is_drained(&self, key: SourceKey, interest: Interest) -> bool {
+        self.with(key, |source| match interest {
+            Interest::Read => !source.readable,
+            Interest::Write => !source.writable,
+        })
+        .unwrap_or(false)
+    }
+
+    /// Notes that an operation was told to wait.
+    pub(crate) fn set_drained(&self, key: SourceKey, interest: Interest) {
+        self.with(key, |source| match interest {
+            Interest::Read => source.readable = false,
+            Interest::Write => source.writable = false,
+        });
+    }
+
+    /// Notes that a read of a TCP stream got less than it asked for.
+    ///
+    /// That means drained unless something that comes without a further edge is behind it: the end
+    /// of the stream, an error, or data past an urgent mark. Each of these raised an event of its
+    /// own, either before this read (then `ending` is set) or after the last poll (then the
+    /// next poll reports it).
+    #[inline]
+    pub(crate) fn set_short(&self, key: SourceKey) {
+        self.with(key, |source| source.readable &= source.ending || !backend::TELLS_ENDING);
+    }
+
+    /// Lets `waiter` know at the next edge of `fd`, the descriptor of `key`.
+    pub(crate) fn subscribe(
+        &self,
+        key: SourceKey,
+        fd: BorrowedFd<'_>,
+        interest: Interest,
+        waiter: Waiter,
+    ) -> io::Result<()> {
+        self.port.rearm(fd, key.0)?;
+        self.with(key, |source| match interest {
+            Interest::Read => source.readers.push(waiter),
+            Interest::Write => source.writers.push(waiter),
+        });
+        Ok(())
+    }
+
+    /// Takes back a [`subscribe`](Self::subscribe) that has not been answered.
+    pub(crate) fn unsubscribe(&self, key: SourceKey, interest: Interest, waiter: Waiter) {
+        self.with(key, |source| match interest {
+            Interest::Read => source.readers.remove(waiter),
+            Interest::Write => source.writers.remove(waiter),
+        });
+    }
+
+    /// Waits for events, for `timeout` at most (for ever without one), and appends whom they
+    /// wake.
+    pub(crate) fn poll(&self, timeout: Option<Duration>, woken: &mut Vec<Waiter>) -> io::Result<()> {
+        let mut buffer = self.buffer.borrow_mut();
+        self.port.wait(&mut buffer, timeout)?;
+        let mut sources = self.sources.borrow_mut();
+        for event in buffer.drain() {
+            let key = SourceKey(event.key);
+            let Some(source) = sources.get_mut(key.index()).filter(|source| source.key == key)
+            else {
+                continue;
+            };
+            source.ending |= event.ending;
+            if event.readable {
+                source.readable = true;
+                woken.extend(source.readers.take());
+            }
+            if event.writable {
+                source.writable = true;
+                woken.extend(source.writers.take());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The key of the bell: no source has it, as a slab never holds 2^32 - 1 descriptors.
+const BELL: u64 = u64::MAX;
+
+/// Linux: the poller's own epoll instance, spoken to directly.
+#[cfg(all(target_os = "linux", not(plainsong_portable_reactor)))]
+mod epoll {
+    use super::{AsFd, BELL, BorrowedFd, Duration, Event, io};
+    use polling::Poller;
+    use rustix::buffer::spare_capacity;
+    use rustix::event::epoll::{self, EventData, EventFlags};
+    use rustix::event::{EventfdFlags, Timespec, eventfd};
+    use rustix::fd::OwnedFd;
+
+    pub(super) const TELLS_ENDING: bool = true;
+
+    /// The part of a reactor that other threads may use.
+    #[derive(Debug)]
+    pub(crate) struct Port {
+        poller: Poller,
+        // `Poller::notify` is re-armed only by `Poller::wait`, which is never called here.
+        bell: OwnedFd,
+    }
+
+    impl Port {
+        pub(super) fn new() -> io::Result<Self> {
+            let poller = Poller::new()?;
+            let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+            // Edge-triggered, so that nobody has to read it: each ring is an edge.
+            epoll::add(&poller, &bell, EventData::new_u64(BELL), EventFlags::IN | EventFlags::ET)?;
+            Ok(Self { poller, bell })
+        }
+
+        pub(super) fn watch(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
+            let flags = EventFlags::IN
+                | EventFlags::OUT
+                | EventFlags::PRI
+                | EventFlags::RDHUP
+                | EventFlags::ET;
+            Ok(epoll::add(&self.poller, fd, EventData::new_u64(key), flags)?)
+        }
+
+        /// Edges need no second asking.
+        #[expect(clippy::unused_self, clippy::unnecessary_wraps)]
+        pub(super) fn rearm(&self, _fd: BorrowedFd<'_>, _key: u64) -> io::Result<()> {
+            Ok(())
+        }
+
+        /// Stops watching a descriptor, from any thread.
+        pub(crate) fn forget(&self, fd: BorrowedFd<'_>) {
+            // Fails only when the descriptor is not watched any more.
+            let _ = epoll::delete(&self.poller, fd);
+        }
+
+        /// Ends the owner's sleep.
+        pub(crate) fn ring(&self) {
+            // Fails only when 2^64 - 1 rings are unread, and then it is ringing.
+            let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+        }
+
+        pub(super) fn wait(&self, into: &mut Buffer, timeout: Option<Duration>) -> io::Result<()> {
+            let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+            into.0.clear();
+            match epoll::wait(self.poller.as_fd(), spare_capacity(&mut into.0), timeout.as_ref()) {
+                Err(rustix::io::Errno::INTR) => Ok(()),
+                result => Ok(result.map(drop)?),
+            }
+        }
+    }
+
+    pub(super) struct Buffer(Vec<epoll::Event>);
+
+    impl Buffer {
+        pub(super) fn new(capacity: usize) -> Self {
+            Self(Vec::with_capacity(capacity))
+        }
+
+        pub(super) fn drain(&mut self) -> impl Iterator<Item = Event> {
+            const FAILED: EventFlags = EventFlags::HUP.union(EventFlags::ERR);
+            const ENDING: EventFlags = FAILED.union(EventFlags::RDHUP).union(EventFlags::PRI);
+            self.0.iter().filter(|event| event.data.u64() != BELL).map(|event| {
+                let flags = event.flags;
+                Event {
+                    key: event.data.u64(),
+                    readable: flags.intersects(ENDING | EventFlags::IN),
+                    writable: flags.intersects(FAILED | EventFlags::OUT),
+                    ending: flags.intersects(ENDING),
+                }
+            })
+        }
+    }
+}
+
+/// Every system that polling supports.
+#[cfg(not(all(target_os = "linux", not(plainsong_portable_reactor))))]
+mod portable {
+    use super::{BorrowedFd, Duration, Event, io};
+    use std::os::fd::AsRawFd;
+    use polling::{Event as Ready, Events, PollMode, Poller};
+
+    pub(super) const TELLS_ENDING: bool = false;
+
+    /// The part of a reactor that other threads may use.
+    #[derive(Debug)]
+    pub(crate) struct Port {
+        poller: Poller,
+    }
+
+    impl Port {
+        pub(super) fn new() -> io::Result<Self> {
+            Ok(Self { poller: Poller::new()? })
+        }
+
+        #[allow(unsafe_code)]
+        pub(super) fn watch(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
+            let interest = Ready::all(key as usize);
+            // SAFETY: the descriptor's owner calls `forget` before it closes it.
+            unsafe { self.poller.add_with_mode(fd.as_raw_fd(), interest, self.mode()) }
+        }
+
+        fn mode(&self) -> PollMode {
+            if self.poller.supports_edge() { PollMode::Edge } else { PollMode::Oneshot }
+        }
+
+        /// Asks again where the system reports a descriptor only once.
+        pub(super) fn rearm(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
+            if self.poller.supports_edge() {
+                return Ok(());
+            }
+            self.poller.modify_with_mode(fd, Ready::all(key as usize), self.mode())
+        }
+
+        /// Stops watching a descriptor, from any thread.
+        pub(crate) fn forget(&self, fd: BorrowedFd<'_>) {
+            let _ = self.poller.delete(fd);
+        }
+
+        /// Ends the owner's sleep.
+        pub(crate) fn ring(&self) {
+            let _ = self.poller.notify();
+        }
+
+        pub(super) fn wait(&self, into: &mut Buffer, timeout: Option<Duration>) -> io::Result<()> {
+            into.0.clear();
+            self.poller.wait(&mut into.0, timeout).map(drop)
+        }
+    }
+
+    pub(super) struct Buffer(Events);
+
+    impl Buffer {
+        pub(super) fn new(capacity: usize) -> Self {
+            let capacity = std::num::NonZeroUsize::new(capacity);
+            Self(capacity.map_or_else(Events::new, Events::with_capacity))
+        }
+
+        pub(super) fn drain(&mut self) -> impl Iterator<Item = Event> {
+            self.0.iter().map(|event| Event {
+                key: event.key as u64,
+                readable: event.readable,
+                writable: event.writable,
+                ending: false,
+            })
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! The only way in from another thread: a door for each thread that waits.
+//!
+//! A wake for a coroutine of this thread goes straight to the scheduler. One for another
+//! thread is a [`Message`] put through that thread's [`Door`]; only when that thread
+//! sleeps is it also rung for, with one system call. Plain threads wait at doors of the same
+//! kind, so whoever wakes need not know which world the sleeper lives in.
+//!
+//! Doors are never freed, only passed on: that makes a [`Waiter`] plain data, free to copy
+//! and to keep too long. Each wait has a number that no other wait at that door has or will
+//! have, so a wake that comes late finds nothing to wake.
+
+use std::fmt;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::reactor::Port;
+use super::task::{Id, Wake};
+
+/// What one thread can ask of another.
+pub(crate) enum Message {
+    /// End this wait.
+    Wake { slot: u32, wait: u64 },
+    /// Give this coroutine its `park` token.
+    Unpark { slot: u32, id: Id },
+    /// Forget a descriptor that was closed elsewhere.
+    Deregister(u64),
+}
+
+/// Where one thread takes its messages.
+pub(crate) struct Door {
+    inbox: Mutex<Inbox>,
+    // The owner is about to sleep or sleeps: a sender must ring.
+    asleep: AtomicBool,
+    // The inbox may have messages: the owner looks at this alone while it is awake.
+    pending: AtomicBool,
+    rung: Condvar,
+    next_wait: AtomicU64,
+}
+
+struct Inbox {
+    messages: Vec<Message>,
+    // A worker sleeps in its reactor; a plain thread sleeps on `rung`.
+    port: Option<Arc<Port>>,
+}
+
+/// Doors whose threads have ended.
+static FREE: Mutex<Vec<&'static Door>> = Mutex::new(Vec::new());
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing under these locks runs code that could panic half-way.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Door {
+    /// A door for the calling thread.
+    pub(crate) fn acquire() -> &'static Self {
+        lock(&FREE).pop().unwrap_or_else(|| {
+            Box::leak(Box::new(Self {
+                inbox: Mutex::new(Inbox { messages: Vec::new(), port: None }),
+                asleep: AtomicBool::new(false),
+                pending: AtomicBool::new(false),
+                rung: Condvar::new(),
+                next_wait: AtomicU64::new(1),
+            }))
+        })
+    }
+
+    /// Passes the door on: its thread ends.
+    pub(crate) fn release(&'static self) {
+        let mut inbox = lock(&self.inbox);
+        inbox.port = None;
+        let late = std::mem::take(&mut inbox.messages);
+        drop(inbox);
+        drop(late);
+        lock(&FREE).push(self);
+    }
+
+    /// From now on the owner sleeps in its reactor.
+    pub(crate) fn attach(&self, port: Arc<Port>) {
+        lock(&self.inbox).port = Some(port);
+    }
+
+    /// A number that no other wait at this door has. Only the owner calls this.
+    #[inline]
+    pub(crate) fn number(&self) -> u64 {
+        // Only one thread writes, so this need not be one atomic operation.
+        let number = self.next_wait.load(Ordering::Relaxed);
+        self.next_wait.store(number + 1, Ordering::Relaxed);
+        number
+    }
+
+    /// Puts a message through, and wakes the owner if it sleeps.
+    pub(crate) fn send(&self, message: Message) {
+        let mut inbox = lock(&self.inbox);
+        inbox.messages.push(message);
+        self.pending.store(true, Ordering::SeqCst);
+        // Either we see that the owner is asleep, or it sees `pending` before it sleeps.
+        if self.asleep.swap(false, Ordering::SeqCst) {
+            match inbox.port.clone() {
+                None => self.rung.notify_one(),
+                Some(port) => {
+                    drop(inbox);
+                    port.ring();
+                }
+            }
+        }
+    }
+
+    /// Whether messages may be waiting.
+    #[inline]
+    pub(crate) fn is_pending(&self) -> bool {
+        self.pending.load(Ordering::Relaxed)
+    }
+
+    /// Takes all messages. Only the owner calls this.
+    pub(crate) fn receive(&self, into: &mut Vec<Message>) {
+        let mut inbox = lock(&self.inbox);
+        self.pending.store(false, Ordering::SeqCst);
+        std::mem::swap(&mut inbox.messages, into);
+    }
+
+    /// Tells senders to ring. Returns whether the owner may sleep; if not, messages wait.
+    pub(crate) fn fall_asleep(&self) -> bool {
+        self.asleep.store(true, Ordering::SeqCst);
+        if self.pending.load(Ordering::SeqCst) {
+            self.wake_up();
+            return false;
+        }
+        true
+    }
+
+    /// Tells senders that ringing is not needed.
+    #[inline]
+    pub(crate) fn wake_up(&self) {
+        self.asleep.store(false, Ordering::Relaxed);
+    }
+
+    /// Blocks a plain thread until its wait is woken or `deadline` has passed.
+    fn block(&self, wait: u64, deadline: Option<Instant>) -> Wake {
+        let mut inbox = lock(&self.inbox);
+        loop {
+            self.pending.store(false, Ordering::SeqCst);
+            let woken = inbox.messages.iter().any(
+                |message| matches!(message, Message::Wake { wait: number, .. } if *number == wait),
+            );
+            // Whatever else is here was meant for a wait that has ended.
+            inbox.messages.clear();
+            if woken {
+                return Wake::Ready;
+            }
+            self.asleep.store(true, Ordering::SeqCst);
+            inbox = match deadline {
+                None => self.rung.wait(inbox).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        self.wake_up();
+                        return Wake::TimedOut;
+                    }
+                    self.rung
+                        .wait_timeout(inbox, left)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0
+                }
+            };
+        }
+    }
+}
+
+/// One wait of one coroutine or plain thread: whoever holds this can end it, once.
+#[derive(Clone, Copy)]
+pub(crate) struct Waiter {
+    door: &'static Door,
+    wait: u64,
+    slot: u32,
+}
+
+impl Waiter {
+    /// The slot of a plain thread, which is no coroutine's.
+    const THREAD: u32 = u32::MAX;
+
+    pub(crate) fn task(door: &'static Door, slot: u32, wait: u64) -> Self {
+        Self { door, wait, slot }
+    }
+
+    pub(crate) fn thread(door: &'static Door) -> Self {
+        Self { door, wait: door.number(), slot: Self::THREAD }
+    }
+
+    /// The coroutine's slot and the wait's number, if it is one of the thread with this door.
+    #[inline]
+    pub(crate) fn local_to(&self, door: &'static Door) -> Option<(u32, u64)> {
+        (ptr::eq(self.door, door) && self.slot != Self::THREAD).then_some((self.slot, self.wait))
+    }
+
+    pub(crate) fn is_thread(&self) -> bool {
+        self.slot == Self::THREAD
+    }
+
+    /// Ends the wait from another thread.
+    pub(crate) fn send(&self) {
+        self.door.send(Message::Wake { slot: self.slot, wait: self.wait });
+    }
+
+    /// Blocks the plain thread that this stands for.
+    pub(crate) fn block(&self, deadline: Option<Instant>) -> Wake {
+        debug_assert!(self.is_thread());
+        self.door.block(self.wait, deadline)
+    }
+}
+
+impl PartialEq for Waiter {
+    fn eq(&self, other: &Self) -> bool {
+        ptr::eq(self.door, other.door) && self.wait == other.wait
+    }
+}
+
+impl fmt::Debug for Waiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Waiter").field("slot", &self.slot).field("wait", &self.wait).finish()
+    }
+}
+
+/// Those who wait for one thing, first come first. Almost always there is one at most.
+#[derive(Debug, Default)]
+pub(crate) struct Waiters {
+    first: Option<Waiter>,
+    rest: Vec<Waiter>,
+}
+
+impl Waiters {
+    #[inline]
+    pub(crate) fn push(&mut self, waiter: Waiter) {
+        if self.first.is_none() {
+            self.first = Some(waiter);
+        } else {
+            self.rest.push(waiter);
+        }
+    }
+
+    /// Removes a waiter that gave up; one that was taken already is not here.
+    pub(crate) fn remove(&mut self, waiter: Waiter) {
+        if self.first == Some(waiter) {
+            self.first = if self.rest.is_empty() { None } else { Some(self.rest.remove(0)) };
+        } else {
+            self.rest.retain(|other| *other != waiter);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    /// Takes all of them.
+    #[inline]
+    pub(crate) fn take(&mut self) -> impl Iterator<Item = Waiter> + use<> {
+        self.first.take().into_iter().chain(std::mem::take(&mut self.rest))
+    }
+}

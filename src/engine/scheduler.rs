@@ -1,0 +1,508 @@
+//! One thread's scheduler: the ready queue, the loop, and `park`.
+//!
+//! Read [`Scheduler::run`] first. No borrow of scheduler state is held while a coroutine runs.
+
+#![allow(unsafe_code)]
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::fmt;
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use super::cancel;
+use super::context::{self, Context};
+use super::coroutine::Suspended;
+use super::reactor::{Reactor, SourceKey};
+use super::remote::{Door, Message, Waiter};
+use super::stack::StackPool;
+use super::task::{Id, Task, Wait, Wake};
+use super::timer::{TimerKey, Timers};
+
+/// Operations that need not wait a coroutine may do in one turn; then it yields, so that a socket
+/// that is always ready does not starve the others. (tokio's figure.)
+const BUDGET: u32 = 128;
+/// Turns after which the loop looks up from a full ready queue.
+const GLANCE: u32 = 64;
+/// Nanoseconds for which a full ready queue keeps the loop from polling: a poll costs about
+/// half a microsecond, so this makes it cost at most one part in a hundred.
+const BUSY_POLL: u64 = 50_000;
+/// Nanoseconds between looks at the stacks that came home, for pages to give back.
+const TRIM: u64 = 1_000_000_000;
+/// Room that the ready queue keeps when a crowd has left it.
+const BATCH_KEPT: usize = 1024;
+/// How often a cancellation is raised anew in a coroutine that swallows it.
+const RAISE_MAX: u16 = 1000;
+
+/// What a timer does.
+#[derive(Clone, Copy, Debug)]
+enum Alarm {
+    /// Ends the wait of the task in this slot.
+    Wake(u32),
+    /// Makes a coroutine of the call in this slot.
+    Call(u32),
+}
+
+/// A function to call later, and what makes it a coroutine.
+pub(crate) type Call = Box<dyn FnOnce()>;
+
+/// Runs the coroutines of one thread.
+pub(crate) struct Scheduler {
+    ready: RefCell<Vec<Rc<Task>>>,
+    woken: RefCell<Vec<Waiter>>,
+    tasks: RefCell<Slab<Rc<Task>>>,
+    timers: RefCell<Timers<Alarm>>,
+    calls: RefCell<Slab<(u64, Call)>>,
+    call_serial: Cell<u64>,
+    reactor: OnceCell<Reactor>,
+    budget: Cell<u32>,
+    // The clock is handed in, and counted in nanoseconds from the first time that is read.
+    clock: Cell<fn() -> Instant>,
+    origin: OnceCell<Instant>,
+    stack_size: Cell<usize>,
+    // Coroutines that are suspended while they unwind: `thread::panicking` is then true for all.
+    unwinding: Cell<u32>,
+    running: Cell<bool>,
+    closing: Cell<bool>,
+    next_poll: Cell<u64>,
+    next_trim: Cell<u64>,
+}
+
+impl fmt::Debug for Scheduler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scheduler")
+            .field("tasks", &self.tasks.borrow().len())
+            .field("ready", &self.ready.borrow().len())
+            .field("timers", &self.timers.borrow().len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Names one call that was asked for with [`Scheduler::call_at`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CallKey {
+    slot: u32,
+    serial: u64,
+    timer: TimerKey,
+}
+
+impl Scheduler {
+    pub(crate) const fn new() -> Self {
+        Self {
+            ready: RefCell::new(Vec::new()),
+            woken: RefCell::new(Vec::new()),
+            tasks: RefCell::new(Slab::new()),
+            timers: RefCell::new(Timers::new()),
+            calls: RefCell::new(Slab::new()),
+            call_serial: Cell::new(0),
+            reactor: OnceCell::new(),
+            budget: Cell::new(BUDGET),
+            clock: Cell::new(Instant::now),
+            origin: OnceCell::new(),
+            stack_size: Cell::new(super::stack::DEFAULT_SIZE),
+            unwinding: Cell::new(0),
+            running: Cell::new(false),
+            closing: Cell::new(false),
+            next_poll: Cell::new(0),
+            next_trim: Cell::new(0),
+        }
+    }
+
+    // ---- what runs: entered from the thread's own stack ----
+
+    /// Gets ready to run coroutines; the guard ends that.
+    ///
+    /// # Errors
+    ///
+    /// When a scheduler runs on this thread already, or the kernel refuses the reactor.
+    pub(crate) fn start(&self, door: &Door, stack_size: usize) -> io::Result<impl Drop + '_> {
+        struct Stop<'a>(&'a Scheduler);
+        impl Drop for Stop<'_> {
+            fn drop(&mut self) {
+                self.0.running.set(false);
+            }
+        }
+        if self.running.get() {
+            return Err(io::Error::new(
+                io::ErrorKind::ResourceBusy,
+                "a plainsong runtime runs on this thread already: call `spawn` instead, or \
+                 start the other runtime on a thread of its own",
+            ));
+        }
+        if self.reactor.get().is_none() {
+            let reactor = Reactor::new()?;
+            door.attach(reactor.port().clone());
+            let _ = self.reactor.set(reactor);
+        }
+        self.stack_size.set(stack_size);
+        self.closing.set(false);
+        self.running.set(true);
+        Ok(Stop(self))
+    }
+
+    /// Runs until no coroutine is left.
+    pub(crate) fn run(&self, cx: &Context) {
+        let mut batch = Vec::new();
+        let mut turns = 0;
+        while !self.tasks.borrow().is_empty() {
+            // Whoever becomes ready from now on runs after those who are ready now.
+            std::mem::swap(&mut batch, &mut *self.ready.borrow_mut());
+            let len = batch.len();
+            for task in batch.drain(..) {
+                turns += 1;
+                if turns == GLANCE {
+                    turns = 0;
+                    self.glance(cx);
+                }
+                self.turn(task, &cx.stacks);
+            }
+            if len < batch.capacity() / 4 {
+                batch.shrink_to(len.max(BATCH_KEPT));
+            }
+            if self.ready.borrow().is_empty() && !self.tasks.borrow().is_empty() {
+                self.sleep(cx);
+            }
+        }
+        // What was to be called later has nobody left to call it for.
+        let calls = std::mem::take(&mut *self.calls.borrow_mut());
+        *self.timers.borrow_mut() = Timers::new();
+        drop(calls);
+    }
+
+    /// One turn of one coroutine: every switch goes through here.
+    #[inline]
+    fn turn(&self, task: Rc<Task>, stacks: &StackPool) {
+        self.budget.set(BUDGET);
+        let entered = context::enter(&task);
+        // SAFETY: the task is in no queue while it is here, and not running: a coroutine that
+        // runs is put back only below, and one that has parked only once, by `unpark`.
+        let suspended = unsafe { task.coroutine.resume() };
+        drop(entered);
+        match suspended {
+            Some(Suspended::Ready) => self.ready.borrow_mut().push(task),
+            Some(Suspended::Parked) => {}
+            None => self.retire(task, stacks),
+        }
+    }
+
+    #[inline]
+    fn retire(&self, task: Rc<Task>, stacks: &StackPool) {
+        drop(self.tasks.borrow_mut().remove(task.slot.get() as usize));
+        // The slab and the ready queue held the only other references.
+        if let Some(task) = Rc::into_inner(task)
+            && let Some(stack) = task.coroutine.into_stack()
+        {
+            stacks.put(stack);
+        }
+    }
+
+    /// Looks up from a full ready queue: at messages always, at the kernel and the timers when it
+    /// has been long enough.
+    fn glance(&self, cx: &Context) {
+        self.receive(cx.door());
+        let now = self.elapsed();
+        if now >= self.next_poll.get() {
+            self.next_poll.set(now + BUSY_POLL);
+            self.trim(&cx.stacks, now);
+            if self.reactor.get().is_some_and(|reactor| !reactor.is_empty()) {
+                self.poll(Some(Duration::ZERO));
+            }
+            self.expire();
+        }
+    }
+
+    /// Waits for something to happen: nobody is ready.
+    fn sleep(&self, cx: &Context) {
+        self.receive(cx.door());
+        let mut until = self.timers.borrow().next();
+        let untrimmed = cx.stacks.untrimmed();
+        let mut now = 0;
+        if until.is_some() || untrimmed {
+            now = self.elapsed();
+        }
+        if untrimmed && self.trim(&cx.stacks, now) {
+            until = Some(until.unwrap_or(u64::MAX).min(self.next_trim.get()));
+        }
+        if self.ready.borrow().is_empty() && cx.door().fall_asleep() {
+            self.poll(until.map(|until| Duration::from_nanos(until.saturating_sub(now))));
+            cx.door().wake_up();
+        }
+        self.receive(cx.door());
+        if until.is_some() {
+            self.expire();
+        }
+    }
+
+    /// Gives pages back if the time has come. Returns whether there will be more to give.
+    fn trim(&self, stacks: &StackPool, now: u64) -> bool {
+        if now < self.next_trim.get() {
+            return true;
+        }
+        let more = stacks.trim();
+        // A long list is worked off a batch at each look; a short one waits to fill again.
+        if !more {
+            self.next_trim.set(now + TRIM);
+        }
+        more
+    }
+
+    fn poll(&self, timeout: Option<Duration>) {
+        let Some(reactor) = self.reactor.get() else { return };
+        let mut woken = self.woken.take();
+        // epoll_wait fails only for arguments that are not valid: a bug here.
+        reactor.poll(timeout, &mut woken).expect("the kernel refused to wait for events");
+        for waiter in woken.drain(..) {
+            context::wake(waiter);
+        }
+        self.woken.replace(woken);
+    }
+
+    fn expire(&self) {
+        let mut due = Vec::new();
+        self.timers.borrow_mut().expire(self.elapsed(), &mut due);
+        for alarm in due {
+            match alarm {
+                Alarm::Wake(slot) => {
+                    let task = self.tasks.borrow().get(slot as usize).cloned();
+                    if let Some(task) = task {
+                        task.timer.set(None);
+                        self.unpark(slot, task.wait.get(), Wake::TimedOut);
+                    }
+                }
+                Alarm::Call(slot) => {
+                    let call = self.calls.borrow_mut().try_remove(slot as usize);
+                    if let Some((_, call)) = call {
+                        call();
+                    }
+                }
+            }
+        }
+    }
+
+    fn receive(&self, door: &Door) {
+        if !door.is_pending() {
+            return;
+        }
+        let mut messages = Vec::new();
+        door.receive(&mut messages);
+        for message in messages {
+            match message {
+                Message::Wake { slot, wait } => {
+                    self.unpark(slot, wait, Wake::Ready);
+                }
+                Message::Unpark { slot, id } => self.give_park_token(slot, id),
+                Message::Deregister(key) => self.deregister(SourceKey::from_raw(key)),
+            }
+        }
+    }
+
+    // ---- what coroutines and their wakers call ----
+
+    /// Whether coroutines can be spawned here.
+    pub(crate) fn is_running(&self) -> bool {
+        self.running.get()
+    }
+
+    /// The stack size of coroutines that do not ask for one.
+    pub(crate) fn stack_size(&self) -> usize {
+        self.stack_size.get()
+    }
+
+    /// The time.
+    #[inline]
+    pub(crate) fn now(&self) -> Instant {
+        (self.clock.get())()
+    }
+
+    fn elapsed(&self) -> u64 {
+        self.nanos(self.now())
+    }
+
+    fn nanos(&self, time: Instant) -> u64 {
+        let origin = self.origin.get_or_init(|| self.now());
+        time.saturating_duration_since(*origin).as_nanos().try_into().unwrap_or(u64::MAX)
+    }
+
+    /// Adds a coroutine; it runs at the next turn.
+    #[inline]
+    pub(crate) fn add(&self, task: Task) -> u32 {
+        task.cancelled.set(self.closing.get());
+        let task = Rc::new(task);
+        let slot = self.tasks.borrow_mut().insert(Rc::clone(&task));
+        let slot = u32::try_from(slot).expect("fewer than 2^32 coroutines");
+        task.slot.set(slot);
+        self.ready.borrow_mut().push(task);
+        slot
+    }
+
+    /// How many coroutines are suspended while they unwind.
+    pub(crate) fn unwinding(&self) -> u32 {
+        self.unwinding.get()
+    }
+
+    /// Makes a waiter for the running coroutine, which must [`park`](Self::park) next.
+    #[inline]
+    pub(crate) fn prepare(&self, task: &Task, door: &'static Door) -> Waiter {
+        let wait = door.number();
+        task.wait.set(wait);
+        Waiter::task(door, task.slot.get(), wait)
+    }
+
+    /// Suspends the running coroutine until its wait is woken or `deadline` has passed.
+    ///
+    /// Unwinds instead of returning when it has been cancelled and the wait has not
+    /// happened: what a wake has handed over is never lost.
+    pub(crate) fn park(&self, task: &Task, why: Wait, deadline: Option<Instant>) -> Wake {
+        if task.cancelled.get() {
+            raise(task);
+        }
+        if task.wait.get() != 0 {
+            if let Some(deadline) = deadline {
+                let alarm = Alarm::Wake(task.slot.get());
+                let key = self.timers.borrow_mut().add(self.nanos(deadline), alarm);
+                task.timer.set(Some(key));
+            }
+            task.waiting.set(why);
+            task.parked.set(true);
+            let unwinding = context::is_unwinding();
+            self.unwinding.set(self.unwinding.get() + u32::from(unwinding));
+            suspend(task, Suspended::Parked);
+            self.unwinding.set(self.unwinding.get() - u32::from(unwinding));
+            task.waiting.set(Wait::Nothing);
+        }
+        let wake = task.wake.get();
+        if wake == Wake::Cancelled {
+            raise(task);
+        }
+        wake
+    }
+
+    /// Notes an operation that did not have to wait, and yields if it was one too many.
+    #[inline]
+    pub(crate) fn spend(&self, task: &Task) {
+        match self.budget.get().checked_sub(1) {
+            Some(left) => self.budget.set(left),
+            None => yield_now(task),
+        }
+    }
+
+    /// Ends a wait of a coroutine of this thread, if it is still the same wait.
+    #[inline]
+    pub(crate) fn unpark(&self, slot: u32, wait: u64, wake: Wake) {
+        let tasks = self.tasks.borrow();
+        let Some(task) = tasks.get(slot as usize) else { return };
+        if wait == 0 || task.wait.get() != wait {
+            return;
+        }
+        task.wait.set(0);
+        task.wake.set(wake);
+        if let Some(key) = task.timer.take() {
+            self.timers.borrow_mut().cancel(key);
+        }
+        if task.parked.replace(false) {
+            self.ready.borrow_mut().push(Rc::clone(task));
+        }
+    }
+
+    /// `thread::unpark`, for a coroutine of this thread.
+    pub(crate) fn give_park_token(&self, slot: u32, id: Id) {
+        let Some(task) = self.find(slot, id) else { return };
+        task.park_token.set(true);
+        if task.waiting.get() == Wait::Park {
+            self.unpark(slot, task.wait.get(), Wake::Ready);
+        }
+    }
+
+    /// The coroutine in this slot, if it is still this one.
+    pub(crate) fn find(&self, slot: u32, id: Id) -> Option<Rc<Task>> {
+        self.tasks.borrow().get(slot as usize).filter(|task| task.id == id).cloned()
+    }
+
+    /// Calls `call` from the loop at `deadline`; never, without one.
+    pub(crate) fn call_at(&self, deadline: Option<Instant>, call: Call) -> CallKey {
+        let serial = self.call_serial.get() + 1;
+        self.call_serial.set(serial);
+        let slot = self.calls.borrow_mut().insert((serial, call));
+        let slot = u32::try_from(slot).expect("fewer than 2^32 calls");
+        let deadline = deadline.map_or(u64::MAX, |deadline| self.nanos(deadline));
+        let timer = self.timers.borrow_mut().add(deadline, Alarm::Call(slot));
+        CallKey { slot, serial, timer }
+    }
+
+    /// Takes a call back; `false` when it has been made or taken back already.
+    pub(crate) fn cancel_call(&self, key: CallKey) -> bool {
+        let slot = key.slot as usize;
+        let mut calls = self.calls.borrow_mut();
+        if calls.get(slot).is_none_or(|(serial, _)| *serial != key.serial) {
+            return false;
+        }
+        let call = calls.remove(slot);
+        drop(calls);
+        self.timers.borrow_mut().cancel(key.timer);
+        drop(call);
+        true
+    }
+
+    /// This thread's reactor, once it has run coroutines.
+    #[inline]
+    pub(crate) fn reactor(&self) -> Option<&Reactor> {
+        self.reactor.get()
+    }
+
+    /// Forgets a descriptor, and wakes who still waits for it.
+    pub(crate) fn deregister(&self, key: SourceKey) {
+        if let Some(reactor) = self.reactor.get() {
+            reactor.deregister(key).for_each(context::wake);
+        }
+    }
+
+    // ---- cancellation ----
+
+    /// Cancels every coroutine but `except`, and whatever is spawned from now on.
+    pub(crate) fn close(&self, except: &Task) {
+        self.closing.set(true);
+        let tasks: Vec<_> = self.tasks.borrow().iter().map(|(_, task)| task.clone()).collect();
+        for task in tasks.iter().filter(|task| task.id != except.id) {
+            task.cancelled.set(true);
+            self.unpark(task.slot.get(), task.wait.get(), Wake::Cancelled);
+        }
+    }
+}
+
+/// Lets the other coroutines that are ready run before this one, the running one.
+#[inline]
+pub(crate) fn yield_now(task: &Task) {
+    if task.cancelled.get() {
+        raise(task);
+    }
+    suspend(task, Suspended::Ready);
+    if task.cancelled.get() {
+        raise(task);
+    }
+}
+
+#[inline]
+fn suspend(task: &Task, how: Suspended) {
+    // SAFETY: `park`, `yield_now` and `raise` are called with the current task.
+    unsafe { task.suspend(how) };
+}
+
+#[cold]
+fn raise(task: &Task) {
+    // A second unwind on top of one would abort the process.
+    if std::thread::panicking() {
+        return;
+    }
+    let times = task.raised.get() + 1;
+    task.raised.set(times);
+    if times > 1 {
+        // It was swallowed. The others go first, so that a loop around it harms only itself.
+        suspend(task, Suspended::Ready);
+    }
+    if times > RAISE_MAX {
+        std::process::abort();
+    }
+    cancel::raise(task)
+}

@@ -1,0 +1,433 @@
+//! Guarded stacks, carved from a few large reservations and used again.
+//!
+//! ```text
+//!  arena:  |guard| stack 0 ........ top|guard| stack 1 ........ top| …
+//!                                 ^ coloured: lowered by a multiple of 64 bytes
+//! ```
+//!
+//! One `mmap` holds many stacks, so a million of them need tens of mappings and not
+//! two million: Linux allows 65,530 by default. Guards are page-table markers
+//! (`MADV_GUARD_INSTALL`, Linux 6.13) that split no mapping; where the kernel refuses
+//! them, `mprotect` stands in and the mapping limit returns.
+//!
+//! A stack's size plus its guard is an odd number of pages for every power-of-two size,
+//! which spreads neighbouring tops over the sets of the TLB; the colour spreads
+//! them over the sets of the first-level cache.
+
+#![allow(unsafe_code)]
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::ptr::{self, NonNull};
+use std::rc::Rc;
+use std::sync::OnceLock;
+
+use corosensei::stack::{StackPointer, valgrind::ValgrindStackRegistration};
+
+use super::context;
+
+/// Stacks smaller than this cannot hold a panic message with its backtrace.
+pub(crate) const MIN_SIZE: usize = 16 * 1024;
+/// Larger than any stack that is not a mistake in the units.
+pub(crate) const MAX_SIZE: usize = 1 << 30;
+/// The default size; `ARCHITECTURE.md` has the measurements behind it.
+pub(crate) const DEFAULT_SIZE: usize = 256 * 1024;
+
+/// Stacks in a size's first arena; each further arena doubles, up to [`ARENA_BYTES`].
+const FIRST_ARENA_STACKS: usize = 16;
+/// An arena does not grow past this much address space (unless one stack is larger).
+const ARENA_BYTES: usize = 16 << 30;
+/// Tops are lowered by `0..COLOURS` cache lines.
+const COLOURS: usize = 32;
+const CACHE_LINE: usize = 64;
+/// What a free stack may keep resident: deeper pages are given back by [`StackPool::trim`].
+const KEEP: usize = 16 * 1024;
+/// Stacks looked at in one [`StackPool::trim`], so that a turn stays short.
+const TRIM_BATCH: usize = 64;
+
+/// `MADV_GUARD_INSTALL` of `include/uapi/asm-generic/mman-common.h`, Linux 6.13.
+const MADV_GUARD_INSTALL: libc::c_int = 102;
+
+/// How a reservation keeps an overflow from running into the next stack.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Guard {
+    /// A marker in the page table: costs no mapping.
+    Marker,
+    /// `PROT_NONE`: splits the mapping in two.
+    Protect,
+}
+
+/// Checks a stack size and rounds it up to whole pages.
+///
+/// # Errors
+///
+/// `InvalidInput` outside of [`MIN_SIZE`]`..=`[`MAX_SIZE`].
+pub(crate) fn check_size(size: usize) -> io::Result<usize> {
+    if !(MIN_SIZE..=MAX_SIZE).contains(&size) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!(
+                "a coroutine stack of {size} bytes is not possible: \
+                 choose between {MIN_SIZE} (16 KiB) and {MAX_SIZE} bytes (1 GiB)"
+            ),
+        ));
+    }
+    Ok(size.next_multiple_of(page_size()))
+}
+
+fn page_size() -> usize {
+    rustix::param::page_size()
+}
+
+/// One reservation of address space: `count` stacks of `size` bytes above a guard page each.
+#[derive(Debug)]
+struct Arena {
+    base: NonNull<u8>,
+    len: usize,
+    size: usize,
+    stride: usize,
+    count: usize,
+    carved: Cell<usize>,
+    guard: Cell<Guard>,
+    // The next of this thread's arenas.
+    next: Cell<*const Arena>,
+    // Valgrind follows stack switches only onto stacks that it was told of.
+    valgrind: RefCell<Vec<ValgrindStackRegistration>>,
+}
+
+impl Arena {
+    /// Reserves room for `count` stacks, or for as many as the system's limits leave.
+    fn reserve(size: usize, count: usize, guard: Guard) -> io::Result<Self> {
+        let stride = size + page_size();
+        let mut count = count;
+        loop {
+            match map(count * stride) {
+                Ok(base) => {
+                    return Ok(Self {
+                        base,
+                        len: count * stride,
+                        size,
+                        stride,
+                        count,
+                        carved: Cell::new(0),
+                        guard: Cell::new(guard),
+                        next: Cell::new(ptr::null()),
+                        valgrind: RefCell::default(),
+                    });
+                }
+                // RLIMIT_AS and strict overcommit count address space: ask for less.
+                Err(_) if count > 1 => count /= 2,
+                Err(error) => return Err(explain(error, size)),
+            }
+        }
+    }
+
+    /// Carves the next stack, its guard in place.
+    fn carve(self: &Rc<Self>) -> io::Result<Option<Stack>> {
+        let index = self.carved.get();
+        if index == self.count {
+            return Ok(None);
+        }
+        let offset = index * self.stride;
+        self.install_guard(offset)?;
+        self.carved.set(index + 1);
+        let limit = self.base.as_ptr() as usize + offset;
+        let top = limit + self.stride - (index % COLOURS) * CACHE_LINE;
+        // The registry is only kept where somebody reads it: it costs 8 bytes a stack.
+        if under_valgrind() {
+            let registration = ValgrindStackRegistration::new(limit as *mut u8, self.stride);
+            self.valgrind.borrow_mut().push(registration);
+        }
+        let Some(top) = NonZeroUsize::new(top) else { unreachable!("a mapping is not at zero") };
+        Ok(Some(Stack { top, arena: Rc::clone(self) }))
+    }
+
+    fn install_guard(&self, offset: usize) -> io::Result<()> {
+        // SAFETY: `offset` is below `len`, so the result stays inside the mapping.
+        let page = unsafe { self.base.add(offset) };
+        if self.guard.get() == Guard::Marker {
+            // SAFETY: the page is ours and holds no object: its stack is handed out only
+            // after this returns.
+            let done = unsafe {
+                libc::madvise(page.as_ptr().cast(), page_size(), MADV_GUARD_INSTALL)
+            };
+            if done == 0 {
+                return Ok(());
+            }
+            // An older kernel, or memory locked with mlockall.
+            self.guard.set(Guard::Protect);
+        }
+        // SAFETY: as above.
+        let done = unsafe { libc::mprotect(page.as_ptr().cast(), page_size(), libc::PROT_NONE) };
+        if done == 0 { Ok(()) } else { Err(explain(io::Error::last_os_error(), self.size)) }
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        context::with_arenas(|arenas| arenas.remove(self));
+        self.valgrind.borrow_mut().clear();
+        // SAFETY: the mapping is ours, and no stack of it is left: each holds a
+        // reference to this arena.
+        let _ = unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
+
+/// A thread's arenas, for its signal handler: a list that can be walked at any moment.
+#[derive(Debug)]
+pub(crate) struct Arenas(Cell<*const Arena>);
+
+impl Arenas {
+    pub(crate) const fn new() -> Self {
+        Self(Cell::new(ptr::null()))
+    }
+
+    fn add(&self, arena: &Rc<Arena>) {
+        arena.next.set(self.0.get());
+        self.0.set(Rc::as_ptr(arena));
+    }
+
+    fn remove(&self, gone: &Arena) {
+        let mut link = &self.0;
+        // SAFETY: an arena is in the list from `add` to its drop, which calls this first, so
+        // each pointer here is to a live one.
+        while let Some(arena) = unsafe { link.get().as_ref() } {
+            if ptr::eq(arena, gone) {
+                link.set(gone.next.get());
+                return;
+            }
+            link = &arena.next;
+        }
+    }
+
+    /// The size of the stack whose guard page holds `address`. Async-signal-safe.
+    pub(crate) fn overflowed(&self, address: usize) -> Option<usize> {
+        let mut at = self.0.get();
+        // SAFETY: as in `remove`.
+        while let Some(arena) = unsafe { at.as_ref() } {
+            if let Some(offset) = address.checked_sub(arena.base.as_ptr().addr())
+                && offset < arena.len
+            {
+                let in_guard = offset % arena.stride < arena.stride - arena.size;
+                return in_guard.then_some(arena.size);
+            }
+            at = arena.next.get();
+        }
+        None
+    }
+}
+
+/// Reserves address space: nothing is resident or charged until it is touched.
+fn map(len: usize) -> io::Result<NonNull<u8>> {
+    #[cfg(target_os = "linux")]
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
+    #[cfg(not(target_os = "linux"))]
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANON | libc::MAP_NORESERVE;
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a new private mapping at an address of the kernel's choice.
+    let base = unsafe { libc::mmap(ptr::null_mut(), len, access, flags, -1, 0) };
+    if base == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    #[cfg(target_os = "linux")]
+    for advice in [libc::MADV_NOHUGEPAGE, libc::MADV_DONTDUMP] {
+        // One touched page must stay one page, and a core file must not hold a gigabyte of
+        // stacks. Both are wishes: a kernel without them refuses, and nothing breaks.
+        // SAFETY: the mapping is ours; neither advice changes what it holds.
+        let _ = unsafe { libc::madvise(base, len, advice) };
+    }
+    NonNull::new(base.cast()).ok_or_else(|| io::Error::other("the kernel mapped a stack at zero"))
+}
+
+fn explain(error: io::Error, size: usize) -> io::Error {
+    let advice = match error.raw_os_error() {
+        Some(libc::ENOMEM) => {
+            "the process has reached a memory limit: see RLIMIT_AS (ulimit -v), \
+             vm.overcommit_memory and vm.max_map_count, or use fewer or smaller stacks"
+        }
+        Some(libc::EAGAIN) => "memory is locked (mlockall) and RLIMIT_MEMLOCK is reached",
+        _ => "the kernel refused",
+    };
+    io::Error::new(
+        error.kind(),
+        format!("cannot make a coroutine stack of {size} bytes: {error}; {advice}"),
+    )
+}
+
+fn under_valgrind() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    // Valgrind's own preloaded object is in the environment of its client.
+    *ANSWER.get_or_init(|| {
+        std::env::var_os("LD_PRELOAD")
+            .is_some_and(|list| list.to_string_lossy().contains("vgpreload"))
+    })
+}
+
+/// Exclusive use of one guarded stack.
+#[derive(Debug)]
+pub(crate) struct Stack {
+    top: StackPointer,
+    arena: Rc<Arena>,
+}
+
+impl Stack {
+    /// The usable bytes.
+    pub(crate) fn size(&self) -> usize {
+        self.arena.size
+    }
+
+    /// The guard page's first address; the stack's usable bytes start one page above.
+    pub(crate) fn guard(&self) -> usize {
+        let base = self.arena.base.as_ptr() as usize;
+        // The top may be the exact end of the stack, which is the next one's guard.
+        let index = (self.top.get() - 1 - base) / self.arena.stride;
+        base + index * self.arena.stride
+    }
+
+    /// The addresses of the usable bytes.
+    pub(crate) fn bounds(&self) -> Range<usize> {
+        self.guard() + page_size()..self.top.get()
+    }
+
+    /// Gives back what lies deeper than `keep` bytes below the top, if any of it is resident.
+    #[cfg(unix)]
+    fn trim(&mut self, keep: usize) {
+        let bottom = self.guard() + page_size();
+        let len = (self.guard() + self.arena.stride - bottom).saturating_sub(keep);
+        if len == 0 || !resident(bottom, len) {
+            return;
+        }
+        // SAFETY: `&mut self` means that nobody runs on this stack, and it is not part of a
+        // coroutine, so no live object is in these pages. Guard markers survive the call.
+        let _ = unsafe { libc::madvise(bottom as *mut _, len, libc::MADV_DONTNEED) };
+    }
+}
+
+/// Whether any page of a range is in memory.
+fn resident(start: usize, len: usize) -> bool {
+    let mut pages = [0u8; 64];
+    let window = pages.len() * page_size();
+    // Deep calls leave pages from the top down: look there first.
+    let mut end = start + len;
+    while end > start {
+        let from = end.saturating_sub(window).max(start);
+        // SAFETY: the range is page-aligned memory of ours, and `pages` has a byte for
+        // each page of it.
+        let done = unsafe { libc::mincore(from as *mut _, end - from, pages.as_mut_ptr().cast()) };
+        if done != 0 {
+            return false;
+        }
+        if pages[..(end - from) / page_size()].iter().any(|page| page & 1 == 1) {
+            return true;
+        }
+        end = from;
+    }
+    false
+}
+
+// SAFETY: `base` and `limit` enclose a mapping that lives as long as `self` does (it holds
+// the arena) and that nobody else uses: an index is carved once.
+//
+// A guard page is at the limit, and `MIN_SIZE` is above the trait's minimum.
+//
+// Both are aligned to a cache line, which is more than the 16 bytes that are asked for.
+unsafe impl corosensei::stack::Stack for Stack {
+    #[inline]
+    fn base(&self) -> StackPointer {
+        self.top
+    }
+
+    fn limit(&self) -> StackPointer {
+        NonZeroUsize::new(self.guard()).unwrap_or(NonZeroUsize::MIN)
+    }
+}
+
+/// Free stacks of one size, and the arena that new ones come from.
+#[derive(Debug)]
+struct Class {
+    size: usize,
+    // Last in, first out: the stack that is warm in the cache goes out first.
+    free: Vec<Stack>,
+    // `free[..looked]` have been trimmed since they were last used.
+    looked: usize,
+    arena: Option<Rc<Arena>>,
+}
+
+/// A thread's stacks, by size.
+#[derive(Debug)]
+pub(crate) struct StackPool {
+    classes: RefCell<Vec<Class>>,
+    guard: Cell<Guard>,
+}
+
+impl StackPool {
+    pub(crate) const fn new() -> Self {
+        Self { classes: RefCell::new(Vec::new()), guard: Cell::new(Guard::Marker) }
+    }
+
+    /// A stack of `size` bytes, which [`check_size`] has passed.
+    #[inline]
+    pub(crate) fn take(&self, size: usize) -> io::Result<Stack> {
+        let mut classes = self.classes.borrow_mut();
+        if let Some(class) = classes.iter_mut().find(|class| class.size == size)
+            && let Some(stack) = class.free.pop()
+        {
+            class.looked = class.looked.min(class.free.len());
+            return Ok(stack);
+        }
+        Self::grow(&mut classes, size, self.guard.get())
+    }
+
+    #[cold]
+    fn grow(classes: &mut Vec<Class>, size: usize, guard: Guard) -> io::Result<Stack> {
+        let at = classes.iter().position(|class| class.size == size).unwrap_or_else(|| {
+            classes.push(Class { size, free: Vec::new(), looked: 0, arena: None });
+            classes.len() - 1
+        });
+        let arena = &mut classes[at].arena;
+        let mut count = FIRST_ARENA_STACKS;
+        if let Some(arena) = arena {
+            if let Some(stack) = arena.carve()? {
+                return Ok(stack);
+            }
+            count = (arena.count * 2).min(ARENA_BYTES / arena.stride).max(1);
+        }
+        let fresh = arena.insert(Rc::new(Arena::reserve(size, count, guard)?));
+        context::with_arenas(|arenas| arenas.add(fresh));
+        fresh.carve()?.ok_or_else(|| io::Error::other("a new arena has no stack"))
+    }
+
+    /// Takes a stack back.
+    #[inline]
+    pub(crate) fn put(&self, stack: Stack) {
+        let mut classes = self.classes.borrow_mut();
+        if let Some(class) = classes.iter_mut().find(|class| class.size == stack.size()) {
+            class.free.push(stack);
+        }
+    }
+
+    /// Gives back what deep calls left in stacks that came home since they were last looked
+    /// at, a batch at a time. Returns whether more are left.
+    pub(crate) fn trim(&self) -> bool {
+        let mut left = TRIM_BATCH;
+        for class in self.classes.borrow_mut().iter_mut() {
+            let end = class.free.len().min(class.looked + left);
+            for stack in &mut class.free[class.looked..end] {
+                stack.trim(KEEP);
+            }
+            left -= end - class.looked;
+            class.looked = end;
+            if end < class.free.len() {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Whether [`trim`](Self::trim) has anything to look at.
+    pub(crate) fn untrimmed(&self) -> bool {
+        self.classes.borrow().iter().any(|class| class.looked < class.free.len())
+    }
+}

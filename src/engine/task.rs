@@ -1,0 +1,194 @@
+//! What the scheduler knows of one coroutine.
+
+#![allow(unsafe_code)]
+
+use std::any::Any;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::fmt;
+use std::num::NonZeroU64;
+use std::panic::Location;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::coroutine::{Coroutine, Suspended};
+use super::timer::TimerKey;
+
+/// Identifies a coroutine; no other coroutine of the process has had it or will.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Id(NonZeroU64);
+
+impl Id {
+    /// Ids that a thread takes at once, so that a spawn touches no shared memory.
+    const BLOCK: u64 = 1024;
+
+    /// The next id of this thread, whose counter is `next`.
+    #[inline]
+    pub(crate) fn allocate(next: &Cell<u64>) -> Self {
+        static BLOCKS: AtomicU64 = AtomicU64::new(0);
+        let mut id = next.get();
+        if id.is_multiple_of(Self::BLOCK) {
+            id = BLOCKS.fetch_add(1, Ordering::Relaxed) * Self::BLOCK;
+        }
+        next.set(id + 1);
+        // Ids count from one, the way people do; a block's last id ends in 1024.
+        Self(NonZeroU64::MIN.saturating_add(id))
+    }
+}
+
+impl fmt::Debug for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}", self.0)
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// Why a coroutine is parked. Each reason is used in one place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wait {
+    /// Not waiting.
+    Nothing,
+    /// `yield_now`, or the budget of a turn is spent.
+    Yield,
+    Sleep,
+    /// Until this descriptor is readable.
+    Readable(i32),
+    /// Until this descriptor is writable.
+    Writable(i32),
+    /// Until this coroutine has ended.
+    Join(Id),
+    /// `thread::park`.
+    Park,
+    /// Until a thread of the blocking pool has done something.
+    Blocking,
+}
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => f.write_str("nothing"),
+            Self::Yield => f.write_str("its next turn"),
+            Self::Sleep => f.write_str("a timer"),
+            Self::Readable(fd) => write!(f, "descriptor {fd} to be readable"),
+            Self::Writable(fd) => write!(f, "descriptor {fd} to be writable"),
+            Self::Join(id) => write!(f, "coroutine {id} to end"),
+            Self::Park => f.write_str("unpark"),
+            Self::Blocking => f.write_str("a blocking call on another thread"),
+        }
+    }
+}
+
+/// Why a wait ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wake {
+    /// What was waited for has happened, or may have.
+    Ready,
+    /// The deadline has passed first.
+    TimedOut,
+    /// A cancellation came first; `park` turns it into an unwind.
+    Cancelled,
+}
+
+/// A coroutine and its bookkeeping. Only its own thread ever sees it.
+pub(crate) struct Task {
+    pub(crate) coroutine: Coroutine,
+    pub(crate) id: Id,
+    pub(crate) spawned: &'static Location<'static>,
+    /// The number of the wait under way; 0 when there is none, so that a late wake finds nothing.
+    pub(crate) wait: Cell<u64>,
+    pub(crate) waiting: Cell<Wait>,
+    pub(crate) slot: Cell<u32>,
+    pub(crate) timer: Cell<Option<TimerKey>>,
+    /// Suspended until `unpark`; if not, it runs or is in the ready queue.
+    pub(crate) parked: Cell<bool>,
+    pub(crate) wake: Cell<Wake>,
+    /// `thread::unpark` came before `thread::park`.
+    pub(crate) park_token: Cell<bool>,
+    /// A cancellation is waiting to be raised at the next wait.
+    pub(crate) cancelled: Cell<bool>,
+    /// How often it has been raised.
+    pub(crate) raised: Cell<u16>,
+    extras: OnceCell<Box<Extras>>,
+}
+
+/// What few coroutines have.
+#[derive(Default)]
+pub(crate) struct Extras {
+    pub(crate) name: Option<Arc<str>>,
+    pub(crate) locals: RefCell<Locals>,
+}
+
+/// Values of `coroutine_local!` keys, by the key's address.
+pub(crate) type Locals = Vec<(usize, Rc<dyn Any>)>;
+
+impl Task {
+    /// Goes back to the scheduler, which knows from `how` what comes next.
+    ///
+    /// # Safety
+    ///
+    /// This must be the current task: the code that calls this is its coroutine's.
+    #[inline]
+    pub(crate) unsafe fn suspend(&self, how: Suspended) {
+        // SAFETY: by the caller's promise we are on the coroutine's stack, or on that of a generator
+        // which it resumed.
+        unsafe { self.coroutine.suspend(how) };
+    }
+
+    #[inline]
+    pub(crate) fn new(
+        coroutine: Coroutine,
+        id: Id,
+        name: Option<Arc<str>>,
+        spawned: &'static Location<'static>,
+    ) -> Self {
+        let extras = OnceCell::new();
+        if name.is_some() {
+            let _ = extras.set(Box::new(Extras { name, ..Extras::default() }));
+        }
+        Self {
+            coroutine,
+            id,
+            spawned,
+            wait: Cell::new(0),
+            waiting: Cell::new(Wait::Nothing),
+            slot: Cell::new(0),
+            timer: Cell::new(None),
+            parked: Cell::new(false),
+            wake: Cell::new(Wake::Ready),
+            park_token: Cell::new(false),
+            cancelled: Cell::new(false),
+            raised: Cell::new(0),
+            extras,
+        }
+    }
+
+    pub(crate) fn name(&self) -> Option<&Arc<str>> {
+        self.extras.get()?.name.as_ref()
+    }
+
+    pub(crate) fn locals(&self) -> &RefCell<Locals> {
+        &self.extras.get_or_init(Box::default).locals
+    }
+
+    /// Takes the locals, to drop them; allocates nothing where there are none.
+    pub(crate) fn take_locals(&self) -> Locals {
+        self.extras.get().map(|extras| extras.locals.take()).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Task")
+            .field("id", &self.id)
+            .field("name", &self.name())
+            .field("parked", &self.parked.get())
+            .field("waiting", &self.waiting.get())
+            .field("spawned", &self.spawned)
+            .finish_non_exhaustive()
+    }
+}

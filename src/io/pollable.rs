@@ -1,0 +1,209 @@
+//! Descriptors that are not sockets of ours.
+
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+
+use super::source::Source;
+use crate::engine::reactor::Interest;
+
+/// Any pollable descriptor (a pipe, an eventfd, a terminal, a socket of another library) as a
+/// stream whose `read` and `write` park only their own coroutine.
+///
+/// Implements [`Read`] and [`Write`] for `Pollable<T>` where `&T` does, and for `&Pollable<T>` too, so that
+/// one coroutine can read while another writes.
+///
+/// The descriptor is put in non-blocking mode, which it shares with its duplicates in this
+/// and other processes: do not wrap a standard stream that was inherited from a shell.
+///
+/// ```
+/// use std::io::{Read, Write};
+///
+/// # fn main() -> std::io::Result<()> {
+/// plainsong::run(|| {
+///     let (reader, writer) = std::io::pipe()?;
+///     let (reader, mut writer) =
+///         (plainsong::io::Pollable::new(reader)?, plainsong::io::Pollable::new(writer)?);
+///     let child = plainsong::spawn(move || {
+///         let mut line = [0; 5];
+///         (&reader).read_exact(&mut line).map(|()| line)
+///     });
+///     writer.write_all(b"hello")?;
+///     assert_eq!(&child.join().unwrap()?, b"hello");
+///     Ok(())
+/// })
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Pollable<T: AsFd> {
+    io: T,
+    // A duplicate that nobody else can close is what the reactor knows: `T` may be any
+    // type, with a descriptor that changes.
+    source: Source<OwnedFd>,
+}
+
+impl<T: AsFd> Pollable<T> {
+    /// Wraps a descriptor.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be duplicated or put in non-blocking mode.
+    pub fn new(io: T) -> io::Result<Self> {
+        let fd = io.as_fd().try_clone_to_owned()?;
+        let flags = fcntl_getfl(&fd)?;
+        if !flags.contains(OFlags::NONBLOCK) {
+            fcntl_setfl(&fd, flags | OFlags::NONBLOCK)?;
+        }
+        Ok(Self { io, source: Source::new(fd) })
+    }
+
+    /// What was wrapped.
+    pub fn get_ref(&self) -> &T {
+        &self.io
+    }
+
+    /// Unwraps it; it stays in non-blocking mode.
+    pub fn into_inner(self) -> T {
+        self.io
+    }
+
+    /// Does `op`, which reads, until it does not fail with `WouldBlock`, waiting in between.
+    ///
+    /// # Errors
+    ///
+    /// Those of `op`.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds in the waits between the calls of `op`.
+    pub fn read_with<R>(&self, mut op: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
+        self.source.retry(Interest::Read, |_| op(&self.io))
+    }
+
+    /// Does `op`, which writes, until it does not fail with `WouldBlock`, waiting in between.
+    ///
+    /// # Errors
+    ///
+    /// Those of `op`.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds in the waits between the calls of `op`.
+    pub fn write_with<R>(&self, mut op: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
+        self.source.retry(Interest::Write, |_| op(&self.io))
+    }
+}
+
+impl<T: AsFd> Read for &Pollable<T>
+where
+    for<'a> &'a T: Read,
+{
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.read_with(|mut io| io.read(buf))
+    }
+
+    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.read_with(|mut io| io.read_vectored(bufs))
+    }
+}
+
+impl<T: AsFd> Read for Pollable<T>
+where
+    for<'a> &'a T: Read,
+{
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        (&*self).read(buf)
+    }
+
+    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        (&*self).read_vectored(bufs)
+    }
+}
+
+impl<T: AsFd> Write for &Pollable<T>
+where
+    for<'a> &'a T: Write,
+{
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.write_with(|mut io| io.write(buf))
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.write_with(|mut io| io.write_vectored(bufs))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.write_with(|mut io| io.flush())
+    }
+}
+
+impl<T: AsFd> Write for Pollable<T>
+where
+    for<'a> &'a T: Write,
+{
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        (&*self).write(buf)
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        (&*self).write_vectored(bufs)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        (&*self).flush()
+    }
+}
+
+impl<T: AsFd> AsFd for Pollable<T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.io.as_fd()
+    }
+}
+
+impl<T: AsFd> AsRawFd for Pollable<T> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.io.as_fd().as_raw_fd()
+    }
+}
+
+/// Waits until `fd` can be read without blocking: data, the end of the stream, or an error is there.
+///
+/// Costs a few system calls; [`Pollable`] is cheaper for a descriptor that is waited for
+/// again and again. A regular file is always ready. The descriptor's mode is left alone.
+///
+/// # Errors
+///
+/// When the descriptor cannot be duplicated or watched.
+///
+/// # Cancellation
+///
+/// Unwinds when the coroutine is cancelled; nothing has been read.
+pub fn wait_readable(fd: impl AsFd) -> io::Result<()> {
+    wait(fd.as_fd(), Interest::Read)
+}
+
+/// Waits until `fd` can be written without blocking. Otherwise like [`wait_readable`].
+///
+/// # Errors
+///
+/// When the descriptor cannot be duplicated or watched.
+///
+/// # Cancellation
+///
+/// Unwinds when the coroutine is cancelled; nothing has been written.
+pub fn wait_writable(fd: impl AsFd) -> io::Result<()> {
+    wait(fd.as_fd(), Interest::Write)
+}
+
+fn wait(fd: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
+    // A duplicate, as the descriptor itself may be registered already, by us or by others.
+    let source = Source::new(fd.try_clone_to_owned()?);
+    source.retry(interest, |fd| {
+        if super::source::is_ready(fd.as_fd(), interest)? {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+    })
+}

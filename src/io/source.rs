@@ -1,0 +1,338 @@
+//! The one way that I/O is done: try, and park when the kernel says that it would block.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use crate::engine::context::{self, Context};
+use crate::engine::reactor::{Interest, Port, Reactor, SourceKey};
+use crate::engine::remote::{Door, Message, Waiter};
+use crate::engine::task::{Wait, Wake};
+
+/// A descriptor in non-blocking mode, and the reactors that know it.
+///
+/// It owns what it wraps and never lends it mutably, so the descriptor stays the same and open
+/// until the drop, which deregisters it first.
+#[derive(Debug)]
+pub(crate) struct Source<T: AsFd> {
+    io: T,
+    // Nearly always the only one: where the descriptor was first waited for.
+    home: OnceLock<Registration>,
+    others: Mutex<Vec<Registration>>,
+    // Nanoseconds; 0 for none.
+    timeouts: [AtomicU64; 2],
+    nonblocking: AtomicBool,
+}
+
+/// One thread's reactor knows the descriptor under this key.
+struct Registration {
+    port: Arc<Port>,
+    door: &'static Door,
+    key: SourceKey,
+}
+
+impl std::fmt::Debug for Registration {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registration").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+/// What a wait for a descriptor came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Outcome {
+    /// Try again.
+    Ready,
+    TimedOut,
+}
+
+impl<T: AsFd> Source<T> {
+    /// Takes a descriptor, which must be in non-blocking mode.
+    pub(crate) fn new(io: T) -> Self {
+        Self {
+            io,
+            home: OnceLock::new(),
+            others: Mutex::default(),
+            timeouts: [AtomicU64::new(0), AtomicU64::new(0)],
+            nonblocking: AtomicBool::new(false),
+        }
+    }
+
+    /// What was taken. Using it directly bypasses the waits.
+    #[inline]
+    pub(crate) fn get(&self) -> &T {
+        &self.io
+    }
+
+    /// Does `op` until it does not block, waiting in between.
+    ///
+    /// # Errors
+    ///
+    /// Those of `op`; `WouldBlock` when the wait takes longer than the source's time-out for
+    /// `interest`, or when the source is in non-blocking mode.
+    #[inline]
+    pub(crate) fn retry<R>(
+        &self,
+        interest: Interest,
+        op: impl FnMut(&T) -> io::Result<R>,
+    ) -> io::Result<R> {
+        self.retry_unless_short(interest, op, |_| false)
+    }
+
+    /// [`retry`](Self::retry), where `short` says of a result that the descriptor is drained,
+    /// unless it is at its end.
+    #[inline]
+    pub(crate) fn retry_unless_short<R>(
+        &self,
+        interest: Interest,
+        mut op: impl FnMut(&T) -> io::Result<R>,
+        short: impl Fn(&R) -> bool,
+    ) -> io::Result<R> {
+        let mut deadline = None;
+        loop {
+            context::spend();
+            let here = self.here();
+            if !here.is_some_and(|key| with_reactor(|it| it.is_drained(key, interest))) {
+                match op(&self.io) {
+                    Ok(result) => {
+                        if let Some(key) = here
+                            && short(&result)
+                        {
+                            with_reactor(|reactor| reactor.set_short(key));
+                        }
+                        return Ok(result);
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            if self.nonblocking.load(Ordering::Relaxed) {
+                return Err(Errno::AGAIN.into());
+            }
+            if deadline.is_none() {
+                deadline = self.timeout(interest).map(|timeout| (timeout, after(timeout)));
+            }
+            let until = deadline.and_then(|(_, until)| until);
+            if self.wait(interest, until)? == Outcome::TimedOut {
+                return Err(timed_out(interest, deadline.map(|(timeout, _)| timeout)));
+            }
+        }
+    }
+
+    /// Waits until the descriptor is writable for the first time.
+    ///
+    /// # Errors
+    ///
+    /// `TimedOut` when `deadline` passes first.
+    pub(crate) fn wait_connected(&self, deadline: Option<Instant>) -> io::Result<()> {
+        match self.wait(Interest::Write, deadline)? {
+            Outcome::Ready => Ok(()),
+            Outcome::TimedOut => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    fn wait(&self, interest: Interest, deadline: Option<Instant>) -> io::Result<Outcome> {
+        if !context::in_coroutine() {
+            return poll_one(self.io.as_fd(), interest, deadline);
+        }
+        if context::is_unwinding() {
+            return Err(io::Error::other(
+                "the operation would have to wait, and the coroutine is unwinding: \
+                 destructors get what can be done at once",
+            ));
+        }
+        context::with(|cx| {
+            let Some(reactor) = cx.scheduler.reactor() else {
+                unreachable!("a coroutine runs, so its thread has a reactor")
+            };
+            let key = match self.here() {
+                Some(key) => key,
+                None => match self.register(cx, reactor) {
+                    Ok(key) => key,
+                    // A regular file: always ready.
+                    Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+                        return Ok(Outcome::Ready);
+                    }
+                    Err(error) => return Err(error),
+                },
+            };
+            let fd = self.io.as_fd();
+            let subscribed = Subscription { key, interest, waiter: context::waiter() };
+            reactor.set_drained(key, interest);
+            reactor.subscribe(key, fd, interest, subscribed.waiter)?;
+            let why = match interest {
+                Interest::Read => Wait::Readable(fd.as_raw_fd()),
+                Interest::Write => Wait::Writable(fd.as_raw_fd()),
+            };
+            let wake = context::block(subscribed.waiter, why, deadline);
+            if wake == Wake::Ready {
+                // The reactor let go of the waiter when it woke it.
+                std::mem::forget(subscribed);
+                return Ok(Outcome::Ready);
+            }
+            Ok(Outcome::TimedOut)
+        })
+    }
+
+    /// The key of this descriptor at this thread's reactor.
+    #[inline]
+    fn here(&self) -> Option<SourceKey> {
+        let home = self.home.get()?;
+        context::with(|cx| {
+            let port = cx.scheduler.reactor()?.port();
+            if Arc::ptr_eq(&home.port, port) {
+                return Some(home.key);
+            }
+            let others = self.others();
+            others.iter().find(|other| Arc::ptr_eq(&other.port, port)).map(|other| other.key)
+        })
+    }
+
+    fn others(&self) -> MutexGuard<'_, Vec<Registration>> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cold]
+    fn register(&self, cx: &Context, reactor: &Reactor) -> io::Result<SourceKey> {
+        let key = reactor.register(self.io.as_fd())?;
+        let registration = Registration { port: reactor.port().clone(), door: cx.door(), key };
+        if let Err(registration) = self.home.set(registration) {
+            self.others().push(registration);
+        }
+        Ok(key)
+    }
+
+    /// The time-out of [`retry`](Self::retry) for a direction.
+    pub(crate) fn timeout(&self, interest: Interest) -> Option<Duration> {
+        match self.timeouts[interest as usize].load(Ordering::Relaxed) {
+            0 => None,
+            nanos => Some(Duration::from_nanos(nanos)),
+        }
+    }
+
+    /// Sets the time-out of a direction, as std's sockets do.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for zero.
+    pub(crate) fn set_timeout(
+        &self,
+        interest: Interest,
+        timeout: Option<Duration>,
+    ) -> io::Result<()> {
+        let nanos = match timeout {
+            None => 0,
+            Some(Duration::ZERO) => return Err(zero_timeout()),
+            // Half a millennium is as good as any longer time.
+            Some(timeout) => u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX),
+        };
+        self.timeouts[interest as usize].store(nanos, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Makes [`retry`](Self::retry) fail where it would wait.
+    pub(crate) fn set_nonblocking(&self, nonblocking: bool) {
+        self.nonblocking.store(nonblocking, Ordering::Relaxed);
+    }
+
+    /// Whether [`set_nonblocking`](Self::set_nonblocking) is on.
+    pub(crate) fn is_nonblocking(&self) -> bool {
+        self.nonblocking.load(Ordering::Relaxed)
+    }
+}
+
+impl<T: AsFd> Drop for Source<T> {
+    fn drop(&mut self) {
+        let others = self.others.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for Registration { port, door, key } in self.home.take().into_iter().chain(others.drain(..))
+        {
+            port.forget(self.io.as_fd());
+            let here = context::try_with(|cx| {
+                ptr::eq(cx.door(), door).then(|| cx.scheduler.deregister(key))
+            });
+            if here.flatten().is_none() {
+                door.send(Message::Deregister(key.raw()));
+            }
+        }
+    }
+}
+
+/// Takes a waiter back that gave up, by time-out or unwinding.
+struct Subscription {
+    key: SourceKey,
+    interest: Interest,
+    waiter: Waiter,
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        with_reactor(|reactor| reactor.unsubscribe(self.key, self.interest, self.waiter));
+    }
+}
+
+/// Calls `f` with this thread's reactor; there must be one.
+#[inline]
+fn with_reactor<R: Default>(f: impl FnOnce(&Reactor) -> R) -> R {
+    context::with(|cx| cx.scheduler.reactor().map(f)).unwrap_or_default()
+}
+
+/// Now and `timeout`; `None` when the clock cannot hold it.
+pub(crate) fn after(timeout: Duration) -> Option<Instant> {
+    context::now().checked_add(timeout)
+}
+
+/// Blocks a plain thread until its descriptor is ready.
+fn poll_one(
+    fd: BorrowedFd<'_>,
+    interest: Interest,
+    deadline: Option<Instant>,
+) -> io::Result<Outcome> {
+    let flags = match interest {
+        Interest::Read => PollFlags::IN,
+        Interest::Write => PollFlags::OUT,
+    };
+    loop {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+        match poll(&mut [PollFd::from_borrowed_fd(fd, flags)], timeout.as_ref()) {
+            Ok(0) if left.is_some_and(|left| left.is_zero()) => return Ok(Outcome::TimedOut),
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => return Ok(Outcome::Ready),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Whether a descriptor is ready now.
+pub(crate) fn is_ready(fd: BorrowedFd<'_>, interest: Interest) -> io::Result<bool> {
+    Ok(poll_one(fd, interest, Some(Instant::now()))? == Outcome::Ready)
+}
+
+#[cold]
+fn timed_out(interest: Interest, timeout: Option<Duration>) -> io::Error {
+    let what = match interest {
+        Interest::Read => "read",
+        Interest::Write => "write",
+    };
+    // The kind is the one that a std socket's time-out has.
+    io::Error::new(
+        io::ErrorKind::WouldBlock,
+        format!("the {what} took longer than its time-out of {:?}", timeout.unwrap_or_default()),
+    )
+}
+
+/// What std says of a time-out of zero.
+#[cold]
+pub(crate) fn zero_timeout() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        "a time-out of zero is not possible: use `None` for no time-out, \
+         or `set_nonblocking` to wait for nothing",
+    )
+}

@@ -1,0 +1,140 @@
+//! Running a program of coroutines.
+
+use std::cell::Cell;
+use std::io;
+use std::panic::{self, AssertUnwindSafe, Location};
+
+use crate::engine::{context, root, stack};
+
+/// Runs `f` as a coroutine on this thread and returns its value.
+///
+/// When `f` returns or panics, the coroutines that are left are cancelled: each unwinds at its
+/// wait, its destructors run, and `run` returns when the last one has ended. `f` may borrow.
+///
+/// # Panics
+///
+/// When `f` panics, with its panic. Inside of another runtime on the same thread, and when the system
+/// refuses what a runtime needs; [`Builder::build`] and [`Runtime::run`] tell more.
+///
+/// ```
+/// let words = vec!["plain", "song"];
+/// let joined = plainsong::run(|| words.concat());
+/// assert_eq!(joined, "plainsong");
+/// ```
+#[track_caller]
+pub fn run<F: FnOnce() -> T, T>(f: F) -> T {
+    Runtime::default().run(f)
+}
+
+/// Runs `f` as [`run`] does, but waits for all other coroutines to end by themselves first.
+///
+/// ```
+/// use std::{cell::Cell, rc::Rc};
+///
+/// let done = Rc::new(Cell::new(0));
+/// plainsong::run_all(|| {
+///     for _ in 0..3 {
+///         let done = done.clone();
+///         plainsong::spawn(move || {
+///             plainsong::yield_now();
+///             done.set(done.get() + 1);
+///         });
+///     }
+/// });
+/// assert_eq!(done.get(), 3);
+/// ```
+///
+/// # Panics
+///
+/// As [`run`].
+#[track_caller]
+pub fn run_all<F: FnOnce() -> T, T>(f: F) -> T {
+    Runtime::default().start(f, false)
+}
+
+/// A scheduler of coroutines and its settings.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// let runtime = plainsong::Runtime::builder().stack_size(128 * 1024).build()?;
+/// assert_eq!(runtime.run(|| 6 * 7), 42);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Runtime {
+    stack_size: usize,
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        Self { stack_size: stack::DEFAULT_SIZE }
+    }
+}
+
+impl Runtime {
+    /// Settings for a runtime.
+    pub fn builder() -> Builder {
+        Builder { stack_size: stack::DEFAULT_SIZE }
+    }
+
+    /// Runs `f` as a coroutine on this thread: see [`run`](crate::run).
+    ///
+    /// # Panics
+    ///
+    /// When `f` panics, with its panic. When a runtime runs on this thread already: start
+    /// coroutines with [`spawn`](crate::spawn) instead. When the system refuses what it needs, an epoll
+    /// descriptor and a stack.
+    #[track_caller]
+    pub fn run<F: FnOnce() -> T, T>(&self, f: F) -> T {
+        self.start(f, true)
+    }
+
+    #[track_caller]
+    fn start<F: FnOnce() -> T, T>(&self, f: F, cancel_rest: bool) -> T {
+        let spawned = Location::caller();
+        let result = Cell::new(None);
+        let outcome = context::with(|cx| {
+            let body = || {
+                result.set(Some(panic::catch_unwind(AssertUnwindSafe(f))));
+                if cancel_rest {
+                    context::with_current(|task| task.map(|main| cx.scheduler.close(main)));
+                }
+            };
+            root::run(cx, self.stack_size, spawned, Box::new(body))
+        });
+        match (outcome, result.into_inner()) {
+            (Ok(()), Some(Ok(value))) => value,
+            (Ok(()), Some(Err(payload))) => panic::resume_unwind(payload),
+            (Ok(()), None) => unreachable!("the main coroutine has ended"),
+            (Err(error), _) => panic!("cannot run coroutines on this thread: {error}"),
+        }
+    }
+}
+
+/// Settings for a [`Runtime`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct Builder {
+    stack_size: usize,
+}
+
+impl Builder {
+    /// Sets the size in bytes of the stack of each coroutine that does not ask for another size with
+    /// [`Builder::stack_size`](crate::Builder::stack_size). It is rounded up to whole pages.
+    ///
+    /// The default is 256 KiB. Memory is used only as far as it is touched, a page for most.
+    pub fn stack_size(mut self, bytes: usize) -> Self {
+        self.stack_size = bytes;
+        self
+    }
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for a stack size below 16 KiB or above 1 GiB.
+    pub fn build(&self) -> io::Result<Runtime> {
+        Ok(Runtime { stack_size: stack::check_size(self.stack_size)? })
+    }
+}

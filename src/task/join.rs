@@ -1,0 +1,170 @@
+//! The handle of a coroutine, and what joining it can fail with.
+
+use std::any::Any;
+use std::error::Error;
+use std::fmt;
+use std::time::Duration;
+
+use super::packet::Receiver;
+use crate::engine::cancel::Failure;
+use crate::engine::context;
+use crate::engine::task::Id;
+use crate::thread::Thread;
+
+/// Waits for a coroutine to end and takes its result.
+///
+/// Dropping the handle detaches the coroutine: it runs on, and its result is dropped. A handle is
+/// `Send` when its result is; a plain thread that joins blocks.
+pub struct JoinHandle<T> {
+    pub(super) receiver: Receiver<T>,
+    pub(super) thread: Thread,
+    pub(super) id: Id,
+}
+
+impl<T> JoinHandle<T> {
+    /// Waits for the coroutine to end and returns its result.
+    ///
+    /// # Errors
+    ///
+    /// [`JoinError`] when it panicked or was cancelled.
+    ///
+    /// # Cancellation
+    ///
+    /// A caller that is cancelled while it waits detaches the coroutine.
+    ///
+    /// ```
+    /// plainsong::run(|| {
+    ///     let answer = plainsong::spawn(|| 6 * 7);
+    ///     assert_eq!(answer.join().unwrap(), 42);
+    /// });
+    /// ```
+    pub fn join(self) -> Result<T, JoinError> {
+        self.receiver.wait(self.id, None);
+        self.receiver.take().map_err(JoinError)
+    }
+
+    /// Waits for the coroutine to end, for `timeout` at most.
+    ///
+    /// # Errors
+    ///
+    /// The handle itself, when the time is over and the coroutine has not ended. The inner result is
+    /// that of [`join`](Self::join).
+    ///
+    /// # Cancellation
+    ///
+    /// A caller that is cancelled while it waits detaches the coroutine.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// plainsong::run(|| {
+    ///     let slow = plainsong::spawn(|| plainsong::time::sleep(Duration::from_secs(3600)));
+    ///     let slow = slow.join_timeout(Duration::from_millis(1)).unwrap_err();
+    ///     assert!(!slow.is_finished());
+    /// });
+    /// ```
+    pub fn join_timeout(self, timeout: Duration) -> Result<Result<T, JoinError>, Self> {
+        let deadline = context::now().checked_add(timeout);
+        if self.receiver.wait(self.id, deadline) {
+            Ok(self.receiver.take().map_err(JoinError))
+        } else {
+            Err(self)
+        }
+    }
+
+    /// Whether the coroutine has ended, so that [`join`](Self::join) returns at once.
+    pub fn is_finished(&self) -> bool {
+        self.receiver.is_ended()
+    }
+
+    /// The coroutine's id.
+    pub fn id(&self) -> Id {
+        self.id
+    }
+
+    /// The name given with [`Builder::name`](super::Builder::name).
+    pub fn name(&self) -> Option<&str> {
+        self.thread.name()
+    }
+
+    /// The coroutine, to [`unpark`](Thread::unpark) it.
+    pub fn thread(&self) -> &Thread {
+        &self.thread
+    }
+}
+
+impl<T> fmt::Debug for JoinHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("JoinHandle");
+        out.field("id", &self.id).field("name", &self.name());
+        if self.is_finished() {
+            out.field("state", &"finished");
+        } else {
+            // What it waits for is known on its own thread only.
+            self.thread.describe(|task| match task {
+                Some(task) => {
+                    out.field("state", &if task.parked.get() { "parked" } else { "ready" });
+                    out.field("waits_for", &format_args!("{}", task.waiting.get()));
+                    out.field("spawned", &format_args!("{}", task.spawned));
+                }
+                None => {
+                    out.field("state", &"running on another thread");
+                }
+            });
+        }
+        out.finish()
+    }
+}
+
+/// Why a coroutine has no result: it panicked, or it was cancelled.
+pub struct JoinError(Failure);
+
+impl JoinError {
+    /// Whether the coroutine was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self.0, Failure::Cancelled)
+    }
+
+    /// Whether the coroutine panicked.
+    pub fn is_panic(&self) -> bool {
+        matches!(self.0, Failure::Panicked(_))
+    }
+
+    /// What the coroutine panicked with, to look at or to
+    /// [`resume_unwind`](std::panic::resume_unwind).
+    ///
+    /// # Panics
+    ///
+    /// When it was cancelled and did not panic.
+    pub fn into_panic(self) -> Box<dyn Any + Send> {
+        match self.0 {
+            Failure::Panicked(payload) => payload,
+            Failure::Cancelled => panic!("the coroutine did not panic: it was cancelled"),
+        }
+    }
+}
+
+impl fmt::Display for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let payload = match &self.0 {
+            Failure::Cancelled => return f.write_str("the coroutine was cancelled"),
+            Failure::Panicked(payload) => payload,
+        };
+        let message = payload
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        match message {
+            Some(message) => write!(f, "the coroutine panicked: {message}"),
+            None => f.write_str("the coroutine panicked"),
+        }
+    }
+}
+
+impl fmt::Debug for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "JoinError({self})")
+    }
+}
+
+impl Error for JoinError {}

@@ -1,0 +1,218 @@
+//! Starting coroutines.
+
+use std::io;
+use std::panic::{self, AssertUnwindSafe, Location};
+use std::sync::Arc;
+
+use super::join::JoinHandle;
+use super::packet::{Sender, packet};
+use crate::engine::cancel::{self, Failure};
+use crate::engine::context::{self, Context};
+use crate::engine::coroutine::Coroutine;
+use crate::engine::scheduler;
+use crate::engine::stack::{self, Stack};
+use crate::engine::task::Task;
+use crate::thread::Thread;
+
+/// Starts a coroutine on this thread; it runs at the next turn.
+///
+/// `f` need not be `Send`: a coroutine never leaves the thread that it was spawned on.
+///
+/// # Panics
+///
+/// Outside of a runtime (there is no scheduler to run it), and when no stack can be
+/// made for it; [`Builder::spawn`] returns that as an error.
+///
+/// ```
+/// use std::{cell::Cell, rc::Rc};
+///
+/// plainsong::run(|| {
+///     let count = Rc::new(Cell::new(0));
+///     let theirs = count.clone();
+///     let child = plainsong::spawn(move || theirs.set(1));
+///     assert_eq!(count.get(), 0);
+///     child.join().unwrap();
+///     assert_eq!(count.get(), 1);
+/// });
+/// ```
+#[track_caller]
+#[inline]
+pub fn spawn<F, T>(f: F) -> JoinHandle<T>
+where
+    F: FnOnce() -> T + 'static,
+    T: 'static,
+{
+    match context::with(|cx| spawn_default(cx, Location::caller(), f)) {
+        Ok(handle) => handle,
+        Err(error) => refuse(&error),
+    }
+}
+
+#[cold]
+#[track_caller]
+fn refuse(error: &io::Error) -> ! {
+    panic!("cannot spawn a coroutine: {error}")
+}
+
+/// [`spawn`], said to be from `spawned`, for calls from the loop, where nobody can be told that
+/// there is no room for another stack: the panic takes the process.
+pub(crate) fn spawn_at(spawned: &'static Location<'static>, f: impl FnOnce() + 'static) {
+    if let Err(error) = context::with(|cx| spawn_default(cx, spawned, f)) {
+        refuse(&error);
+    }
+}
+
+#[inline]
+fn spawn_default<F, T>(
+    cx: &Context,
+    spawned: &'static Location<'static>,
+    f: F,
+) -> io::Result<JoinHandle<T>>
+where
+    F: FnOnce() -> T + 'static,
+    T: 'static,
+{
+    let stack = take_stack(cx, cx.scheduler.stack_size())?;
+    Ok(spawn_on(cx, stack, None, spawned, f))
+}
+
+fn take_stack(cx: &Context, size: usize) -> io::Result<Stack> {
+    if !cx.scheduler.is_running() {
+        return Err(io::Error::other(
+            "no plainsong runtime runs on this thread; wrap the program in `plainsong::run(|| …)`",
+        ));
+    }
+    cx.take_stack(size)
+}
+
+/// Starts a coroutine on `stack`.
+#[inline]
+pub(crate) fn spawn_on<F, T>(
+    cx: &Context,
+    stack: Stack,
+    name: Option<Arc<str>>,
+    spawned: &'static Location<'static>,
+    f: F,
+) -> JoinHandle<T>
+where
+    F: FnOnce() -> T + 'static,
+    T: 'static,
+{
+    let (sender, receiver) = packet(cx.door());
+    let coroutine = Coroutine::new(stack, move || body(f, sender));
+    let id = cx.allocate_id();
+    let slot = cx.scheduler.add(Task::new(coroutine, id, name.clone(), spawned));
+    JoinHandle { receiver, thread: Thread::coroutine(cx.door(), slot, id, name), id }
+}
+
+/// What runs on a coroutine's stack: `f`, then the destructors of its locals.
+#[inline]
+fn body<F: FnOnce() -> T, T>(f: F, sender: Sender<T>) {
+    context::with_current(|task| {
+        let Some(task) = task else { unreachable!("a coroutine runs as the current task") };
+        let result = if task.cancelled.get() {
+            // Cancelled before it began: it never does.
+            let _ = cancel::run_root(task, || drop(f));
+            Err(Failure::Cancelled)
+        } else {
+            cancel::run_root(task, f)
+        };
+        drop_locals(task);
+        // Dropping a result that nobody wants may be any code.
+        let _ = panic::catch_unwind(AssertUnwindSafe(|| sender.finish(result)));
+    });
+}
+
+/// Drops the coroutine's locals, and those that their destructors make, within reason.
+fn drop_locals(task: &Task) {
+    for _ in 0..16 {
+        let locals = task.take_locals();
+        if locals.is_empty() {
+            return;
+        }
+        let _ = cancel::run_root(task, || drop(locals));
+    }
+}
+
+/// Names a coroutine or gives it a stack of another size.
+///
+/// ```
+/// plainsong::run(|| {
+///     let deep = plainsong::Builder::new().name("deep").stack_size(8 << 20).spawn(|| {
+///         plainsong::current().name().map(str::to_owned)
+///     });
+///     assert_eq!(deep.unwrap().join().unwrap().as_deref(), Some("deep"));
+/// });
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use = "a builder does nothing until `spawn`"]
+pub struct Builder {
+    name: Option<Arc<str>>,
+    stack_size: Option<usize>,
+}
+
+impl Builder {
+    /// A builder with nothing set.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Names the coroutine, for reports and messages.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into().into());
+        self
+    }
+
+    /// Sets the size of the coroutine's stack in bytes, which is rounded up to whole pages.
+    /// Memory is used only as far as it is touched.
+    pub fn stack_size(mut self, bytes: usize) -> Self {
+        self.stack_size = Some(bytes);
+        self
+    }
+
+    /// Starts the coroutine.
+    ///
+    /// # Errors
+    ///
+    /// Outside of a runtime; `InvalidInput` for a stack size below 16 KiB or above 1 GiB; and when the
+    /// system has no room for another stack.
+    #[track_caller]
+    pub fn spawn<F, T>(self, f: F) -> io::Result<JoinHandle<T>>
+    where
+        F: FnOnce() -> T + 'static,
+        T: 'static,
+    {
+        let spawned = Location::caller();
+        context::with(|cx| {
+            let size = match self.stack_size {
+                Some(size) => stack::check_size(size)?,
+                None => cx.scheduler.stack_size(),
+            };
+            let stack = take_stack(cx, size)?;
+            Ok(spawn_on(cx, stack, self.name, spawned, f))
+        })
+    }
+}
+
+/// Lets the other coroutines of this thread that are ready run first.
+///
+/// On a plain thread, yields to the other threads of the system.
+///
+/// # Cancellation
+///
+/// Unwinds when the coroutine has been cancelled.
+///
+/// ```
+/// plainsong::run(|| {
+///     let child = plainsong::spawn(|| ());
+///     plainsong::yield_now();
+///     assert!(child.is_finished());
+/// });
+/// ```
+#[inline]
+pub fn yield_now() {
+    context::with_current(|task| match task {
+        Some(task) => scheduler::yield_now(task),
+        None => std::thread::yield_now(),
+    });
+}

@@ -1,0 +1,252 @@
+//! Coroutines under the names of [`std::thread`], so that porting a threaded program is changing
+//! its `use` lines.
+//!
+//! What differs: a spawned closure need not be `Send`, as it never leaves this thread, and
+//! [`spawn`] works only inside of a runtime. On a plain thread, [`sleep`], [`park`], [`current`]
+//! and the rest are std's own.
+//!
+//! ```
+//! use plainsong::thread;
+//!
+//! plainsong::run(|| {
+//!     let threads: Vec<_> = (0..3).map(|n| thread::spawn(move || n * 2)).collect();
+//!     let sum: i32 = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
+//!     assert_eq!(sum, 6);
+//! });
+//! ```
+
+use std::any::Any;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::engine::context;
+use crate::engine::remote::{Door, Message};
+use crate::engine::task::{Id, Task, Wait};
+use crate::task;
+
+pub use crate::task::yield_now;
+pub use crate::time::sleep;
+pub use std::thread::{Result, available_parallelism, panicking};
+
+/// A coroutine or a plain thread: who it is, and a way to wake it from [`park`].
+#[derive(Clone)]
+pub struct Thread(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    Coroutine { door: &'static Door, slot: u32, id: Id, name: Option<Arc<str>> },
+    Plain(std::thread::Thread),
+}
+
+/// Identifies a coroutine or a plain thread of this process.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ThreadId(Which);
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Which {
+    Coroutine(Id),
+    Plain(std::thread::ThreadId),
+}
+
+impl Thread {
+    #[inline]
+    pub(crate) fn coroutine(
+        door: &'static Door,
+        slot: u32,
+        id: Id,
+        name: Option<Arc<str>>,
+    ) -> Self {
+        Self(Kind::Coroutine { door, slot, id, name })
+    }
+
+    /// Identifies it.
+    pub fn id(&self) -> ThreadId {
+        match &self.0 {
+            Kind::Coroutine { id, .. } => ThreadId(Which::Coroutine(*id)),
+            Kind::Plain(thread) => ThreadId(Which::Plain(thread.id())),
+        }
+    }
+
+    /// Its name, if it has one. The first coroutine of a runtime is called `main`.
+    pub fn name(&self) -> Option<&str> {
+        match &self.0 {
+            Kind::Coroutine { name, .. } => name.as_deref(),
+            Kind::Plain(thread) => thread.name(),
+        }
+    }
+
+    /// Ends its [`park`], or lets its next one return at once. Works from any thread.
+    pub fn unpark(&self) {
+        match &self.0 {
+            Kind::Plain(thread) => thread.unpark(),
+            &Kind::Coroutine { door, slot, id, .. } => {
+                let here = context::try_with(|cx| {
+                    std::ptr::eq(cx.door(), door).then(|| cx.scheduler.give_park_token(slot, id))
+                });
+                if here.flatten().is_none() {
+                    door.send(Message::Unpark { slot, id });
+                }
+            }
+        }
+    }
+
+    /// Calls `f` with the coroutine, if it is one of this thread.
+    pub(crate) fn describe(&self, f: impl FnOnce(Option<&Task>)) {
+        let task = match &self.0 {
+            &Kind::Coroutine { door, slot, id, .. } => context::try_with(|cx| {
+                std::ptr::eq(cx.door(), door).then(|| cx.scheduler.find(slot, id))
+            }),
+            Kind::Plain(_) => None,
+        };
+        f(task.flatten().flatten().as_deref());
+    }
+}
+
+impl fmt::Debug for Thread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Thread")
+            .field("id", &self.id())
+            .field("name", &self.name())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The coroutine that calls this, or else the thread.
+pub fn current() -> Thread {
+    context::with_current(|task| match task {
+        None => Thread(Kind::Plain(std::thread::current())),
+        Some(task) => context::with(|cx| {
+            Thread::coroutine(cx.door(), task.slot.get(), task.id, task.name().cloned())
+        }),
+    })
+}
+
+/// Waits until somebody calls [`Thread::unpark`], or returns at once if they have already. May
+/// also return for no reason, as std's.
+///
+/// # Cancellation
+///
+/// Unwinds when the coroutine is cancelled.
+///
+/// ```
+/// use plainsong::thread;
+///
+/// plainsong::run(|| {
+///     let sleeper = thread::spawn(|| thread::park());
+///     sleeper.thread().unpark();
+///     sleeper.join().unwrap();
+/// });
+/// ```
+pub fn park() {
+    park_until(None);
+}
+
+/// [`park`], for `timeout` at most.
+///
+/// # Cancellation
+///
+/// Unwinds when the coroutine is cancelled.
+pub fn park_timeout(timeout: Duration) {
+    park_until(Some(timeout));
+}
+
+fn park_until(timeout: Option<Duration>) {
+    context::with_current(|task| {
+        let Some(task) = task else {
+            return timeout.map_or_else(std::thread::park, std::thread::park_timeout);
+        };
+        if !task.park_token.get() {
+            let deadline = timeout.and_then(|timeout| context::now().checked_add(timeout));
+            context::block(context::waiter(), Wait::Park, deadline);
+        }
+        task.park_token.set(false);
+    });
+}
+
+/// Starts a coroutine: [`plainsong::spawn`](crate::spawn), under std's name.
+///
+/// # Panics
+///
+/// Outside of a runtime, and when no stack can be made.
+#[track_caller]
+pub fn spawn<F, T>(f: F) -> JoinHandle<T>
+where
+    F: FnOnce() -> T + 'static,
+    T: 'static,
+{
+    JoinHandle(task::spawn(f))
+}
+
+/// [`plainsong::Builder`](crate::Builder), under std's name.
+#[derive(Clone, Debug, Default)]
+#[must_use = "a builder does nothing until `spawn`"]
+pub struct Builder(task::Builder);
+
+impl Builder {
+    /// A builder with nothing set.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Names the coroutine.
+    pub fn name(self, name: String) -> Self {
+        Self(self.0.name(name))
+    }
+
+    /// Sets the size of the coroutine's stack in bytes.
+    pub fn stack_size(self, size: usize) -> Self {
+        Self(self.0.stack_size(size))
+    }
+
+    /// Starts the coroutine.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`plainsong::Builder::spawn`](crate::Builder::spawn).
+    #[track_caller]
+    pub fn spawn<F, T>(self, f: F) -> io::Result<JoinHandle<T>>
+    where
+        F: FnOnce() -> T + 'static,
+        T: 'static,
+    {
+        self.0.spawn(f).map(JoinHandle)
+    }
+}
+
+/// [`plainsong::JoinHandle`](crate::JoinHandle), in std's shape.
+pub struct JoinHandle<T>(task::JoinHandle<T>);
+
+impl<T> JoinHandle<T> {
+    /// Waits for the coroutine to end.
+    ///
+    /// # Errors
+    ///
+    /// What it panicked with; a [`JoinError`](crate::JoinError) when it was cancelled.
+    ///
+    /// # Cancellation
+    ///
+    /// A caller that is cancelled while it waits detaches the coroutine.
+    pub fn join(self) -> Result<T> {
+        self.0.join().map_err(|error| {
+            if error.is_panic() { error.into_panic() } else { Box::new(error) as Box<dyn Any + Send> }
+        })
+    }
+
+    /// The coroutine.
+    pub fn thread(&self) -> &Thread {
+        self.0.thread()
+    }
+
+    /// Whether the coroutine has ended.
+    pub fn is_finished(&self) -> bool {
+        self.0.is_finished()
+    }
+}
+
+impl<T> fmt::Debug for JoinHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

@@ -1,0 +1,197 @@
+//! The clock, and waiting for it.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::engine::context;
+use crate::engine::scheduler::CallKey;
+use crate::engine::task::Wait;
+
+/// The time, as this thread's scheduler tells it: [`Instant::now`].
+pub fn now() -> Instant {
+    context::now()
+}
+
+/// Waits for `duration`. A duration of zero lets the other coroutines that are ready run first; one
+/// that the clock cannot hold, such as [`Duration::MAX`], waits for ever.
+///
+/// # Cancellation
+///
+/// Unwinds when the coroutine is cancelled.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// plainsong::run(|| plainsong::time::sleep(Duration::from_millis(1)));
+/// ```
+pub fn sleep(duration: Duration) {
+    if !context::in_coroutine() {
+        return std::thread::sleep(duration);
+    }
+    if duration.is_zero() {
+        return crate::yield_now();
+    }
+    context::block(context::waiter(), Wait::Sleep, now().checked_add(duration));
+}
+
+/// Waits until `deadline`; one that has passed lets the other coroutines that are ready run first.
+///
+/// # Cancellation
+///
+/// Unwinds when the coroutine is cancelled.
+pub fn sleep_until(deadline: Instant) {
+    sleep(deadline.saturating_duration_since(now()));
+}
+
+/// A clock that ticks every `period`, from now on: the first tick comes at once.
+///
+/// # Panics
+///
+/// When `period` is zero.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// plainsong::run(|| {
+///     let mut ticks = plainsong::time::interval(Duration::from_millis(1));
+///     let first = ticks.tick();
+///     assert_eq!(ticks.tick() - first, Duration::from_millis(1));
+/// });
+/// ```
+pub fn interval(period: Duration) -> Interval {
+    assert!(!period.is_zero(), "an interval of zero would tick without end: give it a period");
+    Interval { period, next: Some(now()), missed: MissedTickBehavior::default() }
+}
+
+/// What an [`Interval`] does when its user comes too late for a tick. (tokio's three.)
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum MissedTickBehavior {
+    /// Ticks without waiting until it has caught up, so that the number of ticks is right.
+    #[default]
+    Burst,
+    /// Ticks at once, then a whole period later.
+    Delay,
+    /// Ticks at once, then at the next multiple of the period.
+    Skip,
+}
+
+/// Made by [`interval`].
+#[derive(Debug)]
+pub struct Interval {
+    period: Duration,
+    // None when the clock cannot hold the time of the next tick.
+    next: Option<Instant>,
+    missed: MissedTickBehavior,
+}
+
+impl Interval {
+    /// Waits for the next tick and returns the time at which it was due.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled; the tick is then still to come.
+    pub fn tick(&mut self) -> Instant {
+        let Some(due) = self.next else {
+            sleep(Duration::MAX);
+            unreachable!("an endless sleep ended");
+        };
+        if due > now() {
+            sleep_until(due);
+        }
+        let now = now();
+        let late = now.saturating_duration_since(due);
+        let from = match self.missed {
+            _ if late < self.period => Some(due),
+            MissedTickBehavior::Burst => Some(due),
+            MissedTickBehavior::Delay => Some(now),
+            MissedTickBehavior::Skip => {
+                let nanos = late.as_nanos() % self.period.as_nanos();
+                u64::try_from(nanos).ok().map(|nanos| now - Duration::from_nanos(nanos))
+            }
+        };
+        self.next = from.and_then(|from| from.checked_add(self.period));
+        due
+    }
+
+    /// The time between ticks.
+    pub fn period(&self) -> Duration {
+        self.period
+    }
+
+    /// Makes the next tick come a whole period from now.
+    pub fn reset(&mut self) {
+        self.next = now().checked_add(self.period);
+    }
+
+    /// Sets what happens when a tick is asked for too late.
+    pub fn set_missed_tick_behavior(&mut self, behavior: MissedTickBehavior) {
+        self.missed = behavior;
+    }
+}
+
+/// Calls `f` in a coroutine of its own after `delay`: no coroutine waits until then.
+///
+/// The call is dropped unmade when the runtime ends first.
+///
+/// # Panics
+///
+/// Outside of a runtime.
+///
+/// ```
+/// use std::{cell::Cell, rc::Rc, time::Duration};
+///
+/// plainsong::run(|| {
+///     let rung = Rc::new(Cell::new(false));
+///     let bell = rung.clone();
+///     plainsong::time::after(Duration::from_millis(1), move || bell.set(true));
+///     plainsong::time::sleep(Duration::from_millis(5));
+///     assert!(rung.get());
+/// });
+/// ```
+#[track_caller]
+pub fn after<F: FnOnce() + 'static>(delay: Duration, f: F) -> Timer {
+    // A time that the clock cannot hold does not come.
+    schedule(now().checked_add(delay), f)
+}
+
+/// Calls `f` in a coroutine of its own at `time`: [`after`], for a point in time.
+///
+/// # Panics
+///
+/// Outside of a runtime.
+#[track_caller]
+pub fn at<F: FnOnce() + 'static>(time: Instant, f: F) -> Timer {
+    schedule(Some(time), f)
+}
+
+#[track_caller]
+fn schedule<F: FnOnce() + 'static>(time: Option<Instant>, f: F) -> Timer {
+    let spawned = std::panic::Location::caller();
+    context::with(|cx| {
+        assert!(
+            cx.scheduler.is_running(),
+            "no plainsong runtime runs on this thread to call later; \
+             wrap the program in `plainsong::run(|| …)`"
+        );
+        let call = Box::new(move || crate::task::spawn_at(spawned, f));
+        Timer { key: cx.scheduler.call_at(time, call) }
+    })
+}
+
+/// A call that is still to come; made by [`after`] and [`at`]. Dropping it changes nothing.
+pub struct Timer {
+    key: CallKey,
+}
+
+impl Timer {
+    /// Takes the call back. Returns `false` when it has been made or taken back already.
+    pub fn cancel(&self) -> bool {
+        context::with(|cx| cx.scheduler.cancel_call(self.key))
+    }
+}
+
+impl fmt::Debug for Timer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Timer").finish_non_exhaustive()
+    }
+}
