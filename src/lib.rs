@@ -1,6 +1,7 @@
 //! plainsong
 
 mod engine;
+pub mod generator;
 pub mod io;
 pub mod net;
 mod runtime;

@@ -230,7 +230,11 @@ impl<T> JoinHandle<T> {
     /// A caller that is cancelled while it waits detaches the coroutine.
     pub fn join(self) -> Result<T> {
         self.0.join().map_err(|error| {
-            if error.is_panic() { error.into_panic() } else { Box::new(error) as Box<dyn Any + Send> }
+            if error.is_panic() {
+                error.into_panic()
+            } else {
+                Box::new(error) as Box<dyn Any + Send>
+            }
         })
     }
 

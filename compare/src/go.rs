@@ -24,21 +24,14 @@ pub fn is_here() -> bool {
 ///
 /// When `go` is not there or the program does not compile.
 pub fn build(name: &str) -> Result<PathBuf> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("go")
-        .join(name)
-        .with_extension("go");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("go").join(name).with_extension("go");
     let program = program(name)?;
     let status = Command::new("go")
         .arg("build")
         .arg("-o")
         .args([&program, &source])
         // Nothing of it is fetched: it needs the standard library alone.
-        .envs([
-            ("GOPROXY", "off"),
-            ("GOTOOLCHAIN", "local"),
-            ("GOFLAGS", ""),
-        ])
+        .envs([("GOPROXY", "off"), ("GOTOOLCHAIN", "local"), ("GOFLAGS", "")])
         .status()
         .context("cannot run go")?;
     ensure!(status.success(), "go build {name} failed: {status}");

@@ -5,6 +5,7 @@
 pub mod echo;
 pub mod go;
 pub mod load;
+pub mod machine;
 pub mod micro;
 pub mod process;
 pub mod servers;

@@ -30,10 +30,7 @@ enum Command {
     Timers(micro::Options),
     /// Serves echo in one style, on the measured core
     #[command(hide = true)]
-    Serve {
-        style: servers::Style,
-        address: SocketAddr,
-    },
+    Serve { style: servers::Style, address: SocketAddr },
     /// Puts load on a server, from the other core
     #[command(hide = true)]
     Load { plan: String },

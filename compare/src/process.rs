@@ -35,10 +35,7 @@ pub fn become_helper(core: usize) -> Result<()> {
 /// Raises the limit on open files as far as it goes, and says how far that is.
 pub fn raise_file_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        ..limit
-    };
+    let raised = Rlimit { current: limit.maximum, ..limit };
     if setrlimit(Resource::Nofile, raised).is_ok() {
         return limit.maximum.unwrap_or(u64::MAX);
     }
@@ -189,10 +186,7 @@ pub struct Usage {
 ///
 /// When there is no such process.
 pub fn usage(pid: u32) -> Result<Usage> {
-    let mut usage = Usage {
-        cpu: cpu_time(pid)?,
-        ..Usage::default()
-    };
+    let mut usage = Usage { cpu: cpu_time(pid)?, ..Usage::default() };
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         let status = fs::read_to_string(task?.path().join("status"))?;
         usage.voluntary_switches += field(&status, "voluntary_ctxt_switches:")?;
@@ -220,15 +214,11 @@ pub fn cpu_time(pid: u32) -> Result<Duration> {
 pub fn field(text: &str, name: &str) -> Result<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     let number = line.and_then(|rest| rest.split_whitespace().next());
-    number
-        .and_then(|n| n.parse().ok())
-        .ok_or_else(|| anyhow!("/proc has no {name}"))
+    number.and_then(|n| n.parse().ok()).ok_or_else(|| anyhow!("/proc has no {name}"))
 }
 
 /// Looks for a program on the path.
 pub fn find_program(name: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|folder| folder.join(name))
-        .find(|file| file.is_file())
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }

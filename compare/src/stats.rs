@@ -48,14 +48,7 @@ mod tests {
     #[test]
     fn quantiles_lie_between_neighbours() {
         let spread = Spread::of([4.0, 1.0, 3.0, 2.0]).unwrap();
-        assert_eq!(
-            spread,
-            Spread {
-                lower: 1.75,
-                median: 2.5,
-                upper: 3.25
-            }
-        );
+        assert_eq!(spread, Spread { lower: 1.75, median: 2.5, upper: 3.25 });
         assert_eq!(Spread::of([7.0]).unwrap().upper, 7.0);
         assert_eq!(Spread::of([]), None);
     }

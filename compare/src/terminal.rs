@@ -49,12 +49,7 @@ impl Table {
 
     /// Adds a row.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.0.add_row(
-            cells
-                .into_iter()
-                .enumerate()
-                .map(|(at, text)| cell(at, &text)),
-        );
+        self.0.add_row(cells.into_iter().enumerate().map(|(at, text)| cell(at, &text)));
     }
 
     /// The table as Markdown.
@@ -73,11 +68,7 @@ impl Table {
 }
 
 fn cell(column: usize, text: &str) -> Cell {
-    let alignment = if column == 0 {
-        CellAlignment::Left
-    } else {
-        CellAlignment::Right
-    };
+    let alignment = if column == 0 { CellAlignment::Left } else { CellAlignment::Right };
     Cell::new(text).set_alignment(alignment)
 }
 
@@ -88,8 +79,5 @@ pub fn number(value: Option<f64>, digits: usize) -> String {
 
 /// The quartiles of a ratio; a dash for none.
 pub fn quartiles(spread: Option<Spread>) -> String {
-    spread.map_or_else(
-        || "–".to_owned(),
-        |s| format!("{:.3}–{:.3}", s.lower, s.upper),
-    )
+    spread.map_or_else(|| "–".to_owned(), |s| format!("{:.3}–{:.3}", s.lower, s.upper))
 }

@@ -75,10 +75,8 @@ impl Pool {
                 continue;
             }
             queue.idle += 1;
-            let (woken, timeout) = self
-                .work
-                .wait_timeout(queue, IDLE_MAX)
-                .unwrap_or_else(PoisonError::into_inner);
+            let (woken, timeout) =
+                self.work.wait_timeout(queue, IDLE_MAX).unwrap_or_else(PoisonError::into_inner);
             queue = woken;
             queue.idle -= 1;
             if timeout.timed_out() && queue.jobs.is_empty() {

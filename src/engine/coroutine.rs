@@ -47,10 +47,7 @@ impl Coroutine {
             unsafe { this.as_ref() }.yielder.set(yielder);
             body();
         });
-        Self {
-            inner: UnsafeCell::new(ManuallyDrop::new(inner)),
-            yielder: Cell::new(ptr::null()),
-        }
+        Self { inner: UnsafeCell::new(ManuallyDrop::new(inner)), yielder: Cell::new(ptr::null()) }
     }
 
     /// Runs the body until it suspends; `None` when it has returned.

@@ -89,7 +89,11 @@ fn install() {
     });
 }
 
-extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, ucontext: *mut libc::c_void) {
+extern "C" fn handler(
+    signal: libc::c_int,
+    info: *mut libc::siginfo_t,
+    ucontext: *mut libc::c_void,
+) {
     // SAFETY: the kernel passes a valid `siginfo_t`, which for these signals has an address.
     let address = unsafe { (*info).si_addr() }.addr();
     if let Some(size) = context::with_arenas(|arenas| arenas.overflowed(address)) {
@@ -115,14 +119,14 @@ fn pass_on(signal: libc::c_int, info: *mut libc::siginfo_t, ucontext: *mut libc:
         address => {
             let flags = previous.map_or(0, |previous| previous.sa_flags);
             if flags & libc::SA_SIGINFO != 0 {
-                type Action =
-                    extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
+                type Action = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
                 // SAFETY: it was installed as a handler of three arguments.
                 let action = unsafe { mem::transmute::<usize, Action>(address) };
                 action(signal, info, ucontext);
             } else {
                 // SAFETY: it was installed as a handler of one argument.
-                let action = unsafe { mem::transmute::<usize, extern "C" fn(libc::c_int)>(address) };
+                let action =
+                    unsafe { mem::transmute::<usize, extern "C" fn(libc::c_int)>(address) };
                 action(signal);
             }
         }

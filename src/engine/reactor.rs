@@ -197,7 +197,11 @@ impl Reactor {
 
     /// Waits for events, for `timeout` at most (for ever without one), and appends whom they
     /// wake.
-    pub(crate) fn poll(&self, timeout: Option<Duration>, woken: &mut Vec<Waiter>) -> io::Result<()> {
+    pub(crate) fn poll(
+        &self,
+        timeout: Option<Duration>,
+        woken: &mut Vec<Waiter>,
+    ) -> io::Result<()> {
         let mut buffer = self.buffer.borrow_mut();
         self.port.wait(&mut buffer, timeout)?;
         let mut sources = self.sources.borrow_mut();
@@ -317,8 +321,8 @@ mod epoll {
 #[cfg(not(all(target_os = "linux", not(plainsong_portable_reactor))))]
 mod portable {
     use super::{BorrowedFd, Duration, Event, io};
-    use std::os::fd::AsRawFd;
     use polling::{Event as Ready, Events, PollMode, Poller};
+    use std::os::fd::AsRawFd;
 
     pub(super) const TELLS_ENDING: bool = false;
 

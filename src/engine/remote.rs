@@ -159,10 +159,7 @@ impl Door {
                         self.wake_up();
                         return Wake::TimedOut;
                     }
-                    self.rung
-                        .wait_timeout(inbox, left)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0
+                    self.rung.wait_timeout(inbox, left).unwrap_or_else(PoisonError::into_inner).0
                 }
             };
         }

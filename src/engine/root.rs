@@ -41,7 +41,8 @@ pub(crate) fn run<'a>(
     // coroutine that cannot be ended does too, when it is this one (`Scheduler::raise`).
     let body = unsafe { mem::transmute::<Box<dyn FnOnce() + 'a>, Box<dyn FnOnce()>>(body) };
     let bomb = Bomb;
-    let main = Task::new(Coroutine::new(stack, body), cx.allocate_id(), Some("main".into()), spawned);
+    let main =
+        Task::new(Coroutine::new(stack, body), cx.allocate_id(), Some("main".into()), spawned);
     scheduler.add(main);
     scheduler.run(cx);
     mem::forget(bomb);

@@ -150,9 +150,8 @@ impl Arena {
         if self.guard.get() == Guard::Marker {
             // SAFETY: the page is ours and holds no object: its stack is handed out only
             // after this returns.
-            let done = unsafe {
-                libc::madvise(page.as_ptr().cast(), page_size(), MADV_GUARD_INSTALL)
-            };
+            let done =
+                unsafe { libc::madvise(page.as_ptr().cast(), page_size(), MADV_GUARD_INSTALL) };
             if done == 0 {
                 return Ok(());
             }

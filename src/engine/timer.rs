@@ -120,11 +120,9 @@ impl<T: Copy> Timers<T> {
         while let Some((level, slot)) = self.first_slot()
             && self.start_of(level, slot) <= now
         {
-            let mut at = std::mem::replace(
-                &mut self.slots[level][slot],
-                List { first: NIL, last: NIL },
-            )
-            .first;
+            let mut at =
+                std::mem::replace(&mut self.slots[level][slot], List { first: NIL, last: NIL })
+                    .first;
             self.occupied[level] &= !(1 << slot);
             while at != NIL {
                 let entry = &self.entries[at as usize];

@@ -138,8 +138,15 @@ fn classify(error: &io::Error) -> Failure {
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => Failure::OfResources,
         // accept(2) lists these as errors of the new connection, "like EAGAIN".
         Some(
-            libc::ECONNABORTED | libc::ENETDOWN | libc::EPROTO | libc::ENOPROTOOPT | libc::EHOSTDOWN
-            | libc::EHOSTUNREACH | libc::EOPNOTSUPP | libc::ENETUNREACH | libc::EPERM,
+            libc::ECONNABORTED
+            | libc::ENETDOWN
+            | libc::EPROTO
+            | libc::ENOPROTOOPT
+            | libc::EHOSTDOWN
+            | libc::EHOSTUNREACH
+            | libc::EOPNOTSUPP
+            | libc::ENETUNREACH
+            | libc::EPERM,
         ) => Failure::OfConnection,
         #[cfg(any(target_os = "linux", target_os = "android"))]
         Some(libc::ENONET) => Failure::OfConnection,

@@ -83,21 +83,21 @@ impl<T> Sender<T> {
         unsafe { (*packet.result.get()).write(result) };
         let joiner = packet.joiner.take();
         let mut elsewhere = None;
-        let ended =
-            packet.state.compare_exchange(0, ENDED, Ordering::AcqRel, Ordering::Acquire).or_else(
-                |state| {
-                    // Who registers holds this lock while it sets `ELSEWHERE`, so it is either in
-                    // the list by now or will see `ENDED`.
-                    elsewhere = packet.elsewhere.get().cloned();
-                    let guard = elsewhere.as_deref().map(lock);
-                    let state = match packet.state.fetch_or(ENDED, Ordering::AcqRel) {
-                        before if before & DETACHED == 0 => Ok(before),
-                        _ => Err(state),
-                    };
-                    drop(guard);
-                    state
-                },
-            );
+        let ended = packet
+            .state
+            .compare_exchange(0, ENDED, Ordering::AcqRel, Ordering::Acquire)
+            .or_else(|state| {
+                // Who registers holds this lock while it sets `ELSEWHERE`, so it is either in
+                // the list by now or will see `ENDED`.
+                elsewhere = packet.elsewhere.get().cloned();
+                let guard = elsewhere.as_deref().map(lock);
+                let state = match packet.state.fetch_or(ENDED, Ordering::AcqRel) {
+                    before if before & DETACHED == 0 => Ok(before),
+                    _ => Err(state),
+                };
+                drop(guard);
+                state
+            });
         if ended.is_err() {
             // SAFETY: the receiver has gone, and the result was written above.
             return unsafe { drop(take(self.0)) };

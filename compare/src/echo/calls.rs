@@ -64,18 +64,10 @@ impl Counter {
                 Tool::Perf => command.args(["stat", "-x,", "-e", "raw_syscalls:sys_enter"]),
                 Tool::Strace => command.args(["-c", "-f", "-qq", "-U", "calls,name"]),
             };
-            command
-                .arg("-o")
-                .arg(&report)
-                .arg("-p")
-                .arg(pid.to_string());
+            command.arg("-o").arg(&report).arg("-p").arg(pid.to_string());
             // What it has to say against this machine is of no interest: the next one is tried.
             command.stderr(std::process::Stdio::null());
-            let mut counter = Counter {
-                tool,
-                process: Helper::start(name, command)?,
-                report,
-            };
+            let mut counter = Counter { tool, process: Helper::start(name, command)?, report };
             if counter.wait_until_attached(pid)? {
                 return Ok(Some(counter));
             }
@@ -121,9 +113,7 @@ fn has_perf_event(pid: u32) -> bool {
     let Ok(files) = fs::read_dir(format!("/proc/{pid}/fd")) else {
         return false;
     };
-    let mut links = files
-        .flatten()
-        .filter_map(|file| fs::read_link(file.path()).ok());
+    let mut links = files.flatten().filter_map(|file| fs::read_link(file.path()).ok());
     links.any(|link| link.to_string_lossy().contains("perf_event"))
 }
 
@@ -141,9 +131,7 @@ fn is_traced(pid: u32) -> Result<bool> {
 /// The count is the first field of the line that names the event.
 fn parse_perf(report: &str) -> Result<u64> {
     let line = report.lines().find(|line| line.contains("sys_enter"));
-    let count = line
-        .and_then(|line| line.split(',').next())
-        .and_then(|n| n.parse().ok());
+    let count = line.and_then(|line| line.split(',').next()).and_then(|n| n.parse().ok());
     count.with_context(|| format!("perf reported {report:?}"))
 }
 

@@ -119,11 +119,7 @@ impl Arm {
 
     /// A quantity of the open loop, round by round.
     pub fn open(&self, of: impl Fn(&Measured) -> f64) -> Vec<f64> {
-        self.seen
-            .iter()
-            .filter_map(|seen| seen.open.as_ref())
-            .map(of)
-            .collect()
+        self.seen.iter().filter_map(|seen| seen.open.as_ref()).map(of).collect()
     }
 }
 
@@ -142,22 +138,17 @@ pub fn run(options: &Options) -> Result<Results> {
         window: options.window(),
         parts: Vec::new(),
     };
-    let turns = options.connections.iter().map(|&connections| {
-        styles
-            .iter()
-            .filter(|style| can_serve(**style, connections))
-            .count()
-    });
-    let bar = terminal::progress(turns.sum::<usize>() * (results.rounds + 1));
-    options
+    let turns = options
         .connections
         .iter()
-        .try_fold(results, |mut results, &connections| {
-            let part = compare(options, &styles, connections, &bar)?;
-            bar.suspend(|| table::print(&part, results.size, results.rounds))?;
-            results.parts.push(part);
-            Ok(results)
-        })
+        .map(|&connections| styles.iter().filter(|style| can_serve(**style, connections)).count());
+    let bar = terminal::progress(turns.sum::<usize>() * (results.rounds + 1));
+    options.connections.iter().try_fold(results, |mut results, &connections| {
+        let part = compare(options, &styles, connections, &bar)?;
+        bar.suspend(|| table::print(&part, results.size, results.rounds))?;
+        results.parts.push(part);
+        Ok(results)
+    })
 }
 
 fn check(options: &Options) -> Result<()> {
@@ -205,46 +196,26 @@ fn compare(
         window: options.window(),
         rate: None,
     };
-    bar.set_message(format!(
-        "{connections} connections: finding the open loop's rate"
-    ));
+    bar.set_message(format!("{connections} connections: finding the open loop's rate"));
     let rate = match options.rate {
         Some(rate) => rate,
         None => trial.run(Style::FLOOR)?.closed.per_second() * OPEN_LOOP_SHARE,
     };
     trial.rate = Some(rate);
-    let able = styles
-        .iter()
-        .copied()
-        .filter(|style| can_serve(*style, connections));
-    let mut arms: Vec<Arm> = able
-        .map(|style| Arm {
-            style,
-            seen: Vec::new(),
-            calls: Calls::NotCounted,
-        })
-        .collect();
+    let able = styles.iter().copied().filter(|style| can_serve(*style, connections));
+    let mut arms: Vec<Arm> =
+        able.map(|style| Arm { style, seen: Vec::new(), calls: Calls::NotCounted }).collect();
     for round in 1..=options.rounds() {
         for arm in &mut arms {
-            bar.set_message(format!(
-                "{connections} connections, round {round}: {}",
-                arm.style
-            ));
+            bar.set_message(format!("{connections} connections, round {round}: {}", arm.style));
             arm.seen.push(trial.run(arm.style)?);
             bar.inc(1);
         }
     }
     for arm in &mut arms {
-        bar.set_message(format!(
-            "{connections} connections: counting calls of {}",
-            arm.style
-        ));
+        bar.set_message(format!("{connections} connections: counting calls of {}", arm.style));
         arm.calls = trial.count_calls(arm.style)?;
         bar.inc(1);
     }
-    Ok(Part {
-        connections,
-        rate,
-        arms,
-    })
+    Ok(Part { connections, rate, arms })
 }

@@ -33,19 +33,14 @@ impl Trial {
         let plan = self.plan(&server, address);
         let mut load = Helper::of_ourselves("the load", ["load", &serde_json::to_string(&plan)?])?;
         let patience = 2 * (self.warm_up + self.window) + PATIENCE;
-        load.answer(patience)
-            .with_context(|| format!("{style} under load"))
+        load.answer(patience).with_context(|| format!("{style} under load"))
     }
 
     /// Counts the system calls that a style's server makes for a request, in a run of its own because counting
     /// slows it down.
     pub(super) fn count_calls(&self, style: Style) -> Result<Calls> {
         let (server, address) = start(style)?;
-        let plan = Plan {
-            rate: None,
-            gate: true,
-            ..self.plan(&server, address)
-        };
+        let plan = Plan { rate: None, gate: true, ..self.plan(&server, address) };
         let mut load = Helper::of_ourselves("the load", ["load", &serde_json::to_string(&plan)?])?;
         let warm = load.line(PATIENCE)?;
         ensure!(warm == "warm", "the load said {warm:?}");
@@ -74,9 +69,7 @@ impl Trial {
 /// Starts a style's server. It may not listen yet: the load tries until it does.
 fn start(style: Style) -> Result<(Helper, SocketAddr)> {
     let address = free_address()?;
-    let name = style
-        .to_possible_value()
-        .context("every style has a name")?;
+    let name = style.to_possible_value().context("every style has a name")?;
     let arguments = ["serve", name.get_name(), &address.to_string()];
     Ok((Helper::of_ourselves(style.label(), arguments)?, address))
 }

@@ -43,10 +43,7 @@ pub(super) struct Clients {
 impl Clients {
     /// Connects clients and has each of them served once, so that the server knows them all.
     pub(super) fn connect(address: SocketAddr, count: usize, size: usize) -> Result<Clients> {
-        ensure!(
-            count > 0 && size > 0,
-            "a load needs clients, and messages of at least a byte"
-        );
+        ensure!(count > 0 && size > 0, "a load needs clients, and messages of at least a byte");
         let mut clients = Clients {
             epoll: epoll::create(CreateFlags::CLOEXEC)?,
             clients: Vec::with_capacity(count),
@@ -74,12 +71,7 @@ impl Clients {
         socket.set_nonblocking(true)?;
         let data = EventData::new_u64(self.clients.len() as u64);
         epoll::add(&self.epoll, &socket, data, EventFlags::IN)?;
-        self.clients.push(Client {
-            socket,
-            sent: 0,
-            received: 0,
-            watches_room: false,
-        });
+        self.clients.push(Client { socket, sent: 0, received: 0, watches_room: false });
         Ok(())
     }
 
@@ -107,20 +99,13 @@ impl Clients {
     /// which costs the server's core more than the rest of its work and, with clients on another machine, would
     /// not be its job.
     pub(super) fn poll(&mut self, done: &mut Vec<usize>) -> Result<()> {
-        let at_once = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         let events = match epoll::wait(&self.epoll, &mut self.space[..], Some(&at_once)) {
             Err(Errno::INTR) => return Ok(()),
             result => result?.0,
         };
         self.ready.clear();
-        self.ready.extend(
-            events
-                .iter()
-                .map(|event| (event.data.u64() as usize, event.flags)),
-        );
+        self.ready.extend(events.iter().map(|event| (event.data.u64() as usize, event.flags)));
         for next in 0..self.ready.len() {
             let (index, flags) = self.ready[next];
             let client = &mut self.clients[index];
@@ -151,11 +136,7 @@ impl Clients {
             if !done.is_empty() {
                 heard = now;
             }
-            ensure!(
-                now - heard < PATIENCE,
-                "the server was silent for {} s",
-                PATIENCE.as_secs()
-            );
+            ensure!(now - heard < PATIENCE, "the server was silent for {} s", PATIENCE.as_secs());
             for index in done.drain(..) {
                 on_done(self, index)?;
             }
@@ -169,11 +150,7 @@ impl Clients {
         let wants_room = client.sent < self.message.len();
         if wants_room != client.watches_room {
             client.watches_room = wants_room;
-            let room = if wants_room {
-                EventFlags::OUT
-            } else {
-                EventFlags::empty()
-            };
+            let room = if wants_room { EventFlags::OUT } else { EventFlags::empty() };
             let data = EventData::new_u64(index as u64);
             epoll::modify(&self.epoll, &client.socket, data, EventFlags::IN | room)?;
         }
@@ -202,10 +179,7 @@ impl Client {
             Err(error) => return Err(error).context("cannot receive"),
         };
         let expected = message.get(self.received..self.received + n);
-        ensure!(
-            expected == Some(&inbox[..n]),
-            "the server sent back something else"
-        );
+        ensure!(expected == Some(&inbox[..n]), "the server sent back something else");
         self.received += n;
         Ok(self.received == message.len())
     }

@@ -121,9 +121,7 @@ pub fn run(plan: &Plan) -> Result<()> {
         None => None,
         Some(rate) => {
             open::drive(&mut clients, rate, plan.warm_up)?;
-            Some(measure(plan.server, || {
-                open::drive(&mut clients, rate, plan.window)
-            })?)
+            Some(measure(plan.server, || open::drive(&mut clients, rate, plan.window))?)
         }
     };
     print_line(&serde_json::to_string(&Seen { closed, open })?)
@@ -152,15 +150,11 @@ struct Driven {
 impl Driven {
     fn new() -> Result<Driven> {
         // Up to a minute, to three digits.
-        Ok(Driven {
-            latency: Histogram::new_with_bounds(1, 60_000_000_000, 3)?,
-            unanswered: 0,
-        })
+        Ok(Driven { latency: Histogram::new_with_bounds(1, 60_000_000_000, 3)?, unanswered: 0 })
     }
 
     fn record(&mut self, latency: Duration) {
-        self.latency
-            .saturating_record(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
+        self.latency.saturating_record(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
     }
 }
 

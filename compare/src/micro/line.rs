@@ -46,10 +46,7 @@ impl Line {
 
     /// When the last task crossed. All must have.
     pub(super) fn last(&self) -> Instant {
-        *self
-            .last
-            .get()
-            .expect("not all tasks have crossed the line")
+        *self.last.get().expect("not all tasks have crossed the line")
     }
 }
 

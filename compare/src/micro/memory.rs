@@ -21,7 +21,11 @@ pub(super) fn take(peer: Peer, tasks: usize) -> Result<()> {
     match peer {
         Peer::Tokio => with_await::<Tokio>(tasks),
         Peer::Smol => with_await::<Smol>(tasks),
-        Peer::May => with_stacks::<May>(tasks),
+        Peer::May => {
+            // Its pool has a thousand stacks from the start, which would hide as many tasks.
+            may::config().set_pool_capacity(1);
+            with_stacks::<May>(tasks)
+        }
         // The 16 KiB stack that the kernel has for each thread is not in these numbers.
         Peer::Threads => with_stacks::<Threads>(tasks),
         Peer::Bare | Peer::Go => Err(no_arm(Bench::Memory, peer)),

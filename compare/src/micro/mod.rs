@@ -132,8 +132,9 @@ impl Bench {
             Bench::Spawn => &[1, 1_000],
             Bench::Memory if quick => &[1_000, 100_000],
             Bench::Memory => &[1_000, 100_000, 1_000_000],
-            Bench::Timers if quick => &[100_000],
-            Bench::Timers => &[1_000_000],
+            Bench::Timers if quick => &[30_000],
+            // The smaller number is one that `may` can do too.
+            Bench::Timers => &[30_000, 1_000_000],
         }
     }
 
@@ -253,10 +254,7 @@ pub struct Arm {
 impl Arm {
     /// One column, round by round.
     pub fn column(&self, column: usize) -> Vec<f64> {
-        self.samples
-            .iter()
-            .filter_map(|sample| sample.get(column).copied()?)
-            .collect()
+        self.samples.iter().filter_map(|sample| sample.get(column).copied()?).collect()
     }
 
     /// The median of one column.
@@ -279,11 +277,7 @@ pub fn run(bench: Bench, options: &Options) -> Result<Results> {
     };
     let peers = peers(bench, &options.only)?;
     let bar = terminal::progress(counts.len() * peers.len() * rounds);
-    let mut results = Results {
-        bench,
-        rounds,
-        parts: Vec::new(),
-    };
+    let mut results = Results { bench, rounds, parts: Vec::new() };
     for &count in counts {
         let work = bench.work(options.quick);
         let part = compare(bench, &peers, count, work, rounds, &bar);
@@ -318,22 +312,13 @@ fn compare(
     rounds: usize,
     bar: &ProgressBar,
 ) -> Part {
-    let arm = |&peer| Arm {
-        peer,
-        samples: Vec::new(),
-        failure: refusal(bench, peer, count),
-    };
+    let arm = |&peer| Arm { peer, samples: Vec::new(), failure: refusal(bench, peer, count) };
     let mut arms: Vec<Arm> = peers.iter().map(arm).collect();
     for _ in 0..rounds {
         for arm in &mut arms {
             bar.set_message(format!("{count} {}: {}", bench.counts_what(), arm.peer));
             if arm.failure.is_none() {
-                match sample(&Plan {
-                    bench,
-                    peer: arm.peer,
-                    count,
-                    work,
-                }) {
+                match sample(&Plan { bench, peer: arm.peer, count, work }) {
                     Ok(sample) => arm.samples.push(sample),
                     Err(error) => arm.failure = Some(format!("{error:#}")),
                 }
@@ -346,10 +331,24 @@ fn compare(
 
 /// Why something is not even tried.
 fn refusal(bench: Bench, peer: Peer, count: usize) -> Option<String> {
-    // A machine is shared: ten thousands of threads take process ids from everybody on it.
-    const THREADS_AT_MOST: usize = 10_000;
-    (peer == Peer::Threads && bench != Bench::Spawn && count > THREADS_AT_MOST)
-        .then(|| format!("not tried: more than {THREADS_AT_MOST} threads"))
+    // More of them take turns too seldom to tell what a turn costs, and take their ids from everybody else on
+    // the machine.
+    const THREADS_AT_MOST: usize = 1_000;
+    // A stack and the guard below it are a mapping each.
+    const MAPPINGS_OF_A_STACK: u64 = 2;
+    match peer {
+        Peer::Threads if count > THREADS_AT_MOST => {
+            Some(format!("not tried: more than {THREADS_AT_MOST} threads"))
+        }
+        Peer::May if bench != Bench::Spawn => {
+            let limit = crate::machine::mappings_at_most()?;
+            let needed = MAPPINGS_OF_A_STACK * count as u64;
+            (needed > limit).then(|| {
+                format!("cannot: its stacks need {needed} mappings, the kernel allows {limit}")
+            })
+        }
+        _ => None,
+    }
 }
 
 /// Takes one sample in a process of its own.
@@ -382,16 +381,11 @@ fn print(sample: &Sample) -> Result<()> {
 
 /// Go's arms are a program of its own, which prints samples as we do.
 fn become_go(plan: &Plan) -> Result<()> {
-    let bench = plan
-        .bench
-        .to_possible_value()
-        .context("every bench has a name")?;
+    let bench = plan.bench.to_possible_value().context("every bench has a name")?;
     let numbers = [plan.count.to_string(), plan.work.to_string()];
     Err(go::become_program(
         "micro",
-        [bench.get_name()]
-            .into_iter()
-            .chain(numbers.iter().map(|n| &**n)),
+        [bench.get_name()].into_iter().chain(numbers.iter().map(|n| &**n)),
     )
     .into())
 }

@@ -88,9 +88,7 @@ impl Stackful for Threads {
     fn spawn<T: Send + 'static>(
         body: impl FnOnce() -> T + Send + 'static,
     ) -> Result<Self::Task<T>> {
-        thread::Builder::new()
-            .spawn(body)
-            .context("no more threads")
+        thread::Builder::new().spawn(body).context("no more threads")
     }
 
     fn join<T: Send + 'static>(task: Self::Task<T>) -> Result<T> {
@@ -120,9 +118,7 @@ impl Async for Tokio {
     type Task<T: Send + 'static> = tokio::task::JoinHandle<T>;
 
     fn run<T>(body: impl Future<Output = T>) -> Result<T> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         Ok(runtime.block_on(body))
     }
 

@@ -76,18 +76,11 @@ fn with_await<R: Async>(alive: usize, batches: usize) -> Result<f64> {
 
 /// No stack is made while the clock runs: the coroutines take them from a pile and lay them back.
 fn bare(alive: usize, batches: usize) -> Result<f64> {
-    let stacks = (0..alive)
-        .map(|_| DefaultStack::default())
-        .collect::<Vec<_>>();
+    let stacks = (0..alive).map(|_| DefaultStack::default()).collect::<Vec<_>>();
     let stacks = std::cell::RefCell::new(stacks);
     let spawn = || {
-        let stack = stacks
-            .borrow_mut()
-            .pop()
-            .context("more are alive than was said")?;
-        Ok(Coroutine::<(), (), i32, _>::with_stack(stack, |_, ()| {
-            black_box(1)
-        }))
+        let stack = stacks.borrow_mut().pop().context("more are alive than was said")?;
+        Ok(Coroutine::<(), (), i32, _>::with_stack(stack, |_, ()| black_box(1)))
     };
     in_batches(alive, batches, spawn, |mut coroutine| {
         let result = coroutine.resume(()).as_return();

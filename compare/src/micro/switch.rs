@@ -41,19 +41,11 @@ struct Race {
 impl Race {
     fn new(tasks: usize, work: usize) -> Arc<Race> {
         let (warm, done) = (Line::new(tasks), Line::new(tasks));
-        Arc::new(Race {
-            tasks,
-            turns: (work / tasks).max(1),
-            warm,
-            done,
-        })
+        Arc::new(Race { tasks, turns: (work / tasks).max(1), warm, done })
     }
 
     fn sample(&self) -> Sample {
-        vec![Some(ns_each(
-            self.done.last() - self.warm.last(),
-            self.tasks * self.turns,
-        ))]
+        vec![Some(ns_each(self.done.last() - self.warm.last(), self.tasks * self.turns))]
     }
 }
 
@@ -103,12 +95,9 @@ fn bare(tasks: usize, work: usize) -> Result<Sample> {
     let mut coroutines = Vec::with_capacity(tasks);
     for _ in 0..tasks {
         let stack = DefaultStack::new(STACK_BYTES)?;
-        coroutines.push(Coroutine::<(), (), (), _>::with_stack(
-            stack,
-            move |yielder, ()| {
-                (0..WARM_UP + turns).for_each(|_| yielder.suspend(()));
-            },
-        ));
+        coroutines.push(Coroutine::<(), (), (), _>::with_stack(stack, move |yielder, ()| {
+            (0..WARM_UP + turns).for_each(|_| yielder.suspend(()));
+        }));
     }
     let mut turn = || {
         for coroutine in &mut coroutines {
@@ -120,8 +109,8 @@ fn bare(tasks: usize, work: usize) -> Result<Sample> {
     (0..turns).for_each(|_| turn());
     let elapsed = began.elapsed();
     // A suspended coroutine is unwound when it is dropped: let each end by itself instead.
-    coroutines
-        .iter_mut()
-        .for_each(|coroutine| drop(coroutine.resume(())));
+    for coroutine in &mut coroutines {
+        assert!(matches!(coroutine.resume(()), CoroutineResult::Return(())));
+    }
     Ok(vec![Some(ns_each(elapsed, tasks * turns))])
 }

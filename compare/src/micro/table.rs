@@ -9,11 +9,7 @@ use crate::terminal::{self, Table};
 /// Prints everything that was measured.
 pub(super) fn print(results: &Results) -> Result<()> {
     let bench = results.bench;
-    terminal::heading(&format!(
-        "{}, medians of {} round(s)",
-        bench.title(),
-        results.rounds
-    ))?;
+    terminal::heading(&format!("{}, medians of {} round(s)", bench.title(), results.rounds))?;
     let has_floor = bench.peers().contains(&Peer::Bare);
     let mut columns = vec!["", bench.counts_what()];
     columns.extend(bench.columns());
@@ -41,10 +37,7 @@ pub(super) fn print(results: &Results) -> Result<()> {
 }
 
 fn rows(results: &Results) -> impl Iterator<Item = (&Part, &Arm)> {
-    results
-        .parts
-        .iter()
-        .flat_map(|part| part.arms.iter().map(move |arm| (part, arm)))
+    results.parts.iter().flat_map(|part| part.arms.iter().map(move |arm| (part, arm)))
 }
 
 impl Part {

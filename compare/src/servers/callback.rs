@@ -42,14 +42,9 @@ impl EventLoop {
         // SAFETY: the table keeps the socket open until `turn` has deleted it from the poller.
         #[allow(unsafe_code)]
         unsafe {
-            self.poller
-                .add_with_mode(&socket.as_fd(), event, PollMode::Level)?;
+            self.poller.add_with_mode(&socket.as_fd(), event, PollMode::Level)?;
         }
-        vacant.insert(Entry {
-            socket,
-            waits_for: Next::Readable,
-            callback: Some(callback),
-        });
+        vacant.insert(Entry { socket, waits_for: Next::Readable, callback: Some(callback) });
         Ok(())
     }
 
@@ -86,17 +81,13 @@ impl EventLoop {
                 return self.poller.delete(entry.socket.as_fd());
             }
         };
-        self.poller
-            .modify_with_mode(entry.socket.as_fd(), event, PollMode::Level)
+        self.poller.modify_with_mode(entry.socket.as_fd(), event, PollMode::Level)
     }
 }
 
 /// Serves all clients from one thread's event loop.
 pub fn serve(address: SocketAddr) -> io::Result<()> {
-    let mut event_loop = EventLoop {
-        poller: Poller::new()?,
-        entries: Slab::new(),
-    };
+    let mut event_loop = EventLoop { poller: Poller::new()?, entries: Slab::new() };
     let listener = Rc::new(TcpListener::bind(address)?);
     listener.set_nonblocking(true)?;
     let accept = {

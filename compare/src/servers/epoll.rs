@@ -34,18 +34,9 @@ pub fn serve(address: SocketAddr) -> io::Result<()> {
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
     let listener = TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
-    epoll::add(
-        &epoll,
-        &listener,
-        EventData::new_u64(LISTENER),
-        EventFlags::IN,
-    )?;
-    let mut server = Server {
-        epoll,
-        listener,
-        conns: Slab::new(),
-        buffer: [0; super::BUFFER_BYTES],
-    };
+    epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
+    let mut server =
+        Server { epoll, listener, conns: Slab::new(), buffer: [0; super::BUFFER_BYTES] };
     let mut space = [const { MaybeUninit::uninit() }; EVENTS_AT_ONCE];
     loop {
         let (events, _) = match epoll::wait(&server.epoll, &mut space, None) {
@@ -74,10 +65,7 @@ impl Server {
         let data = EventData::new_u64(vacant.key() as u64);
         let interest = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         epoll::add(&self.epoll, &socket, data, interest)?;
-        vacant.insert(Conn {
-            socket,
-            unsent: Vec::new(),
-        });
+        vacant.insert(Conn { socket, unsent: Vec::new() });
         Ok(())
     }
 

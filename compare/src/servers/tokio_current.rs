@@ -8,9 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// Serves each client in a task; all of them on this thread.
 pub fn serve(address: SocketAddr) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = TcpListener::bind(address).await?;
         loop {

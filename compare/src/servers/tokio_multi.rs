@@ -8,9 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// Serves each client in a task, on as many worker threads as there are cores to run on.
 pub fn serve(address: SocketAddr) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = TcpListener::bind(address).await?;
         loop {

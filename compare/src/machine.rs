@@ -1,0 +1,68 @@
+//! The machine that the numbers are from.
+
+use std::fs;
+use std::process::Command;
+
+use serde::{Deserialize, Serialize};
+
+/// What a reader has to know about the machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Machine {
+    /// The processor's name.
+    pub processor: String,
+    /// How many of its cores there are.
+    pub cores: usize,
+    /// Memory, in GiB.
+    pub memory_gib: u64,
+    /// Whether it runs under a hypervisor.
+    pub is_virtual: bool,
+    /// The kernel's release.
+    pub kernel: String,
+    /// The compiler, of Rust.
+    pub rustc: String,
+    /// The compiler, of Go.
+    pub go: Option<String>,
+}
+
+impl Machine {
+    /// This one.
+    pub fn here() -> Machine {
+        let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let value = |name: &str| {
+            let line = cpu.lines().find(|line| line.starts_with(name))?;
+            Some(line.split_once(':')?.1.trim().to_owned())
+        };
+        let uname = rustix::system::uname();
+        let flags = value("flags").unwrap_or_default();
+        Machine {
+            processor: value("model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
+            cores: std::thread::available_parallelism().map_or(0, usize::from),
+            memory_gib: memory_kib().div_ceil(1024 * 1024),
+            is_virtual: flags.split_whitespace().any(|flag| flag == "hypervisor"),
+            kernel: kernel(&uname.sysname().to_string_lossy(), &uname.release().to_string_lossy()),
+            rustc: version("rustc", "--version").unwrap_or_else(|| "unknown".to_owned()),
+            go: version("go", "version").map(|text| text.replace("go version ", "")),
+        }
+    }
+}
+
+/// The version alone: what a builder of kernels appends says nothing to a reader.
+fn kernel(system: &str, release: &str) -> String {
+    let version = release.split('-').next().unwrap_or(release);
+    format!("{system} {version}")
+}
+
+fn memory_kib() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    crate::process::field(&text, "MemTotal:").unwrap_or(0)
+}
+
+fn version(program: &str, argument: &str) -> Option<String> {
+    let output = Command::new(program).arg(argument).output().ok()?;
+    Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
+}
+
+/// How many mappings the kernel allows a process; none where it has no such limit to tell.
+pub fn mappings_at_most() -> Option<u64> {
+    fs::read_to_string("/proc/sys/vm/max_map_count").ok()?.trim().parse().ok()
+}

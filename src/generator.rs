@@ -1,0 +1,305 @@
+//! Functions that hand out values one by one, or take them one by one, and keep their place in between.
+//!
+//! A producer is an [`Iterator`]:
+//!
+//! ```
+//! use plainsong::generator::Generator;
+//!
+//! let fib = Generator::new(|out| {
+//!     let (mut a, mut b) = (0u64, 1);
+//!     loop {
+//!         out.yield_(a);
+//!         (a, b) = (b, a + b);
+//!     }
+//! });
+//! assert_eq!(fib.take(7).collect::<Vec<_>>(), [0, 1, 1, 2, 3, 5, 8]);
+//! ```
+//!
+//! A consumer is sent values, until it is closed:
+//!
+//! ```
+//! use plainsong::generator::Generator;
+//!
+//! let mut grep = Generator::<&str, &str>::new(|lines| {
+//!     while let Some(line) = lines.receive() {
+//!         if line.contains("song") {
+//!             lines.yield_(line);
+//!         }
+//!     }
+//! });
+//! assert_eq!(grep.send("a plain line"), None);
+//! assert_eq!(grep.send("a plain song"), Some("a plain song"));
+//! grep.close();
+//! assert!(grep.is_done());
+//! ```
+//!
+//! The body runs on a stack of its own, in a coroutine or on a plain thread. When it waits (for a
+//! socket, a timer), the whole coroutine that resumed it waits.
+
+#![allow(unsafe_code)]
+
+use std::any::Any;
+use std::cell::{Cell, OnceCell};
+use std::fmt;
+use std::io;
+use std::iter::FusedIterator;
+use std::ops::Range;
+use std::panic::{self, AssertUnwindSafe};
+use std::rc::Rc;
+
+use crate::engine::context;
+use crate::engine::coroutine::Coroutine;
+use crate::engine::stack;
+
+/// How often a body that goes on after it was closed is closed again, before it is given up.
+const CLOSE_MAX: u32 = 1000;
+
+/// A function in the middle of its work: see the [module](self).
+///
+/// `Y` is what it yields, `S` what it is sent. Dropping a generator closes it.
+pub struct Generator<Y, S = ()> {
+    shared: Rc<Shared<Y, S>>,
+}
+
+/// The body's side of a [`Generator`].
+pub struct Yielder<Y, S = ()> {
+    shared: Rc<Shared<Y, S>>,
+}
+
+struct Shared<Y, S> {
+    coroutine: OnceCell<Coroutine>,
+    stack: Range<usize>,
+    state: Cell<State>,
+    closing: Cell<bool>,
+    // A `Closed` has been raised; the body may be unwinding.
+    raised: Cell<bool>,
+    caller_unwinds: Cell<bool>,
+    output: Cell<Option<Y>>,
+    input: Cell<Option<S>>,
+    panic: Cell<Option<Box<dyn Any + Send>>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Suspended,
+    Running,
+    Done,
+}
+
+/// What `yield_` unwinds a closed body with.
+struct Closed;
+
+impl<Y: 'static, S: 'static> Generator<Y, S> {
+    /// A generator that will run `body` from its first use on.
+    ///
+    /// # Panics
+    ///
+    /// When the system has no room for another stack.
+    pub fn new(body: impl FnOnce(&Yielder<Y, S>) + 'static) -> Self {
+        let made = context::with(|cx| Self::with_stack_size(cx.scheduler.stack_size(), body));
+        match made {
+            Ok(generator) => generator,
+            Err(error) => panic!("cannot make a generator: {error}"),
+        }
+    }
+
+    /// A generator whose body has a stack of this many bytes.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for a size below 16 KiB or above 1 GiB; and when the system has no room for
+    /// another stack.
+    pub fn with_stack_size(
+        bytes: usize,
+        body: impl FnOnce(&Yielder<Y, S>) + 'static,
+    ) -> io::Result<Self> {
+        let stack = context::with(|cx| cx.take_stack(stack::check_size(bytes)?))?;
+        let shared = Rc::new(Shared {
+            coroutine: OnceCell::new(),
+            stack: stack.bounds(),
+            state: Cell::new(State::Suspended),
+            closing: Cell::new(false),
+            raised: Cell::new(false),
+            caller_unwinds: Cell::new(false),
+            output: Cell::new(None),
+            input: Cell::new(None),
+            panic: Cell::new(None),
+        });
+        let yielder = Yielder { shared: Rc::clone(&shared) };
+        let coroutine = Coroutine::new(stack, move || {
+            let result = panic::catch_unwind(AssertUnwindSafe(|| {
+                if !yielder.shared.closing.get() {
+                    body(&yielder);
+                }
+            }));
+            if let Err(payload) = result
+                && !payload.is::<Closed>()
+            {
+                yielder.shared.panic.set(Some(payload));
+            }
+        });
+        let _ = shared.coroutine.set(coroutine);
+        Ok(Self { shared })
+    }
+
+    /// Hands `value` to the body and runs it until it yields (`Some`), wants another value, or ends.
+    ///
+    /// # Panics
+    ///
+    /// When the body panics, with its panic; when the body itself calls this.
+    ///
+    /// # Cancellation
+    ///
+    /// When the coroutine that calls this is cancelled while the body waits, the body unwinds
+    /// and then the caller.
+    pub fn send(&mut self, value: S) -> Option<Y> {
+        let shared = &self.shared;
+        if shared.state.get() == State::Done {
+            return None;
+        }
+        shared.input.set(Some(value));
+        shared.resume();
+        if let Some(payload) = shared.panic.take() {
+            panic::resume_unwind(payload);
+        }
+        shared.output.take()
+    }
+
+    /// Ends the body: where it wants a value, it gets `None`; where it yields, it unwinds and its
+    /// destructors run. (Python's `close`, with `receive` in place of `GeneratorExit`.)
+    ///
+    /// # Panics
+    ///
+    /// When the body panics, with its panic.
+    pub fn close(&mut self) {
+        self.shared.close();
+        if let Some(payload) = self.shared.panic.take() {
+            panic::resume_unwind(payload);
+        }
+    }
+
+    /// Whether the body has ended.
+    pub fn is_done(&self) -> bool {
+        self.shared.state.get() == State::Done
+    }
+}
+
+impl<Y, S> Shared<Y, S> {
+    fn resume(&self) {
+        assert!(
+            self.state.get() == State::Suspended,
+            "a generator's body cannot resume its own generator"
+        );
+        let Some(coroutine) = self.coroutine.get() else { return };
+        self.state.set(State::Running);
+        self.caller_unwinds.set(std::thread::panicking());
+        // SAFETY: `state` was `Suspended`, and is `Running` for as long as this call is under way.
+        let suspended = unsafe { coroutine.resume() };
+        self.state.set(if suspended.is_some() { State::Suspended } else { State::Done });
+    }
+
+    /// Goes back to the caller of `resume`. Must be called by the body.
+    fn suspend(&self) {
+        let on = self.coroutine.get().is_some_and(|coroutine| coroutine.suspend_if_on(&self.stack));
+        assert!(on, "a generator's yielder was used by a coroutine that is not its body");
+    }
+
+    fn close(&self) {
+        self.closing.set(true);
+        for _ in 0..CLOSE_MAX {
+            if self.state.get() != State::Suspended {
+                return;
+            }
+            self.resume();
+            self.output.take();
+        }
+    }
+
+    /// Whether `yield_` may unwind: not on top of another unwind of the body.
+    fn may_raise(&self) -> bool {
+        // A caller that unwinds itself (it drops the generator) hides what the body does.
+        !std::thread::panicking() || (self.caller_unwinds.get() && !self.raised.get())
+    }
+}
+
+impl<Y, S> Yielder<Y, S> {
+    /// Hands `value` out; goes on when the generator is resumed.
+    ///
+    /// Unwinds when the generator is closed instead.
+    ///
+    /// # Panics
+    ///
+    /// When called by another coroutine than the body.
+    pub fn yield_(&self, value: Y) {
+        let shared = &self.shared;
+        self.check_closed();
+        shared.output.set(Some(value));
+        shared.suspend();
+        self.check_closed();
+    }
+
+    /// The value that was sent last, or the next one; `None` once the generator is closed.
+    ///
+    /// # Panics
+    ///
+    /// When called by another coroutine than the body.
+    pub fn receive(&self) -> Option<S> {
+        loop {
+            if let Some(value) = self.shared.input.take() {
+                return Some(value);
+            }
+            if self.shared.closing.get() {
+                return None;
+            }
+            self.shared.suspend();
+        }
+    }
+
+    fn check_closed(&self) {
+        if self.shared.closing.get() && self.shared.may_raise() {
+            self.shared.raised.set(true);
+            panic::resume_unwind(Box::new(Closed));
+        }
+    }
+}
+
+impl<Y: 'static> Iterator for Generator<Y> {
+    type Item = Y;
+
+    fn next(&mut self) -> Option<Y> {
+        self.send(())
+    }
+}
+
+impl<Y: 'static> FusedIterator for Generator<Y> {}
+
+impl<Y, S> Drop for Generator<Y, S> {
+    fn drop(&mut self) {
+        self.shared.close();
+        let panic = self.shared.panic.take();
+        if self.shared.state.get() == State::Done
+            && let Some(coroutine) =
+                Rc::get_mut(&mut self.shared).and_then(|shared| shared.coroutine.take())
+            && let Some(stack) = coroutine.into_stack()
+        {
+            context::try_with(|cx| cx.stacks.put(stack));
+        }
+        if let Some(payload) = panic
+            && !std::thread::panicking()
+        {
+            panic::resume_unwind(payload);
+        }
+    }
+}
+
+impl<Y, S> fmt::Debug for Generator<Y, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Generator").field("state", &self.shared.state.get()).finish_non_exhaustive()
+    }
+}
+
+impl<Y, S> fmt::Debug for Yielder<Y, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Yielder").finish_non_exhaustive()
+    }
+}
