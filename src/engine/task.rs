@@ -34,6 +34,11 @@ impl Id {
         // Ids count from one, the way people do; a block's last id ends in 1024.
         Self(NonZeroU64::MIN.saturating_add(id))
     }
+
+    /// The id as reports carry it, to keep a `Wait` in a word: exact for the first four billion.
+    pub(crate) fn short(self) -> u32 {
+        self.0.get() as u32
+    }
 }
 
 impl fmt::Debug for Id {
@@ -53,15 +58,13 @@ impl fmt::Display for Id {
 pub(crate) enum Wait {
     /// Not waiting.
     Nothing,
-    /// `yield_now`, or the budget of a turn is spent.
-    Yield,
     Sleep,
     /// Until this descriptor is readable.
     Readable(i32),
     /// Until this descriptor is writable.
     Writable(i32),
-    /// Until this coroutine has ended.
-    Join(Id),
+    /// Until the coroutine with this id, cut to 32 bits, has ended.
+    Join(u32),
     /// `thread::park`.
     Park,
     /// Until a thread of the blocking pool has done something.
@@ -72,11 +75,10 @@ impl fmt::Display for Wait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nothing => f.write_str("nothing"),
-            Self::Yield => f.write_str("its next turn"),
             Self::Sleep => f.write_str("a timer"),
             Self::Readable(fd) => write!(f, "descriptor {fd} to be readable"),
             Self::Writable(fd) => write!(f, "descriptor {fd} to be writable"),
-            Self::Join(id) => write!(f, "coroutine {id} to end"),
+            Self::Join(id) => write!(f, "coroutine #{id} to end"),
             Self::Park => f.write_str("unpark"),
             Self::Blocking => f.write_str("a blocking call on another thread"),
         }

@@ -7,6 +7,8 @@
 //!
 //! The wheel owns no clock: time is handed in, as nanoseconds that never go back.
 
+use std::num::NonZeroU32;
+
 use slab::Slab;
 
 const BITS: u32 = 6;
@@ -19,7 +21,19 @@ const SCAN: usize = 32;
 
 /// Names one armed timer; given back by whoever cancels it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct TimerKey(u32);
+pub(crate) struct TimerKey(NonZeroU32);
+
+impl TimerKey {
+    // A key is one more than its index, which lets an `Option` of it be as small.
+    fn new(index: usize) -> Self {
+        let key = u32::try_from(index + 1).ok().and_then(NonZeroU32::new);
+        Self(key.expect("fewer than 2^32 timers"))
+    }
+
+    fn index(self) -> u32 {
+        self.0.get() - 1
+    }
+}
 
 #[derive(Debug)]
 struct Entry<T> {
@@ -66,17 +80,17 @@ impl<T: Copy> Timers<T> {
     /// Adds a timer; a deadline that has passed expires at the next [`expire`](Self::expire).
     #[inline]
     pub(crate) fn add(&mut self, deadline: u64, item: T) -> TimerKey {
-        let key = self.entries.insert(Entry { item, deadline, previous: NIL, next: NIL });
-        let key = u32::try_from(key).expect("fewer than 2^32 timers");
-        self.link(key, deadline);
+        let index = self.entries.insert(Entry { item, deadline, previous: NIL, next: NIL });
+        let key = TimerKey::new(index);
+        self.link(key.index(), deadline);
         self.earliest = self.earliest.min(deadline);
-        TimerKey(key)
+        key
     }
 
     /// Removes a timer that has not expired.
     #[inline]
     pub(crate) fn cancel(&mut self, key: TimerKey) -> T {
-        let Entry { item, deadline, previous, next } = self.entries.remove(key.0 as usize);
+        let Entry { item, deadline, previous, next } = self.entries.remove(key.index() as usize);
         let (level, slot) = self.place(deadline);
         if previous == NIL {
             self.slots[level][slot].first = next;

@@ -31,9 +31,9 @@ struct Packet<T> {
     state: AtomicU8,
     // The coroutine's thread, the only one that uses `joiner`.
     home: &'static Door,
-    // Almost every join is by one coroutine of the home thread: this costs it no lock. One
-    // that gave up may still be here: its wait is over, so waking it does nothing.
-    joiner: Cell<Option<Waiter>>,
+    // Slot and wait of a coroutine of the home thread: almost every join is by one, and this costs
+    // it no lock. One that gave up may still be here: its wait is over, so waking it does nothing.
+    joiner: (Cell<u32>, Cell<u64>),
     elsewhere: OnceLock<Arc<Mutex<Waiters>>>,
     result: UnsafeCell<MaybeUninit<Result<T, Failure>>>,
 }
@@ -63,7 +63,7 @@ pub(super) fn packet<T>(home: &'static Door) -> (Sender<T>, Receiver<T>) {
     let packet = NonNull::from(Box::leak(Box::new(Packet {
         state: AtomicU8::new(0),
         home,
-        joiner: Cell::new(None),
+        joiner: (Cell::new(0), Cell::new(0)),
         elsewhere: OnceLock::new(),
         result: UnsafeCell::new(MaybeUninit::uninit()),
     })));
@@ -81,7 +81,7 @@ impl<T> Sender<T> {
         let packet = unsafe { self.0.as_ref() };
         // SAFETY: until `ENDED` is set, the one sender alone touches the result.
         unsafe { (*packet.result.get()).write(result) };
-        let joiner = packet.joiner.take();
+        let joiner = (packet.joiner.0.get(), packet.joiner.1.get());
         let mut elsewhere = None;
         let ended = packet
             .state
@@ -102,7 +102,7 @@ impl<T> Sender<T> {
             // SAFETY: the receiver has gone, and the result was written above.
             return unsafe { drop(take(self.0)) };
         }
-        joiner.into_iter().for_each(context::wake);
+        context::with(|cx| cx.scheduler.unpark(joiner.0, joiner.1, Wake::Ready));
         if let Some(elsewhere) = elsewhere {
             let waiters = lock(&elsewhere).take();
             waiters.for_each(context::wake);
@@ -131,7 +131,7 @@ impl<T> Receiver<T> {
             if !self.register(waiter) {
                 return true;
             }
-            if context::block(waiter, Wait::Join(id), deadline) == Wake::TimedOut {
+            if context::block(waiter, Wait::Join(id.short()), deadline) == Wake::TimedOut {
                 if let Some(elsewhere) = self.packet().elsewhere.get() {
                     lock(elsewhere).remove(waiter);
                 }
@@ -144,9 +144,10 @@ impl<T> Receiver<T> {
     /// Has `waiter` woken at the end. Returns `false` when the coroutine has ended already.
     fn register(&self, waiter: Waiter) -> bool {
         let packet = self.packet();
-        if waiter.local_to(packet.home).is_some() {
+        if let Some((slot, wait)) = waiter.local_to(packet.home) {
             // Only whoever owns the handle can wait, so the one before has given up.
-            packet.joiner.set(Some(waiter));
+            packet.joiner.0.set(slot);
+            packet.joiner.1.set(wait);
             return true;
         }
         let elsewhere = packet.elsewhere.get_or_init(Arc::default);
