@@ -93,14 +93,12 @@ impl Thread {
     }
 
     /// Calls `f` with the coroutine, if it is one of this thread.
-    pub(crate) fn describe(&self, f: impl FnOnce(Option<&Task>)) {
-        let task = match &self.0 {
-            &Kind::Coroutine { door, slot, id, .. } => context::try_with(|cx| {
-                std::ptr::eq(cx.door(), door).then(|| cx.scheduler.find(slot, id))
-            }),
-            Kind::Plain(_) => None,
-        };
-        f(task.flatten().flatten().as_deref());
+    pub(crate) fn inspect<R>(&self, f: impl FnOnce(&Task) -> R) -> Option<R> {
+        let &Kind::Coroutine { door, slot, id, .. } = &self.0 else { return None };
+        context::try_with(|cx| {
+            std::ptr::eq(cx.door(), door).then(|| cx.scheduler.find(slot, id, f)).flatten()
+        })
+        .flatten()
     }
 }
 

@@ -221,7 +221,7 @@ func timers(tasks int) string {
 	asleep.finish()
 	cancelAsleep := asleep.left.last.Sub(began)
 
-	due := time.Now().Add(100*time.Millisecond + 4*time.Microsecond*time.Duration(tasks))
+	due := time.Now().Add(100*time.Millisecond + 10*time.Microsecond*time.Duration(tasks))
 	fired := newCrowd(tasks, func(index int) { time.Sleep(time.Until(due) + spread(index)) })
 	if fired.entered.last.After(due) {
 		fmt.Fprintln(os.Stderr, "some were due before the last had gone to sleep")
@@ -229,7 +229,7 @@ func timers(tasks int) string {
 	}
 	fired.finish()
 
-	park, add := nsEach(parked.entering(), tasks), nsEach(asleep.entering(), tasks)
+	park, add := nsEach(parked.entering(), tasks), nsEach(fired.entering(), tasks)
 	end := nsEach(ended.left.last.Sub(ended.entered.first), tasks)
 	fire := nsEach(fired.left.last.Sub(due), tasks)
 	without, with := nsEach(cancelParked, tasks), nsEach(cancelAsleep, tasks)

@@ -4,10 +4,10 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
-use std::marker::PhantomData;
 use std::ptr;
 use std::time::Instant;
 
+use super::coroutine::Coroutine;
 use super::overflow::{self, AlternateStack};
 use super::remote::{Door, Waiter};
 use super::scheduler::Scheduler;
@@ -15,9 +15,10 @@ use super::stack::{Arenas, Stack, StackPool};
 use super::task::{Id, Locals, Task, Wait, Wake};
 
 thread_local! {
-    // These two have no destructor, so that a signal handler may read them at any time.
+    // These have no destructor, so that a signal handler may read them at any time.
     static CURRENT: Cell<*const Task> = const { Cell::new(ptr::null()) };
     static ARENAS: Arenas = const { Arenas::new() };
+    static STARTING: Cell<*const Coroutine> = const { Cell::new(ptr::null()) };
 
     static CONTEXT: Context = const { Context::new() };
     // Apart, because its values' destructors may use the context.
@@ -96,8 +97,7 @@ pub(crate) fn with_arenas<R>(f: impl FnOnce(&Arenas) -> R) -> R {
 #[inline]
 pub(crate) fn with_current<R>(f: impl FnOnce(Option<&Task>) -> R) -> R {
     let current = CURRENT.get();
-    // SAFETY: `enter` set this from a reference that its caller holds until the guard is dropped,
-    // and the drop takes it away.
+    // SAFETY: the caller of `enter` has promised that the task lives until `leave`.
     //
     // A closure that suspends keeps the reference on the coroutine's own stack: it is
     // used again only when that coroutine runs, and the scheduler keeps a task for as long as
@@ -111,18 +111,30 @@ pub(crate) fn in_coroutine() -> bool {
     !CURRENT.get().is_null()
 }
 
-/// Makes `task` the current coroutine until the guard is dropped.
+/// Makes `task` the current coroutine.
+///
+/// # Safety
+///
+/// The task must stay alive until [`leave`] or the next `enter`.
 #[inline]
-pub(crate) fn enter(task: &Task) -> impl Drop {
-    struct Guard<'a>(PhantomData<&'a Task>);
-    impl Drop for Guard<'_> {
-        #[inline]
-        fn drop(&mut self) {
-            CURRENT.set(ptr::null());
-        }
-    }
+pub(crate) unsafe fn enter(task: &Task) {
     CURRENT.set(task);
-    Guard(PhantomData)
+}
+
+/// Makes none the current coroutine.
+#[inline]
+pub(crate) fn leave() {
+    CURRENT.set(ptr::null());
+}
+
+/// The coroutine that is being resumed for the first time, as its body begins.
+pub(crate) fn starting() -> *const Coroutine {
+    STARTING.get()
+}
+
+/// Tells a coroutine's body, which is about to begin, where the coroutine is.
+pub(crate) fn set_starting(coroutine: &Coroutine) {
+    STARTING.set(coroutine);
 }
 
 /// A waiter for what calls this: the coroutine, or else the thread. It must [`block`] next.

@@ -7,16 +7,15 @@
 use std::cell::{Cell, UnsafeCell};
 use std::mem::ManuallyDrop;
 use std::ops::Range;
-use std::ptr::{self, NonNull};
+use std::ptr;
 
 use corosensei::{CoroutineResult, Yielder};
 
+use super::context;
 use super::stack::Stack;
 
-// Each resume passes the coroutine's own address in a register: the body has no other way
-// to learn, at its first resume, whose yielder it was given.
-type Input = NonNull<Coroutine>;
-type Inner = corosensei::Coroutine<Input, Suspended, (), Stack>;
+// With no input, a switch passes nothing through memory.
+type Inner = corosensei::Coroutine<(), Suspended, (), Stack>;
 
 /// What a coroutine that suspends tells who resumed it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,7 +32,7 @@ pub(crate) enum Suspended {
 /// be borrowed from, and nothing but resuming it until it returns ends them soundly.
 pub(crate) struct Coroutine {
     inner: UnsafeCell<ManuallyDrop<Inner>>,
-    yielder: Cell<*const Yielder<Input, Suspended>>,
+    yielder: Cell<*const Yielder<(), Suspended>>,
 }
 
 impl Coroutine {
@@ -41,10 +40,10 @@ impl Coroutine {
     /// [`resume`](Self::resume) on.
     #[inline]
     pub(crate) fn new(stack: Stack, body: impl FnOnce() + 'static) -> Self {
-        let inner = Inner::with_stack(stack, move |yielder, this: Input| {
-            // SAFETY: `this` is the coroutine whose `resume` runs us: it is borrowed by that
-            // call, which has not returned.
-            unsafe { this.as_ref() }.yielder.set(yielder);
+        let inner = Inner::with_stack(stack, move |yielder, ()| {
+            // SAFETY: the `resume` that runs us has just set this to its `self`, which is
+            // borrowed until that call returns.
+            unsafe { &*context::starting() }.yielder.set(yielder);
             body();
         });
         Self { inner: UnsafeCell::new(ManuallyDrop::new(inner)), yielder: Cell::new(ptr::null()) }
@@ -64,7 +63,10 @@ impl Coroutine {
         // SAFETY: nothing but `resume` touches `inner` through a shared reference, and by the
         // caller's promise no other one does now.
         let inner = unsafe { &mut *self.inner.get() };
-        match inner.resume(NonNull::from(self)) {
+        if self.yielder.get().is_null() {
+            context::set_starting(self);
+        }
+        match inner.resume(()) {
             CoroutineResult::Yield(suspended) => Some(suspended),
             CoroutineResult::Return(()) => None,
         }

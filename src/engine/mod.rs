@@ -10,6 +10,8 @@ pub(crate) mod timer;
 
 pub(crate) mod task;
 
+pub(crate) mod ready;
+
 pub(crate) mod remote;
 
 pub(crate) mod reactor;

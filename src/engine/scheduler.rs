@@ -7,7 +7,6 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::io;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
@@ -15,6 +14,7 @@ use slab::Slab;
 use super::cancel;
 use super::context::{self, Context};
 use super::coroutine::Suspended;
+use super::ready::ReadyQueue;
 use super::reactor::{Reactor, SourceKey};
 use super::remote::{Door, Message, Waiter};
 use super::stack::StackPool;
@@ -25,14 +25,12 @@ use super::timer::{TimerKey, Timers};
 /// that is always ready does not starve the others. (tokio's figure.)
 const BUDGET: u32 = 128;
 /// Turns after which the loop looks up from a full ready queue.
-const GLANCE: u32 = 64;
+const GLANCE: u32 = 128;
 /// Nanoseconds for which a full ready queue keeps the loop from polling: a poll costs about
 /// half a microsecond, so this makes it cost at most one part in a hundred.
 const BUSY_POLL: u64 = 50_000;
 /// Nanoseconds between looks at the stacks that came home, for pages to give back.
 const TRIM: u64 = 1_000_000_000;
-/// Room that the ready queue keeps when a crowd has left it.
-const BATCH_KEPT: usize = 1024;
 /// How often a cancellation is raised anew in a coroutine that swallows it.
 const RAISE_MAX: u16 = 1000;
 
@@ -50,9 +48,9 @@ pub(crate) type Call = Box<dyn FnOnce()>;
 
 /// Runs the coroutines of one thread.
 pub(crate) struct Scheduler {
-    ready: RefCell<Vec<Rc<Task>>>,
+    ready: ReadyQueue,
     woken: RefCell<Vec<Waiter>>,
-    tasks: RefCell<Slab<Rc<Task>>>,
+    tasks: RefCell<Slab<Box<Task>>>,
     timers: RefCell<Timers<Alarm>>,
     calls: RefCell<Slab<(u64, Call)>>,
     call_serial: Cell<u64>,
@@ -74,7 +72,6 @@ impl fmt::Debug for Scheduler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Scheduler")
             .field("tasks", &self.tasks.borrow().len())
-            .field("ready", &self.ready.borrow().len())
             .field("timers", &self.timers.borrow().len())
             .finish_non_exhaustive()
     }
@@ -91,7 +88,7 @@ pub(crate) struct CallKey {
 impl Scheduler {
     pub(crate) const fn new() -> Self {
         Self {
-            ready: RefCell::new(Vec::new()),
+            ready: ReadyQueue::new(),
             woken: RefCell::new(Vec::new()),
             tasks: RefCell::new(Slab::new()),
             timers: RefCell::new(Timers::new()),
@@ -144,26 +141,19 @@ impl Scheduler {
 
     /// Runs until no coroutine is left.
     pub(crate) fn run(&self, cx: &Context) {
-        let mut batch = Vec::new();
         let mut turns = 0;
         while !self.tasks.borrow().is_empty() {
-            // Whoever becomes ready from now on runs after those who are ready now.
-            std::mem::swap(&mut batch, &mut *self.ready.borrow_mut());
-            let len = batch.len();
-            for task in batch.drain(..) {
+            while let Some(task) = self.ready.pop() {
+                // SAFETY: a task that was in the ready queue is alive, and `turn` alone ends that.
+                self.turn(unsafe { task.as_ref() }, &cx.stacks);
                 turns += 1;
                 if turns == GLANCE {
                     turns = 0;
                     self.glance(cx);
                 }
-                self.turn(task, &cx.stacks);
             }
-            if len < batch.capacity() / 4 {
-                batch.shrink_to(len.max(BATCH_KEPT));
-            }
-            if self.ready.borrow().is_empty() && !self.tasks.borrow().is_empty() {
-                self.sleep(cx);
-            }
+            context::leave();
+            self.sleep(cx);
         }
         // What was to be called later has nobody left to call it for.
         let calls = std::mem::take(&mut *self.calls.borrow_mut());
@@ -173,27 +163,33 @@ impl Scheduler {
 
     /// One turn of one coroutine: every switch goes through here.
     #[inline]
-    fn turn(&self, task: Rc<Task>, stacks: &StackPool) {
+    fn turn(&self, task: &Task, stacks: &StackPool) {
         self.budget.set(BUDGET);
-        let entered = context::enter(&task);
+        // SAFETY: a task is alive until `retire`, which leaves it; the loop leaves the last one.
+        unsafe { context::enter(task) };
         // SAFETY: the task is in no queue while it is here, and not running: a coroutine that
         // runs is put back only below, and one that has parked only once, by `unpark`.
-        let suspended = unsafe { task.coroutine.resume() };
-        drop(entered);
-        match suspended {
-            Some(Suspended::Ready) => self.ready.borrow_mut().push(task),
+        match unsafe { task.coroutine.resume() } {
+            Some(Suspended::Ready) => self.push_ready(task),
             Some(Suspended::Parked) => {}
-            None => self.retire(task, stacks),
+            None => self.retire(task.slot.get(), stacks),
         }
     }
 
     #[inline]
-    fn retire(&self, task: Rc<Task>, stacks: &StackPool) {
-        drop(self.tasks.borrow_mut().remove(task.slot.get() as usize));
-        // The slab and the ready queue held the only other references.
-        if let Some(task) = Rc::into_inner(task)
-            && let Some(stack) = task.coroutine.into_stack()
-        {
+    fn push_ready(&self, task: &Task) {
+        // SAFETY: whoever calls this has just taken the task out of the state that kept it from
+        // the queue: it was new, it ran, or it was parked.
+        //
+        // It is in `tasks` until it has ended, and boxed, so it stays where it is.
+        unsafe { self.ready.push(task) };
+    }
+
+    #[inline]
+    fn retire(&self, slot: u32, stacks: &StackPool) {
+        context::leave();
+        let task = self.tasks.borrow_mut().remove(slot as usize);
+        if let Some(stack) = task.coroutine.into_stack() {
             stacks.put(stack);
         }
     }
@@ -201,6 +197,7 @@ impl Scheduler {
     /// Looks up from a full ready queue: at messages always, at the kernel and the timers when it
     /// has been long enough.
     fn glance(&self, cx: &Context) {
+        context::leave();
         self.receive(cx.door());
         let now = self.elapsed();
         if now >= self.next_poll.get() {
@@ -225,7 +222,7 @@ impl Scheduler {
         if untrimmed && self.trim(&cx.stacks, now) {
             until = Some(until.unwrap_or(u64::MAX).min(self.next_trim.get()));
         }
-        if self.ready.borrow().is_empty() && cx.door().fall_asleep() {
+        if self.ready.is_empty() && cx.door().fall_asleep() {
             self.poll(until.map(|until| Duration::from_nanos(until.saturating_sub(now))));
             cx.door().wake_up();
         }
@@ -265,11 +262,11 @@ impl Scheduler {
         for alarm in due {
             match alarm {
                 Alarm::Wake(slot) => {
-                    let task = self.tasks.borrow().get(slot as usize).cloned();
-                    if let Some(task) = task {
+                    let wait = self.tasks.borrow().get(slot as usize).map_or(0, |task| {
                         task.timer.set(None);
-                        self.unpark(slot, task.wait.get(), Wake::TimedOut);
-                    }
+                        task.wait.get()
+                    });
+                    self.unpark(slot, wait, Wake::TimedOut);
                 }
                 Alarm::Call(slot) => {
                     let call = self.calls.borrow_mut().try_remove(slot as usize);
@@ -329,11 +326,11 @@ impl Scheduler {
     #[inline]
     pub(crate) fn add(&self, task: Task) -> u32 {
         task.cancelled.set(self.closing.get());
-        let task = Rc::new(task);
-        let slot = self.tasks.borrow_mut().insert(Rc::clone(&task));
-        let slot = u32::try_from(slot).expect("fewer than 2^32 coroutines");
+        let mut tasks = self.tasks.borrow_mut();
+        let entry = tasks.vacant_entry();
+        let slot = u32::try_from(entry.key()).expect("fewer than 2^32 coroutines");
         task.slot.set(slot);
-        self.ready.borrow_mut().push(task);
+        self.push_ready(entry.insert(Box::new(task)));
         slot
     }
 
@@ -402,22 +399,22 @@ impl Scheduler {
             self.timers.borrow_mut().cancel(key);
         }
         if task.parked.replace(false) {
-            self.ready.borrow_mut().push(Rc::clone(task));
+            self.push_ready(task);
         }
     }
 
     /// `thread::unpark`, for a coroutine of this thread.
     pub(crate) fn give_park_token(&self, slot: u32, id: Id) {
-        let Some(task) = self.find(slot, id) else { return };
-        task.park_token.set(true);
-        if task.waiting.get() == Wait::Park {
-            self.unpark(slot, task.wait.get(), Wake::Ready);
-        }
+        let wait = self.find(slot, id, |task| {
+            task.park_token.set(true);
+            if task.waiting.get() == Wait::Park { task.wait.get() } else { 0 }
+        });
+        self.unpark(slot, wait.unwrap_or(0), Wake::Ready);
     }
 
-    /// The coroutine in this slot, if it is still this one.
-    pub(crate) fn find(&self, slot: u32, id: Id) -> Option<Rc<Task>> {
-        self.tasks.borrow().get(slot as usize).filter(|task| task.id == id).cloned()
+    /// Calls `f` with the coroutine in this slot, if it is still this one.
+    pub(crate) fn find<R>(&self, slot: u32, id: Id, f: impl FnOnce(&Task) -> R) -> Option<R> {
+        self.tasks.borrow().get(slot as usize).filter(|task| task.id == id).map(|task| f(task))
     }
 
     /// Calls `call` from the loop at `deadline`; never, without one.
@@ -463,8 +460,7 @@ impl Scheduler {
     /// Cancels every coroutine but `except`, and whatever is spawned from now on.
     pub(crate) fn close(&self, except: &Task) {
         self.closing.set(true);
-        let tasks: Vec<_> = self.tasks.borrow().iter().map(|(_, task)| task.clone()).collect();
-        for task in tasks.iter().filter(|task| task.id != except.id) {
+        for (_, task) in self.tasks.borrow().iter().filter(|(_, task)| task.id != except.id) {
             task.cancelled.set(true);
             self.unpark(task.slot.get(), task.wait.get(), Wake::Cancelled);
         }

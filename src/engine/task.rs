@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::coroutine::{Coroutine, Suspended};
+use super::ready::Link;
 use super::timer::TimerKey;
 
 /// Identifies a coroutine; no other coroutine of the process has had it or will.
@@ -99,6 +100,7 @@ pub(crate) enum Wake {
 /// A coroutine and its bookkeeping. Only its own thread ever sees it.
 pub(crate) struct Task {
     pub(crate) coroutine: Coroutine,
+    pub(crate) link: Link,
     pub(crate) id: Id,
     pub(crate) spawned: &'static Location<'static>,
     /// The number of the wait under way; 0 when there is none, so that a late wake finds nothing.
@@ -154,6 +156,7 @@ impl Task {
         }
         Self {
             coroutine,
+            link: Link::new(),
             id,
             spawned,
             wait: Cell::new(0),

@@ -101,16 +101,17 @@ impl<T> fmt::Debug for JoinHandle<T> {
             out.field("state", &"finished");
         } else {
             // What it waits for is known on its own thread only.
-            self.thread.describe(|task| match task {
-                Some(task) => {
-                    out.field("state", &if task.parked.get() { "parked" } else { "ready" });
-                    out.field("waits_for", &format_args!("{}", task.waiting.get()));
-                    out.field("spawned", &format_args!("{}", task.spawned));
-                }
-                None => {
-                    out.field("state", &"running on another thread");
-                }
+            let state = self.thread.inspect(|task| {
+                (task.parked.get(), task.waiting.get().to_string(), task.spawned)
             });
+            match state {
+                Some((true, ref wait, _)) => out.field("state", &format_args!("waits for {wait}")),
+                Some((false, ..)) => out.field("state", &"ready"),
+                None => out.field("state", &"running on another thread"),
+            };
+            if let Some((.., spawned)) = state {
+                out.field("spawned", &format_args!("{spawned}"));
+            }
         }
         out.finish()
     }

@@ -15,8 +15,10 @@ pub(super) trait Stackful: 'static {
     fn spawn<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static)
     -> Result<Self::Task<T>>;
     fn join<T: Send + 'static>(task: Self::Task<T>) -> Result<T>;
-    /// Cancels a task that waits; false where there is no safe way to.
-    fn cancel<T: Send + 'static>(task: Self::Task<T>) -> bool;
+    /// Whether there is a safe way to cancel a task.
+    const CANCELS: bool;
+    /// Cancels a task; where there is no safe way to, ends its [`Stackful::park`].
+    fn cancel<T: Send + 'static>(task: Self::Task<T>);
     fn yield_now();
     fn sleep(duration: Duration);
     /// Waits, without a timer, for what never comes.
@@ -58,9 +60,11 @@ impl Stackful for May {
         task.join().map_err(|_| anyhow!("a coroutine panicked"))
     }
 
-    /// `may` can, but calls it unsafe.
-    fn cancel<T: Send + 'static>(_: Self::Task<T>) -> bool {
-        false
+    /// It can, but calls it unsafe.
+    const CANCELS: bool = false;
+
+    fn cancel<T: Send + 'static>(task: Self::Task<T>) {
+        task.coroutine().unpark();
     }
 
     fn yield_now() {
@@ -95,8 +99,10 @@ impl Stackful for Threads {
         task.join().map_err(|_| anyhow!("a thread panicked"))
     }
 
-    fn cancel<T: Send + 'static>(_: Self::Task<T>) -> bool {
-        false
+    const CANCELS: bool = false;
+
+    fn cancel<T: Send + 'static>(task: Self::Task<T>) {
+        task.thread().unpark();
     }
 
     fn yield_now() {

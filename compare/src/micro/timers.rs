@@ -5,7 +5,7 @@
 //!
 //! | what    | timed                                  | less                                      |
 //! |---------|----------------------------------------|-------------------------------------------|
-//! | add     | all tasks enter a long sleep           | all enter a wait without a timer          |
+//! | add     | all tasks enter a sleep                | all enter a wait without a timer          |
 //! | fire    | from when all are due until all ended  | all are resumed and end                   |
 //! | cancel  | all are cancelled in a long sleep      | all are cancelled in a wait without one   |
 //!
@@ -25,7 +25,7 @@ use super::{Bench, Peer, Sample, no_arm};
 /// Longer than any sample takes.
 const LONG: Duration = Duration::from_secs(3600);
 /// What every task gets to enter a sleep that is to end soon.
-const LEAD_EACH: Duration = Duration::from_micros(4);
+const LEAD_EACH: Duration = Duration::from_micros(10);
 /// Deadlines lie this close together: closer than anything can fire, so that firing never has to wait.
 const APART: Duration = Duration::from_nanos(20);
 /// How long the one that watches sleeps between looks.
@@ -134,17 +134,21 @@ fn once<R: Stackful>(tasks: usize) -> Result<Timed> {
     finish::<R>(&ended);
     let (parked, handles) = crowd::<R>(tasks, Wait::WithoutTimer)?;
     let without = cancel::<R>(&parked, handles);
-    let (asleep, handles) = crowd::<R>(tasks, Wait::Sleep(Instant::now() + LONG))?;
-    let with = cancel::<R>(&asleep, handles);
+    let with = if R::CANCELS {
+        let (asleep, handles) = crowd::<R>(tasks, Wait::Sleep(Instant::now() + LONG))?;
+        Some(cancel::<R>(&asleep, handles))
+    } else {
+        None
+    };
     let due = soon(tasks);
     let (fired, _) = crowd::<R>(tasks, Wait::Sleep(due))?;
     finish::<R>(&fired);
     Ok(Timed {
         park: parked.entering(),
-        add: asleep.entering(),
+        add: fired.entering(),
         end: ended.left.last() - ended.entered.first(),
         fire: fired.firing(due)?,
-        cancel: without.zip(with),
+        cancel: with.map(|with| (without, with)),
     })
 }
 
@@ -190,16 +194,12 @@ fn finish<R: Stackful>(crowd: &Crowd) {
     }
 }
 
-/// Cancels all tasks and waits until they are gone; none where that cannot be done.
-fn cancel<R: Stackful>(crowd: &Crowd, handles: Handles<R>) -> Option<Duration> {
+/// Cancels all tasks and waits until they are gone.
+fn cancel<R: Stackful>(crowd: &Crowd, handles: Handles<R>) -> Duration {
     let began = Instant::now();
-    for handle in handles {
-        if !R::cancel(handle) {
-            return None;
-        }
-    }
+    handles.into_iter().for_each(R::cancel);
     finish::<R>(crowd);
-    Some(crowd.left.last() - began)
+    crowd.left.last() - began
 }
 
 fn with_await<R: Async>(tasks: usize) -> Result<Sample> {
@@ -224,7 +224,7 @@ async fn once_async<R: Async>(tasks: usize) -> Result<Timed> {
     handles.into_iter().for_each(R::detach);
     Ok(Timed {
         park: parked.entering(),
-        add: asleep.entering(),
+        add: fired.entering(),
         end: ended.left.last() - ended.entered.first(),
         fire: fired.firing(due)?,
         cancel: Some((without, with)),
