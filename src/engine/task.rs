@@ -98,25 +98,28 @@ pub(crate) enum Wake {
 }
 
 /// A coroutine and its bookkeeping. Only its own thread ever sees it.
+///
+/// What a turn touches stands together at the front, in two cache lines at most.
+#[repr(C)]
 pub(crate) struct Task {
     pub(crate) coroutine: Coroutine,
     pub(crate) link: Link,
-    pub(crate) id: Id,
-    pub(crate) spawned: &'static Location<'static>,
+    pub(crate) slot: Cell<u32>,
+    /// How often a cancellation has been raised.
+    pub(crate) raised: Cell<u16>,
+    /// A cancellation is waiting to be raised at the next wait.
+    pub(crate) cancelled: Cell<bool>,
+    /// Suspended until `unpark`; if not, it runs or is in the ready queue.
+    pub(crate) parked: Cell<bool>,
     /// The number of the wait under way; 0 when there is none, so that a late wake finds nothing.
     pub(crate) wait: Cell<u64>,
     pub(crate) waiting: Cell<Wait>,
-    pub(crate) slot: Cell<u32>,
     pub(crate) timer: Cell<Option<TimerKey>>,
-    /// Suspended until `unpark`; if not, it runs or is in the ready queue.
-    pub(crate) parked: Cell<bool>,
     pub(crate) wake: Cell<Wake>,
     /// `thread::unpark` came before `thread::park`.
     pub(crate) park_token: Cell<bool>,
-    /// A cancellation is waiting to be raised at the next wait.
-    pub(crate) cancelled: Cell<bool>,
-    /// How often it has been raised.
-    pub(crate) raised: Cell<u16>,
+    pub(crate) id: Id,
+    pub(crate) spawned: &'static Location<'static>,
     extras: OnceCell<Box<Extras>>,
 }
 
