@@ -121,7 +121,7 @@ pub struct Builder {
 
 impl Builder {
     /// Sets the size in bytes of the stack of each coroutine that does not ask for another size with
-    /// [`Builder::stack_size`](crate::Builder::stack_size). It is rounded up to whole pages.
+    /// [`Builder::stack_size`](crate::Builder::stack_size). It is rounded up to a power of two.
     ///
     /// The default is 256 KiB. Memory is used only as far as it is touched, a page for most.
     pub fn stack_size(mut self, bytes: usize) -> Self {

@@ -155,7 +155,9 @@ fn park_until(timeout: Option<Duration>) {
         let Some(task) = task else {
             return timeout.map_or_else(std::thread::park, std::thread::park_timeout);
         };
-        if !task.park_token.get() {
+        if task.park_token.get() {
+            context::spend();
+        } else {
             let deadline = timeout.and_then(|timeout| context::now().checked_add(timeout));
             context::block(context::waiter(), Wait::Park, deadline);
         }

@@ -1,6 +1,7 @@
 //! The clock, and waiting for it.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
 use crate::engine::context;
@@ -174,13 +175,15 @@ fn schedule<F: FnOnce() + 'static>(time: Option<Instant>, f: F) -> Timer {
              wrap the program in `plainsong::run(|| …)`"
         );
         let call = Box::new(move || crate::task::spawn_at(spawned, f));
-        Timer { key: cx.scheduler.call_at(time, call) }
+        Timer { key: cx.scheduler.call_at(time, call), local: PhantomData }
     })
 }
 
 /// A call that is still to come; made by [`after`] and [`at`]. Dropping it changes nothing.
 pub struct Timer {
     key: CallKey,
+    // The key means something on this thread only.
+    local: PhantomData<*const ()>,
 }
 
 impl Timer {

@@ -64,7 +64,12 @@ func (l *line) cross() {
 	}
 }
 
-func (l *line) allCrossed() bool { return atomic.LoadInt64(&l.crossed) >= l.expected }
+// Waits until all have crossed.
+func (l *line) wait() {
+	for atomic.LoadInt64(&l.crossed) < l.expected {
+		time.Sleep(time.Millisecond)
+	}
+}
 
 func yield(tasks, work int) {
 	turns := work / tasks
@@ -134,9 +139,7 @@ func memory(tasks int) {
 				time.Sleep(duration)
 			}()
 		}
-		for !l.allCrossed() {
-			time.Sleep(time.Millisecond)
-		}
+		l.wait()
 		time.Sleep(2 * time.Millisecond)
 	}
 	allSleep(1, time.Millisecond)
@@ -150,41 +153,29 @@ func memory(tasks int) {
 // Goroutines that wait at a gate, pass it, wait as they are told, and end.
 type crowd struct {
 	reached, entered, left *line
-	open                   int32
+	open                   chan struct{}
 }
 
 func newCrowd(tasks int, wait func(index int)) *crowd {
-	c := &crowd{reached: newLine(tasks), entered: newLine(tasks), left: newLine(tasks)}
+	c := &crowd{reached: newLine(tasks), entered: newLine(tasks), left: newLine(tasks),
+		open: make(chan struct{})}
 	for i := 0; i < tasks; i++ {
 		index := i
 		go func() {
 			c.reached.cross()
-			for atomic.LoadInt32(&c.open) == 0 {
-				runtime.Gosched()
-			}
+			<-c.open
 			c.entered.cross()
 			wait(index)
 			c.left.cross()
 		}()
 	}
-	for !c.reached.allCrossed() {
-		runtime.Gosched()
-	}
-	atomic.StoreInt32(&c.open, 1)
-	for !c.entered.allCrossed() {
-		runtime.Gosched()
-	}
+	c.reached.wait()
+	close(c.open)
+	c.entered.wait()
 	return c
 }
 
 func (c *crowd) entering() time.Duration { return c.entered.last.Sub(c.entered.first) }
-
-// Waits until all goroutines have ended.
-func (c *crowd) finish() {
-	for !c.left.allCrossed() {
-		time.Sleep(time.Millisecond)
-	}
-}
 
 // Goroutines cannot be cancelled: they listen to a channel, and closing it tells them to stop their timers.
 func timers(tasks int) string {
@@ -192,7 +183,7 @@ func timers(tasks int) string {
 		return 20 * time.Nanosecond * time.Duration(index*0x9E3779B9%tasks)
 	}
 	ended := newCrowd(tasks, func(int) {})
-	ended.finish()
+	ended.left.wait()
 
 	cancel := make(chan struct{})
 	never := make(chan time.Time)
@@ -204,7 +195,7 @@ func timers(tasks int) string {
 	})
 	began := time.Now()
 	close(cancel)
-	parked.finish()
+	parked.left.wait()
 	cancelParked := parked.left.last.Sub(began)
 
 	cancel = make(chan struct{})
@@ -218,7 +209,7 @@ func timers(tasks int) string {
 	})
 	began = time.Now()
 	close(cancel)
-	asleep.finish()
+	asleep.left.wait()
 	cancelAsleep := asleep.left.last.Sub(began)
 
 	due := time.Now().Add(100*time.Millisecond + 10*time.Microsecond*time.Duration(tasks))
@@ -227,7 +218,7 @@ func timers(tasks int) string {
 		fmt.Fprintln(os.Stderr, "some were due before the last had gone to sleep")
 		os.Exit(1)
 	}
-	fired.finish()
+	fired.left.wait()
 
 	park, add := nsEach(parked.entering(), tasks), nsEach(fired.entering(), tasks)
 	end := nsEach(ended.left.last.Sub(ended.entered.first), tasks)

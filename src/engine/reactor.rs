@@ -30,6 +30,9 @@ pub(crate) use backend::Port;
 /// Events taken from the kernel at once.
 const EVENTS: usize = 1024;
 
+/// What `epoll_wait` can wait in milliseconds is a little more than 24 days.
+const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// A direction of data.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Interest {
@@ -44,14 +47,6 @@ pub(crate) struct SourceKey(u64);
 impl SourceKey {
     fn new(index: usize, generation: u32) -> Self {
         Self(u64::from(generation) << 32 | index as u64)
-    }
-
-    pub(crate) fn from_raw(raw: u64) -> Self {
-        Self(raw)
-    }
-
-    pub(crate) fn raw(self) -> u64 {
-        self.0
     }
 
     fn index(self) -> usize {
@@ -180,11 +175,11 @@ impl Reactor {
         waiter: Waiter,
     ) -> io::Result<()> {
         self.port.rearm(fd, key.0)?;
-        self.with(key, |source| match interest {
+        let known = self.with(key, |source| match interest {
             Interest::Read => source.readers.push(waiter),
             Interest::Write => source.writers.push(waiter),
         });
-        Ok(())
+        known.ok_or_else(|| io::Error::other("waited for a descriptor that is not registered"))
     }
 
     /// Takes back a [`subscribe`](Self::subscribe) that has not been answered.
@@ -202,6 +197,8 @@ impl Reactor {
         timeout: Option<Duration>,
         woken: &mut Vec<Waiter>,
     ) -> io::Result<()> {
+        // Longer ones need a newer system call than some systems have; waking early does no harm.
+        let timeout = timeout.map(|timeout| timeout.min(TIMEOUT_MAX));
         let mut buffer = self.buffer.borrow_mut();
         self.port.wait(&mut buffer, timeout)?;
         let mut sources = self.sources.borrow_mut();

@@ -11,11 +11,11 @@
 
 use std::fmt;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::reactor::Port;
+use super::reactor::{Port, SourceKey};
 use super::task::{Id, Wake};
 
 /// What one thread can ask of another.
@@ -24,15 +24,15 @@ pub(crate) enum Message {
     Wake { slot: u32, wait: u64 },
     /// Give this coroutine its `park` token.
     Unpark { slot: u32, id: Id },
-    /// Forget a descriptor that was closed elsewhere.
-    Deregister(u64),
+    /// Forget a descriptor that was closed elsewhere, if this is still your reactor's port.
+    Deregister { port: Arc<Port>, key: SourceKey },
 }
 
 /// Where one thread takes its messages.
 pub(crate) struct Door {
     inbox: Mutex<Inbox>,
-    // The owner is about to sleep or sleeps: a sender must ring.
-    asleep: AtomicBool,
+    // Where the owner sleeps, or is about to: a sender must ring there.
+    asleep: AtomicU8,
     // The inbox may have messages: the owner looks at this alone while it is awake.
     pending: AtomicBool,
     rung: Condvar,
@@ -41,9 +41,16 @@ pub(crate) struct Door {
 
 struct Inbox {
     messages: Vec<Message>,
-    // A worker sleeps in its reactor; a plain thread sleeps on `rung`.
+    // The owner's reactor, once it has one.
     port: Option<Arc<Port>>,
 }
+
+/// The owner looks at `pending` by itself.
+const AWAKE: u8 = 0;
+/// The owner sleeps in its reactor: it is a worker.
+const IN_REACTOR: u8 = 1;
+/// The owner sleeps on `rung`: it is a plain thread, or a worker before or after its run.
+const ON_CONDVAR: u8 = 2;
 
 /// Doors whose threads have ended.
 static FREE: Mutex<Vec<&'static Door>> = Mutex::new(Vec::new());
@@ -59,7 +66,7 @@ impl Door {
         lock(&FREE).pop().unwrap_or_else(|| {
             Box::leak(Box::new(Self {
                 inbox: Mutex::new(Inbox { messages: Vec::new(), port: None }),
-                asleep: AtomicBool::new(false),
+                asleep: AtomicU8::new(AWAKE),
                 pending: AtomicBool::new(false),
                 rung: Condvar::new(),
                 next_wait: AtomicU64::new(1),
@@ -97,14 +104,14 @@ impl Door {
         inbox.messages.push(message);
         self.pending.store(true, Ordering::SeqCst);
         // Either we see that the owner is asleep, or it sees `pending` before it sleeps.
-        if self.asleep.swap(false, Ordering::SeqCst) {
-            match inbox.port.clone() {
-                None => self.rung.notify_one(),
-                Some(port) => {
-                    drop(inbox);
-                    port.ring();
-                }
+        match self.asleep.swap(AWAKE, Ordering::SeqCst) {
+            AWAKE => {}
+            IN_REACTOR => {
+                let port = inbox.port.clone();
+                drop(inbox);
+                port.inspect(|port| port.ring());
             }
+            _ => self.rung.notify_one(),
         }
     }
 
@@ -123,7 +130,7 @@ impl Door {
 
     /// Tells senders to ring. Returns whether the owner may sleep; if not, messages wait.
     pub(crate) fn fall_asleep(&self) -> bool {
-        self.asleep.store(true, Ordering::SeqCst);
+        self.asleep.store(IN_REACTOR, Ordering::SeqCst);
         if self.pending.load(Ordering::SeqCst) {
             self.wake_up();
             return false;
@@ -134,23 +141,27 @@ impl Door {
     /// Tells senders that ringing is not needed.
     #[inline]
     pub(crate) fn wake_up(&self) {
-        self.asleep.store(false, Ordering::Relaxed);
+        self.asleep.store(AWAKE, Ordering::Relaxed);
     }
 
     /// Blocks a plain thread until its wait is woken or `deadline` has passed.
     fn block(&self, wait: u64, deadline: Option<Instant>) -> Wake {
         let mut inbox = lock(&self.inbox);
         loop {
-            self.pending.store(false, Ordering::SeqCst);
-            let woken = inbox.messages.iter().any(
-                |message| matches!(message, Message::Wake { wait: number, .. } if *number == wait),
-            );
-            // Whatever else is here was meant for a wait that has ended.
-            inbox.messages.clear();
+            let mut woken = false;
+            inbox.messages.retain(|message| match message {
+                // A wake with another number was meant for a wait that has ended.
+                Message::Wake { wait: number, .. } => {
+                    woken |= *number == wait;
+                    false
+                }
+                _ => true,
+            });
+            self.pending.store(!inbox.messages.is_empty(), Ordering::SeqCst);
             if woken {
                 return Wake::Ready;
             }
-            self.asleep.store(true, Ordering::SeqCst);
+            self.asleep.store(ON_CONDVAR, Ordering::SeqCst);
             inbox = match deadline {
                 None => self.rung.wait(inbox).unwrap_or_else(PoisonError::into_inner),
                 Some(deadline) => {
@@ -244,11 +255,6 @@ impl Waiters {
         } else {
             self.rest.retain(|other| *other != waiter);
         }
-    }
-
-    #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.first.is_none()
     }
 
     /// Takes all of them.

@@ -10,8 +10,7 @@
 //! (`MADV_GUARD_INSTALL`, Linux 6.13) that split no mapping; where the kernel refuses
 //! them, `mprotect` stands in and the mapping limit returns.
 //!
-//! A stack's size plus its guard is an odd number of pages for every power-of-two size,
-//! which spreads neighbouring tops over the sets of the TLB; the colour spreads
+//! Sizes are powers of two, so a stack and its guard take an odd number of pages, which spreads neighbouring tops over the sets of the TLB; the colour spreads
 //! them over the sets of the first-level cache.
 
 #![allow(unsafe_code)]
@@ -44,6 +43,8 @@ const COLOURS: usize = 32;
 const CACHE_LINE: usize = 64;
 /// What a free stack may keep resident: deeper pages are given back by [`StackPool::trim`].
 const KEEP: usize = 16 * 1024;
+/// Free stacks that may keep that much: those at the bottom of a longer list keep nothing.
+const KEEP_STACKS: usize = 1024;
 /// Stacks looked at in one [`StackPool::trim`], so that a turn stays short.
 const TRIM_BATCH: usize = 64;
 
@@ -59,7 +60,7 @@ pub(crate) enum Guard {
     Protect,
 }
 
-/// Checks a stack size and rounds it up to whole pages.
+/// Checks a stack size and rounds it up to a power of two, so that there are few sizes to pool.
 ///
 /// # Errors
 ///
@@ -74,7 +75,7 @@ pub(crate) fn check_size(size: usize) -> io::Result<usize> {
             ),
         ));
     }
-    Ok(size.next_multiple_of(page_size()))
+    Ok(size.next_power_of_two().max(page_size()))
 }
 
 fn page_size() -> usize {
@@ -413,8 +414,9 @@ impl StackPool {
         let mut left = TRIM_BATCH;
         for class in self.classes.borrow_mut().iter_mut() {
             let end = class.free.len().min(class.looked + left);
-            for stack in &mut class.free[class.looked..end] {
-                stack.trim(KEEP);
+            let cold = class.free.len().saturating_sub(KEEP_STACKS);
+            for (at, stack) in class.free.iter_mut().enumerate().take(end).skip(class.looked) {
+                stack.trim(if at < cold { 0 } else { KEEP });
             }
             left -= end - class.looked;
             class.looked = end;

@@ -97,7 +97,9 @@ impl<T: AsFd> Source<T> {
         loop {
             context::spend();
             let here = self.here();
-            if !here.is_some_and(|key| with_reactor(|it| it.is_drained(key, interest))) {
+            let nonblocking = self.is_nonblocking();
+            let drained = |key| with_reactor(|reactor| reactor.is_drained(key, interest));
+            if nonblocking || !here.is_some_and(drained) {
                 match op(&self.io) {
                     Ok(result) => {
                         if let Some(key) = here
@@ -112,7 +114,7 @@ impl<T: AsFd> Source<T> {
                     Err(error) => return Err(error),
                 }
             }
-            if self.nonblocking.load(Ordering::Relaxed) {
+            if nonblocking {
                 return Err(Errno::AGAIN.into());
             }
             if deadline.is_none() {
@@ -180,10 +182,11 @@ impl<T: AsFd> Source<T> {
         })
     }
 
-    /// The key of this descriptor at this thread's reactor.
+    /// The key of this descriptor at this thread's reactor. What that knows is of use only to
+    /// coroutines: while a plain thread runs, nobody polls it.
     #[inline]
     fn here(&self) -> Option<SourceKey> {
-        let home = self.home.get()?;
+        let home = self.home.get().filter(|_| context::in_coroutine())?;
         context::with(|cx| {
             let port = cx.scheduler.reactor()?.port();
             if Arc::ptr_eq(&home.port, port) {
@@ -254,10 +257,10 @@ impl<T: AsFd> Drop for Source<T> {
         {
             port.forget(self.io.as_fd());
             let here = context::try_with(|cx| {
-                ptr::eq(cx.door(), door).then(|| cx.scheduler.deregister(key))
+                ptr::eq(cx.door(), door).then(|| cx.scheduler.deregister(&port, key))
             });
             if here.flatten().is_none() {
-                door.send(Message::Deregister(key.raw()));
+                door.send(Message::Deregister { port, key });
             }
         }
     }

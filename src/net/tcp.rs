@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::net::sockopt::{self, Timeout};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::addr::{ToSocketAddrs, name, try_each};
 use crate::engine::reactor::Interest;
@@ -532,13 +533,20 @@ macro_rules! descriptor_of {
             }
         }
 
-        /// Takes any such socket. It is put in non-blocking mode, as the waits are ours now;
-        /// that mode is shared with the descriptor's duplicates.
+        /// Takes any such socket, with its time-outs. It is put in non-blocking mode, as the
+        /// waits are ours now; that mode is shared with the descriptor's duplicates.
         impl From<net::$type> for $type {
             fn from(socket: net::$type) -> Self {
-                // Fails only for what is no socket, whose first use will then tell.
+                // These fail only for what is no socket, whose first use will then tell.
                 let _ = socket.set_nonblocking(true);
-                Self(Arc::new(Source::new(socket)))
+                let source = Source::new(socket);
+                for (interest, timeout) in
+                    [(Interest::Read, Timeout::Recv), (Interest::Write, Timeout::Send)]
+                {
+                    let timeout = sockopt::socket_timeout(source.get(), timeout).ok().flatten();
+                    let _ = source.set_timeout(interest, timeout);
+                }
+                Self(Arc::new(source))
             }
         }
 

@@ -163,7 +163,7 @@ impl Builder {
         self
     }
 
-    /// Sets the size of the coroutine's stack in bytes, which is rounded up to whole pages.
+    /// Sets the size of the coroutine's stack in bytes, which is rounded up to a power of two.
     /// Memory is used only as far as it is touched.
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.stack_size = Some(bytes);

@@ -17,12 +17,13 @@ pub(super) trait Stackful: 'static {
     fn join<T: Send + 'static>(task: Self::Task<T>) -> Result<T>;
     /// Whether there is a safe way to cancel a task.
     const CANCELS: bool;
-    /// Cancels a task; where there is no safe way to, ends its [`Stackful::park`].
-    fn cancel<T: Send + 'static>(task: Self::Task<T>);
+    /// Cancels a task, where there is a safe way to.
+    fn cancel<T: Send + 'static>(task: &Self::Task<T>);
     fn yield_now();
     fn sleep(duration: Duration);
-    /// Waits, without a timer, for what never comes.
+    /// Waits, without a timer, for [`Stackful::unpark`].
     fn park();
+    fn unpark<T: Send + 'static>(task: &Self::Task<T>);
 }
 
 /// A runtime where waiting is `.await`.
@@ -63,9 +64,7 @@ impl Stackful for May {
     /// It can, but calls it unsafe.
     const CANCELS: bool = false;
 
-    fn cancel<T: Send + 'static>(task: Self::Task<T>) {
-        task.coroutine().unpark();
-    }
+    fn cancel<T: Send + 'static>(_: &Self::Task<T>) {}
 
     fn yield_now() {
         may::coroutine::yield_now();
@@ -77,6 +76,10 @@ impl Stackful for May {
 
     fn park() {
         may::coroutine::park();
+    }
+
+    fn unpark<T: Send + 'static>(task: &Self::Task<T>) {
+        task.coroutine().unpark();
     }
 }
 
@@ -101,9 +104,7 @@ impl Stackful for Threads {
 
     const CANCELS: bool = false;
 
-    fn cancel<T: Send + 'static>(task: Self::Task<T>) {
-        task.thread().unpark();
-    }
+    fn cancel<T: Send + 'static>(_: &Self::Task<T>) {}
 
     fn yield_now() {
         thread::yield_now();
@@ -115,6 +116,10 @@ impl Stackful for Threads {
 
     fn park() {
         thread::park();
+    }
+
+    fn unpark<T: Send + 'static>(task: &Self::Task<T>) {
+        task.thread().unpark();
     }
 }
 

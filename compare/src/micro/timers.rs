@@ -52,6 +52,7 @@ enum Wait {
 /// Tasks that wait at a gate, pass it, wait as they are told, and end.
 struct Crowd {
     reached: Line,
+    /// Where waiting is `.await`, tasks look for this in turn; elsewhere the gate is a park.
     open: AtomicBool,
     entered: Line,
     left: Line,
@@ -131,18 +132,18 @@ fn with_stacks<R: Stackful>(tasks: usize) -> Result<Sample> {
 
 fn once<R: Stackful>(tasks: usize) -> Result<Timed> {
     let (ended, _) = crowd::<R>(tasks, Wait::Not)?;
-    finish::<R>(&ended);
+    until::<R>(&ended.left);
     let (parked, handles) = crowd::<R>(tasks, Wait::WithoutTimer)?;
-    let without = cancel::<R>(&parked, handles);
+    let without = cancel::<R>(&parked, &handles);
     let with = if R::CANCELS {
         let (asleep, handles) = crowd::<R>(tasks, Wait::Sleep(Instant::now() + LONG))?;
-        Some(cancel::<R>(&asleep, handles))
+        Some(cancel::<R>(&asleep, &handles))
     } else {
         None
     };
     let due = soon(tasks);
     let (fired, _) = crowd::<R>(tasks, Wait::Sleep(due))?;
-    finish::<R>(&fired);
+    until::<R>(&fired.left);
     Ok(Timed {
         park: parked.entering(),
         add: fired.entering(),
@@ -161,9 +162,7 @@ fn crowd<R: Stackful>(tasks: usize, wait: Wait) -> Result<(Arc<Crowd>, Handles<R
         let crowd = Arc::clone(&crowd);
         move || {
             crowd.reached.cross();
-            while !crowd.open.load(Relaxed) {
-                R::yield_now();
-            }
+            R::park();
             let _leave = Leave(&crowd);
             crowd.entered.cross();
             match wait {
@@ -177,28 +176,23 @@ fn crowd<R: Stackful>(tasks: usize, wait: Wait) -> Result<(Arc<Crowd>, Handles<R
         }
     };
     let handles = (0..tasks).map(|index| R::spawn(body(index))).collect::<Result<Vec<_>>>()?;
-    let until = |line: &Line| {
-        while !line.all_crossed() {
-            R::yield_now();
-        }
-    };
-    until(&crowd.reached);
-    crowd.open.store(true, Relaxed);
-    until(&crowd.entered);
+    until::<R>(&crowd.reached);
+    handles.iter().for_each(R::unpark);
+    until::<R>(&crowd.entered);
     Ok((crowd, handles))
 }
 
-fn finish<R: Stackful>(crowd: &Crowd) {
-    while !crowd.left.all_crossed() {
+fn until<R: Stackful>(line: &Line) {
+    while !line.all_crossed() {
         R::sleep(LOOK);
     }
 }
 
-/// Cancels all tasks and waits until they are gone.
-fn cancel<R: Stackful>(crowd: &Crowd, handles: Handles<R>) -> Duration {
+/// Cancels all tasks, or tells them to end where they cannot be cancelled, and waits until they are gone.
+fn cancel<R: Stackful>(crowd: &Crowd, handles: &Handles<R>) -> Duration {
     let began = Instant::now();
-    handles.into_iter().for_each(R::cancel);
-    finish::<R>(crowd);
+    handles.iter().for_each(if R::CANCELS { R::cancel } else { R::unpark });
+    until::<R>(&crowd.left);
     crowd.left.last() - began
 }
 
@@ -211,7 +205,7 @@ fn with_await<R: Async>(tasks: usize) -> Result<Sample> {
 
 async fn once_async<R: Async>(tasks: usize) -> Result<Timed> {
     let (ended, handles) = crowd_async::<R>(tasks, Wait::Not).await;
-    finish_async::<R>(&ended).await;
+    until_async::<R>(&ended.left).await;
     handles.into_iter().for_each(R::detach);
     let (parked, handles) = crowd_async::<R>(tasks, Wait::WithoutTimer).await;
     let without = cancel_async::<R>(&parked, handles).await;
@@ -220,7 +214,7 @@ async fn once_async<R: Async>(tasks: usize) -> Result<Timed> {
     let with = cancel_async::<R>(&asleep, handles).await;
     let due = soon(tasks);
     let (fired, handles) = crowd_async::<R>(tasks, Wait::Sleep(due)).await;
-    finish_async::<R>(&fired).await;
+    until_async::<R>(&fired.left).await;
     handles.into_iter().for_each(R::detach);
     Ok(Timed {
         park: parked.entering(),
@@ -256,18 +250,14 @@ async fn crowd_async<R: Async>(tasks: usize, wait: Wait) -> (Arc<Crowd>, AsyncHa
         }
     };
     let handles = (0..tasks).map(|index| R::spawn(body(index))).collect();
-    while !crowd.reached.all_crossed() {
-        R::yield_now().await;
-    }
+    until_async::<R>(&crowd.reached).await;
     crowd.open.store(true, Relaxed);
-    while !crowd.entered.all_crossed() {
-        R::yield_now().await;
-    }
+    until_async::<R>(&crowd.entered).await;
     (crowd, handles)
 }
 
-async fn finish_async<R: Async>(crowd: &Crowd) {
-    while !crowd.left.all_crossed() {
+async fn until_async<R: Async>(line: &Line) {
+    while !line.all_crossed() {
         R::sleep(LOOK).await;
     }
 }
@@ -275,6 +265,6 @@ async fn finish_async<R: Async>(crowd: &Crowd) {
 async fn cancel_async<R: Async>(crowd: &Crowd, handles: AsyncHandles<R>) -> Duration {
     let began = Instant::now();
     handles.into_iter().for_each(R::cancel);
-    finish_async::<R>(crowd).await;
+    until_async::<R>(&crowd.left).await;
     crowd.left.last() - began
 }

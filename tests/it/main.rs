@@ -1,0 +1,24 @@
+//! What plainsong promises, tried from outside: real sockets, real threads, real processes.
+//!
+//! A module per concern. Nothing here waits for a time to pass where it can wait for an event, and
+//! nothing fails because a machine is slow: `util::watch` only turns a hang into a failure.
+
+mod accept;
+mod cancel;
+mod depth;
+mod fairness;
+mod generator;
+mod hostile;
+mod local;
+mod overflow;
+mod registration;
+mod run;
+mod serve;
+mod spawn;
+mod stacks;
+mod sys;
+mod tcp;
+mod time;
+mod unwinding;
+mod util;
+mod wakes;

@@ -1,0 +1,38 @@
+//! What the tests need of the system that has no safe name.
+
+#![allow(unsafe_code)]
+
+use std::ffi::c_void;
+use std::ptr;
+
+/// Has the kernel end this process in so many seconds: a child that hangs must not outlive its test.
+pub(crate) fn end_in(seconds: u32) {
+    // SAFETY: `alarm` has no preconditions.
+    unsafe { libc::alarm(seconds) };
+}
+
+/// Runs `f` on a thread that Rust has not started, and waits for it.
+pub(crate) fn on_foreign_thread(f: fn()) {
+    extern "C" fn enter(f: *mut c_void) -> *mut c_void {
+        // SAFETY: `on_foreign_thread` passes a pointer to a `fn()` on its stack, and waits for us.
+        let f = unsafe { *f.cast::<fn()>() };
+        f();
+        ptr::null_mut()
+    }
+    let mut f = f;
+    let mut thread = 0;
+    let argument = (&raw mut f).cast::<c_void>();
+    // SAFETY: the attributes may be null, and `f` outlives the thread, which is joined below.
+    let failed = unsafe { libc::pthread_create(&mut thread, ptr::null(), enter, argument) };
+    assert_eq!(failed, 0);
+    // SAFETY: the thread was made above, and nobody else joins or detaches it.
+    let failed = unsafe { libc::pthread_join(thread, ptr::null_mut()) };
+    assert_eq!(failed, 0);
+}
+
+/// Reads the byte at address 8: a fault that has nothing to do with stacks.
+pub(crate) fn read_near_null() -> u8 {
+    let nowhere = std::hint::black_box(ptr::without_provenance::<u8>(8));
+    // SAFETY: none: the process ends here, which is what the caller wants to see.
+    unsafe { nowhere.read_volatile() }
+}

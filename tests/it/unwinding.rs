@@ -1,0 +1,275 @@
+//! A coroutine that waits while it unwinds is alone in that: nobody else may notice.
+
+use std::cell::{Cell, RefCell};
+use std::io::{Read, Write};
+use std::panic::resume_unwind;
+use std::rc::Rc;
+use std::time::Duration;
+
+use plainsong::net::TcpStream;
+use plainsong::time::sleep;
+
+use crate::util::{OnDrop, alone, dying, pair, run, until, until_parked};
+
+/// Ends the coroutine by a panic, without a message.
+fn quietly() -> ! {
+    resume_unwind(Box::new("quietly"))
+}
+
+/// Reads one byte, which comes only after the reader has waited, while `other` unwinds.
+fn read_while(other: impl FnOnce(Rc<Cell<bool>>) + 'static) {
+    run_local(move || {
+        let release = Rc::new(Cell::new(false));
+        let released = Rc::clone(&release);
+        let unwinds = plainsong::spawn(move || other(released));
+        // A few turns, so that it is in the middle of it.
+        for _ in 0..5 {
+            plainsong::yield_now();
+        }
+        assert!(!unwinds.is_finished());
+        let (ours, theirs) = pair();
+        let reader = plainsong::spawn(move || (&ours).read(&mut [0; 1]));
+        until_parked(&reader);
+        (&theirs).write_all(b"x").unwrap();
+        assert_eq!(reader.join().unwrap().unwrap(), 1);
+        release.set(true);
+        assert!(unwinds.join().unwrap_err().is_panic());
+    });
+}
+
+fn run_local(f: impl FnOnce()) {
+    plainsong::run(f);
+}
+
+#[test]
+fn others_do_io_while_one_sleeps_in_a_drop() {
+    crate::util::watch(|| {
+        read_while(|release| {
+            let _guard = OnDrop(|| {
+                while !release.get() {
+                    sleep(Duration::from_nanos(1));
+                }
+            });
+            quietly();
+        });
+    });
+}
+
+#[test]
+fn others_do_io_while_one_yields_in_a_drop() {
+    crate::util::watch(|| {
+        read_while(|release| {
+            let _guard = OnDrop(|| until(|| release.get()));
+            quietly();
+        });
+    });
+}
+
+#[test]
+fn others_do_io_while_two_unwind() {
+    crate::util::watch(|| {
+        read_while(|release| {
+            // A second one, which starts to unwind during our wait and outlasts it.
+            let inner = Rc::clone(&release);
+            let mut second = None;
+            let _guard = OnDrop(|| {
+                let release = Rc::clone(&inner);
+                let child = plainsong::spawn(move || {
+                    let _guard = OnDrop(|| {
+                        while !release.get() {
+                            sleep(Duration::from_nanos(1));
+                        }
+                    });
+                    quietly();
+                });
+                until_parked(&child);
+                second = Some(child);
+            });
+            let first = plainsong::spawn(|| {
+                let _guard = OnDrop(|| sleep(Duration::from_nanos(1)));
+                quietly();
+            });
+            let _ = first.join();
+            quietly();
+        });
+    });
+}
+
+#[test]
+fn the_second_to_unwind_may_outlast_the_first() {
+    run(|| {
+        let release = Rc::new(Cell::new(false));
+        let first_may_end = Rc::new(Cell::new(false));
+        let may_end = Rc::clone(&first_may_end);
+        let first = plainsong::spawn(move || {
+            let _guard = OnDrop(|| {
+                while !may_end.get() {
+                    sleep(Duration::from_nanos(1));
+                }
+            });
+            quietly();
+        });
+        until_parked(&first);
+        let released = Rc::clone(&release);
+        let second = plainsong::spawn(move || {
+            let _guard = OnDrop(|| {
+                while !released.get() {
+                    sleep(Duration::from_nanos(1));
+                }
+            });
+            quietly();
+        });
+        until_parked(&second);
+        first_may_end.set(true);
+        assert!(first.join().unwrap_err().is_panic());
+        let (ours, theirs) = pair();
+        let reader = plainsong::spawn(move || (&ours).read(&mut [0; 1]));
+        until_parked(&reader);
+        (&theirs).write_all(b"x").unwrap();
+        assert_eq!(reader.join().unwrap().unwrap(), 1);
+        release.set(true);
+        assert!(second.join().unwrap_err().is_panic());
+    });
+}
+
+#[test]
+fn io_in_a_drop_does_what_can_be_done_at_once() {
+    run(|| {
+        let (ours, mut theirs) = pair();
+        let results = Rc::new(RefCell::new(Vec::new()));
+        let log = Rc::clone(&results);
+        let child = plainsong::spawn(move || {
+            let _guard = OnDrop(|| {
+                log.borrow_mut().push((&ours).write(b"bye").is_ok());
+                // This one would have to wait.
+                log.borrow_mut().push((&ours).read(&mut [0; 8]).is_ok());
+            });
+            quietly();
+        });
+        assert!(child.join().unwrap_err().is_panic());
+        assert_eq!(*results.borrow(), [true, false]);
+        let mut got = Vec::new();
+        theirs.read_to_end(&mut got).unwrap();
+        assert_eq!(got, b"bye");
+    });
+}
+
+#[test]
+fn every_wait_works_in_a_drop() {
+    for unwinding in [false, true] {
+        run(move || {
+            let log = Rc::new(RefCell::new(Vec::new()));
+            let theirs = Rc::clone(&log);
+            let child = plainsong::spawn(move || {
+                let _guard = OnDrop(|| {
+                    plainsong::yield_now();
+                    sleep(Duration::from_nanos(1));
+                    let inner = plainsong::spawn(|| 7);
+                    theirs.borrow_mut().push(inner.join().unwrap());
+                    let me = plainsong::current();
+                    plainsong::spawn(move || me.unpark());
+                    plainsong::thread::park();
+                    theirs.borrow_mut().push(8);
+                });
+                if unwinding {
+                    quietly();
+                }
+            });
+            assert_eq!(child.join().is_err(), unwinding);
+            assert_eq!(*log.borrow(), [7, 8]);
+        });
+    }
+}
+
+#[test]
+fn a_panic_beside_one_that_unwinds_is_caught_as_ever() {
+    run(|| {
+        let release = Rc::new(Cell::new(false));
+        let released = Rc::clone(&release);
+        let slow = plainsong::spawn(move || {
+            let _guard = OnDrop(|| {
+                while !released.get() {
+                    sleep(Duration::from_nanos(1));
+                }
+            });
+            quietly();
+        });
+        until_parked(&slow);
+        for _ in 0..10 {
+            let other = plainsong::spawn(|| {
+                let _guard = OnDrop(plainsong::yield_now);
+                quietly();
+            });
+            assert!(other.join().unwrap_err().is_panic());
+        }
+        release.set(true);
+        assert!(slow.join().unwrap_err().is_panic());
+        assert!(!std::thread::panicking());
+    });
+}
+
+#[test]
+fn a_panic_in_a_drop_that_unwinds_aborts() {
+    let output = dying(a_panic_in_a_drop_that_unwinds_aborts, || {
+        plainsong::run(|| {
+            let _ = plainsong::spawn(|| {
+                let _guard = OnDrop(|| panic!("the second"));
+                panic!("the first");
+            })
+            .join();
+        });
+        std::process::exit(0);
+    });
+    if let Some(output) = output {
+        assert!(output.contains("the first") && output.contains("the second"), "{output}");
+    }
+}
+
+#[test]
+fn a_panic_in_a_drop_that_does_not_unwind_is_a_panic() {
+    alone(a_panic_in_a_drop_that_does_not_unwind_is_a_panic, || {
+        plainsong::run(|| {
+            let child = plainsong::spawn(|| drop(OnDrop(|| panic!("the only"))));
+            assert!(child.join().unwrap_err().is_panic());
+            // The result of a detached one is dropped by the library.
+            drop(plainsong::spawn(|| OnDrop(|| panic!("in a result"))));
+            plainsong::yield_now();
+            plainsong::yield_now();
+            assert_eq!(plainsong::spawn(|| 1).join().unwrap(), 1);
+        });
+    });
+}
+
+#[test]
+fn a_payload_whose_drop_panics() {
+    alone(a_payload_whose_drop_panics, || {
+        struct Payload;
+        impl Drop for Payload {
+            fn drop(&mut self) {
+                panic!("in a payload's destructor");
+            }
+        }
+        plainsong::run(|| {
+            drop(plainsong::spawn(|| std::panic::panic_any(Payload)));
+            plainsong::yield_now();
+            plainsong::yield_now();
+            assert_eq!(plainsong::spawn(|| 1).join().unwrap(), 1);
+        });
+    });
+}
+
+#[test]
+fn connections_of_a_panicking_coroutine_close() {
+    run(|| {
+        let (ours, theirs) = pair();
+        let theirs = TcpStream::from(theirs);
+        let child = plainsong::spawn(move || {
+            let _ = (&ours).write_all(b"x");
+            quietly();
+        });
+        let mut got = Vec::new();
+        (&theirs).read_to_end(&mut got).unwrap();
+        assert_eq!(got, b"x");
+        assert!(child.join().is_err());
+    });
+}
