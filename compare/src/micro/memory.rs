@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::line::Line;
-use super::runtimes::{Async, May, Smol, Stackful, Threads, Tokio};
+use super::runtimes::{Async, May, Plainsong, Smol, Stackful, Threads, Tokio};
 use super::{Bench, Peer, no_arm, print};
 use crate::process::field;
 
@@ -19,6 +19,7 @@ const SHORT: Duration = Duration::from_millis(1);
 /// Prints what each of `tasks` sleeping tasks holds, and ends the process while they still sleep.
 pub(super) fn take(peer: Peer, tasks: usize) -> Result<()> {
     match peer {
+        Peer::Plainsong => with_stacks::<Plainsong>(tasks),
         Peer::Tokio => with_await::<Tokio>(tasks),
         Peer::Smol => with_await::<Smol>(tasks),
         Peer::May => {

@@ -33,6 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(180);
 pub enum Peer {
     /// corosensei's coroutines without a scheduler: the floor.
     Bare,
+    /// plainsong.
+    Plainsong,
     /// tokio's current-thread runtime.
     Tokio,
     /// smol's `LocalExecutor`.
@@ -50,6 +52,7 @@ impl Peer {
     pub fn label(self) -> &'static str {
         match self {
             Peer::Bare => "bare corosensei (floor)",
+            Peer::Plainsong => "plainsong",
             Peer::Tokio => "tokio current-thread",
             Peer::Smol => "smol",
             Peer::May => "may",
@@ -82,11 +85,11 @@ pub enum Bench {
 impl Bench {
     /// Those that have an arm here, the floor first.
     pub fn peers(self) -> &'static [Peer] {
-        use Peer::{Bare, Go, May, Smol, Threads, Tokio};
+        use Peer::{Bare, Go, May, Plainsong, Smol, Threads, Tokio};
         match self {
-            Bench::Switch | Bench::Spawn => &[Bare, Tokio, Smol, May, Go, Threads],
-            Bench::Memory => &[Tokio, Smol, May, Go, Threads],
-            Bench::Timers => &[Tokio, Smol, May, Go],
+            Bench::Switch | Bench::Spawn => &[Bare, Plainsong, Tokio, Smol, May, Go, Threads],
+            Bench::Memory => &[Plainsong, Tokio, Smol, May, Go, Threads],
+            Bench::Timers => &[Plainsong, Tokio, Smol, May, Go],
         }
     }
 

@@ -40,6 +40,46 @@ pub(super) trait Async: 'static {
     fn sleep(duration: Duration) -> impl Future + Send;
 }
 
+pub(super) struct Plainsong;
+
+impl Stackful for Plainsong {
+    type Task<T: Send + 'static> = plainsong::JoinHandle<T>;
+
+    fn run<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        Ok(plainsong::run(body))
+    }
+
+    fn spawn<T: Send + 'static>(
+        body: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Self::Task<T>> {
+        Ok(plainsong::spawn(body))
+    }
+
+    fn join<T: Send + 'static>(task: Self::Task<T>) -> Result<T> {
+        task.join().map_err(|error| anyhow!("{error}"))
+    }
+
+    const CANCELS: bool = false;
+
+    fn cancel<T: Send + 'static>(_: &Self::Task<T>) {}
+
+    fn yield_now() {
+        plainsong::yield_now();
+    }
+
+    fn sleep(duration: Duration) {
+        plainsong::time::sleep(duration);
+    }
+
+    fn park() {
+        plainsong::thread::park();
+    }
+
+    fn unpark<T: Send + 'static>(task: &Self::Task<T>) {
+        task.thread().unpark();
+    }
+}
+
 pub(super) struct May;
 
 impl Stackful for May {

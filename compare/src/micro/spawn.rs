@@ -8,7 +8,7 @@ use corosensei::Coroutine;
 use corosensei::stack::DefaultStack;
 
 use super::line::ns_each;
-use super::runtimes::{Async, May, Smol, Stackful, Threads, Tokio};
+use super::runtimes::{Async, May, Plainsong, Smol, Stackful, Threads, Tokio};
 use super::{Bench, Peer, Sample, no_arm};
 
 /// Batches that run before the clock does.
@@ -21,6 +21,7 @@ pub(super) fn sample(peer: Peer, alive: usize, work: usize) -> Result<Sample> {
     let batches = (work / alive).max(1);
     let ns = match peer {
         Peer::Bare => bare(alive, batches)?,
+        Peer::Plainsong => with_stacks::<Plainsong>(alive, batches)?,
         Peer::Tokio => with_await::<Tokio>(alive, batches)?,
         Peer::Smol => with_await::<Smol>(alive, batches)?,
         Peer::May => with_stacks::<May>(alive, batches)?,

@@ -8,7 +8,7 @@ use corosensei::stack::DefaultStack;
 use corosensei::{Coroutine, CoroutineResult};
 
 use super::line::{Line, ns_each};
-use super::runtimes::{Async, May, Smol, Stackful, Threads, Tokio};
+use super::runtimes::{Async, May, Plainsong, Smol, Stackful, Threads, Tokio};
 use super::{Bench, Peer, Sample, no_arm};
 
 /// Yields of each task before the clock runs: stacks are touched, queues have grown.
@@ -22,6 +22,7 @@ const LESS_FOR_THREADS: usize = 10;
 pub(super) fn sample(peer: Peer, tasks: usize, work: usize) -> Result<Sample> {
     match peer {
         Peer::Bare => bare(tasks, work),
+        Peer::Plainsong => with_stacks::<Plainsong>(tasks, work),
         Peer::Tokio => with_await::<Tokio>(tasks, work),
         Peer::Smol => with_await::<Smol>(tasks, work),
         Peer::May => with_stacks::<May>(tasks, work),

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use super::line::{Line, ns_each};
-use super::runtimes::{Async, May, Smol, Stackful, Tokio};
+use super::runtimes::{Async, May, Plainsong, Smol, Stackful, Tokio};
 use super::{Bench, Peer, Sample, no_arm};
 
 /// Longer than any sample takes.
@@ -34,6 +34,7 @@ const LOOK: Duration = Duration::from_millis(1);
 /// Times `tasks` timers.
 pub(super) fn sample(peer: Peer, tasks: usize) -> Result<Sample> {
     match peer {
+        Peer::Plainsong => with_stacks::<Plainsong>(tasks),
         Peer::Tokio => with_await::<Tokio>(tasks),
         Peer::Smol => with_await::<Smol>(tasks),
         Peer::May => with_stacks::<May>(tasks),

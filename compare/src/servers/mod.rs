@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 pub mod callback;
 pub mod epoll;
 pub mod may;
+pub mod plainsong;
 pub mod pool;
 pub mod sequential;
 pub mod smol;
@@ -37,6 +38,8 @@ pub enum Style {
     Pool,
     /// A callback event loop on `polling`.
     Callback,
+    /// Stackful coroutines on plainsong.
+    Plainsong,
     /// async/await on tokio's current-thread runtime.
     TokioCurrent,
     /// async/await on tokio's multi-thread runtime.
@@ -51,12 +54,13 @@ pub enum Style {
 
 impl Style {
     /// Every style, the floor first.
-    pub const ALL: [Style; 10] = [
+    pub const ALL: [Style; 11] = [
         Style::Epoll,
         Style::Sequential,
         Style::Threads,
         Style::Pool,
         Style::Callback,
+        Style::Plainsong,
         Style::TokioCurrent,
         Style::TokioMulti,
         Style::Smol,
@@ -75,6 +79,7 @@ impl Style {
             Style::Threads => "thread per connection",
             Style::Pool => "pool of 10 threads",
             Style::Callback => "callbacks on polling",
+            Style::Plainsong => "plainsong",
             Style::TokioCurrent => "tokio current-thread",
             Style::TokioMulti => "tokio multi-thread",
             Style::Smol => "smol",
@@ -100,6 +105,7 @@ impl Style {
             Style::Threads => threads::serve(address),
             Style::Pool => pool::serve(address),
             Style::Callback => callback::serve(address),
+            Style::Plainsong => plainsong::serve(address),
             Style::TokioCurrent => tokio_current::serve(address),
             Style::TokioMulti => tokio_multi::serve(address),
             Style::Smol => smol::serve(address),

@@ -1,0 +1,22 @@
+//! Stackful coroutines on plainsong: sequential code, on one thread.
+
+use std::io;
+use std::net::SocketAddr;
+
+use plainsong::net::TcpStream;
+
+/// Serves each client in a coroutine; all of them on this thread.
+pub fn serve(address: SocketAddr) -> io::Result<()> {
+    plainsong::run(|| {
+        plainsong::net::serve(address, |conn| {
+            if let Err(error) = echo(&conn) {
+                super::report(&error);
+            }
+        })
+    })
+}
+
+fn echo(mut conn: &TcpStream) -> io::Result<()> {
+    conn.set_nodelay(true)?;
+    io::copy(&mut { conn }, &mut conn).map(drop)
+}
