@@ -20,6 +20,8 @@ struct Arguments {
 enum Command {
     /// The same echo server in every style, under the same load
     Echo(echo::Options),
+    /// The echo servers with more and more connections
+    Scale(echo::ScaleOptions),
     /// Yielding through the scheduler
     Switch(micro::Options),
     /// Spawning and joining tasks
@@ -42,6 +44,7 @@ enum Command {
 fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Echo(options) => echo::run(&options).map(drop),
+        Command::Scale(options) => echo::scale(&options).map(drop),
         Command::Switch(options) => micro::run(Bench::Switch, &options).map(drop),
         Command::Spawn(options) => micro::run(Bench::Spawn, &options).map(drop),
         Command::Memory(options) => micro::run(Bench::Memory, &options).map(drop),

@@ -2,8 +2,9 @@
 
 use anyhow::Result;
 
-use super::Part;
+use super::{Part, Results};
 use crate::load::Measured;
+use crate::servers::Style;
 use crate::stats::Spread;
 use crate::terminal::{self, Table};
 
@@ -14,11 +15,45 @@ pub(super) fn print(part: &Part, size: usize, rounds: usize) -> Result<()> {
         part.connections
     ))?;
     closed(part).print()?;
-    terminal::note(&format!("open loop at {:.0} requests a second:", part.rate))?;
-    open(part).print()
+    if let Some(rate) = part.rate {
+        terminal::note(&format!("open loop at {rate:.0} requests a second:"))?;
+        open(part).print()?;
+    }
+    Ok(())
 }
 
-fn closed(part: &Part) -> Table {
+/// Prints processor time by number of connections.
+pub(super) fn print_scale(results: &Results) -> Result<()> {
+    terminal::heading(&format!(
+        "CPU µs/request (× floor) by number of connections, medians of {} round(s)",
+        results.rounds
+    ))?;
+    scale(results).print()
+}
+
+/// A row for each style, a column for each number of connections.
+pub fn scale(results: &Results) -> Table {
+    let mut columns = vec![String::new()];
+    columns.extend(results.parts.iter().map(|part| part.connections.to_string()));
+    let mut table = Table::new(&columns.iter().map(String::as_str).collect::<Vec<_>>());
+    for style in Style::ALL {
+        let cell = |part: &Part| {
+            let arm = part.arm(style)?;
+            let cpu = Spread::of(arm.closed(Measured::cpu_us))?.median;
+            let ratio = part.ratio(arm, |arm| arm.closed(Measured::cpu_us))?.median;
+            Some(format!("{cpu:.2} ({ratio:.2})"))
+        };
+        let cells: Vec<_> = results.parts.iter().map(cell).collect();
+        if cells.iter().any(Option::is_some) {
+            let cells = cells.into_iter().map(|cell| cell.unwrap_or_else(|| "–".to_owned()));
+            table.row([style.label().to_owned()].into_iter().chain(cells));
+        }
+    }
+    table
+}
+
+/// Everything of the closed loop.
+pub fn closed(part: &Part) -> Table {
     let mut table = Table::new(&[
         "closed loop",
         "requests/s",
@@ -52,7 +87,8 @@ fn closed(part: &Part) -> Table {
     table
 }
 
-fn open(part: &Part) -> Table {
+/// Everything of the open loop.
+pub fn open(part: &Part) -> Table {
     let mut table = Table::new(&[
         "open loop",
         "answered/s",
