@@ -2,6 +2,7 @@
 //!
 //! Start reading at [`servers`], the same program in every style; then [`echo`], which puts them under load.
 
+pub mod code;
 pub mod echo;
 pub mod go;
 pub mod load;

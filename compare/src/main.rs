@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 
 use compare::micro::{self, Bench};
 use compare::process::{LOAD_CORE, MEASURED_CORE, become_helper, raise_file_limit};
-use compare::{echo, load, servers};
+use compare::{code, echo, load, servers};
 
 /// Measures plainsong beside other ways to write the same server.
 #[derive(Parser)]
@@ -22,6 +22,8 @@ enum Command {
     Echo(echo::Options),
     /// The echo servers with more and more connections
     Scale(echo::ScaleOptions),
+    /// The servers as text: lines, colour, bounds; and what they allocate
+    Code,
     /// Yielding through the scheduler
     Switch(micro::Options),
     /// Spawning and joining tasks
@@ -45,6 +47,7 @@ fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Echo(options) => echo::run(&options).map(drop),
         Command::Scale(options) => echo::scale(&options).map(drop),
+        Command::Code => code::run().map(drop),
         Command::Switch(options) => micro::run(Bench::Switch, &options).map(drop),
         Command::Spawn(options) => micro::run(Bench::Spawn, &options).map(drop),
         Command::Memory(options) => micro::run(Bench::Memory, &options).map(drop),

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -42,6 +43,15 @@ pub fn raise_file_limit() -> u64 {
     limit.current.unwrap_or(u64::MAX)
 }
 
+/// The program `compare`, which the other program of this package stands beside.
+///
+/// # Errors
+///
+/// When the system does not tell where that is.
+pub fn our_program() -> io::Result<PathBuf> {
+    Ok(std::env::current_exe()?.with_file_name("compare"))
+}
+
 /// A child process that is killed, and waited for, when it is dropped.
 pub struct Helper {
     child: Child,
@@ -61,7 +71,7 @@ impl Helper {
         I: IntoIterator<Item = S>,
         S: AsRef<std::ffi::OsStr>,
     {
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = Command::new(our_program()?);
         command.args(arguments);
         Helper::start(what, command)
     }
@@ -218,7 +228,7 @@ pub fn field(text: &str, name: &str) -> Result<u64> {
 }
 
 /// Looks for a program on the path.
-pub fn find_program(name: &str) -> Option<std::path::PathBuf> {
+pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }

@@ -11,6 +11,7 @@ use course::{Course, OpenLoop};
 
 pub use calls::Calls;
 pub use results::{Arm, Part, Results};
+pub use trial::free_address;
 
 mod calls;
 mod course;

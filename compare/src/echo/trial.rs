@@ -76,7 +76,11 @@ fn start(style: Style) -> Result<(Helper, SocketAddr)> {
 
 /// An address that nobody listens at. Each server has a port of its own, so that connections that an earlier
 /// one left behind in the kernel are in nobody's way.
-fn free_address() -> Result<SocketAddr> {
+///
+/// # Errors
+///
+/// When every port is taken.
+pub fn free_address() -> Result<SocketAddr> {
     use std::sync::atomic::{AtomicU16, Ordering};
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // Two comparisons that run at a time start at different ports.

@@ -4,7 +4,6 @@
 //! round.
 
 use std::fmt;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -357,9 +356,7 @@ fn refusal(bench: Bench, peer: Peer, count: usize) -> Option<String> {
 /// Takes one sample in a process of its own.
 fn sample(plan: &Plan) -> Result<Sample> {
     let plan = serde_json::to_string(plan)?;
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args(["micro", &plan]);
-    Helper::start("the sample", command)?.answer(PATIENCE)
+    Helper::of_ourselves("the sample", ["micro", &plan])?.answer(PATIENCE)
 }
 
 /// Takes the sample that `plan` asks for and prints it: the main function of a sample's process.

@@ -10,6 +10,8 @@ use std::net::SocketAddr;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use crate::go;
+
 pub mod callback;
 pub mod epoll;
 pub mod may;
@@ -97,7 +99,38 @@ impl Style {
         }
     }
 
-    /// Serves echo at `address` until the process ends. Go has a program of its own: see [`crate::go`].
+    /// Its source, as it stands in its file.
+    pub fn source(self) -> &'static str {
+        match self {
+            Style::Epoll => include_str!("epoll.rs"),
+            Style::Sequential => include_str!("sequential.rs"),
+            Style::Threads => include_str!("threads.rs"),
+            Style::Pool => include_str!("pool.rs"),
+            Style::Callback => include_str!("callback.rs"),
+            Style::Plainsong => include_str!("plainsong.rs"),
+            Style::TokioCurrent => include_str!("tokio_current.rs"),
+            Style::TokioMulti => include_str!("tokio_multi.rs"),
+            Style::Smol => include_str!("smol.rs"),
+            Style::May => include_str!("may.rs"),
+            Style::Go => go::ECHO_SOURCE,
+        }
+    }
+
+    /// What whatever starts a connection's handler asks of what the handler owns.
+    pub fn asks(self) -> &'static str {
+        match self {
+            Style::Epoll | Style::Sequential | Style::Go => "nothing",
+            Style::Callback | Style::Plainsong => "'static",
+            Style::Threads
+            | Style::Pool
+            | Style::TokioCurrent
+            | Style::TokioMulti
+            | Style::Smol
+            | Style::May => "Send + 'static",
+        }
+    }
+
+    /// Serves echo at `address` until the process ends. Go has a program of its own: see [`go`].
     pub fn serve(self, address: SocketAddr) -> io::Result<()> {
         match self {
             Style::Epoll => epoll::serve(address),
@@ -110,7 +143,7 @@ impl Style {
             Style::TokioMulti => tokio_multi::serve(address),
             Style::Smol => smol::serve(address),
             Style::May => may::serve(address),
-            Style::Go => crate::go::serve(address),
+            Style::Go => go::serve(address),
         }
     }
 }
