@@ -5,6 +5,7 @@ use std::io;
 use std::panic::{self, AssertUnwindSafe, Location};
 
 use crate::engine::{context, root, stack};
+use crate::task;
 
 /// Runs `f` as a coroutine on this thread and returns its value.
 ///
@@ -26,7 +27,8 @@ pub fn run<F: FnOnce() -> T, T>(f: F) -> T {
     Runtime::default().run(f)
 }
 
-/// Runs `f` as [`run`] does, but waits for all other coroutines to end by themselves first.
+/// Runs `f` as [`run`] does, but waits for all other coroutines to end by themselves first, those that
+/// are still to come from [`time::after`](crate::time::after) included.
 ///
 /// ```
 /// use std::{cell::Cell, rc::Rc};
@@ -96,10 +98,17 @@ impl Runtime {
         let result = Cell::new(None);
         let outcome = context::with(|cx| {
             let body = || {
-                result.set(Some(panic::catch_unwind(AssertUnwindSafe(f))));
-                if cancel_rest {
-                    context::with_current(|task| task.map(|main| cx.scheduler.close(main)));
-                }
+                context::with_current(|main| {
+                    let Some(main) = main else { unreachable!("a coroutine is running") };
+                    result.set(Some(panic::catch_unwind(AssertUnwindSafe(f))));
+                    task::drop_locals(main);
+                    if cancel_rest {
+                        for call in cx.scheduler.close(main) {
+                            // What a call holds is dropped: that may be any code.
+                            let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(call)));
+                        }
+                    }
+                });
             };
             root::run(cx, self.stack_size, spawned, Box::new(body))
         });

@@ -1,43 +1,172 @@
 //! Cancellation is an unwind: the coroutine's next wait raises a payload that no user code can
-//! make, destructors run, and whoever owns the cancelled scope catches it.
+//! make, destructors run, and the owner of the cancelled scope catches it.
+//!
+//! A coroutine's scopes nest. The outermost, its root, belongs to its `JoinHandle`; the others
+//! to time-outs and the like. A request names one scope, and its payload stops at that one only.
+//! A shield hides the scopes outside of it from the waits inside.
 
 use std::any::Any;
+use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe};
 
 use super::task::{Id, Task};
+use super::timer::TimerKey;
+
+/// Names one scope among all that this thread has ever opened. The root scope has none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ScopeId(u32);
+
+impl ScopeId {
+    /// The next id, from this thread's counter.
+    pub(crate) fn next(counter: &Cell<u32>) -> Self {
+        let id = counter.get();
+        counter.set(id.wrapping_add(1));
+        Self(id)
+    }
+}
+
+#[derive(Debug)]
+struct Scope {
+    id: ScopeId,
+    requested: bool,
+    timer: Option<TimerKey>,
+}
+
+/// The scopes that a coroutine has open, and its shields. Few coroutines have any.
+#[derive(Debug, Default)]
+pub(crate) struct Scopes {
+    open: RefCell<Vec<Scope>>,
+    // For each shield, how many scopes were open when it was raised: those are hidden.
+    shields: RefCell<Vec<usize>>,
+}
 
 /// What a cancelled coroutine unwinds with.
 struct Unwind {
     task: Id,
+    /// The scope that it stops at; the root without one.
+    scope: Option<ScopeId>,
 }
 
-/// How a coroutine's body ended, when not by returning.
+/// How a body ended, when not by returning.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// It was cancelled, and unwound.
+    /// Its scope was cancelled, and it has unwound.
     Cancelled,
-    /// It panicked with this payload.
+    /// It panicked with this payload, or an outer scope was cancelled.
     Panicked(Box<dyn Any + Send>),
 }
 
-/// Unwinds the coroutine that runs. Says nothing: this is no panic.
-pub(crate) fn raise(task: &Task) -> ! {
-    panic::resume_unwind(Box::new(Unwind { task: task.id }))
+impl Task {
+    /// Opens a scope inside of those that are open.
+    pub(crate) fn open_scope(&self, id: ScopeId, timer: Option<TimerKey>) {
+        self.scopes().open.borrow_mut().push(Scope { id, requested: false, timer });
+    }
+
+    /// Closes the innermost scope. Returns its timer, if that has not fired.
+    pub(crate) fn close_scope(&self, id: ScopeId) -> Option<TimerKey> {
+        let scope = self.scopes().open.borrow_mut().pop();
+        debug_assert_eq!(scope.as_ref().map(|scope| scope.id), Some(id), "scopes nest");
+        self.look_again();
+        scope.and_then(|scope| scope.timer)
+    }
+
+    /// Requests that a scope, or the root, be cancelled. Returns `false` when it is not open.
+    pub(crate) fn request(&self, scope: Option<ScopeId>, by_timer: bool) -> bool {
+        match scope {
+            None => self.root_cancelled.set(true),
+            Some(id) => {
+                let mut open = self.scopes().open.borrow_mut();
+                let Some(scope) = open.iter_mut().find(|scope| scope.id == id) else {
+                    return false;
+                };
+                scope.requested = true;
+                if by_timer {
+                    scope.timer = None;
+                }
+            }
+        }
+        self.look_again();
+        true
+    }
+
+    /// Whether the scope has been requested to be cancelled.
+    pub(crate) fn is_requested(&self, scope: Option<ScopeId>) -> bool {
+        match scope {
+            None => self.root_cancelled.get(),
+            Some(id) => {
+                self.scopes().open.borrow().iter().any(|scope| scope.id == id && scope.requested)
+            }
+        }
+    }
+
+    /// Hides the scopes that are open now, until [`lower_shield`](Self::lower_shield).
+    pub(crate) fn raise_shield(&self) {
+        let scopes = self.scopes();
+        scopes.shields.borrow_mut().push(scopes.open.borrow().len());
+        self.look_again();
+    }
+
+    /// Takes the innermost shield away.
+    pub(crate) fn lower_shield(&self) {
+        self.scopes().shields.borrow_mut().pop();
+        self.look_again();
+    }
+
+    /// The timers of the open scopes, for a coroutine that will never close them.
+    pub(crate) fn scope_timers(&self) -> Vec<TimerKey> {
+        self.scopes().open.borrow().iter().filter_map(|scope| scope.timer).collect()
+    }
+
+    /// Sets `interrupt`: whether a wait must unwind.
+    fn look_again(&self) {
+        self.interrupt.set(self.target().is_some());
+    }
+
+    /// The outermost cancelled scope that no shield hides: `Some(None)` is the root.
+    fn target(&self) -> Option<Option<ScopeId>> {
+        let Some(scopes) = self.scopes_if_any() else {
+            return self.root_cancelled.get().then_some(None);
+        };
+        let hidden = scopes.shields.borrow().last().copied();
+        if hidden.is_none() && self.root_cancelled.get() {
+            return Some(None);
+        }
+        let open = scopes.open.borrow();
+        let mut visible = open[hidden.unwrap_or(0)..].iter();
+        visible.find(|scope| scope.requested).map(|scope| Some(scope.id))
+    }
 }
 
-/// Runs a coroutine's body to its end, however it ends.
+/// Unwinds the running coroutine to the scope that is cancelled. Says nothing: this is no panic.
+pub(crate) fn raise(task: &Task) -> ! {
+    let scope = task.target().flatten();
+    panic::resume_unwind(Box::new(Unwind { task: task.id, scope }))
+}
+
+/// Runs `body` and catches what it ends with: a panic, or the cancellation of `scope`.
 #[inline]
-pub(crate) fn run_root<T>(task: &Task, body: impl FnOnce() -> T) -> Result<T, Failure> {
-    panic::catch_unwind(AssertUnwindSafe(body)).map_err(|payload| classify(task, payload))
+pub(crate) fn catch<T>(
+    task: &Task,
+    scope: Option<ScopeId>,
+    body: impl FnOnce() -> T,
+) -> Result<T, Failure> {
+    panic::catch_unwind(AssertUnwindSafe(body)).map_err(|payload| classify(task, scope, payload))
 }
 
 #[cold]
-fn classify(task: &Task, payload: Box<dyn Any + Send>) -> Failure {
-    match payload.downcast::<Unwind>() {
-        // Nobody but `raise` makes one, and a payload that user code carried from one
-        // coroutine to another is a panic there.
-        Ok(unwind) if unwind.task == task.id => Failure::Cancelled,
-        Ok(unwind) => Failure::Panicked(unwind),
-        Err(payload) => Failure::Panicked(payload),
+fn classify(task: &Task, scope: Option<ScopeId>, payload: Box<dyn Any + Send>) -> Failure {
+    let ours = payload
+        .downcast_ref::<Unwind>()
+        // A payload that user code has carried here from another coroutine is just a panic.
+        .is_some_and(|unwind| unwind.task == task.id && unwind.scope == scope);
+    if ours {
+        task.raised.set(0);
+        return Failure::Cancelled;
     }
+    Failure::Panicked(payload)
+}
+
+/// Whether a panic's payload is a cancellation on its way to its scope.
+pub(crate) fn is_unwind(payload: &(dyn Any + Send)) -> bool {
+    payload.is::<Unwind>()
 }

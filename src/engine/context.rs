@@ -199,5 +199,6 @@ pub(crate) fn spend() {
 /// Whether the coroutine that calls this is known to unwind, from a panic or a cancellation.
 #[inline]
 pub(crate) fn is_unwinding() -> bool {
-    std::thread::panicking() && with(|cx| cx.scheduler.unwinding() == 0)
+    std::thread::panicking()
+        && with_current(|task| task.is_some_and(|task| with(|cx| cx.scheduler.is_unwinding(task))))
 }

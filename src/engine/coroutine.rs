@@ -24,6 +24,8 @@ pub(crate) enum Suspended {
     Ready,
     /// Somebody will say when to resume me.
     Parked,
+    /// Never resume me.
+    Abandoned,
 }
 
 /// A closure on its own stack.

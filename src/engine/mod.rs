@@ -24,6 +24,8 @@ pub(crate) mod context;
 
 pub(crate) mod overflow;
 
+pub(crate) mod packet;
+
 pub(crate) mod blocking;
 
 pub(crate) mod root;

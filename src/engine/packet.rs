@@ -7,6 +7,7 @@
 //! ENDED      the result is there, and the coroutine has gone
 //! DETACHED   the handle has gone
 //! ELSEWHERE  somebody who is not a coroutine of the home thread waits, or has waited
+//! ABANDONED  with ENDED: there is no result and never will be
 //! ```
 
 #![allow(unsafe_code)]
@@ -18,23 +19,30 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
-use crate::engine::cancel::Failure;
-use crate::engine::context;
-use crate::engine::remote::{Door, Waiter, Waiters};
-use crate::engine::task::{Id, Wait, Wake};
+use super::cancel::Failure;
+use super::context;
+use super::remote::{Door, Waiter, Waiters};
+use super::task::{Id, Wait, Wake};
 
 const ENDED: u8 = 1;
 const DETACHED: u8 = 2;
 const ELSEWHERE: u8 = 4;
+const ABANDONED: u8 = 8;
 
-struct Packet<T> {
+/// A packet but for its result.
+pub(crate) struct Header {
     state: AtomicU8,
-    // The coroutine's thread, the only one that uses `joiner`.
-    home: &'static Door,
     // Slot and wait of a coroutine of the home thread: almost every join is by one, and this costs
     // it no lock. One that gave up may still be here: its wait is over, so waking it does nothing.
     joiner: (Cell<u32>, Cell<u64>),
+    // The coroutine's thread, the only one that uses `joiner`.
+    home: &'static Door,
     elsewhere: OnceLock<Arc<Mutex<Waiters>>>,
+}
+
+#[repr(C)]
+struct Packet<T> {
+    header: Header,
     result: UnsafeCell<MaybeUninit<Result<T, Failure>>>,
 }
 
@@ -43,11 +51,78 @@ fn lock(waiters: &Mutex<Waiters>) -> MutexGuard<'_, Waiters> {
     waiters.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl Header {
+    /// Says that the coroutine has gone, and wakes those who wait for that. Must be called on the
+    /// home thread, once. Returns `false` when the handle had gone before.
+    #[inline]
+    fn end(&self, how: u8) -> bool {
+        let joiner = (self.joiner.0.get(), self.joiner.1.get());
+        // Once `ENDED` is set the receiver may free the packet, so this is the last use of `self`.
+        if self.state.compare_exchange(0, how, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            return self.end_slowly(how, joiner);
+        }
+        wake_joiner(joiner);
+        true
+    }
+
+    #[cold]
+    fn end_slowly(&self, how: u8, joiner: (u32, u64)) -> bool {
+        let elsewhere = self.elsewhere.get().cloned();
+        let (before, waiters) = {
+            // Who registers holds this lock while it sets `ELSEWHERE`: it is either in the
+            // list by now or will see `ENDED`. (Without a list, it was the handle that went.)
+            let mut guard = elsewhere.as_deref().map(lock);
+            let before = self.state.fetch_or(how, Ordering::AcqRel);
+            (before, guard.as_mut().map(|waiters| waiters.take()))
+        };
+        wake_joiner(joiner);
+        waiters.into_iter().flatten().for_each(context::wake);
+        before & DETACHED == 0
+    }
+
+    /// Says that the coroutine will never end. Must be called on the home thread, once.
+    pub(crate) fn abandon(&self) {
+        // If the handle has gone, the packet stays behind like the rest of the coroutine.
+        self.end(ENDED | ABANDONED);
+    }
+
+    #[inline]
+    fn is_ended(&self) -> bool {
+        self.state.load(Ordering::Acquire) & ENDED != 0
+    }
+
+    /// Has `waiter` woken at the end. Returns `false` when the coroutine has ended already.
+    fn register(&self, waiter: Waiter) -> bool {
+        if let Some((slot, wait)) = waiter.local_to(self.home) {
+            // Only whoever owns the handle can wait, so the one before has given up.
+            self.joiner.0.set(slot);
+            self.joiner.1.set(wait);
+            return true;
+        }
+        let mut waiters = lock(self.elsewhere.get_or_init(Arc::default));
+        if self.state.fetch_or(ELSEWHERE, Ordering::AcqRel) & ENDED != 0 {
+            return false;
+        }
+        waiters.push(waiter);
+        true
+    }
+
+    fn unregister(&self, waiter: Waiter) {
+        if let Some(elsewhere) = self.elsewhere.get() {
+            lock(elsewhere).remove(waiter);
+        }
+    }
+}
+
+fn wake_joiner((slot, wait): (u32, u64)) {
+    context::with(|cx| cx.scheduler.unpark(slot, wait, Wake::Ready));
+}
+
 /// The coroutine's end of a packet. Forgetting it leaks the packet.
-pub(super) struct Sender<T>(NonNull<Packet<T>>);
+pub(crate) struct Sender<T>(NonNull<Packet<T>>);
 
 /// The handle's end of a packet.
-pub(super) struct Receiver<T>(NonNull<Packet<T>>);
+pub(crate) struct Receiver<T>(NonNull<Packet<T>>);
 
 // SAFETY: what a receiver does with a packet on another thread is take or drop the result,
 // which a `T: Send` allows, use the state, which is atomic, and use `elsewhere`, which is locked.
@@ -59,103 +134,68 @@ unsafe impl<T: Send> Sync for Receiver<T> {}
 
 /// A packet for a coroutine of the thread with this door, the calling one.
 #[inline]
-pub(super) fn packet<T>(home: &'static Door) -> (Sender<T>, Receiver<T>) {
+pub(crate) fn packet<T>(home: &'static Door) -> (Sender<T>, Receiver<T>) {
     let packet = NonNull::from(Box::leak(Box::new(Packet {
-        state: AtomicU8::new(0),
-        home,
-        joiner: (Cell::new(0), Cell::new(0)),
-        elsewhere: OnceLock::new(),
+        header: Header {
+            state: AtomicU8::new(0),
+            joiner: (Cell::new(0), Cell::new(0)),
+            home,
+            elsewhere: OnceLock::new(),
+        },
         result: UnsafeCell::new(MaybeUninit::uninit()),
     })));
     (Sender(packet), Receiver(packet))
 }
 
 impl<T> Sender<T> {
+    /// The packet but for its result; valid until [`finish`](Self::finish).
+    pub(crate) fn header(&self) -> NonNull<Header> {
+        // The header is the packet's first field.
+        self.0.cast()
+    }
+
     /// Leaves the result and wakes those who wait for it. Must be called on the home thread.
     ///
     /// A result that nobody will take is dropped here, which may be any code.
     #[inline]
-    pub(super) fn finish(self, result: Result<T, Failure>) {
-        // SAFETY: a receiver frees the packet only once `ENDED` is set, and below that is
-        // the last use of `packet`.
+    pub(crate) fn finish(self, result: Result<T, Failure>) {
+        // SAFETY: a receiver frees the packet only once `ENDED` is set, which `end` below does.
         let packet = unsafe { self.0.as_ref() };
         // SAFETY: until `ENDED` is set, the one sender alone touches the result.
         unsafe { (*packet.result.get()).write(result) };
-        let joiner = (packet.joiner.0.get(), packet.joiner.1.get());
-        let mut elsewhere = None;
-        let ended = packet
-            .state
-            .compare_exchange(0, ENDED, Ordering::AcqRel, Ordering::Acquire)
-            .or_else(|state| {
-                // Who registers holds this lock while it sets `ELSEWHERE`, so it is either in
-                // the list by now or will see `ENDED`.
-                elsewhere = packet.elsewhere.get().cloned();
-                let guard = elsewhere.as_deref().map(lock);
-                let state = match packet.state.fetch_or(ENDED, Ordering::AcqRel) {
-                    before if before & DETACHED == 0 => Ok(before),
-                    _ => Err(state),
-                };
-                drop(guard);
-                state
-            });
-        if ended.is_err() {
+        if !packet.header.end(ENDED) {
             // SAFETY: the receiver has gone, and the result was written above.
-            return unsafe { drop(take(self.0)) };
-        }
-        context::with(|cx| cx.scheduler.unpark(joiner.0, joiner.1, Wake::Ready));
-        if let Some(elsewhere) = elsewhere {
-            let waiters = lock(&elsewhere).take();
-            waiters.for_each(context::wake);
+            drop(unsafe { take(self.0) });
         }
     }
 }
 
 impl<T> Receiver<T> {
     #[inline]
-    fn packet(&self) -> &Packet<T> {
+    fn header(&self) -> &Header {
         // SAFETY: the sender frees the packet only once `DETACHED` is set, which the drop
         // of this receiver does.
-        unsafe { self.0.as_ref() }
+        &unsafe { self.0.as_ref() }.header
     }
 
     /// Whether the coroutine has ended.
     #[inline]
-    pub(super) fn is_ended(&self) -> bool {
-        self.packet().state.load(Ordering::Acquire) & ENDED != 0
+    pub(crate) fn is_ended(&self) -> bool {
+        self.header().is_ended()
     }
 
     /// Waits until the coroutine, `id`, has ended. Returns `false` if `deadline` passes first.
-    pub(super) fn wait(&self, id: Id, deadline: Option<Instant>) -> bool {
-        while !self.is_ended() {
+    pub(crate) fn wait(&self, id: Id, deadline: Option<Instant>) -> bool {
+        let header = self.header();
+        while !header.is_ended() {
             let waiter = context::waiter();
-            if !self.register(waiter) {
-                return true;
-            }
-            if context::block(waiter, Wait::Join(id.short()), deadline) == Wake::TimedOut {
-                if let Some(elsewhere) = self.packet().elsewhere.get() {
-                    lock(elsewhere).remove(waiter);
-                }
-                return self.is_ended();
+            if header.register(waiter)
+                && context::block(waiter, Wait::Join(id.short()), deadline) == Wake::TimedOut
+            {
+                header.unregister(waiter);
+                return header.is_ended();
             }
         }
-        true
-    }
-
-    /// Has `waiter` woken at the end. Returns `false` when the coroutine has ended already.
-    fn register(&self, waiter: Waiter) -> bool {
-        let packet = self.packet();
-        if let Some((slot, wait)) = waiter.local_to(packet.home) {
-            // Only whoever owns the handle can wait, so the one before has given up.
-            packet.joiner.0.set(slot);
-            packet.joiner.1.set(wait);
-            return true;
-        }
-        let elsewhere = packet.elsewhere.get_or_init(Arc::default);
-        let mut waiters = lock(elsewhere);
-        if packet.state.fetch_or(ELSEWHERE, Ordering::AcqRel) & ENDED != 0 {
-            return false;
-        }
-        waiters.push(waiter);
         true
     }
 
@@ -165,7 +205,7 @@ impl<T> Receiver<T> {
     ///
     /// When it has not.
     #[inline]
-    pub(super) fn take(self) -> Result<T, Failure> {
+    pub(crate) fn take(self) -> Result<T, Failure> {
         assert!(self.is_ended(), "took the result of a coroutine that has not ended");
         let packet = self.0;
         mem::forget(self);
@@ -178,9 +218,9 @@ impl<T> Receiver<T> {
 impl<T> Drop for Receiver<T> {
     #[inline]
     fn drop(&mut self) {
-        if self.packet().state.fetch_or(DETACHED, Ordering::AcqRel) & ENDED != 0 {
+        if self.header().state.fetch_or(DETACHED, Ordering::AcqRel) & ENDED != 0 {
             // SAFETY: as in `take`; nothing uses this receiver after its drop.
-            unsafe { drop(take(self.0)) };
+            drop(unsafe { take(self.0) });
         }
     }
 }
@@ -189,12 +229,15 @@ impl<T> Drop for Receiver<T> {
 ///
 /// # Safety
 ///
-/// The result must have been written, and nobody may use the packet any more.
+/// `ENDED` must be set, or the result have been written, and nobody may use the packet any more.
 #[inline]
 unsafe fn take<T>(packet: NonNull<Packet<T>>) -> Result<T, Failure> {
     // SAFETY: the packet was leaked from a box, and by the caller's promise it is ours alone.
     let packet = unsafe { Box::from_raw(packet.as_ptr()) };
-    // SAFETY: the caller promises that it was written; it is a `MaybeUninit`, so that freeing the
-    // box does not drop it again.
+    if packet.header.state.load(Ordering::Relaxed) & ABANDONED != 0 {
+        return Err(Failure::Cancelled);
+    }
+    // SAFETY: a sender that was not abandoned has written it; as a `MaybeUninit` it is not dropped
+    // again when the box is freed.
     unsafe { packet.result.into_inner().assume_init() }
 }

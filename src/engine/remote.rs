@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use super::cancel::ScopeId;
 use super::reactor::{Port, SourceKey};
 use super::task::{Id, Wake};
 
@@ -24,6 +25,8 @@ pub(crate) enum Message {
     Wake { slot: u32, wait: u64 },
     /// Give this coroutine its `park` token.
     Unpark { slot: u32, id: Id },
+    /// Cancel a scope of this coroutine, or its root.
+    Cancel { slot: u32, id: Id, scope: Option<ScopeId> },
     /// Forget a descriptor that was closed elsewhere, if this is still your reactor's port.
     Deregister { port: Arc<Port>, key: SourceKey },
 }

@@ -38,7 +38,7 @@ pub(crate) fn run<'a>(
     // scheduler returns only when no coroutine is left, and this one is then at its end.
     //
     // It cannot be left otherwise: a panic of the loop ends the process (`Bomb`), and a
-    // coroutine that cannot be ended does too, when it is this one (`Scheduler::raise`).
+    // coroutine that cannot be ended does too, when it borrows (`Task::borrows`).
     let body = unsafe { mem::transmute::<Box<dyn FnOnce() + 'a>, Box<dyn FnOnce()>>(body) };
     let bomb = Bomb;
     let main =

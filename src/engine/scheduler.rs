@@ -6,16 +6,18 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use super::cancel;
+use super::cancel::{self, ScopeId};
 use super::context::{self, Context};
 use super::coroutine::Suspended;
+use super::reactor::{Port, Reactor, SourceKey};
 use super::ready::ReadyQueue;
-use super::reactor::{Reactor, SourceKey};
 use super::remote::{Door, Message, Waiter};
 use super::stack::StackPool;
 use super::task::{Id, Task, Wait, Wake};
@@ -39,12 +41,20 @@ const RAISE_MAX: u16 = 1000;
 enum Alarm {
     /// Ends the wait of the task in this slot.
     Wake(u32),
+    /// Cancels a scope of the task in this slot.
+    Cancel(u32, ScopeId),
     /// Makes a coroutine of the call in this slot.
     Call(u32),
 }
 
-/// A function to call later, and what makes it a coroutine.
+/// What spawns a coroutine later.
 pub(crate) type Call = Box<dyn FnOnce()>;
+
+struct Later {
+    call: Call,
+    serial: u64,
+    timer: TimerKey,
+}
 
 /// Runs the coroutines of one thread.
 pub(crate) struct Scheduler {
@@ -52,10 +62,13 @@ pub(crate) struct Scheduler {
     woken: RefCell<Vec<Waiter>>,
     tasks: RefCell<Slab<Box<Task>>>,
     timers: RefCell<Timers<Alarm>>,
-    calls: RefCell<Slab<(u64, Call)>>,
+    calls: RefCell<Slab<Later>>,
     call_serial: Cell<u64>,
     reactor: OnceCell<Reactor>,
     budget: Cell<u32>,
+    // Since the loop last looked up.
+    turns: Cell<u32>,
+    next_scope: Cell<u32>,
     // The clock is handed in, and counted in nanoseconds from the first time that is read.
     clock: Cell<fn() -> Instant>,
     origin: OnceCell<Instant>,
@@ -82,7 +95,6 @@ impl fmt::Debug for Scheduler {
 pub(crate) struct CallKey {
     slot: u32,
     serial: u64,
-    timer: TimerKey,
 }
 
 impl Scheduler {
@@ -96,6 +108,8 @@ impl Scheduler {
             call_serial: Cell::new(0),
             reactor: OnceCell::new(),
             budget: Cell::new(BUDGET),
+            turns: Cell::new(0),
+            next_scope: Cell::new(0),
             clock: Cell::new(Instant::now),
             origin: OnceCell::new(),
             stack_size: Cell::new(super::stack::DEFAULT_SIZE),
@@ -139,26 +153,27 @@ impl Scheduler {
         Ok(Stop(self))
     }
 
-    /// Runs until no coroutine is left.
+    /// Runs until no coroutine is left, and no call.
     pub(crate) fn run(&self, cx: &Context) {
-        let mut turns = 0;
-        while !self.tasks.borrow().is_empty() {
+        // A call that is still to come will be a coroutine.
+        while !self.tasks.borrow().is_empty() || !self.calls.borrow().is_empty() {
             while let Some(task) = self.ready.pop() {
                 // SAFETY: a task that was in the ready queue is alive, and `turn` alone ends that.
                 self.turn(unsafe { task.as_ref() }, &cx.stacks);
-                turns += 1;
-                if turns == GLANCE {
-                    turns = 0;
+                self.turns.set(self.turns.get() + 1);
+                if self.turns.get() >= GLANCE {
+                    self.turns.set(0);
                     self.glance(cx);
                 }
             }
             context::leave();
             self.sleep(cx);
         }
-        // What was to be called later has nobody left to call it for.
-        let calls = std::mem::take(&mut *self.calls.borrow_mut());
-        *self.timers.borrow_mut() = Timers::new();
-        drop(calls);
+        debug_assert_eq!(
+            self.timers.borrow().len(),
+            0,
+            "every wait and scope takes its timer back"
+        );
     }
 
     /// One turn of one coroutine: every switch goes through here.
@@ -172,6 +187,7 @@ impl Scheduler {
         match unsafe { task.coroutine.resume() } {
             Some(Suspended::Ready) => self.push_ready(task),
             Some(Suspended::Parked) => {}
+            Some(Suspended::Abandoned) => self.abandon(task),
             None => self.retire(task.slot.get(), stacks),
         }
     }
@@ -194,10 +210,22 @@ impl Scheduler {
         }
     }
 
+    /// Forgets a coroutine that will not end. Its drop leaks its stack.
+    #[cold]
+    fn abandon(&self, task: &Task) {
+        context::leave();
+        for timer in task.scope_timers() {
+            self.timers.borrow_mut().cancel(timer);
+        }
+        let slot = task.slot.get() as usize;
+        drop(self.tasks.borrow_mut().remove(slot));
+    }
+
     /// Looks up from a full ready queue: at messages always, at the kernel and the timers when it
     /// has been long enough.
     fn glance(&self, cx: &Context) {
         context::leave();
+        self.settle_unwinding();
         self.receive(cx.door());
         let now = self.elapsed();
         if now >= self.next_poll.get() {
@@ -212,6 +240,7 @@ impl Scheduler {
 
     /// Waits for something to happen: nobody is ready.
     fn sleep(&self, cx: &Context) {
+        self.settle_unwinding();
         self.receive(cx.door());
         let mut until = self.timers.borrow().next();
         let untrimmed = cx.stacks.untrimmed();
@@ -268,10 +297,16 @@ impl Scheduler {
                     });
                     self.unpark(slot, wait, Wake::TimedOut);
                 }
+                Alarm::Cancel(slot, scope) => {
+                    if let Some(task) = self.tasks.borrow().get(slot as usize) {
+                        task.request(Some(scope), true);
+                        self.interrupt(task);
+                    }
+                }
                 Alarm::Call(slot) => {
                     let call = self.calls.borrow_mut().try_remove(slot as usize);
-                    if let Some((_, call)) = call {
-                        call();
+                    if let Some(later) = call {
+                        (later.call)();
                     }
                 }
             }
@@ -290,7 +325,8 @@ impl Scheduler {
                     self.unpark(slot, wait, Wake::Ready);
                 }
                 Message::Unpark { slot, id } => self.give_park_token(slot, id),
-                Message::Deregister(key) => self.deregister(SourceKey::from_raw(key)),
+                Message::Cancel { slot, id, scope } => self.cancel(slot, id, scope),
+                Message::Deregister { port, key } => self.deregister(&port, key),
             }
         }
     }
@@ -325,18 +361,15 @@ impl Scheduler {
     /// Adds a coroutine; it runs at the next turn.
     #[inline]
     pub(crate) fn add(&self, task: Task) -> u32 {
-        task.cancelled.set(self.closing.get());
+        if self.closing.get() {
+            task.request(None, false);
+        }
         let mut tasks = self.tasks.borrow_mut();
         let entry = tasks.vacant_entry();
         let slot = u32::try_from(entry.key()).expect("fewer than 2^32 coroutines");
         task.slot.set(slot);
         self.push_ready(entry.insert(Box::new(task)));
         slot
-    }
-
-    /// How many coroutines are suspended while they unwind.
-    pub(crate) fn unwinding(&self) -> u32 {
-        self.unwinding.get()
     }
 
     /// Makes a waiter for the running coroutine, which must [`park`](Self::park) next.
@@ -352,7 +385,7 @@ impl Scheduler {
     /// Unwinds instead of returning when it has been cancelled and the wait has not
     /// happened: what a wake has handed over is never lost.
     pub(crate) fn park(&self, task: &Task, why: Wait, deadline: Option<Instant>) -> Wake {
-        if task.cancelled.get() {
+        if task.interrupt.get() {
             raise(task);
         }
         if task.wait.get() != 0 {
@@ -363,17 +396,48 @@ impl Scheduler {
             }
             task.waiting.set(why);
             task.parked.set(true);
-            let unwinding = context::is_unwinding();
-            self.unwinding.set(self.unwinding.get() + u32::from(unwinding));
             suspend(task, Suspended::Parked);
-            self.unwinding.set(self.unwinding.get() - u32::from(unwinding));
             task.waiting.set(Wait::Nothing);
         }
         let wake = task.wake.get();
         if wake == Wake::Cancelled {
-            raise(task);
+            // It did not unwind when it went to sleep, or nobody would have woken it.
+            unwind(task);
         }
         wake
+    }
+
+    /// Suspends while the thread panics, which this coroutine's unwinding makes true for all others.
+    #[cold]
+    fn suspend_unwinding(&self, task: &Task, how: Suspended) {
+        let unwinds = self.is_unwinding(task);
+        task.unwinds.set(unwinds);
+        self.unwinding.set(self.unwinding.get() + u32::from(unwinds));
+        // SAFETY: as in `suspend`.
+        unsafe { task.suspend(how) };
+        self.unwinding.set(self.unwinding.get() - u32::from(task.unwinds.take()));
+    }
+
+    /// Whether the running coroutine is known to unwind.
+    ///
+    /// `thread::panicking` speaks for the thread. If nobody is suspended while unwinding, it speaks of
+    /// the running coroutine; otherwise that unwinds if it was cancelled and its payload
+    /// has not been caught. One that panics by itself at such a time is not recognised.
+    pub(crate) fn is_unwinding(&self, task: &Task) -> bool {
+        thread::panicking() && (self.unwinding.get() == 0 || task.raised.get() > 0)
+    }
+
+    /// Corrects the count when nobody unwinds after all: someone had swallowed the payload.
+    fn settle_unwinding(&self) {
+        if self.unwinding.get() == 0 || thread::panicking() {
+            return;
+        }
+        self.unwinding.set(0);
+        for (_, task) in &*self.tasks.borrow() {
+            if task.unwinds.take() {
+                self.interrupt(task);
+            }
+        }
     }
 
     /// Notes an operation that did not have to wait, and yields if it was one too many.
@@ -381,7 +445,11 @@ impl Scheduler {
     pub(crate) fn spend(&self, task: &Task) {
         match self.budget.get().checked_sub(1) {
             Some(left) => self.budget.set(left),
-            None => yield_now(task),
+            None => {
+                // What has been done took time: time to look up.
+                self.turns.set(GLANCE);
+                yield_now(task);
+            }
         }
     }
 
@@ -390,9 +458,13 @@ impl Scheduler {
     pub(crate) fn unpark(&self, slot: u32, wait: u64, wake: Wake) {
         let tasks = self.tasks.borrow();
         let Some(task) = tasks.get(slot as usize) else { return };
-        if wait == 0 || task.wait.get() != wait {
-            return;
+        if wait != 0 && task.wait.get() == wait {
+            self.wake_task(task, wake);
         }
+    }
+
+    #[inline]
+    fn wake_task(&self, task: &Task, wake: Wake) {
         task.wait.set(0);
         task.wake.set(wake);
         if let Some(key) = task.timer.take() {
@@ -421,25 +493,27 @@ impl Scheduler {
     pub(crate) fn call_at(&self, deadline: Option<Instant>, call: Call) -> CallKey {
         let serial = self.call_serial.get() + 1;
         self.call_serial.set(serial);
-        let slot = self.calls.borrow_mut().insert((serial, call));
-        let slot = u32::try_from(slot).expect("fewer than 2^32 calls");
+        if self.closing.get() {
+            // It would be dropped unmade: let that be here, where its destructors may wait.
+            return CallKey { slot: u32::MAX, serial };
+        }
+        let mut calls = self.calls.borrow_mut();
+        let entry = calls.vacant_entry();
+        let slot = u32::try_from(entry.key()).expect("fewer than 2^32 calls");
         let deadline = deadline.map_or(u64::MAX, |deadline| self.nanos(deadline));
         let timer = self.timers.borrow_mut().add(deadline, Alarm::Call(slot));
-        CallKey { slot, serial, timer }
+        entry.insert(Later { call, serial, timer });
+        CallKey { slot, serial }
     }
 
-    /// Takes a call back; `false` when it has been made or taken back already.
-    pub(crate) fn cancel_call(&self, key: CallKey) -> bool {
+    /// Takes a call back, if it has not been made or taken back already.
+    pub(crate) fn cancel_call(&self, key: CallKey) -> Option<Call> {
         let slot = key.slot as usize;
         let mut calls = self.calls.borrow_mut();
-        if calls.get(slot).is_none_or(|(serial, _)| *serial != key.serial) {
-            return false;
-        }
-        let call = calls.remove(slot);
-        drop(calls);
-        self.timers.borrow_mut().cancel(key.timer);
-        drop(call);
-        true
+        calls.get(slot).filter(|later| later.serial == key.serial)?;
+        let later = calls.remove(slot);
+        self.timers.borrow_mut().cancel(later.timer);
+        Some(later.call)
     }
 
     /// This thread's reactor, once it has run coroutines.
@@ -448,21 +522,64 @@ impl Scheduler {
         self.reactor.get()
     }
 
-    /// Forgets a descriptor, and wakes who still waits for it.
-    pub(crate) fn deregister(&self, key: SourceKey) {
-        if let Some(reactor) = self.reactor.get() {
+    /// Forgets a descriptor, if it was registered with this reactor, and wakes who waits for it.
+    pub(crate) fn deregister(&self, port: &Arc<Port>, key: SourceKey) {
+        if let Some(reactor) = self.reactor.get()
+            && Arc::ptr_eq(reactor.port(), port)
+        {
             reactor.deregister(key).for_each(context::wake);
         }
     }
 
     // ---- cancellation ----
 
-    /// Cancels every coroutine but `except`, and whatever is spawned from now on.
-    pub(crate) fn close(&self, except: &Task) {
+    /// Cancels a scope of a coroutine of this thread, or its root.
+    pub(crate) fn cancel(&self, slot: u32, id: Id, scope: Option<ScopeId>) {
+        self.find(slot, id, |task| {
+            task.request(scope, false);
+            self.interrupt(task);
+        });
+    }
+
+    /// Cancels every coroutine but `except`, and whatever is spawned from now on. Returns the calls
+    /// that will not be made.
+    pub(crate) fn close(&self, except: &Task) -> Vec<Call> {
         self.closing.set(true);
         for (_, task) in self.tasks.borrow().iter().filter(|(_, task)| task.id != except.id) {
-            task.cancelled.set(true);
-            self.unpark(task.slot.get(), task.wait.get(), Wake::Cancelled);
+            task.request(None, false);
+            self.interrupt(task);
+        }
+        let calls = self.calls.take();
+        let mut timers = self.timers.borrow_mut();
+        let take = |later: Later| {
+            timers.cancel(later.timer);
+            later.call
+        };
+        calls.into_iter().map(|(_, later)| later).map(take).collect()
+    }
+
+    /// Ends the wait of a task that a cancellation has reached.
+    fn interrupt(&self, task: &Task) {
+        if task.interrupt.get() && task.parked.get() && !task.unwinds.get() {
+            self.wake_task(task, Wake::Cancelled);
+        }
+    }
+
+    /// Opens a scope in the running coroutine, to be cancelled at `deadline`.
+    pub(crate) fn open_scope(&self, task: &Task, deadline: Option<Instant>) -> ScopeId {
+        let id = ScopeId::next(&self.next_scope);
+        let timer = deadline.map(|deadline| {
+            let alarm = Alarm::Cancel(task.slot.get(), id);
+            self.timers.borrow_mut().add(self.nanos(deadline), alarm)
+        });
+        task.open_scope(id, timer);
+        id
+    }
+
+    /// Closes the innermost scope of the running coroutine.
+    pub(crate) fn close_scope(&self, task: &Task, id: ScopeId) {
+        if let Some(timer) = task.close_scope(id) {
+            self.timers.borrow_mut().cancel(timer);
         }
     }
 }
@@ -470,27 +587,35 @@ impl Scheduler {
 /// Lets the other coroutines that are ready run before this one, the running one.
 #[inline]
 pub(crate) fn yield_now(task: &Task) {
-    if task.cancelled.get() {
+    if task.interrupt.get() {
         raise(task);
     }
     suspend(task, Suspended::Ready);
-    if task.cancelled.get() {
+    if task.interrupt.get() {
         raise(task);
     }
 }
 
 #[inline]
 fn suspend(task: &Task, how: Suspended) {
-    // SAFETY: `park`, `yield_now` and `raise` are called with the current task.
+    if thread::panicking() {
+        return context::with(|cx| cx.scheduler.suspend_unwinding(task, how));
+    }
+    // SAFETY: the callers of this have got the current task from theirs.
     unsafe { task.suspend(how) };
 }
 
+/// Unwinds the running coroutine, unless it unwinds already: a second unwind on top of one would
+/// end the process.
 #[cold]
 fn raise(task: &Task) {
-    // A second unwind on top of one would abort the process.
-    if std::thread::panicking() {
-        return;
+    if !context::with(|cx| cx.scheduler.is_unwinding(task)) {
+        unwind(task);
     }
+}
+
+#[cold]
+fn unwind(task: &Task) -> ! {
     let times = task.raised.get() + 1;
     task.raised.set(times);
     if times > 1 {
@@ -498,7 +623,32 @@ fn raise(task: &Task) {
         suspend(task, Suspended::Ready);
     }
     if times > RAISE_MAX {
-        std::process::abort();
+        give_up(task);
+        suspend(task, Suspended::Abandoned);
     }
     cancel::raise(task)
+}
+
+/// Says that a coroutine cannot be ended.
+#[cold]
+fn give_up(task: &Task) {
+    let name = task.name().map_or("<unnamed>", |name| name);
+    let fate = if task.borrows.get() {
+        "Others have lent it what is on their stacks, so the process ends."
+    } else {
+        "It is abandoned: it will not run again, and what its stack holds is leaked."
+    };
+    // Nobody else can be told, and this is a bug that must not stay silent.
+    let _ = writeln!(
+        io::stderr(),
+        "plainsong: coroutine {} '{name}', spawned at {}, was cancelled and has caught the \
+         unwind {RAISE_MAX} times. {fate} Let `catch_unwind` pass on what is not your panic, with \
+         `resume_unwind`.",
+        task.id,
+        task.spawned,
+    );
+    if task.borrows.get() {
+        std::process::abort();
+    }
+    task.abandoned();
 }

@@ -7,11 +7,14 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::num::NonZeroU64;
 use std::panic::Location;
+use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::cancel::Scopes;
 use super::coroutine::{Coroutine, Suspended};
+use super::packet::Header;
 use super::ready::Link;
 use super::timer::TimerKey;
 
@@ -93,7 +96,7 @@ pub(crate) enum Wake {
     Ready,
     /// The deadline has passed first.
     TimedOut,
-    /// A cancellation came first; `park` turns it into an unwind.
+    /// A cancellation came first: `park` unwinds.
     Cancelled,
 }
 
@@ -105,10 +108,11 @@ pub(crate) struct Task {
     pub(crate) coroutine: Coroutine,
     pub(crate) link: Link,
     pub(crate) slot: Cell<u32>,
-    /// How often a cancellation has been raised.
+    /// How often a cancellation has been raised since one was last caught where it belongs: while it is
+    /// not 0, the coroutine unwinds, or has swallowed the payload.
     pub(crate) raised: Cell<u16>,
-    /// A cancellation is waiting to be raised at the next wait.
-    pub(crate) cancelled: Cell<bool>,
+    /// A wait must unwind: a scope is cancelled that no shield hides.
+    pub(crate) interrupt: Cell<bool>,
     /// Suspended until `unpark`; if not, it runs or is in the ready queue.
     pub(crate) parked: Cell<bool>,
     /// The number of the wait under way; 0 when there is none, so that a late wake finds nothing.
@@ -118,8 +122,16 @@ pub(crate) struct Task {
     pub(crate) wake: Cell<Wake>,
     /// `thread::unpark` came before `thread::park`.
     pub(crate) park_token: Cell<bool>,
+    /// The `JoinHandle`'s scope is cancelled.
+    pub(crate) root_cancelled: Cell<bool>,
+    /// Suspended while it unwinds: no cancellation may wake it.
+    pub(crate) unwinds: Cell<bool>,
+    /// Its code borrows from another stack, so it must not be given up.
+    pub(crate) borrows: Cell<bool>,
     pub(crate) id: Id,
     pub(crate) spawned: &'static Location<'static>,
+    /// Where the result goes; not for a runtime's main coroutine.
+    pub(crate) packet: Cell<Option<NonNull<Header>>>,
     extras: OnceCell<Box<Extras>>,
 }
 
@@ -128,6 +140,7 @@ pub(crate) struct Task {
 pub(crate) struct Extras {
     pub(crate) name: Option<Arc<str>>,
     pub(crate) locals: RefCell<Locals>,
+    pub(crate) scopes: Scopes,
 }
 
 /// Values of `coroutine_local!` keys, by the key's address.
@@ -162,6 +175,7 @@ impl Task {
             link: Link::new(),
             id,
             spawned,
+            packet: Cell::new(None),
             wait: Cell::new(0),
             waiting: Cell::new(Wait::Nothing),
             slot: Cell::new(0),
@@ -169,9 +183,21 @@ impl Task {
             parked: Cell::new(false),
             wake: Cell::new(Wake::Ready),
             park_token: Cell::new(false),
-            cancelled: Cell::new(false),
+            interrupt: Cell::new(false),
+            root_cancelled: Cell::new(false),
+            unwinds: Cell::new(false),
+            borrows: Cell::new(false),
             raised: Cell::new(0),
             extras,
+        }
+    }
+
+    /// Tells those who wait for this coroutine that it will never end.
+    pub(crate) fn abandoned(&self) {
+        if let Some(packet) = self.packet.take() {
+            // SAFETY: the packet is alive until its sender has finished, and that is on the stack
+            // of this coroutine, which has not ended.
+            unsafe { packet.as_ref() }.abandon();
         }
     }
 
@@ -181,6 +207,14 @@ impl Task {
 
     pub(crate) fn locals(&self) -> &RefCell<Locals> {
         &self.extras.get_or_init(Box::default).locals
+    }
+
+    pub(crate) fn scopes(&self) -> &Scopes {
+        &self.extras.get_or_init(Box::default).scopes
+    }
+
+    pub(crate) fn scopes_if_any(&self) -> Option<&Scopes> {
+        self.extras.get().map(|extras| &extras.scopes)
     }
 
     /// Takes the locals, to drop them; allocates nothing where there are none.

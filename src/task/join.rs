@@ -5,9 +5,9 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use super::packet::Receiver;
 use crate::engine::cancel::Failure;
 use crate::engine::context;
+use crate::engine::packet::Receiver;
 use crate::engine::task::Id;
 use crate::thread::Thread;
 
@@ -101,9 +101,9 @@ impl<T> fmt::Debug for JoinHandle<T> {
             out.field("state", &"finished");
         } else {
             // What it waits for is known on its own thread only.
-            let state = self.thread.inspect(|task| {
-                (task.parked.get(), task.waiting.get().to_string(), task.spawned)
-            });
+            let state = self
+                .thread
+                .inspect(|task| (task.parked.get(), task.waiting.get().to_string(), task.spawned));
             match state {
                 Some((true, ref wait, _)) => out.field("state", &format_args!("waits for {wait}")),
                 Some((false, ..)) => out.field("state", &"ready"),

@@ -2,10 +2,9 @@
 
 mod join;
 mod local;
-mod packet;
 mod spawn;
 
 pub use join::{JoinError, JoinHandle};
 pub use local::{AccessError, LocalKey};
 pub use spawn::{Builder, spawn, yield_now};
-pub(crate) use spawn::{spawn_at, spawn_on};
+pub(crate) use spawn::{drop_locals, spawn_at, spawn_on};

@@ -5,10 +5,10 @@ use std::panic::{self, AssertUnwindSafe, Location};
 use std::sync::Arc;
 
 use super::join::JoinHandle;
-use super::packet::{Sender, packet};
 use crate::engine::cancel::{self, Failure};
 use crate::engine::context::{self, Context};
 use crate::engine::coroutine::Coroutine;
+use crate::engine::packet::{Sender, packet};
 use crate::engine::scheduler;
 use crate::engine::stack::{self, Stack};
 use crate::engine::task::Task;
@@ -99,9 +99,12 @@ where
     T: 'static,
 {
     let (sender, receiver) = packet(cx.door());
+    let header = sender.header();
     let coroutine = Coroutine::new(stack, move || body(f, sender));
     let id = cx.allocate_id();
-    let slot = cx.scheduler.add(Task::new(coroutine, id, name.clone(), spawned));
+    let task = Task::new(coroutine, id, name.clone(), spawned);
+    task.packet.set(Some(header));
+    let slot = cx.scheduler.add(task);
     JoinHandle { receiver, thread: Thread::coroutine(cx.door(), slot, id, name), id }
 }
 
@@ -110,12 +113,12 @@ where
 fn body<F: FnOnce() -> T, T>(f: F, sender: Sender<T>) {
     context::with_current(|task| {
         let Some(task) = task else { unreachable!("a coroutine runs as the current task") };
-        let result = if task.cancelled.get() {
+        let result = if task.interrupt.get() {
             // Cancelled before it began: it never does.
-            let _ = cancel::run_root(task, || drop(f));
+            let _ = cancel::catch(task, None, || drop(f));
             Err(Failure::Cancelled)
         } else {
-            cancel::run_root(task, f)
+            cancel::catch(task, None, f)
         };
         drop_locals(task);
         // Dropping a result that nobody wants may be any code.
@@ -124,13 +127,13 @@ fn body<F: FnOnce() -> T, T>(f: F, sender: Sender<T>) {
 }
 
 /// Drops the coroutine's locals, and those that their destructors make, within reason.
-fn drop_locals(task: &Task) {
+pub(crate) fn drop_locals(task: &Task) {
     for _ in 0..16 {
         let locals = task.take_locals();
         if locals.is_empty() {
             return;
         }
-        let _ = cancel::run_root(task, || drop(locals));
+        let _ = cancel::catch(task, None, || drop(locals));
     }
 }
 
