@@ -71,7 +71,7 @@ struct Shared<Y, S> {
     stack: Range<usize>,
     state: Cell<State>,
     closing: Cell<bool>,
-    // A `Closed` has been raised; the body may be unwinding.
+    // A `Closed` has been raised since the body was resumed.
     raised: Cell<bool>,
     caller_unwinds: Cell<bool>,
     output: Cell<Option<Y>>,
@@ -193,6 +193,7 @@ impl<Y, S> Shared<Y, S> {
         let Some(coroutine) = self.coroutine.get() else { return };
         self.state.set(State::Running);
         self.caller_unwinds.set(std::thread::panicking());
+        self.raised.set(false);
         // SAFETY: `state` was `Suspended`, and is `Running` for as long as this call is under way.
         let suspended = unsafe { coroutine.resume() };
         self.state.set(if suspended.is_some() { State::Suspended } else { State::Done });
@@ -215,49 +216,56 @@ impl<Y, S> Shared<Y, S> {
         }
     }
 
-    /// Whether `yield_` may unwind: not on top of another unwind of the body.
-    fn may_raise(&self) -> bool {
-        // A caller that unwinds itself (it drops the generator) hides what the body does.
-        !std::thread::panicking() || (self.caller_unwinds.get() && !self.raised.get())
+    /// Whether the body is known to unwind by itself: a caller that unwinds (it drops the
+    /// generator) hides what the body does.
+    fn body_unwinds(&self) -> bool {
+        std::thread::panicking() && !self.caller_unwinds.get()
     }
 }
 
 impl<Y, S> Yielder<Y, S> {
     /// Hands `value` out; goes on when the generator is resumed.
     ///
-    /// Unwinds when the generator is closed instead.
+    /// Unwinds when the generator is closed instead. In a destructor that runs because the body
+    /// unwinds, drops the value and goes on at once.
     ///
     /// # Panics
     ///
     /// When called by another coroutine than the body.
     pub fn yield_(&self, value: Y) {
         let shared = &self.shared;
+        if shared.body_unwinds() {
+            return;
+        }
         self.check_closed();
         shared.output.set(Some(value));
         shared.suspend();
         self.check_closed();
     }
 
-    /// The value that was sent last, or the next one; `None` once the generator is closed.
+    /// The value that was sent last, or the next one; `None` once the generator is closed, and in a
+    /// destructor that runs because the body unwinds.
     ///
     /// # Panics
     ///
     /// When called by another coroutine than the body.
     pub fn receive(&self) -> Option<S> {
+        let shared = &self.shared;
         loop {
-            if let Some(value) = self.shared.input.take() {
+            if let Some(value) = shared.input.take() {
                 return Some(value);
             }
-            if self.shared.closing.get() {
+            if shared.closing.get() || shared.body_unwinds() {
                 return None;
             }
-            self.shared.suspend();
+            shared.suspend();
         }
     }
 
     fn check_closed(&self) {
-        if self.shared.closing.get() && self.shared.may_raise() {
-            self.shared.raised.set(true);
+        // Once for each time that the body is resumed: after that, a body that has caught the unwind
+        // goes back to `close`, which counts.
+        if self.shared.closing.get() && !self.shared.raised.replace(true) {
             panic::resume_unwind(Box::new(Closed));
         }
     }

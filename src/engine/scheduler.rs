@@ -147,6 +147,8 @@ impl Scheduler {
             door.attach(reactor.port().clone());
             let _ = self.reactor.set(reactor);
         }
+        // Deadlines count from here, so none that matters is clamped to it.
+        self.origin.get_or_init(|| self.now());
         self.stack_size.set(stack_size);
         self.closing.set(false);
         self.running.set(true);
@@ -155,8 +157,7 @@ impl Scheduler {
 
     /// Runs until no coroutine is left, and no call.
     pub(crate) fn run(&self, cx: &Context) {
-        // A call that is still to come will be a coroutine.
-        while !self.tasks.borrow().is_empty() || !self.calls.borrow().is_empty() {
+        loop {
             while let Some(task) = self.ready.pop() {
                 // SAFETY: a task that was in the ready queue is alive, and `turn` alone ends that.
                 self.turn(unsafe { task.as_ref() }, &cx.stacks);
@@ -167,6 +168,10 @@ impl Scheduler {
                 }
             }
             context::leave();
+            // A call that is still to come will be a coroutine.
+            if self.tasks.borrow().is_empty() && self.calls.borrow().is_empty() {
+                break;
+            }
             self.sleep(cx);
         }
         debug_assert_eq!(

@@ -23,6 +23,19 @@ pub trait Outcome {}
 
 impl Outcome for () {}
 impl<T> Outcome for io::Result<T> {}
+// A handler that never returns. Stable Rust cannot name its type but as what a function returns.
+impl Outcome for <fn() -> ! as Returns>::Type {}
+
+/// What a function returns.
+#[doc(hidden)]
+pub trait Returns {
+    /// Its type.
+    type Type;
+}
+
+impl<R> Returns for fn() -> R {
+    type Type = R;
+}
 
 /// Listens on `addr` and calls `handler` with each connection, in a coroutine of its own.
 ///
@@ -54,7 +67,7 @@ pub fn serve<A, F, R>(addr: A, handler: F) -> io::Result<()>
 where
     A: ToSocketAddrs,
     F: Fn(TcpStream) -> R + 'static,
-    R: Outcome + 'static,
+    R: Outcome,
 {
     TcpListener::bind(addr)?.serve(handler)
 }
@@ -77,7 +90,7 @@ impl TcpListener {
     pub fn serve<F, R>(&self, handler: F) -> io::Result<()>
     where
         F: Fn(TcpStream) -> R + 'static,
-        R: Outcome + 'static,
+        R: Outcome,
     {
         let spawned = Location::caller();
         assert!(

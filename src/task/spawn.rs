@@ -42,7 +42,9 @@ where
     F: FnOnce() -> T + 'static,
     T: 'static,
 {
-    match context::with(|cx| spawn_default(cx, Location::caller(), f)) {
+    // Not in the closure: it would be its caller.
+    let spawned = Location::caller();
+    match context::with(|cx| spawn_default(cx, spawned, f)) {
         Ok(handle) => handle,
         Err(error) => refuse(&error),
     }
