@@ -15,8 +15,7 @@ fn accepts_in_the_order_of_connecting() {
     both(|| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let clients: Vec<_> =
-            (0..10).map(|_| net::TcpStream::connect(address).unwrap()).collect();
+        let clients: Vec<_> = (0..10).map(|_| net::TcpStream::connect(address).unwrap()).collect();
         for (client, stream) in clients.iter().zip(listener.incoming()) {
             assert_eq!(stream.unwrap().peer_addr().unwrap(), client.local_addr().unwrap());
         }
@@ -107,8 +106,7 @@ fn threads_and_coroutines_accept_from_one_listener() {
         let clone = listener.try_clone().unwrap();
         let thread = thread::spawn(move || clone.accept().map(drop));
         let coroutine = plainsong::spawn(move || listener.accept().map(drop));
-        let _clients =
-            [(); 2].map(|()| TcpStream::connect(address).unwrap());
+        let _clients = [(); 2].map(|()| TcpStream::connect(address).unwrap());
         coroutine.join().unwrap().unwrap();
         thread.join().unwrap().unwrap();
     });

@@ -266,12 +266,9 @@ fn forgetting_handles_is_safe() {
             let ended = plainsong::spawn(|| vec![1; 100]);
             plainsong::yield_now();
             std::mem::forget(ended);
-            std::mem::forget(after(Duration::from_nanos(1), || ()));
-            std::mem::forget(plainsong::time::interval(Duration::from_secs(1)));
             std::mem::forget(plainsong::current());
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let peer = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            std::mem::forget(listener.incoming());
             let (stream, _) = listener.accept().unwrap();
             stream.set_read_timeout(Some(Duration::from_nanos(1))).unwrap();
             assert!((&stream).read(&mut [0; 8]).is_err());
@@ -310,40 +307,6 @@ fn what_ends_with_a_run_may_start_more() {
 }
 
 #[test]
-fn a_call_dropped_at_the_end_leaves_nothing_behind() {
-    watch(|| {
-        let log = Rc::new(RefCell::new(Vec::new()));
-        let theirs = Rc::clone(&log);
-        plainsong::run(|| {
-            let guard = OnDrop(move || {
-                let log = Rc::clone(&theirs);
-                let guard = OnDrop(move || log.borrow_mut().push("child"));
-                plainsong::spawn(move || drop(guard));
-                theirs.borrow_mut().push("call");
-            });
-            after(Duration::from_secs(3600), move || drop(guard));
-        });
-        assert_eq!(*log.borrow(), ["call", "child"]);
-        // The next run has only its own.
-        log.borrow_mut().clear();
-        plainsong::run_all(|| ());
-        assert!(log.borrow().is_empty());
-    });
-}
-
-#[test]
-fn a_call_whose_drop_panics_does_not_take_the_process() {
-    alone(a_call_whose_drop_panics_does_not_take_the_process, || {
-        let _ = std::panic::catch_unwind(|| {
-            plainsong::run(|| {
-                let guard = OnDrop(|| panic!("in a call's destructor"));
-                after(Duration::from_secs(3600), move || drop(guard));
-            });
-        });
-    });
-}
-
-#[test]
 fn a_runtime_keeps_its_settings() {
     let runtime = plainsong::Runtime::builder().stack_size(64 * 1024).build().unwrap();
     assert_eq!(runtime.run(|| 1) + runtime.run(|| 2), 3);
@@ -352,7 +315,7 @@ fn a_runtime_keeps_its_settings() {
 #[test]
 fn without_descriptors_run_says_so() {
     alone(without_descriptors_run_says_so, || {
-        crate::util::limit_descriptors(descriptors() as u64);
+        crate::util::limit_descriptors(descriptors() as u64 + 4);
         let rest: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
         let message = panic_of(|| plainsong::run(|| ()));
         assert!(message.contains("cannot run coroutines on this thread"), "{message}");

@@ -89,41 +89,6 @@ fn the_longest_time_out_is_no_error() {
 }
 
 #[test]
-fn non_blocking_reads_see_what_has_come() {
-    both(|| {
-        let (mut ours, mut theirs) = pair();
-        let mut writer = theirs.try_clone().unwrap();
-        let peer = thread::spawn(move || writer.write_all(b"first"));
-        // A read that waits and one that gets less than it asked for.
-        assert_eq!(ours.read(&mut [0; 64]).unwrap(), 5);
-        peer.join().unwrap().unwrap();
-        ours.set_nonblocking(true).unwrap();
-        assert_eq!(kind(ours.read(&mut [0; 64])), ErrorKind::WouldBlock);
-        theirs.write_all(b"second").unwrap();
-        until_readable(&ours);
-        assert_eq!(ours.peek(&mut [0; 64]).unwrap(), 6);
-        assert_eq!(ours.read(&mut [0; 64]).unwrap(), 6);
-        theirs.shutdown(Shutdown::Write).unwrap();
-        until_readable(&ours);
-        assert_eq!(ours.read(&mut [0; 64]).unwrap(), 0);
-    });
-}
-
-#[test]
-fn non_blocking_reads_see_what_has_come_after_one_that_waited() {
-    run(|| {
-        let (mut ours, mut theirs) = pair();
-        let mut writer = theirs.try_clone().unwrap();
-        plainsong::spawn(move || writer.write_all(b"first"));
-        assert_eq!(ours.read(&mut [0; 64]).unwrap(), 5);
-        ours.set_nonblocking(true).unwrap();
-        theirs.write_all(b"second").unwrap();
-        until_readable(&ours);
-        assert_eq!(ours.read(&mut [0; 64]).unwrap(), 6);
-    });
-}
-
-#[test]
 fn peek_takes_nothing_away() {
     both(|| {
         let (mut ours, mut theirs) = pair();
@@ -218,8 +183,7 @@ fn full_backlog() -> (OwnedFd, SocketAddr, Vec<OwnedFd>) {
 fn connect_gives_up_after_its_time() {
     both(|| {
         let (_listener, address, _waiting) = full_backlog();
-        let error =
-            TcpStream::connect_timeout(&address, Duration::from_millis(20)).unwrap_err();
+        let error = TcpStream::connect_timeout(&address, Duration::from_millis(20)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TimedOut);
         assert!(error.to_string().contains(&address.to_string()), "{error}");
     });
@@ -289,53 +253,6 @@ fn the_mode_goes_along_into_std() {
 }
 
 #[test]
-fn a_connection_outlives_its_run_and_its_thread() {
-    watch(|| {
-        let (mut ours, mut peer) = pair();
-        let mut echo = move |stream: &mut TcpStream| {
-            // Waits first, then gets less than it asks for.
-            let mut writer = peer.try_clone().unwrap();
-            let helper = thread::spawn(move || writer.write_all(b"ping"));
-            assert_eq!(stream.read(&mut [0; 64]).unwrap(), 4);
-            helper.join().unwrap().unwrap();
-            stream.write_all(b"pong").unwrap();
-            peer.read_exact(&mut [0; 4]).unwrap();
-        };
-        (ours, echo) = thread::spawn(move || {
-            plainsong::run(|| echo(&mut ours));
-            plainsong::run(|| echo(&mut ours));
-            // A plain thread now, whose reactor has seen the descriptor.
-            echo(&mut ours);
-            echo(&mut ours);
-            (ours, echo)
-        })
-        .join()
-        .unwrap();
-        echo(&mut ours);
-        thread::spawn(move || {
-            plainsong::run(|| echo(&mut ours));
-            plainsong::run(|| echo(&mut ours));
-        })
-        .join()
-        .unwrap();
-    });
-}
-
-#[test]
-fn a_short_read_in_a_run_does_not_spoil_reads_after_it() {
-    watch(|| {
-        let (mut ours, mut peer) = pair();
-        let mut writer = peer.try_clone().unwrap();
-        plainsong::run(|| {
-            plainsong::spawn(move || writer.write_all(b"first"));
-            assert_eq!(ours.read(&mut [0; 64]).unwrap(), 5);
-        });
-        peer.write_all(b"second").unwrap();
-        assert_eq!(ours.read(&mut [0; 64]).unwrap(), 6);
-    });
-}
-
-#[test]
 fn one_connection_in_two_runtimes_at_once() {
     watch(|| {
         let (ours, mut peer) = pair();
@@ -364,8 +281,7 @@ fn std_into_ours_without_a_descriptor_left_is_said() {
     crate::util::alone(std_into_ours_without_a_descriptor_left_is_said, || {
         let (ours, _peer) = pair();
         crate::util::limit_descriptors(crate::util::descriptors() as u64);
-        let _rest: Vec<_> =
-            std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+        let _rest: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
         let message = panic_of(|| net::TcpStream::from(ours));
         assert!(message.contains("descriptor"), "{message}");
     });
@@ -380,7 +296,8 @@ fn addresses_that_cannot_be_had_are_named() {
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
         assert!(error.to_string().contains(&address.to_string()), "{error}");
 
-        for malformed in ["", "localhost", ":", "127.0.0.1:", "127.0.0.1:99999", ":80:", "[::1:80"] {
+        for malformed in ["", "localhost", ":", "127.0.0.1:", "127.0.0.1:99999", ":80:", "[::1:80"]
+        {
             let error = TcpListener::bind(malformed).unwrap_err();
             let shown = format!("{malformed:?}");
             let host = malformed.rsplit_once(':').map_or(malformed, |(host, _)| host);
@@ -426,7 +343,9 @@ fn resolving_does_not_stop_the_thread() {
         // All of these are under way at once, and this coroutine goes on meanwhile.
         let lookups: Vec<_> = (0..20)
             .map(|n| {
-                plainsong::spawn(move || TcpStream::connect((format!("no-{n}.invalid"), 80)).is_err())
+                plainsong::spawn(move || {
+                    TcpStream::connect((format!("no-{n}.invalid"), 80)).is_err()
+                })
             })
             .collect();
         plainsong::yield_now();

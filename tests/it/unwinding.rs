@@ -9,7 +9,7 @@ use std::time::Duration;
 use plainsong::net::TcpStream;
 use plainsong::time::sleep;
 
-use crate::util::{OnDrop, alone, dying, pair, run, until, until_parked};
+use crate::util::{OnDrop, alone, dying, pair, run, until_parked};
 
 /// Ends the coroutine by a panic, without a message.
 fn quietly() -> ! {
@@ -18,7 +18,7 @@ fn quietly() -> ! {
 
 /// Reads one byte, which comes only after the reader has waited, while `other` unwinds.
 fn read_while(other: impl FnOnce(Rc<Cell<bool>>) + 'static) {
-    run_local(move || {
+    plainsong::run(move || {
         let release = Rc::new(Cell::new(false));
         let released = Rc::clone(&release);
         let unwinds = plainsong::spawn(move || other(released));
@@ -37,10 +37,6 @@ fn read_while(other: impl FnOnce(Rc<Cell<bool>>) + 'static) {
     });
 }
 
-fn run_local(f: impl FnOnce()) {
-    plainsong::run(f);
-}
-
 #[test]
 fn others_do_io_while_one_sleeps_in_a_drop() {
     crate::util::watch(|| {
@@ -52,83 +48,6 @@ fn others_do_io_while_one_sleeps_in_a_drop() {
             });
             quietly();
         });
-    });
-}
-
-#[test]
-fn others_do_io_while_one_yields_in_a_drop() {
-    crate::util::watch(|| {
-        read_while(|release| {
-            let _guard = OnDrop(|| until(|| release.get()));
-            quietly();
-        });
-    });
-}
-
-#[test]
-fn others_do_io_while_two_unwind() {
-    crate::util::watch(|| {
-        read_while(|release| {
-            // A second one, which starts to unwind during our wait and outlasts it.
-            let inner = Rc::clone(&release);
-            let mut second = None;
-            let _guard = OnDrop(|| {
-                let release = Rc::clone(&inner);
-                let child = plainsong::spawn(move || {
-                    let _guard = OnDrop(|| {
-                        while !release.get() {
-                            sleep(Duration::from_nanos(1));
-                        }
-                    });
-                    quietly();
-                });
-                until_parked(&child);
-                second = Some(child);
-            });
-            let first = plainsong::spawn(|| {
-                let _guard = OnDrop(|| sleep(Duration::from_nanos(1)));
-                quietly();
-            });
-            let _ = first.join();
-            quietly();
-        });
-    });
-}
-
-#[test]
-fn the_second_to_unwind_may_outlast_the_first() {
-    run(|| {
-        let release = Rc::new(Cell::new(false));
-        let first_may_end = Rc::new(Cell::new(false));
-        let may_end = Rc::clone(&first_may_end);
-        let first = plainsong::spawn(move || {
-            let _guard = OnDrop(|| {
-                while !may_end.get() {
-                    sleep(Duration::from_nanos(1));
-                }
-            });
-            quietly();
-        });
-        until_parked(&first);
-        let released = Rc::clone(&release);
-        let second = plainsong::spawn(move || {
-            let _guard = OnDrop(|| {
-                while !released.get() {
-                    sleep(Duration::from_nanos(1));
-                }
-            });
-            quietly();
-        });
-        until_parked(&second);
-        first_may_end.set(true);
-        assert!(first.join().unwrap_err().is_panic());
-        let (ours, theirs) = pair();
-        let reader = plainsong::spawn(move || (&ours).read(&mut [0; 1]));
-        until_parked(&reader);
-        (&theirs).write_all(b"x").unwrap();
-        assert_eq!(reader.join().unwrap().unwrap(), 1);
-        release.set(true);
-        assert!(second.join().unwrap_err().is_panic());
     });
 }
 

@@ -19,7 +19,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use crate::sys;
 
 /// When a test counts as hanging: far above what any takes on a slow and busy machine.
-const HANG: Duration = Duration::from_secs(50);
+const HANG: Duration = Duration::from_secs(40);
 const CHILD: &str = "PLAINSONG_TEST_CHILD";
 
 /// Runs `body` on a thread of its own, and fails where it hangs.
@@ -70,7 +70,7 @@ pub(crate) fn dying<F: Copy>(test: F, body: impl FnOnce()) -> Option<String> {
 
 fn child<F: Copy>(_test: F, body: impl FnOnce()) -> Option<Output> {
     if std::env::var_os(CHILD).is_some() {
-        sys::end_in(100);
+        sys::end_in(50);
         setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).unwrap();
         body();
         return None;
@@ -146,8 +146,12 @@ pub(crate) fn until(mut done: impl FnMut() -> bool) {
 }
 
 /// Lets others run until this coroutine waits for something.
+#[track_caller]
 pub(crate) fn until_parked<T>(handle: &plainsong::JoinHandle<T>) {
-    until(|| format!("{handle:?}").contains("parked"));
+    until(|| {
+        assert!(!handle.is_finished(), "was to wait, and has ended");
+        format!("{handle:?}").contains("parked")
+    });
 }
 
 /// The message of the panic that `f` must end in.

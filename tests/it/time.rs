@@ -1,0 +1,332 @@
+//! Clocks and timers: what comes first, and what never comes. How long things take is not tested.
+
+use std::cell::{Cell, RefCell};
+use std::io::Read;
+use std::rc::Rc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use plainsong::time::{MissedTickBehavior, after, at, interval, now, sleep, sleep_until};
+use plainsong::{spawn, yield_now};
+
+use crate::util::{OnDrop, alone, both, pair, panic_of, resident, run, until_parked, watch};
+
+const MS: Duration = Duration::from_millis(1);
+
+#[test]
+fn sleepers_wake_in_the_order_of_their_times() {
+    run(|| {
+        let log = Rc::new(RefCell::new(Vec::new()));
+        let start = now() + 5 * MS;
+        // Far apart, close together, and equal, in a shuffled order.
+        let delays = (0..200u64).map(|n| n * 7919 % 200).map(|n| n * n * 1000);
+        let mut sorted: Vec<_> = delays.clone().collect();
+        let sleepers: Vec<_> = delays
+            .map(|delay| {
+                let log = Rc::clone(&log);
+                spawn(move || {
+                    sleep_until(start + Duration::from_nanos(delay));
+                    log.borrow_mut().push(delay);
+                })
+            })
+            .collect();
+        for sleeper in sleepers {
+            sleeper.join().unwrap();
+        }
+        sorted.sort_unstable();
+        assert_eq!(*log.borrow(), sorted);
+    });
+}
+
+#[test]
+fn equal_times_come_in_the_order_of_asking() {
+    run(|| {
+        let log = Rc::new(RefCell::new(Vec::new()));
+        let time = now() + MS;
+        for n in 0..100 {
+            let log = Rc::clone(&log);
+            at(time, move || log.borrow_mut().push(n));
+        }
+        sleep_until(time + MS);
+        yield_now();
+        assert_eq!(*log.borrow(), (0..100).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn sleep_never_ends_early() {
+    both(|| {
+        for nanos in [1, 1000, 999_999, 1_000_001, 5_000_000] {
+            let duration = Duration::from_nanos(nanos);
+            let before = Instant::now();
+            sleep(duration);
+            assert!(before.elapsed() >= duration);
+            let deadline = Instant::now() + duration;
+            sleep_until(deadline);
+            assert!(Instant::now() >= deadline);
+        }
+    });
+}
+
+#[test]
+fn zero_and_the_past_let_others_run_once() {
+    run(|| {
+        let count = Rc::new(Cell::new(0));
+        let theirs = Rc::clone(&count);
+        spawn(move || {
+            loop {
+                theirs.set(theirs.get() + 1);
+                yield_now();
+            }
+        });
+        sleep(Duration::ZERO);
+        assert_eq!(count.get(), 1);
+        sleep_until(now() - MS);
+        assert_eq!(count.get(), 2);
+    });
+}
+
+#[test]
+fn times_without_end_do_not_come() {
+    run(|| {
+        let endless: Vec<_> = [Duration::MAX, Duration::from_secs(1 << 40), 1000 * DAY]
+            .into_iter()
+            .map(|duration| {
+                after(duration, || unreachable!("a call for the end of time"));
+                spawn(move || sleep(duration))
+            })
+            .collect();
+        sleep(3 * MS);
+        assert!(endless.iter().all(|sleeper| !sleeper.is_finished()));
+    });
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+#[test]
+fn many_timers_far_apart_fire_in_order() {
+    run(|| {
+        let log = Rc::new(RefCell::new(Vec::new()));
+        let start = now() + MS;
+        // Some are never reached; all are added in the worst order, and every third is taken back.
+        let timers: Vec<_> = (0..3000u64)
+            .rev()
+            .map(|n| {
+                let log = Rc::clone(&log);
+                let time = start + Duration::from_micros(n * 5) + DAY * u32::from(n % 10 == 9);
+                at(time, move || log.borrow_mut().push(n))
+            })
+            .collect();
+        for (n, timer) in (0..3000).rev().zip(&timers) {
+            if n % 3 == 0 {
+                // Unless it has been made by now.
+                timer.cancel();
+            }
+        }
+        sleep_until(start + Duration::from_millis(16));
+        yield_now();
+        let log = log.borrow();
+        assert!(log.is_sorted());
+        assert!((0..3000).filter(|n| n % 10 != 9 && n % 3 != 0).all(|n| log.contains(&n)));
+        assert!(log.iter().all(|n| n % 10 != 9));
+    });
+}
+
+#[test]
+fn calls_are_made_once_or_taken_back() {
+    run(|| {
+        let calls = Rc::new(Cell::new(0));
+        let count = || {
+            let calls = Rc::clone(&calls);
+            move || calls.set(calls.get() + 1)
+        };
+        let made = after(Duration::ZERO, count());
+        let past = at(now() - DAY, count());
+        let taken = after(MS, count());
+        assert!(taken.cancel());
+        assert!(!taken.cancel());
+        let dropped = Rc::new(Cell::new(false));
+        let flag = Rc::clone(&dropped);
+        let guard = OnDrop(move || flag.set(true));
+        assert!(after(MS, move || drop(guard)).cancel());
+        assert!(dropped.get(), "what it captured goes when it is taken back");
+        sleep(3 * MS);
+        assert_eq!(calls.get(), 2);
+        assert!(!made.cancel() && !past.cancel());
+    });
+}
+
+#[test]
+fn calls_may_wait_panic_and_call_again() {
+    run(|| {
+        let log = Rc::new(RefCell::new(Vec::new()));
+        let theirs = Rc::clone(&log);
+        after(Duration::ZERO, || std::panic::resume_unwind(Box::new("its own")));
+        after(Duration::ZERO, move || {
+            sleep(MS);
+            theirs.borrow_mut().push(1);
+            let later = Rc::clone(&theirs);
+            after(MS, move || later.borrow_mut().push(2));
+        });
+        while log.borrow().len() < 2 {
+            sleep(MS);
+        }
+        assert_eq!(*log.borrow(), [1, 2]);
+    });
+}
+
+#[test]
+fn a_timer_is_one_runs_own() {
+    watch(|| {
+        let old = plainsong::run(|| after(DAY, || ()));
+        plainsong::run(|| {
+            let called = Rc::new(Cell::new(false));
+            let flag = Rc::clone(&called);
+            after(MS, move || flag.set(true));
+            assert!(!old.cancel(), "its run has ended, and the call with it");
+            sleep(3 * MS);
+            assert!(called.get());
+        });
+    });
+}
+
+#[test]
+fn a_million_time_outs_armed_and_disarmed_keep_memory_flat() {
+    alone(a_million_time_outs_armed_and_disarmed_keep_memory_flat, || {
+        plainsong::run(|| {
+            let me = plainsong::current();
+            let arm = |count: u32| {
+                for n in 0..count {
+                    me.unpark();
+                    plainsong::thread::park_timeout(DAY);
+                    after(DAY * (1 + n % 3), || ()).cancel();
+                    if n % 100 == 0 {
+                        yield_now();
+                    }
+                }
+            };
+            // Time-outs of a join, whose waits really begin.
+            let join = |count| {
+                for _ in 0..count {
+                    let child = spawn(|| ());
+                    child.join_timeout(DAY).unwrap().unwrap();
+                }
+            };
+            arm(10_000);
+            join(10_000);
+            let before = resident();
+            arm(1_000_000);
+            join(100_000);
+            let grown = resident().saturating_sub(before);
+            assert!(grown < 512, "{grown} KiB more after a million time-outs");
+        });
+    });
+}
+
+#[test]
+fn time_outs_that_pass_keep_memory_flat() {
+    alone(time_outs_that_pass_keep_memory_flat, || {
+        plainsong::run(|| {
+            let (ours, _theirs) = pair();
+            ours.set_read_timeout(Some(Duration::from_nanos(1))).unwrap();
+            let read = |count| {
+                for _ in 0..count {
+                    assert!((&ours).read(&mut [0; 8]).is_err());
+                }
+            };
+            read(1000);
+            let before = resident();
+            read(20_000);
+            let grown = resident().saturating_sub(before);
+            assert!(grown < 512, "{grown} KiB more after many time-outs");
+        });
+    });
+}
+
+#[test]
+fn an_interval_that_keeps_up_ticks_by_the_period() {
+    run(|| {
+        let mut ticks = interval(MS);
+        assert_eq!(ticks.period(), MS);
+        let first = ticks.tick();
+        for n in 1..5 {
+            assert_eq!(ticks.tick() - first, n * MS);
+        }
+    });
+}
+
+/// Ticks after `periods` and a half have been missed.
+fn late_ticks(behavior: MissedTickBehavior) -> (Instant, Instant, [Instant; 3]) {
+    let period = 10 * MS;
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(behavior);
+    let first = ticks.tick();
+    sleep_until(first + 35 * MS);
+    let late = [ticks.tick(), ticks.tick(), ticks.tick()];
+    (first, now(), late)
+}
+
+#[test]
+fn a_late_interval_bursts() {
+    run(|| {
+        let (first, _, late) = late_ticks(MissedTickBehavior::Burst);
+        assert_eq!(late, [1, 2, 3].map(|n| first + n * 10 * MS));
+    });
+}
+
+#[test]
+fn a_late_interval_delays() {
+    run(|| {
+        let (first, _, [missed, next, after_it]) = late_ticks(MissedTickBehavior::Delay);
+        assert_eq!(missed, first + 10 * MS);
+        // A whole period after the late one was taken, not before.
+        assert!(next >= first + 45 * MS);
+        assert!(after_it >= next + 10 * MS);
+    });
+}
+
+#[test]
+fn a_late_interval_skips() {
+    run(|| {
+        let (first, _, [missed, next, after_it]) = late_ticks(MissedTickBehavior::Skip);
+        assert_eq!(missed, first + 10 * MS);
+        for tick in [next, after_it] {
+            assert_eq!((tick - first).as_nanos() % (10 * MS).as_nanos(), 0, "off the beat");
+        }
+        assert!(next >= first + 40 * MS && after_it > next);
+    });
+}
+
+#[test]
+fn intervals_at_their_limits() {
+    run(|| {
+        assert!(panic_of(|| interval(Duration::ZERO)).contains("period"));
+        let mut endless = interval(Duration::MAX);
+        endless.tick();
+        let waits = spawn(move || endless.tick());
+        until_parked(&waits);
+        let mut reset = interval(MS);
+        reset.tick();
+        reset.reset();
+        let before = now();
+        assert!(reset.tick() <= before + MS);
+    });
+}
+
+#[test]
+fn timers_go_on_beside_a_thread_that_floods() {
+    run(|| {
+        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let (stopped, me) = (stop.clone(), plainsong::current());
+        let flood = thread::spawn(move || {
+            while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
+                me.unpark();
+            }
+        });
+        for _ in 0..20 {
+            sleep(Duration::from_micros(100));
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        flood.join().unwrap();
+    });
+}
