@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! cargo run --release --example crawler [URL...]
-//! cargo run --release --example crawler http://example.com/ http://www.rust-lang.org/
+//! cargo run --release --example crawler http://example.com/ http://example.org/
 //! ```
 
 #![allow(clippy::print_stdout)]
@@ -19,54 +19,113 @@ fn main() -> io::Result<()> {
     let urls: Vec<String> = std::env::args().skip(1).collect();
     plainsong::run(|| {
         let urls = if urls.is_empty() { own_site()? } else { urls };
+        let count = urls.len();
         let start = Instant::now();
-        let fetches: Vec<_> = urls
-            .into_iter()
-            .map(|url| thread::spawn(move || (fetch(&url), start.elapsed(), url)))
-            .collect();
-
-        let count = fetches.len();
+        let fetch = |url: String| thread::spawn(move || (fetch(&url), start.elapsed(), url));
+        let fetches: Vec<_> = urls.into_iter().map(fetch).collect();
         for fetch in fetches {
             let (page, took, url) = fetch.join().expect("a fetch panicked");
+            let took = took.as_secs_f64();
             match page {
-                Ok(Page { status, size }) => println!("{status} {size:>8} B {took:>6.2?} {url}"),
+                Ok((status, size)) => println!("{status} {size:>8} bytes {took:>6.3} s  {url}"),
                 Err(error) => println!("failed: {url}: {error}"),
             }
         }
-        println!("{count} pages in {:.2?}", start.elapsed());
+        println!("{count} pages in {:.3} s", start.elapsed().as_secs_f64());
         Ok(())
     })
 }
 
-struct Page {
-    status: String,
-    size: u64,
-}
-
-fn fetch(url: &str) -> io::Result<Page> {
-    let rest = url.strip_prefix("http://").ok_or_else(|| invalid("write http://HOST[:PORT]/PATH"))?;
+/// Returns the status and the number of bytes of the page.
+fn fetch(url: &str) -> io::Result<(String, u64)> {
+    let rest = url.strip_prefix("http://").ok_or_else(|| invalid("only http:// is spoken here"))?;
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let conn = match host.contains(':') {
-        true => TcpStream::connect(host)?,
-        false => TcpStream::connect((host, 80))?,
+    let conn = if host.contains(':') {
+        TcpStream::connect(host)?
+    } else {
+        TcpStream::connect((host, 80))?
     };
     conn.set_read_timeout(Some(Duration::from_secs(10)))?;
     let request = format!("GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     (&conn).write_all(request.as_bytes())?;
 
     let mut reply = BufReader::new(conn);
-    let head = read_head(&mut reply)?;
-    let status = head[0].split(' ').nth(1).ok_or_else(|| invalid("this is no HTTP reply"))?.to_owned();
-    let header = |name: &str| {
-        let mut fields = head[1..].iter().filter_map(|line| line.split_once(':'));
-        fields.find(|field| field.0.eq_ignore_ascii_case(name)).map(|field| field.1.trim())
+    let status_line = read_line(&mut reply)?;
+    let status = match status_line.split_once(' ') {
+        Some((version, status)) if version.starts_with("HTTP/1.") => {
+            status.chars().take(3).collect()
+        }
+        _ => return Err(invalid("the reply is not HTTP")),
     };
-    let size = if header("Transfer-Encoding").is_some_and(|coding| coding == "chunked") {
-        skip_chunks(&mut reply)?
-    } else if let Some(length) = header("Content-Length") {
-        skip(&mut reply, length.parse().map_err(|_| invalid("a Content-Length is no number"))?)?
+    Ok((status, read_body(&mut reply)?))
+}
+
+/// Reads the headers and what they announce, and returns how many bytes that was.
+fn read_body(reply: &mut impl BufRead) -> io::Result<u64> {
+    let (mut length, mut chunked) = (None, false);
+    loop {
+        let line = read_line(reply)?.to_ascii_lowercase();
+        match line.split_once(':') {
+            _ if line.is_empty() => break,
+            Some(("content-length", n)) => length = Some(number(n, 10)?),
+            Some(("transfer-encoding", coding)) => chunked = coding.trim() == "chunked",
+            _ => {}
+        }
+    }
+    if !chunked {
+        return skip(reply, length);
+    }
+    let mut size = 0;
+    loop {
+        let head = read_line(reply)?;
+        match number(head.split(';').next().unwrap_or(""), 16)? {
+            0 => return Ok(size),
+            chunk => size += skip(reply, Some(chunk))?,
+        }
+        read_line(reply)?;
+    }
+}
+
+/// Reads that many bytes, or all there are.
+fn skip(reply: &mut impl BufRead, length: Option<u64>) -> io::Result<u64> {
+    let size = io::copy(&mut reply.take(length.unwrap_or(u64::MAX)), &mut io::sink())?;
+    match length {
+        Some(length) if size < length => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(size),
+    }
+}
+
+fn read_line(reply: &mut impl BufRead) -> io::Result<String> {
+    let mut line = String::new();
+    reply.take(8192).read_line(&mut line)?;
+    if line.ends_with('\n') {
+        Ok(line.trim_end().to_owned())
     } else {
-        io::copy(&mut reply, &mut io::sink())?
-    };
-    Ok(Page { status, size })
+        Err(invalid("the reply ends, or has a very long line, where its headers should be"))
+    }
+}
+
+fn number(text: &str, radix: u32) -> io::Result<u64> {
+    u64::from_str_radix(text.trim(), radix).map_err(|_| invalid("a length is not a number"))
+}
+
+fn invalid(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+/// Starts a web server in the same runtime, and returns the addresses of its pages.
+fn own_site() -> io::Result<Vec<String>> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    thread::spawn(move || listener.serve(serve_page));
+    Ok((1..=10).map(|page| format!("http://{address}/page/{page}")).collect())
+}
+
+fn serve_page(conn: TcpStream) -> io::Result<()> {
+    let mut request = BufReader::new(&conn);
+    while !read_line(&mut request)?.is_empty() {}
+    thread::sleep(Duration::from_millis(200));
+    let page = "All the pages of this site are alike.\n".repeat(100);
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", page.len());
+    (&conn).write_all((head + &page).as_bytes())
 }

@@ -9,8 +9,12 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::process::Helper;
+use crate::saved;
 use crate::servers::Style;
 use crate::terminal::{self, Table};
+
+/// The name under which results are kept.
+pub const NAME: &str = "code";
 
 /// How long counting one server's allocations may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -46,7 +50,7 @@ pub struct Allocations {
 /// # Errors
 ///
 /// When the program that counts allocations cannot be built, or a server fails in it.
-pub fn run() -> Result<Vec<Counted>> {
+pub fn run(save: bool) -> Result<()> {
     build_counter()?;
     let bar = terminal::progress(Style::ALL.len());
     let mut all = Vec::with_capacity(Style::ALL.len());
@@ -58,7 +62,7 @@ pub fn run() -> Result<Vec<Counted>> {
     bar.finish_and_clear();
     terminal::heading("the servers as text")?;
     table(&all).print()?;
-    Ok(all)
+    if save { saved::save(NAME, false, all) } else { Ok(()) }
 }
 
 /// A row for each style.

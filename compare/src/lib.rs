@@ -9,6 +9,8 @@ pub mod load;
 pub mod machine;
 pub mod micro;
 pub mod process;
+pub mod report;
+pub mod saved;
 pub mod servers;
 pub mod stats;
 pub mod terminal;

@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 
 use compare::micro::{self, Bench};
 use compare::process::{LOAD_CORE, MEASURED_CORE, become_helper, raise_file_limit};
-use compare::{code, echo, load, servers};
+use compare::{code, echo, load, report, servers};
 
 /// Measures plainsong beside other ways to write the same server.
 #[derive(Parser)]
@@ -18,12 +18,16 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Everything, and then the report
+    All {
+        /// Few and short rounds: under two minutes, too noisy to quote
+        #[arg(long)]
+        quick: bool,
+    },
     /// The same echo server in every style, under the same load
     Echo(echo::Options),
     /// The echo servers with more and more connections
     Scale(echo::ScaleOptions),
-    /// The servers as text: lines, colour, bounds; and what they allocate
-    Code,
     /// Yielding through the scheduler
     Switch(micro::Options),
     /// Spawning and joining tasks
@@ -32,6 +36,14 @@ enum Command {
     Memory(micro::Options),
     /// A million timers: what adding, firing and cancelling one costs
     Timers(micro::Options),
+    /// The servers as text: lines, colour, bounds; and what they allocate
+    Code {
+        /// Keep the results for `report`
+        #[arg(long)]
+        save: bool,
+    },
+    /// Writes the report from the results that were kept
+    Report,
     /// Serves echo in one style, on the measured core
     #[command(hide = true)]
     Serve { style: servers::Style, address: SocketAddr },
@@ -45,13 +57,15 @@ enum Command {
 
 fn main() -> Result<()> {
     match Arguments::parse().command {
-        Command::Echo(options) => echo::run(&options).map(drop),
-        Command::Scale(options) => echo::scale(&options).map(drop),
-        Command::Code => code::run().map(drop),
-        Command::Switch(options) => micro::run(Bench::Switch, &options).map(drop),
-        Command::Spawn(options) => micro::run(Bench::Spawn, &options).map(drop),
-        Command::Memory(options) => micro::run(Bench::Memory, &options).map(drop),
-        Command::Timers(options) => micro::run(Bench::Timers, &options).map(drop),
+        Command::All { quick } => all(quick),
+        Command::Echo(options) => echo::run(&options),
+        Command::Scale(options) => echo::scale(&options),
+        Command::Switch(options) => micro::run(Bench::Switch, &options),
+        Command::Spawn(options) => micro::run(Bench::Spawn, &options),
+        Command::Memory(options) => micro::run(Bench::Memory, &options),
+        Command::Timers(options) => micro::run(Bench::Timers, &options),
+        Command::Code { save } => code::run(save),
+        Command::Report => report::write(),
         Command::Serve { style, address } => {
             become_helper(MEASURED_CORE)?;
             raise_file_limit();
@@ -67,4 +81,14 @@ fn main() -> Result<()> {
             micro::take(&serde_json::from_str(&plan)?)
         }
     }
+}
+
+fn all(quick: bool) -> Result<()> {
+    code::run(true)?;
+    for bench in [Bench::Switch, Bench::Spawn, Bench::Memory, Bench::Timers] {
+        micro::run(bench, &micro::Options::for_report(quick))?;
+    }
+    echo::run(&echo::Options::for_report(quick))?;
+    echo::scale(&echo::ScaleOptions::for_report(quick))?;
+    report::write()
 }

@@ -638,7 +638,7 @@ fn unwind(task: &Task) -> ! {
 #[cold]
 fn give_up(task: &Task) {
     let name = task.name().map_or("<unnamed>", |name| name);
-    let fate = if task.borrows.get() {
+    let fate = if task.borrows() {
         "Others have lent it what is on their stacks, so the process ends."
     } else {
         "It is abandoned: it will not run again, and what its stack holds is leaked."
@@ -652,7 +652,7 @@ fn give_up(task: &Task) {
         task.id,
         task.spawned,
     );
-    if task.borrows.get() {
+    if task.borrows() {
         std::process::abort();
     }
     task.abandoned();

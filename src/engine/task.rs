@@ -126,8 +126,6 @@ pub(crate) struct Task {
     pub(crate) root_cancelled: Cell<bool>,
     /// Suspended while it unwinds: no cancellation may wake it.
     pub(crate) unwinds: Cell<bool>,
-    /// Its code borrows from another stack, so it must not be given up.
-    pub(crate) borrows: Cell<bool>,
     pub(crate) id: Id,
     pub(crate) spawned: &'static Location<'static>,
     /// Where the result goes; not for a runtime's main coroutine.
@@ -141,6 +139,7 @@ pub(crate) struct Extras {
     pub(crate) name: Option<Arc<str>>,
     pub(crate) locals: RefCell<Locals>,
     pub(crate) scopes: Scopes,
+    borrows: Cell<bool>,
 }
 
 /// Values of `coroutine_local!` keys, by the key's address.
@@ -186,7 +185,6 @@ impl Task {
             interrupt: Cell::new(false),
             root_cancelled: Cell::new(false),
             unwinds: Cell::new(false),
-            borrows: Cell::new(false),
             raised: Cell::new(0),
             extras,
         }
@@ -199,6 +197,15 @@ impl Task {
             // of this coroutine, which has not ended.
             unsafe { packet.as_ref() }.abandon();
         }
+    }
+
+    /// Whether its code borrows from another stack, so that it must not be given up.
+    pub(crate) fn borrows(&self) -> bool {
+        self.extras.get().is_some_and(|extras| extras.borrows.get())
+    }
+
+    pub(crate) fn set_borrows(&self) {
+        self.extras.get_or_init(Box::default).borrows.set(true);
     }
 
     pub(crate) fn name(&self) -> Option<&Arc<str>> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use plainsong::time::sleep;
 
-use crate::util::{OnDrop, until_parked, watch};
+use crate::util::{OnDrop, alone, dying, until_parked, watch};
 
 #[test]
 fn a_swallowed_cancellation_comes_again() {
@@ -72,6 +72,25 @@ fn a_payload_passed_on_still_ends_the_coroutine() {
 }
 
 #[test]
+fn one_that_never_gives_up_is_named() {
+    let output = dying(one_that_never_gives_up_is_named, || {
+        plainsong::run(|| {
+            let stubborn = plainsong::Builder::new().name("stubborn").spawn(|| {
+                loop {
+                    let _ = catch_unwind(plainsong::yield_now);
+                }
+            });
+            drop(stubborn.unwrap());
+            plainsong::yield_now();
+        });
+        std::process::exit(1);
+    });
+    if let Some(output) = output {
+        assert!(output.contains("stubborn"), "{output}");
+    }
+}
+
+#[test]
 fn results_of_joins_in_the_clean_up() {
     watch(|| {
         let log = Rc::new(RefCell::new(Vec::new()));
@@ -92,6 +111,70 @@ fn results_of_joins_in_the_clean_up() {
             until_parked(&parent);
         });
         assert_eq!(*log.borrow(), [true]);
+    });
+}
+
+#[test]
+fn a_clean_up_that_joins_one_cancelled_later() {
+    alone(a_clean_up_that_joins_one_cancelled_later, || {
+        // As above, but the child is the younger: it is cancelled while its parent unwinds.
+        plainsong::run(|| {
+            let handle = Rc::new(RefCell::new(None::<plainsong::JoinHandle<()>>));
+            let child = Rc::clone(&handle);
+            let parent = plainsong::spawn(move || {
+                let _guard = OnDrop(|| {
+                    let error = child.take().unwrap().join().unwrap_err();
+                    assert!(error.is_cancelled());
+                });
+                sleep(Duration::MAX);
+            });
+            until_parked(&parent);
+            let younger = plainsong::spawn(|| {
+                sleep(Duration::MAX);
+                unreachable!("an endless sleep ended");
+            });
+            until_parked(&younger);
+            *handle.borrow_mut() = Some(younger);
+        });
+    });
+}
+
+#[test]
+fn a_wait_never_returns_because_of_a_cancellation() {
+    watch(|| {
+        let log = Rc::new(RefCell::new(Vec::new()));
+        plainsong::run(|| {
+            // The first to be cancelled takes its time to unwind; nobody else's wait may seem to
+            // have happened meanwhile.
+            let slow = plainsong::spawn(|| {
+                let _guard = OnDrop(|| sleep(Duration::from_millis(5)));
+                sleep(Duration::MAX);
+            });
+            let theirs = Rc::clone(&log);
+            let sleeper = plainsong::spawn(move || {
+                sleep(Duration::from_secs(3600));
+                theirs.borrow_mut().push("slept an hour");
+                sleep(Duration::from_secs(3600));
+            });
+            let theirs = Rc::clone(&log);
+            let accepting = plainsong::spawn(move || {
+                let listener = plainsong::net::TcpListener::bind("127.0.0.1:0").unwrap();
+                let _accepted = listener.accept();
+                theirs.borrow_mut().push("accepted nobody");
+            });
+            let theirs = Rc::clone(&log);
+            let ticking = plainsong::spawn(move || {
+                let mut ticks = plainsong::time::interval(Duration::from_secs(3600));
+                ticks.tick();
+                ticks.tick();
+                theirs.borrow_mut().push("ticked");
+            });
+            until_parked(&slow);
+            until_parked(&sleeper);
+            until_parked(&accepting);
+            until_parked(&ticking);
+        });
+        assert!(log.borrow().is_empty(), "{:?}", log.borrow());
     });
 }
 

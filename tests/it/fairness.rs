@@ -135,6 +135,21 @@ fn peeks_accepts_and_waits_for_descriptors_are_counted_too() {
 }
 
 #[test]
+fn parking_with_a_token_at_hand_lets_others_run() {
+    run(|| {
+        let done = Rc::new(Cell::new(false));
+        let flag = Rc::clone(&done);
+        spawn(move || flag.set(true));
+        let me = plainsong::current();
+        for _ in 0..100_000 {
+            me.unpark();
+            plainsong::thread::park();
+        }
+        assert!(done.get(), "a hundred thousand parks without a turn for another");
+    });
+}
+
+#[test]
 fn a_ping_pong_of_two_does_not_starve_a_timer_or_a_socket() {
     run(|| {
         let stop = Rc::new(Cell::new(false));

@@ -221,6 +221,46 @@ fn dropped_while_its_owner_unwinds() {
 }
 
 #[test]
+fn a_yield_while_the_body_unwinds_does_not_make_the_caller_unwind() {
+    alone(a_yield_while_the_body_unwinds_does_not_make_the_caller_unwind, || {
+        plainsong::run(|| {
+            let child = spawn(|| {
+                let mut odd = Generator::new(|out| {
+                    let _guard = OnDrop(|| out.yield_(2));
+                    out.yield_(1);
+                    resume_unwind(Box::new("of the body"));
+                });
+                assert_eq!(odd.next(), Some(1));
+                // Whatever comes of it: this side does not unwind.
+                let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| odd.next()));
+                assert!(!std::thread::panicking());
+                let (ours, mut theirs) = pair();
+                spawn(move || theirs.write_all(b"x"));
+                (&ours).read_exact(&mut [0]).unwrap();
+            });
+            child.join().unwrap();
+        });
+    });
+}
+
+#[test]
+fn one_that_does_not_close_is_given_up() {
+    alone(one_that_does_not_close_is_given_up, || {
+        watch(|| {
+            let mut stubborn = Generator::new(|out| {
+                loop {
+                    let _ =
+                        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| out.yield_(1)));
+                }
+            });
+            stubborn.next();
+            drop(stubborn);
+            assert_eq!(count_to(3).count(), 3);
+        });
+    });
+}
+
+#[test]
 fn a_hundred_thousand_generators_lose_nothing() {
     alone(a_hundred_thousand_generators_lose_nothing, || {
         watch(|| {

@@ -118,6 +118,38 @@ fn a_destructor_that_panics_harms_nobody_else() {
 }
 
 #[test]
+fn values_of_main_are_dropped_in_main() {
+    watch(|| {
+        let log = Rc::new(RefCell::new(Vec::new()));
+        let theirs = Rc::clone(&log);
+        plainsong::run(|| {
+            GUARD.with(|local| {
+                *local.borrow_mut() = Some(guard(move || {
+                    // On the thread's own stack this would block the whole scheduler.
+                    yield_now();
+                    let name = plainsong::current().name().map(str::to_owned);
+                    theirs.borrow_mut().push(name);
+                }));
+            });
+        });
+        assert_eq!(*log.borrow(), [Some("main".to_owned())]);
+    });
+}
+
+#[test]
+fn a_destructor_of_main_that_panics_does_not_take_the_process() {
+    alone(a_destructor_of_main_that_panics_does_not_take_the_process, || {
+        let _ = std::panic::catch_unwind(|| {
+            plainsong::run(|| {
+                GUARD.with(|local| {
+                    *local.borrow_mut() = Some(guard(|| panic!("in a local of main")));
+                });
+            });
+        });
+    });
+}
+
+#[test]
 fn values_of_cancelled_coroutines_are_dropped() {
     watch(|| {
         let dropped = Rc::new(Cell::new(0));

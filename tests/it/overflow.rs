@@ -96,6 +96,23 @@ fn on_stacks_of_other_sizes() {
 }
 
 #[test]
+fn after_waits_and_with_an_unnamed_coroutine() {
+    let output = dying(after_waits_and_with_an_unnamed_coroutine, || {
+        plainsong::run(|| {
+            let child = spawn(|| {
+                plainsong::time::sleep(std::time::Duration::from_nanos(1));
+                recurse(0)
+            });
+            let _ = child.join();
+        });
+    });
+    if let Some(output) = output {
+        assert!(output.contains("has overflowed its stack"), "{output}");
+        assert!(output.contains("overflow.rs:"), "{output}");
+    }
+}
+
+#[test]
 fn in_a_destructor_while_unwinding() {
     let output = dying(in_a_destructor_while_unwinding, || {
         plainsong::run(|| {

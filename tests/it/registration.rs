@@ -5,13 +5,14 @@ use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::net::{self, Shutdown};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use plainsong::io::{Pollable, wait_readable, wait_writable};
 use plainsong::net::{TcpListener, TcpStream};
 
-use crate::util::{both, descriptors, pair, run, until_parked};
+use crate::util::{both, descriptors, pair, run, until_parked, watch};
 
 #[test]
 fn two_readers_and_a_writer_on_one_stream() {
@@ -232,6 +233,47 @@ fn churn_of_many_connections_mixes_nothing_up() {
         for client in clients {
             client.join().unwrap();
         }
+    });
+}
+
+#[test]
+fn a_stream_of_an_ended_thread_dropped_late_does_not_reach_its_successor() {
+    watch(|| {
+        // Registers a descriptor on a thread that then ends and passes its place on.
+        let first = thread::spawn(|| {
+            plainsong::run(|| {
+                let (ours, mut theirs) = pair();
+                plainsong::spawn(move || theirs.write_all(b"x"));
+                assert_eq!((&ours).read(&mut [0; 8]).unwrap(), 1);
+                ours
+            })
+        });
+        let first = first.join().unwrap();
+        let (ready, is_ready) = mpsc::channel();
+        let (old, take_old) = mpsc::channel();
+        let second = thread::spawn(move || {
+            plainsong::run(|| {
+                let (ours, mut theirs) = pair();
+                let reader = plainsong::spawn(move || {
+                    let mut buf = [0; 2];
+                    (&ours).read_exact(&mut buf).map(|()| buf)
+                });
+                until_parked(&reader);
+                theirs.write_all(b"o").unwrap();
+                until_parked(&reader);
+                ready.send(()).unwrap();
+                // Once by this thread, below by another one.
+                drop::<TcpStream>(take_old.recv().unwrap());
+                for _ in 0..100 {
+                    plainsong::yield_now();
+                }
+                theirs.write_all(b"k").unwrap();
+                assert_eq!(&reader.join().unwrap().unwrap(), b"ok");
+            });
+        });
+        is_ready.recv().unwrap();
+        old.send(first).unwrap();
+        second.join().unwrap();
     });
 }
 

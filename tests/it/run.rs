@@ -307,6 +307,40 @@ fn what_ends_with_a_run_may_start_more() {
 }
 
 #[test]
+fn a_call_dropped_at_the_end_leaves_nothing_behind() {
+    watch(|| {
+        let log = Rc::new(RefCell::new(Vec::new()));
+        let theirs = Rc::clone(&log);
+        plainsong::run(|| {
+            let guard = OnDrop(move || {
+                let log = Rc::clone(&theirs);
+                let guard = OnDrop(move || log.borrow_mut().push("child"));
+                plainsong::spawn(move || drop(guard));
+                theirs.borrow_mut().push("call");
+            });
+            after(Duration::from_secs(3600), move || drop(guard));
+        });
+        assert_eq!(*log.borrow(), ["call", "child"]);
+        // The next run has only its own.
+        log.borrow_mut().clear();
+        plainsong::run_all(|| ());
+        assert!(log.borrow().is_empty());
+    });
+}
+
+#[test]
+fn a_call_whose_drop_panics_does_not_take_the_process() {
+    alone(a_call_whose_drop_panics_does_not_take_the_process, || {
+        let _ = std::panic::catch_unwind(|| {
+            plainsong::run(|| {
+                let guard = OnDrop(|| panic!("in a call's destructor"));
+                after(Duration::from_secs(3600), move || drop(guard));
+            });
+        });
+    });
+}
+
+#[test]
 fn a_runtime_keeps_its_settings() {
     let runtime = plainsong::Runtime::builder().stack_size(64 * 1024).build().unwrap();
     assert_eq!(runtime.run(|| 1) + runtime.run(|| 2), 3);

@@ -89,6 +89,41 @@ fn the_longest_time_out_is_no_error() {
 }
 
 #[test]
+fn non_blocking_reads_see_what_has_come() {
+    both(|| {
+        let (mut ours, mut theirs) = pair();
+        let mut writer = theirs.try_clone().unwrap();
+        let peer = thread::spawn(move || writer.write_all(b"first"));
+        // A read that waits and one that gets less than it asked for.
+        assert_eq!(ours.read(&mut [0; 64]).unwrap(), 5);
+        peer.join().unwrap().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        assert_eq!(kind(ours.read(&mut [0; 64])), ErrorKind::WouldBlock);
+        theirs.write_all(b"second").unwrap();
+        until_readable(&ours);
+        assert_eq!(ours.peek(&mut [0; 64]).unwrap(), 6);
+        assert_eq!(ours.read(&mut [0; 64]).unwrap(), 6);
+        theirs.shutdown(Shutdown::Write).unwrap();
+        until_readable(&ours);
+        assert_eq!(ours.read(&mut [0; 64]).unwrap(), 0);
+    });
+}
+
+#[test]
+fn non_blocking_reads_see_what_has_come_after_one_that_waited() {
+    run(|| {
+        let (mut ours, mut theirs) = pair();
+        let mut writer = theirs.try_clone().unwrap();
+        plainsong::spawn(move || writer.write_all(b"first"));
+        assert_eq!(ours.read(&mut [0; 64]).unwrap(), 5);
+        ours.set_nonblocking(true).unwrap();
+        theirs.write_all(b"second").unwrap();
+        until_readable(&ours);
+        assert_eq!(ours.read(&mut [0; 64]).unwrap(), 6);
+    });
+}
+
+#[test]
 fn peek_takes_nothing_away() {
     both(|| {
         let (mut ours, mut theirs) = pair();
@@ -249,6 +284,53 @@ fn the_mode_goes_along_into_std() {
         ours.set_nonblocking(true).unwrap();
         let mut std = net::TcpStream::from(ours);
         assert_eq!(kind(std.read(&mut [0; 8])), ErrorKind::WouldBlock);
+    });
+}
+
+#[test]
+fn a_connection_outlives_its_run_and_its_thread() {
+    watch(|| {
+        let (mut ours, mut peer) = pair();
+        let mut echo = move |stream: &mut TcpStream| {
+            // Waits first, then gets less than it asks for.
+            let mut writer = peer.try_clone().unwrap();
+            let helper = thread::spawn(move || writer.write_all(b"ping"));
+            assert_eq!(stream.read(&mut [0; 64]).unwrap(), 4);
+            helper.join().unwrap().unwrap();
+            stream.write_all(b"pong").unwrap();
+            peer.read_exact(&mut [0; 4]).unwrap();
+        };
+        (ours, echo) = thread::spawn(move || {
+            plainsong::run(|| echo(&mut ours));
+            plainsong::run(|| echo(&mut ours));
+            // A plain thread now, whose reactor has seen the descriptor.
+            echo(&mut ours);
+            echo(&mut ours);
+            (ours, echo)
+        })
+        .join()
+        .unwrap();
+        echo(&mut ours);
+        thread::spawn(move || {
+            plainsong::run(|| echo(&mut ours));
+            plainsong::run(|| echo(&mut ours));
+        })
+        .join()
+        .unwrap();
+    });
+}
+
+#[test]
+fn a_short_read_in_a_run_does_not_spoil_reads_after_it() {
+    watch(|| {
+        let (mut ours, mut peer) = pair();
+        let mut writer = peer.try_clone().unwrap();
+        plainsong::run(|| {
+            plainsong::spawn(move || writer.write_all(b"first"));
+            assert_eq!(ours.read(&mut [0; 64]).unwrap(), 5);
+        });
+        peer.write_all(b"second").unwrap();
+        assert_eq!(ours.read(&mut [0; 64]).unwrap(), 6);
     });
 }
 

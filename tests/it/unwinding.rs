@@ -9,7 +9,7 @@ use std::time::Duration;
 use plainsong::net::TcpStream;
 use plainsong::time::sleep;
 
-use crate::util::{OnDrop, alone, dying, pair, run, until_parked};
+use crate::util::{OnDrop, alone, dying, pair, run, until, until_parked};
 
 /// Ends the coroutine by a panic, without a message.
 fn quietly() -> ! {
@@ -48,6 +48,40 @@ fn others_do_io_while_one_sleeps_in_a_drop() {
             });
             quietly();
         });
+    });
+}
+
+#[test]
+fn others_do_io_while_one_yields_in_a_drop() {
+    crate::util::watch(|| {
+        read_while(|release| {
+            let _guard = OnDrop(|| until(|| release.get()));
+            quietly();
+        });
+    });
+}
+
+#[test]
+fn the_second_to_unwind_may_outlast_the_first() {
+    run(|| {
+        let unwinds = || {
+            let child = plainsong::spawn(|| {
+                let _guard = OnDrop(plainsong::thread::park);
+                quietly();
+            });
+            until_parked(&child);
+            child
+        };
+        let (first, second) = (unwinds(), unwinds());
+        first.thread().unpark();
+        assert!(first.join().unwrap_err().is_panic());
+        let (ours, theirs) = pair();
+        let reader = plainsong::spawn(move || (&ours).read(&mut [0; 1]));
+        until_parked(&reader);
+        (&theirs).write_all(b"x").unwrap();
+        assert_eq!(reader.join().unwrap().unwrap(), 1);
+        second.thread().unpark();
+        assert!(second.join().unwrap_err().is_panic());
     });
 }
 

@@ -244,6 +244,32 @@ fn a_handle_joined_by_a_plain_thread() {
 }
 
 #[test]
+fn a_handle_joined_by_a_thread_that_ran_coroutines_before() {
+    run(|| {
+        let child = plainsong::spawn(|| {
+            park();
+            "joined"
+        });
+        let waker = child.thread().clone();
+        let (asleep, is_asleep) = mpsc::channel();
+        let joiner = thread::spawn(move || {
+            plainsong::run(|| sleep(Duration::from_nanos(1)));
+            asleep.send(()).unwrap();
+            // Not in a runtime any more: this blocks the thread.
+            child.join().unwrap()
+        });
+        is_asleep.recv().unwrap();
+        // It is asleep in all likelihood; if not, the test is only easier to pass.
+        sleep(Duration::from_millis(20));
+        waker.unpark();
+        while !joiner.is_finished() {
+            sleep(Duration::from_micros(100));
+        }
+        assert_eq!(joiner.join().unwrap(), "joined");
+    });
+}
+
+#[test]
 fn a_handle_joined_in_another_runtime() {
     run(|| {
         let child = plainsong::spawn(|| {

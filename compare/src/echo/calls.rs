@@ -6,7 +6,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::process::{Helper, find_program};
@@ -14,9 +14,9 @@ use crate::process::{Helper, find_program};
 /// How long a counter may take to attach.
 const ATTACH: Duration = Duration::from_secs(5);
 /// How long after it has opened its counters `perf` may need to start them.
-const SETTLE: Duration = Duration::from_millis(300);
+const SETTLE: Duration = Duration::from_millis(100);
 
-/// System calls for a request.
+/// System calls, counted.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Calls {
     /// Counted by the kernel's own tracepoint, which hardly slows the server down.
@@ -34,6 +34,15 @@ impl Calls {
         match self {
             Calls::Perf(count) | Calls::Strace(count) => Some(count),
             Calls::NotCounted => None,
+        }
+    }
+
+    /// The count for each of `requests`.
+    pub(super) fn per(self, requests: u64) -> Calls {
+        match self {
+            Calls::Perf(count) => Calls::Perf(count / requests as f64),
+            Calls::Strace(count) => Calls::Strace(count / requests as f64),
+            Calls::NotCounted => Calls::NotCounted,
         }
     }
 }
@@ -95,15 +104,14 @@ impl Counter {
         Ok(false)
     }
 
-    /// Detaches and says how many calls there were for each of `requests`.
-    pub(super) fn per_request(self, requests: u64) -> Result<Calls> {
+    /// Detaches and says how many calls there were.
+    pub(super) fn detach(self) -> Result<Calls> {
         self.process.interrupt()?;
         let report = fs::read_to_string(&self.report).context("the counter left no report")?;
         fs::remove_file(&self.report)?;
-        let per_request = |calls: u64| calls as f64 / requests as f64;
         Ok(match self.tool {
-            Tool::Perf => Calls::Perf(per_request(parse_perf(&report)?)),
-            Tool::Strace => Calls::Strace(per_request(parse_strace(&report)?)),
+            Tool::Perf => Calls::Perf(parse_perf(&report)?),
+            Tool::Strace => Calls::Strace(parse_strace(&report)?),
         })
     }
 }
@@ -128,21 +136,26 @@ fn is_traced(pid: u32) -> Result<bool> {
     Ok(true)
 }
 
-/// The count is the first field of the line that names the event.
-fn parse_perf(report: &str) -> Result<u64> {
+/// The count is the first field of the line that names the event. A process that never ran has none.
+fn parse_perf(report: &str) -> Result<f64> {
     let line = report.lines().find(|line| line.contains("sys_enter"));
-    let count = line.and_then(|line| line.split(',').next()).and_then(|n| n.parse().ok());
+    let count = line.and_then(|line| line.split(',').next());
+    if count == Some("<not counted>") {
+        return Ok(0.0);
+    }
+    let count = count.and_then(|n| n.parse().ok());
     count.with_context(|| format!("perf reported {report:?}"))
 }
 
-/// The count stands in the line of totals.
-fn parse_strace(report: &str) -> Result<u64> {
+/// The count stands in the line of totals, which is missing where there was nothing to count.
+fn parse_strace(report: &str) -> Result<f64> {
     for line in report.lines() {
         if let [count, "total"] = line.split_whitespace().collect::<Vec<_>>()[..] {
             return Ok(count.parse()?);
         }
     }
-    bail!("strace reported {report:?}")
+    ensure!(report.trim().is_empty(), "strace reported {report:?}");
+    Ok(0.0)
 }
 
 #[cfg(test)]
@@ -152,9 +165,11 @@ mod tests {
     #[test]
     fn reports_are_understood() {
         let perf = "# started on Mon\n\n143,,raw_syscalls:sys_enter,500,100.00,,\n";
-        assert_eq!(parse_perf(perf).unwrap(), 143);
+        assert_eq!(parse_perf(perf).unwrap(), 143.0);
+        assert_eq!(parse_perf("<not counted>,,raw_syscalls:sys_enter,0,").unwrap(), 0.0);
         let strace = "    calls syscall\n--------- -----\n       12 read\n--------- -----\n       29 total\n";
-        assert_eq!(parse_strace(strace).unwrap(), 29);
-        assert!(parse_perf("").is_err() && parse_strace("").is_err());
+        assert_eq!(parse_strace(strace).unwrap(), 29.0);
+        assert_eq!(parse_strace("").unwrap(), 0.0);
+        assert!(parse_perf("").is_err() && parse_strace("no").is_err());
     }
 }

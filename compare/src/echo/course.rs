@@ -104,7 +104,8 @@ impl Course {
             rate: None,
         };
         let trial = Trial { rate: self.rate(&trial, bar)?, ..trial };
-        let arm = |style| Arm { style, seen: Vec::new(), calls: Calls::NotCounted };
+        let arm =
+            |style| Arm { style, seen: Vec::new(), calls: Calls::NotCounted, idle_calls: None };
         let mut arms: Vec<Arm> = self.able(connections).map(arm).collect();
         for round in 1..=self.rounds {
             for arm in &mut arms {
@@ -116,7 +117,7 @@ impl Course {
         if self.counts_calls {
             for arm in &mut arms {
                 bar.set_message(format!("{connections} connections, calls of {}", arm.style));
-                arm.calls = trial.count_calls(arm.style)?;
+                (arm.calls, arm.idle_calls) = trial.count_calls(arm.style)?;
                 bar.inc(1);
             }
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args;
 
+use crate::saved;
 use crate::servers::Style;
 use course::{Course, OpenLoop};
 
@@ -19,16 +20,26 @@ mod results;
 pub mod table;
 mod trial;
 
+const CONNECTIONS: [usize; 3] = [1, 64, 1_000];
+const SIZE: usize = 128;
+const SCALE_CONNECTIONS: [usize; 9] = [1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000];
+const SCALE_QUICKLY: [usize; 3] = [1, 100, 10_000];
+
+/// The name under which `echo` keeps its results.
+pub const ECHO: &str = "echo";
+/// The name under which `scale` keeps its results.
+pub const SCALE: &str = "scale";
+
 /// What `echo` compares, and for how long.
 #[derive(Clone, Debug, Args)]
 pub struct Options {
     #[command(flatten)]
     common: Common,
     /// Connection counts
-    #[arg(long, value_delimiter = ',', value_name = "N,..", default_values_t = [1, 64, 1000])]
+    #[arg(long, value_delimiter = ',', value_name = "N,..", default_values_t = CONNECTIONS)]
     connections: Vec<usize>,
     /// Message size in bytes
-    #[arg(long, value_name = "BYTES", default_value_t = 128)]
+    #[arg(long, value_name = "BYTES", default_value_t = SIZE)]
     size: usize,
     /// Requests a second of the open loop [default: half of what the floor can do]
     #[arg(long, value_name = "PER_SECOND")]
@@ -45,7 +56,7 @@ pub struct ScaleOptions {
         long,
         value_delimiter = ',',
         value_name = "N,..",
-        default_values_t = [1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000]
+        default_values_t = SCALE_CONNECTIONS
     )]
     connections: Vec<usize>,
 }
@@ -64,9 +75,36 @@ struct Common {
     /// These styles only; the floor always takes part
     #[arg(long, value_delimiter = ',', value_name = "STYLE,..")]
     only: Vec<Style>,
+    /// Keep the results for `report`
+    #[arg(long)]
+    save: bool,
+}
+
+impl Options {
+    /// Everything as it comes, kept for the report.
+    pub fn for_report(quick: bool) -> Options {
+        let connections = CONNECTIONS.to_vec();
+        Options { common: Common::for_report(quick), connections, size: SIZE, rate: None }
+    }
+}
+
+impl ScaleOptions {
+    /// Everything as it comes, kept for the report.
+    pub fn for_report(quick: bool) -> ScaleOptions {
+        let connections = if quick { SCALE_QUICKLY.to_vec() } else { SCALE_CONNECTIONS.to_vec() };
+        ScaleOptions { common: Common::for_report(quick), connections }
+    }
 }
 
 impl Common {
+    fn for_report(quick: bool) -> Common {
+        Common { quick, rounds: None, window: None, only: Vec::new(), save: true }
+    }
+
+    fn keep(&self, name: &str, results: &Results) -> Result<()> {
+        if self.save { saved::save(name, self.quick, results) } else { Ok(()) }
+    }
+
     /// A closed loop of small messages; the rest is the caller's.
     fn course(&self, connections: &[usize]) -> Course {
         let wanted = |style: &Style| {
@@ -76,7 +114,7 @@ impl Common {
         Course {
             styles: Style::ALL.into_iter().filter(wanted).collect(),
             connections: connections.to_vec(),
-            size: 128,
+            size: SIZE,
             rounds: self.rounds.unwrap_or(if self.quick { 3 } else { 15 }),
             window: Duration::from_millis(window),
             open_loop: OpenLoop::Not,
@@ -90,7 +128,7 @@ impl Common {
 /// # Errors
 ///
 /// When a server fails, or the machine is too small for what is asked.
-pub fn run(options: &Options) -> Result<Results> {
+pub fn run(options: &Options) -> Result<()> {
     let course = Course {
         size: options.size,
         open_loop: options.rate.map_or(OpenLoop::AsTheFloorCan, OpenLoop::PerSecond),
@@ -99,7 +137,8 @@ pub fn run(options: &Options) -> Result<Results> {
     };
     let (size, rounds, window) = (course.size, course.rounds, course.window);
     let parts = course.run(|part| table::print(part, size, rounds))?;
-    Ok(Results { size, rounds, window, parts })
+    let results = Results { size, rounds, window, parts };
+    options.common.keep(ECHO, &results)
 }
 
 /// Compares with more and more connections, and prints one table.
@@ -107,11 +146,11 @@ pub fn run(options: &Options) -> Result<Results> {
 /// # Errors
 ///
 /// As [`run`].
-pub fn scale(options: &ScaleOptions) -> Result<Results> {
+pub fn scale(options: &ScaleOptions) -> Result<()> {
     let course = options.common.course(&options.connections);
     let (size, rounds, window) = (course.size, course.rounds, course.window);
     let parts = course.run(|_| Ok(()))?;
     let results = Results { size, rounds, window, parts };
     table::print_scale(&results)?;
-    Ok(results)
+    options.common.keep(SCALE, &results)
 }

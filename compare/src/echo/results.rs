@@ -55,6 +55,8 @@ pub struct Arm {
     pub seen: Vec<Seen>,
     /// System calls a request, where the machine lets us count them.
     pub calls: Calls,
+    /// System calls a second while all clients are connected and silent.
+    pub idle_calls: Option<f64>,
 }
 
 impl Arm {

@@ -64,6 +64,7 @@ pub fn closed(part: &Part) -> Table {
         "p99 µs",
         "p99.9 µs",
         "calls/request",
+        "idle calls/s",
         "switches/request",
         "RSS MiB",
     ]);
@@ -80,6 +81,7 @@ pub fn closed(part: &Part) -> Table {
             terminal::number(median(|m| m.latency.p99 as f64 / 1e3), 1),
             terminal::number(median(|m| m.latency.p999 as f64 / 1e3), 1),
             terminal::number(arm.calls.count(), 2),
+            terminal::number(arm.idle_calls, 0),
             terminal::number(median(Measured::switches), 3),
             terminal::number(median(|m| m.server.resident as f64 / 1024.0 / 1024.0), 1),
         ]);

@@ -1,7 +1,8 @@
 //! One trial: a fresh server on one core, a fresh load on the other.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
@@ -36,20 +37,27 @@ impl Trial {
         load.answer(patience).with_context(|| format!("{style} under load"))
     }
 
-    /// Counts the system calls that a style's server makes for a request, in a run of its own because counting
-    /// slows it down.
-    pub(super) fn count_calls(&self, style: Style) -> Result<Calls> {
+    /// Counts the system calls that a style's server makes for a request, and those that it makes in a second
+    /// while its clients are silent. A run of its own, because counting slows the server down.
+    pub(super) fn count_calls(&self, style: Style) -> Result<(Calls, Option<f64>)> {
         let (server, address) = start(style)?;
         let plan = Plan { rate: None, gate: true, ..self.plan(&server, address) };
         let mut load = Helper::of_ourselves("the load", ["load", &serde_json::to_string(&plan)?])?;
         let warm = load.line(PATIENCE)?;
         ensure!(warm == "warm", "the load said {warm:?}");
         let Some(counter) = Counter::attach(server.id())? else {
-            return Ok(Calls::NotCounted);
+            return Ok((Calls::NotCounted, None));
+        };
+        let began = Instant::now();
+        thread::sleep(self.window);
+        let elapsed = began.elapsed();
+        let silent = counter.detach()?.count().map(|calls| calls / elapsed.as_secs_f64());
+        let Some(counter) = Counter::attach(server.id())? else {
+            return Ok((Calls::NotCounted, silent));
         };
         load.tell("go")?;
         let seen: Seen = load.answer(self.window + PATIENCE)?;
-        counter.per_request(seen.closed.requests)
+        Ok((counter.detach()?.per(seen.closed.requests), silent))
     }
 
     fn plan(&self, server: &Helper, address: SocketAddr) -> Plan {

@@ -13,14 +13,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::process::Helper;
 use crate::stats::Spread;
-use crate::{go, terminal};
+use crate::{go, saved, terminal};
 
 mod line;
 mod memory;
 mod runtimes;
 mod spawn;
 mod switch;
-mod table;
+pub mod table;
 mod timers;
 
 /// How long one sample may take.
@@ -82,6 +82,16 @@ pub enum Bench {
 }
 
 impl Bench {
+    /// What the command line calls it, and the name under which its results are kept.
+    ///
+    /// # Errors
+    ///
+    /// None: every bench has a name.
+    pub fn name(self) -> Result<String> {
+        let value = self.to_possible_value().context("every bench has a name")?;
+        Ok(value.get_name().to_owned())
+    }
+
     /// Those that have an arm here, the floor first.
     pub fn peers(self) -> &'static [Peer] {
         use Peer::{Bare, Go, May, Plainsong, Smol, Threads, Tokio};
@@ -110,7 +120,7 @@ impl Bench {
     }
 
     /// What a table of it is called.
-    fn title(self) -> &'static str {
+    pub fn title(self) -> &'static str {
         match self {
             Bench::Switch => "yielding through the scheduler",
             Bench::Spawn => "spawning and joining a task that does nothing",
@@ -204,6 +214,16 @@ pub struct Options {
     /// These runtimes only; the floor, where there is one, always takes part
     #[arg(long, value_delimiter = ',', value_name = "PEER,..")]
     pub only: Vec<Peer>,
+    /// Keep the results for `report`
+    #[arg(long)]
+    pub save: bool,
+}
+
+impl Options {
+    /// Everything as it comes, kept for the report.
+    pub fn for_report(quick: bool) -> Options {
+        Options { quick, rounds: None, counts: Vec::new(), only: Vec::new(), save: true }
+    }
 }
 
 /// What a process that takes a sample is told.
@@ -270,7 +290,7 @@ impl Arm {
 /// # Errors
 ///
 /// When the machine lacks what all samples need. A runtime that fails is reported in the table.
-pub fn run(bench: Bench, options: &Options) -> Result<Results> {
+pub fn run(bench: Bench, options: &Options) -> Result<()> {
     let rounds = options.rounds.unwrap_or(bench.rounds(options.quick));
     ensure!(rounds > 0, "--rounds must be at least 1");
     let counts = match &options.counts[..] {
@@ -287,7 +307,7 @@ pub fn run(bench: Bench, options: &Options) -> Result<Results> {
     }
     bar.finish_and_clear();
     table::print(&results)?;
-    Ok(results)
+    if options.save { saved::save(&bench.name()?, options.quick, results) } else { Ok(()) }
 }
 
 fn peers(bench: Bench, only: &[Peer]) -> Result<Vec<Peer>> {
@@ -381,13 +401,10 @@ fn print(sample: &Sample) -> Result<()> {
 
 /// Go's arms are a program of its own, which prints samples as we do.
 fn become_go(plan: &Plan) -> Result<()> {
-    let bench = plan.bench.to_possible_value().context("every bench has a name")?;
+    let bench = plan.bench.name()?;
     let numbers = [plan.count.to_string(), plan.work.to_string()];
-    Err(go::become_program(
-        "micro",
-        [bench.get_name()].into_iter().chain(numbers.iter().map(|n| &**n)),
-    )
-    .into())
+    Err(go::become_program("micro", [&*bench].into_iter().chain(numbers.iter().map(|n| &**n)))
+        .into())
 }
 
 /// An arm that [`Bench::peers`] does not list.

@@ -8,8 +8,15 @@ use crate::terminal::{self, Table};
 
 /// Prints everything that was measured.
 pub(super) fn print(results: &Results) -> Result<()> {
+    let title = results.bench.title();
+    terminal::heading(&format!("{title}, medians of {} round(s)", results.rounds))?;
+    table(results).print()?;
+    failures(results).iter().try_for_each(|failure| terminal::note(failure))
+}
+
+/// A row for each number of tasks and each runtime.
+pub fn table(results: &Results) -> Table {
     let bench = results.bench;
-    terminal::heading(&format!("{}, medians of {} round(s)", bench.title(), results.rounds))?;
     let has_floor = bench.peers().contains(&Peer::Bare);
     let mut columns = vec!["", bench.counts_what()];
     columns.extend(bench.columns());
@@ -27,13 +34,15 @@ pub(super) fn print(results: &Results) -> Result<()> {
         }
         table.row(row);
     }
-    table.print()?;
-    for (part, arm) in rows(results) {
-        if let Some(failure) = &arm.failure {
-            terminal::note(&format!("{} with {}: {failure}", arm.peer, part.count))?;
-        }
-    }
-    Ok(())
+    table
+}
+
+/// What could not be measured, and why.
+pub fn failures(results: &Results) -> Vec<String> {
+    let failed = |(part, arm): (&Part, &Arm)| {
+        Some(format!("{} with {}: {}", arm.peer, part.count, arm.failure.as_ref()?))
+    };
+    rows(results).filter_map(failed).collect()
 }
 
 fn rows(results: &Results) -> impl Iterator<Item = (&Part, &Arm)> {
@@ -41,9 +50,13 @@ fn rows(results: &Results) -> impl Iterator<Item = (&Part, &Arm)> {
 }
 
 impl Part {
+    /// What one runtime did.
+    pub fn arm(&self, peer: Peer) -> Option<&Arm> {
+        self.arms.iter().find(|arm| arm.peer == peer)
+    }
+
     /// An arm's ratio to the floor in the same round.
     pub fn ratio(&self, arm: &Arm) -> Option<Spread> {
-        let floor = self.arms.iter().find(|arm| arm.peer == Peer::Bare)?;
-        Spread::of_ratios(&arm.column(0), &floor.column(0))
+        Spread::of_ratios(&arm.column(0), &self.arm(Peer::Bare)?.column(0))
     }
 }
