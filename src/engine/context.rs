@@ -32,6 +32,7 @@ pub(crate) struct Context {
     alternate: OnceCell<Option<AlternateStack>>,
     door: OnceCell<&'static Door>,
     next_id: Cell<u64>,
+    ticks: Cell<u64>,
 }
 
 impl Context {
@@ -42,6 +43,7 @@ impl Context {
             alternate: OnceCell::new(),
             door: OnceCell::new(),
             next_id: Cell::new(0),
+            ticks: Cell::new(0),
         }
     }
 
@@ -56,6 +58,14 @@ impl Context {
     pub(crate) fn take_stack(&self, size: usize) -> io::Result<Stack> {
         self.alternate.get_or_init(overflow::protect_thread);
         self.stacks.take(size)
+    }
+
+    /// A number that is larger than any before it on this thread.
+    #[inline]
+    pub(crate) fn tick(&self) -> u64 {
+        let tick = self.ticks.get() + 1;
+        self.ticks.set(tick);
+        tick
     }
 
     /// An id for a new coroutine.

@@ -42,12 +42,25 @@ impl Coroutine {
     /// [`resume`](Self::resume) on.
     #[inline]
     pub(crate) fn new(stack: Stack, body: impl FnOnce() + 'static) -> Self {
-        let inner = Inner::with_stack(stack, move |yielder, ()| {
+        // SAFETY: the body borrows nothing that could end.
+        unsafe { Self::new_unchecked(stack, body) }
+    }
+
+    /// [`new`](Self::new), for a body that borrows.
+    ///
+    /// # Safety
+    ///
+    /// What `body` borrows must outlive it: the coroutine must be resumed until it returns first.
+    #[inline]
+    pub(crate) unsafe fn new_unchecked(stack: Stack, body: impl FnOnce()) -> Self {
+        let start = move |yielder: &Yielder<(), Suspended>, ()| {
             // SAFETY: the `resume` that runs us has just set this to its `self`, which is
             // borrowed until that call returns.
             unsafe { &*context::starting() }.yielder.set(yielder);
             body();
-        });
+        };
+        // SAFETY: the caller promises what this asks for.
+        let inner = unsafe { Inner::with_stack_unchecked(stack, start) };
         Self { inner: UnsafeCell::new(ManuallyDrop::new(inner)), yielder: Cell::new(ptr::null()) }
     }
 

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use super::cancel::Failure;
-use super::context;
+use super::context::{self, Context};
 use super::remote::{Door, Waiter, Waiters};
 use super::task::{Id, Wait, Wake};
 
@@ -56,7 +56,8 @@ impl Header {
     /// home thread, once. Returns `false` when the handle had gone before.
     #[inline]
     fn end(&self, how: u8) -> bool {
-        let joiner = (self.joiner.0.get(), self.joiner.1.get());
+        // From here on the second is the time of the end, for those who ask which came first.
+        let joiner = (self.joiner.0.get(), self.joiner.1.replace(context::with(Context::tick)));
         // Once `ENDED` is set the receiver may free the packet, so this is the last use of `self`.
         if self.state.compare_exchange(0, how, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             return self.end_slowly(how, joiner);
@@ -105,6 +106,11 @@ impl Header {
         }
         waiters.push(waiter);
         true
+    }
+
+    /// For coroutines of one thread that have ended: a number that says which ended first.
+    fn ended_at(&self) -> Option<u64> {
+        self.is_ended().then(|| self.joiner.1.get())
     }
 
     fn unregister(&self, waiter: Waiter) {
@@ -184,13 +190,33 @@ impl<T> Receiver<T> {
         self.header().is_ended()
     }
 
+    /// For coroutines of one thread that have ended: a number that says which ended first.
+    pub(crate) fn ended_at(&self) -> Option<u64> {
+        self.header().ended_at()
+    }
+
+    /// Has `waiter` woken at the end. Returns `false` when the coroutine has ended already.
+    pub(crate) fn register(&self, waiter: Waiter) -> bool {
+        self.header().register(waiter)
+    }
+
+    /// Takes back a [`register`](Self::register) whose wait is over.
+    pub(crate) fn unregister(&self, waiter: Waiter) {
+        self.header().unregister(waiter);
+    }
+
     /// Waits until the coroutine, `id`, has ended. Returns `false` if `deadline` passes first.
     pub(crate) fn wait(&self, id: Id, deadline: Option<Instant>) -> bool {
         let header = self.header();
+        let why = if context::with(|cx| std::ptr::eq(cx.door(), header.home)) {
+            Wait::Join(id.short())
+        } else {
+            Wait::JoinElsewhere(id.short())
+        };
         while !header.is_ended() {
             let waiter = context::waiter();
             if header.register(waiter)
-                && context::block(waiter, Wait::Join(id.short()), deadline) == Wake::TimedOut
+                && context::block(waiter, why, deadline) == Wake::TimedOut
             {
                 header.unregister(waiter);
                 return header.is_ended();

@@ -33,8 +33,8 @@ const GLANCE: u32 = 128;
 const BUSY_POLL: u64 = 50_000;
 /// Nanoseconds between looks at the stacks that came home, for pages to give back.
 const TRIM: u64 = 1_000_000_000;
-/// How often a cancellation is raised anew in a coroutine that swallows it.
-const RAISE_MAX: u16 = 1000;
+/// How often a coroutine may swallow a cancellation before it is given up.
+const SWALLOWED_MAX: u32 = 1000;
 
 /// What a timer does.
 #[derive(Clone, Copy, Debug)]
@@ -429,7 +429,7 @@ impl Scheduler {
     /// the running coroutine; otherwise that unwinds if it was cancelled and its payload
     /// has not been caught. One that panics by itself at such a time is not recognised.
     pub(crate) fn is_unwinding(&self, task: &Task) -> bool {
-        thread::panicking() && (self.unwinding.get() == 0 || task.raised.get() > 0)
+        thread::panicking() && (self.unwinding.get() == 0 || task.raised.get())
     }
 
     /// Corrects the count when nobody unwinds after all: someone had swallowed the payload.
@@ -621,15 +621,13 @@ fn raise(task: &Task) {
 
 #[cold]
 fn unwind(task: &Task) -> ! {
-    let times = task.raised.get() + 1;
-    task.raised.set(times);
-    if times > 1 {
+    if task.raised.replace(true) {
         // It was swallowed. The others go first, so that a loop around it harms only itself.
         suspend(task, Suspended::Ready);
-    }
-    if times > RAISE_MAX {
-        give_up(task);
-        suspend(task, Suspended::Abandoned);
+        if task.count_swallowed() > SWALLOWED_MAX {
+            give_up(task);
+            suspend(task, Suspended::Abandoned);
+        }
     }
     cancel::raise(task)
 }
@@ -638,7 +636,7 @@ fn unwind(task: &Task) -> ! {
 #[cold]
 fn give_up(task: &Task) {
     let name = task.name().map_or("<unnamed>", |name| name);
-    let fate = if task.borrows() {
+    let fate = if task.borrows.get() {
         "Others have lent it what is on their stacks, so the process ends."
     } else {
         "It is abandoned: it will not run again, and what its stack holds is leaked."
@@ -647,12 +645,12 @@ fn give_up(task: &Task) {
     let _ = writeln!(
         io::stderr(),
         "plainsong: coroutine {} '{name}', spawned at {}, was cancelled and has caught the \
-         unwind {RAISE_MAX} times. {fate} Let `catch_unwind` pass on what is not your panic, with \
+         unwind {SWALLOWED_MAX} times. {fate} Let `catch_unwind` pass on what is not your panic, with \
          `resume_unwind`.",
         task.id,
         task.spawned,
     );
-    if task.borrows() {
+    if task.borrows.get() {
         std::process::abort();
     }
     task.abandoned();

@@ -73,6 +73,26 @@ pub(crate) enum Wait {
     Park,
     /// Until a thread of the blocking pool has done something.
     Blocking,
+    /// Until the coroutine with this id, cut to 32 bits, of another thread has ended.
+    JoinElsewhere(u32),
+    /// Until one of several coroutines has ended.
+    JoinAny,
+    /// Until the coroutines of a scope have ended.
+    Children,
+    /// Until a token is cancelled.
+    Token,
+}
+
+impl Wait {
+    /// Whether only a coroutine of the same thread can end this wait.
+    pub(crate) fn is_internal(self) -> bool {
+        matches!(self, Self::Join(_) | Self::JoinAny | Self::Children)
+    }
+
+    /// Whether a plain thread could end this wait, if there is one that knows of it.
+    pub(crate) fn is_ended_by_threads(self) -> bool {
+        matches!(self, Self::Park | Self::Token)
+    }
 }
 
 impl fmt::Display for Wait {
@@ -84,6 +104,10 @@ impl fmt::Display for Wait {
             Self::Writable(fd) => write!(f, "descriptor {fd} to be writable"),
             Self::Join(id) => write!(f, "coroutine #{id} to end"),
             Self::Park => f.write_str("unpark"),
+            Self::JoinElsewhere(id) => write!(f, "coroutine #{id} of another thread to end"),
+            Self::JoinAny => f.write_str("one of several coroutines to end"),
+            Self::Children => f.write_str("the coroutines of its scope to end"),
+            Self::Token => f.write_str("a token to be cancelled"),
             Self::Blocking => f.write_str("a blocking call on another thread"),
         }
     }
@@ -108,9 +132,11 @@ pub(crate) struct Task {
     pub(crate) coroutine: Coroutine,
     pub(crate) link: Link,
     pub(crate) slot: Cell<u32>,
-    /// How often a cancellation has been raised since one was last caught where it belongs: while it is
-    /// not 0, the coroutine unwinds, or has swallowed the payload.
-    pub(crate) raised: Cell<u16>,
+    /// A cancellation has been raised and not been caught where it belongs: the coroutine unwinds,
+    /// or has swallowed the payload.
+    pub(crate) raised: Cell<bool>,
+    /// Its code borrows from another stack, so it must not be given up.
+    pub(crate) borrows: Cell<bool>,
     /// A wait must unwind: a scope is cancelled that no shield hides.
     pub(crate) interrupt: Cell<bool>,
     /// Suspended until `unpark`; if not, it runs or is in the ready queue.
@@ -139,7 +165,7 @@ pub(crate) struct Extras {
     pub(crate) name: Option<Arc<str>>,
     pub(crate) locals: RefCell<Locals>,
     pub(crate) scopes: Scopes,
-    borrows: Cell<bool>,
+    swallowed: Cell<u32>,
 }
 
 /// Values of `coroutine_local!` keys, by the key's address.
@@ -185,7 +211,8 @@ impl Task {
             interrupt: Cell::new(false),
             root_cancelled: Cell::new(false),
             unwinds: Cell::new(false),
-            raised: Cell::new(0),
+            raised: Cell::new(false),
+            borrows: Cell::new(false),
             extras,
         }
     }
@@ -199,13 +226,11 @@ impl Task {
         }
     }
 
-    /// Whether its code borrows from another stack, so that it must not be given up.
-    pub(crate) fn borrows(&self) -> bool {
-        self.extras.get().is_some_and(|extras| extras.borrows.get())
-    }
-
-    pub(crate) fn set_borrows(&self) {
-        self.extras.get_or_init(Box::default).borrows.set(true);
+    /// Counts a payload that was swallowed; returns how many have been.
+    pub(crate) fn count_swallowed(&self) -> u32 {
+        let swallowed = &self.extras.get_or_init(Box::default).swallowed;
+        swallowed.set(swallowed.get() + 1);
+        swallowed.get()
     }
 
     pub(crate) fn name(&self) -> Option<&Arc<str>> {

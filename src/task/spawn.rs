@@ -1,5 +1,7 @@
 //! Starting coroutines.
 
+#![allow(unsafe_code)]
+
 use std::io;
 use std::panic::{self, AssertUnwindSafe, Location};
 use std::sync::Arc;
@@ -78,7 +80,7 @@ where
     Ok(spawn_on(cx, stack, None, spawned, f))
 }
 
-fn take_stack(cx: &Context, size: usize) -> io::Result<Stack> {
+pub(super) fn take_stack(cx: &Context, size: usize) -> io::Result<Stack> {
     if !cx.scheduler.is_running() {
         return Err(io::Error::other(
             "no plainsong runtime runs on this thread; wrap the program in `plainsong::run(|| …)`",
@@ -100,12 +102,36 @@ where
     F: FnOnce() -> T + 'static,
     T: 'static,
 {
+    // SAFETY: `f` borrows nothing that could end.
+    unsafe { spawn_unchecked(cx, stack, name, spawned, false, f) }
+}
+
+/// Starts a coroutine on `stack` that may borrow: `borrows` says whether it does.
+///
+/// # Safety
+///
+/// What `f` and its result borrow must live until the coroutine has ended, and the result must be
+/// dropped or forgotten before that ends.
+#[inline]
+pub(super) unsafe fn spawn_unchecked<F, T>(
+    cx: &Context,
+    stack: Stack,
+    name: Option<Arc<str>>,
+    spawned: &'static Location<'static>,
+    borrows: bool,
+    f: F,
+) -> JoinHandle<T>
+where
+    F: FnOnce() -> T,
+{
     let (sender, receiver) = packet(cx.door());
     let header = sender.header();
-    let coroutine = Coroutine::new(stack, move || body(f, sender));
+    // SAFETY: by the caller's promise.
+    let coroutine = unsafe { Coroutine::new_unchecked(stack, move || body(f, sender)) };
     let id = cx.allocate_id();
     let task = Task::new(coroutine, id, name.clone(), spawned);
     task.packet.set(Some(header));
+    task.borrows.set(borrows);
     let slot = cx.scheduler.add(task);
     JoinHandle { receiver, thread: Thread::coroutine(cx.door(), slot, id, name), id }
 }
