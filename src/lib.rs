@@ -11,5 +11,8 @@ pub mod time;
 
 pub use engine::task::Id;
 pub use runtime::{Builder as RuntimeBuilder, Runtime, run, run_all};
-pub use task::{AccessError, Builder, JoinError, JoinHandle, LocalKey, spawn, yield_now};
+pub use task::{
+    AccessError, Builder, CancellationToken, JoinError, JoinHandle, LocalKey, no_wait, shield,
+    spawn, yield_now,
+};
 pub use thread::current;

@@ -24,7 +24,7 @@ use std::time::Duration;
 use crate::engine::context;
 use crate::engine::remote::{Door, Message};
 use crate::engine::task::{Id, Task, Wait};
-use crate::task;
+use crate::task::{self, Target};
 
 pub use crate::task::yield_now;
 pub use crate::time::sleep;
@@ -89,6 +89,13 @@ impl Thread {
                     door.send(Message::Unpark { slot, id });
                 }
             }
+        }
+    }
+
+    /// Cancels the coroutine; a plain thread cannot be.
+    pub(crate) fn cancel(&self) {
+        if let &Kind::Coroutine { door, slot, id, .. } = &self.0 {
+            Target::root(door, slot, id).cancel();
         }
     }
 

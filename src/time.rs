@@ -8,6 +8,8 @@ use crate::engine::context;
 use crate::engine::scheduler::CallKey;
 use crate::engine::task::Wait;
 
+pub use crate::task::{Elapsed, timeout, timeout_at};
+
 /// The time, as this thread's scheduler tells it: [`Instant::now`].
 pub fn now() -> Instant {
     context::now()

@@ -38,6 +38,8 @@ pub(crate) struct Scopes {
     open: RefCell<Vec<Scope>>,
     // For each shield, how many scopes were open when it was raised: those are hidden.
     shields: RefCell<Vec<usize>>,
+    // How many `no_wait`s are under way.
+    no_wait: Cell<u32>,
 }
 
 /// What a cancelled coroutine unwinds with.
@@ -117,9 +119,28 @@ impl Task {
         self.scopes().open.borrow().iter().filter_map(|scope| scope.timer).collect()
     }
 
-    /// Sets `interrupt`: whether a wait must unwind.
+    /// Makes waits panic, until [`allow_waits`](Self::allow_waits).
+    pub(crate) fn forbid_waits(&self) {
+        let no_wait = &self.scopes().no_wait;
+        no_wait.set(no_wait.get() + 1);
+        self.look_again();
+    }
+
+    /// Takes back a [`forbid_waits`](Self::forbid_waits).
+    pub(crate) fn allow_waits(&self) {
+        let no_wait = &self.scopes().no_wait;
+        no_wait.set(no_wait.get() - 1);
+        self.look_again();
+    }
+
+    /// Whether waits panic.
+    pub(crate) fn must_not_wait(&self) -> bool {
+        self.scopes_if_any().is_some_and(|scopes| scopes.no_wait.get() > 0)
+    }
+
+    /// Sets `interrupt`: whether a wait must not just wait.
     fn look_again(&self) {
-        self.interrupt.set(self.target().is_some());
+        self.interrupt.set(self.target().is_some() || self.must_not_wait());
     }
 
     /// The outermost cancelled scope that no shield hides: `Some(None)` is the root.

@@ -215,9 +215,7 @@ impl<T> Receiver<T> {
         };
         while !header.is_ended() {
             let waiter = context::waiter();
-            if header.register(waiter)
-                && context::block(waiter, why, deadline) == Wake::TimedOut
-            {
+            if header.register(waiter) && context::block(waiter, why, deadline) == Wake::TimedOut {
                 header.unregister(waiter);
                 return header.is_ended();
             }

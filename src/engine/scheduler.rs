@@ -450,6 +450,7 @@ impl Scheduler {
     pub(crate) fn spend(&self, task: &Task) {
         match self.budget.get().checked_sub(1) {
             Some(left) => self.budget.set(left),
+            None if task.must_not_wait() => {}
             None => {
                 // What has been done took time: time to look up.
                 self.turns.set(GLANCE);
@@ -614,6 +615,10 @@ fn suspend(task: &Task, how: Suspended) {
 /// end the process.
 #[cold]
 fn raise(task: &Task) {
+    assert!(
+        !task.must_not_wait(),
+        "a wait inside of `no_wait`: move it out, or let the code around it be interleaved"
+    );
     if !context::with(|cx| cx.scheduler.is_unwinding(task)) {
         unwind(task);
     }

@@ -137,7 +137,7 @@ pub(crate) struct Task {
     pub(crate) raised: Cell<bool>,
     /// Its code borrows from another stack, so it must not be given up.
     pub(crate) borrows: Cell<bool>,
-    /// A wait must unwind: a scope is cancelled that no shield hides.
+    /// A wait must unwind: a scope is cancelled that no shield hides, or waits are forbidden.
     pub(crate) interrupt: Cell<bool>,
     /// Suspended until `unpark`; if not, it runs or is in the ready queue.
     pub(crate) parked: Cell<bool>,

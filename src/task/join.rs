@@ -72,6 +72,24 @@ impl<T> JoinHandle<T> {
         }
     }
 
+    /// Cancels the coroutine: its wait unwinds, or its next one does, and its destructors run. One that has
+    /// not begun never does. Returns at once; [`join`](Self::join) waits for the end.
+    ///
+    /// A coroutine that does not wait is not cancelled, nor one that has ended; it keeps its result.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// plainsong::run(|| {
+    ///     let sleeper = plainsong::spawn(|| plainsong::time::sleep(Duration::from_secs(3600)));
+    ///     sleeper.cancel();
+    ///     assert!(sleeper.join().unwrap_err().is_cancelled());
+    /// });
+    /// ```
+    pub fn cancel(&self) {
+        self.thread.cancel();
+    }
+
     /// Whether the coroutine has ended, so that [`join`](Self::join) returns at once.
     pub fn is_finished(&self) -> bool {
         self.receiver.is_ended()

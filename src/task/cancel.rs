@@ -1,0 +1,344 @@
+//! Ending coroutines early, and keeping that out.
+
+use std::cell::Cell;
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::panic;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use crate::engine::cancel::{self, Failure, ScopeId};
+use crate::engine::context;
+use crate::engine::remote::{Door, Message, Waiter, Waiters};
+use crate::engine::task::{Id, Task, Wait, Wake};
+
+/// A scope of a coroutine, wherever that is.
+#[derive(Clone, Copy)]
+pub(crate) struct Target {
+    door: &'static Door,
+    slot: u32,
+    id: Id,
+    scope: Option<ScopeId>,
+}
+
+impl Target {
+    pub(crate) fn root(door: &'static Door, slot: u32, id: Id) -> Self {
+        Self { door, slot, id, scope: None }
+    }
+
+    fn of(task: &Task, door: &'static Door, scope: ScopeId) -> Self {
+        Self { door, slot: task.slot.get(), id: task.id, scope: Some(scope) }
+    }
+
+    /// Has the scope cancelled, if it is still open.
+    pub(crate) fn cancel(self) {
+        let Self { door, slot, id, scope } = self;
+        let here = context::try_with(|cx| {
+            std::ptr::eq(cx.door(), door).then(|| cx.scheduler.cancel(slot, id, scope))
+        });
+        if here.flatten().is_none() {
+            door.send(Message::Cancel { slot, id, scope });
+        }
+    }
+}
+
+/// Runs `f` in a scope of its own, which `setup` is told of. `None` when the scope was cancelled.
+pub(crate) fn cancellable<T>(
+    deadline: Option<Instant>,
+    setup: impl FnOnce(Target),
+    f: impl FnOnce() -> T,
+) -> Option<T> {
+    if !context::in_coroutine() {
+        // A plain thread's waits cannot be cut short: become a coroutine for the time.
+        return crate::run(|| cancellable(deadline, setup, f));
+    }
+    context::with_current(|task| {
+        let task = task?;
+        let (scope, door) = context::with(|cx| {
+            // A deadline that has passed needs no timer.
+            let later = deadline.filter(|deadline| *deadline > cx.scheduler.now());
+            let scope = cx.scheduler.open_scope(task, later);
+            if deadline.is_some() && later.is_none() {
+                task.request(Some(scope), false);
+            }
+            (scope, cx.door())
+        });
+        setup(Target::of(task, door, scope));
+        let result = cancel::catch(task, Some(scope), f);
+        context::with(|cx| cx.scheduler.close_scope(task, scope));
+        match result {
+            Ok(value) => Some(value),
+            Err(Failure::Cancelled) => None,
+            Err(Failure::Panicked(payload)) => panic::resume_unwind(payload),
+        }
+    })
+}
+
+/// Runs `f`, for `limit` at most: then its wait unwinds.
+///
+/// `f` ends at its next wait and its destructors run before this returns. Nested time-outs
+/// each stop at their own. A value that `f` returns in spite of the time is returned. On a plain
+/// thread, `f` runs as a coroutine.
+///
+/// # Errors
+///
+/// [`Elapsed`] when `f` was unwound.
+///
+/// # Cancellation
+///
+/// Unwinds when the coroutine is cancelled, from within `f`.
+///
+/// ```
+/// use std::time::Duration;
+/// use plainsong::time::{sleep, timeout};
+///
+/// plainsong::run(|| {
+///     assert!(timeout(Duration::from_millis(1), || sleep(Duration::from_secs(60))).is_err());
+///     assert_eq!(timeout(Duration::from_secs(60), || 42), Ok(42));
+/// });
+/// ```
+#[inline]
+pub fn timeout<T>(limit: Duration, f: impl FnOnce() -> T) -> Result<T, Elapsed> {
+    // What the clock cannot hold does not come.
+    cancellable(context::now().checked_add(limit), |_| (), f).ok_or(Elapsed(()))
+}
+
+/// Runs `f`, until `deadline` at most: [`timeout`], for a point in time.
+///
+/// # Errors
+///
+/// [`Elapsed`] when `f` was unwound.
+///
+/// # Cancellation
+///
+/// Unwinds when the coroutine is cancelled, from within `f`.
+pub fn timeout_at<T>(deadline: Instant, f: impl FnOnce() -> T) -> Result<T, Elapsed> {
+    cancellable(Some(deadline), |_| (), f).ok_or(Elapsed(()))
+}
+
+/// The time of a [`timeout`] has passed first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Elapsed(());
+
+impl fmt::Display for Elapsed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the time-out has passed first")
+    }
+}
+
+impl Error for Elapsed {}
+
+impl From<Elapsed> for io::Error {
+    fn from(elapsed: Elapsed) -> Self {
+        Self::new(io::ErrorKind::TimedOut, elapsed)
+    }
+}
+
+/// Runs `f` with cancellation held off: a request that comes meanwhile takes effect at the first wait
+/// after it. For clean-up that has to wait. Time-outs inside of `f` work as ever.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// plainsong::run(|| {
+///     let child = plainsong::spawn(|| {
+///         plainsong::shield(|| plainsong::time::sleep(Duration::from_millis(1)));
+///         plainsong::yield_now(); // unwinds here
+///     });
+///     plainsong::yield_now();
+///     child.cancel();
+///     assert!(child.join().unwrap_err().is_cancelled());
+/// });
+/// ```
+pub fn shield<T>(f: impl FnOnce() -> T) -> T {
+    struct Lower<'a>(&'a Task);
+    impl Drop for Lower<'_> {
+        fn drop(&mut self) {
+            self.0.lower_shield();
+        }
+    }
+    context::with_current(|task| {
+        let _lower = task.map(|task| {
+            task.raise_shield();
+            Lower(task)
+        });
+        f()
+    })
+}
+
+/// Runs `f` and panics if it waits: for code that must not be interleaved with other coroutines, such as
+/// a thread-local's initialiser or a library that trusts the thread.
+///
+/// An operation that would yield only because its coroutine has had its turn goes on instead. On a
+/// plain thread, calls `f`.
+///
+/// # Panics
+///
+/// At a wait inside of `f`.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let waited = std::panic::catch_unwind(|| {
+///     plainsong::run(|| plainsong::no_wait(|| plainsong::time::sleep(Duration::from_millis(1))));
+/// });
+/// assert!(waited.is_err());
+/// ```
+pub fn no_wait<T>(f: impl FnOnce() -> T) -> T {
+    struct Allow<'a>(&'a Task);
+    impl Drop for Allow<'_> {
+        fn drop(&mut self) {
+            self.0.allow_waits();
+        }
+    }
+    context::with_current(|task| {
+        let _allow = task.map(|task| {
+            task.forbid_waits();
+            Allow(task)
+        });
+        f()
+    })
+}
+
+/// A request to stop that many coroutines and threads share: some ask for it, others look at it, wait for it,
+/// or let it cut their waits short.
+///
+/// Clones are the same token. A [`child_token`](Self::child_token) is cancelled with its parent.
+///
+/// ```
+/// use plainsong::CancellationToken;
+/// use std::time::Duration;
+///
+/// plainsong::run(|| {
+///     let stop = CancellationToken::new();
+///     let theirs = stop.clone();
+///     let worker = plainsong::spawn(move || {
+///         theirs.run_until_cancelled(|| plainsong::time::sleep(Duration::from_secs(60)))
+///     });
+///     plainsong::yield_now();
+///     stop.cancel();
+///     assert_eq!(worker.join().unwrap(), None);
+/// });
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct CancellationToken(Arc<Mutex<Token>>);
+
+#[derive(Default)]
+struct Token {
+    cancelled: bool,
+    waiters: Waiters,
+    scopes: Vec<(u64, Target)>,
+    serial: u64,
+    children: Vec<Weak<Mutex<Token>>>,
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token").field("cancelled", &self.cancelled).finish_non_exhaustive()
+    }
+}
+
+impl CancellationToken {
+    /// A token that is not cancelled.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Token> {
+        // No user code runs under this lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A token that is cancelled when this one is, and can be cancelled by itself.
+    pub fn child_token(&self) -> Self {
+        let child = Self::new();
+        let mut token = self.lock();
+        if token.cancelled {
+            child.lock().cancelled = true;
+        } else {
+            token.children.retain(|child| child.strong_count() > 0);
+            token.children.push(Arc::downgrade(&child.0));
+        }
+        drop(token);
+        child
+    }
+
+    /// Cancels the token and its children, for good.
+    pub fn cancel(&self) {
+        let (waiters, scopes, children) = {
+            let mut token = self.lock();
+            token.cancelled = true;
+            let waiters: Vec<Waiter> = token.waiters.take().collect();
+            (waiters, std::mem::take(&mut token.scopes), std::mem::take(&mut token.children))
+        };
+        waiters.into_iter().for_each(context::wake);
+        scopes.into_iter().for_each(|(_, target)| target.cancel());
+        for child in children.iter().filter_map(Weak::upgrade) {
+            Self(child).cancel();
+        }
+    }
+
+    /// Whether the token is cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.lock().cancelled
+    }
+
+    /// Waits until the token is cancelled.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled.
+    pub fn cancelled(&self) {
+        struct Waiting<'a>(&'a CancellationToken, Waiter);
+        impl Drop for Waiting<'_> {
+            fn drop(&mut self) {
+                self.0.lock().waiters.remove(self.1);
+            }
+        }
+        loop {
+            let mut token = self.lock();
+            if token.cancelled {
+                return;
+            }
+            let waiting = Waiting(self, context::waiter());
+            token.waiters.push(waiting.1);
+            drop(token);
+            let _: Wake = context::block(waiting.1, Wait::Token, None);
+        }
+    }
+
+    /// Runs `f`, unless the token is cancelled before it has ended: then its wait unwinds, and this
+    /// returns `None`. On a plain thread, `f` runs as a coroutine.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled, from within `f`.
+    pub fn run_until_cancelled<T>(&self, f: impl FnOnce() -> T) -> Option<T> {
+        struct Listed<'a>(&'a CancellationToken, u64);
+        impl Drop for Listed<'_> {
+            fn drop(&mut self) {
+                self.0.lock().scopes.retain(|(serial, _)| *serial != self.1);
+            }
+        }
+        if self.is_cancelled() {
+            return None;
+        }
+        let listed = Cell::new(None);
+        let list = |target: Target| {
+            let mut token = self.lock();
+            token.serial += 1;
+            let serial = token.serial;
+            token.scopes.push((serial, target));
+            let late = token.cancelled;
+            drop(token);
+            listed.set(Some(Listed(self, serial)));
+            if late {
+                target.cancel();
+            }
+        };
+        let result = cancellable(None, list, f);
+        drop(listed);
+        result
+    }
+}
