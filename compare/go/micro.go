@@ -154,9 +154,10 @@ func memory(tasks int) {
 type crowd struct {
 	reached, entered, left *line
 	open                   chan struct{}
+	due                    time.Time
 }
 
-func newCrowd(tasks int, wait func(index int)) *crowd {
+func newCrowd(tasks int, lead time.Duration, wait func(c *crowd, index int)) *crowd {
 	c := &crowd{reached: newLine(tasks), entered: newLine(tasks), left: newLine(tasks),
 		open: make(chan struct{})}
 	for i := 0; i < tasks; i++ {
@@ -165,11 +166,12 @@ func newCrowd(tasks int, wait func(index int)) *crowd {
 			c.reached.cross()
 			<-c.open
 			c.entered.cross()
-			wait(index)
+			wait(c, index)
 			c.left.cross()
 		}()
 	}
 	c.reached.wait()
+	c.due = time.Now().Add(lead)
 	close(c.open)
 	c.entered.wait()
 	return c
@@ -182,12 +184,12 @@ func timers(tasks int) string {
 	spread := func(index int) time.Duration {
 		return 20 * time.Nanosecond * time.Duration(index*0x9E3779B9%tasks)
 	}
-	ended := newCrowd(tasks, func(int) {})
+	ended := newCrowd(tasks, 0, func(*crowd, int) {})
 	ended.left.wait()
 
 	cancel := make(chan struct{})
 	never := make(chan time.Time)
-	parked := newCrowd(tasks, func(int) {
+	parked := newCrowd(tasks, 0, func(*crowd, int) {
 		select {
 		case <-never:
 		case <-cancel:
@@ -199,7 +201,7 @@ func timers(tasks int) string {
 	cancelParked := parked.left.last.Sub(began)
 
 	cancel = make(chan struct{})
-	asleep := newCrowd(tasks, func(index int) {
+	asleep := newCrowd(tasks, 0, func(_ *crowd, index int) {
 		timer := time.NewTimer(long + spread(index))
 		select {
 		case <-timer.C:
@@ -212,9 +214,9 @@ func timers(tasks int) string {
 	asleep.left.wait()
 	cancelAsleep := asleep.left.last.Sub(began)
 
-	due := time.Now().Add(100*time.Millisecond + 10*time.Microsecond*time.Duration(tasks))
-	fired := newCrowd(tasks, func(index int) { time.Sleep(time.Until(due) + spread(index)) })
-	if fired.entered.last.After(due) {
+	lead := 100*time.Millisecond + 6*time.Microsecond*time.Duration(tasks)
+	fired := newCrowd(tasks, lead, func(c *crowd, index int) { time.Sleep(time.Until(c.due) + spread(index)) })
+	if fired.entered.last.After(fired.due) {
 		fmt.Fprintln(os.Stderr, "some were due before the last had gone to sleep")
 		os.Exit(1)
 	}
@@ -222,7 +224,7 @@ func timers(tasks int) string {
 
 	park, add := nsEach(parked.entering(), tasks), nsEach(fired.entering(), tasks)
 	end := nsEach(ended.left.last.Sub(ended.entered.first), tasks)
-	fire := nsEach(fired.left.last.Sub(due), tasks)
+	fire := nsEach(fired.left.last.Sub(fired.due), tasks)
 	without, with := nsEach(cancelParked, tasks), nsEach(cancelAsleep, tasks)
 	return fmt.Sprintf("[%f,%f,%f,%f,%f,%f]", add-park, fire-end, with-without, add, fire, with)
 }

@@ -23,7 +23,7 @@ mod trial;
 const CONNECTIONS: [usize; 3] = [1, 64, 1_000];
 const SIZE: usize = 128;
 const SCALE_CONNECTIONS: [usize; 9] = [1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000];
-const SCALE_QUICKLY: [usize; 3] = [1, 100, 10_000];
+const SCALE_QUICKLY: [usize; 3] = [1, 100, 3_000];
 
 /// The name under which `echo` keeps its results.
 pub const ECHO: &str = "echo";
@@ -69,7 +69,7 @@ struct Common {
     /// How often every style takes its turn [default: 15, quick: 3]
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
-    /// How long each load is measured, in milliseconds [default: 1000, quick: 250]
+    /// How long each load is measured, in milliseconds [default: 1000, quick: 100]
     #[arg(long, value_name = "MS")]
     window: Option<u64>,
     /// These styles only; the floor always takes part
@@ -110,7 +110,7 @@ impl Common {
         let wanted = |style: &Style| {
             *style == Style::FLOOR || self.only.is_empty() || self.only.contains(style)
         };
-        let window = self.window.unwrap_or(if self.quick { 250 } else { 1000 });
+        let window = self.window.unwrap_or(if self.quick { 100 } else { 1000 });
         Course {
             styles: Style::ALL.into_iter().filter(wanted).collect(),
             connections: connections.to_vec(),

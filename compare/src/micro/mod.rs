@@ -129,6 +129,11 @@ impl Bench {
         }
     }
 
+    /// The columns that runtimes are compared by; the others say how those came about.
+    pub fn compared(self) -> std::ops::Range<usize> {
+        if self == Bench::Timers { 0..3 } else { 0..1 }
+    }
+
     /// What the number of tasks means.
     fn counts_what(self) -> &'static str {
         match self {

@@ -12,8 +12,8 @@
 //! All of it is done twice and counted the second time: the first to be done would pay for the memory that the
 //! others find.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -25,7 +25,7 @@ use super::{Bench, Peer, Sample, no_arm};
 /// Longer than any sample takes.
 const LONG: Duration = Duration::from_secs(3600);
 /// What every task gets to enter a sleep that is to end soon.
-const LEAD_EACH: Duration = Duration::from_micros(10);
+const LEAD_EACH: Duration = Duration::from_micros(6);
 /// Deadlines lie this close together: closer than anything can fire, so that firing never has to wait.
 const APART: Duration = Duration::from_nanos(20);
 /// How long the one that watches sleeps between looks.
@@ -47,7 +47,8 @@ pub(super) fn sample(peer: Peer, tasks: usize) -> Result<Sample> {
 enum Wait {
     Not,
     WithoutTimer,
-    Sleep(Instant),
+    /// Until that long after the gate was opened.
+    Sleep(Duration),
 }
 
 /// Tasks that wait at a gate, pass it, wait as they are told, and end.
@@ -55,6 +56,8 @@ struct Crowd {
     reached: Line,
     /// Where waiting is `.await`, tasks look for this in turn; elsewhere the gate is a park.
     open: AtomicBool,
+    /// When those that sleep are due; set as the gate opens.
+    due: OnceLock<Instant>,
     entered: Line,
     left: Line,
 }
@@ -64,6 +67,7 @@ impl Crowd {
         Arc::new(Crowd {
             reached: Line::new(tasks),
             open: AtomicBool::new(false),
+            due: OnceLock::new(),
             entered: Line::new(tasks),
             left: Line::new(tasks),
         })
@@ -73,8 +77,23 @@ impl Crowd {
         self.entered.last() - self.entered.first()
     }
 
+    /// Sets when sleepers are due, before they are let through.
+    fn set_due(&self, wait: Wait) {
+        if let Wait::Sleep(lead) = wait {
+            let _ = self.due.set(Instant::now() + lead);
+        }
+    }
+
+    /// How long task `index` has to sleep. Deadlines come in no order that a timer queue could profit from.
+    fn sleep_of(&self, index: usize, tasks: usize) -> Duration {
+        let due = *self.due.get().expect("the gate is open");
+        let due = due + APART * (index.wrapping_mul(0x9E37_79B9) % tasks) as u32;
+        due.saturating_duration_since(Instant::now())
+    }
+
     /// How long it took from when all were due.
-    fn firing(&self, due: Instant) -> Result<Duration> {
+    fn firing(&self) -> Result<Duration> {
+        let due = *self.due.get().expect("the gate is open");
         ensure!(self.entered.last() < due, "some were due before the last had gone to sleep");
         Ok(self.left.last() - due)
     }
@@ -89,14 +108,9 @@ impl Drop for Leave<'_> {
     }
 }
 
-/// When task `index` is due, in no order that a timer queue could profit from.
-fn deadline(base: Instant, tasks: usize, index: usize) -> Instant {
-    base + APART * (index.wrapping_mul(0x9E37_79B9) % tasks) as u32
-}
-
-/// When sleepers are due that have yet to be spawned.
-fn soon(tasks: usize) -> Instant {
-    Instant::now() + Duration::from_millis(100) + LEAD_EACH * tasks as u32
+/// A sleep that ends soon, but not before all tasks have gone to sleep.
+fn soon(tasks: usize) -> Wait {
+    Wait::Sleep(Duration::from_millis(100) + LEAD_EACH * tasks as u32)
 }
 
 /// What was timed, all tasks together.
@@ -137,19 +151,18 @@ fn once<R: Stackful>(tasks: usize) -> Result<Timed> {
     let (parked, handles) = crowd::<R>(tasks, Wait::WithoutTimer)?;
     let without = cancel::<R>(&parked, &handles);
     let with = if R::CANCELS {
-        let (asleep, handles) = crowd::<R>(tasks, Wait::Sleep(Instant::now() + LONG))?;
+        let (asleep, handles) = crowd::<R>(tasks, Wait::Sleep(LONG))?;
         Some(cancel::<R>(&asleep, &handles))
     } else {
         None
     };
-    let due = soon(tasks);
-    let (fired, _) = crowd::<R>(tasks, Wait::Sleep(due))?;
+    let (fired, _) = crowd::<R>(tasks, soon(tasks))?;
     until::<R>(&fired.left);
     Ok(Timed {
         park: parked.entering(),
         add: fired.entering(),
         end: ended.left.last() - ended.entered.first(),
-        fire: fired.firing(due)?,
+        fire: fired.firing()?,
         cancel: with.map(|with| (without, with)),
     })
 }
@@ -169,15 +182,13 @@ fn crowd<R: Stackful>(tasks: usize, wait: Wait) -> Result<(Arc<Crowd>, Handles<R
             match wait {
                 Wait::Not => {}
                 Wait::WithoutTimer => R::park(),
-                Wait::Sleep(base) => {
-                    let deadline = deadline(base, tasks, index);
-                    R::sleep(deadline.saturating_duration_since(Instant::now()));
-                }
+                Wait::Sleep(_) => R::sleep(crowd.sleep_of(index, tasks)),
             }
         }
     };
     let handles = (0..tasks).map(|index| R::spawn(body(index))).collect::<Result<Vec<_>>>()?;
     until::<R>(&crowd.reached);
+    crowd.set_due(wait);
     handles.iter().for_each(R::unpark);
     until::<R>(&crowd.entered);
     Ok((crowd, handles))
@@ -210,18 +221,17 @@ async fn once_async<R: Async>(tasks: usize) -> Result<Timed> {
     handles.into_iter().for_each(R::detach);
     let (parked, handles) = crowd_async::<R>(tasks, Wait::WithoutTimer).await;
     let without = cancel_async::<R>(&parked, handles).await;
-    let long = Wait::Sleep(Instant::now() + LONG);
+    let long = Wait::Sleep(LONG);
     let (asleep, handles) = crowd_async::<R>(tasks, long).await;
     let with = cancel_async::<R>(&asleep, handles).await;
-    let due = soon(tasks);
-    let (fired, handles) = crowd_async::<R>(tasks, Wait::Sleep(due)).await;
+    let (fired, handles) = crowd_async::<R>(tasks, soon(tasks)).await;
     until_async::<R>(&fired.left).await;
     handles.into_iter().for_each(R::detach);
     Ok(Timed {
         park: parked.entering(),
         add: fired.entering(),
         end: ended.left.last() - ended.entered.first(),
-        fire: fired.firing(due)?,
+        fire: fired.firing()?,
         cancel: Some((without, with)),
     })
 }
@@ -243,15 +253,15 @@ async fn crowd_async<R: Async>(tasks: usize, wait: Wait) -> (Arc<Crowd>, AsyncHa
             match wait {
                 Wait::Not => {}
                 Wait::WithoutTimer => std::future::pending().await,
-                Wait::Sleep(base) => {
-                    let deadline = deadline(base, tasks, index);
-                    R::sleep(deadline.saturating_duration_since(Instant::now())).await;
+                Wait::Sleep(_) => {
+                    R::sleep(crowd.sleep_of(index, tasks)).await;
                 }
             }
         }
     };
     let handles = (0..tasks).map(|index| R::spawn(body(index))).collect();
     until_async::<R>(&crowd.reached).await;
+    crowd.set_due(wait);
     crowd.open.store(true, Relaxed);
     until_async::<R>(&crowd.entered).await;
     (crowd, handles)

@@ -1,0 +1,106 @@
+//! Which results are drawn, and how.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::plot::{Bars, Curve, Group, curves};
+use crate::echo;
+use crate::load::Measured;
+use crate::micro::{self, Bench};
+use crate::servers::Style;
+use crate::stats::Spread;
+
+/// Processor time of a request, as a ratio to the floor.
+pub(super) fn echo_cpu(results: &echo::Results, path: &Path) -> Result<()> {
+    let bars = Bars {
+        title: "Echo: the server's processor time for a request".to_owned(),
+        value: "× the epoll loop of the same round (median and quartiles; less is better)"
+            .to_owned(),
+        series: connections(results),
+        groups: groups(results, |part, arm| part.ratio(arm, |arm| arm.closed(Measured::cpu_us))),
+        mark: Some(1.0),
+    };
+    bars.draw(path)
+}
+
+/// The 99th percentile of the open loop.
+pub(super) fn echo_p99(results: &echo::Results, path: &Path) -> Result<()> {
+    let p99 = |measured: &Measured| measured.latency.p99 as f64 / 1e3;
+    let bars = Bars {
+        title: "Echo: p99 at half of what the floor can do".to_owned(),
+        value: "µs from when a message was due (median and quartiles; less is better)".to_owned(),
+        series: connections(results),
+        groups: groups(results, |_, arm| Spread::of(arm.open(p99))),
+        mark: None,
+    };
+    bars.draw(path)
+}
+
+fn connections(results: &echo::Results) -> Vec<String> {
+    results.parts.iter().map(|part| format!("{} connection(s)", part.connections)).collect()
+}
+
+fn groups(
+    results: &echo::Results,
+    of: impl Fn(&echo::Part, &echo::Arm) -> Option<Spread>,
+) -> Vec<Group> {
+    let group = |style: Style| Group {
+        name: style.label().to_owned(),
+        bars: results.parts.iter().map(|part| of(part, part.arm(style)?)).collect(),
+    };
+    let has_bars = |group: &Group| group.bars.iter().any(Option::is_some);
+    Style::ALL.into_iter().map(group).filter(has_bars).collect()
+}
+
+/// Processor time of a request by number of connections. Styles that serve a few at a time are left out.
+pub(super) fn scale(results: &echo::Results, path: &Path) -> Result<()> {
+    let curve = |style: Style| Curve {
+        name: style.label().to_owned(),
+        points: results
+            .parts
+            .iter()
+            .filter_map(|part| {
+                let cpu = Spread::of(part.arm(style)?.closed(Measured::cpu_us))?.median;
+                Some((part.connections as f64, cpu))
+            })
+            .collect(),
+    };
+    let styles = Style::ALL.into_iter().filter(|style| style.capacity().is_none());
+    // Two runtimes of tokio would draw nearly the same curve.
+    let styles = styles.filter(|style| *style != Style::TokioMulti);
+    let axes = ("connections", "server CPU µs for a request");
+    curves("Echo: more and more connections", axes, &styles.map(curve).collect::<Vec<_>>(), path)
+}
+
+/// The columns of a micro-benchmark that runtimes are compared by.
+pub(super) fn micro(results: &micro::Results, path: &Path) -> Result<()> {
+    let bench = results.bench;
+    let mut series = Vec::new();
+    let mut bars: Vec<Group> = Vec::new();
+    for peer in bench.peers() {
+        bars.push(Group { name: peer.label().to_owned(), bars: Vec::new() });
+    }
+    for part in &results.parts {
+        for column in bench.compared() {
+            let name = bench.columns()[column];
+            series.push(format!("{name}, {} tasks", part.count));
+            for (peer, group) in bench.peers().iter().zip(&mut bars) {
+                let arm = part.arm(*peer);
+                // A difference of two times that came out below nothing has no place on the axis.
+                let spread = arm.and_then(|arm| Spread::of(arm.column(column)));
+                group.bars.push(spread.filter(|spread| spread.median > 0.0));
+            }
+        }
+    }
+    bars.retain(|group| group.bars.iter().any(Option::is_some));
+    let value = if bench == Bench::Memory { "bytes" } else { "ns" };
+    let bars = Bars {
+        title: format!("{}: {}", bench.name()?, bench.title()),
+        value: format!("{value} (median and quartiles; less is better)"),
+        series,
+        groups: bars,
+        mark: None,
+    };
+    bars.draw(path)
+}

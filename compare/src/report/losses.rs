@@ -1,0 +1,117 @@
+//! Where a peer does better than plainsong, found in the numbers and not chosen by hand.
+
+use std::fmt::Write;
+
+use super::Kept;
+use crate::echo;
+use crate::load::Measured;
+use crate::micro::{self, Peer};
+use crate::servers::Style;
+use crate::stats::Spread;
+
+/// Less than this is nobody's victory.
+const TIE: f64 = 1.01;
+
+/// A list of all measurements in which some peer does better.
+pub(super) fn text(kept: &Kept) -> String {
+    let mut lines = Vec::new();
+    if let Some(results) = &kept.echo {
+        for part in &results.parts {
+            let what = format!("echo, {} connection(s)", part.connections);
+            lines.extend(echo_line(part, &format!("{what}, CPU µs a request"), |arm| {
+                arm.closed(Measured::cpu_us)
+            }));
+            lines.extend(echo_line(part, &format!("{what}, open loop, CPU µs a request"), |arm| {
+                arm.open(Measured::cpu_us)
+            }));
+            lines.extend(echo_line(part, &format!("{what}, open loop, p99 µs"), |arm| {
+                arm.open(|m| m.latency.p99 as f64 / 1e3)
+            }));
+        }
+    }
+    if let Some(results) = &kept.scale {
+        for part in &results.parts {
+            let what = format!("scale, {} connection(s), CPU µs a request", part.connections);
+            lines.extend(echo_line(part, &what, |arm| arm.closed(Measured::cpu_us)));
+        }
+    }
+    for results in &kept.micro {
+        for part in &results.parts {
+            lines.extend(
+                (0..results.bench.columns().len())
+                    .filter_map(|column| micro_line(results, part, column)),
+            );
+        }
+    }
+    if lines.is_empty() {
+        return "Nowhere in these measurements.\n".to_owned();
+    }
+    let intro = "Each line is a peer that did better in the same rounds, the best one first named; the ratio is \
+                 plainsong's cost to that peer's, median and quartiles.\n";
+    lines.iter().fold(format!("{intro}\n"), |mut text, line| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "- {line}");
+        text
+    })
+}
+
+fn echo_line(part: &echo::Part, what: &str, of: impl Fn(&echo::Arm) -> Vec<f64>) -> Option<String> {
+    let ours = of(part.arm(Style::Plainsong)?);
+    let peers = part.arms.iter().filter(|arm| is_peer(arm.style));
+    line(what, &ours, peers.map(|arm| (arm.style.label(), of(arm))))
+}
+
+fn micro_line(results: &micro::Results, part: &micro::Part, column: usize) -> Option<String> {
+    let what = format!(
+        "{}, {} tasks, {}",
+        results.bench.name().ok()?,
+        part.count,
+        results.bench.columns()[column]
+    );
+    let ours = part.arm(Peer::Plainsong)?.column(column);
+    let peers = part.arms.iter().filter(|arm| !matches!(arm.peer, Peer::Plainsong | Peer::Bare));
+    line(&what, &ours, peers.map(|arm| (arm.peer.label(), arm.column(column))))
+}
+
+/// Whether a style is another way to serve many clients in the way people write servers.
+pub(super) fn is_peer(style: Style) -> bool {
+    !matches!(style, Style::Plainsong | Style::Epoll | Style::Sequential | Style::Pool)
+}
+
+/// A line that names the best peer; none when that is no better.
+fn line(
+    what: &str,
+    ours: &[f64],
+    peers: impl Iterator<Item = (&'static str, Vec<f64>)>,
+) -> Option<String> {
+    let mut better: Vec<_> = peers
+        .filter_map(|(name, theirs)| {
+            let ratio = Spread::of_ratios(ours, &theirs)?;
+            (ratio.median > TIE).then_some((name, ratio))
+        })
+        .collect();
+    better.sort_by(|a, b| b.1.median.total_cmp(&a.1.median));
+    let ours = Spread::of(ours.iter().copied())?.median;
+    let names: Vec<_> = better
+        .iter()
+        .map(|(name, r)| format!("{name} {:.2} × ({:.2}–{:.2})", r.median, r.lower, r.upper))
+        .collect();
+    (!names.is_empty()).then(|| format!("{what} (plainsong {ours:.2}): {}", names.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_peer_comes_first_and_a_worse_one_not_at_all() {
+        let peers = [("a", vec![9.0, 9.0]), ("b", vec![5.0, 5.0]), ("c", vec![20.0, 20.0])];
+        let line = line("cost", &[10.0, 10.0], peers.into_iter()).unwrap();
+        assert_eq!(line, "cost (plainsong 10.00): b 2.00 × (2.00–2.00), a 1.11 × (1.11–1.11)");
+    }
+
+    #[test]
+    fn no_line_without_a_loss() {
+        assert_eq!(line("cost", &[10.0], [("a", vec![10.0])].into_iter()), None);
+    }
+}

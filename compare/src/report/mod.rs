@@ -1,0 +1,217 @@
+//! The report: the kept results as Markdown and plots, in `compare/report/`.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use serde::de::DeserializeOwned;
+
+use crate::code::{self, Counted};
+use crate::machine::Machine;
+use crate::micro::{self, Bench};
+use crate::saved::{self, Saved};
+use crate::{echo, terminal};
+
+mod charts;
+mod losses;
+mod plot;
+mod targets;
+
+const BENCHES: [Bench; 4] = [Bench::Switch, Bench::Spawn, Bench::Memory, Bench::Timers];
+
+/// Everything that was kept.
+struct Kept {
+    echo: Option<echo::Results>,
+    scale: Option<echo::Results>,
+    micro: Vec<micro::Results>,
+    code: Option<Vec<Counted>>,
+    machines: Vec<Machine>,
+    /// What is from a first look only.
+    quick: Vec<String>,
+}
+
+/// Writes the report.
+///
+/// # Errors
+///
+/// When nothing was kept, or a file cannot be written.
+pub fn write() -> Result<()> {
+    let kept = Kept::load()?;
+    ensure!(!kept.machines.is_empty(), "no results were kept: run `compare all` first");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("report");
+    fs::create_dir_all(&folder)?;
+    let page = Page { folder, text: String::new() }.of(&kept)?;
+    let path = page.folder.join("README.md");
+    fs::write(&path, page.text).with_context(|| format!("cannot write {}", path.display()))?;
+    terminal::note("the report is in compare/report/README.md")
+}
+
+impl Kept {
+    fn load() -> Result<Kept> {
+        let mut kept = Kept {
+            echo: None,
+            scale: None,
+            micro: Vec::new(),
+            code: None,
+            machines: Vec::new(),
+            quick: Vec::new(),
+        };
+        kept.code = kept.take(code::NAME)?;
+        for bench in BENCHES {
+            let results = kept.take(&bench.name()?)?;
+            kept.micro.extend(results);
+        }
+        kept.echo = kept.take(echo::ECHO)?;
+        kept.scale = kept.take(echo::SCALE)?;
+        Ok(kept)
+    }
+
+    fn take<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>> {
+        let Some(Saved { machine, quick, results }) = saved::load(name)? else { return Ok(None) };
+        if !self.machines.contains(&machine) {
+            self.machines.push(machine);
+        }
+        if quick {
+            self.quick.push(name.to_owned());
+        }
+        Ok(Some(results))
+    }
+
+    fn micro(&self, bench: Bench) -> Option<&micro::Results> {
+        self.micro.iter().find(|results| results.bench == bench)
+    }
+}
+
+/// The page, and the folder that it and its plots go to.
+struct Page {
+    folder: PathBuf,
+    text: String,
+}
+
+/// What a reader has to know before the first number.
+const PREFACE: &str = "\
+# plainsong beside other ways to write the same server
+
+Written by `cargo run --release -p compare -- all`, which measures the machine it runs on. The numbers below
+are from one run on one machine; ratios travel better than times, and neither travels far.
+
+Each server runs in a process of its own on core 0, the load in another on core 1, over loopback. Every style
+takes its turn in every round; a ratio is the median of the ratios *within* each round, with the quartiles
+beside it, so that a machine that slows down for a minute does not favour anybody. The floor is a loop on
+epoll written by hand for this one job, or bare corosensei where no socket is in play; nobody is expected to
+beat it. In the closed loop each client sends its next message when the last one came back. In the open loop
+messages are due at fixed times, and a latency counts from when its message was due, so that a stall is
+charged to whoever stalled. Peers are used as their own documentation recommends, with their default
+settings; one core means one worker.
+";
+
+impl Page {
+    fn of(mut self, kept: &Kept) -> Result<Page> {
+        self.add(PREFACE);
+        self.machines(kept)?;
+        self.add("## Targets\n");
+        let targets = targets::table(kept);
+        self.add(&targets.markdown());
+        self.add("\n## Where plainsong loses\n");
+        self.add(&losses::text(kept));
+        self.notes()?;
+        self.echo(kept)?;
+        self.scale(kept)?;
+        self.micro(kept)?;
+        if let Some(counted) = &kept.code {
+            self.add("## The servers as text\n");
+            self.add(&code::table(counted).markdown());
+        }
+        Ok(self)
+    }
+
+    fn add(&mut self, text: &str) {
+        self.text.push_str(text);
+        self.text.push('\n');
+    }
+
+    fn machines(&mut self, kept: &Kept) -> Result<()> {
+        self.add("## The machine\n");
+        for machine in &kept.machines {
+            let kind = if machine.is_virtual { "virtual machine" } else { "machine" };
+            let go = machine.go.as_deref().unwrap_or("no Go");
+            writeln!(
+                self.text,
+                "{}, {} cores, {} GiB, {kind}; {}; {}; {go}.\n",
+                machine.processor, machine.cores, machine.memory_gib, machine.kernel, machine.rustc
+            )?;
+        }
+        if !kept.quick.is_empty() {
+            let quick = kept.quick.join(", ");
+            writeln!(self.text, "**From a first look only, too noisy to quote: {quick}.**\n")?;
+        }
+        Ok(())
+    }
+
+    /// What was found out about the numbers is written by hand.
+    fn notes(&mut self) -> Result<()> {
+        let path = self.folder.join("notes.md");
+        if path.is_file() {
+            self.add(&fs::read_to_string(path)?);
+        }
+        Ok(())
+    }
+
+    fn echo(&mut self, kept: &Kept) -> Result<()> {
+        let Some(results) = &kept.echo else { return Ok(()) };
+        writeln!(
+            self.text,
+            "## Echo of {} bytes\n\n{} round(s), {} ms of each load a round.\n",
+            results.size,
+            results.rounds,
+            results.window.as_millis()
+        )?;
+        charts::echo_cpu(results, &self.folder.join("echo-cpu.svg"))?;
+        charts::echo_p99(results, &self.folder.join("echo-p99.svg"))?;
+        self.add(
+            "![Processor time a request](echo-cpu.svg)\n\n![p99 in the open loop](echo-p99.svg)\n",
+        );
+        for part in &results.parts {
+            writeln!(self.text, "### {} connection(s)\n", part.connections)?;
+            self.add(&echo::table::closed(part).markdown());
+            if let Some(rate) = part.rate {
+                writeln!(self.text, "\nOpen loop, {rate:.0} requests a second:\n")?;
+                self.add(&echo::table::open(part).markdown());
+            }
+            self.add("");
+        }
+        Ok(())
+    }
+
+    fn scale(&mut self, kept: &Kept) -> Result<()> {
+        let Some(results) = &kept.scale else { return Ok(()) };
+        charts::scale(results, &self.folder.join("scale.svg"))?;
+        self.add("## More and more connections\n");
+        writeln!(
+            self.text,
+            "CPU µs/request (× floor), closed loop, {} round(s).\n",
+            results.rounds
+        )?;
+        self.add("![Processor time a request by number of connections](scale.svg)\n");
+        self.add(&echo::table::scale(results).markdown());
+        self.add("");
+        Ok(())
+    }
+
+    fn micro(&mut self, kept: &Kept) -> Result<()> {
+        for results in &kept.micro {
+            let name = results.bench.name()?;
+            let title = results.bench.title();
+            charts::micro(results, &self.folder.join(&name).with_extension("svg"))?;
+            writeln!(self.text, "## `{name}`: {title}\n\n{} round(s).\n", results.rounds)?;
+            writeln!(self.text, "![{title}]({name}.svg)\n")?;
+            self.add(&micro::table::table(results).markdown());
+            for failure in micro::table::failures(results) {
+                writeln!(self.text, "\n{failure}.")?;
+            }
+            self.add("");
+        }
+        Ok(())
+    }
+}

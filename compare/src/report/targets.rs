@@ -1,0 +1,122 @@
+//! The numbers that plainsong has to reach, beside those it reached.
+
+use super::Kept;
+use super::losses::is_peer;
+use crate::load::Measured;
+use crate::micro::{Bench, Part, Peer};
+use crate::servers::Style;
+use crate::stats::Spread;
+use crate::terminal::Table;
+use crate::{echo, terminal};
+
+/// The bytes of the one page that a parked coroutine's stack cannot do without.
+const PAGE: f64 = 4096.0;
+
+/// A row for each number.
+pub(super) fn table(kept: &Kept) -> Table {
+    let mut table = Table::new(&["what", "to reach", "seen", "quartiles", ""]);
+    for row in rows(kept) {
+        let Row { what, most, seen, digits } = row;
+        let verdict = if seen.median <= most { "reached" } else { "missed" };
+        let number = |value| terminal::number(Some(value), digits);
+        let quartiles = format!("{}–{}", number(seen.lower), number(seen.upper));
+        let cells = [what, format!("≤ {}", number(most)), number(seen.median), quartiles];
+        table.row(cells.into_iter().chain([verdict.to_owned()]));
+    }
+    table
+}
+
+struct Row {
+    what: String,
+    most: f64,
+    seen: Spread,
+    digits: usize,
+}
+
+fn rows(kept: &Kept) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for part in kept.echo.iter().flat_map(|results| &results.parts) {
+        rows.extend(echo_rows(part));
+    }
+    if let Some(results) = kept.micro(Bench::Switch) {
+        rows.extend(results.parts.iter().filter_map(|part| {
+            let seen = part.ratio(part.arm(Peer::Plainsong)?)?;
+            let what = format!("yield among {} coroutines, against bare corosensei", part.count);
+            Some(Row { what, most: 1.5, seen, digits: 2 })
+        }));
+    }
+    if let Some(results) = kept.micro(Bench::Spawn) {
+        rows.extend(results.parts.iter().filter_map(spawn_row));
+    }
+    if let Some(results) = kept.micro(Bench::Memory) {
+        rows.extend(results.parts.iter().filter_map(|part| {
+            let what = format!("bytes of a sleeping coroutine, of {}", part.count);
+            column(part, 0, what, PAGE + 256.0, 0)
+        }));
+    }
+    if let Some(results) = kept.micro(Bench::Timers) {
+        for part in &results.parts {
+            rows.extend(["add", "fire", "cancel"].iter().enumerate().filter_map(|(at, verb)| {
+                column(part, at, format!("ns to {verb} a timer, of {}", part.count), 200.0, 0)
+            }));
+        }
+    }
+    rows
+}
+
+fn echo_rows(part: &echo::Part) -> Vec<Row> {
+    let connections = part.connections;
+    let mut rows = Vec::new();
+    let Some(ours) = part.arm(Style::Plainsong) else { return rows };
+    let most = if connections == 1 { 1.10 } else { 1.06 };
+    rows.extend(part.ratio(ours, |arm| arm.closed(Measured::cpu_us)).map(|seen| Row {
+        what: format!("echo at {connections}, CPU a request, against the epoll loop"),
+        most,
+        seen,
+        digits: 3,
+    }));
+    for peer in [Style::TokioCurrent, Style::TokioMulti, Style::Smol, Style::May, Style::Go] {
+        let Some(theirs) = part.arm(peer) else { continue };
+        let cpu = |arm: &echo::Arm| arm.closed(Measured::cpu_us);
+        rows.extend(Spread::of_ratios(&cpu(ours), &cpu(theirs)).map(|seen| Row {
+            what: format!("echo at {connections}, CPU a request, against {peer}"),
+            most: 1.0,
+            seen,
+            digits: 3,
+        }));
+    }
+    rows.extend(p99_row(part, ours));
+    rows.extend(ours.idle_calls.map(|calls| Row {
+        what: format!("system calls a second, idle with {connections} connection(s)"),
+        most: 0.0,
+        seen: Spread { lower: calls, median: calls, upper: calls },
+        digits: 0,
+    }));
+    rows
+}
+
+/// Against the best peer, which is the one with the least median.
+fn p99_row(part: &echo::Part, ours: &echo::Arm) -> Option<Row> {
+    let p99 = |arm: &echo::Arm| arm.open(|measured| measured.latency.p99 as f64);
+    let peers = part.arms.iter().filter(|arm| is_peer(arm.style));
+    let median = |arm: &&echo::Arm| Spread::of(p99(arm)).map_or(f64::INFINITY, |s| s.median);
+    let best = peers.min_by(|a, b| median(a).total_cmp(&median(b)))?;
+    Some(Row {
+        what: format!("echo at {}, open loop p99, against {}", part.connections, best.style),
+        most: 1.0,
+        seen: Spread::of_ratios(&p99(ours), &p99(best))?,
+        digits: 3,
+    })
+}
+
+/// 80 ns, or five times the floor where that is more.
+fn spawn_row(part: &Part) -> Option<Row> {
+    let floor = part.arm(Peer::Bare)?.median(0)?;
+    let what = format!("ns to spawn and join, {} alive at a time", part.count);
+    column(part, 0, what, f64::max(80.0, 5.0 * floor), 0)
+}
+
+fn column(part: &Part, column: usize, what: String, most: f64, digits: usize) -> Option<Row> {
+    let seen = Spread::of(part.arm(Peer::Plainsong)?.column(column))?;
+    Some(Row { what, most, seen, digits })
+}
