@@ -1,0 +1,504 @@
+//! Runs the examples as a user would: each in a process of its own, driven through sockets of std's.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long anything may take before the test gives it up.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An example that runs; it is killed when this is dropped.
+struct Program {
+    child: Child,
+    stdout: Receiver<String>,
+    stderr: Receiver<String>,
+}
+
+impl Program {
+    fn start(name: &str, args: &[&str]) -> Self {
+        let mut child = Command::new(path_of(name))
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start the example {name}: {error}"));
+        let stdout = lines_of(child.stdout.take().unwrap());
+        let stderr = lines_of(child.stderr.take().unwrap());
+        Self { child, stdout, stderr }
+    }
+
+    /// Starts a server on a free port, and returns it with its address.
+    fn serve(name: &str) -> (Self, String) {
+        let server = Self::start(name, &["127.0.0.1:0"]);
+        let Ok(line) = server.stdout.recv_timeout(PATIENCE) else {
+            panic!("{name} does not listen: {:?}", rest_of(&server.stderr));
+        };
+        let address = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("{line:?}"));
+        (server, address.to_owned())
+    }
+
+    /// Kills a server, which must have printed nothing since it listened.
+    fn stop(mut self) {
+        assert_eq!(self.child.try_wait().unwrap(), None, "the server has ended by itself");
+        self.child.kill().unwrap();
+        assert_eq!(rest_of(&self.stdout), [""; 0]);
+        assert_eq!(rest_of(&self.stderr), [""; 0]);
+    }
+
+    /// Waits for the program to end, and returns its exit code, its output and its errors.
+    fn finish(mut self) -> (Option<i32>, Vec<String>, Vec<String>) {
+        let (stdout, stderr) = (rest_of(&self.stdout), rest_of(&self.stderr));
+        (self.child.wait().unwrap().code(), stdout, stderr)
+    }
+
+    /// The output of a program that must succeed.
+    fn output(self) -> Vec<String> {
+        let (code, stdout, stderr) = self.finish();
+        assert_eq!((code, stderr), (Some(0), vec![]));
+        stdout
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Cargo puts examples beside the folder of the tests: `examples/` and `deps/`.
+fn path_of(example: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let profile = test.parent().and_then(|deps| deps.parent()).unwrap();
+    let path =
+        profile.join("examples").join(example).with_extension(std::env::consts::EXE_EXTENSION);
+    assert!(
+        path.exists(),
+        "the example {example} has not been built: there is no {}. `cargo test` builds the \
+         examples; `cargo test --test examples` does not: run `cargo build --examples` first",
+        path.display()
+    );
+    path
+}
+
+fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    thread::spawn(move || {
+        for line in BufReader::new(pipe).lines() {
+            if sender.send(line.unwrap()).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// What is printed until the program ends.
+fn rest_of(lines: &Receiver<String>) -> Vec<String> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut rest = Vec::new();
+    loop {
+        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => rest.push(line),
+            Err(RecvTimeoutError::Disconnected) => return rest,
+            Err(RecvTimeoutError::Timeout) => panic!("the program does not end; so far: {rest:?}"),
+        }
+    }
+}
+
+/// A connection to an example.
+struct Client(BufReader<TcpStream>);
+
+impl Client {
+    fn connect(address: &str) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Self(BufReader::new(stream))
+    }
+
+    fn send(&self, text: &str) {
+        self.0.get_ref().write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Half-closes the connection.
+    fn end(&self) {
+        self.0.get_ref().shutdown(Shutdown::Write).unwrap();
+    }
+
+    fn receive(&mut self, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        self.0.read_exact(&mut bytes).unwrap();
+        bytes
+    }
+
+    /// The next line, which must end in CR LF as telnet wants it.
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.0.read_line(&mut line).unwrap();
+        line.strip_suffix("\r\n")
+            .unwrap_or_else(|| panic!("a line without CR LF: {line:?}"))
+            .to_owned()
+    }
+
+    /// Whether the server has closed the connection, in order or with a reset.
+    fn is_closed(&mut self) -> bool {
+        match self.0.read(&mut [0]) {
+            Ok(n) => n == 0,
+            Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+        }
+    }
+}
+
+fn echoes(example: &str) {
+    let (server, address) = Program::serve(example);
+
+    let idle = Client::connect(&address);
+    let mut clients = [(); 3].map(|()| Client::connect(&address));
+    for text in ["plain", "song\n", "\r\n\0"] {
+        clients.iter().for_each(|client| client.send(text));
+        for client in &mut clients {
+            assert_eq!(client.receive(text.len()), text.as_bytes());
+        }
+    }
+    for client in &mut clients {
+        client.end();
+        assert!(client.is_closed());
+    }
+
+    // More than the sockets' buffers hold: it must be sent back while it comes.
+    let text = "All that is sent comes back. ".repeat(500_000);
+    let mut client = Client::connect(&address);
+    let sender = Client(BufReader::new(client.0.get_ref().try_clone().unwrap()));
+    thread::scope(|scope| {
+        scope.spawn(|| sender.send(&text));
+        assert!(client.receive(text.len()) == text.as_bytes(), "something else came back");
+    });
+    client.end();
+    assert!(client.is_closed());
+
+    drop(idle);
+    server.stop();
+}
+
+#[test]
+fn echo_sends_back_what_it_reads() {
+    echoes("echo");
+}
+
+#[test]
+fn echo_by_hand_sends_back_what_it_reads() {
+    echoes("echo_by_hand");
+}
+
+#[test]
+fn time_server_tells_every_client_the_time_each_second() {
+    let (server, address) = Program::serve("time_server");
+    let mut clients = [(); 3].map(|()| Client::connect(&address));
+    let ticks = clients.each_mut().map(|client| [(); 3].map(|()| second_of_day(&client.line())));
+    for [first, second, third] in ticks {
+        // A busy machine may make a tick late, never early; midnight is a wrap.
+        let (a, b) = ((second + 86_400 - first) % 86_400, (third + 86_400 - second) % 86_400);
+        assert!((1..30).contains(&a) && (1..30).contains(&b), "{first} {second} {third}");
+    }
+    server.stop();
+}
+
+/// Reads `HH:MM:SS UTC`.
+fn second_of_day(text: &str) -> u32 {
+    let time = text.strip_suffix(" UTC").unwrap_or_else(|| panic!("{text:?}"));
+    let fields: Vec<u32> = time.split(':').map(|field| field.parse().unwrap()).collect();
+    let [hour @ 0..24, minute @ 0..60, second @ 0..60] = fields[..] else { panic!("{text:?}") };
+    assert_eq!(text.len(), "HH:MM:SS UTC".len());
+    (hour * 60 + minute) * 60 + second
+}
+
+/// Enters an empty chat with three guests.
+fn three_guests(address: &str) -> [Client; 3] {
+    let mut ann = Client::connect(address);
+    assert_eq!(ann.line(), "*** you are guest 1; others here: 0");
+    let mut bob = Client::connect(address);
+    assert_eq!(bob.line(), "*** you are guest 2; others here: 1");
+    assert_eq!(ann.line(), "*** guest 2 joined");
+    let mut cid = Client::connect(address);
+    assert_eq!(cid.line(), "*** you are guest 3; others here: 2");
+    assert_eq!(ann.line(), "*** guest 3 joined");
+    assert_eq!(bob.line(), "*** guest 3 joined");
+    [ann, bob, cid]
+}
+
+#[test]
+fn chat_passes_each_line_to_all_others() {
+    let (server, address) = Program::serve("chat");
+    let [mut ann, mut bob, mut cid] = three_guests(&address);
+
+    ann.send("hello\n");
+    assert_eq!(bob.line(), "guest 1: hello");
+    assert_eq!(cid.line(), "guest 1: hello");
+
+    // As telnet sends it, in two pieces; and blank lines, which are nothing to pass on.
+    bob.send("good ");
+    bob.send("day\r\n\r\n\n");
+    // This is also the next that Ann reads: her own line has not come back.
+    assert_eq!(ann.line(), "guest 2: good day");
+    assert_eq!(cid.line(), "guest 2: good day");
+
+    // Escape sequences stay out of the others' terminals.
+    cid.send("\x1b[2Jclear\x07\n");
+    assert_eq!(ann.line(), "guest 3: [2Jclear");
+    assert_eq!(bob.line(), "guest 3: [2Jclear");
+
+    // A last line without an end, and then the end.
+    cid.send("bye");
+    cid.end();
+    for guest in [&mut ann, &mut bob] {
+        assert_eq!(guest.line(), "guest 3: bye");
+        assert_eq!(guest.line(), "*** guest 3 left");
+    }
+    assert!(cid.is_closed());
+
+    drop(bob);
+    assert_eq!(ann.line(), "*** guest 2 left");
+    let mut dan = Client::connect(&address);
+    assert_eq!(dan.line(), "*** you are guest 4; others here: 1");
+    assert_eq!(ann.line(), "*** guest 4 joined");
+    server.stop();
+}
+
+#[test]
+fn chat_passes_on_a_long_line_in_pieces() {
+    let (server, address) = Program::serve("chat");
+    let [ann, mut bob, _cid] = three_guests(&address);
+    ann.send(&"x".repeat(2500));
+    ann.send("\nnext\n");
+    for len in [1000, 1000, 500] {
+        assert_eq!(bob.line(), format!("guest 1: {}", "x".repeat(len)));
+    }
+    assert_eq!(bob.line(), "guest 1: next");
+    server.stop();
+}
+
+#[test]
+fn chat_tells_a_guest_that_did_not_read_how_many_lines_it_lost() {
+    const LINES: usize = 100_000;
+    // As many as wait for a guest at most: who reads after each window loses nothing.
+    const WINDOW: usize = 200;
+
+    let (server, address) = Program::serve("chat");
+    let [mut ann, mut bob, mut cid] = three_guests(&address);
+
+    // Some 50 MB in all, far more than the sockets' buffers take for Cid, who does not read.
+    let padding = "x".repeat(500);
+    for first in (0..LINES).step_by(WINDOW) {
+        let window: String = (first..first + WINDOW).map(|n| format!("{n} {padding}\n")).collect();
+        ann.send(&window);
+        for n in first..first + WINDOW {
+            assert_eq!(bob.line(), format!("guest 1: {n} {padding}"));
+        }
+    }
+
+    // Each line is there, in its place, or in the count of those lost in its place.
+    let (mut n, mut lost) = (0, 0);
+    while n < LINES {
+        let line = cid.line();
+        if let Some(count) = line.strip_prefix("*** ").and_then(|l| l.strip_suffix(" lines lost")) {
+            let count: usize = count.parse().unwrap();
+            assert!(count > 0);
+            lost += count;
+            n += count;
+        } else {
+            assert_eq!(line, format!("guest 1: {n} {padding}"));
+            n += 1;
+        }
+    }
+    assert_eq!(n, LINES);
+    assert!(lost > LINES / 2, "only {lost} lines were lost: the others waited, or much is kept");
+
+    // It is a guest like the others again.
+    bob.send("welcome back\n");
+    assert_eq!(cid.line(), "guest 2: welcome back");
+    assert_eq!(ann.line(), "guest 2: welcome back");
+    cid.send("thanks\n");
+    assert_eq!(bob.line(), "guest 3: thanks");
+    server.stop();
+}
+
+#[test]
+fn chat_lets_guests_go_that_have_much_unread() {
+    let (server, address) = Program::serve("chat");
+    let [mut ann, mut bob, cid] = three_guests(&address);
+    bob.send(&format!("{}\n", "x".repeat(900)).repeat(20_000));
+    drop(cid);
+    assert_eq!(bob.line(), "*** guest 3 left");
+    ann.end();
+    assert_eq!(bob.line(), "*** guest 1 left");
+    // What the system has taken already still comes, and then the end.
+    io::copy(&mut ann.0, &mut io::sink()).unwrap();
+    server.stop();
+}
+
+#[test]
+fn clients_take_one_second_together() {
+    let (server, address) = Program::serve("echo");
+    let start = Instant::now();
+    let output = Program::start("clients", &[&address]).output();
+    let took = start.elapsed();
+
+    let steps = [
+        "tries to connect.",
+        "connects.",
+        r#"sends "Hello"."#,
+        r#"receives "Hello"."#,
+        r#"sends "world!"."#,
+        r#"receives "world!"."#,
+        "disconnects.",
+    ];
+    for id in 0..3 {
+        let client = format!("] {}Client {id} ", " ".repeat(4 * id));
+        let done: Vec<_> = output.iter().filter_map(|l| Some(l.split_once(&client)?.1)).collect();
+        assert_eq!(done, steps, "client {id} of {output:#?}");
+    }
+    assert_eq!(output.len(), 3 * steps.len(), "{output:#?}");
+
+    // `[00.602212] `: times that do not go back.
+    let stamps: Vec<&str> = output.iter().map(|line| &line[..12]).collect();
+    assert!(stamps.is_sorted(), "{output:#?}");
+    for stamp in stamps {
+        let digits = stamp.bytes().map(|c| if c.is_ascii_digit() { '0' } else { c as char });
+        assert_eq!(digits.collect::<String>(), "[00.000000] ");
+    }
+
+    // What the example is there to show: the three wait at the same time.
+    assert!(took >= Duration::from_secs(1) && took < Duration::from_millis(2500), "{took:?}");
+    server.stop();
+}
+
+#[test]
+fn generators_produce_consume_and_take_turns() {
+    let output = Program::start("generators", &[]).output();
+    let expected = [
+        "fib: [0, 1, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89]",
+        r#"grep: looks for "song""#,
+        "grep: a plain song",
+        "grep: and a songbird",
+        "grep: done",
+        "task a: 3",
+        "task b: 1",
+        "task c: 2",
+        "task a: 2",
+        "task c: 1",
+        "task a: 1",
+    ];
+    assert_eq!(output, expected);
+}
+
+#[test]
+fn crawler_without_arguments_crawls_its_own_site() {
+    let output = Program::start("crawler", &[]).output();
+    assert_eq!(output.len(), 11, "{output:#?}");
+    for (line, page) in output.iter().zip(1..=10) {
+        assert!(line.starts_with("200     3800 bytes ") && line.contains(" s  http://127.0.0.1:"));
+        assert!(line.ends_with(&format!("/page/{page}")), "{output:#?}");
+    }
+    assert!(output[10].starts_with("10 pages in "), "{output:#?}");
+}
+
+#[test]
+fn crawler_reads_what_servers_send_and_says_what_failed() {
+    let replies = [
+        ("sized", "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello and more"),
+        ("endless", "HTTP/1.0 404 Not Found\r\n\r\nnothing is here"),
+        (
+            "chunked",
+            "HTTP/1.1 203 Yes\r\nTransfer-Encoding: Chunked\r\n\r\n\
+             3;x=y\r\nabc\r\n10\r\n0123456789abcdef\r\n0\r\n\r\n",
+        ),
+        ("empty", "HTTP/1.1 204\r\nContent-Length: 0\r\n\r\n"),
+        ("short", "HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nshort"),
+        ("nonsense", "220 mail.example ESMTP\r\n\r\n"),
+        ("silent", ""),
+    ];
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let site = format!("http://{}", listener.local_addr().unwrap());
+    let host = site.clone();
+    thread::spawn(move || {
+        // All requests come before any reply: the fetches do not wait for one another.
+        let requests = replies.map(|_| {
+            let (stream, _) = listener.accept().unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            let mut client = Client(BufReader::new(stream));
+            let request = client.line();
+            assert_eq!(client.line(), format!("Host: {}", &host["http://".len()..]));
+            while !client.line().is_empty() {}
+            (request, client)
+        });
+        for (request, client) in requests {
+            let of_this = |page: &str| request == format!("GET /{page} HTTP/1.1");
+            let reply = replies.iter().find(|(page, _)| of_this(page));
+            client.send(reply.unwrap_or_else(|| panic!("{request:?}")).1);
+        }
+    });
+
+    let mut urls: Vec<String> = replies.iter().map(|(page, _)| format!("{site}/{page}")).collect();
+    urls.push("https://127.0.0.1/".to_owned());
+    urls.push("http://127.0.0.1:port/".to_owned());
+    let args: Vec<&str> = urls.iter().map(String::as_str).collect();
+    let output = Program::start("crawler", &args).output();
+
+    let expected = [
+        "200        5 bytes ",
+        "404       15 bytes ",
+        "203       19 bytes ",
+        "204        0 bytes ",
+        "failed: ",
+        "failed: ",
+        "failed: ",
+        "failed: https://127.0.0.1/: only http://",
+        "failed: http://127.0.0.1:port/: ",
+        "9 pages in ",
+    ];
+    assert_eq!(output.len(), expected.len(), "{output:#?}");
+    for (n, (line, start)) in output.iter().zip(expected).enumerate() {
+        assert!(line.starts_with(start), "line {n} of {output:#?}");
+        assert!(
+            urls.get(n).is_none_or(|url| line.contains(url.as_str())),
+            "line {n} of {output:#?}"
+        );
+    }
+}
+
+/// Runs an example that must fail, and returns what it says.
+fn error_of(example: &str, address: &str) -> String {
+    let (code, stdout, stderr) = Program::start(example, &[address]).finish();
+    assert_eq!(code, Some(1), "{example} {address}: {stderr:?}");
+    assert!(!stdout.iter().any(|line| line.contains("listening")), "{example}: {stdout:?}");
+    assert_eq!(stderr.len(), 1, "{example} {address}: {stderr:?}");
+    stderr.concat()
+}
+
+#[test]
+fn servers_name_an_address_that_they_cannot_listen_on() {
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = holder.local_addr().unwrap().to_string();
+    for server in ["echo", "echo_by_hand", "time_server", "chat"] {
+        let error = error_of(server, &taken);
+        assert!(error.contains(&taken) && error.contains("in use"), "{server}: {error}");
+        for address in ["nonsense", "127.0.0.1", "127.0.0.1:65536", ":4915", ""] {
+            let error = error_of(server, address);
+            assert!(error.contains(address) && error.contains("HOST:PORT"), "{server}: {error}");
+        }
+    }
+}
+
+#[test]
+fn clients_name_a_server_that_does_not_answer() {
+    // A port that nobody listens on, and that no other test is given meanwhile.
+    let error = error_of("clients", "127.0.0.1:1");
+    assert!(error.contains("127.0.0.1:1:") && error.contains("refused"), "{error}");
+}
