@@ -59,9 +59,11 @@ impl Stackful for Plainsong {
         task.join().map_err(|error| anyhow!("{error}"))
     }
 
-    const CANCELS: bool = false;
+    const CANCELS: bool = true;
 
-    fn cancel<T: Send + 'static>(_: &Self::Task<T>) {}
+    fn cancel<T: Send + 'static>(task: &Self::Task<T>) {
+        task.cancel();
+    }
 
     fn yield_now() {
         plainsong::yield_now();
