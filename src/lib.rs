@@ -1,4 +1,103 @@
-//! plainsong
+//! Stackful coroutines (green threads) for servers that are written as plain sequential code.
+//!
+//! Every call that looks blocking (`accept`, `read`, `write`, `sleep`, `join`) parks only the
+//! coroutine that makes it. A scheduler on the same thread resumes it when the descriptor, the
+//! timer or the peer is ready. There is no `async`, no second kind of function, and no `unsafe` in
+//! the API.
+//!
+//! An echo server for any number of connections:
+//!
+//! ```no_run
+//! fn main() -> std::io::Result<()> {
+//!     plainsong::run(|| plainsong::net::serve("127.0.0.1:4915", |conn| {
+//!         std::io::copy(&mut &conn, &mut &conn).map(drop)      // an ordinary blocking loop
+//!     }))
+//! }
+//! ```
+//!
+//! # Tour
+//!
+//! - [`run`] runs a program of coroutines on this thread, [`spawn`] starts one more, and its
+//!   [`JoinHandle`] takes the result. [`Builder`] gives a coroutine a name or another stack size,
+//!   and [`Runtime`] sets it for all. [`coroutine_local!`] is `thread_local!` for coroutines.
+//! - [`thread`] is the same under the names of [`std::thread`]. [`net`] has TCP under the names of
+//!   [`std::net`], and [`net::serve`]. So porting a threaded program is changing its `use` lines,
+//!   and a crate that is generic over `Read + Write` works as it is.
+//! - [`time`] has the clock, `sleep`, intervals, and calls for later.
+//! - [`io`] waits for descriptors of any kind, and makes streams of them.
+//! - [`generator`] has producers that are iterators, and consumers that are sent values.
+//!
+//! On a plain thread the same calls block that thread, so a coroutine and a thread may be at the
+//! two ends of a socket or a [`JoinHandle`]. What means nothing there, such as [`spawn`] outside of
+//! [`run`], is a panic or an error that says so.
+//!
+//! # Cancellation
+//!
+//! A coroutine is ended early by unwinding it: its next wait does not return, destructors run as in
+//! a panic, and no panic message is written. The end of [`run`] ends all coroutines that are left
+//! this way. Every wait is such a point and says so in its documentation. An operation that has
+//! moved data returns; only one that is still waiting unwinds.
+//!
+//! `catch_unwind` in your code catches a cancellation too. Pass on with
+//! [`resume_unwind`](std::panic::resume_unwind) what is not your panic. One that is swallowed is
+//! raised again at the next wait; after a thousand times the coroutine is reported and abandoned.
+//!
+//! # Rules worth knowing
+//!
+//! **A coroutine never leaves its thread.** So what it spawns and shares need not be `Send`: `Rc`
+//! and `Cell` will do. A coroutine that computes for long without waiting keeps the others of its
+//! thread waiting: let it call [`yield_now`] now and then.
+//!
+//! **A lock of std held across a wait blocks the thread.** Another coroutine that wants the same
+//! [`std::sync::Mutex`] blocks the thread on which its holder would have to run: that is a
+//! deadlock. The same holds for `stdout().lock()` and for the `print!` of others meanwhile. Drop
+//! such a guard before you wait.
+//!
+//! **Thread-locals are shared by the coroutines of a thread.** Two uses of them are outside of what
+//! this library can keep sound, as they are under any scheduler of stackful coroutines:
+//!
+//! - An initialiser of `thread_local!` must not wait. Another coroutine would initialise the same
+//!   value meanwhile, and references to the first would dangle. ([`coroutine_local!`] initialisers
+//!   may.)
+//! - A crate that keeps pointers to the stack in a thread-local, and trusts that scopes end in
+//!   reverse order, must not have a wait inside of such a scope. `scoped-tls` is one: it is safe in
+//!   a coroutine only when nothing under its `set` waits. Runtimes such as tokio, which mark their
+//!   thread as entered, panic.
+//!
+//! **A destructor may wait,** except that I/O which would have to wait fails while its coroutine
+//! unwinds. A destructor that panics while its coroutine unwinds ends the process, as in all Rust.
+//!
+//! **A panic hook must not wait.** Other coroutines would run in the middle of a panic, and one
+//! that panics then ends the process.
+//!
+//! **`std::thread::panicking` speaks for the thread.** It is true for all coroutines of a thread
+//! while one is suspended in the middle of its unwinding. A [`std::sync::MutexGuard`] that was
+//! taken before and is dropped then poisons its lock.
+//!
+//! **`panic = "abort"` leaves no way to unwind.** Coroutines, sockets and timers work. A panic ends
+//! the process, and so does every cancellation: use [`run_all`], or let every coroutine end by
+//! itself before [`run`] does.
+//!
+//! **`O_NONBLOCK` belongs to the open file and not to the descriptor.** It is set on sockets made
+//! here and on what [`io::Pollable`] wraps. Never wrap an inherited standard stream: the shell's
+//! own would change with it. [`io::wait_readable`] leaves the mode alone.
+//!
+//! # Stacks
+//!
+//! A stack has 256 KiB of address space by default. Memory is used as far as it is touched, which
+//! is a page for most coroutines. [`RuntimeBuilder::stack_size`] changes the size for all of a
+//! runtime, [`Builder::stack_size`] for one. Below each stack is a guard page, and running into it
+//! ends the process with a message:
+//!
+//! ```text
+//! plainsong: coroutine #7 'parser', spawned at src/main.rs:12:9, has overflowed its stack of 262144 bytes
+//! Give it more with `Builder::stack_size`, give all of them more with `Runtime::builder().stack_size`, or recurse less.
+//! ```
+//!
+//! # Platforms
+//!
+//! Linux on x86-64 is what is tested. Other Unix systems and processors that `corosensei` and
+//! `polling` support have a path in the code, and nobody has proven it. Windows has none yet.
 
 mod engine;
 pub mod generator;
