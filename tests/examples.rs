@@ -285,6 +285,18 @@ fn chat_passes_on_a_long_line_in_pieces() {
 }
 
 #[test]
+fn chat_loses_nothing_of_a_burst_to_guests_who_read() {
+    let (server, address) = Program::serve("chat");
+    let [ann, mut bob, mut cid] = three_guests(&address);
+    // More lines than wait for a guest, and fewer bytes than the sockets' buffers hold.
+    ann.send(&(0..1000).map(|n| format!("{n}\n")).collect::<String>());
+    for guest in [&mut bob, &mut cid] {
+        (0..1000).for_each(|n| assert_eq!(guest.line(), format!("guest 1: {n}")));
+    }
+    server.stop();
+}
+
+#[test]
 fn chat_tells_a_guest_that_did_not_read_how_many_lines_it_lost() {
     const LINES: usize = 100_000;
     // As many as wait for a guest at most: who reads after each window loses nothing.
