@@ -140,7 +140,7 @@ fn a_handle_shows_its_state() {
         assert!(format!("{child:?}").contains("ready"), "{child:?}");
         until_parked(&child);
         let shown = format!("{child:?}");
-        for part in ["shown", "parked", "a timer", &format!("spawn.rs:{line}")] {
+        for part in ["shown", "waits for a timer", &format!("spawn.rs:{line}")] {
             assert!(shown.contains(part), "{shown}");
         }
         let reader = spawn(plainsong::thread::park);

@@ -150,7 +150,7 @@ pub(crate) fn until(mut done: impl FnMut() -> bool) {
 pub(crate) fn until_parked<T>(handle: &plainsong::JoinHandle<T>) {
     until(|| {
         assert!(!handle.is_finished(), "was to wait, and has ended");
-        format!("{handle:?}").contains("parked")
+        format!("{handle:?}").contains("waits for")
     });
 }
 
