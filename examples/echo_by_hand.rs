@@ -19,6 +19,7 @@ fn main() -> io::Result<()> {
         let listener = TcpListener::bind(address)?;
         println!("listening on {}", listener.local_addr()?);
         loop {
+            // `serve` would pause and go on after an error, such as too many open descriptors.
             let (conn, _peer) = listener.accept()?;
             // The handle is dropped: nobody waits for this coroutine, and an error ends only it.
             plainsong::spawn(move || echo(conn));
