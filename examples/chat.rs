@@ -9,8 +9,6 @@
 //! telnet 127.0.0.1 4915
 //! ```
 
-#![allow(clippy::print_stdout)]
-
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, BufRead, BufReader, Read, Write};

@@ -5,8 +5,6 @@
 //! cargo run --release --example clients [ADDR]
 //! ```
 
-#![allow(clippy::print_stdout)]
-
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 

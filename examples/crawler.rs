@@ -7,8 +7,6 @@
 //! cargo run --release --example crawler http://example.com/ http://example.org/
 //! ```
 
-#![allow(clippy::print_stdout)]
-
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::time::{Duration, Instant};
 

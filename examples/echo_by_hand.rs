@@ -7,8 +7,6 @@
 //! nc 127.0.0.1 4915
 //! ```
 
-#![allow(clippy::print_stdout)]
-
 use std::io::{self, Read, Write};
 
 use plainsong::net::{TcpListener, TcpStream};

@@ -4,8 +4,6 @@
 //! cargo run --release --example generators
 //! ```
 
-#![allow(clippy::print_stdout)]
-
 use plainsong::generator::Generator;
 use plainsong::thread;
 

@@ -5,8 +5,6 @@
 //! nc 127.0.0.1 4915
 //! ```
 
-#![allow(clippy::print_stdout)]
-
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -99,19 +99,23 @@
 //! Linux on x86-64 is what is tested. Other Unix systems and processors that `corosensei` and
 //! `polling` support have a path in the code, and nobody has proven it. Windows has none yet.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod engine;
 pub mod generator;
 pub mod io;
 pub mod net;
 mod runtime;
-mod task;
+#[cfg(feature = "signal")]
+pub mod signal;
+pub mod task;
 pub mod thread;
 pub mod time;
 
 pub use engine::task::Id;
 pub use runtime::{Builder as RuntimeBuilder, Runtime, run, run_all};
 pub use task::{
-    AccessError, Builder, CancellationToken, JoinError, JoinHandle, LocalKey, no_wait, shield,
-    spawn, yield_now,
+    AccessError, Builder, CancellationToken, JoinError, JoinHandle, LocalKey, Scope,
+    ScopedJoinHandle, no_wait, scope, shield, spawn, yield_now,
 };
 pub use thread::current;

@@ -14,8 +14,9 @@ use crate::task;
 ///
 /// # Panics
 ///
-/// When `f` panics, with its panic. Inside of another runtime on the same thread, and when the system
-/// refuses what a runtime needs; [`Builder::build`] and [`Runtime::run`] tell more.
+/// When `f` panics, with its panic. When every coroutine that is left waits for another of them, such
+/// as two that join each other: with a report of what each one waits for. Inside of another
+/// runtime on the same thread, and when the system refuses what a runtime needs.
 ///
 /// ```
 /// let words = vec!["plain", "song"];
@@ -66,18 +67,19 @@ pub fn run_all<F: FnOnce() -> T, T>(f: F) -> T {
 #[derive(Debug)]
 pub struct Runtime {
     stack_size: usize,
+    strict: bool,
 }
 
 impl Default for Runtime {
     fn default() -> Self {
-        Self { stack_size: stack::DEFAULT_SIZE }
+        Self { stack_size: stack::DEFAULT_SIZE, strict: false }
     }
 }
 
 impl Runtime {
     /// Settings for a runtime.
     pub fn builder() -> Builder {
-        Builder { stack_size: stack::DEFAULT_SIZE }
+        Builder { stack_size: stack::DEFAULT_SIZE, strict: false }
     }
 
     /// Runs `f` as a coroutine on this thread: see [`run`](crate::run).
@@ -110,8 +112,11 @@ impl Runtime {
                     }
                 });
             };
-            root::run(cx, self.stack_size, spawned, Box::new(body))
+            root::run(cx, self.stack_size, self.strict, spawned, Box::new(body))
         });
+        if let Some(report) = context::with(|cx| cx.scheduler.take_deadlock()) {
+            panic!("{report}");
+        }
         match (outcome, result.into_inner()) {
             (Ok(()), Some(Ok(value))) => value,
             (Ok(()), Some(Err(payload))) => panic::resume_unwind(payload),
@@ -126,6 +131,7 @@ impl Runtime {
 #[must_use = "a builder does nothing until `build`"]
 pub struct Builder {
     stack_size: usize,
+    strict: bool,
 }
 
 impl Builder {
@@ -138,12 +144,27 @@ impl Builder {
         self
     }
 
+    /// Says that there is no outside: no plain thread will unpark a coroutine or cancel a token. Then
+    /// such waits count as waits for other coroutines when a deadlock is looked for.
+    ///
+    /// The default is `false`: a coroutine that is parked may be waiting for a plain thread, so
+    /// it is never taken for deadlocked.
+    ///
+    /// ```should_panic
+    /// let runtime = plainsong::Runtime::builder().strict_deadlock(true).build().unwrap();
+    /// runtime.run(plainsong::thread::park); // panics: nobody is left to unpark it
+    /// ```
+    pub fn strict_deadlock(mut self, strict: bool) -> Self {
+        self.strict = strict;
+        self
+    }
+
     /// Checks the settings.
     ///
     /// # Errors
     ///
     /// `InvalidInput` for a stack size below 16 KiB or above 1 GiB.
     pub fn build(&self) -> io::Result<Runtime> {
-        Ok(Runtime { stack_size: stack::check_size(self.stack_size)? })
+        Ok(Runtime { stack_size: stack::check_size(self.stack_size)?, strict: self.strict })
     }
 }

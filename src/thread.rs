@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use crate::engine::context;
 use crate::engine::remote::{Door, Message};
-use crate::engine::task::{Id, Task, Wait};
+use crate::engine::task::{Flag, Id, Task, Wait};
 use crate::task::{self, Target};
 
 pub use crate::task::yield_now;
@@ -92,10 +92,11 @@ impl Thread {
         }
     }
 
-    /// Cancels the coroutine; a plain thread cannot be.
-    pub(crate) fn cancel(&self) {
-        if let &Kind::Coroutine { door, slot, id, .. } = &self.0 {
-            Target::root(door, slot, id).cancel();
+    /// What to cancel to cancel the coroutine; a plain thread cannot be.
+    pub(crate) fn target(&self) -> Option<Target> {
+        match &self.0 {
+            &Kind::Coroutine { door, slot, id, .. } => Some(Target::root(door, slot, id)),
+            Kind::Plain(_) => None,
         }
     }
 
@@ -162,13 +163,13 @@ fn park_until(timeout: Option<Duration>) {
         let Some(task) = task else {
             return timeout.map_or_else(std::thread::park, std::thread::park_timeout);
         };
-        if task.park_token.get() {
+        if task.flags.has(Flag::ParkToken) {
             context::spend();
         } else {
             let deadline = timeout.and_then(|timeout| context::now().checked_add(timeout));
             context::block(context::waiter(), Wait::Park, deadline);
         }
-        task.park_token.set(false);
+        task.flags.set(Flag::ParkToken, false);
     });
 }
 

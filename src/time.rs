@@ -34,7 +34,7 @@ pub fn sleep(duration: Duration) {
     if duration.is_zero() {
         return crate::yield_now();
     }
-    context::block(context::waiter(), Wait::Sleep, now().checked_add(duration));
+    park_until(now().checked_add(duration));
 }
 
 /// Waits until `deadline`; one that has passed lets the other coroutines that are ready run first.
@@ -43,7 +43,15 @@ pub fn sleep(duration: Duration) {
 ///
 /// Unwinds when the coroutine is cancelled.
 pub fn sleep_until(deadline: Instant) {
-    sleep(deadline.saturating_duration_since(now()));
+    if context::in_coroutine() && deadline > now() {
+        park_until(Some(deadline));
+    } else {
+        sleep(deadline.saturating_duration_since(now()));
+    }
+}
+
+fn park_until(deadline: Option<Instant>) {
+    context::block(context::waiter(), Wait::Sleep, deadline);
 }
 
 /// A clock that ticks every `period`, from now on: the first tick comes at once.

@@ -9,7 +9,7 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe};
 
-use super::task::{Id, Task};
+use super::task::{Flag, Id, Task};
 use super::timer::TimerKey;
 
 /// Names one scope among all that this thread has ever opened. The root scope has none.
@@ -75,7 +75,9 @@ impl Task {
     /// Requests that a scope, or the root, be cancelled. Returns `false` when it is not open.
     pub(crate) fn request(&self, scope: Option<ScopeId>, by_timer: bool) -> bool {
         match scope {
-            None => self.root_cancelled.set(true),
+            None => {
+                self.flags.set(Flag::RootCancelled, true);
+            }
             Some(id) => {
                 let mut open = self.scopes().open.borrow_mut();
                 let Some(scope) = open.iter_mut().find(|scope| scope.id == id) else {
@@ -89,16 +91,6 @@ impl Task {
         }
         self.look_again();
         true
-    }
-
-    /// Whether the scope has been requested to be cancelled.
-    pub(crate) fn is_requested(&self, scope: Option<ScopeId>) -> bool {
-        match scope {
-            None => self.root_cancelled.get(),
-            Some(id) => {
-                self.scopes().open.borrow().iter().any(|scope| scope.id == id && scope.requested)
-            }
-        }
     }
 
     /// Hides the scopes that are open now, until [`lower_shield`](Self::lower_shield).
@@ -133,6 +125,21 @@ impl Task {
         self.look_again();
     }
 
+    /// Lets waits happen in spite of all, for what must not be left before it has been waited for.
+    /// Returns what [`restore`](Self::restore) needs.
+    pub(crate) fn override_all(&self) -> u32 {
+        self.raise_shield();
+        let forbidden = self.scopes().no_wait.take();
+        self.look_again();
+        forbidden
+    }
+
+    /// Takes back an [`override_all`](Self::override_all).
+    pub(crate) fn restore(&self, forbidden: u32) {
+        self.scopes().no_wait.set(forbidden);
+        self.lower_shield();
+    }
+
     /// Whether waits panic.
     pub(crate) fn must_not_wait(&self) -> bool {
         self.scopes_if_any().is_some_and(|scopes| scopes.no_wait.get() > 0)
@@ -146,10 +153,10 @@ impl Task {
     /// The outermost cancelled scope that no shield hides: `Some(None)` is the root.
     fn target(&self) -> Option<Option<ScopeId>> {
         let Some(scopes) = self.scopes_if_any() else {
-            return self.root_cancelled.get().then_some(None);
+            return self.flags.has(Flag::RootCancelled).then_some(None);
         };
         let hidden = scopes.shields.borrow().last().copied();
-        if hidden.is_none() && self.root_cancelled.get() {
+        if hidden.is_none() && self.flags.has(Flag::RootCancelled) {
             return Some(None);
         }
         let open = scopes.open.borrow();
@@ -181,7 +188,7 @@ fn classify(task: &Task, scope: Option<ScopeId>, payload: Box<dyn Any + Send>) -
         // A payload that user code has carried here from another coroutine is just a panic.
         .is_some_and(|unwind| unwind.task == task.id && unwind.scope == scope);
     if ours {
-        task.raised.set(false);
+        task.flags.set(Flag::Raised, false);
         return Failure::Cancelled;
     }
     Failure::Panicked(payload)

@@ -9,7 +9,7 @@ use std::process;
 
 use super::context::Context;
 use super::coroutine::Coroutine;
-use super::task::Task;
+use super::task::{Flag, Task};
 
 /// Runs `body` as a coroutine, and whatever it spawns, until none is left.
 ///
@@ -21,6 +21,7 @@ use super::task::Task;
 pub(crate) fn run<'a>(
     cx: &Context,
     stack_size: usize,
+    strict: bool,
     spawned: &'static Location<'static>,
     body: Box<dyn FnOnce() + 'a>,
 ) -> io::Result<()> {
@@ -32,17 +33,18 @@ pub(crate) fn run<'a>(
         }
     }
     let scheduler = &cx.scheduler;
-    let _running = scheduler.start(cx.door(), stack_size)?;
+    let _running = scheduler.start(cx.door(), stack_size, strict)?;
     let stack = cx.take_stack(stack_size)?;
     // SAFETY: nothing calls `body` or looks at what it borrows after this function returns: the
     // scheduler returns only when no coroutine is left, and this one is then at its end.
     //
     // It cannot be left otherwise: a panic of the loop ends the process (`Bomb`), and a
-    // coroutine that cannot be ended does too, when it borrows (`Task::borrows`).
+    // coroutine that cannot be ended does too, when it borrows (`Flag::Borrows`).
     let body = unsafe { mem::transmute::<Box<dyn FnOnce() + 'a>, Box<dyn FnOnce()>>(body) };
     let bomb = Bomb;
     let main =
         Task::new(Coroutine::new(stack, body), cx.allocate_id(), Some("main".into()), spawned);
+    main.flags.set(Flag::Borrows, true);
     scheduler.add(main);
     scheduler.run(cx);
     mem::forget(bomb);

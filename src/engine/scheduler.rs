@@ -20,7 +20,7 @@ use super::reactor::{Port, Reactor, SourceKey};
 use super::ready::ReadyQueue;
 use super::remote::{Door, Message, Waiter};
 use super::stack::StackPool;
-use super::task::{Id, Task, Wait, Wake};
+use super::task::{Flag, Id, Task, Wait, Wake};
 use super::timer::{TimerKey, Timers};
 
 /// Operations that need not wait a coroutine may do in one turn; then it yields, so that a socket
@@ -73,6 +73,13 @@ pub(crate) struct Scheduler {
     clock: Cell<fn() -> Instant>,
     origin: OnceCell<Instant>,
     stack_size: Cell<usize>,
+    // The time when it was last asked for.
+    time: Cell<u64>,
+    // Coroutines whose wait something else than a coroutine of this thread may end.
+    outside: Cell<u32>,
+    // Nobody is outside: waits that only a plain thread could end are not ended from outside.
+    strict: Cell<bool>,
+    deadlock: RefCell<Option<String>>,
     // Coroutines that are suspended while they unwind: `thread::panicking` is then true for all.
     unwinding: Cell<u32>,
     running: Cell<bool>,
@@ -113,6 +120,10 @@ impl Scheduler {
             clock: Cell::new(Instant::now),
             origin: OnceCell::new(),
             stack_size: Cell::new(super::stack::DEFAULT_SIZE),
+            time: Cell::new(0),
+            outside: Cell::new(0),
+            strict: Cell::new(false),
+            deadlock: RefCell::new(None),
             unwinding: Cell::new(0),
             running: Cell::new(false),
             closing: Cell::new(false),
@@ -128,7 +139,12 @@ impl Scheduler {
     /// # Errors
     ///
     /// When a scheduler runs on this thread already, or the kernel refuses the reactor.
-    pub(crate) fn start(&self, door: &Door, stack_size: usize) -> io::Result<impl Drop + '_> {
+    pub(crate) fn start(
+        &self,
+        door: &Door,
+        stack_size: usize,
+        strict: bool,
+    ) -> io::Result<impl Drop + '_> {
         struct Stop<'a>(&'a Scheduler);
         impl Drop for Stop<'_> {
             fn drop(&mut self) {
@@ -150,6 +166,7 @@ impl Scheduler {
         // Deadlines count from here, so none that matters is clamped to it.
         self.origin.get_or_init(|| self.now());
         self.stack_size.set(stack_size);
+        self.strict.set(strict);
         self.closing.set(false);
         self.running.set(true);
         Ok(Stop(self))
@@ -256,14 +273,53 @@ impl Scheduler {
         if untrimmed && self.trim(&cx.stacks, now) {
             until = Some(until.unwrap_or(u64::MAX).min(self.next_trim.get()));
         }
+        if self.ready.is_empty() && until.is_none() && self.outside.get() == 0 {
+            return self.report_deadlock();
+        }
         if self.ready.is_empty() && cx.door().fall_asleep() {
             self.poll(until.map(|until| Duration::from_nanos(until.saturating_sub(now))));
             cx.door().wake_up();
         }
         self.receive(cx.door());
-        if until.is_some() {
-            self.expire();
+        self.expire();
+    }
+
+    fn is_ended_from_outside(&self, wait: Wait) -> bool {
+        !(wait.is_internal() || self.strict.get() && wait.is_ended_by_threads())
+    }
+
+    /// Every coroutine that is left waits for another of them. Cancels them all: `run` panics
+    /// with the report when they have ended.
+    #[cold]
+    fn report_deadlock(&self) {
+        let tasks = self.tasks.borrow();
+        let now = (self.elapsed() / 1_000_000) as u32;
+        let mut report =
+            String::from("deadlock: every coroutine that is left waits for another of them");
+        for (_, task) in &*tasks {
+            let name = task.name().map_or("<unnamed>", |name| name);
+            let since = Duration::from_millis(u64::from(now.wrapping_sub(task.since.get())));
+            let (id, wait, spawned) = (task.id, task.waiting.get(), task.spawned);
+            report += &format!(
+                "\n  {id} '{name}' has waited for {since:?} for {wait}; spawned at {spawned}"
+            );
         }
+        if self.deadlock.borrow().is_some() {
+            // Not even the cancelled ones end: their destructors wait for each other.
+            let _ = writeln!(io::stderr(), "plainsong: while unwinding from a deadlock: {report}");
+            std::process::abort();
+        }
+        self.deadlock.replace(Some(report));
+        self.closing.set(true);
+        for (_, task) in &*tasks {
+            task.request(None, false);
+            self.interrupt(task);
+        }
+    }
+
+    /// The report of the deadlock that has ended the run, if one has.
+    pub(crate) fn take_deadlock(&self) -> Option<String> {
+        self.deadlock.take()
     }
 
     /// Gives pages back if the time has come. Returns whether there will be more to give.
@@ -355,7 +411,9 @@ impl Scheduler {
     }
 
     fn elapsed(&self) -> u64 {
-        self.nanos(self.now())
+        let time = self.nanos(self.now());
+        self.time.set(time);
+        time
     }
 
     fn nanos(&self, time: Instant) -> u64 {
@@ -400,8 +458,12 @@ impl Scheduler {
                 task.timer.set(Some(key));
             }
             task.waiting.set(why);
+            task.since.set((self.time.get() / 1_000_000) as u32);
             task.parked.set(true);
+            let outside = u32::from(self.is_ended_from_outside(why));
+            self.outside.set(self.outside.get() + outside);
             suspend(task, Suspended::Parked);
+            self.outside.set(self.outside.get() - outside);
             task.waiting.set(Wait::Nothing);
         }
         let wake = task.wake.get();
@@ -416,11 +478,11 @@ impl Scheduler {
     #[cold]
     fn suspend_unwinding(&self, task: &Task, how: Suspended) {
         let unwinds = self.is_unwinding(task);
-        task.unwinds.set(unwinds);
+        task.flags.set(Flag::Unwinds, unwinds);
         self.unwinding.set(self.unwinding.get() + u32::from(unwinds));
         // SAFETY: as in `suspend`.
         unsafe { task.suspend(how) };
-        self.unwinding.set(self.unwinding.get() - u32::from(task.unwinds.take()));
+        self.unwinding.set(self.unwinding.get() - u32::from(task.flags.set(Flag::Unwinds, false)));
     }
 
     /// Whether the running coroutine is known to unwind.
@@ -429,7 +491,7 @@ impl Scheduler {
     /// the running coroutine; otherwise that unwinds if it was cancelled and its payload
     /// has not been caught. One that panics by itself at such a time is not recognised.
     pub(crate) fn is_unwinding(&self, task: &Task) -> bool {
-        thread::panicking() && (self.unwinding.get() == 0 || task.raised.get())
+        thread::panicking() && (self.unwinding.get() == 0 || task.flags.has(Flag::Raised))
     }
 
     /// Corrects the count when nobody unwinds after all: someone had swallowed the payload.
@@ -439,7 +501,7 @@ impl Scheduler {
         }
         self.unwinding.set(0);
         for (_, task) in &*self.tasks.borrow() {
-            if task.unwinds.take() {
+            if task.flags.set(Flag::Unwinds, false) {
                 self.interrupt(task);
             }
         }
@@ -484,7 +546,7 @@ impl Scheduler {
     /// `thread::unpark`, for a coroutine of this thread.
     pub(crate) fn give_park_token(&self, slot: u32, id: Id) {
         let wait = self.find(slot, id, |task| {
-            task.park_token.set(true);
+            task.flags.set(Flag::ParkToken, true);
             if task.waiting.get() == Wait::Park { task.wait.get() } else { 0 }
         });
         self.unpark(slot, wait.unwrap_or(0), Wake::Ready);
@@ -566,7 +628,7 @@ impl Scheduler {
 
     /// Ends the wait of a task that a cancellation has reached.
     fn interrupt(&self, task: &Task) {
-        if task.interrupt.get() && task.parked.get() && !task.unwinds.get() {
+        if task.interrupt.get() && task.parked.get() && !task.flags.has(Flag::Unwinds) {
             self.wake_task(task, Wake::Cancelled);
         }
     }
@@ -626,7 +688,7 @@ fn raise(task: &Task) {
 
 #[cold]
 fn unwind(task: &Task) -> ! {
-    if task.raised.replace(true) {
+    if task.flags.set(Flag::Raised, true) {
         // It was swallowed. The others go first, so that a loop around it harms only itself.
         suspend(task, Suspended::Ready);
         if task.count_swallowed() > SWALLOWED_MAX {
@@ -641,7 +703,7 @@ fn unwind(task: &Task) -> ! {
 #[cold]
 fn give_up(task: &Task) {
     let name = task.name().map_or("<unnamed>", |name| name);
-    let fate = if task.borrows.get() {
+    let fate = if task.flags.has(Flag::Borrows) {
         "Others have lent it what is on their stacks, so the process ends."
     } else {
         "It is abandoned: it will not run again, and what its stack holds is leaked."
@@ -655,7 +717,7 @@ fn give_up(task: &Task) {
         task.id,
         task.spawned,
     );
-    if task.borrows.get() {
+    if task.flags.has(Flag::Borrows) {
         std::process::abort();
     }
     task.abandoned();

@@ -132,31 +132,59 @@ pub(crate) struct Task {
     pub(crate) coroutine: Coroutine,
     pub(crate) link: Link,
     pub(crate) slot: Cell<u32>,
-    /// A cancellation has been raised and not been caught where it belongs: the coroutine unwinds,
-    /// or has swallowed the payload.
-    pub(crate) raised: Cell<bool>,
-    /// Its code borrows from another stack, so it must not be given up.
-    pub(crate) borrows: Cell<bool>,
+    pub(crate) timer: Cell<Option<TimerKey>>,
     /// A wait must unwind: a scope is cancelled that no shield hides, or waits are forbidden.
     pub(crate) interrupt: Cell<bool>,
     /// Suspended until `unpark`; if not, it runs or is in the ready queue.
     pub(crate) parked: Cell<bool>,
+    pub(crate) wake: Cell<Wake>,
+    pub(crate) flags: Flags,
+    /// When the wait under way began, in milliseconds of the scheduler's time.
+    pub(crate) since: Cell<u32>,
     /// The number of the wait under way; 0 when there is none, so that a late wake finds nothing.
     pub(crate) wait: Cell<u64>,
     pub(crate) waiting: Cell<Wait>,
-    pub(crate) timer: Cell<Option<TimerKey>>,
-    pub(crate) wake: Cell<Wake>,
-    /// `thread::unpark` came before `thread::park`.
-    pub(crate) park_token: Cell<bool>,
-    /// The `JoinHandle`'s scope is cancelled.
-    pub(crate) root_cancelled: Cell<bool>,
-    /// Suspended while it unwinds: no cancellation may wake it.
-    pub(crate) unwinds: Cell<bool>,
     pub(crate) id: Id,
     pub(crate) spawned: &'static Location<'static>,
     /// Where the result goes; not for a runtime's main coroutine.
     pub(crate) packet: Cell<Option<NonNull<Header>>>,
     extras: OnceCell<Box<Extras>>,
+}
+
+/// What is asked of a task too seldom to have a byte of its own.
+#[derive(Default, Debug)]
+pub(crate) struct Flags(Cell<u8>);
+
+/// One of the [`Flags`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum Flag {
+    /// A cancellation has been raised and not been caught where it belongs: the coroutine unwinds,
+    /// or has swallowed the payload.
+    Raised = 1,
+    /// Its code borrows from another stack, so it must not be given up.
+    Borrows = 2,
+    /// `thread::unpark` came before `thread::park`.
+    ParkToken = 4,
+    /// The `JoinHandle`'s scope is cancelled.
+    RootCancelled = 8,
+    /// Suspended while it unwinds: no cancellation may wake it.
+    Unwinds = 16,
+}
+
+impl Flags {
+    #[inline]
+    pub(crate) fn has(&self, flag: Flag) -> bool {
+        self.0.get() & flag as u8 != 0
+    }
+
+    /// Sets a flag; returns what it was.
+    #[inline]
+    pub(crate) fn set(&self, flag: Flag, on: bool) -> bool {
+        let before = self.0.get();
+        self.0.set(if on { before | flag as u8 } else { before & !(flag as u8) });
+        before & flag as u8 != 0
+    }
 }
 
 /// What few coroutines have.
@@ -201,18 +229,15 @@ impl Task {
             id,
             spawned,
             packet: Cell::new(None),
-            wait: Cell::new(0),
-            waiting: Cell::new(Wait::Nothing),
             slot: Cell::new(0),
             timer: Cell::new(None),
+            interrupt: Cell::new(false),
             parked: Cell::new(false),
             wake: Cell::new(Wake::Ready),
-            park_token: Cell::new(false),
-            interrupt: Cell::new(false),
-            root_cancelled: Cell::new(false),
-            unwinds: Cell::new(false),
-            raised: Cell::new(false),
-            borrows: Cell::new(false),
+            flags: Flags::default(),
+            since: Cell::new(0),
+            wait: Cell::new(0),
+            waiting: Cell::new(Wait::Nothing),
             extras,
         }
     }

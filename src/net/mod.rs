@@ -8,7 +8,7 @@ mod serve;
 mod tcp;
 
 pub use addr::ToSocketAddrs;
-pub use serve::{Outcome, serve};
+pub use serve::{Outcome, Server, serve};
 pub use std::net::{
     AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6,
 };

@@ -17,7 +17,7 @@ use crate::engine::reactor::Interest;
 use crate::io::source::{Source, after, zero_timeout};
 
 /// Connections that the kernel holds for a listener; it lowers this to `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 
 /// A TCP connection: [`std::net::TcpStream`], whose calls park only their own coroutine.
 ///

@@ -3,8 +3,10 @@
 use std::any::Any;
 use std::error::Error;
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use super::cancel::Target;
 use crate::engine::cancel::Failure;
 use crate::engine::context;
 use crate::engine::packet::Receiver;
@@ -40,7 +42,7 @@ impl<T> JoinHandle<T> {
     /// ```
     pub fn join(self) -> Result<T, JoinError> {
         self.receiver.wait(self.id, None);
-        self.receiver.take().map_err(JoinError)
+        self.receiver.take().map_err(JoinError::from)
     }
 
     /// Waits for the coroutine to end, for `timeout` at most.
@@ -66,7 +68,7 @@ impl<T> JoinHandle<T> {
     pub fn join_timeout(self, timeout: Duration) -> Result<Result<T, JoinError>, Self> {
         let deadline = context::now().checked_add(timeout);
         if self.receiver.wait(self.id, deadline) {
-            Ok(self.receiver.take().map_err(JoinError))
+            Ok(self.receiver.take().map_err(JoinError::from))
         } else {
             Err(self)
         }
@@ -87,7 +89,7 @@ impl<T> JoinHandle<T> {
     /// });
     /// ```
     pub fn cancel(&self) {
-        self.thread.cancel();
+        self.thread.target().into_iter().for_each(Target::cancel);
     }
 
     /// Whether the coroutine has ended, so that [`join`](Self::join) returns at once.
@@ -136,17 +138,23 @@ impl<T> fmt::Debug for JoinHandle<T> {
 }
 
 /// Why a coroutine has no result: it panicked, or it was cancelled.
-pub struct JoinError(Failure);
+pub struct JoinError(Kind);
+
+enum Kind {
+    Cancelled,
+    // The lock makes the error `Sync`, so that it fits into any other error.
+    Panicked(Mutex<Box<dyn Any + Send>>),
+}
 
 impl JoinError {
     /// Whether the coroutine was cancelled.
     pub fn is_cancelled(&self) -> bool {
-        matches!(self.0, Failure::Cancelled)
+        matches!(self.0, Kind::Cancelled)
     }
 
     /// Whether the coroutine panicked.
     pub fn is_panic(&self) -> bool {
-        matches!(self.0, Failure::Panicked(_))
+        matches!(self.0, Kind::Panicked(_))
     }
 
     /// What the coroutine panicked with, to look at or to
@@ -157,8 +165,8 @@ impl JoinError {
     /// When it was cancelled and did not panic.
     pub fn into_panic(self) -> Box<dyn Any + Send> {
         match self.0 {
-            Failure::Panicked(payload) => payload,
-            Failure::Cancelled => panic!("the coroutine did not panic: it was cancelled"),
+            Kind::Panicked(payload) => payload.into_inner().unwrap_or_else(PoisonError::into_inner),
+            Kind::Cancelled => panic!("the coroutine did not panic: it was cancelled"),
         }
     }
 }
@@ -166,8 +174,8 @@ impl JoinError {
 impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let payload = match &self.0 {
-            Failure::Cancelled => return f.write_str("the coroutine was cancelled"),
-            Failure::Panicked(payload) => payload,
+            Kind::Cancelled => return f.write_str("the coroutine was cancelled"),
+            Kind::Panicked(payload) => payload.lock().unwrap_or_else(PoisonError::into_inner),
         };
         let message = payload
             .downcast_ref::<&str>()
@@ -187,3 +195,12 @@ impl fmt::Debug for JoinError {
 }
 
 impl Error for JoinError {}
+
+impl From<Failure> for JoinError {
+    fn from(failure: Failure) -> Self {
+        Self(match failure {
+            Failure::Cancelled => Kind::Cancelled,
+            Failure::Panicked(payload) => Kind::Panicked(Mutex::new(payload)),
+        })
+    }
+}

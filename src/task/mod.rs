@@ -1,13 +1,18 @@
-//! Coroutines as their users see them.
+//! Coroutines as their users see them, and ways to wait for many of them at once.
 
 mod cancel;
 mod join;
 mod local;
+mod scope;
 mod spawn;
+mod wait;
 
 pub(crate) use cancel::Target;
 pub use cancel::{CancellationToken, Elapsed, no_wait, shield, timeout, timeout_at};
 pub use join::{JoinError, JoinHandle};
 pub use local::{AccessError, LocalKey};
+pub(crate) use scope::Group;
+pub use scope::{Scope, ScopedJoinHandle, gather, race, scope};
 pub use spawn::{Builder, spawn, yield_now};
-pub(crate) use spawn::{drop_locals, spawn_at, spawn_on};
+pub(crate) use spawn::{drop_locals, spawn_at};
+pub use wait::{AsCompleted, as_completed, join_all, wait};

@@ -13,7 +13,7 @@ use crate::engine::coroutine::Coroutine;
 use crate::engine::packet::{Sender, packet};
 use crate::engine::scheduler;
 use crate::engine::stack::{self, Stack};
-use crate::engine::task::Task;
+use crate::engine::task::{Flag, Task};
 use crate::thread::Thread;
 
 /// Starts a coroutine on this thread; it runs at the next turn.
@@ -54,7 +54,7 @@ where
 
 #[cold]
 #[track_caller]
-fn refuse(error: &io::Error) -> ! {
+pub(super) fn refuse(error: &io::Error) -> ! {
     panic!("cannot spawn a coroutine: {error}")
 }
 
@@ -103,35 +103,43 @@ where
     T: 'static,
 {
     // SAFETY: `f` borrows nothing that could end.
-    unsafe { spawn_unchecked(cx, stack, name, spawned, false, f) }
+    unsafe { spawn_unchecked(cx, stack, name, spawned, false, f, || ()) }
 }
 
-/// Starts a coroutine on `stack` that may borrow: `borrows` says whether it does.
+/// Starts a coroutine on `stack` that may borrow: `borrows` says whether it does. The last thing it
+/// does is call `last`, which must not unwind.
 ///
 /// # Safety
 ///
 /// What `f` and its result borrow must live until the coroutine has ended, and the result must be
 /// dropped or forgotten before that ends.
 #[inline]
-pub(super) unsafe fn spawn_unchecked<F, T>(
+pub(super) unsafe fn spawn_unchecked<F, T, L>(
     cx: &Context,
     stack: Stack,
     name: Option<Arc<str>>,
     spawned: &'static Location<'static>,
     borrows: bool,
     f: F,
+    last: L,
 ) -> JoinHandle<T>
 where
     F: FnOnce() -> T,
+    L: FnOnce(),
 {
     let (sender, receiver) = packet(cx.door());
     let header = sender.header();
     // SAFETY: by the caller's promise.
-    let coroutine = unsafe { Coroutine::new_unchecked(stack, move || body(f, sender)) };
+    let coroutine = unsafe {
+        Coroutine::new_unchecked(stack, move || {
+            body(f, sender);
+            last();
+        })
+    };
     let id = cx.allocate_id();
     let task = Task::new(coroutine, id, name.clone(), spawned);
     task.packet.set(Some(header));
-    task.borrows.set(borrows);
+    task.flags.set(Flag::Borrows, borrows);
     let slot = cx.scheduler.add(task);
     JoinHandle { receiver, thread: Thread::coroutine(cx.door(), slot, id, name), id }
 }

@@ -1,0 +1,406 @@
+//! Coroutines that borrow from their parent, which waits for them.
+
+#![allow(unsafe_code)]
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::marker::PhantomData;
+use std::panic::{self, AssertUnwindSafe, Location};
+use std::process;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use super::cancel::{Target, cancellable};
+use super::join::{JoinError, JoinHandle};
+use super::spawn::{refuse, spawn_unchecked, take_stack};
+use crate::engine::cancel::is_unwind;
+use crate::engine::context;
+use crate::engine::remote::Waiter;
+use crate::engine::stack::Stack;
+use crate::engine::task::{Id, Wait, Wake};
+use crate::thread::Thread;
+
+type Payload = Box<dyn Any + Send>;
+
+/// Coroutines of one thread that are cancelled and waited for together.
+#[derive(Default)]
+pub(crate) struct Group {
+    members: RefCell<Slab<Option<Target>>>,
+    cancelled: Cell<bool>,
+    // The body of the scope, to be cancelled when a member panics.
+    body: Cell<Option<Target>>,
+    // The first panic of a member, unless the body's came first.
+    panic: Cell<Option<Payload>>,
+    failed: Cell<bool>,
+    waiter: Cell<Option<Waiter>>,
+}
+
+impl Group {
+    /// Runs what a member does, and tells the others if it panics.
+    fn attend<T>(&self, f: impl FnOnce() -> T) -> T {
+        panic::catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|payload| {
+            if is_unwind(&*payload) {
+                panic::resume_unwind(payload);
+            }
+            if !self.failed.replace(true) {
+                self.panic.set(Some(payload));
+                self.cancel();
+                self.body.take().into_iter().for_each(Target::cancel);
+            }
+            panic::resume_unwind(Box::new("the panic is resumed by the coroutine's scope"))
+        })
+    }
+
+    /// Cancels the members, and those that are still to come.
+    pub(crate) fn cancel(&self) {
+        self.cancelled.set(true);
+        let members = self.members.borrow();
+        let targets: Vec<Target> = members.iter().filter_map(|(_, member)| *member).collect();
+        drop(members);
+        targets.into_iter().for_each(Target::cancel);
+    }
+
+    /// How many members have not ended.
+    pub(crate) fn len(&self) -> usize {
+        self.members.borrow().len()
+    }
+
+    fn leave(&self, member: usize) {
+        self.members.borrow_mut().remove(member);
+        if self.len() == 0 {
+            self.waiter.take().into_iter().for_each(context::wake);
+        }
+    }
+
+    /// Waits until all members have ended, or `deadline` has passed.
+    pub(crate) fn wait(&self, deadline: Option<Instant>) {
+        while self.len() > 0 {
+            let waiter = context::waiter();
+            self.waiter.set(Some(waiter));
+            if context::block(waiter, Wait::Children, deadline) == Wake::TimedOut {
+                return;
+            }
+        }
+    }
+
+    /// Waits until all members have ended, whatever happens.
+    pub(crate) fn wait_for_all(&self) {
+        /// Ends the process if the wait unwinds after all: the members may borrow.
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                process::abort();
+            }
+        }
+        let bomb = Bomb;
+        context::with_current(|task| {
+            let forbidden = task.map(|task| task.override_all());
+            self.wait(None);
+            task.zip(forbidden).inspect(|(task, forbidden)| task.restore(*forbidden));
+        });
+        std::mem::forget(bomb);
+    }
+
+    /// Starts a coroutine as a member, whose panic is its own.
+    pub(crate) fn spawn<F, T>(
+        self: &Rc<Self>,
+        stack: Stack,
+        spawned: &'static Location<'static>,
+        f: F,
+    ) -> JoinHandle<T>
+    where
+        F: FnOnce() -> T + 'static,
+        T: 'static,
+    {
+        // SAFETY: it borrows nothing that could end.
+        unsafe { self.spawn_unchecked(stack, spawned, false, f) }
+    }
+
+    /// Starts a coroutine as a member that may borrow: `borrows` says whether it does.
+    ///
+    /// # Safety
+    ///
+    /// What `f` and its result borrow must live until the group is empty; and the handle must be
+    /// dropped or forgotten while they live.
+    unsafe fn spawn_unchecked<F, T>(
+        self: &Rc<Self>,
+        stack: Stack,
+        spawned: &'static Location<'static>,
+        borrows: bool,
+        f: F,
+    ) -> JoinHandle<T>
+    where
+        F: FnOnce() -> T,
+    {
+        let member = self.members.borrow_mut().insert(None);
+        let last = Rc::clone(self);
+        // The last thing that a member does is to leave, so that nothing of it is left to run
+        // when the group is empty.
+        let leave = move || last.leave(member);
+        // SAFETY: by the caller's promise, as the coroutine has ended when it has left.
+        let handle = context::with(|cx| unsafe {
+            spawn_unchecked(cx, stack, None, spawned, borrows, f, leave)
+        });
+        let target = handle.thread().target();
+        self.members.borrow_mut()[member] = target;
+        if self.cancelled.get() {
+            target.into_iter().for_each(Target::cancel);
+        }
+        handle
+    }
+}
+
+/// Where coroutines are started that borrow; made by [`scope`].
+pub struct Scope<'scope, 'env: 'scope> {
+    group: Rc<Group>,
+    // As in std: invariant in both, so that neither can be shrunk.
+    scope: PhantomData<&'scope mut &'scope ()>,
+    env: PhantomData<&'env mut &'env ()>,
+}
+
+/// Runs `f`, which may start coroutines that borrow from here, and waits for all of them.
+///
+/// Like [`std::thread::scope`], with three additions. The children need not be `Send`. The
+/// first panic, of a child or of `f`, cancels the others, and is resumed when all have ended.
+/// And when the calling coroutine is cancelled, so are the children, which are waited for before
+/// it unwinds on. On a plain thread, `f` runs as a coroutine.
+///
+/// # Panics
+///
+/// With the first panic of a child or of `f`.
+///
+/// # Cancellation
+///
+/// Unwinds when the coroutine is cancelled, after its children have ended.
+///
+/// ```
+/// plainsong::run(|| {
+///     let text = String::from("plain song");
+///     let mut count = 0;
+///     let shortest = plainsong::scope(|s| {
+///         s.spawn(|| count = text.split(' ').count());
+///         let shortest = s.spawn(|| text.split(' ').min_by_key(|word| word.len()));
+///         shortest.join().unwrap()
+///     });
+///     assert_eq!((count, shortest), (2, Some("song")));
+/// });
+/// ```
+pub fn scope<'env, F, T>(f: F) -> T
+where
+    F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T,
+{
+    if !context::in_coroutine() {
+        return crate::run(|| scope(f));
+    }
+    let scope = Scope { group: Rc::default(), scope: PhantomData, env: PhantomData };
+    let group = &scope.group;
+    // Nothing may leave this function while a member is left: so the body is caught, all are
+    // waited for, and only then does what was caught go on.
+    let result = panic::catch_unwind(AssertUnwindSafe(|| {
+        cancellable(None, |body| group.body.set(Some(body)), || f(&scope))
+    }));
+    group.body.set(None);
+    match &result {
+        Ok(Some(_)) => {}
+        Ok(None) => group.cancel(),
+        Err(payload) => {
+            // A member's panic that comes after that of the body is the lesser news.
+            group.failed.set(group.failed.get() || !is_unwind(&**payload));
+            group.cancel();
+        }
+    }
+    let waited = panic::catch_unwind(AssertUnwindSafe(|| group.wait(None)));
+    if waited.is_err() {
+        group.cancel();
+        group.wait_for_all();
+    }
+    if let Some(payload) = group.panic.take() {
+        panic::resume_unwind(payload);
+    }
+    match (result, waited) {
+        (Err(payload), _) | (_, Err(payload)) => panic::resume_unwind(payload),
+        (Ok(Some(value)), Ok(())) => value,
+        (Ok(None), Ok(())) => unreachable!("only a member's panic cancels the body"),
+    }
+}
+
+impl<'scope> Scope<'scope, '_> {
+    /// Starts a coroutine that may borrow what outlives the scope; it runs at the next turn.
+    ///
+    /// # Panics
+    ///
+    /// When the system has no room for another stack.
+    #[track_caller]
+    pub fn spawn<F, T>(&'scope self, f: F) -> ScopedJoinHandle<'scope, T>
+    where
+        F: FnOnce() -> T + 'scope,
+        T: 'scope,
+    {
+        let spawned = Location::caller();
+        let stack = match context::with(|cx| take_stack(cx, cx.scheduler.stack_size())) {
+            Ok(stack) => stack,
+            Err(error) => refuse(&error),
+        };
+        // SAFETY: `f` and its result borrow for `'scope`, which does not end before `scope`, above,
+        // returns; and that does not return, in whatever way, before the group is empty.
+        //
+        // The handle cannot outlive `'scope`, as its type says.
+        let handle = unsafe {
+            // `move`: what is captured is `&'scope self`, and not a borrow of this very frame.
+            self.group.spawn_unchecked(stack, spawned, true, move || self.group.attend(f))
+        };
+        ScopedJoinHandle { handle, scope: PhantomData }
+    }
+
+    /// Cancels the children, and those that are started from now on. The body of the scope goes on.
+    pub fn cancel(&self) {
+        self.group.cancel();
+    }
+}
+
+impl fmt::Debug for Scope<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scope").field("children", &self.group.len()).finish_non_exhaustive()
+    }
+}
+
+/// The handle of a coroutine of a [`scope`]; like [`JoinHandle`].
+pub struct ScopedJoinHandle<'scope, T> {
+    handle: JoinHandle<T>,
+    scope: PhantomData<&'scope ()>,
+}
+
+impl<T> ScopedJoinHandle<'_, T> {
+    /// Waits for the coroutine to end and returns its result.
+    ///
+    /// # Errors
+    ///
+    /// [`JoinError`] when it was cancelled or panicked; its panic is resumed by the scope.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine that calls this is cancelled.
+    pub fn join(self) -> Result<T, JoinError> {
+        self.handle.join()
+    }
+
+    /// Waits for the coroutine to end, for `timeout` at most.
+    ///
+    /// # Errors
+    ///
+    /// The handle itself, when the time is over and the coroutine has not ended.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine that calls this is cancelled.
+    pub fn join_timeout(self, timeout: Duration) -> Result<Result<T, JoinError>, Self> {
+        let scope = self.scope;
+        self.handle.join_timeout(timeout).map_err(|handle| Self { handle, scope })
+    }
+
+    /// Cancels the coroutine: see [`JoinHandle::cancel`].
+    pub fn cancel(&self) {
+        self.handle.cancel();
+    }
+
+    /// Whether the coroutine has ended.
+    pub fn is_finished(&self) -> bool {
+        self.handle.is_finished()
+    }
+
+    /// The coroutine's id.
+    pub fn id(&self) -> Id {
+        self.handle.id()
+    }
+
+    /// The coroutine, to [`unpark`](Thread::unpark) it.
+    pub fn thread(&self) -> &Thread {
+        self.handle.thread()
+    }
+}
+
+impl<T> fmt::Debug for ScopedJoinHandle<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.handle.fmt(f)
+    }
+}
+
+/// Runs all of `fs`, each in a coroutine of its own, and returns their results in order.
+///
+/// They may borrow. The first panic cancels the others.
+///
+/// # Panics
+///
+/// With the first panic.
+///
+/// # Cancellation
+///
+/// Unwinds when the coroutine is cancelled, after those have ended.
+///
+/// ```
+/// plainsong::run(|| {
+///     let squares = plainsong::task::gather((1..4).map(|n| move || n * n));
+///     assert_eq!(squares, [1, 4, 9]);
+/// });
+/// ```
+pub fn gather<F, T>(fs: impl IntoIterator<Item = F>) -> Vec<T>
+where
+    F: FnOnce() -> T,
+{
+    scope(|s| {
+        let handles: Vec<_> = fs.into_iter().map(|f| s.spawn(f)).collect();
+        let value = |handle: ScopedJoinHandle<'_, T>| match handle.join() {
+            Ok(value) => value,
+            // The scope has the panic and resumes it.
+            Err(error) => panic::resume_unwind(error.into_panic()),
+        };
+        handles.into_iter().map(value).collect()
+    })
+}
+
+/// Runs all of `fs`, each in a coroutine of its own, until the first has ended, and returns its
+/// result. The others are cancelled, and have ended when this returns.
+///
+/// # Panics
+///
+/// When `fs` is empty; with the first panic.
+///
+/// # Cancellation
+///
+/// Unwinds when the coroutine is cancelled, after those have ended.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// plainsong::run(|| {
+///     let first = plainsong::task::race([3600, 0, 7200].map(|seconds| move || {
+///         plainsong::time::sleep(Duration::from_secs(seconds));
+///         seconds
+///     }));
+///     assert_eq!(first, 0);
+/// });
+/// ```
+pub fn race<F, T>(fs: impl IntoIterator<Item = F>) -> T
+where
+    F: FnOnce() -> T,
+{
+    let winner = Cell::new(None);
+    scope(|s| {
+        for f in fs {
+            let winner = &winner;
+            s.spawn(move || {
+                let value = f();
+                // Some may come in together: the first one stays.
+                if !s.group.cancelled.get() {
+                    winner.set(Some(value));
+                    s.cancel();
+                }
+            });
+        }
+        s.group.wait(None);
+    });
+    winner.into_inner().expect("a race needs somebody to run it")
+}

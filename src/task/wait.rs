@@ -1,0 +1,151 @@
+//! Waiting for many coroutines.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::iter::FusedIterator;
+use std::time::{Duration, Instant};
+
+use super::join::{JoinError, JoinHandle};
+use crate::engine::context;
+use crate::engine::task::{Wait, Wake};
+
+/// Waits for all coroutines and returns their results in the order of the handles.
+///
+/// # Cancellation
+///
+/// Unwinds when the coroutine is cancelled; the others are detached.
+///
+/// ```
+/// plainsong::run(|| {
+///     let results = plainsong::task::join_all((0..3).map(|n| plainsong::spawn(move || n)));
+///     assert!(results.into_iter().map(Result::unwrap).eq(0..3));
+/// });
+/// ```
+pub fn join_all<T>(handles: impl IntoIterator<Item = JoinHandle<T>>) -> Vec<Result<T, JoinError>> {
+    // All of them first: an iterator that spawns must not wait for one before it spawns the next.
+    let handles: Vec<_> = handles.into_iter().collect();
+    handles.into_iter().map(JoinHandle::join).collect()
+}
+
+/// Waits for all coroutines, for `timeout` at most. Returns those that have ended and those that
+/// have not, each in the order of the handles. (asyncio's `wait`.)
+///
+/// # Cancellation
+///
+/// Unwinds when the coroutine is cancelled; the others are detached.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// plainsong::run(|| {
+///     let handles = [0, 3600].map(|seconds| {
+///         plainsong::spawn(move || plainsong::time::sleep(Duration::from_secs(seconds)))
+///     });
+///     let (done, pending) = plainsong::task::wait(handles, Some(Duration::from_millis(1)));
+///     assert_eq!((done.len(), pending.len()), (1, 1));
+/// });
+/// ```
+pub fn wait<T>(
+    handles: impl IntoIterator<Item = JoinHandle<T>>,
+    timeout: Option<Duration>,
+) -> (Vec<JoinHandle<T>>, Vec<JoinHandle<T>>) {
+    let handles: Vec<_> = handles.into_iter().collect();
+    let deadline = timeout.and_then(|timeout| context::now().checked_add(timeout));
+    for handle in &handles {
+        if !handle.receiver.wait(handle.id, deadline) {
+            break;
+        }
+    }
+    handles.into_iter().partition(JoinHandle::is_finished)
+}
+
+/// The results of coroutines in the order in which they end.
+///
+/// Each step waits for one. Dropping it detaches those that are left. Looks at all that are left
+/// at each step, so it is for some thousands.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// plainsong::run(|| {
+///     let handles = [2, 0, 1].map(|n| {
+///         plainsong::spawn(move || {
+///             plainsong::time::sleep(Duration::from_millis(20 * n));
+///             n
+///         })
+///     });
+///     let order: Vec<_> = plainsong::task::as_completed(handles).map(Result::unwrap).collect();
+///     assert_eq!(order, [0, 1, 2]);
+/// });
+/// ```
+pub fn as_completed<T>(handles: impl IntoIterator<Item = JoinHandle<T>>) -> AsCompleted<T> {
+    AsCompleted { pending: handles.into_iter().collect(), ended: VecDeque::new() }
+}
+
+/// Made by [`as_completed`].
+pub struct AsCompleted<T> {
+    pending: Vec<JoinHandle<T>>,
+    // Those that have ended, the first one first.
+    ended: VecDeque<JoinHandle<T>>,
+}
+
+impl<T> AsCompleted<T> {
+    /// Moves those that have ended over.
+    fn collect_ended(&mut self) {
+        let pending = std::mem::take(&mut self.pending);
+        let (mut ended, pending): (Vec<_>, Vec<_>) =
+            pending.into_iter().partition(JoinHandle::is_finished);
+        ended.sort_by_key(|handle| handle.receiver.ended_at());
+        self.pending = pending;
+        self.ended.extend(ended);
+    }
+}
+
+impl<T> Iterator for AsCompleted<T> {
+    type Item = Result<T, JoinError>;
+
+    /// The next result.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled; no result is lost.
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if self.ended.is_empty() {
+                self.collect_ended();
+            }
+            if let Some(handle) = self.ended.pop_front() {
+                return Some(handle.join());
+            }
+            if self.pending.is_empty() {
+                return None;
+            }
+            wait_any(&self.pending, None);
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.pending.len() + self.ended.len();
+        (left, Some(left))
+    }
+}
+
+impl<T> ExactSizeIterator for AsCompleted<T> {}
+impl<T> FusedIterator for AsCompleted<T> {}
+
+impl<T> fmt::Debug for AsCompleted<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AsCompleted").field("left", &self.len()).finish_non_exhaustive()
+    }
+}
+
+/// Waits until one of the coroutines has ended, or `deadline` has passed.
+fn wait_any<T>(handles: &[JoinHandle<T>], deadline: Option<Instant>) -> Wake {
+    let waiter = context::waiter();
+    if !handles.iter().all(|handle| handle.receiver.register(waiter)) {
+        return Wake::Ready;
+    }
+    let wake = context::block(waiter, Wait::JoinAny, deadline);
+    handles.iter().for_each(|handle| handle.receiver.unregister(waiter));
+    wake
+}
