@@ -50,6 +50,7 @@ use std::rc::Rc;
 use crate::engine::context;
 use crate::engine::coroutine::Coroutine;
 use crate::engine::stack;
+use crate::engine::task::Task;
 
 /// How often a body that goes on after it was closed is closed again, before it is given up.
 const CLOSE_MAX: u32 = 1000;
@@ -74,6 +75,8 @@ struct Shared<Y, S> {
     // A `Closed` has been raised since the body was resumed.
     raised: Cell<bool>,
     caller_unwinds: Cell<bool>,
+    // How many scopes the caller has open: the body must yield with none of its own.
+    depth: Cell<usize>,
     output: Cell<Option<Y>>,
     input: Cell<Option<S>>,
     panic: Cell<Option<Box<dyn Any + Send>>>,
@@ -121,6 +124,7 @@ impl<Y: 'static, S: 'static> Generator<Y, S> {
             closing: Cell::new(false),
             raised: Cell::new(false),
             caller_unwinds: Cell::new(false),
+            depth: Cell::new(0),
             output: Cell::new(None),
             input: Cell::new(None),
             panic: Cell::new(None),
@@ -194,6 +198,7 @@ impl<Y, S> Shared<Y, S> {
         self.state.set(State::Running);
         self.caller_unwinds.set(std::thread::panicking());
         self.raised.set(false);
+        self.depth.set(depth());
         // SAFETY: `state` was `Suspended`, and is `Running` for as long as this call is under way.
         let suspended = unsafe { coroutine.resume() };
         self.state.set(if suspended.is_some() { State::Suspended } else { State::Done });
@@ -201,6 +206,12 @@ impl<Y, S> Shared<Y, S> {
 
     /// Goes back to the caller of `resume`. Must be called by the body.
     fn suspend(&self) {
+        // A scope belongs to the coroutine that opened it, and the next to resume may be another.
+        assert!(
+            depth() == self.depth.get(),
+            "a generator cannot yield inside of a time-out, scope, shield or `no_wait` that it has \
+             opened itself: yield outside of it, or open it around the use of the generator"
+        );
         let on = self.coroutine.get().is_some_and(|coroutine| coroutine.suspend_if_on(&self.stack));
         assert!(on, "a generator's yielder was used by a coroutine that is not its body");
     }
@@ -223,6 +234,11 @@ impl<Y, S> Shared<Y, S> {
     }
 }
 
+/// How many scopes the coroutine that runs has open.
+fn depth() -> usize {
+    context::with_current(|task| task.map_or(0, Task::depth))
+}
+
 impl<Y, S> Yielder<Y, S> {
     /// Hands `value` out; goes on when the generator is resumed.
     ///
@@ -231,7 +247,8 @@ impl<Y, S> Yielder<Y, S> {
     ///
     /// # Panics
     ///
-    /// When called by another coroutine than the body.
+    /// When called by another coroutine than the body; inside of a time-out, scope, shield or `no_wait`
+    /// that the body has opened.
     pub fn yield_(&self, value: Y) {
         let shared = &self.shared;
         if shared.body_unwinds() {
@@ -248,7 +265,7 @@ impl<Y, S> Yielder<Y, S> {
     ///
     /// # Panics
     ///
-    /// When called by another coroutine than the body.
+    /// As [`yield_`](Self::yield_).
     pub fn receive(&self) -> Option<S> {
         let shared = &self.shared;
         loop {

@@ -26,7 +26,7 @@ use crate::engine::remote::{Door, Message};
 use crate::engine::task::{Flag, Id, Task, Wait};
 use crate::task::{self, Target};
 
-pub use crate::task::yield_now;
+pub use crate::task::{Scope, ScopedJoinHandle, scope, yield_now};
 pub use crate::time::sleep;
 pub use std::thread::{Result, available_parallelism, panicking};
 

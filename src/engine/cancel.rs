@@ -106,6 +106,14 @@ impl Task {
         self.look_again();
     }
 
+    /// How many scopes, shields and `no_wait`s are open.
+    pub(crate) fn depth(&self) -> usize {
+        self.scopes_if_any().map_or(0, |scopes| {
+            let (open, shields) = (scopes.open.borrow().len(), scopes.shields.borrow().len());
+            open + shields + scopes.no_wait.get() as usize
+        })
+    }
+
     /// The timers of the open scopes, for a coroutine that will never close them.
     pub(crate) fn scope_timers(&self) -> Vec<TimerKey> {
         self.scopes().open.borrow().iter().filter_map(|scope| scope.timer).collect()

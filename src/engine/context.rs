@@ -111,7 +111,8 @@ pub(crate) fn with_current<R>(f: impl FnOnce(Option<&Task>) -> R) -> R {
     //
     // A closure that suspends keeps the reference on the coroutine's own stack: it is
     // used again only when that coroutine runs, and the scheduler keeps a task for as long as
-    // its coroutine has not ended.
+    // its coroutine has not ended. On a generator's stack, which another coroutine may resume, only
+    // scopes keep one across user code, and `Yielder` refuses to yield while one is open.
     f(unsafe { current.as_ref() })
 }
 

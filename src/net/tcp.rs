@@ -25,6 +25,11 @@ pub(super) const BACKLOG: i32 = 4096;
 /// at once. Clones share the descriptor, the time-outs and the mode; the connection closes when the last
 /// one is dropped.
 ///
+/// # Cancellation
+///
+/// A read or write that is cancelled has moved nothing: it unwinds only while it waits. What goes on
+/// over many of them, such as `write_all` or `read_exact`, may have moved some.
+///
 /// ```
 /// use plainsong::net::{TcpListener, TcpStream};
 /// use std::io::{Read, Write};

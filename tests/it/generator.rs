@@ -298,3 +298,31 @@ fn misuse_is_a_panic() {
         );
     });
 }
+
+/// A scope belongs to one coroutine, and a generator may be resumed by another: it would close what
+/// is no longer there.
+#[test]
+fn a_body_cannot_yield_inside_of_a_scope_of_its_own() {
+    use std::time::Duration;
+    let caught = std::panic::catch_unwind(|| {
+        plainsong::run(|| {
+            let mut generator = Generator::<u32>::new(|out| {
+                let _ = plainsong::time::timeout(Duration::from_secs(60), || out.yield_(1));
+            });
+            generator.next()
+        })
+    });
+    assert!(caught.is_err());
+    plainsong::run(|| {
+        let mut generator = Generator::<u32>::new(|out| {
+            let inner = plainsong::time::timeout(Duration::from_secs(60), || 2);
+            out.yield_(inner.unwrap());
+        });
+        // The caller's own scopes do not matter, nor which coroutine it is.
+        assert_eq!(
+            plainsong::time::timeout(Duration::from_secs(60), || generator.next()),
+            Ok(Some(2))
+        );
+        assert_eq!(plainsong::spawn(move || generator.next()).join().unwrap(), None);
+    });
+}

@@ -19,6 +19,37 @@ fn shuffled() -> impl Iterator<Item = Duration> + Clone {
 }
 
 #[test]
+fn sleepers_wake_in_the_order_of_their_times() {
+    run(|| {
+        let mut sorted: Vec<_> = shuffled().collect();
+        sorted.sort_unstable();
+        loop {
+            let log = Rc::new(RefCell::new(Vec::new()));
+            let start = now() + 5 * MS;
+            let sleepers: Vec<_> = shuffled()
+                .map(|delay| {
+                    let log = Rc::clone(&log);
+                    spawn(move || {
+                        sleep_until(start + delay);
+                        log.borrow_mut().push(delay);
+                    })
+                })
+                .collect();
+            yield_now();
+            let in_time = now() < start;
+            for sleeper in sleepers {
+                sleeper.join().unwrap();
+            }
+            // On a machine that stood still, some did not sleep: the next round will tell.
+            if in_time {
+                assert_eq!(*log.borrow(), sorted);
+                return;
+            }
+        }
+    });
+}
+
+#[test]
 fn calls_come_in_the_order_of_their_times() {
     run(|| {
         let mut sorted: Vec<_> = shuffled().collect();
