@@ -72,25 +72,24 @@ impl Task {
         scope.and_then(|scope| scope.timer)
     }
 
-    /// Requests that a scope, or the root, be cancelled. Returns `false` when it is not open.
-    pub(crate) fn request(&self, scope: Option<ScopeId>, by_timer: bool) -> bool {
+    /// Requests that a scope, if it is open, or the root be cancelled.
+    pub(crate) fn request(&self, scope: Option<ScopeId>) {
         match scope {
             None => {
                 self.flags.set(Flag::RootCancelled, true);
             }
-            Some(id) => {
-                let mut open = self.scopes().open.borrow_mut();
-                let Some(scope) = open.iter_mut().find(|scope| scope.id == id) else {
-                    return false;
-                };
-                scope.requested = true;
-                if by_timer {
-                    scope.timer = None;
-                }
-            }
+            Some(id) => self.with_open(id, |scope| scope.requested = true),
         }
         self.look_again();
-        true
+    }
+
+    /// Notes that a scope's timer has fired.
+    pub(crate) fn forget_timer(&self, id: ScopeId) {
+        self.with_open(id, |scope| scope.timer = None);
+    }
+
+    fn with_open(&self, id: ScopeId, f: impl FnOnce(&mut Scope)) {
+        self.scopes().open.borrow_mut().iter_mut().find(|scope| scope.id == id).map(f);
     }
 
     /// Hides the scopes that are open now, until [`lower_shield`](Self::lower_shield).

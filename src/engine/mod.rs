@@ -20,6 +20,10 @@ pub(crate) mod cancel;
 
 pub(crate) mod scheduler;
 
+mod interrupt;
+
+mod deadlock;
+
 pub(crate) mod context;
 
 pub(crate) mod overflow;

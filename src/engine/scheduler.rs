@@ -6,16 +6,17 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use super::cancel::{self, ScopeId};
+use super::cancel::ScopeId;
 use super::context::{self, Context};
 use super::coroutine::Suspended;
+use super::interrupt::{raise, unwind};
 use super::reactor::{Port, Reactor, SourceKey};
 use super::ready::ReadyQueue;
 use super::remote::{Door, Message, Waiter};
@@ -33,12 +34,10 @@ const GLANCE: u32 = 128;
 const BUSY_POLL: u64 = 50_000;
 /// Nanoseconds between looks at the stacks that came home, for pages to give back.
 const TRIM: u64 = 1_000_000_000;
-/// How often a coroutine may swallow a cancellation before it is given up.
-const SWALLOWED_MAX: u32 = 1000;
 
 /// What a timer does.
 #[derive(Clone, Copy, Debug)]
-enum Alarm {
+pub(super) enum Alarm {
     /// Ends the wait of the task in this slot.
     Wake(u32),
     /// Cancels a scope of the task in this slot.
@@ -50,40 +49,40 @@ enum Alarm {
 /// What spawns a coroutine later.
 pub(crate) type Call = Box<dyn FnOnce()>;
 
-struct Later {
-    call: Call,
+pub(super) struct Later {
+    pub(super) call: Call,
     serial: u64,
-    timer: TimerKey,
+    pub(super) timer: TimerKey,
 }
 
 /// Runs the coroutines of one thread.
 pub(crate) struct Scheduler {
     ready: ReadyQueue,
     woken: RefCell<Vec<Waiter>>,
-    tasks: RefCell<Slab<Box<Task>>>,
-    timers: RefCell<Timers<Alarm>>,
-    calls: RefCell<Slab<Later>>,
+    pub(super) tasks: RefCell<Slab<Box<Task>>>,
+    pub(super) timers: RefCell<Timers<Alarm>>,
+    pub(super) calls: RefCell<Slab<Later>>,
     call_serial: Cell<u64>,
     reactor: OnceCell<Reactor>,
     budget: Cell<u32>,
     // Since the loop last looked up.
     turns: Cell<u32>,
-    next_scope: Cell<u32>,
+    pub(super) next_scope: Cell<u32>,
     // The clock is handed in, and counted in nanoseconds from the first time that is read.
     clock: Cell<fn() -> Instant>,
     origin: OnceCell<Instant>,
     stack_size: Cell<usize>,
     // The time when it was last asked for.
-    time: Cell<u64>,
+    pub(super) time: Cell<u64>,
     // Coroutines whose wait something else than a coroutine of this thread may end.
-    outside: Cell<u32>,
+    pub(super) outside: Cell<u32>,
     // Nobody is outside: waits that only a plain thread could end are not ended from outside.
-    strict: Cell<bool>,
-    deadlock: RefCell<Option<String>>,
+    pub(super) strict: Cell<bool>,
+    pub(super) deadlock: RefCell<Option<String>>,
     // Coroutines that are suspended while they unwind: `thread::panicking` is then true for all.
-    unwinding: Cell<u32>,
+    pub(super) unwinding: Cell<u32>,
     running: Cell<bool>,
-    closing: Cell<bool>,
+    pub(super) closing: Cell<bool>,
     next_poll: Cell<u64>,
     next_trim: Cell<u64>,
 }
@@ -284,44 +283,6 @@ impl Scheduler {
         self.expire();
     }
 
-    fn is_ended_from_outside(&self, wait: Wait) -> bool {
-        !(wait.is_internal() || self.strict.get() && wait.is_ended_by_threads())
-    }
-
-    /// Every coroutine that is left waits for another of them. Cancels them all: `run` panics
-    /// with the report when they have ended.
-    #[cold]
-    fn report_deadlock(&self) {
-        let tasks = self.tasks.borrow();
-        let now = (self.elapsed() / 1_000_000) as u32;
-        let mut report =
-            String::from("deadlock: every coroutine that is left waits for another of them");
-        for (_, task) in &*tasks {
-            let name = task.name().map_or("<unnamed>", |name| name);
-            let since = Duration::from_millis(u64::from(now.wrapping_sub(task.since.get())));
-            let (id, wait, spawned) = (task.id, task.waiting.get(), task.spawned);
-            report += &format!(
-                "\n  {id} '{name}' has waited for {since:?} for {wait}; spawned at {spawned}"
-            );
-        }
-        if self.deadlock.borrow().is_some() {
-            // Not even the cancelled ones end: their destructors wait for each other.
-            let _ = writeln!(io::stderr(), "plainsong: while unwinding from a deadlock: {report}");
-            std::process::abort();
-        }
-        self.deadlock.replace(Some(report));
-        self.closing.set(true);
-        for (_, task) in &*tasks {
-            task.request(None, false);
-            self.interrupt(task);
-        }
-    }
-
-    /// The report of the deadlock that has ended the run, if one has.
-    pub(crate) fn take_deadlock(&self) -> Option<String> {
-        self.deadlock.take()
-    }
-
     /// Gives pages back if the time has come. Returns whether there will be more to give.
     fn trim(&self, stacks: &StackPool, now: u64) -> bool {
         if now < self.next_trim.get() {
@@ -349,21 +310,27 @@ impl Scheduler {
     fn expire(&self) {
         let mut due = Vec::new();
         self.timers.borrow_mut().expire(self.elapsed(), &mut due);
+        // All of these timers are gone: nobody may take one of them back because of another.
+        for alarm in &due {
+            match *alarm {
+                Alarm::Wake(slot) => self.with_slot(slot, |task| task.timer.set(None)),
+                Alarm::Cancel(slot, scope) => {
+                    self.with_slot(slot, |task| task.forget_timer(scope));
+                }
+                Alarm::Call(_) => {}
+            }
+        }
         for alarm in due {
             match alarm {
-                Alarm::Wake(slot) => {
-                    let wait = self.tasks.borrow().get(slot as usize).map_or(0, |task| {
-                        task.timer.set(None);
-                        task.wait.get()
-                    });
-                    self.unpark(slot, wait, Wake::TimedOut);
-                }
-                Alarm::Cancel(slot, scope) => {
-                    if let Some(task) = self.tasks.borrow().get(slot as usize) {
-                        task.request(Some(scope), true);
-                        self.interrupt(task);
+                Alarm::Wake(slot) => self.with_slot(slot, |task| {
+                    if task.wait.get() != 0 {
+                        self.wake_task(task, Wake::TimedOut);
                     }
-                }
+                }),
+                Alarm::Cancel(slot, scope) => self.with_slot(slot, |task| {
+                    task.request(Some(scope));
+                    self.interrupt(task);
+                }),
                 Alarm::Call(slot) => {
                     let call = self.calls.borrow_mut().try_remove(slot as usize);
                     if let Some(later) = call {
@@ -371,6 +338,12 @@ impl Scheduler {
                     }
                 }
             }
+        }
+    }
+
+    fn with_slot(&self, slot: u32, f: impl FnOnce(&Task)) {
+        if let Some(task) = self.tasks.borrow().get(slot as usize) {
+            f(task);
         }
     }
 
@@ -410,13 +383,13 @@ impl Scheduler {
         (self.clock.get())()
     }
 
-    fn elapsed(&self) -> u64 {
+    pub(super) fn elapsed(&self) -> u64 {
         let time = self.nanos(self.now());
         self.time.set(time);
         time
     }
 
-    fn nanos(&self, time: Instant) -> u64 {
+    pub(super) fn nanos(&self, time: Instant) -> u64 {
         let origin = self.origin.get_or_init(|| self.now());
         time.saturating_duration_since(*origin).as_nanos().try_into().unwrap_or(u64::MAX)
     }
@@ -425,7 +398,7 @@ impl Scheduler {
     #[inline]
     pub(crate) fn add(&self, task: Task) -> u32 {
         if self.closing.get() {
-            task.request(None, false);
+            task.request(None);
         }
         let mut tasks = self.tasks.borrow_mut();
         let entry = tasks.vacant_entry();
@@ -474,39 +447,6 @@ impl Scheduler {
         wake
     }
 
-    /// Suspends while the thread panics, which this coroutine's unwinding makes true for all others.
-    #[cold]
-    fn suspend_unwinding(&self, task: &Task, how: Suspended) {
-        let unwinds = self.is_unwinding(task);
-        task.flags.set(Flag::Unwinds, unwinds);
-        self.unwinding.set(self.unwinding.get() + u32::from(unwinds));
-        // SAFETY: as in `suspend`.
-        unsafe { task.suspend(how) };
-        self.unwinding.set(self.unwinding.get() - u32::from(task.flags.set(Flag::Unwinds, false)));
-    }
-
-    /// Whether the running coroutine is known to unwind.
-    ///
-    /// `thread::panicking` speaks for the thread. If nobody is suspended while unwinding, it speaks of
-    /// the running coroutine; otherwise that unwinds if it was cancelled and its payload
-    /// has not been caught. One that panics by itself at such a time is not recognised.
-    pub(crate) fn is_unwinding(&self, task: &Task) -> bool {
-        thread::panicking() && (self.unwinding.get() == 0 || task.flags.has(Flag::Raised))
-    }
-
-    /// Corrects the count when nobody unwinds after all: someone had swallowed the payload.
-    fn settle_unwinding(&self) {
-        if self.unwinding.get() == 0 || thread::panicking() {
-            return;
-        }
-        self.unwinding.set(0);
-        for (_, task) in &*self.tasks.borrow() {
-            if task.flags.set(Flag::Unwinds, false) {
-                self.interrupt(task);
-            }
-        }
-    }
-
     /// Notes an operation that did not have to wait, and yields if it was one too many.
     #[inline]
     pub(crate) fn spend(&self, task: &Task) {
@@ -532,7 +472,7 @@ impl Scheduler {
     }
 
     #[inline]
-    fn wake_task(&self, task: &Task, wake: Wake) {
+    pub(super) fn wake_task(&self, task: &Task, wake: Wake) {
         task.wait.set(0);
         task.wake.set(wake);
         if let Some(key) = task.timer.take() {
@@ -598,58 +538,6 @@ impl Scheduler {
             reactor.deregister(key).for_each(context::wake);
         }
     }
-
-    // ---- cancellation ----
-
-    /// Cancels a scope of a coroutine of this thread, or its root.
-    pub(crate) fn cancel(&self, slot: u32, id: Id, scope: Option<ScopeId>) {
-        self.find(slot, id, |task| {
-            task.request(scope, false);
-            self.interrupt(task);
-        });
-    }
-
-    /// Cancels every coroutine but `except`, and whatever is spawned from now on. Returns the calls
-    /// that will not be made.
-    pub(crate) fn close(&self, except: &Task) -> Vec<Call> {
-        self.closing.set(true);
-        for (_, task) in self.tasks.borrow().iter().filter(|(_, task)| task.id != except.id) {
-            task.request(None, false);
-            self.interrupt(task);
-        }
-        let calls = self.calls.take();
-        let mut timers = self.timers.borrow_mut();
-        let take = |later: Later| {
-            timers.cancel(later.timer);
-            later.call
-        };
-        calls.into_iter().map(|(_, later)| later).map(take).collect()
-    }
-
-    /// Ends the wait of a task that a cancellation has reached.
-    fn interrupt(&self, task: &Task) {
-        if task.interrupt.get() && task.parked.get() && !task.flags.has(Flag::Unwinds) {
-            self.wake_task(task, Wake::Cancelled);
-        }
-    }
-
-    /// Opens a scope in the running coroutine, to be cancelled at `deadline`.
-    pub(crate) fn open_scope(&self, task: &Task, deadline: Option<Instant>) -> ScopeId {
-        let id = ScopeId::next(&self.next_scope);
-        let timer = deadline.map(|deadline| {
-            let alarm = Alarm::Cancel(task.slot.get(), id);
-            self.timers.borrow_mut().add(self.nanos(deadline), alarm)
-        });
-        task.open_scope(id, timer);
-        id
-    }
-
-    /// Closes the innermost scope of the running coroutine.
-    pub(crate) fn close_scope(&self, task: &Task, id: ScopeId) {
-        if let Some(timer) = task.close_scope(id) {
-            self.timers.borrow_mut().cancel(timer);
-        }
-    }
 }
 
 /// Lets the other coroutines that are ready run before this one, the running one.
@@ -665,60 +553,10 @@ pub(crate) fn yield_now(task: &Task) {
 }
 
 #[inline]
-fn suspend(task: &Task, how: Suspended) {
+pub(super) fn suspend(task: &Task, how: Suspended) {
     if thread::panicking() {
         return context::with(|cx| cx.scheduler.suspend_unwinding(task, how));
     }
     // SAFETY: the callers of this have got the current task from theirs.
     unsafe { task.suspend(how) };
-}
-
-/// Unwinds the running coroutine, unless it unwinds already: a second unwind on top of one would
-/// end the process.
-#[cold]
-fn raise(task: &Task) {
-    assert!(
-        !task.must_not_wait(),
-        "a wait inside of `no_wait`: move it out, or let the code around it be interleaved"
-    );
-    if !context::with(|cx| cx.scheduler.is_unwinding(task)) {
-        unwind(task);
-    }
-}
-
-#[cold]
-fn unwind(task: &Task) -> ! {
-    if task.flags.set(Flag::Raised, true) {
-        // It was swallowed. The others go first, so that a loop around it harms only itself.
-        suspend(task, Suspended::Ready);
-        if task.count_swallowed() > SWALLOWED_MAX {
-            give_up(task);
-            suspend(task, Suspended::Abandoned);
-        }
-    }
-    cancel::raise(task)
-}
-
-/// Says that a coroutine cannot be ended.
-#[cold]
-fn give_up(task: &Task) {
-    let name = task.name().map_or("<unnamed>", |name| name);
-    let fate = if task.flags.has(Flag::Borrows) {
-        "Others have lent it what is on their stacks, so the process ends."
-    } else {
-        "It is abandoned: it will not run again, and what its stack holds is leaked."
-    };
-    // Nobody else can be told, and this is a bug that must not stay silent.
-    let _ = writeln!(
-        io::stderr(),
-        "plainsong: coroutine {} '{name}', spawned at {}, was cancelled and has caught the \
-         unwind {SWALLOWED_MAX} times. {fate} Let `catch_unwind` pass on what is not your panic, with \
-         `resume_unwind`.",
-        task.id,
-        task.spawned,
-    );
-    if task.flags.has(Flag::Borrows) {
-        std::process::abort();
-    }
-    task.abandoned();
 }

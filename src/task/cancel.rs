@@ -60,7 +60,7 @@ pub(crate) fn cancellable<T>(
             let later = deadline.filter(|deadline| *deadline > cx.scheduler.now());
             let scope = cx.scheduler.open_scope(task, later);
             if deadline.is_some() && later.is_none() {
-                task.request(Some(scope), false);
+                task.request(Some(scope));
             }
             (scope, cx.door())
         });

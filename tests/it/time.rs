@@ -362,3 +362,31 @@ fn timers_go_on_beside_a_thread_that_floods() {
         flood.join().unwrap();
     });
 }
+
+/// A time-out and the sleep inside of it that are due at the same moment: each takes the other's
+/// timer back, or would, were it not gone already.
+#[test]
+fn a_time_out_and_its_sleep_that_end_together() {
+    plainsong::run(|| {
+        for first_the_sleep in [false, true] {
+            let deadline = plainsong::time::now() + Duration::from_millis(2);
+            let children: Vec<_> = (0..100)
+                .map(|_| {
+                    plainsong::spawn(move || {
+                        let earlier = deadline - Duration::from_nanos(1);
+                        let (limit, sleep) =
+                            if first_the_sleep { (deadline, earlier) } else { (earlier, deadline) };
+                        let sleep = || plainsong::time::sleep_until(sleep);
+                        plainsong::time::timeout_at(limit, sleep).is_ok()
+                    })
+                })
+                .collect();
+            // Both are overdue when the loop looks at the clock.
+            plainsong::yield_now();
+            std::thread::sleep(Duration::from_millis(4));
+            for child in children {
+                assert_eq!(child.join().unwrap(), first_the_sleep);
+            }
+        }
+    });
+}

@@ -1,0 +1,49 @@
+//! What is said and done when nobody is left who could go on.
+
+use std::io::{self, Write};
+use std::process;
+use std::time::Duration;
+
+use super::scheduler::Scheduler;
+use super::task::Wait;
+
+impl Scheduler {
+    /// Whether something else than a coroutine of this thread may end such a wait.
+    pub(super) fn is_ended_from_outside(&self, wait: Wait) -> bool {
+        !(wait.is_internal() || self.strict.get() && wait.is_ended_by_threads())
+    }
+
+    /// Every coroutine that is left waits for another of them. Cancels them all: `run` panics
+    /// with the report when they have ended.
+    #[cold]
+    pub(super) fn report_deadlock(&self) {
+        let tasks = self.tasks.borrow();
+        let now = (self.elapsed() / 1_000_000) as u32;
+        let mut report =
+            String::from("deadlock: every coroutine that is left waits for another of them");
+        for (_, task) in &*tasks {
+            let name = task.name().map_or("<unnamed>", |name| name);
+            let since = Duration::from_millis(u64::from(now.wrapping_sub(task.since.get())));
+            let (id, wait, spawned) = (task.id, task.waiting.get(), task.spawned);
+            report += &format!(
+                "\n  {id} '{name}' has waited for {since:?} for {wait}; spawned at {spawned}"
+            );
+        }
+        if self.deadlock.borrow().is_some() {
+            // Not even the cancelled ones end: their destructors wait for each other.
+            let _ = writeln!(io::stderr(), "plainsong: while unwinding from a deadlock: {report}");
+            process::abort();
+        }
+        self.deadlock.replace(Some(report));
+        self.closing.set(true);
+        for (_, task) in &*tasks {
+            task.request(None);
+            self.interrupt(task);
+        }
+    }
+
+    /// The report of the deadlock that has ended the run, if one has.
+    pub(crate) fn take_deadlock(&self) -> Option<String> {
+        self.deadlock.take()
+    }
+}
