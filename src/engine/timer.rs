@@ -211,3 +211,217 @@ impl<T: Copy> Timers<T> {
         entry.next = NIL;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SplitMix64: the same sequence from the same seed.
+    struct Random(u64);
+
+    impl Random {
+        fn next(&mut self) -> u64 {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = self.0;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ (z >> 31)
+        }
+
+        fn below(&mut self, bound: u64) -> u64 {
+            self.next() % bound
+        }
+
+        /// Any magnitude is as likely as any other.
+        fn magnitude(&mut self) -> u64 {
+            let shift = self.below(64);
+            self.next() >> shift
+        }
+    }
+
+    /// What `Timers` must do, done in the plainest way.
+    #[derive(Default)]
+    struct Model(Vec<(u64, u64)>);
+
+    impl Model {
+        fn add(&mut self, deadline: u64, serial: u64) {
+            self.0.push((deadline, serial));
+        }
+
+        fn cancel(&mut self, serial: u64) {
+            self.0.retain(|&(_, other)| other != serial);
+        }
+
+        fn earliest(&self) -> Option<u64> {
+            self.0.iter().map(|&(deadline, _)| deadline).min()
+        }
+
+        /// In order of deadline, and of serial number where that is equal.
+        fn expire(&mut self, now: u64) -> Vec<u64> {
+            let (mut due, left) = self.0.iter().partition::<Vec<_>, _>(|(at, _)| *at <= now);
+            self.0 = left;
+            due.sort_unstable();
+            due.into_iter().map(|(_, serial)| serial).collect()
+        }
+    }
+
+    fn expire(timers: &mut Timers<u64>, now: u64) -> Vec<u64> {
+        let mut due = Vec::new();
+        timers.expire(now, &mut due);
+        due
+    }
+
+    fn deadline(random: &mut Random, now: u64, model: &Model) -> u64 {
+        match random.below(20) {
+            0 => 0,
+            1 => u64::MAX,
+            2 => now,
+            3 => now.saturating_sub(random.magnitude()),
+            // One that is there already: ties must keep their order.
+            4..=7 => model.earliest().unwrap_or(now),
+            8..=11 => now.saturating_add(random.below(70)),
+            _ => now.saturating_add(random.magnitude()),
+        }
+    }
+
+    fn compare_with_model(seed: u64, steps: u64) {
+        let mut random = Random(seed);
+        let (mut timers, mut model) = (Timers::new(), Model::default());
+        let mut armed: Vec<(TimerKey, u64)> = Vec::new();
+        let mut now = 0;
+        for serial in 0..steps {
+            match random.below(10) {
+                0..=4 => {
+                    let deadline = deadline(&mut random, now, &model);
+                    armed.push((timers.add(deadline, serial), serial));
+                    model.add(deadline, serial);
+                }
+                5..=6 if !armed.is_empty() => {
+                    let at = random.below(armed.len() as u64) as usize;
+                    let (key, item) = armed.swap_remove(at);
+                    assert_eq!(timers.cancel(key), item, "seed {seed}");
+                    model.cancel(item);
+                }
+                _ => {
+                    now = match random.below(4) {
+                        0 => now,
+                        1 => timers.next().unwrap_or(now).max(now),
+                        2 => now.saturating_add(random.below(200)),
+                        _ => now.saturating_add(random.magnitude() >> 8),
+                    };
+                    let due = expire(&mut timers, now);
+                    assert_eq!(due, model.expire(now), "seed {seed} at {now}");
+                    armed.retain(|(_, item)| !due.contains(item));
+                }
+            }
+            assert_eq!(timers.len(), model.0.len(), "seed {seed}");
+            assert_eq!(timers.next().is_some(), model.earliest().is_some(), "seed {seed}");
+            assert!(timers.next() <= model.earliest(), "seed {seed}: would wake too late");
+        }
+        assert_eq!(expire(&mut timers, u64::MAX), model.expire(u64::MAX), "seed {seed}");
+        assert_eq!(timers.next(), None);
+    }
+
+    #[test]
+    fn does_what_the_model_does() {
+        for seed in 0..300 {
+            compare_with_model(seed, 1000);
+        }
+    }
+
+    #[test]
+    fn going_from_next_to_next_expires_all_at_their_very_times() {
+        for seed in 0..100 {
+            let mut random = Random(seed);
+            let (mut timers, mut model) = (Timers::new(), Model::default());
+            for serial in 0..200 {
+                // Many in few slots, so that `next` may not look at each of them.
+                let deadline = match seed % 3 {
+                    0 => random.magnitude(),
+                    1 => (1 << 40) + random.below(1 << 20),
+                    _ => u64::MAX - random.below(1000),
+                };
+                timers.add(deadline, serial);
+                model.add(deadline, serial);
+            }
+            let mut last = None;
+            let mut looks = 0;
+            while let Some(next) = timers.next() {
+                assert!(last < Some(next), "seed {seed}: no progress at {next}");
+                last = Some(next);
+                looks += 1;
+                assert_eq!(expire(&mut timers, next), model.expire(next), "seed {seed}");
+            }
+            assert_eq!(model.earliest(), None);
+            assert!(looks <= 200 * LEVELS, "seed {seed}: {looks} looks for 200 timers");
+        }
+    }
+
+    #[test]
+    fn equal_deadlines_keep_their_order_through_every_level() {
+        let deadline = 0o1234_5670_1234_5670_1234;
+        let mut timers = Timers::new();
+        for (serial, level) in (0..LEVELS as u32).rev().enumerate() {
+            // Each time is nearer, so that each add finds a lower level.
+            timers.expire(deadline - (1 << (level * BITS)).min(deadline), &mut Vec::new());
+            timers.add(deadline, serial as u64);
+        }
+        assert_eq!(expire(&mut timers, deadline - 1), []);
+        assert_eq!(expire(&mut timers, deadline), (0..LEVELS as u64).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn deadlines_at_the_ends_of_time() {
+        let mut timers = Timers::new();
+        timers.add(u64::MAX, 3);
+        timers.add(u64::MAX - 1, 2);
+        timers.add(0, 0);
+        timers.add(0, 1);
+        assert_eq!(timers.next(), Some(0));
+        assert_eq!(expire(&mut timers, 0), [0, 1]);
+        assert_eq!(expire(&mut timers, u64::MAX - 2), []);
+        assert_eq!(expire(&mut timers, u64::MAX - 1), [2]);
+        assert_eq!(expire(&mut timers, u64::MAX), [3]);
+        timers.add(u64::MAX, 5);
+        timers.add(7, 4);
+        assert_eq!(expire(&mut timers, u64::MAX), [4, 5]);
+    }
+
+    #[test]
+    fn deadlines_that_have_passed_come_at_once_and_in_order() {
+        let mut timers = Timers::new();
+        timers.expire(1_000_000, &mut Vec::new());
+        let late = timers.add(999_999, 1);
+        timers.add(5, 0);
+        timers.add(1_000_000, 3);
+        timers.add(999_999, 2);
+        timers.add(1_000_001, 4);
+        assert!(timers.next() <= Some(5));
+        assert_eq!(timers.cancel(late), 1);
+        assert_eq!(expire(&mut timers, 1_000_000), [0, 2, 3]);
+        assert_eq!(expire(&mut timers, 1_000_001), [4]);
+    }
+
+    #[test]
+    fn a_million_armed_and_cancelled_take_no_room() {
+        let mut random = Random(1);
+        let mut timers = Timers::new();
+        let mut armed = Vec::new();
+        for now in 0..1_000_000 {
+            armed.push(timers.add(now + 30_000_000_000 + random.below(1000), now));
+            if armed.len() > 100 {
+                timers.cancel(armed.swap_remove(random.below(100) as usize));
+            }
+            if now % 1000 == 0 {
+                assert_eq!(expire(&mut timers, now), []);
+            }
+        }
+        assert_eq!(timers.len(), 100);
+        assert!(timers.entries.capacity() <= 256, "{} entries", timers.entries.capacity());
+        for key in armed {
+            timers.cancel(key);
+        }
+        assert_eq!(timers.occupied, [0; LEVELS]);
+        assert_eq!(timers.next(), None);
+    }
+}
