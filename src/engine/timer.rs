@@ -336,9 +336,11 @@ mod tests {
             let (mut timers, mut model) = (Timers::new(), Model::default());
             for serial in 0..200 {
                 // Many in few slots, so that `next` may not look at each of them.
-                let deadline = match seed % 3 {
+                let deadline = match seed % 4 {
                     0 => random.magnitude(),
                     1 => (1 << 40) + random.below(1 << 20),
+                    // The first of them at the very start of its slot.
+                    2 => (1 << 36) + ((random.below(200) >> random.below(8)) << 10),
                     _ => u64::MAX - random.below(1000),
                 };
                 timers.add(deadline, serial);
@@ -348,6 +350,7 @@ mod tests {
             let mut looks = 0;
             while let Some(next) = timers.next() {
                 assert!(last < Some(next), "seed {seed}: no progress at {next}");
+                assert!(Some(next) <= model.earliest(), "seed {seed}: {next} is too late");
                 last = Some(next);
                 looks += 1;
                 assert_eq!(expire(&mut timers, next), model.expire(next), "seed {seed}");
