@@ -47,6 +47,7 @@ use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 use std::rc::Rc;
 
+use crate::engine::cancel::unwind_with;
 use crate::engine::context;
 use crate::engine::coroutine::Coroutine;
 use crate::engine::stack;
@@ -283,7 +284,7 @@ impl<Y, S> Yielder<Y, S> {
         // Once for each time that the body is resumed: after that, a body that has caught the unwind
         // goes back to `close`, which counts.
         if self.shared.closing.get() && !self.shared.raised.replace(true) {
-            panic::resume_unwind(Box::new(Closed));
+            unwind_with(Closed);
         }
     }
 }

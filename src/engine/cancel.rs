@@ -7,7 +7,9 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
+use std::io::{self, Write};
 use std::panic::{self, AssertUnwindSafe};
+use std::process;
 
 use super::task::{Flag, Id, Task};
 use super::timer::TimerKey;
@@ -175,7 +177,22 @@ impl Task {
 /// Unwinds the running coroutine to the scope that is cancelled. Says nothing: this is no panic.
 pub(crate) fn raise(task: &Task) -> ! {
     let scope = task.target().flatten();
-    panic::resume_unwind(Box::new(Unwind { task: task.id, scope }))
+    unwind_with(Unwind { task: task.id, scope })
+}
+
+/// Unwinds with this payload; where the program cannot unwind, says so and ends the process.
+pub(crate) fn unwind_with(payload: impl Any + Send) -> ! {
+    if cfg!(panic = "abort") {
+        let _ = writeln!(
+            io::stderr(),
+            "plainsong: a coroutine or generator had to be unwound (it was cancelled, its time was up, or \
+             its runtime ended before it), and this program is built with panic = \"abort\". Build it \
+             with panic = \"unwind\", or see to it that coroutines end by themselves: join them, \
+             use `run_all`, and use the sockets' own time-outs."
+        );
+        process::abort();
+    }
+    panic::resume_unwind(Box::new(payload))
 }
 
 /// Runs `body` and catches what it ends with: a panic, or the cancellation of `scope`.
