@@ -64,3 +64,49 @@ impl ReadyQueue {
         Some(first)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::coroutine::Coroutine;
+    use crate::engine::stack::{MIN_SIZE, StackPool};
+    use crate::engine::task::Id;
+    use std::collections::VecDeque;
+    use std::panic::Location;
+
+    #[test]
+    fn does_what_a_deque_does() {
+        let (stacks, ids) = (StackPool::new(), Cell::new(0));
+        let task = |_| {
+            let coroutine = Coroutine::new(stacks.take(MIN_SIZE).unwrap(), || ());
+            Box::new(Task::new(coroutine, Id::allocate(&ids), None, Location::caller()))
+        };
+        let tasks: Vec<Box<Task>> = (0..50).map(task).collect();
+        let (queue, mut model) = (ReadyQueue::new(), VecDeque::<Id>::new());
+        let mut random = 1u64;
+        for _ in 0..100_000 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let pick = (random >> 33) as usize;
+            let task = &tasks[pick / 4 % tasks.len()];
+            // More pushes than pops for a while, then the other way round.
+            if pick % 4 < 1 + (random >> 62) as usize && !model.contains(&task.id) {
+                // SAFETY: the model says that it is not in the queue; `tasks` outlives that.
+                unsafe { queue.push(task) };
+                model.push_back(task.id);
+            } else {
+                // SAFETY: what is popped is one of `tasks`.
+                let popped = queue.pop().map(|task| unsafe { task.as_ref() }.id);
+                assert_eq!(popped, model.pop_front());
+            }
+            assert_eq!(queue.is_empty(), model.is_empty());
+        }
+        while let Some(id) = model.pop_front() {
+            // SAFETY: as above.
+            assert_eq!(queue.pop().map(|task| unsafe { task.as_ref() }.id), Some(id));
+        }
+        assert!(queue.pop().is_none());
+        for task in tasks {
+            assert!(task.coroutine.into_stack().is_some());
+        }
+    }
+}

@@ -432,3 +432,204 @@ impl StackPool {
         self.classes.borrow().iter().any(|class| class.looked < class.free.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::pipe;
+    use std::os::fd::AsRawFd;
+
+    const SIZE: usize = 64 * 1024;
+
+    fn pool(guard: Guard) -> StackPool {
+        let pool = StackPool::new();
+        pool.guard.set(guard);
+        pool
+    }
+
+    /// Runs `test` with each kind of guard that this system has.
+    fn with_both(test: fn(&StackPool)) {
+        test(&pool(Guard::Marker));
+        test(&pool(Guard::Protect));
+    }
+
+    /// Whether the byte at `address` can be read: asks the kernel, which does not crash.
+    fn readable(address: usize) -> bool {
+        let (_reader, writer) = pipe().unwrap();
+        // SAFETY: only the kernel reads the byte, and it answers EFAULT where it cannot.
+        match unsafe { libc::write(writer.as_raw_fd(), address as *const _, 1) } {
+            1 => true,
+            _ => {
+                let error = io::Error::last_os_error();
+                assert_eq!(error.raw_os_error(), Some(libc::EFAULT), "{error}");
+                false
+            }
+        }
+    }
+
+    /// Writes to every page from `depth` bytes below the top up to the top.
+    fn touch(stack: &Stack, depth: usize) {
+        let bounds = stack.bounds();
+        assert!(depth <= bounds.len());
+        for at in (bounds.end - depth..bounds.end).step_by(page_size()) {
+            // SAFETY: the byte is in the stack, which nobody runs on.
+            unsafe { (at as *mut u8).write_volatile(1) };
+        }
+    }
+
+    /// The resident bytes of a stack.
+    fn held(stack: &Stack) -> usize {
+        let start = stack.guard() + page_size();
+        let pages = (start..start + stack.size()).step_by(page_size());
+        pages.filter(|&page| resident(page, page_size())).count() * page_size()
+    }
+
+    fn trim_all(pool: &StackPool) {
+        while pool.trim() {}
+        assert!(!pool.untrimmed());
+    }
+
+    #[test]
+    fn each_stack_has_a_guard_below_it_and_nothing_in_common_with_others() {
+        with_both(|pool| {
+            let mut stacks: Vec<_> = (0..200).map(|_| pool.take(SIZE).unwrap()).collect();
+            stacks.sort_by_key(|stack| stack.top);
+            for stack in &stacks {
+                let bounds = stack.bounds();
+                assert!(bounds.len() > SIZE - COLOURS * CACHE_LINE && bounds.len() <= SIZE);
+                assert!(!readable(bounds.start - 1), "no guard");
+                assert!(!readable(stack.guard()), "no guard");
+                assert!(readable(bounds.start) && readable(bounds.end - 1), "no stack");
+            }
+            for two in stacks.windows(2) {
+                assert!(two[0].bounds().end <= two[1].guard());
+            }
+        });
+    }
+
+    #[test]
+    fn a_pool_keeps_to_the_guard_it_was_told() {
+        let stack = pool(Guard::Protect).take(SIZE).unwrap();
+        assert_eq!(stack.arena.guard.get(), Guard::Protect);
+        // What the kernel does not know falls back, so either may be left here.
+        pool(Guard::Marker).take(SIZE).unwrap();
+    }
+
+    #[test]
+    fn neighbours_have_tops_of_different_colours() {
+        with_both(|pool| {
+            let stacks: Vec<_> =
+                (0..FIRST_ARENA_STACKS).map(|_| pool.take(SIZE).unwrap()).collect();
+            let mut colours: Vec<_> = stacks
+                .iter()
+                .map(|stack| stack.guard() + stack.arena.stride - stack.top.get())
+                .collect();
+            assert!(colours.iter().all(|colour| colour % CACHE_LINE == 0));
+            colours.sort_unstable();
+            colours.dedup();
+            assert_eq!(colours.len(), FIRST_ARENA_STACKS);
+        });
+    }
+
+    #[test]
+    fn what_comes_home_last_goes_out_first() {
+        with_both(|pool| {
+            let stacks: Vec<_> = (0..3).map(|_| pool.take(SIZE).unwrap()).collect();
+            let tops: Vec<_> = stacks.iter().map(|stack| stack.top).collect();
+            stacks.into_iter().for_each(|stack| pool.put(stack));
+            let again: Vec<_> = (0..3).map(|_| pool.take(SIZE).unwrap()).collect();
+            assert!(again.iter().map(|stack| stack.top).eq(tops.into_iter().rev()));
+        });
+    }
+
+    #[test]
+    fn sizes_do_not_mix() {
+        with_both(|pool| {
+            let small = pool.take(SIZE).unwrap();
+            let top = small.top;
+            pool.put(small);
+            let large = pool.take(4 * SIZE).unwrap();
+            assert_eq!(large.size(), 4 * SIZE);
+            pool.put(large);
+            assert_eq!(pool.take(SIZE).unwrap().top, top);
+        });
+    }
+
+    #[test]
+    fn what_a_deep_call_left_is_given_back_and_the_guard_stays() {
+        with_both(|pool| {
+            let stack = pool.take(SIZE).unwrap();
+            let (bounds, guard) = (stack.bounds(), stack.guard());
+            touch(&stack, bounds.len());
+            assert_eq!(held(&stack), SIZE);
+            pool.put(stack);
+            assert!(pool.untrimmed());
+            trim_all(pool);
+            let stack = pool.take(SIZE).unwrap();
+            assert_eq!(held(&stack), KEEP);
+            assert!(!readable(guard), "the guard went with the pages");
+            touch(&stack, bounds.len());
+        });
+    }
+
+    #[test]
+    fn a_shallow_stack_is_left_alone() {
+        let pool = pool(Guard::Marker);
+        let stack = pool.take(SIZE).unwrap();
+        touch(&stack, page_size());
+        let before = held(&stack);
+        pool.put(stack);
+        trim_all(&pool);
+        assert_eq!(held(&pool.take(SIZE).unwrap()), before);
+    }
+
+    #[test]
+    fn of_many_free_stacks_few_keep_anything() {
+        let pool = pool(Guard::Marker);
+        let count = KEEP_STACKS + 300;
+        let stacks: Vec<_> = (0..count).map(|_| pool.take(SIZE).unwrap()).collect();
+        for stack in stacks {
+            touch(&stack, page_size());
+            pool.put(stack);
+        }
+        let mut looks = 1;
+        while pool.trim() {
+            looks += 1;
+        }
+        assert_eq!(looks, count.div_ceil(TRIM_BATCH), "a look is a batch");
+        let stacks: Vec<_> = (0..count).map(|_| pool.take(SIZE).unwrap()).collect();
+        let warm = stacks.iter().filter(|stack| held(stack) > 0).count();
+        assert_eq!(warm, KEEP_STACKS);
+    }
+
+    #[test]
+    fn an_overflow_is_known_by_its_address_while_the_stack_exists() {
+        with_both(|pool| {
+            let overflowed = |at| context::with_arenas(|arenas| arenas.overflowed(at));
+            let (small, large) = (pool.take(SIZE).unwrap(), pool.take(2 * SIZE).unwrap());
+            let (first, last) = (small.guard(), small.bounds().start - 1);
+            assert_eq!(overflowed(first), Some(SIZE));
+            assert_eq!(overflowed(last), Some(SIZE));
+            assert_eq!(overflowed(large.guard()), Some(2 * SIZE));
+            for fine in [small.bounds().start, small.bounds().end - 1, 0, usize::MAX] {
+                assert_eq!(overflowed(fine), None);
+            }
+            drop((small, large));
+            pool.classes.take();
+            assert_eq!(overflowed(first), None, "its arena is gone");
+        });
+    }
+
+    #[test]
+    fn sizes_are_checked_and_rounded_up() {
+        assert_eq!(check_size(MIN_SIZE).unwrap(), MIN_SIZE);
+        assert_eq!(check_size(MIN_SIZE + 1).unwrap(), 2 * MIN_SIZE);
+        assert_eq!(check_size(100_000).unwrap(), 128 * 1024);
+        assert_eq!(check_size(MAX_SIZE).unwrap(), MAX_SIZE);
+        for size in [0, 1, MIN_SIZE - 1, MAX_SIZE + 1, usize::MAX] {
+            let error = check_size(size).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+            assert!(error.to_string().contains(&size.to_string()), "{error}");
+        }
+    }
+}
