@@ -568,7 +568,11 @@ mod tests {
             let stack = pool.take(SIZE).unwrap();
             assert_eq!(held(&stack), KEEP);
             assert!(!readable(guard), "the guard went with the pages");
+            // And again: it is looked at each time that it comes home.
             touch(&stack, bounds.len());
+            pool.put(stack);
+            trim_all(pool);
+            assert_eq!(held(&pool.take(SIZE).unwrap()), KEEP);
         });
     }
 
