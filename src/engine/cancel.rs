@@ -212,7 +212,7 @@ fn classify(task: &Task, scope: Option<ScopeId>, payload: Box<dyn Any + Send>) -
         // A payload that user code has carried here from another coroutine is just a panic.
         .is_some_and(|unwind| unwind.task == task.id && unwind.scope == scope);
     if ours {
-        task.flags.set(Flag::Raised, false);
+        task.obeyed();
         return Failure::Cancelled;
     }
     Failure::Panicked(payload)

@@ -8,6 +8,14 @@ use super::scheduler::Scheduler;
 use super::task::Wait;
 
 impl Scheduler {
+    /// Notes that somebody outside can, or can no longer, cancel what a coroutine waits for.
+    pub(crate) fn watched_from_outside(&self, watched: bool) {
+        if !self.strict.get() {
+            let outside = self.outside.get();
+            self.outside.set(if watched { outside + 1 } else { outside - 1 });
+        }
+    }
+
     /// Whether something else than a coroutine of this thread may end such a wait.
     pub(super) fn is_ended_from_outside(&self, wait: Wait) -> bool {
         !(wait.is_internal() || self.strict.get() && wait.is_ended_by_threads())

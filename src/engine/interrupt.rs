@@ -108,13 +108,14 @@ impl Scheduler {
 /// end the process.
 #[cold]
 pub(super) fn raise(task: &Task) {
+    if context::with(|cx| cx.scheduler.is_unwinding(task)) {
+        return;
+    }
     assert!(
         !task.must_not_wait(),
         "a wait inside of `no_wait`: move it out, or let the code around it be interleaved"
     );
-    if !context::with(|cx| cx.scheduler.is_unwinding(task)) {
-        unwind(task);
-    }
+    unwind(task);
 }
 
 #[cold]

@@ -250,8 +250,13 @@ fn explain(error: io::Error, size: usize) -> io::Error {
         Some(libc::EAGAIN) => "memory is locked (mlockall) and RLIMIT_MEMLOCK is reached",
         _ => "the kernel refused",
     };
+    // Not EAGAIN's own kind, `WouldBlock`: no call of ours would block.
+    let kind = match error.kind() {
+        io::ErrorKind::WouldBlock => io::ErrorKind::OutOfMemory,
+        kind => kind,
+    };
     io::Error::new(
-        error.kind(),
+        kind,
         format!("cannot make a coroutine stack of {size} bytes: {error}; {advice}"),
     )
 }

@@ -194,6 +194,7 @@ pub(crate) struct Extras {
     pub(crate) locals: RefCell<Locals>,
     pub(crate) scopes: Scopes,
     swallowed: Cell<u32>,
+    on_abandon: Cell<Option<Box<dyn FnOnce()>>>,
 }
 
 /// Values of `coroutine_local!` keys, by the key's address.
@@ -249,6 +250,21 @@ impl Task {
             // of this coroutine, which has not ended.
             unsafe { packet.as_ref() }.abandon();
         }
+        if let Some(f) = self.extras.get().and_then(|extras| extras.on_abandon.take()) {
+            f();
+        }
+    }
+
+    /// Notes that no payload is on its way: it was caught where it belongs, or nothing asks for it
+    /// any more.
+    pub(crate) fn obeyed(&self) {
+        self.flags.set(Flag::Raised, false);
+        self.extras.get().inspect(|extras| extras.swallowed.set(0));
+    }
+
+    /// Has `f` called if the coroutine is given up.
+    pub(crate) fn on_abandon(&self, f: Box<dyn FnOnce()>) {
+        self.extras.get_or_init(Box::default).on_abandon.set(Some(f));
     }
 
     /// Counts a payload that was swallowed; returns how many have been.

@@ -4,14 +4,15 @@ use std::io;
 use std::net::Shutdown;
 use std::panic::{self, AssertUnwindSafe, Location};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::addr::ToSocketAddrs;
 use super::tcp::{BACKLOG, TcpListener, TcpStream};
 use crate::engine::context;
+use crate::engine::stack::Stack;
 use crate::io::source::after;
-use crate::task::{CancellationToken, Group};
-use crate::time::sleep;
+use crate::task::{CancellationToken, Group, spawn_on};
+use crate::time::{now, sleep};
 
 /// The first and the longest pause after an `accept` that failed for want of something that the
 /// system may have again later. (Go's `net/http` has the same two.)
@@ -96,7 +97,12 @@ impl TcpListener {
         R: Outcome,
     {
         check_runtime();
-        serve_with(self, &Rc::default(), Location::caller(), &Rc::new(handler), usize::MAX)
+        let (spawned, handler) = (Location::caller(), Rc::new(handler));
+        accept_until(self, Until::NEVER, |stack, stream| {
+            let handler = Rc::clone(&handler);
+            let attend = move || attend(stream, &*handler);
+            context::with(|cx| spawn_on(cx, stack, None, spawned, attend));
+        })
     }
 }
 
@@ -106,7 +112,7 @@ impl TcpListener {
 /// ```
 /// use plainsong::CancellationToken;
 /// use plainsong::net::{Server, TcpListener};
-/// use std::time::Duration;
+/// use std::time::{Duration, Instant};
 ///
 /// # fn main() -> std::io::Result<()> {
 /// plainsong::run(|| {
@@ -175,20 +181,28 @@ impl Server {
         check_runtime();
         let spawned = Location::caller();
         let Self { listener, stop, grace } = self;
-        let handlers = Rc::default();
+        let handlers: Rc<Group> = Rc::default();
         let handler = Rc::new(handler);
+        let start = |stack, stream| {
+            let handler = Rc::clone(&handler);
+            handlers.spawn(stack, spawned, move || attend(stream, &*handler));
+        };
         let result = panic::catch_unwind(AssertUnwindSafe(|| {
-            let accept = || serve_with(&listener, &handlers, spawned, &handler, usize::MAX);
-            let result = stop.run_until_cancelled(accept).unwrap_or_else(|| {
-                // What is queued has been let in: take it, and nothing that comes later.
+            let serve = || accept_until(&listener, Until::NEVER, start);
+            let stopped = stop.run_until_cancelled(serve);
+            let deadline = after(grace);
+            let result = stopped.unwrap_or_else(|| {
+                // What is queued has been let in: take it, and nothing that comes later. (The kernel
+                // queues one more than it was asked to.)
                 listener.set_nonblocking(true)?;
-                match serve_with(&listener, &handlers, spawned, &handler, BACKLOG as usize) {
+                let queued = Until { connections: BACKLOG as usize + 1, deadline };
+                match accept_until(&listener, queued, start) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
                     result => result,
                 }
             });
             drop(listener);
-            handlers.wait(after(grace));
+            handlers.wait(deadline);
             result
         }));
         handlers.cancel();
@@ -205,42 +219,67 @@ fn check_runtime() {
     );
 }
 
-/// Accepts connections, `limit` at most, and starts a handler for each, as a member of `group`.
-fn serve_with<F, R>(
+/// When to stop accepting, other than when it fails.
+#[derive(Clone, Copy)]
+struct Until {
+    connections: usize,
+    /// Looked at only when there is nothing to accept with.
+    deadline: Option<Instant>,
+}
+
+impl Until {
+    const NEVER: Self = Self { connections: usize::MAX, deadline: None };
+}
+
+/// Accepts connections and has `start` make a coroutine for each, on a stack that is there already.
+fn accept_until(
     listener: &TcpListener,
-    group: &Rc<Group>,
-    spawned: &'static Location<'static>,
-    handler: &Rc<F>,
-    limit: usize,
-) -> io::Result<()>
-where
-    F: Fn(TcpStream) -> R + 'static,
-    R: Outcome,
-{
-    let mut pause = Pause(PAUSE);
-    for _ in 0..limit {
+    until: Until,
+    start: impl Fn(Stack, TcpStream),
+) -> io::Result<()> {
+    for _ in 0..until.connections {
+        let mut pause = Pause(PAUSE);
+        // The stack comes first, so that whoever is accepted is served.
+        let mut stack = Spare(None);
         let stream = loop {
-            match listener.accept() {
+            let error = match stack.fill().and_then(|()| listener.accept()) {
                 Ok((stream, _)) => break stream,
-                Err(error) => match classify(&error) {
-                    Blame::Connection => {}
-                    Blame::Resources => pause.wait(),
-                    Blame::Listener => return Err(error),
-                },
+                Err(error) => error,
+            };
+            match blame(&error) {
+                Blame::Connection => {}
+                Blame::Resources if until.deadline.is_some_and(|deadline| now() >= deadline) => {
+                    return Err(error);
+                }
+                Blame::Resources => pause.wait(),
+                Blame::Listener => return Err(error),
             }
         };
-        // What has been accepted is served, if later.
-        let stack = loop {
-            match context::with(|cx| cx.take_stack(cx.scheduler.stack_size())) {
-                Ok(stack) => break stack,
-                Err(_) => pause.wait(),
-            }
-        };
-        pause = Pause(PAUSE);
-        let handler = Rc::clone(handler);
-        group.spawn(stack, spawned, move || attend(stream, &*handler));
+        if let Some(stack) = stack.0.take() {
+            start(stack, stream);
+        }
     }
     Ok(())
+}
+
+/// A stack for the next connection; it goes back to the pool if there is none.
+struct Spare(Option<Stack>);
+
+impl Spare {
+    fn fill(&mut self) -> io::Result<()> {
+        if self.0.is_none() {
+            self.0 = Some(context::with(|cx| cx.take_stack(cx.scheduler.stack_size()))?);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Spare {
+    fn drop(&mut self) {
+        if let Some(stack) = self.0.take() {
+            context::with(|cx| cx.stacks.put(stack));
+        }
+    }
 }
 
 /// The next pause; each is twice as long as the one before.
@@ -263,7 +302,7 @@ enum Blame {
     Listener,
 }
 
-fn classify(error: &io::Error) -> Blame {
+fn blame(error: &io::Error) -> Blame {
     match error.raw_os_error() {
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => Blame::Resources,
         // accept(2) lists these as errors of the new connection, "like EAGAIN".
@@ -281,6 +320,8 @@ fn classify(error: &io::Error) -> Blame {
         #[cfg(any(target_os = "linux", target_os = "android"))]
         Some(libc::ENONET) => Blame::Connection,
         _ if error.kind() == io::ErrorKind::ConnectionAborted => Blame::Connection,
+        // No room for another stack.
+        _ if error.kind() == io::ErrorKind::OutOfMemory => Blame::Resources,
         _ => Blame::Listener,
     }
 }

@@ -8,6 +8,8 @@ use std::panic;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use slab::Slab;
+
 use crate::engine::cancel::{self, Failure, ScopeId};
 use crate::engine::context;
 use crate::engine::remote::{Door, Message, Waiter, Waiters};
@@ -67,6 +69,10 @@ pub(crate) fn cancellable<T>(
         setup(Target::of(task, door, scope));
         let result = cancel::catch(task, Some(scope), f);
         context::with(|cx| cx.scheduler.close_scope(task, scope));
+        if result.is_ok() && !task.interrupt.get() {
+            // A payload that the body has swallowed is no longer asked for.
+            task.obeyed();
+        }
         match result {
             Ok(value) => Some(value),
             Err(Failure::Cancelled) => None,
@@ -228,8 +234,7 @@ pub struct CancellationToken(Arc<Mutex<Token>>);
 struct Token {
     cancelled: bool,
     waiters: Waiters,
-    scopes: Vec<(u64, Target)>,
-    serial: u64,
+    scopes: Slab<Target>,
     children: Vec<Weak<Mutex<Token>>>,
 }
 
@@ -266,16 +271,18 @@ impl CancellationToken {
 
     /// Cancels the token and its children, for good.
     pub fn cancel(&self) {
-        let (waiters, scopes, children) = {
-            let mut token = self.lock();
+        let mut family = vec![self.clone()];
+        while let Some(next) = family.pop() {
+            let mut token = next.lock();
             token.cancelled = true;
             let waiters: Vec<Waiter> = token.waiters.take().collect();
-            (waiters, std::mem::take(&mut token.scopes), std::mem::take(&mut token.children))
-        };
-        waiters.into_iter().for_each(context::wake);
-        scopes.into_iter().for_each(|(_, target)| target.cancel());
-        for child in children.iter().filter_map(Weak::upgrade) {
-            Self(child).cancel();
+            // They stay listed: whoever listed one takes it off the list.
+            let scopes: Vec<Target> = token.scopes.iter().map(|(_, target)| *target).collect();
+            let children = std::mem::take(&mut token.children);
+            drop(token);
+            waiters.into_iter().for_each(context::wake);
+            scopes.into_iter().for_each(Target::cancel);
+            family.extend(children.iter().filter_map(Weak::upgrade).map(Self));
         }
     }
 
@@ -315,10 +322,11 @@ impl CancellationToken {
     ///
     /// Unwinds when the coroutine is cancelled, from within `f`.
     pub fn run_until_cancelled<T>(&self, f: impl FnOnce() -> T) -> Option<T> {
-        struct Listed<'a>(&'a CancellationToken, u64);
+        struct Listed<'a>(&'a CancellationToken, usize);
         impl Drop for Listed<'_> {
             fn drop(&mut self) {
-                self.0.lock().scopes.retain(|(serial, _)| *serial != self.1);
+                self.0.lock().scopes.remove(self.1);
+                context::with(|cx| cx.scheduler.watched_from_outside(false));
             }
         }
         if self.is_cancelled() {
@@ -327,12 +335,12 @@ impl CancellationToken {
         let listed = Cell::new(None);
         let list = |target: Target| {
             let mut token = self.lock();
-            token.serial += 1;
-            let serial = token.serial;
-            token.scopes.push((serial, target));
+            let key = token.scopes.insert(target);
             let late = token.cancelled;
             drop(token);
-            listed.set(Some(Listed(self, serial)));
+            // Whoever has the token, a plain thread perhaps, can end what waits in here.
+            context::with(|cx| cx.scheduler.watched_from_outside(true));
+            listed.set(Some(Listed(self, key)));
             if late {
                 target.cancel();
             }

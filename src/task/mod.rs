@@ -14,5 +14,5 @@ pub use local::{AccessError, LocalKey};
 pub(crate) use scope::Group;
 pub use scope::{Scope, ScopedJoinHandle, gather, race, scope};
 pub use spawn::{Builder, spawn, yield_now};
-pub(crate) use spawn::{drop_locals, spawn_at};
+pub(crate) use spawn::{drop_locals, spawn_at, spawn_on};
 pub use wait::{AsCompleted, as_completed, join_all, wait};

@@ -104,7 +104,7 @@ impl Group {
         std::mem::forget(bomb);
     }
 
-    /// Starts a coroutine as a member, whose panic is its own.
+    /// Starts a coroutine as a member, whose panic is its own, and which may be given up.
     pub(crate) fn spawn<F, T>(
         self: &Rc<Self>,
         stack: Stack,
@@ -116,7 +116,10 @@ impl Group {
         T: 'static,
     {
         // SAFETY: it borrows nothing that could end.
-        unsafe { self.spawn_unchecked(stack, spawned, false, f) }
+        let (handle, member) = unsafe { self.spawn_unchecked(stack, spawned, false, f) };
+        let group = Rc::clone(self);
+        handle.thread().inspect(|task| task.on_abandon(Box::new(move || group.leave(member))));
+        handle
     }
 
     /// Starts a coroutine as a member that may borrow: `borrows` says whether it does.
@@ -131,7 +134,7 @@ impl Group {
         spawned: &'static Location<'static>,
         borrows: bool,
         f: F,
-    ) -> JoinHandle<T>
+    ) -> (JoinHandle<T>, usize)
     where
         F: FnOnce() -> T,
     {
@@ -149,7 +152,7 @@ impl Group {
         if self.cancelled.get() {
             target.into_iter().for_each(Target::cancel);
         }
-        handle
+        (handle, member)
     }
 }
 
@@ -248,7 +251,7 @@ impl<'scope> Scope<'scope, '_> {
         // returns; and that does not return, in whatever way, before the group is empty.
         //
         // The handle cannot outlive `'scope`, as its type says.
-        let handle = unsafe {
+        let (handle, _) = unsafe {
             // `move`: what is captured is `&'scope self`, and not a borrow of this very frame.
             self.group.spawn_unchecked(stack, spawned, true, move || self.group.attend(f))
         };
@@ -354,8 +357,8 @@ where
         let handles: Vec<_> = fs.into_iter().map(|f| s.spawn(f)).collect();
         let value = |handle: ScopedJoinHandle<'_, T>| match handle.join() {
             Ok(value) => value,
-            // The scope has the panic and resumes it.
-            Err(error) => panic::resume_unwind(error.into_panic()),
+            // One has panicked: the scope has its panic, and resumes that in place of this.
+            Err(error) => panic::resume_unwind(Box::new(error)),
         };
         handles.into_iter().map(value).collect()
     })

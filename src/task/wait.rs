@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::join::{JoinError, JoinHandle};
 use crate::engine::context;
+use crate::engine::remote::Waiter;
 use crate::engine::task::{Wait, Wake};
 
 /// Waits for all coroutines and returns their results in the order of the handles.
@@ -141,11 +142,16 @@ impl<T> fmt::Debug for AsCompleted<T> {
 
 /// Waits until one of the coroutines has ended, or `deadline` has passed.
 fn wait_any<T>(handles: &[JoinHandle<T>], deadline: Option<Instant>) -> Wake {
-    let waiter = context::waiter();
-    if !handles.iter().all(|handle| handle.receiver.register(waiter)) {
+    /// Takes the waiter back, in whatever way the wait ends.
+    struct Registered<'a, T>(&'a [JoinHandle<T>], Waiter);
+    impl<T> Drop for Registered<'_, T> {
+        fn drop(&mut self) {
+            self.0.iter().for_each(|handle| handle.receiver.unregister(self.1));
+        }
+    }
+    let registered = Registered(handles, context::waiter());
+    if !handles.iter().all(|handle| handle.receiver.register(registered.1)) {
         return Wake::Ready;
     }
-    let wake = context::block(waiter, Wait::JoinAny, deadline);
-    handles.iter().for_each(|handle| handle.receiver.unregister(waiter));
-    wake
+    context::block(registered.1, Wait::JoinAny, deadline)
 }
