@@ -5,6 +5,7 @@
 
 mod accept;
 mod cancel;
+mod cancellation;
 mod depth;
 mod fairness;
 mod generator;
@@ -13,12 +14,14 @@ mod local;
 mod overflow;
 mod registration;
 mod run;
+mod scope;
 mod serve;
 mod spawn;
 mod stacks;
 mod sys;
 mod tcp;
 mod time;
+mod timeout;
 mod unwinding;
 mod util;
 mod wakes;

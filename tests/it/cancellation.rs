@@ -1,0 +1,731 @@
+//! Cancels each waiting operation in each way, and a program that uses many at each of its waits.
+
+use std::cell::{Cell, RefCell};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::thread as system;
+use std::time::{Duration, Instant};
+
+use plainsong::generator::Generator;
+use plainsong::io::{Pollable, wait_readable, wait_writable};
+use plainsong::net::{Server, TcpListener, TcpStream, ToSocketAddrs};
+use plainsong::signal::{SIGUSR2, Signals};
+use plainsong::time::{interval, sleep, sleep_until, timeout, timeout_at};
+use plainsong::{CancellationToken, JoinError, JoinHandle, task, thread};
+
+use crate::util::{OnDrop, alone, descriptors, mappings, pair, panic_of, run, until_parked, watch};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn sleeper() -> JoinHandle<()> {
+    plainsong::spawn(|| sleep(Duration::MAX))
+}
+
+fn listener() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").unwrap()
+}
+
+/// A listener whose queue is full, so that a further connection is not answered.
+fn full_listener() -> (std::net::TcpListener, Vec<std::net::TcpStream>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut clients = Vec::new();
+    while let Ok(client) =
+        std::net::TcpStream::connect_timeout(&address, Duration::from_millis(100))
+    {
+        clients.push(client);
+    }
+    (listener, clients)
+}
+
+fn ignore<T>(_: T) {}
+
+/// Writes until it must wait.
+fn fill(stream: &TcpStream) -> ! {
+    loop {
+        (&*stream).write_all(&[0; 65536]).unwrap();
+    }
+}
+
+/// Every operation that waits, made to wait for ever.
+const OPERATIONS: &[(&str, fn())] = &[
+    ("sleep", || sleep(HOUR)),
+    ("sleep for ever", || sleep(Duration::MAX)),
+    ("sleep_until", || sleep_until(Instant::now() + HOUR)),
+    ("tick", || {
+        let mut ticks = interval(HOUR);
+        ticks.tick();
+        ticks.tick();
+    }),
+    ("park", || {
+        loop {
+            thread::park();
+        }
+    }),
+    ("park_timeout", || thread::park_timeout(HOUR)),
+    ("thread::sleep", || thread::sleep(HOUR)),
+    ("join", || sleeper().join().unwrap()),
+    ("thread join", || thread::spawn(|| sleep(HOUR)).join().unwrap()),
+    ("join_timeout", || drop(sleeper().join_timeout(HOUR))),
+    ("join_all", || drop(task::join_all([sleeper(), sleeper()]))),
+    ("wait", || drop(task::wait([sleeper(), sleeper()], Some(HOUR)))),
+    ("as_completed", || drop(task::as_completed([sleeper(), sleeper()]).next())),
+    ("gather", || drop(task::gather([HOUR, HOUR].map(|time| move || sleep(time))))),
+    ("race", || task::race([HOUR, HOUR].map(|time| move || sleep(time)))),
+    ("end of scope", || {
+        plainsong::scope(|s| drop(s.spawn(|| sleep(HOUR))));
+    }),
+    ("join in scope", || plainsong::scope(|s| s.spawn(|| sleep(HOUR)).join().unwrap())),
+    ("wait in scope", || {
+        plainsong::scope(|s| {
+            s.spawn(|| sleep(HOUR));
+            sleep(HOUR);
+        });
+    }),
+    ("cancelled", || CancellationToken::new().cancelled()),
+    ("run_until_cancelled", || {
+        CancellationToken::new().run_until_cancelled(|| sleep(HOUR));
+    }),
+    ("timeout", || ignore(timeout(Duration::MAX, || sleep(HOUR)))),
+    ("timeout_at", || ignore(timeout_at(Instant::now() + HOUR, || sleep(HOUR)))),
+    ("accept", || drop(listener().accept())),
+    ("incoming", || drop(listener().incoming().next())),
+    ("connect", || {
+        let (listener, _clients) = full_listener();
+        drop(TcpStream::connect(listener.local_addr().unwrap()));
+    }),
+    ("connect_timeout", || {
+        let (listener, _clients) = full_listener();
+        drop(TcpStream::connect_timeout(&listener.local_addr().unwrap(), HOUR));
+    }),
+    ("read", || {
+        let (mut ours, _theirs) = pair();
+        drop(ours.read(&mut [0]));
+    }),
+    ("read with a time-out", || {
+        let (mut ours, _theirs) = pair();
+        ours.set_read_timeout(Some(HOUR)).unwrap();
+        drop(ours.read(&mut [0]));
+    }),
+    ("peek", || {
+        let (ours, _theirs) = pair();
+        drop(ours.peek(&mut [0]));
+    }),
+    ("write", || {
+        let (ours, _theirs) = pair();
+        fill(&ours);
+    }),
+    ("wait_readable", || {
+        let (_one, two) = UnixStream::pair().unwrap();
+        drop(wait_readable(&two));
+    }),
+    ("wait_writable", || {
+        let (one, _two) = UnixStream::pair().unwrap();
+        one.set_nonblocking(true).unwrap();
+        while (&one).write(&[0; 4096]).is_ok() {}
+        drop(wait_writable(&one));
+    }),
+    ("pollable", || {
+        let (_one, two) = UnixStream::pair().unwrap();
+        drop(Pollable::new(two).unwrap().read(&mut [0]));
+    }),
+    ("generator", || ignore(Generator::<()>::new(|_: &_| sleep(HOUR)).next())),
+    ("scope in a generator", || {
+        let body = |_: &_| plainsong::scope(|s| s.spawn(|| sleep(HOUR)).join().unwrap());
+        ignore(Generator::<()>::new(body).next());
+    }),
+    ("signal", || drop(Signals::new([SIGUSR2]).unwrap().wait())),
+    ("serve", || drop(listener().serve(|_| ()))),
+    ("Server", || drop(Server::new(listener()).serve(|_| ()))),
+];
+
+/// A coroutine that does `body` with its own handle in reach.
+fn spawn_with_handle(
+    body: impl FnOnce(&JoinHandle<()>) + 'static,
+) -> Rc<RefCell<Option<JoinHandle<()>>>> {
+    let slot = Rc::new(RefCell::new(None::<JoinHandle<()>>));
+    let theirs = Rc::clone(&slot);
+    let handle = plainsong::spawn(move || {
+        let handle = theirs.borrow_mut().take().unwrap();
+        let result = catch_unwind(AssertUnwindSafe(|| body(&handle)));
+        *theirs.borrow_mut() = Some(handle);
+        result.unwrap_or_else(|payload| std::panic::resume_unwind(payload));
+    });
+    *slot.borrow_mut() = Some(handle);
+    slot
+}
+
+#[track_caller]
+fn assert_cancelled<T: std::fmt::Debug>(what: &str, result: Result<T, JoinError>) {
+    match result {
+        Err(error) if error.is_cancelled() => {}
+        other => panic!("{what}: {other:?}"),
+    }
+}
+
+/// Cancels one operation in every way there is.
+fn cancel_each_way(name: &'static str, operation: fn()) {
+    let drops = Rc::new(Cell::new(0));
+    let guard = || {
+        let drops = Rc::clone(&drops);
+        OnDrop(move || drops.set(drops.get() + 1))
+    };
+    let spawn = || {
+        let guard = guard();
+        plainsong::spawn(move || {
+            let _guard = guard;
+            operation();
+            panic!("{name} was to wait for ever");
+        })
+    };
+
+    let parked = spawn();
+    until_parked(&parked);
+    parked.cancel();
+    assert_cancelled(name, parked.join());
+    assert_eq!(drops.take(), 1, "{name}");
+
+    let twice = spawn();
+    until_parked(&twice);
+    twice.cancel();
+    twice.cancel();
+    assert_cancelled(name, twice.join());
+    assert_eq!(drops.take(), 1, "{name}, twice");
+
+    let unborn = spawn();
+    unborn.cancel();
+    assert_cancelled(name, unborn.join());
+    assert_eq!(drops.take(), 1, "{name}, not begun");
+
+    let theirs = guard();
+    let by_itself = spawn_with_handle(move |handle| {
+        let _guard = theirs;
+        handle.cancel();
+        operation();
+        panic!("{name} was to unwind");
+    });
+    plainsong::yield_now();
+    while by_itself.borrow().is_none() {
+        plainsong::yield_now();
+    }
+    assert_cancelled(name, by_itself.take().unwrap().join());
+    assert_eq!(drops.take(), 1, "{name}, by itself");
+
+    // Shielded until it is over, it is cancelled by its own time only.
+    let shielded = spawn_with_handle(move |handle| {
+        handle.cancel();
+        let ended = plainsong::shield(|| timeout(Duration::from_millis(1), operation));
+        assert!(ended.is_err(), "{name}");
+        plainsong::yield_now();
+        panic!("{name} was to unwind after the shield");
+    });
+    plainsong::yield_now();
+    while shielded.borrow().is_none() {
+        plainsong::yield_now();
+    }
+    assert_cancelled(name, shielded.take().unwrap().join());
+
+    let in_time = timeout(Duration::from_millis(1), || {
+        let _guard = guard();
+        operation();
+    });
+    assert!(in_time.is_err(), "{name}");
+    assert_eq!(drops.take(), 1, "{name}, by time-out");
+    assert!(timeout(Duration::ZERO, operation).is_err(), "{name}, no time");
+
+    let stop = CancellationToken::new();
+    let theirs = stop.clone();
+    let cancelled = plainsong::spawn(move || theirs.run_until_cancelled(operation));
+    until_parked(&cancelled);
+    let from_outside = system::spawn(move || stop.cancel());
+    assert!(matches!(cancelled.join(), Ok(None)), "{name}");
+    from_outside.join().unwrap();
+
+    let by_thread = spawn();
+    until_parked(&by_thread);
+    let by_thread = system::spawn(move || {
+        by_thread.cancel();
+        by_thread.join()
+    });
+    let mut by_thread = Some(by_thread);
+    while !by_thread.as_ref().unwrap().is_finished() {
+        plainsong::yield_now();
+    }
+    assert_cancelled(name, by_thread.take().unwrap().join().unwrap());
+    assert_eq!(drops.take(), 1, "{name}, by a thread");
+
+    // And once more at the end of the run.
+    until_parked(&spawn());
+}
+
+#[test]
+fn each_operation_in_each_way() {
+    alone(each_operation_in_each_way, || {
+        let mut before = None;
+        for round in 0..3 {
+            for &(name, operation) in OPERATIONS {
+                plainsong::run(|| cancel_each_way(name, operation));
+            }
+            let now = (descriptors(), mappings());
+            // The first round leaves what is kept for the next: stacks, a reactor, a thread.
+            assert!(round < 2 || before == Some(now.0), "{before:?} descriptors, now {now:?}");
+            before = Some(now.0);
+        }
+    });
+}
+
+#[test]
+fn cancellations_leave_no_memory_behind() {
+    alone(cancellations_leave_no_memory_behind, || {
+        let once = |name, operation: fn()| {
+            plainsong::run(|| {
+                let victim = plainsong::spawn(operation);
+                until_parked(&victim);
+                victim.cancel();
+                assert_cancelled(name, victim.join());
+            });
+        };
+        let quick = |name: &str| !name.starts_with("connect");
+        let all = |times| {
+            for _ in 0..times {
+                for &(name, operation) in OPERATIONS.iter().filter(|(name, _)| quick(name)) {
+                    once(name, operation);
+                }
+            }
+        };
+        all(20);
+        let (descriptors_before, mappings_before) = (descriptors(), mappings());
+        let resident_before = crate::util::resident();
+        all(60);
+        assert_eq!(descriptors(), descriptors_before);
+        assert!(mappings() <= mappings_before + 4, "{} of {mappings_before}", mappings());
+        let grown = crate::util::resident().saturating_sub(resident_before);
+        // 2,000 operations: a page each would be 8 MB.
+        assert!(grown < 2000, "grew by {grown} KiB");
+    });
+}
+
+#[test]
+fn resolving_a_name() {
+    run(|| {
+        let resolving = plainsong::spawn(|| {
+            loop {
+                drop(TcpStream::connect("localhost:1"));
+                drop(ToSocketAddrs::to_socket_addrs(&"localhost:1"));
+            }
+        });
+        // It may be between two of its waits.
+        plainsong::yield_now();
+        resolving.cancel();
+        assert!(resolving.join().unwrap_err().is_cancelled());
+    });
+}
+
+#[test]
+fn a_loop_that_only_yields() {
+    run(|| {
+        let busy = plainsong::spawn(|| {
+            loop {
+                plainsong::yield_now();
+            }
+        });
+        plainsong::yield_now();
+        busy.cancel();
+        assert!(busy.join().unwrap_err().is_cancelled());
+    });
+}
+
+/// A client and a server with much to wait for; `step` is called before each thing.
+fn busy_program(step: &dyn Fn(), guard: &dyn Fn() -> Counted) {
+    let _all = guard();
+    let listener = listener();
+    let address = listener.local_addr().unwrap();
+    step();
+    plainsong::scope(|s| {
+        let _here = guard();
+        s.spawn(|| {
+            let _accepting = guard();
+            step();
+            let (mut conn, _) = listener.accept().unwrap();
+            let mut line = [0; 4];
+            for _ in 0..3 {
+                step();
+                conn.read_exact(&mut line).unwrap();
+                step();
+                let pause = || sleep(Duration::from_micros(100));
+                assert_eq!(timeout(HOUR, pause), Ok(()));
+                step();
+                conn.write_all(&line).unwrap();
+            }
+            step();
+            assert_eq!(conn.read(&mut line).unwrap(), 0);
+        });
+        step();
+        let mut conn = TcpStream::connect(address).unwrap();
+        for word in [b"wait", b"some", b"more"] {
+            let _word = guard();
+            step();
+            conn.write_all(word).unwrap();
+            let mut reply = [0; 4];
+            step();
+            conn.read_exact(&mut reply).unwrap();
+            assert_eq!(&reply, word);
+        }
+        step();
+        let child = plainsong::spawn(|| sleep(Duration::from_micros(50)));
+        child.join().unwrap();
+        step();
+        let lengths = task::gather([1, 2].map(|n| {
+            move || {
+                let _one = guard();
+                step();
+                sleep(Duration::from_micros(n * 20));
+                n
+            }
+        }));
+        assert_eq!(lengths, [1, 2]);
+        step();
+        task::race([1, 3600].map(|n| {
+            move || {
+                let _one = guard();
+                sleep(Duration::from_micros(n));
+            }
+        }));
+        step();
+        assert!(timeout(Duration::from_micros(30), thread::park).is_err());
+        step();
+        wait_writable(std::io::stderr()).unwrap();
+        step();
+        drop("localhost:1".to_socket_addrs());
+        let steps = Generator::new(|out| {
+            for n in 0..3 {
+                sleep(Duration::from_micros(10));
+                out.yield_(n);
+            }
+        });
+        for _ in steps {
+            step();
+            plainsong::yield_now();
+        }
+    });
+    step();
+}
+
+/// Counts its drops.
+struct Counted(Rc<Cell<i64>>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() + 1);
+    }
+}
+
+/// Runs the busy program and cancels it at its wait number `at`. Returns how many waits there were.
+fn busy_program_cancelled(at: usize) -> usize {
+    let (made, dropped) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+    let waits = plainsong::run(|| {
+        let steps = Rc::new(Cell::new(0));
+        let theirs = Rc::clone(&steps);
+        let (made, dropped) = (Rc::clone(&made), Rc::clone(&dropped));
+        let program = plainsong::spawn(move || {
+            let guard = || {
+                made.set(made.get() + 1);
+                Counted(Rc::clone(&dropped))
+            };
+            busy_program(&|| theirs.set(theirs.get() + 1), &guard);
+        });
+        let (mut waits, mut last) = (0, String::new());
+        while !program.is_finished() {
+            let state = format!("{} {program:?}", steps.get());
+            if state != last {
+                if waits == at {
+                    program.cancel();
+                }
+                waits += 1;
+                last = state;
+            }
+            plainsong::yield_now();
+        }
+        match program.join() {
+            Ok(()) => {}
+            Err(error) => assert!(error.is_cancelled() && at < waits, "{error}"),
+        }
+        waits
+    });
+    assert_eq!(made, dropped, "cancelled at wait {at}");
+    waits
+}
+
+#[test]
+fn a_program_at_each_of_its_waits() {
+    alone(a_program_at_each_of_its_waits, || {
+        let all = busy_program_cancelled(usize::MAX);
+        assert!(all > 20, "only {all} waits");
+        busy_program_cancelled(10);
+        let before = descriptors();
+        for round in 0..3 {
+            for at in 0..all + 5 + round {
+                busy_program_cancelled(at);
+                assert_eq!(descriptors(), before, "cancelled at wait {at}");
+            }
+        }
+    });
+}
+
+#[test]
+fn one_that_has_ended_keeps_its_result() {
+    run(|| {
+        let done = plainsong::spawn(|| 7);
+        plainsong::yield_now();
+        assert!(done.is_finished());
+        done.cancel();
+        done.cancel();
+        assert_eq!(done.join().unwrap(), 7);
+        let failed = plainsong::spawn(|| std::panic::resume_unwind(Box::new("its own")));
+        plainsong::yield_now();
+        failed.cancel();
+        let error: JoinError = failed.join().unwrap_err();
+        assert!(error.is_panic() && !error.is_cancelled());
+    });
+}
+
+#[test]
+fn one_that_does_not_wait_any_more_keeps_its_result() {
+    run(|| {
+        let own = spawn_with_handle(JoinHandle::cancel);
+        plainsong::yield_now();
+        let handle = own.take().unwrap();
+        handle.join().unwrap();
+    });
+}
+
+#[test]
+fn the_next_coroutine_in_the_same_place_is_not_cancelled() {
+    run(|| {
+        let first = plainsong::spawn(|| ());
+        plainsong::yield_now();
+        let second = plainsong::spawn(|| {
+            plainsong::yield_now();
+            5
+        });
+        first.cancel();
+        assert_eq!(second.join().unwrap(), 5);
+    });
+}
+
+#[test]
+fn what_has_come_is_not_lost() {
+    run(|| {
+        // Both come before the reader runs: the data and the request. It gets the data or leaves it.
+        for _ in 0..50 {
+            let (mut ours, mut theirs) = pair();
+            let kept = ours.try_clone().unwrap();
+            let got = Rc::new(Cell::new(0));
+            let seen = Rc::clone(&got);
+            let reader = plainsong::spawn(move || {
+                seen.set(ours.read(&mut [0; 5]).unwrap());
+                plainsong::yield_now();
+            });
+            until_parked(&reader);
+            theirs.write_all(b"hello").unwrap();
+            reader.cancel();
+            assert!(reader.join().unwrap_err().is_cancelled());
+            kept.set_nonblocking(true).unwrap();
+            let left = match (&kept).read(&mut [0; 5]) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+                left => left.unwrap(),
+            };
+            assert_eq!(got.get() + left, 5);
+        }
+    });
+}
+
+#[test]
+fn an_unpark_and_a_cancellation_together() {
+    run(|| {
+        let parked = plainsong::spawn(|| {
+            thread::park();
+            true
+        });
+        until_parked(&parked);
+        parked.thread().unpark();
+        parked.cancel();
+        assert!(parked.join().unwrap(), "the unpark came first");
+
+        let parked = plainsong::spawn(thread::park);
+        until_parked(&parked);
+        parked.cancel();
+        parked.thread().unpark();
+        assert!(parked.join().unwrap_err().is_cancelled());
+    });
+}
+
+#[test]
+fn during_its_own_unwinding() {
+    run(|| {
+        let log = Rc::new(RefCell::new(Vec::new()));
+        let theirs = Rc::clone(&log);
+        let slot = Rc::new(RefCell::new(None::<JoinHandle<()>>));
+        let own = Rc::clone(&slot);
+        let unwinding = plainsong::spawn(move || {
+            let _first = OnDrop(|| theirs.borrow_mut().push("first"));
+            let _second = OnDrop(|| {
+                own.borrow().as_ref().unwrap().cancel();
+                sleep(Duration::from_micros(10));
+                own.borrow().as_ref().unwrap().cancel();
+                plainsong::yield_now();
+                theirs.borrow_mut().push("second");
+            });
+            sleep(HOUR);
+        });
+        until_parked(&unwinding);
+        unwinding.cancel();
+        *slot.borrow_mut() = Some(unwinding);
+        while !slot.borrow().as_ref().unwrap().is_finished() {
+            plainsong::yield_now();
+            slot.borrow().as_ref().unwrap().cancel();
+        }
+        assert!(slot.take().unwrap().join().unwrap_err().is_cancelled());
+        assert_eq!(*log.borrow(), ["second", "first"]);
+    });
+}
+
+#[test]
+fn while_it_unwinds_from_a_panic() {
+    run(|| {
+        let panicking = plainsong::spawn(|| {
+            let _guard = OnDrop(|| sleep(Duration::from_millis(1)));
+            std::panic::resume_unwind(Box::new("its own"));
+        });
+        until_parked(&panicking);
+        panicking.cancel();
+        let error = panicking.join().unwrap_err();
+        assert_eq!(*error.into_panic().downcast::<&str>().unwrap(), "its own");
+    });
+}
+
+#[test]
+fn a_shield_holds_and_nests() {
+    run(|| {
+        let reached = Rc::new(Cell::new(0));
+        let theirs = Rc::clone(&reached);
+        let shielded = plainsong::spawn(move || {
+            plainsong::shield(|| {
+                plainsong::shield(|| sleep(Duration::from_micros(10)));
+                thread::park();
+                theirs.set(1);
+                plainsong::yield_now();
+                theirs.set(2);
+            });
+            theirs.set(3);
+            plainsong::yield_now();
+            theirs.set(4);
+        });
+        until_parked(&shielded);
+        shielded.cancel();
+        until_parked(&shielded);
+        shielded.thread().unpark();
+        // The first unpark may have met the sleep.
+        while !shielded.is_finished() {
+            shielded.thread().unpark();
+            plainsong::yield_now();
+        }
+        assert!(shielded.join().unwrap_err().is_cancelled());
+        assert_eq!(reached.get(), 3);
+    });
+}
+
+#[test]
+fn a_shield_that_a_panic_ends() {
+    run(|| {
+        let result = catch_unwind(|| plainsong::shield(|| std::panic::resume_unwind(Box::new(1))));
+        assert!(result.is_err());
+        let child = plainsong::spawn(|| {
+            let _ = catch_unwind(|| plainsong::shield(|| std::panic::resume_unwind(Box::new(1))));
+            sleep(HOUR);
+        });
+        until_parked(&child);
+        child.cancel();
+        assert!(child.join().unwrap_err().is_cancelled());
+    });
+}
+
+#[test]
+fn nothing_is_said_and_no_hook_runs() {
+    alone(nothing_is_said_and_no_hook_runs, || {
+        std::panic::set_hook(Box::new(|_| std::process::abort()));
+        plainsong::run(|| {
+            let child = sleeper();
+            until_parked(&child);
+            child.cancel();
+            assert!(child.join().unwrap_err().is_cancelled());
+            assert!(timeout(Duration::ZERO, || sleep(HOUR)).is_err());
+            plainsong::scope(|s| {
+                s.spawn(|| sleep(HOUR));
+                s.cancel();
+            });
+        });
+    });
+}
+
+#[test]
+fn a_hook_that_runs_while_another_coroutine_unwinds() {
+    alone(a_hook_that_runs_while_another_coroutine_unwinds, || {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        static HOOKS: AtomicUsize = AtomicUsize::new(0);
+        std::panic::set_hook(Box::new(|_| {
+            HOOKS.fetch_add(1, Ordering::Relaxed);
+        }));
+        plainsong::run(|| {
+            let slow = plainsong::spawn(|| {
+                let _guard = OnDrop(|| sleep(Duration::from_millis(2)));
+                sleep(HOUR);
+            });
+            until_parked(&slow);
+            slow.cancel();
+            plainsong::yield_now();
+            let failing = plainsong::spawn(|| panic!("while another unwinds"));
+            assert!(failing.join().unwrap_err().is_panic());
+            assert!(!slow.is_finished());
+            assert!(slow.join().unwrap_err().is_cancelled());
+        });
+        assert_eq!(HOOKS.load(Ordering::Relaxed), 1);
+    });
+}
+
+#[test]
+fn a_drop_that_panics_ends_the_process() {
+    let output = crate::util::dying(a_drop_that_panics_ends_the_process, || {
+        plainsong::run(|| {
+            let child = plainsong::spawn(|| {
+                let _guard = OnDrop(|| panic!("in a destructor"));
+                sleep(HOUR);
+            });
+            until_parked(&child);
+            child.cancel();
+            drop(child.join());
+        });
+        std::process::exit(0);
+    });
+    if let Some(output) = output {
+        assert!(output.contains("in a destructor"), "{output}");
+    }
+}
+
+#[test]
+fn waits_in_no_wait() {
+    watch(|| {
+        for (name, operation) in OPERATIONS {
+            // These tick or connect before they wait, which is waiting too.
+            let message = panic_of(|| plainsong::run(|| plainsong::no_wait(operation)));
+            assert!(message.contains("no_wait"), "{name}: {message}");
+        }
+        plainsong::run(|| {
+            assert_eq!(plainsong::no_wait(|| 3), 3);
+            plainsong::yield_now();
+        });
+    });
+}
