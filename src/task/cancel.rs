@@ -69,8 +69,9 @@ pub(crate) fn cancellable<T>(
         setup(Target::of(task, door, scope));
         let result = cancel::catch(task, Some(scope), f);
         context::with(|cx| cx.scheduler.close_scope(task, scope));
-        if result.is_ok() && !task.interrupt.get() {
-            // A payload that the body has swallowed is no longer asked for.
+        if result.is_ok() && !task.interrupt.get() && !std::thread::panicking() {
+            // A payload that the body has swallowed is no longer asked for. (One that is on its way
+            // outside of a shield is: then we are in a destructor.)
             task.obeyed();
         }
         match result {
