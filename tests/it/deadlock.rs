@@ -1,0 +1,327 @@
+//! The report of coroutines that all wait for each other, and when there is none.
+
+use std::cell::{Cell, RefCell};
+use std::panic::catch_unwind;
+use std::rc::Rc;
+use std::time::Duration;
+
+use plainsong::time::{sleep, timeout};
+use plainsong::{Builder, CancellationToken, JoinHandle, Runtime, Scope, ScopedJoinHandle, thread};
+
+use crate::util::{OnDrop, dying, panic_of, run, until_parked, watch};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const MOMENT: Duration = Duration::from_millis(1);
+
+type Slot = Rc<RefCell<Option<JoinHandle<()>>>>;
+
+/// Two coroutines that join each other, and where they were spawned.
+fn two_that_join_each_other() -> (String, u32, u32) {
+    let [left, right] = [Slot::default(), Slot::default()];
+    let (theirs, ours) = (Rc::clone(&right), Rc::clone(&left));
+    let join = |slot: Slot| {
+        move || {
+            let other = slot.take().unwrap();
+            other.join().unwrap();
+        }
+    };
+    let first = Builder::new().name("left").spawn(join(theirs)).unwrap();
+    let second = Builder::new().name("right").spawn(join(ours)).unwrap();
+    let ids = format!("{} {}", first.id(), second.id());
+    *left.borrow_mut() = Some(first);
+    *right.borrow_mut() = Some(second);
+    (ids, line!() - 5, line!() - 4)
+}
+
+#[test]
+fn two_coroutines_that_join_each_other() {
+    watch(|| {
+        let ids = Rc::new(RefCell::new(None));
+        let theirs = Rc::clone(&ids);
+        let report = panic_of(|| {
+            plainsong::run_all(move || *theirs.borrow_mut() = Some(two_that_join_each_other()));
+        });
+        let (ids, first_line, second_line) = ids.take().unwrap();
+        let (first, second) = ids.split_once(' ').unwrap();
+        let lines: Vec<&str> = report.lines().collect();
+        assert_eq!(lines.len(), 3, "{report}");
+        assert!(lines[0].contains("deadlock"), "{report}");
+        for (name, id, other, line) in
+            [("left", first, second, first_line), ("right", second, first, second_line)]
+        {
+            let about: Vec<_> = lines.iter().filter(|l| l.contains(&format!("'{name}'"))).collect();
+            assert_eq!(about.len(), 1, "{report}");
+            assert!(about[0].contains(id), "{report}");
+            assert!(about[0].contains(&format!("coroutine {other} to end")), "{report}");
+            assert!(about[0].contains(&format!("deadlock.rs:{line}:")), "{report}");
+        }
+    });
+}
+
+/// Two children of a scope that join each other.
+fn ring<'scope>(s: &'scope Scope<'scope, '_>) {
+    let slot = Rc::new(RefCell::new(None::<ScopedJoinHandle<'_, ()>>));
+    let theirs = Rc::clone(&slot);
+    let one = s.spawn(move || {
+        let other = theirs.take().unwrap();
+        let _ = other.join();
+    });
+    let other = s.spawn(move || {
+        let _ = one.join();
+    });
+    *slot.borrow_mut() = Some(other);
+}
+
+#[test]
+fn the_main_one_waits_too() {
+    watch(|| {
+        let unwound = Cell::new(0);
+        let report = panic_of(|| {
+            plainsong::run(|| {
+                let _guard = OnDrop(|| unwound.set(unwound.get() + 1));
+                plainsong::scope(|s| {
+                    let unwound = &unwound;
+                    s.spawn(move || {
+                        let _guard = OnDrop(|| unwound.set(unwound.get() + 1));
+                        plainsong::scope(ring);
+                    });
+                });
+            });
+        });
+        assert!(report.contains("'main'") && report.contains("its scope"), "{report}");
+        assert_eq!(report.lines().count(), 5, "{report}");
+        assert_eq!(unwound.get(), 2);
+        // The thread is as good as new.
+        assert_eq!(plainsong::run(|| plainsong::spawn(|| 5).join().unwrap()), 5);
+    });
+}
+
+#[test]
+fn one_that_joins_itself() {
+    watch(|| {
+        let report = panic_of(|| {
+            plainsong::run_all(|| {
+                let own = Slot::default();
+                let theirs = Rc::clone(&own);
+                let child = plainsong::spawn(move || {
+                    let itself = theirs.take().unwrap();
+                    let _ = itself.join();
+                });
+                *own.borrow_mut() = Some(child);
+            });
+        });
+        assert_eq!(report.lines().count(), 2, "{report}");
+    });
+}
+
+#[test]
+fn many_ways_to_wait_for_each_other() {
+    let waits: [fn(JoinHandle<()>); 4] = [
+        |other| drop(plainsong::task::join_all([other])),
+        |other| drop(plainsong::task::wait([other], None)),
+        |other| drop(plainsong::task::as_completed([other]).next()),
+        |other| drop(other.join_timeout(Duration::MAX)),
+    ];
+    for wait in waits {
+        watch(move || {
+            let report = panic_of(|| {
+                plainsong::run_all(|| {
+                    let own = Slot::default();
+                    let theirs = Rc::clone(&own);
+                    let child = plainsong::spawn(move || {
+                        let itself = theirs.take().unwrap();
+                        wait(itself);
+                    });
+                    *own.borrow_mut() = Some(child);
+                });
+            });
+            assert!(report.contains("deadlock"), "{report}");
+        });
+    }
+}
+
+#[test]
+fn caught_as_a_cancellation() {
+    watch(|| {
+        let caught = Cell::new(false);
+        let report = panic_of(|| {
+            plainsong::run(|| {
+                // It is no panic in there, but the end of the run.
+                caught.set(catch_unwind(|| plainsong::scope(ring)).is_err());
+                plainsong::yield_now();
+                unreachable!("was to be cancelled");
+            });
+        });
+        assert!(report.contains("deadlock") && caught.get(), "{report}");
+    });
+}
+
+#[test]
+fn strict_counts_what_threads_could_end() {
+    watch(|| {
+        let strict = Runtime::builder().strict_deadlock(true).build().unwrap();
+        let waits: [(fn(), &str); 3] = [
+            (thread::park, "unpark"),
+            (|| CancellationToken::new().cancelled(), "token"),
+            (|| plainsong::spawn(thread::park).join().unwrap(), "to end"),
+        ];
+        for (wait, what) in waits {
+            let report = panic_of(|| strict.run(wait));
+            assert!(report.contains(what) && report.contains("'main'"), "{report}");
+        }
+        // There is a time or a descriptor to wait for.
+        strict.run(|| thread::park_timeout(MOMENT));
+        strict.run(|| assert!(timeout(MOMENT, thread::park).is_err()));
+        strict.run(|| {
+            let parked = plainsong::spawn(thread::park);
+            sleep(MOMENT);
+            parked.thread().unpark();
+            parked.join().unwrap();
+        });
+        strict.run(|| {
+            let listener = plainsong::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let client = std::thread::spawn(move || {
+                std::thread::sleep(MOMENT);
+                std::net::TcpStream::connect(address).unwrap()
+            });
+            let parked = plainsong::spawn(thread::park);
+            drop(listener.accept().unwrap());
+            parked.thread().unpark();
+            parked.join().unwrap();
+            client.join().unwrap();
+        });
+    });
+}
+
+#[test]
+fn none_while_a_thread_may_unpark() {
+    run(|| {
+        let parked = thread::current();
+        let unparker = std::thread::spawn(move || {
+            std::thread::sleep(MOMENT);
+            parked.unpark();
+        });
+        thread::park();
+        unparker.join().unwrap();
+        let token = CancellationToken::new();
+        let theirs = token.clone();
+        let canceller = std::thread::spawn(move || {
+            std::thread::sleep(MOMENT);
+            theirs.cancel();
+        });
+        let child = plainsong::spawn(move || token.cancelled());
+        child.join().unwrap();
+        canceller.join().unwrap();
+    });
+}
+
+#[test]
+fn none_while_a_time_out_will_end_it() {
+    run(|| {
+        for _ in 0..3 {
+            assert!(timeout(MOMENT, || plainsong::scope(ring)).is_err());
+        }
+        // Or something that has nothing to do with them.
+        let other = plainsong::spawn(|| sleep(Duration::from_millis(3)));
+        let circle = plainsong::spawn(|| plainsong::scope(ring));
+        other.join().unwrap();
+        until_parked(&circle);
+        circle.cancel();
+        assert!(circle.join().unwrap_err().is_cancelled());
+    });
+}
+
+#[test]
+fn none_while_a_call_is_to_come() {
+    run(|| {
+        let token = CancellationToken::new();
+        let theirs = token.clone();
+        plainsong::time::after(MOMENT, move || theirs.cancel());
+        assert!(token.run_until_cancelled(|| plainsong::scope(ring)).is_none());
+    });
+}
+
+#[test]
+fn none_while_a_thread_may_cancel_a_token() {
+    run(|| {
+        let token = CancellationToken::new();
+        let theirs = token.clone();
+        let canceller = std::thread::spawn(move || {
+            std::thread::sleep(MOMENT);
+            theirs.cancel();
+        });
+        assert!(token.run_until_cancelled(|| plainsong::scope(ring)).is_none());
+        canceller.join().unwrap();
+    });
+}
+
+#[test]
+fn one_among_destructors_ends_the_process() {
+    let output = dying(one_among_destructors_ends_the_process, || {
+        plainsong::run(|| {
+            let [left, right] = [Slot::default(), Slot::default()];
+            let clean_up = |slot: &Slot| {
+                let slot = Rc::clone(slot);
+                Builder::new().name("cleans up").spawn(move || {
+                    let _guard = OnDrop(|| {
+                        let other = slot.take().unwrap();
+                        let _ = other.join();
+                    });
+                    sleep(HOUR);
+                })
+            };
+            let (one, other) = (clean_up(&left).unwrap(), clean_up(&right).unwrap());
+            until_parked(&one);
+            until_parked(&other);
+            *left.borrow_mut() = Some(other);
+            *right.borrow_mut() = Some(one);
+        });
+        std::process::exit(0);
+    });
+    if let Some(output) = output {
+        assert!(output.contains("deadlock") && output.contains("cleans up"), "{output}");
+    }
+}
+
+#[test]
+fn one_in_a_destructor_that_can_be_undone() {
+    watch(|| {
+        let report = panic_of(|| {
+            plainsong::run(|| {
+                let child = plainsong::spawn(|| {
+                    let _guard = OnDrop(|| plainsong::scope(ring));
+                    sleep(HOUR);
+                });
+                until_parked(&child);
+                child.cancel();
+                let _ = child.join();
+            });
+        });
+        assert_eq!(report.lines().count(), 5, "{report}");
+    });
+}
+
+#[test]
+fn one_behind_a_shield_ends_the_process() {
+    let output = dying(one_behind_a_shield_ends_the_process, || {
+        plainsong::run(|| {
+            plainsong::shield(|| {
+                let own = Slot::default();
+                let theirs = Rc::clone(&own);
+                let child = plainsong::spawn(move || {
+                    plainsong::shield(|| {
+                        let itself = theirs.take().unwrap();
+                        let _ = itself.join();
+                    });
+                });
+                *own.borrow_mut() = Some(child);
+                plainsong::yield_now();
+            });
+        });
+        std::process::exit(0);
+    });
+    if let Some(output) = output {
+        assert!(output.contains("deadlock"), "{output}");
+    }
+}

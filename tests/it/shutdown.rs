@@ -1,0 +1,451 @@
+//! Stopping well: `Server`, and the tokens that say so.
+
+use std::cell::Cell;
+use std::io::{ErrorKind, Read, Write};
+use std::net;
+use std::panic::catch_unwind;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread as system;
+use std::time::Duration;
+
+use plainsong::net::{Server, TcpListener, TcpStream};
+use plainsong::time::{sleep, timeout};
+use plainsong::{CancellationToken, thread};
+
+use crate::util::{OnDrop, alone, descriptors, limit_descriptors, run, until, until_parked, watch};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const MOMENT: Duration = Duration::from_millis(1);
+
+fn listen() -> (TcpListener, net::SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+fn echo(mut conn: TcpStream) -> std::io::Result<()> {
+    let mut line = [0; 4];
+    conn.read_exact(&mut line)?;
+    plainsong::yield_now();
+    conn.write_all(&line)
+}
+
+#[test]
+fn what_is_queued_is_served() {
+    run(|| {
+        let (listener, address) = listen();
+        // All of them are connected before anybody accepts, and the stop has come.
+        let clients: Vec<_> = (0..100)
+            .map(|_| {
+                let mut client = net::TcpStream::connect(address).unwrap();
+                client.write_all(b"ping").unwrap();
+                client
+            })
+            .collect();
+        let stop = CancellationToken::new();
+        stop.cancel();
+        let served = Rc::new(Cell::new(0));
+        let count = Rc::clone(&served);
+        let server = Server::new(listener).stop_with(&stop);
+        let result = server.serve(move |conn| {
+            count.set(count.get() + 1);
+            echo(conn)
+        });
+        result.unwrap();
+        assert_eq!(served.get(), 100);
+        for mut client in clients {
+            let mut reply = Vec::new();
+            client.read_to_end(&mut reply).unwrap();
+            assert_eq!(reply, b"ping");
+        }
+        assert_eq!(
+            net::TcpStream::connect(address).unwrap_err().kind(),
+            ErrorKind::ConnectionRefused
+        );
+    });
+}
+
+#[test]
+fn no_client_that_got_in_is_lost() {
+    watch(|| {
+        for round in 0..20 {
+            let answered = Arc::new(AtomicUsize::new(0));
+            let stop = CancellationToken::new();
+            let (sender, address) = std::sync::mpsc::channel();
+            let theirs = stop.clone();
+            let server = system::spawn(move || {
+                plainsong::run(|| {
+                    let (listener, address) = listen();
+                    sender.send(address).unwrap();
+                    Server::new(listener).stop_with(&theirs).grace(HOUR).serve(echo)
+                })
+            });
+            let address = address.recv().unwrap();
+            let clients: Vec<_> = (0..4)
+                .map(|_| {
+                    let answered = Arc::clone(&answered);
+                    system::spawn(move || {
+                        // Until nobody listens any more.
+                        while let Ok(mut client) = net::TcpStream::connect(address) {
+                            client.write_all(b"ping").unwrap();
+                            let mut reply = Vec::new();
+                            match client.read_to_end(&mut reply) {
+                                Ok(4) => answered.fetch_add(1, Ordering::Relaxed),
+                                // One that connected while the queue was being drained.
+                                _ => break,
+                            };
+                        }
+                    })
+                })
+                .collect();
+            while answered.load(Ordering::Relaxed) < round * 3 {
+                system::yield_now();
+            }
+            stop.cancel();
+            server.join().unwrap().unwrap();
+            clients.into_iter().for_each(|client| client.join().unwrap());
+        }
+    });
+}
+
+#[test]
+fn handlers_finish_within_the_grace() {
+    run(|| {
+        let (listener, address) = listen();
+        let stop = CancellationToken::new();
+        let server = Server::new(listener).stop_with(&stop).grace(HOUR);
+        let serving = plainsong::spawn(move || server.serve(echo));
+        let mut client = TcpStream::connect(address).unwrap();
+        plainsong::yield_now();
+        stop.cancel();
+        until_parked(&serving);
+        until(|| net::TcpStream::connect(address).is_err());
+        assert!(!serving.is_finished(), "a handler is at work");
+        client.write_all(b"late").unwrap();
+        let mut reply = Vec::new();
+        client.read_to_end(&mut reply).unwrap();
+        assert_eq!(reply, b"late");
+        serving.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn handlers_are_cancelled_after_the_grace() {
+    for grace in [Duration::ZERO, MOMENT] {
+        run(move || {
+            let (listener, address) = listen();
+            let stop = CancellationToken::new();
+            let cleaned = Rc::new(Cell::new(0));
+            let theirs = Rc::clone(&cleaned);
+            let server = Server::new(listener).stop_with(&stop).grace(grace);
+            let serving = plainsong::spawn(move || {
+                server.serve(move |_conn| {
+                    let _guard = OnDrop(|| {
+                        sleep(Duration::from_micros(20));
+                        theirs.set(theirs.get() + 1);
+                    });
+                    sleep(HOUR);
+                })
+            });
+            let clients = [(); 5].map(|()| net::TcpStream::connect(address).unwrap());
+            until_parked(&serving);
+            stop.cancel();
+            serving.join().unwrap().unwrap();
+            assert_eq!(cleaned.get(), 5);
+            for mut client in clients {
+                assert!(matches!(client.read(&mut [0]), Ok(0) | Err(_)));
+            }
+        });
+    }
+}
+
+#[test]
+fn handlers_that_look_at_the_token_end_by_themselves() {
+    run(|| {
+        let (listener, address) = listen();
+        let stop = CancellationToken::new();
+        let theirs = stop.clone();
+        let server = Server::new(listener).stop_with(&stop).grace(HOUR);
+        let serving = plainsong::spawn(move || {
+            server.serve(move |mut conn| {
+                let idle = theirs.run_until_cancelled(|| conn.read(&mut [0]));
+                assert!(idle.is_none());
+                conn.write_all(b"bye").unwrap();
+            })
+        });
+        let mut client = TcpStream::connect(address).unwrap();
+        until_parked(&serving);
+        stop.cancel();
+        let mut reply = String::new();
+        client.read_to_string(&mut reply).unwrap();
+        assert_eq!(reply, "bye");
+        serving.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn cancelled_instead_of_stopped() {
+    run(|| {
+        for stopped_before in [false, true] {
+            let (listener, address) = listen();
+            let stop = CancellationToken::new();
+            let at_work = Rc::new(Cell::new(0));
+            let theirs = Rc::clone(&at_work);
+            let server = Server::new(listener).stop_with(&stop).grace(HOUR);
+            let serving = plainsong::spawn(move || {
+                server.serve(move |_conn| {
+                    theirs.set(theirs.get() + 1);
+                    let _guard = OnDrop(|| {
+                        plainsong::yield_now();
+                        theirs.set(theirs.get() - 1);
+                    });
+                    sleep(HOUR);
+                })
+            });
+            let _clients = [(); 3].map(|()| net::TcpStream::connect(address).unwrap());
+            until(|| at_work.get() == 3);
+            if stopped_before {
+                stop.cancel();
+                until(|| net::TcpStream::connect(address).is_err());
+            }
+            serving.cancel();
+            assert!(serving.join().unwrap_err().is_cancelled());
+            assert_eq!(at_work.get(), 0, "they have ended when `serve` has");
+        }
+    });
+}
+
+#[test]
+fn a_handler_that_panics_costs_its_own_connection() {
+    run(|| {
+        let (listener, address) = listen();
+        let stop = CancellationToken::new();
+        let server = Server::new(listener).stop_with(&stop);
+        let serving = plainsong::spawn(move || {
+            server.serve(|mut conn| {
+                let mut line = [0; 4];
+                conn.read_exact(&mut line).unwrap();
+                if &line == b"fail" {
+                    std::panic::resume_unwind(Box::new("its own"));
+                }
+                conn.write_all(&line).unwrap();
+            })
+        });
+        for (request, reply) in [("fail", ""), ("ping", "ping"), ("fail", ""), ("pong", "pong")] {
+            let mut client = TcpStream::connect(address).unwrap();
+            client.write_all(request.as_bytes()).unwrap();
+            let mut received = String::new();
+            client.read_to_string(&mut received).unwrap();
+            assert_eq!(received, reply);
+        }
+        stop.cancel();
+        serving.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_handler_that_never_gives_up_does_not_hold_the_server() {
+    alone(a_handler_that_never_gives_up_does_not_hold_the_server, || {
+        plainsong::run(|| {
+            let (listener, address) = listen();
+            let stop = CancellationToken::new();
+            let server = Server::new(listener).stop_with(&stop).grace(Duration::ZERO);
+            let serving = plainsong::spawn(move || {
+                server.serve(|_conn| {
+                    loop {
+                        let _ = catch_unwind(|| sleep(HOUR));
+                    }
+                })
+            });
+            let _client = net::TcpStream::connect(address).unwrap();
+            until_parked(&serving);
+            sleep(MOMENT);
+            stop.cancel();
+            serving.join().unwrap().unwrap();
+        });
+    });
+}
+
+#[test]
+fn a_stop_without_descriptors_left() {
+    alone(a_stop_without_descriptors_left, || {
+        plainsong::run(|| {
+            let (listener, address) = listen();
+            let stop = CancellationToken::new();
+            let server = Server::new(listener).stop_with(&stop).grace(MOMENT);
+            let serving = plainsong::spawn(move || server.serve(|_conn| sleep(HOUR)));
+            let clients = [(); 4].map(|()| net::TcpStream::connect(address).unwrap());
+            until_parked(&serving);
+            sleep(MOMENT);
+            // One more is connected, and there is no descriptor to accept it with.
+            let client = net::TcpStream::connect(address).unwrap();
+            limit_descriptors(3);
+            sleep(MOMENT);
+            stop.cancel();
+            // It may say that it could not let the last one in.
+            let _ = serving.join().unwrap();
+            drop((clients, client));
+        });
+    });
+}
+
+#[test]
+fn many_servers_leave_nothing() {
+    alone(many_servers_leave_nothing, || {
+        let mut before = 0;
+        for round in 0..40 {
+            plainsong::run(|| {
+                let (listener, address) = listen();
+                let stop = CancellationToken::new();
+                let server = Server::new(listener).stop_with(&stop);
+                let serving = plainsong::spawn(move || server.serve(echo));
+                let mut client = TcpStream::connect(address).unwrap();
+                client.write_all(b"ping").unwrap();
+                stop.cancel();
+                let mut reply = [0; 4];
+                client.read_exact(&mut reply).unwrap();
+                serving.join().unwrap().unwrap();
+            });
+            if round == 5 {
+                before = descriptors();
+            }
+        }
+        assert_eq!(descriptors(), before);
+    });
+}
+
+#[test]
+fn a_token_reaches_all_who_wait_in_whatever_way() {
+    run(|| {
+        let token = CancellationToken::new();
+        let child = token.child_token();
+        let grandchild = child.child_token();
+        let cut_short = |token: CancellationToken| {
+            plainsong::spawn(move || token.run_until_cancelled(|| sleep(HOUR)).is_none())
+        };
+        let waits = |token: CancellationToken| {
+            plainsong::spawn(move || {
+                token.cancelled();
+                token.is_cancelled()
+            })
+        };
+        let mut all = Vec::new();
+        for token in [&token, &child, &grandchild] {
+            all.extend([cut_short(token.clone()), waits(token.clone())]);
+        }
+        let blocked = [token.clone(), grandchild.clone()].map(|token| {
+            system::spawn(move || {
+                token.cancelled();
+                token.run_until_cancelled(|| 5).is_none()
+            })
+        });
+        let cut_short_threads = [token.clone(), grandchild.clone()].map(|token| {
+            system::spawn(move || token.run_until_cancelled(|| sleep(HOUR)).is_none())
+        });
+        all.iter().for_each(until_parked);
+        let theirs = token.clone();
+        system::spawn(move || theirs.cancel()).join().unwrap();
+        for handle in all {
+            assert!(handle.join().unwrap());
+        }
+        for thread in blocked.into_iter().chain(cut_short_threads) {
+            assert!(thread.join().unwrap());
+        }
+        assert!(token.child_token().is_cancelled());
+        token.cancel();
+        token.cancelled();
+    });
+}
+
+#[test]
+fn a_child_token_is_cancelled_by_itself() {
+    run(|| {
+        let token = CancellationToken::new();
+        let (one, other) = (token.child_token(), token.child_token());
+        one.cancel();
+        assert!(one.is_cancelled() && !token.is_cancelled() && !other.is_cancelled());
+        assert_eq!(other.run_until_cancelled(|| 5), Some(5));
+        assert_eq!(one.run_until_cancelled(|| 5), None);
+        // The token of a parent that has gone goes on.
+        drop(token);
+        assert!(!other.is_cancelled());
+        other.cancel();
+        assert!(other.is_cancelled());
+    });
+}
+
+#[test]
+fn a_token_with_a_long_family() {
+    run(|| {
+        let token = CancellationToken::new();
+        let mut family = vec![token.clone()];
+        for _ in 0..100_000 {
+            family.push(family.last().unwrap().child_token());
+        }
+        token.cancel();
+        assert!(family.iter().all(CancellationToken::is_cancelled));
+    });
+}
+
+#[test]
+fn a_token_forgets_those_who_gave_up() {
+    alone(a_token_forgets_those_who_gave_up, || {
+        plainsong::run(|| {
+            let token = CancellationToken::new();
+            let some = |count| {
+                for _ in 0..count {
+                    assert!(timeout(Duration::ZERO, || token.cancelled()).is_err());
+                    assert!(timeout(Duration::from_nanos(1), || token.cancelled()).is_err());
+                    assert_eq!(token.run_until_cancelled(|| 5), Some(5));
+                    drop(token.child_token());
+                }
+            };
+            some(1000);
+            let before = crate::util::resident();
+            some(50_000);
+            assert!(crate::util::resident() < before + 1500);
+        });
+    });
+}
+
+#[test]
+fn a_token_s_own_scope_among_others() {
+    run(|| {
+        let (outer, inner) = (CancellationToken::new(), CancellationToken::new());
+        let (theirs, cancelled) = (outer.clone(), inner.clone());
+        let child = plainsong::spawn(move || {
+            theirs.run_until_cancelled(|| {
+                let within = cancelled.run_until_cancelled(|| sleep(HOUR));
+                assert!(within.is_none());
+                thread::park();
+                "ended"
+            })
+        });
+        until_parked(&child);
+        inner.cancel();
+        until(|| format!("{child:?}").contains("unpark"));
+        child.thread().unpark();
+        assert_eq!(child.join().unwrap(), Some("ended"));
+        drop(outer);
+    });
+}
+
+#[test]
+fn a_token_cancelled_from_within() {
+    run(|| {
+        let token = CancellationToken::new();
+        let result = token.run_until_cancelled(|| {
+            token.cancel();
+            5
+        });
+        assert_eq!(result, Some(5), "it did not wait any more");
+        let token = CancellationToken::new();
+        let result = token.run_until_cancelled(|| {
+            token.cancel();
+            plainsong::yield_now();
+        });
+        assert!(result.is_none());
+    });
+}

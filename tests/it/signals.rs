@@ -1,0 +1,130 @@
+//! Signals of the system, sent to this process or to one of its own.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use plainsong::signal::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, Signals, ctrl_c};
+use plainsong::time::{sleep, timeout};
+use rustix::process::{Signal, getpid, kill_process};
+
+use crate::util::{alone, dying, until_parked};
+
+fn send(signal: Signal) {
+    kill_process(getpid(), signal).unwrap();
+}
+
+#[test]
+fn waited_for_and_sent() {
+    alone(waited_for_and_sent, || {
+        plainsong::run(|| {
+            let mut signals = Signals::new([SIGUSR1, SIGTERM, SIGHUP]).unwrap();
+            // Before anybody waits.
+            send(Signal::USR1);
+            assert_eq!(signals.wait().unwrap(), SIGUSR1);
+            // While somebody waits.
+            let waiting = plainsong::spawn(move || {
+                let first = signals.wait().unwrap();
+                let second = signals.wait().unwrap();
+                (first, second)
+            });
+            until_parked(&waiting);
+            send(Signal::TERM);
+            while format!("{waiting:?}").contains("ready") {
+                plainsong::yield_now();
+            }
+            sleep(Duration::from_millis(1));
+            send(Signal::HUP);
+            assert_eq!(waiting.join().unwrap(), (SIGTERM, SIGHUP));
+        });
+    });
+}
+
+#[test]
+fn several_together() {
+    alone(several_together, || {
+        plainsong::run(|| {
+            let mut signals = Signals::new([SIGUSR1, SIGUSR2]).unwrap();
+            let mut others = Signals::new([SIGUSR2]).unwrap();
+            send(Signal::USR1);
+            send(Signal::USR2);
+            let mut both = [signals.wait().unwrap(), signals.wait().unwrap()];
+            both.sort_unstable();
+            assert_eq!(both, [SIGUSR1, SIGUSR2]);
+            assert_eq!(others.wait().unwrap(), SIGUSR2, "each gets its own");
+            assert!(timeout(Duration::from_millis(1), || signals.wait()).is_err());
+            assert!(timeout(Duration::from_millis(1), || others.wait()).is_err());
+        });
+    });
+}
+
+#[test]
+fn none_is_lost_to_a_cancellation() {
+    alone(none_is_lost_to_a_cancellation, || {
+        plainsong::run(|| {
+            let mut signals = Signals::new([SIGUSR1]).unwrap();
+            for _ in 0..20 {
+                let ended = timeout(Duration::ZERO, || signals.wait());
+                assert!(ended.is_err());
+                send(Signal::USR1);
+                let ended = timeout(Duration::ZERO, || {
+                    plainsong::yield_now();
+                    signals.wait()
+                });
+                assert!(ended.is_err());
+                assert_eq!(signals.wait().unwrap(), SIGUSR1);
+            }
+        });
+    });
+}
+
+#[test]
+fn on_a_plain_thread() {
+    alone(on_a_plain_thread, || {
+        let mut signals = Signals::new([SIGUSR1]).unwrap();
+        let waiting = std::thread::spawn(move || signals.wait().unwrap());
+        send(Signal::USR1);
+        assert_eq!(waiting.join().unwrap(), SIGUSR1);
+    });
+}
+
+#[test]
+fn ctrl_c_while_others_work() {
+    alone(ctrl_c_while_others_work, || {
+        plainsong::run(|| {
+            let turns = Rc::new(Cell::new(0));
+            let theirs = Rc::clone(&turns);
+            let working = plainsong::spawn(move || {
+                loop {
+                    theirs.set(theirs.get() + 1);
+                    plainsong::yield_now();
+                }
+            });
+            let pressed = plainsong::spawn(ctrl_c);
+            until_parked(&pressed);
+            send(Signal::INT);
+            pressed.join().unwrap().unwrap();
+            assert!(turns.get() > 0);
+            working.cancel();
+            // Asked for again, it is there again.
+            let mut signals = Signals::new([SIGINT]).unwrap();
+            send(Signal::INT);
+            assert_eq!(signals.wait().unwrap(), SIGINT);
+        });
+    });
+}
+
+#[test]
+fn one_that_nobody_waits_for_does_what_it_does() {
+    let output = dying(one_that_nobody_waits_for_does_what_it_does, || {
+        plainsong::run(|| {
+            let _others = Signals::new([SIGUSR1]).unwrap();
+            send(Signal::TERM);
+            sleep(Duration::MAX);
+        });
+        std::process::exit(0);
+    });
+    if let Some(output) = output {
+        assert!(output.contains("15"), "{output}");
+    }
+}
