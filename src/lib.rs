@@ -23,9 +23,12 @@
 //! - [`thread`] is the same under the names of [`std::thread`]. [`net`] has TCP under the names of
 //!   [`std::net`], and [`net::serve`]. So porting a threaded program is changing its `use` lines,
 //!   and a crate that is generic over `Read + Write` works as it is.
-//! - [`time`] has the clock, `sleep`, intervals, and calls for later.
+//! - [`scope`] starts coroutines that borrow and waits for them. [`task`] has `gather`, `race`,
+//!   `wait` and the like.
+//! - [`time`] has the clock, `sleep`, `timeout`, intervals, and calls for later.
 //! - [`io`] waits for descriptors of any kind, and makes streams of them.
 //! - [`generator`] has producers that are iterators, and consumers that are sent values.
+//! - `signal` waits for signals of the operating system (feature `signal`, on by default).
 //!
 //! On a plain thread the same calls block that thread, so a coroutine and a thread may be at the
 //! two ends of a socket or a [`JoinHandle`]. What means nothing there, such as [`spawn`] outside of
@@ -33,14 +36,28 @@
 //!
 //! # Cancellation
 //!
-//! A coroutine is ended early by unwinding it: its next wait does not return, destructors run as in
-//! a panic, and no panic message is written. The end of [`run`] ends all coroutines that are left
-//! this way. Every wait is such a point and says so in its documentation. An operation that has
-//! moved data returns; only one that is still waiting unwinds.
+//! A coroutine is stopped by unwinding it: its next wait does not return, and destructors run as in
+//! a panic, but no panic hook runs and nothing is written. [`JoinHandle::cancel`], an expired
+//! [`time::timeout`], a sibling's panic in a [`scope`] and the end of [`run`] all do this one
+//! thing. Every wait is such a point and says so in its documentation. An operation that has moved
+//! data returns; only one that is still waiting unwinds.
+//!
+//! These scopes nest. An unwinding stops at the one that was cancelled, and its owner learns of it:
+//! `timeout` returns `Err(Elapsed)`, `join` an error that
+//! [`is_cancelled`](JoinError::is_cancelled). [`shield`] holds a cancellation off while clean-up
+//! waits. A [`CancellationToken`] asks many at once. To have a deadline that is an error and not an
+//! unwinding, set the socket's own time-outs.
 //!
 //! `catch_unwind` in your code catches a cancellation too. Pass on with
 //! [`resume_unwind`](std::panic::resume_unwind) what is not your panic. One that is swallowed is
 //! raised again at the next wait; after a thousand times the coroutine is reported and abandoned.
+//!
+//! # Deadlocks
+//!
+//! When every coroutine that is left waits for another of the same run, [`run`] panics with a
+//! report that names each: what it waits for, since when, and where it was spawned. A wait that a
+//! plain thread could end, such as [`thread::park`], is not counted, unless
+//! [`RuntimeBuilder::strict_deadlock`] says that there is no such thread.
 //!
 //! # Rules worth knowing
 //!
@@ -50,8 +67,9 @@
 //!
 //! **A lock of std held across a wait blocks the thread.** Another coroutine that wants the same
 //! [`std::sync::Mutex`] blocks the thread on which its holder would have to run: that is a
-//! deadlock. The same holds for `stdout().lock()` and for the `print!` of others meanwhile. Drop
-//! such a guard before you wait.
+//! deadlock, and no report comes of it. Drop such a guard before you wait. A `stdout().lock()`
+//! belongs to the thread: held across a wait, it keeps all other threads from printing, and does
+//! not keep out the other coroutines of its own.
 //!
 //! **Thread-locals are shared by the coroutines of a thread.** Two uses of them are outside of what
 //! this library can keep sound, as they are under any scheduler of stackful coroutines:
@@ -64,6 +82,8 @@
 //!   a coroutine only when nothing under its `set` waits. Runtimes such as tokio, which mark their
 //!   thread as entered, panic.
 //!
+//! [`no_wait`] panics at a wait inside of it, for code that must be sure.
+//!
 //! **A destructor may wait,** except that I/O which would have to wait fails while its coroutine
 //! unwinds. A destructor that panics while its coroutine unwinds ends the process, as in all Rust.
 //!
@@ -74,9 +94,10 @@
 //! while one is suspended in the middle of its unwinding. A [`std::sync::MutexGuard`] that was
 //! taken before and is dropped then poisons its lock.
 //!
-//! **`panic = "abort"` leaves no way to unwind.** Coroutines, sockets and timers work. A panic ends
-//! the process, and so does every cancellation: use [`run_all`], or let every coroutine end by
-//! itself before [`run`] does.
+//! **`panic = "abort"` leaves no way to unwind.** Coroutines, sockets, timers and generators that
+//! run to their end work. A panic ends the process, as ever. So does every cancellation, with a
+//! message that says so: join what you spawn or use [`run_all`], and use the sockets' own
+//! time-outs.
 //!
 //! **`O_NONBLOCK` belongs to the open file and not to the descriptor.** It is set on sockets made
 //! here and on what [`io::Pollable`] wraps. Never wrap an inherited standard stream: the shell's
