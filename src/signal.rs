@@ -44,10 +44,17 @@ impl Signals {
     /// no descriptor is left.
     pub fn new(signals: impl IntoIterator<Item = i32>) -> io::Result<Self> {
         let signals: Vec<i32> = signals.into_iter().collect();
-        if let Some(bad) = signals.iter().find(|s| signal_hook::consts::FORBIDDEN.contains(s)) {
+        for &signal in &signals {
+            let why = if !(1..=libc::SIGRTMAX()).contains(&signal) {
+                "there is no such signal"
+            } else if signal_hook::consts::FORBIDDEN.contains(&signal) {
+                "it must end or stop the process"
+            } else {
+                continue;
+            };
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("signal {bad} cannot be waited for: it must end or stop the process"),
+                format!("signal {signal} cannot be waited for: {why}"),
             ));
         }
         let (read, write) = UnixStream::pair()?;

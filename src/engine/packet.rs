@@ -195,6 +195,11 @@ impl<T> Receiver<T> {
         self.header().ended_at()
     }
 
+    /// Whether the coroutine is, or was, one of the calling thread.
+    pub(crate) fn is_of_this_thread(&self) -> bool {
+        context::with(|cx| std::ptr::eq(cx.door(), self.header().home))
+    }
+
     /// Has `waiter` woken at the end. Returns `false` when the coroutine has ended already.
     pub(crate) fn register(&self, waiter: Waiter) -> bool {
         self.header().register(waiter)
@@ -208,10 +213,9 @@ impl<T> Receiver<T> {
     /// Waits until the coroutine, `id`, has ended. Returns `false` if `deadline` passes first.
     pub(crate) fn wait(&self, id: Id, deadline: Option<Instant>) -> bool {
         let header = self.header();
-        let why = if context::with(|cx| std::ptr::eq(cx.door(), header.home)) {
-            Wait::Join(id.short())
-        } else {
-            Wait::JoinElsewhere(id.short())
+        let why = match self.is_of_this_thread() {
+            true => Wait::Join(id.short()),
+            false => Wait::JoinElsewhere(id.short()),
         };
         while !header.is_ended() {
             let waiter = context::waiter();

@@ -77,6 +77,8 @@ pub(crate) enum Wait {
     JoinElsewhere(u32),
     /// Until one of several coroutines has ended.
     JoinAny,
+    /// Until one of several coroutines, some of other threads, has ended.
+    JoinAnyElsewhere,
     /// Until the coroutines of a scope have ended.
     Children,
     /// Until a token is cancelled.
@@ -106,6 +108,9 @@ impl fmt::Display for Wait {
             Self::Park => f.write_str("unpark"),
             Self::JoinElsewhere(id) => write!(f, "coroutine #{id} of another thread to end"),
             Self::JoinAny => f.write_str("one of several coroutines to end"),
+            Self::JoinAnyElsewhere => {
+                f.write_str("one of several coroutines, some of other threads, to end")
+            }
             Self::Children => f.write_str("the coroutines of its scope to end"),
             Self::Token => f.write_str("a token to be cancelled"),
             Self::Blocking => f.write_str("a blocking call on another thread"),

@@ -153,5 +153,9 @@ fn wait_any<T>(handles: &[JoinHandle<T>], deadline: Option<Instant>) -> Wake {
     if !handles.iter().all(|handle| handle.receiver.register(registered.1)) {
         return Wake::Ready;
     }
-    context::block(registered.1, Wait::JoinAny, deadline)
+    let why = match handles.iter().all(|handle| handle.receiver.is_of_this_thread()) {
+        true => Wait::JoinAny,
+        false => Wait::JoinAnyElsewhere,
+    };
+    context::block(registered.1, why, deadline)
 }
