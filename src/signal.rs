@@ -26,6 +26,9 @@ pub use signal_hook::consts::{
     SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH,
 };
 
+/// The highest number of a signal: with the real-time signals, where there are any.
+const LAST: i32 = if cfg!(target_os = "linux") { 64 } else { 31 };
+
 /// Signals that are waited for, from [`new`](Self::new) on, in place of what they would do.
 ///
 /// Several of one kind that come before they are looked at count as one, as the system has it. Several
@@ -45,7 +48,7 @@ impl Signals {
     pub fn new(signals: impl IntoIterator<Item = i32>) -> io::Result<Self> {
         let signals: Vec<i32> = signals.into_iter().collect();
         for &signal in &signals {
-            let why = if !(1..=libc::SIGRTMAX()).contains(&signal) {
+            let why = if !(1..=LAST).contains(&signal) {
                 "there is no such signal"
             } else if signal_hook::consts::FORBIDDEN.contains(&signal) {
                 "it must end or stop the process"
