@@ -498,7 +498,7 @@ fn error_of(example: &str, address: &str) -> String {
 fn servers_name_an_address_that_they_cannot_listen_on() {
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = holder.local_addr().unwrap().to_string();
-    for server in ["echo", "echo_by_hand", "time_server", "chat"] {
+    for server in ["echo", "echo_by_hand", "time_server", "chat", "graceful_shutdown"] {
         let error = error_of(server, &taken);
         assert!(error.contains(&taken) && error.contains("in use"), "{server}: {error}");
         for address in ["nonsense", "127.0.0.1", "127.0.0.1:65536", ":4915", ""] {
@@ -513,4 +513,120 @@ fn clients_name_a_server_that_does_not_answer() {
     // A port that nobody listens on, and that no other test is given meanwhile.
     let error = error_of("clients", "127.0.0.1:1");
     assert!(error.contains("127.0.0.1:1:") && error.contains("refused"), "{error}");
+}
+
+#[test]
+fn timeout_ends_what_takes_too_long() {
+    let output = Program::start("timeout", &[]).output();
+    let expected = [
+        "  cleaning up after a sleep",
+        "a short sleep: Ok(10)",
+        "  cleaning up after a sleep",
+        "a long sleep: Err(Elapsed(()))",
+        "a read: the time-out has passed first",
+        "  cleaning up after a sleep",
+        "the inner one: Err(Elapsed(()))",
+        r#"the outer one: Ok("done")"#,
+    ];
+    assert_eq!(output, expected);
+}
+
+#[test]
+fn scope_without_arguments_asks_its_own_servers() {
+    let output = Program::start("scope", &[]).output();
+    assert_eq!(output.len(), 4, "{output:#?}");
+    for line in &output[..3] {
+        assert!(line.starts_with("127.0.0.1:") && line.ends_with(": HTTP/1.0 200 OK"), "{line}");
+    }
+    assert!(output[3].starts_with("3 answers in "), "{output:#?}");
+}
+
+#[test]
+fn scope_asks_all_before_any_answers() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    // The same server under three names.
+    let port = address.rsplit(':').next().unwrap();
+    let names = [address.clone(), format!("localhost:{port}"), format!("127.0.0.1:0{port}")];
+    let args: Vec<&str> = names.iter().map(String::as_str).collect();
+    let program = Program::start("scope", &args);
+    let clients = [(); 3].map(|()| {
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut client = Client(BufReader::new(stream));
+        assert_eq!(client.line(), "GET / HTTP/1.0");
+        client
+    });
+    for (n, client) in clients.iter().enumerate() {
+        client.send(&format!("answer {n}\r\n"));
+    }
+    let output = program.output();
+    assert_eq!(output.len(), 4, "{output:#?}");
+    for n in 0..3 {
+        let answers = output.iter().filter(|line| line.ends_with(&format!(": answer {n}")));
+        assert_eq!(answers.count(), 1, "{output:#?}");
+    }
+}
+
+#[test]
+fn scope_says_what_failed() {
+    let output = Program::start("scope", &["127.0.0.1:1", "nonsense"]).output();
+    assert_eq!(output.len(), 3, "{output:#?}");
+    assert!(output[0].starts_with("127.0.0.1:1: failed: "), "{output:#?}");
+    assert!(output[1].starts_with("nonsense: failed: "), "{output:#?}");
+}
+
+#[test]
+fn race_is_won_by_the_fastest() {
+    let output = Program::start("race", &[]).output();
+    let ended = "a client has ended";
+    assert_eq!(output, [ended, ended, ended, "the winner says: I took 20 ms"]);
+}
+
+/// Sends a signal to a program.
+fn signal(program: &Program, name: &str) {
+    let id = program.child.id().to_string();
+    let status = Command::new("kill").args(["-s", name, &id]).status().unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn graceful_shutdown_serves_all_who_are_connected() {
+    for name in ["TERM", "INT"] {
+        let (server, address) = Program::serve("graceful_shutdown");
+        let mut served = Client::connect(&address);
+        served.send("before\r\n");
+        assert_eq!(served.line(), "before");
+        let mut idle = Client::connect(&address);
+        idle.send("idle\r\n");
+        assert_eq!(idle.line(), "idle");
+        // Half a request has come when the signal does.
+        let mut halfway = Client::connect(&address);
+        halfway.send("one\r\ntw");
+        assert_eq!(halfway.line(), "one");
+        // These have sent their requests, and may not have been accepted yet.
+        let late: Vec<Client> = (0..50)
+            .map(|n| {
+                let client = Client::connect(&address);
+                client.send(&format!("request {n}\r\nand another\r\n"));
+                client.end();
+                client
+            })
+            .collect();
+        signal(&server, name);
+        let line = server.stdout.recv_timeout(PATIENCE).unwrap();
+        assert!(line.starts_with("stopping"), "{line}");
+        halfway.send("o\r\n");
+        assert_eq!(halfway.line(), "two");
+        halfway.end();
+        for (n, mut client) in late.into_iter().enumerate() {
+            assert_eq!(client.line(), format!("request {n}"));
+            assert_eq!(client.line(), "and another");
+            assert!(client.is_closed());
+        }
+        assert!(served.is_closed() && idle.is_closed() && halfway.is_closed());
+        let output = server.output();
+        assert_eq!(output, ["stopped"]);
+        assert!(TcpStream::connect(&address).is_err());
+    }
 }
