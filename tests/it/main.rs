@@ -4,6 +4,7 @@
 //! nothing fails because a machine is slow: `util::watch` only turns a hang into a failure.
 
 mod accept;
+mod asyncio;
 mod cancel;
 mod cancellation;
 mod deadlock;
@@ -14,6 +15,7 @@ mod groups;
 mod hostile;
 mod local;
 mod overflow;
+mod random;
 mod registration;
 mod run;
 mod scope;
