@@ -1,6 +1,6 @@
 //! The engine: the only place that switches stacks, asks the kernel what is ready, and keeps
-//! time. Each file uses only those above it in this list, except that the scheduler and the
-//! context know each other.
+//! time. The list is in the order in which to read it. What most files share, the thread's own
+//! state, is in `context`, which stands near the end and is known to those before it.
 
 pub(crate) mod stack;
 

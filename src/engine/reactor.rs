@@ -13,7 +13,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -222,13 +222,12 @@ impl Reactor {
     }
 }
 
-/// The key of the bell: no source has it, as a slab never holds 2^32 - 1 descriptors.
-const BELL: u64 = u64::MAX;
-
 /// Linux: the poller's own epoll instance, spoken to directly.
 #[cfg(all(target_os = "linux", not(plainsong_portable_reactor)))]
 mod epoll {
-    use super::{AsFd, BELL, BorrowedFd, Duration, Event, io};
+    use std::os::fd::AsFd;
+
+    use super::{BorrowedFd, Duration, Event, io};
     use polling::Poller;
     use rustix::buffer::spare_capacity;
     use rustix::event::epoll::{self, EventData, EventFlags};
@@ -236,6 +235,9 @@ mod epoll {
     use rustix::fd::OwnedFd;
 
     pub(super) const TELLS_ENDING: bool = true;
+
+    /// The key of the bell: no source has it, as a slab never holds 2^32 - 1 descriptors.
+    const BELL: u64 = u64::MAX;
 
     /// The part of a reactor that other threads may use.
     #[derive(Debug)]
