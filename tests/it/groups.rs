@@ -1,6 +1,6 @@
 //! `gather`, `race`, `join_all`, `wait`, `as_completed`.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ use plainsong::task::{as_completed, gather, join_all, race, wait};
 use plainsong::time::{sleep, timeout};
 use plainsong::{JoinHandle, thread};
 
-use crate::util::{OnDrop, alone, both, panic_of, run, until_parked};
+use crate::util::{OnDrop, alone, both, panic_of, run, until_parked, watch};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const MOMENT: Duration = Duration::from_millis(1);
@@ -278,5 +278,42 @@ fn as_completed_with_failures_and_a_time_out() {
         unparked.unpark();
         assert!(completed.next().unwrap().is_ok());
         assert!(completed.next().is_none() && completed.next().is_none());
+    });
+}
+#[test]
+fn handles_of_another_thread() {
+    watch(|| {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let other = std::thread::spawn(move || {
+            plainsong::run(|| {
+                let handles: Vec<_> = (0..3)
+                    .map(|n| {
+                        plainsong::spawn(move || {
+                            thread::park();
+                            n
+                        })
+                    })
+                    .collect();
+                sender.send(handles).unwrap();
+                while stopped.try_recv().is_err() {
+                    plainsong::yield_now();
+                }
+            });
+        });
+        plainsong::run(|| {
+            let handles = receiver.recv().unwrap();
+            let threads: Vec<_> = handles.iter().map(|handle| handle.thread().clone()).collect();
+            let mut completed = as_completed(handles);
+            let order = RefCell::new(Vec::new());
+            for n in [1, 0, 2] {
+                assert!(timeout(Duration::from_micros(50), || completed.next()).is_err());
+                threads[n].unpark();
+                order.borrow_mut().push(completed.next().unwrap().unwrap());
+            }
+            assert_eq!(*order.borrow(), [1, 0, 2]);
+        });
+        stop.send(()).unwrap();
+        other.join().unwrap();
     });
 }

@@ -8,7 +8,7 @@ use plainsong::signal::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, Signals, ctrl
 use plainsong::time::{sleep, timeout};
 use rustix::process::{Signal, getpid, kill_process};
 
-use crate::util::{alone, dying, until_parked};
+use crate::util::{alone, dying, run, until_parked};
 
 fn send(signal: Signal) {
     kill_process(getpid(), signal).unwrap();
@@ -127,4 +127,13 @@ fn one_that_nobody_waits_for_does_what_it_does() {
     if let Some(output) = output {
         assert!(output.contains("15"), "{output}");
     }
+}
+#[test]
+fn those_that_cannot_be_caught() {
+    run(|| {
+        for signal in [9, 19, 11, 4, 8, -1, 0, 1000] {
+            assert!(Signals::new([signal]).is_err(), "{signal}");
+        }
+        assert!(Signals::new([SIGUSR1, 9]).is_err());
+    });
 }
