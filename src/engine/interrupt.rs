@@ -73,17 +73,21 @@ impl Scheduler {
     /// Suspends while the thread panics, which this coroutine's unwinding makes true for all others.
     #[cold]
     pub(super) fn suspend_unwinding(&self, task: &Task, how: Suspended) {
-        let unwinds = self.is_unwinding(task);
-        task.flags.set(Flag::Unwinds, unwinds);
-        self.unwinding.set(self.unwinding.get() + u32::from(unwinds));
+        // One that is not known to unwind is counted too: it may, and as long as somebody does,
+        // nobody else must be taken for the one.
+        task.flags.set(Flag::Unwinds, self.is_unwinding(task));
+        task.flags.set(Flag::Counted, true);
+        self.unwinding.set(self.unwinding.get() + 1);
         // SAFETY: as in `suspend`.
         unsafe { task.suspend(how) };
-        self.unwinding.set(self.unwinding.get() - u32::from(task.flags.set(Flag::Unwinds, false)));
+        task.flags.set(Flag::Unwinds, false);
+        let counted = task.flags.set(Flag::Counted, false);
+        self.unwinding.set(self.unwinding.get() - u32::from(counted));
     }
 
     /// Whether the running coroutine is known to unwind.
     ///
-    /// `thread::panicking` speaks for the thread. If nobody is suspended while unwinding, it speaks of
+    /// `thread::panicking` speaks for the thread. If nobody is suspended while it is true, it speaks of
     /// the running coroutine; otherwise that unwinds if it was cancelled and its payload
     /// has not been caught. One that panics by itself at such a time is not recognised.
     pub(crate) fn is_unwinding(&self, task: &Task) -> bool {
@@ -97,6 +101,7 @@ impl Scheduler {
         }
         self.unwinding.set(0);
         for (_, task) in &*self.tasks.borrow() {
+            task.flags.set(Flag::Counted, false);
             if task.flags.set(Flag::Unwinds, false) {
                 self.interrupt(task);
             }

@@ -79,7 +79,7 @@ pub(crate) struct Scheduler {
     // Nobody is outside: waits that only a plain thread could end are not ended from outside.
     pub(super) strict: Cell<bool>,
     pub(super) deadlock: RefCell<Option<String>>,
-    // Coroutines that are suspended while they unwind: `thread::panicking` is then true for all.
+    // Coroutines that were suspended while the thread panicked, and so may be unwinding.
     pub(super) unwinding: Cell<u32>,
     running: Cell<bool>,
     pub(super) closing: Cell<bool>,

@@ -175,6 +175,8 @@ pub(crate) enum Flag {
     RootCancelled = 8,
     /// Suspended while it unwinds: no cancellation may wake it.
     Unwinds = 16,
+    /// Counted among those who are suspended while the thread panics.
+    Counted = 32,
 }
 
 impl Flags {

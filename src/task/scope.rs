@@ -20,7 +20,7 @@ use crate::engine::cancel::is_unwind;
 use crate::engine::context;
 use crate::engine::remote::Waiter;
 use crate::engine::stack::Stack;
-use crate::engine::task::{Id, Wait, Wake};
+use crate::engine::task::{Id, Task, Wait, Wake};
 use crate::thread::Thread;
 
 type Payload = Box<dyn Any + Send>;
@@ -221,6 +221,10 @@ where
         group.wait_for_all();
     }
     if let Some(payload) = group.panic.take() {
+        if [result.err(), waited.err()].iter().flatten().any(|payload| is_unwind(&**payload)) {
+            // That payload ends here; the cancellation is raised again at the next wait.
+            context::with_current(|task| task.into_iter().for_each(Task::obeyed));
+        }
         panic::resume_unwind(payload);
     }
     match (result, waited) {
