@@ -309,6 +309,29 @@ fn cancellations_leave_no_memory_behind() {
 }
 
 #[test]
+fn a_descriptor_forgets_those_who_gave_up() {
+    alone(a_descriptor_forgets_those_who_gave_up, || {
+        plainsong::run(|| {
+            let (ours, mut theirs) = pair();
+            let some = |count| {
+                for _ in 0..count {
+                    assert!(timeout(Duration::ZERO, || (&ours).read(&mut [0])).is_err());
+                }
+            };
+            some(10_000);
+            let before = crate::util::resident();
+            some(60_000);
+            let grown = crate::util::resident().saturating_sub(before);
+            assert!(grown < 500, "grew by {grown} KiB");
+            theirs.write_all(b"hello").unwrap();
+            let mut data = [0; 5];
+            (&ours).read_exact(&mut data).unwrap();
+            assert_eq!(&data, b"hello");
+        });
+    });
+}
+
+#[test]
 fn resolving_a_name() {
     run(|| {
         let resolving = plainsong::spawn(|| {
