@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use plainsong::net::TcpStream;
 use plainsong::time::sleep;
+use plainsong::{spawn, yield_now};
 
 use crate::util::{OnDrop, alone, dying, pair, run, until, until_parked};
 
@@ -224,5 +225,60 @@ fn connections_of_a_panicking_coroutine_close() {
         (&theirs).read_to_end(&mut got).unwrap();
         assert_eq!(got, b"x");
         assert!(child.join().is_err());
+    });
+}
+
+/// One that is cancelled and one that panics by itself are both suspended in their destructors. The
+/// second is not known to unwind, and when the first has ended, nobody else may be taken for it.
+#[test]
+fn others_are_well_when_of_two_that_unwind_the_known_one_has_ended() {
+    struct Until(Rc<Cell<bool>>);
+    impl Drop for Until {
+        fn drop(&mut self) {
+            while !self.0.get() {
+                plainsong::thread::park();
+            }
+        }
+    }
+    const HOUR: Duration = Duration::from_secs(3600);
+    run(|| {
+        let gates: [Rc<Cell<bool>>; 2] = Default::default();
+        let [first, second] = gates.clone().map(Until);
+        let cancelled = spawn(move || {
+            let _wait = first;
+            sleep(HOUR);
+        });
+        yield_now();
+        cancelled.cancel();
+        yield_now();
+        let panicking = spawn(move || {
+            let _wait = second;
+            panic!("by itself");
+        });
+        yield_now();
+        let (ours, mut theirs) = pair();
+        let reader = spawn(move || {
+            plainsong::thread::park();
+            (&ours).read(&mut [0])
+        });
+        let sleeper = spawn(|| {
+            plainsong::thread::park();
+            sleep(HOUR);
+        });
+        until_parked(&reader);
+        until_parked(&sleeper);
+        // In this order: the known one ends, and those who are well wait, and are woken or cancelled.
+        gates[0].set(true);
+        cancelled.thread().unpark();
+        reader.thread().unpark();
+        sleeper.thread().unpark();
+        spawn(move || theirs.write_all(b"x"));
+        assert_eq!(reader.join().unwrap().unwrap(), 1);
+        sleeper.cancel();
+        assert!(sleeper.join_timeout(HOUR).unwrap().unwrap_err().is_cancelled());
+        assert!(cancelled.join().unwrap_err().is_cancelled());
+        gates[1].set(true);
+        panicking.thread().unpark();
+        assert!(panicking.join().unwrap_err().is_panic());
     });
 }
