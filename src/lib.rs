@@ -129,6 +129,7 @@ pub mod net;
 mod runtime;
 #[cfg(feature = "signal")]
 pub mod signal;
+pub mod sync;
 pub mod task;
 pub mod thread;
 pub mod time;

@@ -8,6 +8,7 @@ use std::ptr;
 use std::time::Instant;
 
 use super::coroutine::Coroutine;
+use super::interrupt;
 use super::overflow::{self, AlternateStack};
 use super::remote::{Door, Waiter};
 use super::scheduler::Scheduler;
@@ -17,6 +18,8 @@ use super::task::{Id, Locals, Task, Wait, Wake};
 thread_local! {
     // These have no destructor, so that a signal handler may read them at any time.
     static CURRENT: Cell<*const Task> = const { Cell::new(ptr::null()) };
+    // This thread's door once it has one: a number that tells threads apart, for one load.
+    static HERE: Cell<usize> = const { Cell::new(0) };
     static ARENAS: Arenas = const { Arenas::new() };
     static STARTING: Cell<*const Coroutine> = const { Cell::new(ptr::null()) };
 
@@ -50,7 +53,11 @@ impl Context {
     /// This thread's door.
     #[inline]
     pub(crate) fn door(&self) -> &'static Door {
-        self.door.get_or_init(Door::acquire)
+        self.door.get_or_init(|| {
+            let door = Door::acquire();
+            HERE.set(ptr::from_ref(door).addr());
+            door
+        })
     }
 
     /// A stack of `size` bytes, an overflow of which will be reported.
@@ -78,6 +85,7 @@ impl Context {
 impl Drop for Context {
     fn drop(&mut self) {
         if let Some(door) = self.door.get() {
+            HERE.set(0);
             door.release();
         }
     }
@@ -114,6 +122,12 @@ pub(crate) fn with_current<R>(f: impl FnOnce(Option<&Task>) -> R) -> R {
     // its coroutine has not ended. On a generator's stack, which another coroutine may resume, only
     // scopes keep one across user code, and `Yielder` refuses to yield while one is open.
     f(unsafe { current.as_ref() })
+}
+
+/// A number that no other thread has that lives: 0 where nothing has waited or run yet.
+#[inline]
+pub(crate) fn here() -> usize {
+    HERE.get()
 }
 
 /// Whether this code runs in a coroutine.
@@ -171,6 +185,34 @@ pub(crate) fn block(waiter: Waiter, why: Wait, deadline: Option<Instant>) -> Wak
     })
 }
 
+/// [`block`], for a wait that others must forget before its coroutine unwinds: it returns
+/// `Wake::Cancelled` where that unwinds. Ask [`is_interrupted`] before, and [`unwind`] after.
+pub(crate) fn block_until_woken(waiter: Waiter, why: Wait, deadline: Option<Instant>) -> Wake {
+    if waiter.is_thread() {
+        return waiter.block(deadline);
+    }
+    with(|cx| {
+        with_current(|task| {
+            task.map_or(Wake::Ready, |task| cx.scheduler.suspend_until_woken(task, why, deadline))
+        })
+    })
+}
+
+/// Whether a wait must unwind, or panic where none is allowed.
+#[inline]
+pub(crate) fn is_interrupted() -> bool {
+    with_current(|task| {
+        task.is_some_and(|task| task.interrupt.get() && !with(|cx| cx.scheduler.is_unwinding(task)))
+    })
+}
+
+/// Unwinds the coroutine that calls this, which [`is_interrupted`].
+#[cold]
+pub(crate) fn unwind() -> ! {
+    with_current(|task| task.into_iter().for_each(interrupt::raise));
+    unreachable!("an interrupted coroutine unwinds")
+}
+
 /// Ends the wait of `waiter`, wherever it is.
 #[inline]
 pub(crate) fn wake(waiter: Waiter) {
@@ -205,6 +247,13 @@ pub(crate) fn spend() {
             with(|cx| cx.scheduler.spend(task));
         }
     });
+}
+
+/// Whether a panic is unwinding what calls this, as far as is known; a cancellation is none.
+#[inline]
+pub(crate) fn is_panicking() -> bool {
+    std::thread::panicking()
+        && with_current(|task| task.is_none_or(|task| with(|cx| cx.scheduler.is_panicking(task))))
 }
 
 /// Whether the coroutine that calls this is known to unwind, from a panic or a cancellation.

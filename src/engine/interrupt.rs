@@ -94,6 +94,11 @@ impl Scheduler {
         thread::panicking() && (self.unwinding.get() == 0 || task.flags.has(Flag::Raised))
     }
 
+    /// Whether the running coroutine unwinds from a panic of its own, as far as is known.
+    pub(crate) fn is_panicking(&self, task: &Task) -> bool {
+        thread::panicking() && self.unwinding.get() == 0 && !task.flags.has(Flag::Raised)
+    }
+
     /// Corrects the count when nobody unwinds after all: someone had swallowed the payload.
     pub(super) fn settle_unwinding(&self) {
         if self.unwinding.get() == 0 || thread::panicking() {

@@ -424,6 +424,21 @@ impl Scheduler {
         if task.interrupt.get() {
             raise(task);
         }
+        let wake = self.suspend_until_woken(task, why, deadline);
+        if wake == Wake::Cancelled {
+            // It did not unwind when it went to sleep, or nobody would have woken it.
+            unwind(task);
+        }
+        wake
+    }
+
+    /// [`park`](Self::park), but returns `Wake::Cancelled`, for a caller that must tidy up first.
+    pub(crate) fn suspend_until_woken(
+        &self,
+        task: &Task,
+        why: Wait,
+        deadline: Option<Instant>,
+    ) -> Wake {
         if task.wait.get() != 0 {
             if let Some(deadline) = deadline {
                 let alarm = Alarm::Wake(task.slot.get());
@@ -439,12 +454,7 @@ impl Scheduler {
             self.outside.set(self.outside.get() - outside);
             task.waiting.set(Wait::Nothing);
         }
-        let wake = task.wake.get();
-        if wake == Wake::Cancelled {
-            // It did not unwind when it went to sleep, or nobody would have woken it.
-            unwind(task);
-        }
-        wake
+        task.wake.get()
     }
 
     /// Notes an operation that did not have to wait, and yields if it was one too many.

@@ -83,17 +83,28 @@ pub(crate) enum Wait {
     Children,
     /// Until a token is cancelled.
     Token,
+    /// Until a lock is free that a coroutine of the same thread holds.
+    Lock,
+    /// Until something of `sync` is given that any thread could give.
+    Sync(Given),
+}
+
+/// What can be given from any thread.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Given {
+    Lock,
+    Permit,
 }
 
 impl Wait {
     /// Whether only a coroutine of the same thread can end this wait.
     pub(crate) fn is_internal(self) -> bool {
-        matches!(self, Self::Join(_) | Self::JoinAny | Self::Children)
+        matches!(self, Self::Join(_) | Self::JoinAny | Self::Children | Self::Lock)
     }
 
     /// Whether a plain thread could end this wait, if there is one that knows of it.
     pub(crate) fn is_ended_by_threads(self) -> bool {
-        matches!(self, Self::Park | Self::Token)
+        matches!(self, Self::Park | Self::Token | Self::Sync(_))
     }
 }
 
@@ -113,6 +124,9 @@ impl fmt::Display for Wait {
             }
             Self::Children => f.write_str("the coroutines of its scope to end"),
             Self::Token => f.write_str("a token to be cancelled"),
+            Self::Lock => f.write_str("a lock that a coroutine of the same thread holds"),
+            Self::Sync(Given::Lock) => f.write_str("a lock that is held elsewhere"),
+            Self::Sync(Given::Permit) => f.write_str("permits of a semaphore"),
             Self::Blocking => f.write_str("a blocking call on another thread"),
         }
     }

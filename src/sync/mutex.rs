@@ -1,0 +1,467 @@
+//! `Mutex`, and the lock without a value that others are made of.
+
+#![allow(unsafe_code)]
+
+use std::cell::UnsafeCell;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::{LockResult, PoisonError, TryLockError, TryLockResult};
+use std::time::{Duration, Instant};
+
+use super::lock::Lock;
+use super::wait::{WaitQueue, wait};
+use crate::engine::context;
+use crate::engine::task::{Given, Wait};
+
+/// Mutual exclusion without a value. It is handed from one who unlocks to the first who waits.
+pub(super) struct RawMutex {
+    state: AtomicU8,
+    // The thread of the holder, to tell a deadlock from a wait for another thread.
+    holder: AtomicUsize,
+    waiting: Lock<Waiting>,
+}
+
+struct Waiting {
+    queue: WaitQueue<()>,
+    // Another thread has waited here, or has held the lock while somebody waited.
+    elsewhere: bool,
+}
+
+const FREE: u8 = 0;
+const LOCKED: u8 = 1;
+/// Locked, and somebody may wait: who unlocks must look.
+const CONTENDED: u8 = 2;
+
+impl RawMutex {
+    pub(super) const fn new() -> Self {
+        Self {
+            state: AtomicU8::new(FREE),
+            holder: AtomicUsize::new(0),
+            waiting: Lock::new(Waiting { queue: WaitQueue::new(), elsewhere: false }),
+        }
+    }
+
+    #[inline]
+    pub(super) fn try_lock(&self) -> bool {
+        let free =
+            self.state.compare_exchange(FREE, LOCKED, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        if free {
+            self.holder.store(context::here(), Ordering::Relaxed);
+        }
+        free
+    }
+
+    #[inline]
+    pub(super) fn lock(&self) {
+        context::spend();
+        if !self.try_lock() {
+            self.lock_slowly(None);
+        }
+    }
+
+    /// Returns whether the lock was got before `deadline`.
+    pub(super) fn lock_until(&self, deadline: Option<Instant>) -> bool {
+        context::spend();
+        self.try_lock() || self.lock_slowly(deadline)
+    }
+
+    #[cold]
+    fn lock_slowly(&self, deadline: Option<Instant>) -> bool {
+        let mut waiting = self.waiting.lock();
+        // From here on who unlocks comes to the queue, whose lock we have.
+        if self.state.swap(CONTENDED, Ordering::Acquire) == FREE {
+            // Who unlocks with somebody in the queue hands over, so it is empty.
+            self.state.store(LOCKED, Ordering::Relaxed);
+        } else {
+            let here = context::here();
+            let same = context::in_coroutine() && self.holder.load(Ordering::Relaxed) == here;
+            waiting.elsewhere |= !same;
+            let why = if waiting.elsewhere { Wait::Sync(Given::Lock) } else { Wait::Lock };
+            if wait(&self.waiting, waiting, |w| &mut w.queue, (), why, deadline).is_err() {
+                return false;
+            }
+        }
+        self.holder.store(context::here(), Ordering::Relaxed);
+        true
+    }
+
+    /// The caller must hold the lock.
+    #[inline]
+    pub(super) fn unlock(&self) {
+        let unlocked =
+            self.state.compare_exchange(LOCKED, FREE, Ordering::Release, Ordering::Relaxed);
+        if unlocked.is_err() {
+            self.unlock_slowly();
+        }
+    }
+
+    #[cold]
+    fn unlock_slowly(&self) {
+        let mut waiting = self.waiting.lock();
+        let Some(((), next)) = waiting.queue.serve(|()| ()) else {
+            // They have all given up.
+            self.state.store(FREE, Ordering::Release);
+            return;
+        };
+        if waiting.queue.is_empty() {
+            self.state.store(LOCKED, Ordering::Relaxed);
+        }
+        drop(waiting);
+        context::wake(next);
+    }
+}
+
+/// Whether a panic has passed through while a lock was held.
+#[derive(Debug, Default)]
+pub(super) struct Poison(AtomicBool);
+
+impl Poison {
+    pub(super) const fn new() -> Self {
+        Self(AtomicBool::new(false))
+    }
+
+    /// To be asked when a guard is made, and told when it goes: a panic in between poisons.
+    #[inline]
+    pub(super) fn watch(&self) -> Watch {
+        Watch { panicking: context::is_panicking() }
+    }
+
+    #[inline]
+    pub(super) fn done(&self, watch: &Watch) {
+        if !watch.panicking && context::is_panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    pub(super) fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn clear(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    /// `value` as std's locks return it.
+    #[inline]
+    pub(super) fn check<G>(&self, value: G) -> LockResult<G> {
+        if self.get() { Err(PoisonError::new(value)) } else { Ok(value) }
+    }
+}
+
+/// Remembers whether a panic was on its way when a guard was made.
+#[derive(Debug)]
+pub(super) struct Watch {
+    panicking: bool,
+}
+
+/// Mutual exclusion, as [`std::sync::Mutex`], for coroutines and threads alike.
+///
+/// A coroutine that waits for the lock parks, so the guard may be held across waits. The lock is
+/// handed to the one that has waited longest. A panic while it is held poisons it; a
+/// cancellation does not.
+///
+/// A coroutine that locks it twice waits for ever; see [`ReentrantMutex`](super::ReentrantMutex).
+///
+/// ```
+/// use plainsong::sync::Mutex;
+///
+/// let total = Mutex::new(0);
+/// plainsong::run(|| {
+///     plainsong::scope(|s| {
+///         for _ in 0..10 {
+///             s.spawn(|| {
+///                 let mut total = total.lock().unwrap();
+///                 let before = *total;
+///                 plainsong::yield_now(); // with the lock held
+///                 *total = before + 1;
+///             });
+///         }
+///     });
+/// });
+/// assert_eq!(total.into_inner().unwrap(), 10);
+/// ```
+pub struct Mutex<T: ?Sized> {
+    raw: RawMutex,
+    poison: Poison,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: the value is reached by one guard at a time, on whatever thread: that moves it from thread to
+// thread, which a `T: Send` allows.
+unsafe impl<T: ?Sized + Send> Send for Mutex<T> {}
+// SAFETY: as above.
+unsafe impl<T: ?Sized + Send> Sync for Mutex<T> {}
+
+impl<T> Mutex<T> {
+    /// A mutex that is not locked.
+    pub const fn new(value: T) -> Self {
+        Self { raw: RawMutex::new(), poison: Poison::new(), value: UnsafeCell::new(value) }
+    }
+
+    /// The value of a mutex that nobody can lock any more.
+    ///
+    /// # Errors
+    ///
+    /// When the mutex is poisoned, with the value.
+    pub fn into_inner(self) -> LockResult<T> {
+        let Self { poison, value, .. } = self;
+        poison.check(value.into_inner())
+    }
+}
+
+impl<T: ?Sized> Mutex<T> {
+    /// Waits until the lock is free and takes it.
+    ///
+    /// # Errors
+    ///
+    /// When the mutex is poisoned, with the guard.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits.
+    #[inline]
+    pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
+        self.raw.lock();
+        // SAFETY: just locked.
+        unsafe { MutexGuard::new(self) }
+    }
+
+    /// Takes the lock if it is free.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when it is not free; `Poisoned`, with the guard.
+    #[inline]
+    pub fn try_lock(&self) -> TryLockResult<MutexGuard<'_, T>> {
+        if !self.raw.try_lock() {
+            return Err(TryLockError::WouldBlock);
+        }
+        // SAFETY: just locked.
+        unsafe { MutexGuard::new(self) }.map_err(TryLockError::Poisoned)
+    }
+
+    /// Waits until the lock is free and takes it, for `timeout` at most.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when the time is over; `Poisoned`, with the guard.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use plainsong::sync::Mutex;
+    ///
+    /// plainsong::run(|| {
+    ///     let mutex = Mutex::new(());
+    ///     let guard = mutex.lock().unwrap();
+    ///     assert!(mutex.lock_timeout(Duration::from_millis(1)).is_err());
+    ///     drop(guard);
+    ///     assert!(mutex.lock_timeout(Duration::from_millis(1)).is_ok());
+    /// });
+    /// ```
+    pub fn lock_timeout(&self, timeout: Duration) -> TryLockResult<MutexGuard<'_, T>> {
+        if !self.raw.lock_until(context::now().checked_add(timeout)) {
+            return Err(TryLockError::WouldBlock);
+        }
+        // SAFETY: just locked.
+        unsafe { MutexGuard::new(self) }.map_err(TryLockError::Poisoned)
+    }
+
+    /// As [`lock`](Self::lock), with a guard that owns a share of the mutex, so that it can be kept
+    /// anywhere on this thread, as in a call that [`time::after`](crate::time::after) makes.
+    ///
+    /// # Errors
+    ///
+    /// When the mutex is poisoned, with the guard.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits.
+    pub fn lock_owned(self: Arc<Self>) -> LockResult<OwnedMutexGuard<T>> {
+        self.raw.lock();
+        // SAFETY: just locked.
+        unsafe { OwnedMutexGuard::new(self) }
+    }
+
+    /// As [`try_lock`](Self::try_lock), with a guard that owns a share of the mutex.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when it is not free; `Poisoned`, with the guard.
+    pub fn try_lock_owned(self: Arc<Self>) -> TryLockResult<OwnedMutexGuard<T>> {
+        if !self.raw.try_lock() {
+            return Err(TryLockError::WouldBlock);
+        }
+        // SAFETY: just locked.
+        unsafe { OwnedMutexGuard::new(self) }.map_err(TryLockError::Poisoned)
+    }
+
+    /// Whether a panic has passed through while the lock was held.
+    pub fn is_poisoned(&self) -> bool {
+        self.poison.get()
+    }
+
+    /// Says that the value is in order again.
+    pub fn clear_poison(&self) {
+        self.poison.clear();
+    }
+
+    /// The value, which a mutable borrow shows to be unlocked.
+    ///
+    /// # Errors
+    ///
+    /// When the mutex is poisoned, with the value.
+    pub fn get_mut(&mut self) -> LockResult<&mut T> {
+        let value = self.value.get_mut();
+        self.poison.check(value)
+    }
+}
+
+impl<T: Default> Default for Mutex<T> {
+    fn default() -> Self {
+        Self::new(T::default())
+    }
+}
+
+impl<T> From<T> for Mutex<T> {
+    fn from(value: T) -> Self {
+        Self::new(value)
+    }
+}
+
+impl<T: ?Sized + fmt::Debug> fmt::Debug for Mutex<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("Mutex");
+        match self.try_lock() {
+            Ok(guard) => out.field("data", &&*guard),
+            Err(TryLockError::Poisoned(error)) => out.field("data", &&**error.get_ref()),
+            Err(TryLockError::WouldBlock) => out.field("data", &format_args!("<locked>")),
+        };
+        out.field("poisoned", &self.is_poisoned()).finish_non_exhaustive()
+    }
+}
+
+/// Holds a [`Mutex`] locked; made by [`Mutex::lock`].
+#[must_use = "the mutex is unlocked when the guard is dropped"]
+pub struct MutexGuard<'a, T: ?Sized> {
+    mutex: &'a Mutex<T>,
+    watch: Watch,
+    // As std's: it is unlocked where it was locked, which the search for deadlocks relies on.
+    not_send: PhantomData<*const ()>,
+}
+
+// SAFETY: a shared guard gives out shared references to the value only.
+unsafe impl<T: ?Sized + Sync> Sync for MutexGuard<'_, T> {}
+
+impl<'a, T: ?Sized> MutexGuard<'a, T> {
+    /// # Safety
+    ///
+    /// The mutex must have been locked for this guard.
+    #[inline]
+    unsafe fn new(mutex: &'a Mutex<T>) -> LockResult<Self> {
+        let watch = mutex.poison.watch();
+        mutex.poison.check(Self { mutex, watch, not_send: PhantomData })
+    }
+
+    /// The mutex.
+    pub(super) fn mutex(&self) -> &'a Mutex<T> {
+        self.mutex
+    }
+}
+
+/// Holds a [`Mutex`] locked, and a share of it; made by [`Mutex::lock_owned`].
+#[must_use = "the mutex is unlocked when the guard is dropped"]
+pub struct OwnedMutexGuard<T: ?Sized> {
+    mutex: Arc<Mutex<T>>,
+    watch: Watch,
+    not_send: PhantomData<*const ()>,
+}
+
+// SAFETY: a shared guard gives out shared references to the value only; the share of the mutex in it
+// cannot be got at.
+unsafe impl<T: ?Sized + Send + Sync> Sync for OwnedMutexGuard<T> {}
+
+impl<T: ?Sized> OwnedMutexGuard<T> {
+    /// # Safety
+    ///
+    /// The mutex must have been locked for this guard.
+    unsafe fn new(mutex: Arc<Mutex<T>>) -> LockResult<Self> {
+        let (watch, poisoned) = (mutex.poison.watch(), mutex.is_poisoned());
+        let guard = Self { mutex, watch, not_send: PhantomData };
+        if poisoned { Err(PoisonError::new(guard)) } else { Ok(guard) }
+    }
+}
+
+impl<T: ?Sized> Deref for MutexGuard<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: the lock is held for as long as this guard lives, and lends the value through it.
+        unsafe { &*self.mutex.value.get() }
+    }
+}
+
+impl<T: ?Sized> DerefMut for MutexGuard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as in `deref`, and this guard is borrowed for it alone.
+        unsafe { &mut *self.mutex.value.get() }
+    }
+}
+
+impl<T: ?Sized> Drop for MutexGuard<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.mutex.poison.done(&self.watch);
+        self.mutex.raw.unlock();
+    }
+}
+
+impl<T: ?Sized> Deref for OwnedMutexGuard<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: as for `MutexGuard`.
+        unsafe { &*self.mutex.value.get() }
+    }
+}
+
+impl<T: ?Sized> DerefMut for OwnedMutexGuard<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as for `MutexGuard`.
+        unsafe { &mut *self.mutex.value.get() }
+    }
+}
+
+impl<T: ?Sized> Drop for OwnedMutexGuard<T> {
+    fn drop(&mut self) {
+        self.mutex.poison.done(&self.watch);
+        self.mutex.raw.unlock();
+    }
+}
+
+impl<T: ?Sized + fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<T: ?Sized + fmt::Display> fmt::Display for MutexGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<T: ?Sized + fmt::Debug> fmt::Debug for OwnedMutexGuard<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}

@@ -1,0 +1,267 @@
+//! The one queue in which coroutines and threads wait for each other.
+//!
+//! A queue is linked through places on the stacks of those who wait, so waiting allocates nothing
+//! and giving up is one unlinking. Each place has a slot: what the waiter offers or wants, and
+//! what it is given. Who ends a wait takes the place out of the queue and fills the slot under the
+//! primitive's lock; from then on that wait has happened, whatever else comes: a time-out or a
+//! cancellation that arrives later finds the place gone, and the call returns what it was given.
+//! So nothing that is handed over is ever lost, and nothing is handed to two.
+
+#![allow(unsafe_code)]
+
+use std::cell::{Cell, UnsafeCell};
+use std::fmt;
+use std::mem;
+use std::process;
+use std::ptr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use super::lock::{Guard, Lock};
+use crate::engine::context;
+use crate::engine::remote::Waiter;
+use crate::engine::task::{Wait, Wake};
+
+/// Who waits, first come first served. Part of the state in a primitive's [`Lock`].
+pub(super) struct WaitQueue<T> {
+    first: *const Place<T>,
+    last: *const Place<T>,
+}
+
+// SAFETY: a queue uses its places only when it is borrowed mutably or, to read, shared; its owner
+// keeps it in a `Lock`, and what moves between threads through the slots is `T`.
+unsafe impl<T: Send> Send for WaitQueue<T> {}
+
+/// A place in a [`WaitQueue`], on the stack of who waits.
+///
+/// While it is linked, only who holds the lock of its queue may touch anything but `waiter`.
+/// Once it is not, it is its owner's again.
+pub(super) struct Place<T> {
+    previous: Cell<*const Place<T>>,
+    next: Cell<*const Place<T>>,
+    linked: Cell<bool>,
+    waiter: Waiter,
+    // Of a wait at several places: the first who claims it ends it.
+    claim: Option<(*const Claim, usize)>,
+    slot: UnsafeCell<T>,
+}
+
+/// Which of several places was served: at most one ever is.
+#[derive(Debug)]
+pub(super) struct Claim(AtomicUsize);
+
+impl Claim {
+    const OPEN: usize = usize::MAX;
+    const WITHDRAWN: usize = usize::MAX - 1;
+
+    pub(super) const fn new() -> Self {
+        Self(AtomicUsize::new(Self::OPEN))
+    }
+
+    fn take(&self, with: usize) -> bool {
+        self.0.compare_exchange(Self::OPEN, with, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Has nobody serve any place from now on. Returns the place that was served before, if one was.
+    pub(super) fn withdraw(&self) -> Option<usize> {
+        match self.0.compare_exchange(
+            Self::OPEN,
+            Self::WITHDRAWN,
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        ) {
+            Ok(_) | Err(Self::WITHDRAWN) => None,
+            Err(place) => Some(place),
+        }
+    }
+}
+
+impl<T> WaitQueue<T> {
+    pub(super) const fn new() -> Self {
+        Self { first: ptr::null(), last: ptr::null() }
+    }
+
+    /// Whether nobody waits. Somebody may be here whose wait has been ended at another place.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_null()
+    }
+
+    /// The slot of the first.
+    pub(super) fn first(&self) -> Option<&T> {
+        // SAFETY: a linked place is alive: its owner unlinks it, under the lock that whoever borrows the
+        // queue holds, before it goes. Nobody writes a slot while the queue is borrowed.
+        unsafe { self.first.as_ref().map(|place| &*place.slot.get()) }
+    }
+
+    /// Ends the wait of the first who still waits, and lets `f` fill its slot. Wake the waiter when
+    /// the lock has been released.
+    #[inline]
+    pub(super) fn serve<R>(&mut self, f: impl FnOnce(&mut T) -> R) -> Option<(R, Waiter)> {
+        loop {
+            // SAFETY: as in `first`.
+            let place = unsafe { self.first.as_ref() }?;
+            self.unlink(place);
+            // SAFETY: a claim lives as long as the places that name it are linked, and this one was
+            // until now, under the lock that is still held.
+            if place.claim.is_none_or(|(claim, number)| unsafe { (*claim).take(number) }) {
+                // SAFETY: the place has just been taken out, under the lock: its owner looks at it
+                // only when it has been woken, or has got the lock that we hold.
+                let result = f(unsafe { &mut *place.slot.get() });
+                return Some((result, place.waiter));
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// The place must stay where it is, and be unlinked before it goes.
+    unsafe fn link(&mut self, place: &Place<T>) {
+        place.previous.set(self.last);
+        place.linked.set(true);
+        // SAFETY: as in `first`.
+        match unsafe { self.last.as_ref() } {
+            Some(last) => last.next.set(place),
+            None => self.first = place,
+        }
+        self.last = place;
+    }
+
+    fn unlink(&mut self, place: &Place<T>) {
+        let (previous, next) = (place.previous.get(), place.next.get());
+        // SAFETY: as in `first`, for both neighbours.
+        match unsafe { previous.as_ref() } {
+            Some(previous) => previous.next.set(next),
+            None => self.first = next,
+        }
+        // SAFETY: as above.
+        match unsafe { next.as_ref() } {
+            Some(next) => next.previous.set(previous),
+            None => self.last = previous,
+        }
+        place.linked.set(false);
+    }
+}
+
+impl<T> fmt::Debug for WaitQueue<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WaitQueue").field("is_empty", &self.is_empty()).finish()
+    }
+}
+
+impl<T> Place<T> {
+    fn new(waiter: Waiter, claim: Option<(*const Claim, usize)>, slot: T) -> Self {
+        Self {
+            previous: Cell::new(ptr::null()),
+            next: Cell::new(ptr::null()),
+            linked: Cell::new(false),
+            waiter,
+            claim,
+            slot: UnsafeCell::new(slot),
+        }
+    }
+}
+
+/// Waits in the queue that `queue` finds in the state, until somebody serves this place or
+/// `deadline` has passed. `guard` is `lock`'s, and is released meanwhile.
+///
+/// Unwinds when the coroutine is cancelled and has not been served.
+///
+/// # Errors
+///
+/// What was in the slot, when the deadline has passed first.
+pub(super) fn wait<S, T>(
+    lock: &Lock<S>,
+    mut guard: Guard<'_, S>,
+    queue: impl Fn(&mut S) -> &mut WaitQueue<T>,
+    slot: T,
+    why: Wait,
+    deadline: Option<Instant>,
+) -> Result<T, T> {
+    if context::is_interrupted() {
+        drop(guard);
+        context::unwind();
+    }
+    /// Ends the process should the wait unwind: a place would be left in the queue.
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            process::abort();
+        }
+    }
+    let place = Place::new(context::waiter(), None, slot);
+    let bomb = Bomb;
+    // SAFETY: `place` stays where it is until it is taken apart below, and is not in the queue then.
+    unsafe { queue(&mut guard).link(&place) };
+    drop(guard);
+    let wake = context::block_until_woken(place.waiter, why, deadline);
+    let mut served = true;
+    if wake != Wake::Ready {
+        let mut guard = lock.lock();
+        served = !place.linked.get();
+        if !served {
+            queue(&mut guard).unlink(&place);
+        }
+    }
+    mem::forget(bomb);
+    let slot = place.slot.into_inner();
+    match wake {
+        _ if served => Ok(slot),
+        Wake::Cancelled => {
+            drop(slot);
+            context::unwind();
+        }
+        _ => Err(slot),
+    }
+}
+
+/// A place of a wait at several queues at once, of which one at most is served.
+pub(super) struct Enlisted<'a, S, T> {
+    lock: &'a Lock<S>,
+    queue: fn(&mut S) -> &mut WaitQueue<T>,
+    // `None` only while it is dropped.
+    place: Option<Box<Place<T>>>,
+}
+
+impl<'a, S, T> Enlisted<'a, S, T> {
+    /// Enlists in a queue, as the place called `number` of those that share `claim`.
+    ///
+    /// # Safety
+    ///
+    /// What this returns must not be forgotten.
+    pub(super) unsafe fn new(
+        lock: &'a Lock<S>,
+        mut guard: Guard<'_, S>,
+        queue: fn(&mut S) -> &mut WaitQueue<T>,
+        slot: T,
+        waiter: Waiter,
+        (claim, number): (&'a Claim, usize),
+    ) -> Self {
+        let place = Box::new(Place::new(waiter, Some((ptr::from_ref(claim), number)), slot));
+        // SAFETY: it is in a box, and the drop unlinks it, which by the caller's promise happens.
+        unsafe { queue(&mut guard).link(&place) };
+        Self { lock, queue, place: Some(place) }
+    }
+
+    /// Leaves the queue. Returns what is in the slot.
+    pub(super) fn leave(mut self) -> T {
+        self.unlink().slot.into_inner()
+    }
+
+    fn unlink(&mut self) -> Place<T> {
+        let Some(place) = self.place.take() else { unreachable!("left once") };
+        let mut guard = self.lock.lock();
+        if place.linked.get() {
+            (self.queue)(&mut guard).unlink(&place);
+        }
+        *place
+    }
+}
+
+impl<S, T> Drop for Enlisted<'_, S, T> {
+    fn drop(&mut self) {
+        if self.place.is_some() {
+            drop(self.unlink());
+        }
+    }
+}
