@@ -135,9 +135,9 @@ pub mod thread;
 pub mod time;
 
 pub use engine::task::Id;
-pub use runtime::{Builder as RuntimeBuilder, Runtime, run, run_all};
+pub use runtime::{Builder as RuntimeBuilder, Handle, Runtime, run, run_all};
 pub use task::{
     AccessError, Builder, CancellationToken, JoinError, JoinHandle, LocalKey, Scope,
-    ScopedJoinHandle, no_wait, scope, shield, spawn, yield_now,
+    ScopedJoinHandle, no_wait, scope, shield, spawn, spawn_anywhere, yield_now,
 };
 pub use thread::current;

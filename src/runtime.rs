@@ -3,9 +3,18 @@
 use std::cell::Cell;
 use std::io;
 use std::panic::{self, AssertUnwindSafe, Location};
+use std::sync::{Arc, mpsc};
+use std::thread;
 
-use crate::engine::{context, root, stack};
-use crate::task;
+use crate::engine::pin::Pinned;
+use crate::engine::root::{self, Settings};
+use crate::engine::scheduler::Post;
+use crate::engine::workers::{Injector, Workers};
+use crate::engine::{context, stack};
+use crate::task::{self, JoinHandle};
+
+/// More threads than any machine has processors for.
+const WORKERS_MAX: usize = 1024;
 
 /// Runs `f` as a coroutine on this thread and returns its value.
 ///
@@ -55,66 +64,104 @@ pub fn run_all<F: FnOnce() -> T, T>(f: F) -> T {
     Runtime::default().start(f, false)
 }
 
-/// A scheduler of coroutines and its settings.
+/// Schedulers of coroutines, one a worker thread, and their settings.
+///
+/// With several workers, the thread that calls [`run`](Self::run) is the first, and the others are started and
+/// ended by it. A coroutine stays on the worker on which it has started: [`spawn`](crate::spawn) starts it on
+/// the same as its parent, and [`spawn_anywhere`](crate::spawn_anywhere) on any.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
-/// let runtime = plainsong::Runtime::builder().stack_size(128 * 1024).build()?;
-/// assert_eq!(runtime.run(|| 6 * 7), 42);
+/// let runtime = plainsong::Runtime::builder().workers(2).stack_size(128 * 1024).build()?;
+/// let answer = runtime.run(|| {
+///     let factors = [2, 3, 7].map(|n| plainsong::spawn_anywhere(move || n));
+///     factors.into_iter().map(|n| n.join().unwrap()).product::<i32>()
+/// });
+/// assert_eq!(answer, 42);
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Debug)]
 pub struct Runtime {
-    stack_size: usize,
-    strict: bool,
+    settings: Builder,
+    injector: Arc<Injector>,
 }
 
 impl Default for Runtime {
     fn default() -> Self {
-        Self { stack_size: stack::DEFAULT_SIZE, strict: false }
+        Self { settings: Self::builder(), injector: Arc::default() }
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        self.injector.close();
     }
 }
 
 impl Runtime {
     /// Settings for a runtime.
     pub fn builder() -> Builder {
-        Builder { stack_size: stack::DEFAULT_SIZE, strict: false }
+        Builder { stack_size: stack::DEFAULT_SIZE, strict: false, workers: 1, pin: false }
     }
 
     /// Runs `f` as a coroutine on this thread: see [`run`](crate::run).
+    ///
+    /// With several workers, all coroutines on all of them are cancelled when `f` has returned.
     ///
     /// # Panics
     ///
     /// When `f` panics, with its panic. When a runtime runs on this thread already: start
     /// coroutines with [`spawn`](crate::spawn) instead. When the system refuses what it needs, an epoll
-    /// descriptor and a stack.
+    /// descriptor and a stack for each worker, and threads.
     #[track_caller]
     pub fn run<F: FnOnce() -> T, T>(&self, f: F) -> T {
         self.start(f, true)
+    }
+
+    /// Runs `f` as [`run`](Self::run) does, but waits for all other coroutines to end by themselves first:
+    /// see [`run_all`].
+    ///
+    /// # Panics
+    ///
+    /// As [`run`](Self::run).
+    #[track_caller]
+    pub fn run_all<F: FnOnce() -> T, T>(&self, f: F) -> T {
+        self.start(f, false)
+    }
+
+    /// A way to spawn from plain threads.
+    ///
+    /// ```
+    /// let runtime = plainsong::Runtime::default();
+    /// let handle = runtime.handle();
+    /// let answer = std::thread::spawn(move || handle.spawn(|| 6 * 7)).join().unwrap();
+    /// assert_eq!(runtime.run(|| answer.join().unwrap()), 42);
+    /// ```
+    pub fn handle(&self) -> Handle {
+        Handle(Arc::clone(&self.injector))
     }
 
     #[track_caller]
     fn start<F: FnOnce() -> T, T>(&self, f: F, cancel_rest: bool) -> T {
         let spawned = Location::caller();
         let result = Cell::new(None);
-        let outcome = context::with(|cx| {
-            let body = || {
-                context::with_current(|main| {
-                    let Some(main) = main else { unreachable!("a coroutine is running") };
-                    result.set(Some(panic::catch_unwind(AssertUnwindSafe(f))));
-                    task::drop_locals(main);
-                    if cancel_rest {
-                        for call in cx.scheduler.close(main) {
-                            // What a call holds is dropped: that may be any code.
-                            let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(call)));
-                        }
+        let main = || {
+            context::with_current(|main| {
+                let Some(main) = main else { unreachable!("a coroutine is running") };
+                result.set(Some(panic::catch_unwind(AssertUnwindSafe(f))));
+                task::drop_locals(main);
+                if cancel_rest {
+                    for call in context::with(|cx| cx.scheduler.close(main)) {
+                        // What a call holds is dropped: that may be any code.
+                        let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(call)));
                     }
-                });
-            };
-            root::run(cx, self.stack_size, self.strict, spawned, Box::new(body))
-        });
-        if let Some(report) = context::with(|cx| cx.scheduler.take_deadlock()) {
+                }
+            });
+        };
+        let workers = Workers::new(self.settings.workers, &self.injector);
+        let outcome = self.work(&workers, spawned, Box::new(main));
+        if let Some(report) = workers.deadlock() {
             panic!("{report}");
         }
         match (outcome, result.into_inner()) {
@@ -124,6 +171,90 @@ impl Runtime {
             (Err(error), _) => panic!("cannot run coroutines on this thread: {error}"),
         }
     }
+
+    /// Runs `main` on the first worker, this thread, and what comes of it on all.
+    fn work(
+        &self,
+        workers: &Arc<Workers>,
+        spawned: &'static Location<'static>,
+        main: Box<dyn FnOnce() + '_>,
+    ) -> io::Result<()> {
+        let Builder { stack_size, strict, pin, .. } = self.settings;
+        let settings = Settings { stack_size, strict };
+        let post = |number| Post { workers: Arc::clone(workers), number };
+        thread::scope(|s| {
+            // If this unwinds, or some cannot start, the others have nothing to do and end.
+            let (sender, ready) = mpsc::channel();
+            for number in 1..workers.len() {
+                let (theirs, post) = (sender.clone(), post(number));
+                let body = move || {
+                    let _pinned = pin.then(|| Pinned::new(number));
+                    let say = |outcome| theirs.send(outcome).unwrap_or_default();
+                    context::with(|cx| root::work(cx, settings, post, say));
+                };
+                let name = format!("plainsong-worker-{number}");
+                if let Err(error) = thread::Builder::new().name(name).spawn_scoped(s, body) {
+                    workers.rest(number);
+                    let _ = sender.send(Err(error));
+                }
+            }
+            drop(sender);
+            let started: io::Result<()> = ready.iter().take(workers.len() - 1).collect();
+            let outcome = started.and_then(|()| {
+                // Last: threads inherit where they may run.
+                let _pinned = if pin { Some(Pinned::new(0)?) } else { None };
+                self.injector.open(workers);
+                context::with(|cx| root::run(cx, settings, post(0), spawned, main))
+            });
+            self.injector.leave(workers);
+            if outcome.is_err() {
+                workers.rest(0);
+            }
+            outcome
+        })
+    }
+}
+
+/// Spawns into a [`Runtime`] from anywhere, a plain thread for one; made by [`Runtime::handle`].
+///
+/// It does not keep a run going. What is spawned while none is under way starts with the next one;
+/// when the runtime is dropped first, it never starts, and counts as cancelled.
+#[derive(Clone, Debug)]
+pub struct Handle(Arc<Injector>);
+
+impl Handle {
+    /// The handle of the runtime that runs on this thread.
+    ///
+    /// # Panics
+    ///
+    /// When none does.
+    ///
+    /// ```
+    /// plainsong::run(|| {
+    ///     let handle = plainsong::Handle::current();
+    ///     let theirs = std::thread::spawn(move || handle.spawn(|| "on a worker"));
+    ///     assert_eq!(theirs.join().unwrap().join().unwrap(), "on a worker");
+    /// });
+    /// ```
+    #[track_caller]
+    pub fn current() -> Self {
+        let injector = context::with(|cx| {
+            cx.scheduler.at_post(|post| Some(Arc::clone(&post.workers.injector)))
+        });
+        Self(injector.expect("no plainsong runtime runs on this thread: take `Runtime::handle`"))
+    }
+
+    /// Starts a coroutine on the worker that has least to do.
+    #[track_caller]
+    pub fn spawn<F, T>(&self, f: F) -> JoinHandle<T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let (job, handle) = task::job(None, None, Location::caller(), f);
+        self.0.push(job);
+        handle
+    }
 }
 
 /// Settings for a [`Runtime`].
@@ -132,9 +263,29 @@ impl Runtime {
 pub struct Builder {
     stack_size: usize,
     strict: bool,
+    workers: usize,
+    pin: bool,
 }
 
 impl Builder {
+    /// Sets the number of worker threads, the one that calls [`Runtime::run`] included.
+    ///
+    /// The default is one. [`available_parallelism`](std::thread::available_parallelism) tells how many the
+    /// machine has room for.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    /// Pins each worker to a processor of its own for the time of a run, as far as there are enough among those
+    /// that the calling thread may use. The default is `false`.
+    ///
+    /// It does nothing where the system has no way to do so, other than on Linux.
+    pub fn pin_workers(mut self, pin: bool) -> Self {
+        self.pin = pin;
+        self
+    }
+
     /// Sets the size in bytes of the stack of each coroutine that does not ask for another size with
     /// [`Builder::stack_size`](crate::Builder::stack_size). It is rounded up to a power of two.
     ///
@@ -163,8 +314,16 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for a stack size below 16 KiB or above 1 GiB.
+    /// `InvalidInput` for a stack size below 16 KiB or above 1 GiB, and for no workers or more than 1024.
     pub fn build(&self) -> io::Result<Runtime> {
-        Ok(Runtime { stack_size: stack::check_size(self.stack_size)?, strict: self.strict })
+        let stack_size = stack::check_size(self.stack_size)?;
+        if !(1..=WORKERS_MAX).contains(&self.workers) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{} workers: ask for 1 to {WORKERS_MAX} of them", self.workers),
+            ));
+        }
+        let settings = Self { stack_size, ..self.clone() };
+        Ok(Runtime { settings, injector: Arc::default() })
     }
 }

@@ -21,10 +21,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::engine::address::Address;
 use crate::engine::context;
-use crate::engine::remote::{Door, Message};
-use crate::engine::task::{Flag, Id, Task, Wait};
-use crate::task::{self, Target};
+use crate::engine::task::{Flag, Id, Wait};
+use crate::task;
 
 pub use crate::task::{Scope, ScopedJoinHandle, scope, yield_now};
 pub use crate::time::sleep;
@@ -36,7 +36,7 @@ pub struct Thread(Kind);
 
 #[derive(Clone)]
 enum Kind {
-    Coroutine { door: &'static Door, slot: u32, id: Id, name: Option<Arc<str>> },
+    Coroutine { address: Address, name: Option<Arc<str>> },
     Plain(std::thread::Thread),
 }
 
@@ -52,19 +52,14 @@ enum Which {
 
 impl Thread {
     #[inline]
-    pub(crate) fn coroutine(
-        door: &'static Door,
-        slot: u32,
-        id: Id,
-        name: Option<Arc<str>>,
-    ) -> Self {
-        Self(Kind::Coroutine { door, slot, id, name })
+    pub(crate) fn coroutine(address: Address, name: Option<Arc<str>>) -> Self {
+        Self(Kind::Coroutine { address, name })
     }
 
     /// Identifies it.
     pub fn id(&self) -> ThreadId {
         match &self.0 {
-            Kind::Coroutine { id, .. } => ThreadId(Which::Coroutine(*id)),
+            Kind::Coroutine { address, .. } => ThreadId(Which::Coroutine(address.id)),
             Kind::Plain(thread) => ThreadId(Which::Plain(thread.id())),
         }
     }
@@ -81,32 +76,16 @@ impl Thread {
     pub fn unpark(&self) {
         match &self.0 {
             Kind::Plain(thread) => thread.unpark(),
-            &Kind::Coroutine { door, slot, id, .. } => {
-                let here = context::try_with(|cx| {
-                    std::ptr::eq(cx.door(), door).then(|| cx.scheduler.give_park_token(slot, id))
-                });
-                if here.flatten().is_none() {
-                    door.send(Message::Unpark { slot, id });
-                }
-            }
+            Kind::Coroutine { address, .. } => address.unpark(),
         }
     }
 
-    /// What to cancel to cancel the coroutine; a plain thread cannot be.
-    pub(crate) fn target(&self) -> Option<Target> {
+    /// Where the coroutine is, if it is one.
+    pub(crate) fn address(&self) -> Option<&Address> {
         match &self.0 {
-            &Kind::Coroutine { door, slot, id, .. } => Some(Target::root(door, slot, id)),
+            Kind::Coroutine { address, .. } => Some(address),
             Kind::Plain(_) => None,
         }
-    }
-
-    /// Calls `f` with the coroutine, if it is one of this thread.
-    pub(crate) fn inspect<R>(&self, f: impl FnOnce(&Task) -> R) -> Option<R> {
-        let &Kind::Coroutine { door, slot, id, .. } = &self.0 else { return None };
-        context::try_with(|cx| {
-            std::ptr::eq(cx.door(), door).then(|| cx.scheduler.find(slot, id, f)).flatten()
-        })
-        .flatten()
     }
 }
 
@@ -124,7 +103,8 @@ pub fn current() -> Thread {
     context::with_current(|task| match task {
         None => Thread(Kind::Plain(std::thread::current())),
         Some(task) => context::with(|cx| {
-            Thread::coroutine(cx.door(), task.slot.get(), task.id, task.name().cloned())
+            let address = Address::known(cx.door(), task.slot.get(), task.id);
+            Thread::coroutine(address, task.name().cloned())
         }),
     })
 }

@@ -64,6 +64,8 @@ const UNSAFE: &[&str] = &[
     "generator.rs",
     "sync/mutex.rs",
     "sync/wait.rs",
+    "task/anywhere.rs",
+    "task/group.rs",
     "task/scope.rs",
     "task/spawn.rs",
 ];

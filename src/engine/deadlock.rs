@@ -21,8 +21,8 @@ impl Scheduler {
         !(wait.is_internal() || self.strict.get() && wait.is_ended_by_threads())
     }
 
-    /// Every coroutine that is left waits for another of them. Cancels them all: `run` panics
-    /// with the report when they have ended.
+    /// Every coroutine that is left waits for another of them. Cancels them all, on every
+    /// worker: `run` panics with the report when they have ended.
     #[cold]
     pub(super) fn report_deadlock(&self) {
         let tasks = self.tasks.borrow();
@@ -37,21 +37,16 @@ impl Scheduler {
                 "\n  {id} '{name}' has waited for {since:?} for {wait}; spawned at {spawned}"
             );
         }
-        if self.deadlock.borrow().is_some() {
+        drop(tasks);
+        if self.deadlocked.replace(true) {
             // Not even the cancelled ones end: their destructors wait for each other.
             let _ = writeln!(io::stderr(), "plainsong: while unwinding from a deadlock: {report}");
             process::abort();
         }
-        self.deadlock.replace(Some(report));
-        self.closing.set(true);
-        for (_, task) in &*tasks {
-            task.request(None);
-            self.interrupt(task);
-        }
-    }
-
-    /// The report of the deadlock that has ended the run, if one has.
-    pub(crate) fn take_deadlock(&self) -> Option<String> {
-        self.deadlock.take()
+        self.at_post(|post| {
+            post.workers.report(report);
+            post.workers.close(post.number);
+        });
+        self.cancel_all(None);
     }
 }

@@ -28,14 +28,11 @@ impl Scheduler {
         });
     }
 
-    /// Cancels every coroutine but `except`, and whatever is spawned from now on. Returns the calls
-    /// that will not be made.
+    /// Cancels every coroutine of the run but `except`, and whatever is spawned from now on. Returns the
+    /// calls of this thread, which will not be made.
     pub(crate) fn close(&self, except: &Task) -> Vec<Call> {
-        self.closing.set(true);
-        for (_, task) in self.tasks.borrow().iter().filter(|(_, task)| task.id != except.id) {
-            task.request(None);
-            self.interrupt(task);
-        }
+        self.at_post(|post| post.workers.close(post.number));
+        self.cancel_all(Some(except.id));
         let calls = self.calls.take();
         let mut timers = self.timers.borrow_mut();
         let take = |later: Later| {
@@ -43,6 +40,25 @@ impl Scheduler {
             later.call
         };
         calls.into_iter().map(|(_, later)| later).map(take).collect()
+    }
+
+    /// Does what another worker has begun with [`close`](Self::close).
+    pub(super) fn close_all(&self) {
+        self.cancel_all(None);
+        for (_, Later { call, timer, .. }) in self.calls.take() {
+            self.timers.borrow_mut().cancel(timer);
+            // It becomes a coroutine that is cancelled before it begins: what it holds is dropped there.
+            call();
+        }
+    }
+
+    /// Cancels every coroutine of this thread but `except`, and whatever is spawned from now on.
+    pub(super) fn cancel_all(&self, except: Option<Id>) {
+        self.closing.set(true);
+        for (_, task) in self.tasks.borrow().iter().filter(|(_, task)| Some(task.id) != except) {
+            task.request(None);
+            self.interrupt(task);
+        }
     }
 
     /// Ends the wait of a task that a cancellation has reached.

@@ -14,6 +14,8 @@ pub(crate) mod ready;
 
 pub(crate) mod remote;
 
+pub(crate) mod workers;
+
 pub(crate) mod reactor;
 
 pub(crate) mod cancel;
@@ -28,8 +30,12 @@ pub(crate) mod context;
 
 pub(crate) mod overflow;
 
+pub(crate) mod address;
+
 pub(crate) mod packet;
 
 pub(crate) mod blocking;
 
 pub(crate) mod root;
+
+pub(crate) mod pin;

@@ -35,7 +35,7 @@ pub(crate) struct Header {
     // Slot and wait of a coroutine of the home thread: almost every join is by one, and this costs
     // it no lock. One that gave up may still be here: its wait is over, so waking it does nothing.
     joiner: (Cell<u32>, Cell<u64>),
-    // The coroutine's thread, the only one that uses `joiner`.
+    // The coroutine's thread, the only one that uses `joiner`; nobody's when any worker may start it.
     home: &'static Door,
     elsewhere: OnceLock<Arc<Mutex<Waiters>>>,
 }
@@ -52,8 +52,8 @@ fn lock(waiters: &Mutex<Waiters>) -> MutexGuard<'_, Waiters> {
 }
 
 impl Header {
-    /// Says that the coroutine has gone, and wakes those who wait for that. Must be called on the
-    /// home thread, once. Returns `false` when the handle had gone before.
+    /// Says that the coroutine has gone, and wakes those who wait for that. Must be called once, on the
+    /// home thread if there is one. Returns `false` when the handle had gone before.
     #[inline]
     fn end(&self, how: u8) -> bool {
         // From here on the second is the time of the end, for those who ask which came first.
@@ -127,6 +127,12 @@ fn wake_joiner((slot, wait): (u32, u64)) {
 /// The coroutine's end of a packet. Forgetting it leaks the packet.
 pub(crate) struct Sender<T>(NonNull<Packet<T>>);
 
+// SAFETY: a sender that goes to another thread is one of a packet that is at home nowhere, as those
+// who send it have it made: then nobody else uses `joiner`, and the rest is as for a receiver.
+//
+// The result goes from one thread to another, which a `T: Send` allows.
+unsafe impl<T: Send> Send for Sender<T> {}
+
 /// The handle's end of a packet.
 pub(crate) struct Receiver<T>(NonNull<Packet<T>>);
 
@@ -138,7 +144,7 @@ unsafe impl<T: Send> Send for Receiver<T> {}
 // SAFETY: as above; a shared receiver does not touch the result.
 unsafe impl<T: Send> Sync for Receiver<T> {}
 
-/// A packet for a coroutine of the thread with this door, the calling one.
+/// A packet for a coroutine of the thread with this door, which is the calling one or nobody.
 #[inline]
 pub(crate) fn packet<T>(home: &'static Door) -> (Sender<T>, Receiver<T>) {
     let packet = NonNull::from(Box::leak(Box::new(Packet {
@@ -160,7 +166,8 @@ impl<T> Sender<T> {
         self.0.cast()
     }
 
-    /// Leaves the result and wakes those who wait for it. Must be called on the home thread.
+    /// Leaves the result and wakes those who wait for it. Must be called on the home thread, if there
+    /// is one.
     ///
     /// A result that nobody will take is dropped here, which may be any code.
     #[inline]

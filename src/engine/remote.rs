@@ -29,6 +29,10 @@ pub(crate) enum Message {
     Cancel { slot: u32, id: Id, scope: Option<ScopeId> },
     /// Forget a descriptor that was closed elsewhere, if this is still your reactor's port.
     Deregister { port: Arc<Port>, key: SourceKey },
+    /// Look whether there is something to start.
+    Look,
+    /// Cancel all coroutines, and what starts from now on.
+    Close,
 }
 
 /// Where one thread takes its messages.
@@ -63,18 +67,34 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl fmt::Debug for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Door").finish_non_exhaustive()
+    }
+}
+
+/// The door of nobody.
+static NOWHERE: Door = Door::new();
+
 impl Door {
+    const fn new() -> Self {
+        Self {
+            inbox: Mutex::new(Inbox { messages: Vec::new(), port: None }),
+            asleep: AtomicU8::new(AWAKE),
+            pending: AtomicBool::new(false),
+            rung: Condvar::new(),
+            next_wait: AtomicU64::new(1),
+        }
+    }
+
     /// A door for the calling thread.
     pub(crate) fn acquire() -> &'static Self {
-        lock(&FREE).pop().unwrap_or_else(|| {
-            Box::leak(Box::new(Self {
-                inbox: Mutex::new(Inbox { messages: Vec::new(), port: None }),
-                asleep: AtomicU8::new(AWAKE),
-                pending: AtomicBool::new(false),
-                rung: Condvar::new(),
-                next_wait: AtomicU64::new(1),
-            }))
-        })
+        lock(&FREE).pop().unwrap_or_else(|| Box::leak(Box::new(Self::new())))
+    }
+
+    /// A door that is no thread's.
+    pub(crate) fn nowhere() -> &'static Self {
+        &NOWHERE
     }
 
     /// Passes the door on: its thread ends.
@@ -122,6 +142,11 @@ impl Door {
     #[inline]
     pub(crate) fn is_pending(&self) -> bool {
         self.pending.load(Ordering::Relaxed)
+    }
+
+    /// Whether the owner sleeps in its reactor, or is about to.
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.asleep.load(Ordering::SeqCst) == IN_REACTOR
     }
 
     /// Takes all messages. Only the owner calls this.

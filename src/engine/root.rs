@@ -1,4 +1,4 @@
-//! The first coroutine of a run, which may borrow from the caller.
+//! How a thread becomes a worker, and the first coroutine of a run, which may borrow from the caller.
 
 #![allow(unsafe_code)]
 
@@ -9,9 +9,25 @@ use std::process;
 
 use super::context::Context;
 use super::coroutine::Coroutine;
+use super::scheduler::Post;
 use super::task::{Flag, Task};
 
-/// Runs `body` as a coroutine, and whatever it spawns, until none is left.
+/// How a worker's coroutines are run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) stack_size: usize,
+    pub(crate) strict: bool,
+}
+
+/// Ends the process if the loop itself unwinds: coroutines would be left that borrow.
+struct Bomb;
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        process::abort();
+    }
+}
+
+/// Runs `body` as a coroutine, and whatever comes to this worker, until the run is over.
 ///
 /// `body` must not unwind.
 ///
@@ -20,20 +36,13 @@ use super::task::{Flag, Task};
 /// When this thread runs coroutines already, or the kernel refuses what that takes.
 pub(crate) fn run<'a>(
     cx: &Context,
-    stack_size: usize,
-    strict: bool,
+    settings: Settings,
+    post: Post,
     spawned: &'static Location<'static>,
     body: Box<dyn FnOnce() + 'a>,
 ) -> io::Result<()> {
-    /// Ends the process if the loop itself unwinds: coroutines would be left that borrow.
-    struct Bomb;
-    impl Drop for Bomb {
-        fn drop(&mut self) {
-            process::abort();
-        }
-    }
-    let scheduler = &cx.scheduler;
-    let _running = scheduler.start(cx.door(), stack_size, strict)?;
+    let Settings { stack_size, strict } = settings;
+    let _running = cx.scheduler.start(cx.door(), stack_size, strict, post)?;
     let stack = cx.take_stack(stack_size)?;
     // SAFETY: nothing calls `body` or looks at what it borrows after this function returns: the
     // scheduler returns only when no coroutine is left, and this one is then at its end.
@@ -45,8 +54,31 @@ pub(crate) fn run<'a>(
     let main =
         Task::new(Coroutine::new(stack, body), cx.allocate_id(), Some("main".into()), spawned);
     main.flags.set(Flag::Borrows, true);
-    scheduler.add(main);
-    scheduler.run(cx);
+    cx.scheduler.add(main);
+    cx.scheduler.run(cx);
     mem::forget(bomb);
     Ok(())
+}
+
+/// Runs whatever comes to this worker, until the run is over; says before whether it can.
+pub(crate) fn work(
+    cx: &Context,
+    settings: Settings,
+    post: Post,
+    ready: impl FnOnce(io::Result<()>),
+) {
+    let (workers, number) = (post.workers.clone(), post.number);
+    let Settings { stack_size, strict } = settings;
+    match cx.scheduler.start(cx.door(), stack_size, strict, post) {
+        Ok(_running) => {
+            ready(Ok(()));
+            let bomb = Bomb;
+            cx.scheduler.run(cx);
+            mem::forget(bomb);
+        }
+        Err(error) => {
+            workers.rest(number);
+            ready(Err(error));
+        }
+    }
 }

@@ -23,6 +23,7 @@ use super::remote::{Door, Message, Waiter};
 use super::stack::StackPool;
 use super::task::{Flag, Id, Task, Wait, Wake};
 use super::timer::{TimerKey, Timers};
+use super::workers::Workers;
 
 /// Operations that need not wait a coroutine may do in one turn; then it yields, so that a socket
 /// that is always ready does not starve the others. (tokio's figure.)
@@ -34,6 +35,8 @@ const GLANCE: u32 = 128;
 const BUSY_POLL: u64 = 50_000;
 /// Nanoseconds between looks at the stacks that came home, for pages to give back.
 const TRIM: u64 = 1_000_000_000;
+/// Jobs that are started each time the loop looks up from a full ready queue.
+const START_MAX: usize = 32;
 
 /// What a timer does.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +56,12 @@ pub(super) struct Later {
     pub(super) call: Call,
     serial: u64,
     pub(super) timer: TimerKey,
+}
+
+/// Which worker of which run this thread is.
+pub(crate) struct Post {
+    pub(crate) workers: Arc<Workers>,
+    pub(crate) number: usize,
 }
 
 /// Runs the coroutines of one thread.
@@ -78,7 +87,9 @@ pub(crate) struct Scheduler {
     pub(super) outside: Cell<u32>,
     // Nobody is outside: waits that only a plain thread could end are not ended from outside.
     pub(super) strict: Cell<bool>,
-    pub(super) deadlock: RefCell<Option<String>>,
+    // A deadlock has been reported: the coroutines are being cancelled because of it.
+    pub(super) deadlocked: Cell<bool>,
+    post: RefCell<Option<Post>>,
     // Coroutines that were suspended while the thread panicked, and so may be unwinding.
     pub(super) unwinding: Cell<u32>,
     running: Cell<bool>,
@@ -122,7 +133,8 @@ impl Scheduler {
             time: Cell::new(0),
             outside: Cell::new(0),
             strict: Cell::new(false),
-            deadlock: RefCell::new(None),
+            deadlocked: Cell::new(false),
+            post: RefCell::new(None),
             unwinding: Cell::new(0),
             running: Cell::new(false),
             closing: Cell::new(false),
@@ -133,21 +145,23 @@ impl Scheduler {
 
     // ---- what runs: entered from the thread's own stack ----
 
-    /// Gets ready to run coroutines; the guard ends that.
+    /// Gets ready to run coroutines, as one worker of a run; the guard ends that.
     ///
     /// # Errors
     ///
     /// When a scheduler runs on this thread already, or the kernel refuses the reactor.
     pub(crate) fn start(
         &self,
-        door: &Door,
+        door: &'static Door,
         stack_size: usize,
         strict: bool,
+        post: Post,
     ) -> io::Result<impl Drop + '_> {
         struct Stop<'a>(&'a Scheduler);
         impl Drop for Stop<'_> {
             fn drop(&mut self) {
                 self.0.running.set(false);
+                drop(self.0.post.take());
             }
         }
         if self.running.get() {
@@ -166,12 +180,14 @@ impl Scheduler {
         self.origin.get_or_init(|| self.now());
         self.stack_size.set(stack_size);
         self.strict.set(strict);
-        self.closing.set(false);
+        self.deadlocked.set(false);
+        self.closing.set(post.workers.enter(post.number, door));
+        self.post.replace(Some(post));
         self.running.set(true);
         Ok(Stop(self))
     }
 
-    /// Runs until no coroutine is left, and no call.
+    /// Runs until no worker of the run has a coroutine left, or a call, or a job.
     pub(crate) fn run(&self, cx: &Context) {
         loop {
             while let Some(task) = self.ready.pop() {
@@ -184,17 +200,48 @@ impl Scheduler {
                 }
             }
             context::leave();
+            if self.start_jobs(1) || self.steal() {
+                continue;
+            }
             // A call that is still to come will be a coroutine.
-            if self.tasks.borrow().is_empty() && self.calls.borrow().is_empty() {
+            let idle = self.tasks.borrow().is_empty() && self.calls.borrow().is_empty();
+            if idle && self.at_post(|post| post.workers.rest(post.number)) {
                 break;
             }
             self.sleep(cx);
+            if idle && self.at_post(|post| post.workers.rise(post.number)) {
+                break;
+            }
         }
         debug_assert_eq!(
             self.timers.borrow().len(),
             0,
             "every wait and scope takes its timer back"
         );
+    }
+
+    /// Calls `f`, which must be short and run no user code, with this thread's place in its run.
+    #[inline]
+    pub(crate) fn at_post<R: Default>(&self, f: impl FnOnce(&Post) -> R) -> R {
+        self.post.borrow().as_ref().map(f).unwrap_or_default()
+    }
+
+    /// Starts up to `max` jobs of this worker; each is then a coroutine, and ready.
+    #[inline]
+    fn start_jobs(&self, max: usize) -> bool {
+        for started in 0..max {
+            let Some(job) = self.at_post(|post| post.workers.take(post.number)) else {
+                return started > 0;
+            };
+            job();
+        }
+        true
+    }
+
+    /// Starts a job of another worker.
+    fn steal(&self) -> bool {
+        let job = self.at_post(|post| post.workers.steal(post.number));
+        job.map(|job| job()).is_some()
     }
 
     /// One turn of one coroutine: every switch goes through here.
@@ -248,6 +295,8 @@ impl Scheduler {
         context::leave();
         self.settle_unwinding();
         self.receive(cx.door());
+        self.note_load();
+        self.start_jobs(START_MAX);
         let now = self.elapsed();
         if now >= self.next_poll.get() {
             self.next_poll.set(now + BUSY_POLL);
@@ -259,9 +308,15 @@ impl Scheduler {
         }
     }
 
+    fn note_load(&self) {
+        let tasks = self.tasks.borrow().len();
+        self.at_post(|post| post.workers.note(post.number, tasks));
+    }
+
     /// Waits for something to happen: nobody is ready.
     fn sleep(&self, cx: &Context) {
         self.settle_unwinding();
+        self.note_load();
         self.receive(cx.door());
         let mut until = self.timers.borrow().next();
         let untrimmed = cx.stacks.untrimmed();
@@ -272,11 +327,14 @@ impl Scheduler {
         if untrimmed && self.trim(&cx.stacks, now) {
             until = Some(until.unwrap_or(u64::MAX).min(self.next_trim.get()));
         }
-        if self.ready.is_empty() && until.is_none() && self.outside.get() == 0 {
+        let stuck = self.ready.is_empty() && until.is_none() && self.outside.get() == 0;
+        if stuck && !self.tasks.borrow().is_empty() {
             return self.report_deadlock();
         }
         if self.ready.is_empty() && cx.door().fall_asleep() {
-            self.poll(until.map(|until| Duration::from_nanos(until.saturating_sub(now))));
+            if !self.at_post(|post| post.workers.has_jobs()) {
+                self.poll(until.map(|until| Duration::from_nanos(until.saturating_sub(now))));
+            }
             cx.door().wake_up();
         }
         self.receive(cx.door());
@@ -361,6 +419,8 @@ impl Scheduler {
                 Message::Unpark { slot, id } => self.give_park_token(slot, id),
                 Message::Cancel { slot, id, scope } => self.cancel(slot, id, scope),
                 Message::Deregister { port, key } => self.deregister(&port, key),
+                Message::Look => {}
+                Message::Close => self.close_all(),
             }
         }
     }

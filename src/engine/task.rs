@@ -81,6 +81,8 @@ pub(crate) enum Wait {
     JoinAnyElsewhere,
     /// Until the coroutines of a scope have ended.
     Children,
+    /// Until the coroutines of a scope have ended, some of which may be on other threads.
+    ChildrenElsewhere,
     /// Until a token is cancelled.
     Token,
     /// Until a lock is free that a coroutine of the same thread holds.
@@ -123,6 +125,9 @@ impl fmt::Display for Wait {
                 f.write_str("one of several coroutines, some of other threads, to end")
             }
             Self::Children => f.write_str("the coroutines of its scope to end"),
+            Self::ChildrenElsewhere => {
+                f.write_str("the coroutines of its scope to end, some on any worker")
+            }
             Self::Token => f.write_str("a token to be cancelled"),
             Self::Lock => f.write_str("a lock that a coroutine of the same thread holds"),
             Self::Sync(Given::Lock) => f.write_str("a lock that is held elsewhere"),

@@ -10,38 +10,31 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+use crate::engine::address::Address;
 use crate::engine::cancel::{self, Failure, ScopeId};
 use crate::engine::context;
-use crate::engine::remote::{Door, Message, Waiter, Waiters};
-use crate::engine::task::{Id, Task, Wait, Wake};
+use crate::engine::remote::{Door, Waiter, Waiters};
+use crate::engine::task::{Task, Wait, Wake};
 
 /// A scope of a coroutine, wherever that is.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Target {
-    door: &'static Door,
-    slot: u32,
-    id: Id,
+    address: Address,
     scope: Option<ScopeId>,
 }
 
 impl Target {
-    pub(crate) fn root(door: &'static Door, slot: u32, id: Id) -> Self {
-        Self { door, slot, id, scope: None }
+    pub(crate) fn root(address: Address) -> Self {
+        Self { address, scope: None }
     }
 
     fn of(task: &Task, door: &'static Door, scope: ScopeId) -> Self {
-        Self { door, slot: task.slot.get(), id: task.id, scope: Some(scope) }
+        Self { address: Address::known(door, task.slot.get(), task.id), scope: Some(scope) }
     }
 
     /// Has the scope cancelled, if it is still open.
     pub(crate) fn cancel(self) {
-        let Self { door, slot, id, scope } = self;
-        let here = context::try_with(|cx| {
-            std::ptr::eq(cx.door(), door).then(|| cx.scheduler.cancel(slot, id, scope))
-        });
-        if here.flatten().is_none() {
-            door.send(Message::Cancel { slot, id, scope });
-        }
+        self.address.cancel(self.scope);
     }
 }
 
@@ -278,7 +271,8 @@ impl CancellationToken {
             token.cancelled = true;
             let waiters: Vec<Waiter> = token.waiters.take().collect();
             // They stay listed: whoever listed one takes it off the list.
-            let scopes: Vec<Target> = token.scopes.iter().map(|(_, target)| *target).collect();
+            let scopes: Vec<Target> =
+                token.scopes.iter().map(|(_, target)| target.clone()).collect();
             let children = std::mem::take(&mut token.children);
             drop(token);
             waiters.into_iter().for_each(context::wake);
@@ -336,7 +330,7 @@ impl CancellationToken {
         let listed = Cell::new(None);
         let list = |target: Target| {
             let mut token = self.lock();
-            let key = token.scopes.insert(target);
+            let key = token.scopes.insert(target.clone());
             let late = token.cancelled;
             drop(token);
             // Whoever has the token, a plain thread perhaps, can end what waits in here.

@@ -6,7 +6,6 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::cancel::Target;
 use crate::engine::cancel::Failure;
 use crate::engine::context;
 use crate::engine::packet::Receiver;
@@ -89,7 +88,7 @@ impl<T> JoinHandle<T> {
     /// });
     /// ```
     pub fn cancel(&self) {
-        self.thread.target().into_iter().for_each(Target::cancel);
+        self.thread.address().inspect(|address| address.cancel(None));
     }
 
     /// Whether the coroutine has ended, so that [`join`](Self::join) returns at once.
@@ -121,9 +120,9 @@ impl<T> fmt::Debug for JoinHandle<T> {
             out.field("state", &"finished");
         } else {
             // What it waits for is known on its own thread only.
-            let state = self
-                .thread
-                .inspect(|task| (task.parked.get(), task.waiting.get().to_string(), task.spawned));
+            let state = self.thread.address().and_then(|at| {
+                at.inspect(|task| (task.parked.get(), task.waiting.get().to_string(), task.spawned))
+            });
             match state {
                 Some((true, ref wait, _)) => out.field("state", &format_args!("waits for {wait}")),
                 Some((false, ..)) => out.field("state", &"ready"),

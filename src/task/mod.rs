@@ -1,17 +1,20 @@
 //! Coroutines as their users see them, and ways to wait for many of them at once.
 
+mod anywhere;
 mod cancel;
+mod group;
 mod join;
 mod local;
 mod scope;
 mod spawn;
 mod wait;
 
-pub(crate) use cancel::Target;
+pub(crate) use anywhere::job;
+pub use anywhere::spawn_anywhere;
 pub use cancel::{CancellationToken, Elapsed, no_wait, shield, timeout, timeout_at};
+pub(crate) use group::Group;
 pub use join::{JoinError, JoinHandle};
 pub use local::{AccessError, LocalKey};
-pub(crate) use scope::Group;
 pub use scope::{Scope, ScopedJoinHandle, gather, race, scope};
 pub use spawn::{Builder, spawn, yield_now};
 pub(crate) use spawn::{drop_locals, spawn_at, spawn_on};

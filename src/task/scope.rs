@@ -2,159 +2,24 @@
 
 #![allow(unsafe_code)]
 
-use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
+use std::mem;
 use std::panic::{self, AssertUnwindSafe, Location};
-use std::process;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use slab::Slab;
-
-use super::cancel::{Target, cancellable};
+use super::anywhere::place;
+use super::cancel::cancellable;
+use super::group::Group;
 use super::join::{JoinError, JoinHandle};
-use super::spawn::{refuse, spawn_unchecked, take_stack};
+use super::spawn::{refuse, take_stack};
 use crate::engine::cancel::is_unwind;
 use crate::engine::context;
-use crate::engine::remote::Waiter;
-use crate::engine::stack::Stack;
-use crate::engine::task::{Id, Task, Wait, Wake};
+use crate::engine::task::{Id, Task};
+use crate::engine::workers::Job;
 use crate::thread::Thread;
-
-type Payload = Box<dyn Any + Send>;
-
-/// Coroutines of one thread that are cancelled and waited for together.
-#[derive(Default)]
-pub(crate) struct Group {
-    members: RefCell<Slab<Option<Target>>>,
-    cancelled: Cell<bool>,
-    // The body of the scope, to be cancelled when a member panics.
-    body: Cell<Option<Target>>,
-    // The first panic of a member, unless the body's came first.
-    panic: Cell<Option<Payload>>,
-    failed: Cell<bool>,
-    waiter: Cell<Option<Waiter>>,
-}
-
-impl Group {
-    /// Runs what a member does, and tells the others if it panics.
-    fn attend<T>(&self, f: impl FnOnce() -> T) -> T {
-        panic::catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|payload| {
-            if is_unwind(&*payload) {
-                panic::resume_unwind(payload);
-            }
-            if !self.failed.replace(true) {
-                self.panic.set(Some(payload));
-                self.cancel();
-                self.body.take().into_iter().for_each(Target::cancel);
-            }
-            panic::resume_unwind(Box::new("the panic is resumed by the coroutine's scope"))
-        })
-    }
-
-    /// Cancels the members, and those that are still to come.
-    pub(crate) fn cancel(&self) {
-        self.cancelled.set(true);
-        let members = self.members.borrow();
-        let targets: Vec<Target> = members.iter().filter_map(|(_, member)| *member).collect();
-        drop(members);
-        targets.into_iter().for_each(Target::cancel);
-    }
-
-    /// How many members have not ended.
-    pub(crate) fn len(&self) -> usize {
-        self.members.borrow().len()
-    }
-
-    fn leave(&self, member: usize) {
-        self.members.borrow_mut().remove(member);
-        if self.len() == 0 {
-            self.waiter.take().into_iter().for_each(context::wake);
-        }
-    }
-
-    /// Waits until all members have ended, or `deadline` has passed.
-    pub(crate) fn wait(&self, deadline: Option<Instant>) {
-        while self.len() > 0 {
-            let waiter = context::waiter();
-            self.waiter.set(Some(waiter));
-            if context::block(waiter, Wait::Children, deadline) == Wake::TimedOut {
-                return;
-            }
-        }
-    }
-
-    /// Waits until all members have ended, whatever happens.
-    pub(crate) fn wait_for_all(&self) {
-        /// Ends the process if the wait unwinds after all: the members may borrow.
-        struct Bomb;
-        impl Drop for Bomb {
-            fn drop(&mut self) {
-                process::abort();
-            }
-        }
-        let bomb = Bomb;
-        context::with_current(|task| {
-            let forbidden = task.map(|task| task.override_all());
-            self.wait(None);
-            task.zip(forbidden).inspect(|(task, forbidden)| task.restore(*forbidden));
-        });
-        std::mem::forget(bomb);
-    }
-
-    /// Starts a coroutine as a member, whose panic is its own, and which may be given up.
-    pub(crate) fn spawn<F, T>(
-        self: &Rc<Self>,
-        stack: Stack,
-        spawned: &'static Location<'static>,
-        f: F,
-    ) -> JoinHandle<T>
-    where
-        F: FnOnce() -> T + 'static,
-        T: 'static,
-    {
-        // SAFETY: it borrows nothing that could end.
-        let (handle, member) = unsafe { self.spawn_unchecked(stack, spawned, false, f) };
-        let group = Rc::clone(self);
-        handle.thread().inspect(|task| task.on_abandon(Box::new(move || group.leave(member))));
-        handle
-    }
-
-    /// Starts a coroutine as a member that may borrow: `borrows` says whether it does.
-    ///
-    /// # Safety
-    ///
-    /// What `f` and its result borrow must live until the group is empty; and the handle must be
-    /// dropped or forgotten while they live.
-    unsafe fn spawn_unchecked<F, T>(
-        self: &Rc<Self>,
-        stack: Stack,
-        spawned: &'static Location<'static>,
-        borrows: bool,
-        f: F,
-    ) -> (JoinHandle<T>, usize)
-    where
-        F: FnOnce() -> T,
-    {
-        let member = self.members.borrow_mut().insert(None);
-        let last = Rc::clone(self);
-        // The last thing that a member does is to leave, so that nothing of it is left to run
-        // when the group is empty.
-        let leave = move || last.leave(member);
-        // SAFETY: by the caller's promise, as the coroutine has ended when it has left.
-        let handle = context::with(|cx| unsafe {
-            spawn_unchecked(cx, stack, None, spawned, borrows, f, leave)
-        });
-        let target = handle.thread().target();
-        self.members.borrow_mut()[member] = target;
-        if self.cancelled.get() {
-            target.into_iter().for_each(Target::cancel);
-        }
-        (handle, member)
-    }
-}
 
 /// Where coroutines are started that borrow; made by [`scope`].
 pub struct Scope<'scope, 'env: 'scope> {
@@ -203,15 +68,17 @@ where
     // Nothing may leave this function while a member is left: so the body is caught, all are
     // waited for, and only then does what was caught go on.
     let result = panic::catch_unwind(AssertUnwindSafe(|| {
-        cancellable(None, |body| group.body.set(Some(body)), || f(&scope))
+        cancellable(None, |body| group.set_body(Some(body)), || f(&scope))
     }));
-    group.body.set(None);
+    group.set_body(None);
     match &result {
         Ok(Some(_)) => {}
         Ok(None) => group.cancel(),
         Err(payload) => {
             // A member's panic that comes after that of the body is the lesser news.
-            group.failed.set(group.failed.get() || !is_unwind(&**payload));
+            if !is_unwind(&**payload) {
+                group.fail();
+            }
             group.cancel();
         }
     }
@@ -220,7 +87,7 @@ where
         group.cancel();
         group.wait_for_all();
     }
-    if let Some(payload) = group.panic.take() {
+    if let Some(payload) = group.take_panic() {
         if [result.err(), waited.err()].iter().flatten().any(|payload| is_unwind(&**payload)) {
             // That payload ends here; the cancellation is raised again at the next wait.
             context::with_current(|task| task.into_iter().for_each(Task::obeyed));
@@ -259,6 +126,40 @@ impl<'scope> Scope<'scope, '_> {
             // `move`: what is captured is `&'scope self`, and not a borrow of this very frame.
             self.group.spawn_unchecked(stack, spawned, true, move || self.group.attend(f))
         };
+        ScopedJoinHandle { handle, scope: PhantomData }
+    }
+
+    /// Starts a coroutine on any worker, as [`spawn_anywhere`](crate::spawn_anywhere), that may
+    /// borrow what outlives the scope and is `Send`.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// let runtime = plainsong::Runtime::builder().workers(2).build()?;
+    /// let numbers: Vec<u64> = (0..1000).collect();
+    /// let sum: u64 = runtime.run(|| {
+    ///     plainsong::scope(|s| {
+    ///         let sum = |part: &[u64]| part.iter().sum::<u64>();
+    ///         let parts = numbers.chunks(250).map(|part| s.spawn_anywhere(move || sum(part)));
+    ///         let parts: Vec<_> = parts.collect();
+    ///         parts.into_iter().map(|part| part.join().unwrap()).sum()
+    ///     })
+    /// });
+    /// assert_eq!(sum, 499_500);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn spawn_anywhere<F, T>(&'scope self, f: F) -> ScopedJoinHandle<'scope, T>
+    where
+        F: FnOnce() -> T + Send + 'scope,
+        T: Send + 'scope,
+    {
+        // SAFETY: as in `spawn`; and `place` gives the job to a worker, which calls or drops it.
+        let (job, handle) = unsafe { self.group.job(Location::caller(), f) };
+        // SAFETY: what the job borrows lives for `'scope`, which does not end before the member has
+        // left the group; and that is the last thing that happens to it, started or dropped.
+        let job = unsafe { mem::transmute::<Box<dyn FnOnce() + Send + 'scope>, Job>(job) };
+        place(job);
         ScopedJoinHandle { handle, scope: PhantomData }
     }
 
@@ -401,7 +302,7 @@ where
             s.spawn(move || {
                 let value = f();
                 // Some may come in together: the first one stays.
-                if !s.group.cancelled.get() {
+                if !s.group.is_cancelled() {
                     winner.set(Some(value));
                     s.cancel();
                 }

@@ -6,14 +6,16 @@ use std::io;
 use std::panic::{self, AssertUnwindSafe, Location};
 use std::sync::Arc;
 
+use super::anywhere;
 use super::join::JoinHandle;
+use crate::engine::address::Address;
 use crate::engine::cancel::{self, Failure};
 use crate::engine::context::{self, Context};
 use crate::engine::coroutine::Coroutine;
 use crate::engine::packet::{Sender, packet};
 use crate::engine::scheduler;
 use crate::engine::stack::{self, Stack};
-use crate::engine::task::{Flag, Task};
+use crate::engine::task::{Flag, Id, Task};
 use crate::thread::Thread;
 
 /// Starts a coroutine on this thread; it runs at the next turn.
@@ -81,12 +83,18 @@ where
 }
 
 pub(super) fn take_stack(cx: &Context, size: usize) -> io::Result<Stack> {
-    if !cx.scheduler.is_running() {
-        return Err(io::Error::other(
-            "no plainsong runtime runs on this thread; wrap the program in `plainsong::run(|| …)`",
-        ));
-    }
+    check_running(cx)?;
     cx.take_stack(size)
+}
+
+pub(super) fn check_running(cx: &Context) -> io::Result<()> {
+    if cx.scheduler.is_running() {
+        return Ok(());
+    }
+    Err(io::Error::other(
+        "no plainsong runtime runs on this thread; wrap the program in `plainsong::run(|| …)`, or \
+         spawn through the runtime's `Handle`",
+    ))
 }
 
 /// Starts a coroutine on `stack`.
@@ -128,6 +136,40 @@ where
     L: FnOnce(),
 {
     let (sender, receiver) = packet(cx.door());
+    let origin = Origin { id: cx.allocate_id(), name, spawned, borrows };
+    let (id, name) = (origin.id, origin.name.clone());
+    // SAFETY: by the caller's promise.
+    let slot = unsafe { start(cx, stack, origin, f, sender, last) };
+    let thread = Thread::coroutine(Address::known(cx.door(), slot, id), name);
+    JoinHandle { receiver, thread, id }
+}
+
+/// What is known of a coroutine before it starts.
+pub(super) struct Origin {
+    pub(super) id: Id,
+    pub(super) name: Option<Arc<str>>,
+    pub(super) spawned: &'static Location<'static>,
+    pub(super) borrows: bool,
+}
+
+/// Makes a coroutine of this thread and returns its slot.
+///
+/// # Safety
+///
+/// As for [`spawn_unchecked`].
+#[inline]
+pub(super) unsafe fn start<F, T, L>(
+    cx: &Context,
+    stack: Stack,
+    origin: Origin,
+    f: F,
+    sender: Sender<T>,
+    last: L,
+) -> u32
+where
+    F: FnOnce() -> T,
+    L: FnOnce(),
+{
     let header = sender.header();
     // SAFETY: by the caller's promise.
     let coroutine = unsafe {
@@ -136,12 +178,10 @@ where
             last();
         })
     };
-    let id = cx.allocate_id();
-    let task = Task::new(coroutine, id, name.clone(), spawned);
+    let task = Task::new(coroutine, origin.id, origin.name, origin.spawned);
     task.packet.set(Some(header));
-    task.flags.set(Flag::Borrows, borrows);
-    let slot = cx.scheduler.add(task);
-    JoinHandle { receiver, thread: Thread::coroutine(cx.door(), slot, id, name), id }
+    task.flags.set(Flag::Borrows, origin.borrows);
+    cx.scheduler.add(task)
 }
 
 /// What runs on a coroutine's stack: `f`, then the destructors of its locals.
@@ -230,6 +270,25 @@ impl Builder {
             let stack = take_stack(cx, size)?;
             Ok(spawn_on(cx, stack, self.name, spawned, f))
         })
+    }
+
+    /// Starts the coroutine on any worker: see [`spawn_anywhere`](crate::spawn_anywhere).
+    ///
+    /// # Errors
+    ///
+    /// Outside of a runtime, and `InvalidInput` for a stack size below 16 KiB or above 1 GiB.
+    #[track_caller]
+    pub fn spawn_anywhere<F, T>(self, f: F) -> io::Result<JoinHandle<T>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let spawned = Location::caller();
+        let stack_size = self.stack_size.map(stack::check_size).transpose()?;
+        context::with(check_running)?;
+        let (job, handle) = anywhere::job(self.name, stack_size, spawned, f);
+        anywhere::place(job);
+        Ok(handle)
     }
 }
 

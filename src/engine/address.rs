@@ -1,0 +1,121 @@
+//! Where a coroutine is, for those who want something of it from anywhere.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::cancel::ScopeId;
+use super::context;
+use super::remote::{Door, Message};
+use super::task::{Id, Task};
+
+/// Finds one coroutine. It may have ended, or not have started: then nothing is found.
+#[derive(Clone, Debug)]
+pub(crate) struct Address {
+    pub(crate) id: Id,
+    place: Place,
+}
+
+#[derive(Clone, Debug)]
+enum Place {
+    Known {
+        door: &'static Door,
+        slot: u32,
+    },
+    /// Of a coroutine that any worker may start.
+    Open(Arc<Placement>),
+}
+
+/// The place of a coroutine that has none yet, and what is asked of it before it has.
+#[derive(Debug, Default)]
+pub(crate) struct Placement(Mutex<Placed>);
+
+#[derive(Debug, Default)]
+struct Placed {
+    at: Option<(&'static Door, u32)>,
+    cancelled: bool,
+    unparked: bool,
+}
+
+impl Placement {
+    fn lock(&self) -> MutexGuard<'_, Placed> {
+        // No user code runs under this lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes where the coroutine has been put, and hands on what was asked of it before.
+    pub(crate) fn settle(&self, id: Id, door: &'static Door, slot: u32) {
+        let mut placed = self.lock();
+        placed.at = Some((door, slot));
+        let (cancelled, unparked) = (placed.cancelled, placed.unparked);
+        drop(placed);
+        let address = Address::known(door, slot, id);
+        if cancelled {
+            address.cancel(None);
+        }
+        if unparked {
+            address.unpark();
+        }
+    }
+}
+
+impl Address {
+    #[inline]
+    pub(crate) fn known(door: &'static Door, slot: u32, id: Id) -> Self {
+        Self { id, place: Place::Known { door, slot } }
+    }
+
+    pub(crate) fn open(placement: Arc<Placement>, id: Id) -> Self {
+        Self { id, place: Place::Open(placement) }
+    }
+
+    /// Where it is, once it has been put there.
+    fn at(&self) -> Option<(&'static Door, u32)> {
+        match &self.place {
+            Place::Known { door, slot } => Some((door, *slot)),
+            Place::Open(placement) => placement.lock().at,
+        }
+    }
+
+    /// [`at`](Self::at); if it is nowhere yet, notes what it will be asked then.
+    fn at_or(&self, ask: impl FnOnce(&mut Placed)) -> Option<(&'static Door, u32)> {
+        if let Place::Open(placement) = &self.place {
+            let mut placed = placement.lock();
+            if placed.at.is_none() {
+                ask(&mut placed);
+            }
+        }
+        self.at()
+    }
+
+    /// Cancels a scope of it, or its root.
+    pub(crate) fn cancel(&self, scope: Option<ScopeId>) {
+        let id = self.id;
+        let Some((door, slot)) = self.at_or(|placed| placed.cancelled = true) else { return };
+        let here = context::try_with(|cx| {
+            std::ptr::eq(cx.door(), door).then(|| cx.scheduler.cancel(slot, id, scope))
+        });
+        if here.flatten().is_none() {
+            door.send(Message::Cancel { slot, id, scope });
+        }
+    }
+
+    /// Gives it the token that ends a `thread::park`.
+    pub(crate) fn unpark(&self) {
+        let id = self.id;
+        let Some((door, slot)) = self.at_or(|placed| placed.unparked = true) else { return };
+        let here = context::try_with(|cx| {
+            std::ptr::eq(cx.door(), door).then(|| cx.scheduler.give_park_token(slot, id))
+        });
+        if here.flatten().is_none() {
+            door.send(Message::Unpark { slot, id });
+        }
+    }
+
+    /// Calls `f` with the coroutine, if it is one of this thread.
+    pub(crate) fn inspect<R>(&self, f: impl FnOnce(&Task) -> R) -> Option<R> {
+        let (door, slot) = self.at()?;
+        let here = context::try_with(|cx| {
+            std::ptr::eq(cx.door(), door).then(|| cx.scheduler.find(slot, self.id, f))
+        });
+        here.flatten().flatten()
+    }
+}

@@ -1,0 +1,47 @@
+//! Keeping a thread on one processor.
+
+use std::io;
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// This thread stays on one processor until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Pinned {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    before: CpuSet,
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+impl Pinned {
+    /// Keeps the calling thread on the processor with this number among those that it may use.
+    ///
+    /// # Errors
+    ///
+    /// When the system does not let it.
+    pub(crate) fn new(number: usize) -> io::Result<Self> {
+        let before = sched_getaffinity(None)?;
+        let allowed: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| before.is_set(*cpu)).collect();
+        if let Some(cpu) = allowed.iter().cycle().nth(number) {
+            let mut one = CpuSet::new();
+            one.set(*cpu);
+            sched_setaffinity(None, &one)?;
+        }
+        Ok(Self { before })
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // It was allowed before; if it no longer is, the thread stays where it is.
+        let _ = sched_setaffinity(None, &self.before);
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+impl Pinned {
+    pub(crate) fn new(_number: usize) -> io::Result<Self> {
+        Ok(Self {})
+    }
+}

@@ -1,0 +1,337 @@
+//! The threads of one run, and what has not started yet on any of them.
+//!
+//! A coroutine that has started never leaves its thread; what may move is a [`Job`], a closure that
+//! will be one. Each worker has a queue of them. It starts its newest first, which keeps few
+//! stacks in use at once in a program that branches like a tree, and now and then its oldest, so
+//! that none waits for ever. A worker with nothing to do takes the oldest of another.
+//!
+//! The run is over when no worker has a coroutine, a call or a job. A worker that has none of them
+//! rests and is no longer counted in `busy`; only one that is counted can give it something
+//! to do, except for a plain thread, which is refused when the count is 0.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use super::remote::{Door, Message};
+
+/// What starts a coroutine on the thread that calls it. One that is dropped tells its handle.
+pub(crate) type Job = Box<dyn FnOnce() + Send>;
+
+/// Jobs that are taken from another worker at once: half of what it has, but no more than this.
+const STEAL_MAX: usize = 32;
+/// Of so many jobs that a worker starts, one is its oldest. (Go's and tokio's figure for the like.)
+const OLDEST_EVERY: usize = 61;
+
+/// What the workers of a run have in common.
+#[derive(Debug)]
+pub(crate) struct Workers {
+    each: Box<[Worker]>,
+    busy: AtomicUsize,
+    closing: AtomicBool,
+    deadlock: Mutex<Option<String>>,
+    pub(crate) injector: Arc<Injector>,
+}
+
+// On cache lines of its own, two of which the processor fetches at once.
+#[repr(align(128))]
+#[derive(Default)]
+struct Worker {
+    // From when it runs.
+    door: OnceLock<&'static Door>,
+    queue: Mutex<Queue>,
+    // The length of `queue.jobs`, for those who only look.
+    queued: AtomicUsize,
+    // Whether `queue.own` may have something.
+    owed: AtomicBool,
+    // How many coroutines there were a short while ago.
+    tasks: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    // For this worker and no other.
+    own: VecDeque<Job>,
+    taken: usize,
+    // Not counted in `busy`.
+    rests: bool,
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker").field("queued", &self.queued).field("tasks", &self.tasks).finish()
+    }
+}
+
+impl Worker {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        // No user code runs under this lock.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn load(&self) -> usize {
+        self.tasks.load(Ordering::Relaxed) + self.queued.load(Ordering::Relaxed)
+    }
+
+    fn look(&self) {
+        self.door.get().inspect(|door| door.send(Message::Look));
+    }
+}
+
+impl Workers {
+    pub(crate) fn new(count: usize, injector: &Arc<Injector>) -> Arc<Self> {
+        Arc::new(Self {
+            injector: Arc::clone(injector),
+            each: (0..count).map(|_| Worker::default()).collect(),
+            busy: AtomicUsize::new(count),
+            closing: AtomicBool::new(false),
+            deadlock: Mutex::new(None),
+        })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.each.len()
+    }
+
+    /// The worker with this number runs now, behind this door. Returns whether the run is closing already.
+    pub(crate) fn enter(&self, number: usize, door: &'static Door) -> bool {
+        let _ = self.each[number].door.set(door);
+        // Either we see that it closes, or who closes it sees the door.
+        fence(Ordering::SeqCst);
+        self.closing.load(Ordering::Relaxed)
+    }
+
+    /// Gives a job to the worker that has least to do, or to `from`, the calling one, if that has not
+    /// much more.
+    ///
+    /// # Errors
+    ///
+    /// The job, when the run is over; that is never so when a worker calls this.
+    pub(crate) fn push(&self, from: Option<usize>, job: Job) -> Result<(), Job> {
+        let number = self.choose(from);
+        let worker = &self.each[number];
+        let mut queue = worker.queue();
+        if !self.rouse(&mut queue) {
+            return Err(job);
+        }
+        queue.jobs.push_back(job);
+        worker.queued.store(queue.jobs.len(), Ordering::Relaxed);
+        drop(queue);
+        if self.len() > 1 || from.is_none() {
+            self.wake_one(number, from);
+        }
+        Ok(())
+    }
+
+    /// Gives a job to one worker, from which no other can take it.
+    ///
+    /// # Errors
+    ///
+    /// The job, when the run is over.
+    pub(crate) fn push_to(&self, number: usize, job: Job) -> Result<(), Job> {
+        let worker = &self.each[number];
+        let mut queue = worker.queue();
+        if !self.rouse(&mut queue) {
+            return Err(job);
+        }
+        queue.own.push_back(job);
+        worker.owed.store(true, Ordering::Relaxed);
+        drop(queue);
+        worker.look();
+        Ok(())
+    }
+
+    fn choose(&self, from: Option<usize>) -> usize {
+        let loads = self.each.iter().map(Worker::load).enumerate();
+        let Some((least, load)) = loads.min_by_key(|&(_, load)| load) else { return 0 };
+        match from {
+            // What stays need not be sent, and an idle worker may still take it.
+            Some(from) if self.each[from].load() <= load + load / 8 + 8 => from,
+            _ => least,
+        }
+    }
+
+    /// Counts a worker that rests as busy again. Returns `false` when the run is over.
+    fn rouse(&self, queue: &mut Queue) -> bool {
+        if queue.rests {
+            let up = |busy| if busy == 0 { None } else { Some(busy + 1) };
+            if self.busy.fetch_update(Ordering::SeqCst, Ordering::SeqCst, up).is_err() {
+                return false;
+            }
+            queue.rests = false;
+        }
+        true
+    }
+
+    /// Wakes `number`, which has a new job, if it sleeps; or else another that does.
+    fn wake_one(&self, number: usize, from: Option<usize>) {
+        // Either we see that a worker is about to sleep, or that sees the job.
+        fence(Ordering::SeqCst);
+        let others = (1..self.len()).map(|n| (number + n) % self.len());
+        let mut all = std::iter::once(number).chain(others).filter(|n| Some(*n) != from);
+        let sleeper = all.find(|n| self.each[*n].door.get().is_some_and(|door| door.is_asleep()));
+        if let Some(sleeper) = sleeper {
+            self.each[sleeper].look();
+        }
+    }
+
+    /// A job for the worker `number` to start.
+    #[inline]
+    pub(crate) fn take(&self, number: usize) -> Option<Job> {
+        let worker = &self.each[number];
+        let any = worker.queued.load(Ordering::Relaxed) > 0 || worker.owed.load(Ordering::Relaxed);
+        if any { Self::take_from(worker) } else { None }
+    }
+
+    fn take_from(worker: &Worker) -> Option<Job> {
+        let mut queue = worker.queue();
+        if let Some(job) = queue.own.pop_front() {
+            return Some(job);
+        }
+        worker.owed.store(false, Ordering::Relaxed);
+        queue.taken += 1;
+        let job = match queue.taken % OLDEST_EVERY {
+            0 => queue.jobs.pop_front(),
+            _ => queue.jobs.pop_back(),
+        };
+        worker.queued.store(queue.jobs.len(), Ordering::Relaxed);
+        job
+    }
+
+    /// Takes jobs of other workers for `number`; returns the first to start.
+    pub(crate) fn steal(&self, number: usize) -> Option<Job> {
+        let others = (1..self.len()).map(|n| &self.each[(number + n) % self.len()]);
+        for other in others.filter(|other| other.queued.load(Ordering::Relaxed) > 0) {
+            let mut queue = other.queue();
+            let half = queue.jobs.len().div_ceil(2).min(STEAL_MAX);
+            let mut jobs: VecDeque<Job> = queue.jobs.drain(..half).collect();
+            other.queued.store(queue.jobs.len(), Ordering::Relaxed);
+            drop(queue);
+            let Some(first) = jobs.pop_front() else { continue };
+            if !jobs.is_empty() {
+                let worker = &self.each[number];
+                let mut queue = worker.queue();
+                queue.jobs.append(&mut jobs);
+                worker.queued.store(queue.jobs.len(), Ordering::Relaxed);
+            }
+            return Some(first);
+        }
+        None
+    }
+
+    /// Whether there is a job that any worker may start: to be asked by one that is about to sleep and
+    /// has said so at its door.
+    pub(crate) fn has_jobs(&self) -> bool {
+        self.each.iter().any(|worker| worker.queued.load(Ordering::SeqCst) > 0)
+    }
+
+    /// Notes how many coroutines a worker has.
+    pub(crate) fn note(&self, number: usize, tasks: usize) {
+        self.each[number].tasks.store(tasks, Ordering::Relaxed);
+    }
+
+    /// A worker without coroutines and calls rests. Returns whether the run is over.
+    pub(crate) fn rest(&self, number: usize) -> bool {
+        let mut queue = self.each[number].queue();
+        if !queue.rests && queue.jobs.is_empty() && queue.own.is_empty() {
+            queue.rests = true;
+            if self.busy.fetch_sub(1, Ordering::SeqCst) == 1 {
+                drop(queue);
+                self.each.iter().for_each(Worker::look);
+            }
+        }
+        self.busy.load(Ordering::SeqCst) == 0
+    }
+
+    /// A worker that rested looks for something to do. Returns whether the run is over.
+    pub(crate) fn rise(&self, number: usize) -> bool {
+        !self.rouse(&mut self.each[number].queue())
+    }
+
+    /// Has all workers but `from` cancel their coroutines, and whatever starts from now on.
+    pub(crate) fn close(&self, from: usize) {
+        self.closing.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        for (_, worker) in self.each.iter().enumerate().filter(|(number, _)| *number != from) {
+            worker.door.get().inspect(|door| door.send(Message::Close));
+        }
+    }
+
+    /// Keeps the first report of a deadlock.
+    pub(crate) fn report(&self, deadlock: String) {
+        let mut kept = self.deadlock.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.get_or_insert(deadlock);
+    }
+
+    /// The report of the deadlock that has ended the run, if one has.
+    pub(crate) fn deadlock(&self) -> Option<String> {
+        self.deadlock.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The way in for those who are in no coroutine: it outlasts the runs of its runtime.
+#[derive(Default)]
+pub(crate) struct Injector(Mutex<Inlet>);
+
+#[derive(Default)]
+struct Inlet {
+    runs: Vec<Arc<Workers>>,
+    // For the next run.
+    jobs: Vec<Job>,
+    closed: bool,
+}
+
+impl Injector {
+    fn lock(&self) -> MutexGuard<'_, Inlet> {
+        // No user code runs under this lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a job to the run, or keeps it for the next one, or drops it if there will be none.
+    pub(crate) fn push(&self, mut job: Job) {
+        let mut inlet = self.lock();
+        for run in &inlet.runs {
+            match run.push(None, job) {
+                Ok(()) => return,
+                Err(back) => job = back,
+            }
+        }
+        if !inlet.closed {
+            inlet.jobs.push(job);
+            return;
+        }
+        // What it holds may be anything.
+        drop(inlet);
+        drop(job);
+    }
+
+    /// A run begins: it gets what has been kept.
+    pub(crate) fn open(&self, run: &Arc<Workers>) {
+        let mut inlet = self.lock();
+        for job in std::mem::take(&mut inlet.jobs) {
+            inlet.jobs.extend(run.push(None, job).err());
+        }
+        inlet.runs.push(Arc::clone(run));
+    }
+
+    /// A run has ended.
+    pub(crate) fn leave(&self, run: &Arc<Workers>) {
+        self.lock().runs.retain(|other| !Arc::ptr_eq(other, run));
+    }
+
+    /// There will be no run any more.
+    pub(crate) fn close(&self) {
+        let mut inlet = self.lock();
+        inlet.closed = true;
+        let jobs = std::mem::take(&mut inlet.jobs);
+        drop(inlet);
+        drop(jobs);
+    }
+}
+
+impl std::fmt::Debug for Injector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Injector").finish_non_exhaustive()
+    }
+}

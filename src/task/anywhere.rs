@@ -1,0 +1,152 @@
+//! Coroutines that any worker may start.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::panic::{self, AssertUnwindSafe, Location};
+use std::sync::Arc;
+
+use super::join::JoinHandle;
+use super::spawn::{Origin, check_running, refuse, start};
+use crate::engine::address::{Address, Placement};
+use crate::engine::cancel::Failure;
+use crate::engine::context;
+use crate::engine::packet::{Sender, packet};
+use crate::engine::remote::Door;
+use crate::engine::workers::Job;
+use crate::thread::Thread;
+
+/// Starts a coroutine on any worker of the runtime: on the one that has least to do, or on one that
+/// has nothing to do and takes it before it has started. From then on it stays there.
+///
+/// What a worker starts first is what was spawned there last, so that a program which branches like a
+/// tree needs few stacks; no one waits for ever. With one worker it is [`spawn`](crate::spawn), but
+/// for that order.
+///
+/// # Panics
+///
+/// Outside of a runtime; a plain thread spawns through a [`Handle`](crate::Handle).
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// let runtime = plainsong::Runtime::builder().workers(2).build()?;
+/// let sum: u64 = runtime.run(|| {
+///     let halves = [0..500, 500..1000].map(|half| plainsong::spawn_anywhere(|| half.sum::<u64>()));
+///     halves.into_iter().map(|half| half.join().unwrap()).sum()
+/// });
+/// assert_eq!(sum, 499_500);
+/// # Ok(())
+/// # }
+/// ```
+#[track_caller]
+#[inline]
+pub fn spawn_anywhere<F, T>(f: F) -> JoinHandle<T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    let spawned = Location::caller();
+    if let Err(error) = context::with(check_running) {
+        refuse(&error);
+    }
+    let (job, handle) = job(None, None, spawned, f);
+    place(job);
+    handle
+}
+
+/// What will be a coroutine: a job that makes one of it, and the handle.
+pub(crate) fn job<F, T>(
+    name: Option<Arc<str>>,
+    stack_size: Option<usize>,
+    spawned: &'static Location<'static>,
+    f: F,
+) -> (Job, JoinHandle<T>)
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    // SAFETY: `f` and its result borrow nothing that could end.
+    let (seed, handle) = unsafe { Seed::new(name, stack_size, spawned, false, f, || ()) };
+    (Box::new(move || seed.start()), handle)
+}
+
+/// Gives a job to a worker; the calling thread is one, and runs.
+pub(super) fn place(job: Job) {
+    let refused = context::with(|cx| {
+        cx.scheduler.at_post(|post| post.workers.push(Some(post.number), job).err())
+    });
+    // A run is not over while somebody in it calls this.
+    debug_assert!(refused.is_none());
+}
+
+/// A coroutine that has not started. Dropped unstarted, it has been cancelled.
+pub(super) struct Seed<F: FnOnce() -> T, T, L: FnOnce()> {
+    // `None` once it has started.
+    parts: Option<(Origin, F, Sender<T>, L)>,
+    stack_size: Option<usize>,
+    placement: Arc<Placement>,
+}
+
+impl<F: FnOnce() -> T, T, L: FnOnce()> Seed<F, T, L> {
+    /// `last` is the last thing that the coroutine does, or the drop of an unstarted one; it must not
+    /// unwind.
+    ///
+    /// # Safety
+    ///
+    /// What `f` and its result borrow must live until `last` has been called, and the handle must be
+    /// dropped or forgotten while they live.
+    pub(super) unsafe fn new(
+        name: Option<Arc<str>>,
+        stack_size: Option<usize>,
+        spawned: &'static Location<'static>,
+        borrows: bool,
+        f: F,
+        last: L,
+    ) -> (Self, JoinHandle<T>) {
+        let (sender, receiver) = packet(Door::nowhere());
+        let id = context::with(|cx| cx.allocate_id());
+        let placement: Arc<Placement> = Arc::default();
+        let address = Address::open(Arc::clone(&placement), id);
+        let thread = Thread::coroutine(address, name.clone());
+        let parts = Some((Origin { id, name, spawned, borrows }, f, sender, last));
+        (Self { parts, stack_size, placement }, JoinHandle { receiver, thread, id })
+    }
+
+    /// Makes a coroutine of this thread of it.
+    pub(super) fn start(mut self) {
+        context::with(|cx| {
+            let size = self.stack_size.unwrap_or_else(|| cx.scheduler.stack_size());
+            let stack = match cx.take_stack(size) {
+                Ok(stack) => stack,
+                Err(error) => return self.fail(&error),
+            };
+            let Some((origin, f, sender, last)) = self.parts.take() else { return };
+            let id = origin.id;
+            // SAFETY: what `f` borrows lives until `last` has been called, which is the end of the
+            // coroutine, by the promise to `new`.
+            let slot = unsafe { start(cx, stack, origin, f, sender, last) };
+            self.placement.settle(id, cx.door(), slot);
+        });
+    }
+
+    /// Ends it unstarted: nobody but its handle can be told.
+    #[cold]
+    fn fail(&mut self, error: &io::Error) {
+        let message = format!("cannot start a coroutine that was spawned anywhere: {error}");
+        self.end(Failure::Panicked(Box::new(message)));
+    }
+
+    fn end(&mut self, failure: Failure) {
+        let Some((_, f, sender, last)) = self.parts.take() else { return };
+        // What is dropped may be any code.
+        let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(f)));
+        let _ = panic::catch_unwind(AssertUnwindSafe(|| sender.finish(Err(failure))));
+        last();
+    }
+}
+
+impl<F: FnOnce() -> T, T, L: FnOnce()> Drop for Seed<F, T, L> {
+    fn drop(&mut self) {
+        self.end(Failure::Cancelled);
+    }
+}
