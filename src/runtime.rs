@@ -8,8 +8,7 @@ use std::thread;
 
 use crate::engine::pin::Pinned;
 use crate::engine::root::{self, Settings};
-use crate::engine::scheduler::Post;
-use crate::engine::workers::{Injector, Workers};
+use crate::engine::workers::{Injector, Post, Workers};
 use crate::engine::{context, stack};
 use crate::task::{self, JoinHandle};
 

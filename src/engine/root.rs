@@ -9,8 +9,8 @@ use std::process;
 
 use super::context::Context;
 use super::coroutine::Coroutine;
-use super::scheduler::Post;
 use super::task::{Flag, Task};
+use super::workers::Post;
 
 /// How a worker's coroutines are run.
 #[derive(Clone, Copy, Debug)]

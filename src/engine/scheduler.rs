@@ -23,7 +23,7 @@ use super::remote::{Door, Message, Waiter};
 use super::stack::StackPool;
 use super::task::{Flag, Id, Task, Wait, Wake};
 use super::timer::{TimerKey, Timers};
-use super::workers::Workers;
+use super::workers::Post;
 
 /// Operations that need not wait a coroutine may do in one turn; then it yields, so that a socket
 /// that is always ready does not starve the others. (tokio's figure.)
@@ -56,12 +56,6 @@ pub(super) struct Later {
     pub(super) call: Call,
     serial: u64,
     pub(super) timer: TimerKey,
-}
-
-/// Which worker of which run this thread is.
-pub(crate) struct Post {
-    pub(crate) workers: Arc<Workers>,
-    pub(crate) number: usize,
 }
 
 /// Runs the coroutines of one thread.

@@ -33,6 +33,12 @@ pub(crate) struct Workers {
     pub(crate) injector: Arc<Injector>,
 }
 
+/// Which worker of which run this thread is.
+pub(crate) struct Post {
+    pub(crate) workers: Arc<Workers>,
+    pub(crate) number: usize,
+}
+
 // On cache lines of its own, two of which the processor fetches at once.
 #[repr(align(128))]
 #[derive(Default)]
