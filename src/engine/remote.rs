@@ -43,8 +43,12 @@ pub(crate) struct Door {
     // The inbox may have messages: the owner looks at this alone while it is awake.
     pending: AtomicBool,
     rung: Condvar,
-    next_wait: AtomicU64,
+    next_wait: Apart<AtomicU64>,
 }
+
+/// On a cache line of its own: the owner writes it with each wait, and others look at the rest.
+#[repr(align(64))]
+struct Apart<T>(T);
 
 struct Inbox {
     messages: Vec<Message>,
@@ -83,7 +87,7 @@ impl Door {
             asleep: AtomicU8::new(AWAKE),
             pending: AtomicBool::new(false),
             rung: Condvar::new(),
-            next_wait: AtomicU64::new(1),
+            next_wait: Apart(AtomicU64::new(1)),
         }
     }
 
@@ -116,8 +120,8 @@ impl Door {
     #[inline]
     pub(crate) fn number(&self) -> u64 {
         // Only one thread writes, so this need not be one atomic operation.
-        let number = self.next_wait.load(Ordering::Relaxed);
-        self.next_wait.store(number + 1, Ordering::Relaxed);
+        let number = self.next_wait.0.load(Ordering::Relaxed);
+        self.next_wait.0.store(number + 1, Ordering::Relaxed);
         number
     }
 

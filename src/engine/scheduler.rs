@@ -35,8 +35,12 @@ const GLANCE: u32 = 128;
 const BUSY_POLL: u64 = 50_000;
 /// Nanoseconds between looks at the stacks that came home, for pages to give back.
 const TRIM: u64 = 1_000_000_000;
-/// Jobs that are started each time the loop looks up from a full ready queue.
+/// Jobs that are started when the loop looks up from a ready queue that has kept it from starting any.
 const START_MAX: usize = 32;
+
+/// Nanoseconds between jobs that are started because they have waited longest: few enough for a program
+/// that branches like a tree to stay deep and narrow.
+const OLDEST: u64 = 10_000_000;
 
 /// What a timer does.
 #[derive(Clone, Copy, Debug)]
@@ -84,10 +88,13 @@ pub(crate) struct Scheduler {
     // A deadlock has been reported: the coroutines are being cancelled because of it.
     pub(super) deadlocked: Cell<bool>,
     post: RefCell<Option<Post>>,
+    // A job has been started since the loop last looked up.
+    started: Cell<bool>,
     // Coroutines that were suspended while the thread panicked, and so may be unwinding.
     pub(super) unwinding: Cell<u32>,
     running: Cell<bool>,
     pub(super) closing: Cell<bool>,
+    next_oldest: Cell<u64>,
     next_poll: Cell<u64>,
     next_trim: Cell<u64>,
 }
@@ -129,9 +136,11 @@ impl Scheduler {
             strict: Cell::new(false),
             deadlocked: Cell::new(false),
             post: RefCell::new(None),
+            started: Cell::new(false),
             unwinding: Cell::new(0),
             running: Cell::new(false),
             closing: Cell::new(false),
+            next_oldest: Cell::new(0),
             next_poll: Cell::new(0),
             next_trim: Cell::new(0),
         }
@@ -194,7 +203,7 @@ impl Scheduler {
                 }
             }
             context::leave();
-            if self.start_jobs(1) || self.steal() {
+            if self.start_job(false) || self.steal() {
                 continue;
             }
             // A call that is still to come will be a coroutine.
@@ -220,16 +229,16 @@ impl Scheduler {
         self.post.borrow().as_ref().map(f).unwrap_or_default()
     }
 
-    /// Starts up to `max` jobs of this worker; each is then a coroutine, and ready.
+    /// Starts a job of this worker: it is then a coroutine, and ready.
     #[inline]
-    fn start_jobs(&self, max: usize) -> bool {
-        for started in 0..max {
-            let Some(job) = self.at_post(|post| post.workers.take(post.number)) else {
-                return started > 0;
-            };
+    fn start_job(&self, oldest: bool) -> bool {
+        let job = self.at_post(|post| post.workers.take(post.number, oldest));
+        let any = job.is_some();
+        if let Some(job) = job {
+            self.started.set(true);
             job();
         }
-        true
+        any
     }
 
     /// Starts a job of another worker.
@@ -290,8 +299,14 @@ impl Scheduler {
         self.settle_unwinding();
         self.receive(cx.door());
         self.note_load();
-        self.start_jobs(START_MAX);
         let now = self.elapsed();
+        if !self.started.replace(false) {
+            // The ready queue has not been empty for long.
+            (0..START_MAX).take_while(|_| self.start_job(true)).for_each(drop);
+        } else if now >= self.next_oldest.get() {
+            self.next_oldest.set(now + OLDEST);
+            self.start_job(true);
+        }
         if now >= self.next_poll.get() {
             self.next_poll.set(now + BUSY_POLL);
             self.trim(&cx.stacks, now);

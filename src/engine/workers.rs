@@ -20,9 +20,8 @@ pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
 /// Jobs that are taken from another worker at once: half of what it has, but no more than this.
 const STEAL_MAX: usize = 32;
-/// Of so many jobs that a worker starts, one is its oldest. (Go's and tokio's figure for the like.)
-const OLDEST_EVERY: usize = 61;
-
+/// Coroutines that a busy worker may have more than twice as many as another, and keep its own.
+const SLACK: usize = 64;
 /// What the workers of a run have in common.
 #[derive(Debug)]
 pub(crate) struct Workers {
@@ -39,19 +38,26 @@ pub(crate) struct Post {
     pub(crate) number: usize,
 }
 
-// On cache lines of its own, two of which the processor fetches at once.
-#[repr(align(128))]
+/// What others look at with each job that they give away: it changes seldom, and shares no cache line
+/// with what does.
 #[derive(Default)]
 struct Worker {
     // From when it runs.
     door: OnceLock<&'static Door>,
+    // About how many coroutines it has. Jobs do not count: whoever has nothing to do takes them.
+    load: AtomicUsize,
+    bench: Bench,
+}
+
+/// Where the jobs of one worker wait, on cache lines of its own. (The processor fetches two at once.)
+#[derive(Default)]
+#[repr(align(128))]
+struct Bench {
     queue: Mutex<Queue>,
     // The length of `queue.jobs`, for those who only look.
     queued: AtomicUsize,
     // Whether `queue.own` may have something.
     owed: AtomicBool,
-    // How many coroutines there were a short while ago.
-    tasks: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -59,25 +65,29 @@ struct Queue {
     jobs: VecDeque<Job>,
     // For this worker and no other.
     own: VecDeque<Job>,
-    taken: usize,
     // Not counted in `busy`.
     rests: bool,
 }
 
 impl std::fmt::Debug for Worker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Worker").field("queued", &self.queued).field("tasks", &self.tasks).finish()
+        f.debug_struct("Worker").field("load", &self.load).finish_non_exhaustive()
     }
 }
 
 impl Worker {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         // No user code runs under this lock.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.bench.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn load(&self) -> usize {
-        self.tasks.load(Ordering::Relaxed) + self.queued.load(Ordering::Relaxed)
+    /// Notes that the queue has changed, under its lock.
+    fn changed(&self, queue: &Queue) {
+        self.bench.queued.store(queue.jobs.len(), Ordering::Relaxed);
+    }
+
+    fn is_asleep(&self) -> bool {
+        self.door.get().is_some_and(|door| door.is_asleep())
     }
 
     fn look(&self) {
@@ -122,9 +132,12 @@ impl Workers {
             return Err(job);
         }
         queue.jobs.push_back(job);
-        worker.queued.store(queue.jobs.len(), Ordering::Relaxed);
+        worker.changed(&queue);
+        // Nobody goes to sleep while there is a job; and those who slept when there was none have been woken
+        // when there were as many jobs as workers.
+        let news = queue.jobs.len() <= self.len() && (self.len() > 1 || from.is_none());
         drop(queue);
-        if self.len() > 1 || from.is_none() {
+        if news {
             self.wake_one(number, from);
         }
         Ok(())
@@ -142,19 +155,23 @@ impl Workers {
             return Err(job);
         }
         queue.own.push_back(job);
-        worker.owed.store(true, Ordering::Relaxed);
+        worker.bench.owed.store(true, Ordering::Relaxed);
         drop(queue);
         worker.look();
         Ok(())
     }
 
     fn choose(&self, from: Option<usize>) -> usize {
-        let loads = self.each.iter().map(Worker::load).enumerate();
+        let loads = self.each.iter().map(|worker| worker.load.load(Ordering::Relaxed)).enumerate();
         let Some((least, load)) = loads.min_by_key(|&(_, load)| load) else { return 0 };
-        match from {
-            // What stays need not be sent, and an idle worker may still take it.
-            Some(from) if self.each[from].load() <= load + load / 8 + 8 => from,
-            _ => least,
+        let Some(from) = from else { return least };
+        let own = self.each[from].load.load(Ordering::Relaxed);
+        // What stays need not be sent. While all are busy it matters little who has it, as long as no one
+        // gets far more than another.
+        if own > 2 * load + SLACK || own > load && self.each[least].is_asleep() {
+            least
+        } else {
+            from
         }
     }
 
@@ -176,50 +193,47 @@ impl Workers {
         fence(Ordering::SeqCst);
         let others = (1..self.len()).map(|n| (number + n) % self.len());
         let mut all = std::iter::once(number).chain(others).filter(|n| Some(*n) != from);
-        let sleeper = all.find(|n| self.each[*n].door.get().is_some_and(|door| door.is_asleep()));
+        let sleeper = all.find(|n| self.each[*n].is_asleep());
         if let Some(sleeper) = sleeper {
             self.each[sleeper].look();
         }
     }
 
-    /// A job for the worker `number` to start.
+    /// A job for the worker `number` to start: its newest, or its `oldest`.
     #[inline]
-    pub(crate) fn take(&self, number: usize) -> Option<Job> {
+    pub(crate) fn take(&self, number: usize, oldest: bool) -> Option<Job> {
         let worker = &self.each[number];
-        let any = worker.queued.load(Ordering::Relaxed) > 0 || worker.owed.load(Ordering::Relaxed);
-        if any { Self::take_from(worker) } else { None }
+        let any = worker.bench.queued.load(Ordering::Relaxed) > 0
+            || worker.bench.owed.load(Ordering::Relaxed);
+        if any { Self::take_from(worker, oldest) } else { None }
     }
 
-    fn take_from(worker: &Worker) -> Option<Job> {
+    fn take_from(worker: &Worker, oldest: bool) -> Option<Job> {
         let mut queue = worker.queue();
         if let Some(job) = queue.own.pop_front() {
             return Some(job);
         }
-        worker.owed.store(false, Ordering::Relaxed);
-        queue.taken += 1;
-        let job = match queue.taken % OLDEST_EVERY {
-            0 => queue.jobs.pop_front(),
-            _ => queue.jobs.pop_back(),
-        };
-        worker.queued.store(queue.jobs.len(), Ordering::Relaxed);
+        worker.bench.owed.store(false, Ordering::Relaxed);
+        let job = if oldest { queue.jobs.pop_front() } else { queue.jobs.pop_back() };
+        worker.changed(&queue);
         job
     }
 
     /// Takes jobs of other workers for `number`; returns the first to start.
     pub(crate) fn steal(&self, number: usize) -> Option<Job> {
         let others = (1..self.len()).map(|n| &self.each[(number + n) % self.len()]);
-        for other in others.filter(|other| other.queued.load(Ordering::Relaxed) > 0) {
+        for other in others.filter(|other| other.bench.queued.load(Ordering::Relaxed) > 0) {
             let mut queue = other.queue();
             let half = queue.jobs.len().div_ceil(2).min(STEAL_MAX);
             let mut jobs: VecDeque<Job> = queue.jobs.drain(..half).collect();
-            other.queued.store(queue.jobs.len(), Ordering::Relaxed);
+            other.changed(&queue);
             drop(queue);
             let Some(first) = jobs.pop_front() else { continue };
             if !jobs.is_empty() {
                 let worker = &self.each[number];
                 let mut queue = worker.queue();
                 queue.jobs.append(&mut jobs);
-                worker.queued.store(queue.jobs.len(), Ordering::Relaxed);
+                worker.changed(&queue);
             }
             return Some(first);
         }
@@ -229,12 +243,17 @@ impl Workers {
     /// Whether there is a job that any worker may start: to be asked by one that is about to sleep and
     /// has said so at its door.
     pub(crate) fn has_jobs(&self) -> bool {
-        self.each.iter().any(|worker| worker.queued.load(Ordering::SeqCst) > 0)
+        self.each.iter().any(|worker| worker.bench.queued.load(Ordering::SeqCst) > 0)
     }
 
     /// Notes how many coroutines a worker has.
     pub(crate) fn note(&self, number: usize, tasks: usize) {
-        self.each[number].tasks.store(tasks, Ordering::Relaxed);
+        let load = &self.each[number].load;
+        let noted = load.load(Ordering::Relaxed);
+        // Others look at this with each job that they give away, so it changes seldom.
+        if tasks.abs_diff(noted) > noted / 8 {
+            load.store(tasks, Ordering::Relaxed);
+        }
     }
 
     /// A worker without coroutines and calls rests. Returns whether the run is over.
