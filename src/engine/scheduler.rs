@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
+use std::hint;
 use std::io;
 use std::sync::Arc;
 use std::thread;
@@ -38,6 +39,12 @@ const TRIM: u64 = 1_000_000_000;
 /// Jobs that are started when the loop looks up from a ready queue that has kept it from starting any.
 const START_MAX: usize = 32;
 
+/// Nanoseconds for which the loop waits for a message before it sleeps, if it does, and within which one
+/// must come after the loop last looked for that to be worth trying.
+const LINGER: u64 = 20_000;
+const SOON: u64 = 100_000;
+/// How many messages that came soon it takes to try again after it was in vain.
+const HASTE_MAX: i8 = 8;
 /// Nanoseconds between jobs that are started because they have waited longest: few enough for a program
 /// that branches like a tree to stay deep and narrow.
 const OLDEST: u64 = 10_000_000;
@@ -95,6 +102,8 @@ pub(crate) struct Scheduler {
     running: Cell<bool>,
     pub(super) closing: Cell<bool>,
     next_oldest: Cell<u64>,
+    // Above 0 when messages have come soon of late.
+    haste: Cell<i8>,
     next_poll: Cell<u64>,
     next_trim: Cell<u64>,
 }
@@ -141,6 +150,7 @@ impl Scheduler {
             running: Cell::new(false),
             closing: Cell::new(false),
             next_oldest: Cell::new(0),
+            haste: Cell::new(0),
             next_poll: Cell::new(0),
             next_trim: Cell::new(0),
         }
@@ -340,14 +350,42 @@ impl Scheduler {
         if stuck && !self.tasks.borrow().is_empty() {
             return self.report_deadlock();
         }
-        if self.ready.is_empty() && cx.door().fall_asleep() {
+        let before = self.time.get();
+        if self.ready.is_empty() && !self.linger(cx.door(), until) && cx.door().fall_asleep() {
             if !self.at_post(|post| post.workers.has_jobs()) {
                 self.poll(until.map(|until| Duration::from_nanos(until.saturating_sub(now))));
             }
             cx.door().wake_up();
         }
+        let rung = cx.door().is_pending();
         self.receive(cx.door());
         self.expire();
+        if rung && self.time.get() - before < SOON {
+            self.haste.set((self.haste.get() + 1).min(HASTE_MAX));
+        }
+    }
+
+    /// Waits a moment for a message instead of sleeping, where messages have come soon of late: waking
+    /// a thread takes the kernel many times as long as sending one. Returns whether one has come.
+    #[inline]
+    fn linger(&self, door: &Door, until: Option<u64>) -> bool {
+        self.haste.get() > 0 && self.linger_on(door, until)
+    }
+
+    #[cold]
+    fn linger_on(&self, door: &Door, until: Option<u64>) -> bool {
+        let end = self.elapsed().saturating_add(LINGER).min(until.unwrap_or(u64::MAX));
+        while self.elapsed() < end {
+            for _ in 0..32 {
+                if door.is_pending() {
+                    return true;
+                }
+                hint::spin_loop();
+            }
+        }
+        // In vain: that much must speak for it before it is tried again.
+        self.haste.set(-HASTE_MAX);
+        false
     }
 
     /// Gives pages back if the time has come. Returns whether there will be more to give.
