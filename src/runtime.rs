@@ -160,8 +160,8 @@ impl Runtime {
         };
         let workers = Workers::new(self.settings.workers, &self.injector);
         let outcome = self.work(&workers, spawned, Box::new(main));
-        if let Some(report) = workers.deadlock() {
-            panic!("{report}");
+        if let Some(waits) = workers.deadlock() {
+            panic!("deadlock: every coroutine that is left waits for another of them{waits}");
         }
         match (outcome, result.into_inner()) {
             (Ok(()), Some(Ok(value))) => value,
@@ -202,8 +202,8 @@ impl Runtime {
             let outcome = started.and_then(|()| {
                 // Last: threads inherit where they may run.
                 let _pinned = if pin { Some(Pinned::new(0)?) } else { None };
-                self.injector.open(workers);
-                context::with(|cx| root::run(cx, settings, post(0), spawned, main))
+                let ready = || self.injector.open(workers);
+                context::with(|cx| root::run(cx, settings, post(0), spawned, ready, main))
             });
             self.injector.leave(workers);
             if outcome.is_err() {

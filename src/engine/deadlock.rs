@@ -21,32 +21,45 @@ impl Scheduler {
         !(wait.is_internal() || self.strict.get() && wait.is_ended_by_threads())
     }
 
-    /// Every coroutine that is left waits for another of them. Cancels them all, on every
-    /// worker: `run` panics with the report when they have ended.
+    /// Every coroutine that is left, on any worker, waits for another of them. Cancels them all: `run`
+    /// panics with the report when they have ended.
     #[cold]
     pub(super) fn report_deadlock(&self) {
-        let tasks = self.tasks.borrow();
+        let waits = self.list_waits();
+        if !self.at_post(|post| post.workers.report(&waits)) {
+            // Not even the cancelled ones end: their destructors wait for each other.
+            let _ = writeln!(
+                io::stderr(),
+                "plainsong: while unwinding from a deadlock, every coroutine that is left waits for another \
+                 of them:{waits}"
+            );
+            process::abort();
+        }
+        self.at_post(|post| post.workers.close(post.number));
+        self.cancel_all(None);
+    }
+
+    /// Another worker closes the run: if that is because of a deadlock, this one has its part in it.
+    pub(super) fn add_to_report(&self) {
+        self.at_post(|post| {
+            if post.workers.deadlock().is_some() {
+                post.workers.report(&self.list_waits());
+            }
+        });
+    }
+
+    /// What each coroutine of this thread waits for.
+    fn list_waits(&self) -> String {
+        let mut list = String::new();
         let now = (self.elapsed() / 1_000_000) as u32;
-        let mut report =
-            String::from("deadlock: every coroutine that is left waits for another of them");
-        for (_, task) in &*tasks {
+        for (_, task) in &*self.tasks.borrow() {
             let name = task.name().map_or("<unnamed>", |name| name);
             let since = Duration::from_millis(u64::from(now.wrapping_sub(task.since.get())));
             let (id, wait, spawned) = (task.id, task.waiting.get(), task.spawned);
-            report += &format!(
+            list += &format!(
                 "\n  {id} '{name}' has waited for {since:?} for {wait}; spawned at {spawned}"
             );
         }
-        drop(tasks);
-        if self.deadlocked.replace(true) {
-            // Not even the cancelled ones end: their destructors wait for each other.
-            let _ = writeln!(io::stderr(), "plainsong: while unwinding from a deadlock: {report}");
-            process::abort();
-        }
-        self.at_post(|post| {
-            post.workers.report(report);
-            post.workers.close(post.number);
-        });
-        self.cancel_all(None);
+        list
     }
 }

@@ -44,6 +44,7 @@ impl Scheduler {
 
     /// Does what another worker has begun with [`close`](Self::close).
     pub(super) fn close_all(&self) {
+        self.add_to_report();
         self.cancel_all(None);
         for (_, Later { call, timer, .. }) in self.calls.take() {
             self.timers.borrow_mut().cancel(timer);

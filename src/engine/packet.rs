@@ -59,7 +59,7 @@ impl Header {
         // From here on the second is the time of the end, for those who ask which came first.
         let joiner = (self.joiner.0.get(), self.joiner.1.replace(context::with(Context::tick)));
         // Once `ENDED` is set the receiver may free the packet, so this is the last use of `self`.
-        if self.state.compare_exchange(0, how, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+        if self.state.compare_exchange(0, how, Ordering::AcqRel, Ordering::Acquire).is_err() {
             return self.end_slowly(how, joiner);
         }
         wake_joiner(joiner);
@@ -202,9 +202,12 @@ impl<T> Receiver<T> {
         self.header().ended_at()
     }
 
-    /// Whether the coroutine is, or was, one of the calling thread.
-    pub(crate) fn is_of_this_thread(&self) -> bool {
-        context::with(|cx| std::ptr::eq(cx.door(), self.header().home))
+    /// Whether the coroutine is, or was, one of the run of the calling one.
+    pub(crate) fn is_of_this_run(&self) -> bool {
+        let home = self.header().home;
+        context::with(|cx| {
+            std::ptr::eq(cx.door(), home) || cx.scheduler.at_post(|post| post.workers.knows(home))
+        })
     }
 
     /// Has `waiter` woken at the end. Returns `false` when the coroutine has ended already.
@@ -220,7 +223,7 @@ impl<T> Receiver<T> {
     /// Waits until the coroutine, `id`, has ended. Returns `false` if `deadline` passes first.
     pub(crate) fn wait(&self, id: Id, deadline: Option<Instant>) -> bool {
         let header = self.header();
-        let why = match self.is_of_this_thread() {
+        let why = match self.is_of_this_run() {
             true => Wait::Join(id.short()),
             false => Wait::JoinElsewhere(id.short()),
         };

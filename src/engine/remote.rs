@@ -145,7 +145,7 @@ impl Door {
     /// Whether messages may be waiting.
     #[inline]
     pub(crate) fn is_pending(&self) -> bool {
-        self.pending.load(Ordering::Relaxed)
+        self.pending.load(Ordering::SeqCst)
     }
 
     /// Whether the owner sleeps in its reactor, or is about to.

@@ -27,7 +27,8 @@ impl Drop for Bomb {
     }
 }
 
-/// Runs `body` as a coroutine, and whatever comes to this worker, until the run is over.
+/// Runs `body` as a coroutine, and whatever comes to this worker, until the run is over; calls `ready` when
+/// nothing can go wrong any more.
 ///
 /// `body` must not unwind.
 ///
@@ -39,11 +40,13 @@ pub(crate) fn run<'a>(
     settings: Settings,
     post: Post,
     spawned: &'static Location<'static>,
+    ready: impl FnOnce(),
     body: Box<dyn FnOnce() + 'a>,
 ) -> io::Result<()> {
     let Settings { stack_size, strict } = settings;
     let _running = cx.scheduler.start(cx.door(), stack_size, strict, post)?;
     let stack = cx.take_stack(stack_size)?;
+    ready();
     // SAFETY: nothing calls `body` or looks at what it borrows after this function returns: the
     // scheduler returns only when no coroutine is left, and this one is then at its end.
     //

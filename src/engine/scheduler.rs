@@ -24,7 +24,7 @@ use super::remote::{Door, Message, Waiter};
 use super::stack::StackPool;
 use super::task::{Flag, Id, Task, Wait, Wake};
 use super::timer::{TimerKey, Timers};
-use super::workers::Post;
+use super::workers::{Post, Rest};
 
 /// Operations that need not wait a coroutine may do in one turn; then it yields, so that a socket
 /// that is always ready does not starve the others. (tokio's figure.)
@@ -92,8 +92,6 @@ pub(crate) struct Scheduler {
     pub(super) outside: Cell<u32>,
     // Nobody is outside: waits that only a plain thread could end are not ended from outside.
     pub(super) strict: Cell<bool>,
-    // A deadlock has been reported: the coroutines are being cancelled because of it.
-    pub(super) deadlocked: Cell<bool>,
     post: RefCell<Option<Post>>,
     // A job has been started since the loop last looked up.
     started: Cell<bool>,
@@ -143,7 +141,6 @@ impl Scheduler {
             time: Cell::new(0),
             outside: Cell::new(0),
             strict: Cell::new(false),
-            deadlocked: Cell::new(false),
             post: RefCell::new(None),
             started: Cell::new(false),
             unwinding: Cell::new(0),
@@ -193,7 +190,8 @@ impl Scheduler {
         self.origin.get_or_init(|| self.now());
         self.stack_size.set(stack_size);
         self.strict.set(strict);
-        self.deadlocked.set(false);
+        // What was meant for a run before this one is of no use.
+        self.receive(door);
         self.closing.set(post.workers.enter(post.number, door));
         self.post.replace(Some(post));
         self.running.set(true);
@@ -218,10 +216,11 @@ impl Scheduler {
             }
             // A call that is still to come will be a coroutine.
             let idle = self.tasks.borrow().is_empty() && self.calls.borrow().is_empty();
-            if idle && self.at_post(|post| post.workers.rest(post.number)) {
-                break;
+            match self.at_post(|post| idle.then(|| post.workers.rest(post.number))) {
+                Some(Rest::HasJobs) => continue,
+                Some(Rest::Over) => break,
+                Some(Rest::Rests) | None => self.sleep(cx),
             }
-            self.sleep(cx);
             if idle && self.at_post(|post| post.workers.rise(post.number)) {
                 break;
             }
@@ -346,14 +345,19 @@ impl Scheduler {
         if untrimmed && self.trim(&cx.stacks, now) {
             until = Some(until.unwrap_or(u64::MAX).min(self.next_trim.get()));
         }
-        let stuck = self.ready.is_empty() && until.is_none() && self.outside.get() == 0;
-        if stuck && !self.tasks.borrow().is_empty() {
-            return self.report_deadlock();
-        }
         let before = self.time.get();
         if self.ready.is_empty() && !self.linger(cx.door(), until) && cx.door().fall_asleep() {
             if !self.at_post(|post| post.workers.has_jobs()) {
-                self.poll(until.map(|until| Duration::from_nanos(until.saturating_sub(now))));
+                // Only other workers could wake this one, if anybody.
+                let still = until.is_none() && self.outside.get() == 0;
+                if still && self.at_post(|post| post.workers.settle()) {
+                    self.report_deadlock();
+                } else {
+                    self.poll(until.map(|until| Duration::from_nanos(until.saturating_sub(now))));
+                }
+                if still {
+                    self.at_post(|post| post.workers.stir());
+                }
             }
             cx.door().wake_up();
         }

@@ -73,16 +73,14 @@ pub(crate) enum Wait {
     Park,
     /// Until a thread of the blocking pool has done something.
     Blocking,
-    /// Until the coroutine with this id, cut to 32 bits, of another thread has ended.
+    /// Until the coroutine with this id, cut to 32 bits, of another run has ended.
     JoinElsewhere(u32),
     /// Until one of several coroutines has ended.
     JoinAny,
-    /// Until one of several coroutines, some of other threads, has ended.
+    /// Until one of several coroutines, some of other runs, has ended.
     JoinAnyElsewhere,
     /// Until the coroutines of a scope have ended.
     Children,
-    /// Until the coroutines of a scope have ended, some of which may be on other threads.
-    ChildrenElsewhere,
     /// Until a token is cancelled.
     Token,
     /// Until a lock is free that a coroutine of the same thread holds.
@@ -99,7 +97,7 @@ pub(crate) enum Given {
 }
 
 impl Wait {
-    /// Whether only a coroutine of the same thread can end this wait.
+    /// Whether only a coroutine of the same run can end this wait.
     pub(crate) fn is_internal(self) -> bool {
         matches!(self, Self::Join(_) | Self::JoinAny | Self::Children | Self::Lock)
     }
@@ -119,15 +117,12 @@ impl fmt::Display for Wait {
             Self::Writable(fd) => write!(f, "descriptor {fd} to be writable"),
             Self::Join(id) => write!(f, "coroutine #{id} to end"),
             Self::Park => f.write_str("unpark"),
-            Self::JoinElsewhere(id) => write!(f, "coroutine #{id} of another thread to end"),
+            Self::JoinElsewhere(id) => write!(f, "coroutine #{id} of another runtime to end"),
             Self::JoinAny => f.write_str("one of several coroutines to end"),
             Self::JoinAnyElsewhere => {
-                f.write_str("one of several coroutines, some of other threads, to end")
+                f.write_str("one of several coroutines, some of other runtimes, to end")
             }
             Self::Children => f.write_str("the coroutines of its scope to end"),
-            Self::ChildrenElsewhere => {
-                f.write_str("the coroutines of its scope to end, some on any worker")
-            }
             Self::Token => f.write_str("a token to be cancelled"),
             Self::Lock => f.write_str("a lock that a coroutine of the same thread holds"),
             Self::Sync(Given::Lock) => f.write_str("a lock that is held elsewhere"),

@@ -10,6 +10,7 @@
 //! to do, except for a plain thread, which is refused when the count is 0.
 
 use std::collections::VecDeque;
+use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -29,7 +30,22 @@ pub(crate) struct Workers {
     busy: AtomicUsize,
     closing: AtomicBool,
     deadlock: Mutex<Option<String>>,
+    // Workers that sleep and have nothing to wait for that could come from outside of the run.
+    still: AtomicUsize,
+    /// No thread's door: where those are at home that any worker of this run may start.
+    pub(crate) home: &'static Door,
     pub(crate) injector: Arc<Injector>,
+}
+
+/// What is left for a worker that has no coroutine and no call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Rest {
+    /// Sleep, and [`rise`](Workers::rise) after it.
+    Rests,
+    /// There are jobs after all.
+    HasJobs,
+    /// Nobody has anything: the run is over.
+    Over,
 }
 
 /// Which worker of which run this thread is.
@@ -103,11 +119,19 @@ impl Workers {
             busy: AtomicUsize::new(count),
             closing: AtomicBool::new(false),
             deadlock: Mutex::new(None),
+            still: AtomicUsize::new(0),
+            home: Door::acquire(),
         })
     }
 
     pub(crate) fn len(&self) -> usize {
         self.each.len()
+    }
+
+    /// Whether this is the door of one of the workers, or of those that any of them may start.
+    pub(crate) fn knows(&self, door: &'static Door) -> bool {
+        let mut doors = self.each.iter().filter_map(|worker| worker.door.get());
+        ptr::eq(self.home, door) || doors.any(|other| ptr::eq(*other, door))
     }
 
     /// The worker with this number runs now, behind this door. Returns whether the run is closing already.
@@ -123,21 +147,25 @@ impl Workers {
     ///
     /// # Errors
     ///
-    /// The job, when the run is over; that is never so when a worker calls this.
+    /// The job, when the run is over, or ending and the job is from outside.
     pub(crate) fn push(&self, from: Option<usize>, job: Job) -> Result<(), Job> {
+        if from.is_none() && self.closing.load(Ordering::Relaxed) {
+            return Err(job);
+        }
         let number = self.choose(from);
         let worker = &self.each[number];
         let mut queue = worker.queue();
-        if !self.rouse(&mut queue) {
-            return Err(job);
-        }
+        let Some(rested) = self.rouse(&mut queue) else { return Err(job) };
         queue.jobs.push_back(job);
         worker.changed(&queue);
         // Nobody goes to sleep while there is a job; and those who slept when there was none have been woken
         // when there were as many jobs as workers.
         let news = queue.jobs.len() <= self.len() && (self.len() > 1 || from.is_none());
         drop(queue);
-        if news {
+        if rested {
+            // It is counted again, so it must not go to sleep before it has seen that.
+            worker.look();
+        } else if news {
             self.wake_one(number, from);
         }
         Ok(())
@@ -151,7 +179,7 @@ impl Workers {
     pub(crate) fn push_to(&self, number: usize, job: Job) -> Result<(), Job> {
         let worker = &self.each[number];
         let mut queue = worker.queue();
-        if !self.rouse(&mut queue) {
+        if self.rouse(&mut queue).is_none() {
             return Err(job);
         }
         queue.own.push_back(job);
@@ -175,16 +203,13 @@ impl Workers {
         }
     }
 
-    /// Counts a worker that rests as busy again. Returns `false` when the run is over.
-    fn rouse(&self, queue: &mut Queue) -> bool {
+    /// Counts a worker as busy again if it rests, and returns whether it did. `None` when the run is over.
+    fn rouse(&self, queue: &mut Queue) -> Option<bool> {
         if queue.rests {
             let up = |busy| if busy == 0 { None } else { Some(busy + 1) };
-            if self.busy.fetch_update(Ordering::SeqCst, Ordering::SeqCst, up).is_err() {
-                return false;
-            }
-            queue.rests = false;
+            self.busy.fetch_update(Ordering::SeqCst, Ordering::SeqCst, up).ok()?;
         }
-        true
+        Some(std::mem::replace(&mut queue.rests, false))
     }
 
     /// Wakes `number`, which has a new job, if it sleeps; or else another that does.
@@ -234,6 +259,9 @@ impl Workers {
                 let mut queue = worker.queue();
                 queue.jobs.append(&mut jobs);
                 worker.changed(&queue);
+                drop(queue);
+                // Somebody may have looked while they were in neither queue.
+                self.wake_one(number, Some(number));
             }
             return Some(first);
         }
@@ -256,22 +284,41 @@ impl Workers {
         }
     }
 
-    /// A worker without coroutines and calls rests. Returns whether the run is over.
-    pub(crate) fn rest(&self, number: usize) -> bool {
+    /// A worker without coroutines and calls rests, if it has no jobs either.
+    pub(crate) fn rest(&self, number: usize) -> Rest {
         let mut queue = self.each[number].queue();
-        if !queue.rests && queue.jobs.is_empty() && queue.own.is_empty() {
-            queue.rests = true;
-            if self.busy.fetch_sub(1, Ordering::SeqCst) == 1 {
-                drop(queue);
-                self.each.iter().for_each(Worker::look);
-            }
+        if !queue.jobs.is_empty() || !queue.own.is_empty() {
+            return Rest::HasJobs;
         }
-        self.busy.load(Ordering::SeqCst) == 0
+        let rested = std::mem::replace(&mut queue.rests, true);
+        drop(queue);
+        if !rested && self.busy.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.each.iter().for_each(Worker::look);
+        }
+        if self.busy.load(Ordering::SeqCst) == 0 { Rest::Over } else { Rest::Rests }
     }
 
     /// A worker that rested looks for something to do. Returns whether the run is over.
     pub(crate) fn rise(&self, number: usize) -> bool {
-        !self.rouse(&mut self.each[number].queue())
+        self.rouse(&mut self.each[number].queue()).is_none()
+    }
+
+    /// A worker is about to sleep, and nothing outside of the run could wake it. Returns whether that is so
+    /// for all of them now: then nobody ever will. [`stir`](Self::stir) ends this.
+    pub(crate) fn settle(&self) -> bool {
+        // All others that are counted sleep: what they have sent is in an inbox by now, and one that is
+        // being woken has not taken its message yet.
+        self.still.fetch_add(1, Ordering::SeqCst) + 1 == self.len()
+            && !self.has_jobs()
+            && !self.each.iter().any(|worker| {
+                worker.bench.owed.load(Ordering::SeqCst)
+                    || worker.door.get().is_some_and(|door| door.is_pending())
+            })
+    }
+
+    /// The worker is awake.
+    pub(crate) fn stir(&self) {
+        self.still.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// Has all workers but `from` cancel their coroutines, and whatever starts from now on.
@@ -283,15 +330,24 @@ impl Workers {
         }
     }
 
-    /// Keeps the first report of a deadlock.
-    pub(crate) fn report(&self, deadlock: String) {
-        let mut kept = self.deadlock.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.get_or_insert(deadlock);
+    /// Notes what the coroutines of one worker wait for, who have nobody left to wake them. Returns whether
+    /// it is the first worker to say so.
+    pub(crate) fn report(&self, waits: &str) -> bool {
+        let mut deadlock = self.deadlock.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = deadlock.is_none();
+        *deadlock.get_or_insert_default() += waits;
+        first
     }
 
     /// The report of the deadlock that has ended the run, if one has.
     pub(crate) fn deadlock(&self) -> Option<String> {
         self.deadlock.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.home.release();
     }
 }
 

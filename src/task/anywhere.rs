@@ -103,8 +103,12 @@ impl<F: FnOnce() -> T, T, L: FnOnce()> Seed<F, T, L> {
         f: F,
         last: L,
     ) -> (Self, JoinHandle<T>) {
-        let (sender, receiver) = packet(Door::nowhere());
-        let id = context::with(|cx| cx.allocate_id());
+        let (home, id) = context::with(|cx| {
+            // From outside of a run, it is not known which one will start it.
+            let home = cx.scheduler.at_post(|post| Some(post.workers.home));
+            (home.unwrap_or_else(Door::nowhere), cx.allocate_id())
+        });
+        let (sender, receiver) = packet(home);
         let placement: Arc<Placement> = Arc::default();
         let address = Address::open(Arc::clone(&placement), id);
         let thread = Thread::coroutine(address, name.clone());

@@ -163,7 +163,6 @@ impl Group {
         while self.len() > 0 {
             let waiter = context::waiter();
             self.waiter.set(Some(waiter));
-            let mut why = Wait::Children;
             if let Some(away) = self.away.get() {
                 let mut away = away.lock();
                 if away.failed && !self.cancelled.get() {
@@ -171,12 +170,12 @@ impl Group {
                     self.cancel();
                     continue;
                 }
-                if !away.members.is_empty() {
-                    away.waiter = Some(waiter);
-                    why = Wait::ChildrenElsewhere;
+                if away.members.is_empty() && self.members.borrow().is_empty() {
+                    return;
                 }
+                away.waiter = Some(waiter);
             }
-            if context::block(waiter, why, deadline) == Wake::TimedOut {
+            if context::block(waiter, Wait::Children, deadline) == Wake::TimedOut {
                 return;
             }
         }
@@ -273,7 +272,12 @@ impl Group {
             let failed = self.failed.get();
             Arc::new(Away(Mutex::new(AwayMembers { body, failed, ..AwayMembers::default() })))
         }));
-        let member = away.lock().members.insert(None);
+        let member = {
+            let mut away = away.lock();
+            // Who waits already must hear of a panic.
+            away.waiter = away.waiter.or(self.waiter.get());
+            away.members.insert(None)
+        };
         let (theirs, last) = (Arc::clone(&away), Arc::clone(&away));
         let (attend, leave) = (move || theirs.attend(f), move || last.leave(member));
         // SAFETY: by the caller's promise, as the coroutine has ended when it has left.

@@ -60,7 +60,8 @@ pub fn wait<T>(
     handles.into_iter().partition(JoinHandle::is_finished)
 }
 
-/// The results of coroutines in the order in which they end.
+/// The results of coroutines in the order in which they end; those that have ended on different workers
+/// since the step before come in any order.
 ///
 /// Each step waits for one. Dropping it detaches those that are left. Looks at all that are left
 /// at each step, so it is for some thousands.
@@ -153,7 +154,7 @@ fn wait_any<T>(handles: &[JoinHandle<T>], deadline: Option<Instant>) -> Wake {
     if !handles.iter().all(|handle| handle.receiver.register(registered.1)) {
         return Wake::Ready;
     }
-    let why = match handles.iter().all(|handle| handle.receiver.is_of_this_thread()) {
+    let why = match handles.iter().all(|handle| handle.receiver.is_of_this_run()) {
         true => Wait::JoinAny,
         false => Wait::JoinAnyElsewhere,
     };
