@@ -184,6 +184,7 @@ impl Runtime {
         thread::scope(|s| {
             // If this unwinds, or some cannot start, the others have nothing to do and end.
             let (sender, ready) = mpsc::channel();
+            let mut threads = Vec::new();
             for number in 1..workers.len() {
                 let (theirs, post) = (sender.clone(), post(number));
                 let body = move || {
@@ -192,9 +193,12 @@ impl Runtime {
                     context::with(|cx| root::work(cx, settings, post, say));
                 };
                 let name = format!("plainsong-worker-{number}");
-                if let Err(error) = thread::Builder::new().name(name).spawn_scoped(s, body) {
-                    workers.rest(number);
-                    let _ = sender.send(Err(error));
+                match thread::Builder::new().name(name).spawn_scoped(s, body) {
+                    Ok(thread) => threads.push(thread),
+                    Err(error) => {
+                        workers.rest(number);
+                        let _ = sender.send(Err(error));
+                    }
                 }
             }
             drop(sender);
@@ -208,6 +212,11 @@ impl Runtime {
             self.injector.leave(workers);
             if outcome.is_err() {
                 workers.rest(0);
+            }
+            for thread in threads {
+                // The scope would wait for what it runs only, and not for its thread-locals, which
+                // hold descriptors and stacks. It cannot panic: that would have ended the process.
+                let _ = thread.join();
             }
             outcome
         })
