@@ -20,6 +20,8 @@
 //! - [`run`] runs a program of coroutines on this thread, [`spawn`] starts one more, and its
 //!   [`JoinHandle`] takes the result. [`Builder`] gives a coroutine a name or another stack size,
 //!   and [`Runtime`] sets it for all. [`coroutine_local!`] is `thread_local!` for coroutines.
+//! - [`Runtime`] with many [`workers`](RuntimeBuilder::workers) runs on many cores: [`spawn_anywhere`]
+//!   starts a coroutine on any of them, and a [`Handle`] lets plain threads spawn.
 //! - [`thread`] is the same under the names of [`std::thread`]. [`net`] has TCP under the names of
 //!   [`std::net`], and [`net::serve`]. So porting a threaded program is changing its `use` lines,
 //!   and a crate that is generic over `Read + Write` works as it is.
@@ -61,7 +63,7 @@
 //!
 //! # Rules worth knowing
 //!
-//! **A coroutine never leaves its thread.** So what it spawns and shares need not be `Send`: `Rc`
+//! **A coroutine never leaves its thread,** with many workers neither. So what it spawns and shares need not be `Send`: `Rc`
 //! and `Cell` will do. A coroutine that computes for long without waiting keeps the others of its
 //! thread waiting: let it call [`yield_now`] now and then.
 //!
