@@ -22,6 +22,8 @@ pub(crate) mod cancel;
 
 pub(crate) mod scheduler;
 
+mod idle;
+
 mod interrupt;
 
 mod deadlock;

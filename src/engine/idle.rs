@@ -1,0 +1,223 @@
+//! Where a scheduler looks when it is not running coroutines: at messages, the kernel, the timers, and
+//! jobs; and how it sleeps when there is nothing.
+
+use std::hint;
+use std::time::Duration;
+
+use super::context::{self, Context};
+use super::remote::{Door, Message};
+use super::scheduler::{Alarm, Scheduler};
+use super::stack::StackPool;
+use super::task::{Task, Wake};
+
+/// Nanoseconds for which a full ready queue keeps the loop from polling: a poll costs about
+/// half a microsecond, so this makes it cost at most one part in a hundred.
+const BUSY_POLL: u64 = 50_000;
+/// Nanoseconds between looks at the stacks that came home, for pages to give back.
+const TRIM: u64 = 1_000_000_000;
+/// Jobs that are started when the loop looks up from a ready queue that has kept it from starting any.
+const START_MAX: usize = 32;
+/// Nanoseconds between jobs that are started because they have waited longest: few enough for a program
+/// that branches like a tree to stay deep and narrow.
+const OLDEST: u64 = 10_000_000;
+/// Nanoseconds for which the loop waits for a message before it sleeps, if it does, and within which one
+/// must come after the loop last looked for that to be worth trying.
+const LINGER: u64 = 20_000;
+const SOON: u64 = 100_000;
+/// How many messages that came soon it takes to try again after it was in vain.
+const HASTE_MAX: i8 = 8;
+
+impl Scheduler {
+    /// Looks up from a full ready queue: at messages always, at the kernel and the timers when it
+    /// has been long enough.
+    pub(super) fn glance(&self, cx: &Context) {
+        context::leave();
+        self.settle_unwinding();
+        self.receive(cx.door());
+        self.note_load();
+        let now = self.elapsed();
+        if !self.started.replace(false) {
+            // The ready queue has not been empty for long.
+            (0..START_MAX).take_while(|_| self.start_job(true)).for_each(drop);
+        } else if now >= self.next_oldest.get() {
+            self.next_oldest.set(now + OLDEST);
+            self.start_job(true);
+        }
+        if now >= self.next_poll.get() {
+            self.next_poll.set(now + BUSY_POLL);
+            self.trim(&cx.stacks, now);
+            if self.reactor.get().is_some_and(|reactor| !reactor.is_empty()) {
+                self.poll(Some(Duration::ZERO));
+            }
+            self.expire();
+        }
+    }
+
+    fn note_load(&self) {
+        let tasks = self.tasks.borrow().len();
+        self.at_post(|post| post.workers.note(post.number, tasks));
+    }
+
+    /// Waits for something to happen: nobody is ready.
+    pub(super) fn sleep(&self, cx: &Context) {
+        self.settle_unwinding();
+        self.note_load();
+        self.receive(cx.door());
+        let mut until = self.timers.borrow().next();
+        let untrimmed = cx.stacks.untrimmed();
+        let mut now = 0;
+        if until.is_some() || untrimmed {
+            now = self.elapsed();
+        }
+        if untrimmed && self.trim(&cx.stacks, now) {
+            until = Some(until.unwrap_or(u64::MAX).min(self.next_trim.get()));
+        }
+        let before = self.time.get();
+        if self.ready.is_empty() && !self.linger(cx.door(), until) && cx.door().fall_asleep() {
+            if !self.at_post(|post| post.workers.has_jobs()) {
+                // Only other workers could wake this one, if anybody.
+                let still = until.is_none() && self.outside.get() == 0;
+                if still && self.at_post(|post| post.workers.settle()) {
+                    self.report_deadlock();
+                } else {
+                    self.poll(until.map(|until| Duration::from_nanos(until.saturating_sub(now))));
+                }
+                if still {
+                    self.at_post(|post| post.workers.stir());
+                }
+            }
+            cx.door().wake_up();
+        }
+        let rung = cx.door().is_pending();
+        self.receive(cx.door());
+        self.expire();
+        if rung && self.time.get() - before < SOON {
+            self.haste.set((self.haste.get() + 1).min(HASTE_MAX));
+        }
+    }
+
+    /// Waits a moment for a message instead of sleeping, where messages have come soon of late: waking
+    /// a thread takes the kernel many times as long as sending one. Returns whether one has come.
+    #[inline]
+    fn linger(&self, door: &Door, until: Option<u64>) -> bool {
+        self.haste.get() > 0 && self.linger_on(door, until)
+    }
+
+    #[cold]
+    fn linger_on(&self, door: &Door, until: Option<u64>) -> bool {
+        let end = self.elapsed().saturating_add(LINGER).min(until.unwrap_or(u64::MAX));
+        while self.elapsed() < end {
+            for _ in 0..32 {
+                if door.is_pending() {
+                    return true;
+                }
+                hint::spin_loop();
+            }
+        }
+        // In vain: that much must speak for it before it is tried again.
+        self.haste.set(-HASTE_MAX);
+        false
+    }
+
+    /// Gives pages back if the time has come. Returns whether there will be more to give.
+    fn trim(&self, stacks: &StackPool, now: u64) -> bool {
+        if now < self.next_trim.get() {
+            return true;
+        }
+        let more = stacks.trim();
+        // A long list is worked off a batch at each look; a short one waits to fill again.
+        if !more {
+            self.next_trim.set(now + TRIM);
+        }
+        more
+    }
+
+    fn poll(&self, timeout: Option<Duration>) {
+        let Some(reactor) = self.reactor.get() else { return };
+        let mut woken = self.woken.take();
+        // epoll_wait fails only for arguments that are not valid: a bug here.
+        reactor.poll(timeout, &mut woken).expect("the kernel refused to wait for events");
+        for waiter in woken.drain(..) {
+            context::wake(waiter);
+        }
+        self.woken.replace(woken);
+    }
+
+    fn expire(&self) {
+        let mut due = Vec::new();
+        self.timers.borrow_mut().expire(self.elapsed(), &mut due);
+        // All of these timers are gone: nobody may take one of them back because of another.
+        for alarm in &due {
+            match *alarm {
+                Alarm::Wake(slot) => self.with_slot(slot, |task| task.timer.set(None)),
+                Alarm::Cancel(slot, scope) => {
+                    self.with_slot(slot, |task| task.forget_timer(scope));
+                }
+                Alarm::Call(_) => {}
+            }
+        }
+        for alarm in due {
+            match alarm {
+                Alarm::Wake(slot) => self.with_slot(slot, |task| {
+                    if task.wait.get() != 0 {
+                        self.wake_task(task, Wake::TimedOut);
+                    }
+                }),
+                Alarm::Cancel(slot, scope) => self.with_slot(slot, |task| {
+                    task.request(Some(scope));
+                    self.interrupt(task);
+                }),
+                Alarm::Call(slot) => {
+                    let call = self.calls.borrow_mut().try_remove(slot as usize);
+                    if let Some(later) = call {
+                        (later.call)();
+                    }
+                }
+            }
+        }
+    }
+
+    fn with_slot(&self, slot: u32, f: impl FnOnce(&Task)) {
+        if let Some(task) = self.tasks.borrow().get(slot as usize) {
+            f(task);
+        }
+    }
+
+    pub(super) fn receive(&self, door: &Door) {
+        if !door.is_pending() {
+            return;
+        }
+        let mut messages = Vec::new();
+        door.receive(&mut messages);
+        for message in messages {
+            match message {
+                Message::Wake { slot, wait } => {
+                    self.unpark(slot, wait, Wake::Ready);
+                }
+                Message::Unpark { slot, id } => self.give_park_token(slot, id),
+                Message::Cancel { slot, id, scope } => self.cancel(slot, id, scope),
+                Message::Deregister { port, key } => self.deregister(&port, key),
+                Message::Look => {}
+                Message::Close => self.close_all(),
+            }
+        }
+    }
+
+    /// Starts a job of this worker: it is then a coroutine, and ready.
+    #[inline]
+    pub(super) fn start_job(&self, oldest: bool) -> bool {
+        let job = self.at_post(|post| post.workers.take(post.number, oldest));
+        let any = job.is_some();
+        if let Some(job) = job {
+            self.started.set(true);
+            job();
+        }
+        any
+    }
+
+    /// Starts a job of another worker.
+    pub(super) fn steal(&self) -> bool {
+        let job = self.at_post(|post| post.workers.steal(post.number));
+        job.map(|job| job()).is_some()
+    }
+}
