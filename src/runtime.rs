@@ -259,9 +259,7 @@ impl Handle {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let (job, handle) = task::job(None, None, Location::caller(), f);
-        self.0.push(job);
-        handle
+        task::inject(&self.0, Location::caller(), f)
     }
 }
 

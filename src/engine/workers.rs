@@ -11,7 +11,7 @@
 
 use std::collections::VecDeque;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::remote::{Door, Message};
@@ -23,6 +23,9 @@ pub(crate) type Job = Box<dyn FnOnce() + Send>;
 const STEAL_MAX: usize = 32;
 /// Coroutines that a busy worker may have more than twice as many as another, and keep its own.
 const SLACK: usize = 64;
+/// In `still`, one worker that has stopped being still.
+const STIRRED: u64 = 1 << 32;
+
 /// What the workers of a run have in common.
 #[derive(Debug)]
 pub(crate) struct Workers {
@@ -30,8 +33,9 @@ pub(crate) struct Workers {
     busy: AtomicUsize,
     closing: AtomicBool,
     deadlock: Mutex<Option<String>>,
-    // Workers that sleep and have nothing to wait for that could come from outside of the run.
-    still: AtomicUsize,
+    // Workers that sleep and have nothing to wait for that could come from outside of the run; above that,
+    // how often one has stopped to.
+    still: AtomicU64,
     /// No thread's door: where those are at home that any worker of this run may start.
     pub(crate) home: &'static Door,
     pub(crate) injector: Arc<Injector>,
@@ -119,7 +123,7 @@ impl Workers {
             busy: AtomicUsize::new(count),
             closing: AtomicBool::new(false),
             deadlock: Mutex::new(None),
-            still: AtomicUsize::new(0),
+            still: AtomicU64::new(0),
             home: Door::acquire(),
         })
     }
@@ -306,19 +310,21 @@ impl Workers {
     /// A worker is about to sleep, and nothing outside of the run could wake it. Returns whether that is so
     /// for all of them now: then nobody ever will. [`stir`](Self::stir) ends this.
     pub(crate) fn settle(&self) -> bool {
-        // All others that are counted sleep: what they have sent is in an inbox by now, and one that is
-        // being woken has not taken its message yet.
-        self.still.fetch_add(1, Ordering::SeqCst) + 1 == self.len()
+        let still = self.still.fetch_add(1, Ordering::SeqCst) + 1;
+        // All others that are counted sleep: what they have sent is in an inbox by now. One that is being
+        // woken takes its message only after it has changed the word.
+        still % STIRRED == self.len() as u64
             && !self.has_jobs()
             && !self.each.iter().any(|worker| {
                 worker.bench.owed.load(Ordering::SeqCst)
                     || worker.door.get().is_some_and(|door| door.is_pending())
             })
+            && self.still.load(Ordering::SeqCst) == still
     }
 
     /// The worker is awake.
     pub(crate) fn stir(&self) {
-        self.still.fetch_sub(1, Ordering::SeqCst);
+        self.still.fetch_add(STIRRED - 1, Ordering::SeqCst);
     }
 
     /// Has all workers but `from` cancel their coroutines, and whatever starts from now on.

@@ -13,7 +13,7 @@ use crate::engine::cancel::Failure;
 use crate::engine::context;
 use crate::engine::packet::{Sender, packet};
 use crate::engine::remote::Door;
-use crate::engine::workers::Job;
+use crate::engine::workers::{Injector, Job};
 use crate::thread::Thread;
 
 /// Starts a coroutine on any worker of the runtime: on the one that has least to do, or on one that
@@ -49,13 +49,44 @@ where
     if let Err(error) = context::with(check_running) {
         refuse(&error);
     }
-    let (job, handle) = job(None, None, spawned, f);
+    let (job, handle) = job(home(), None, None, spawned, f);
     place(job);
     handle
 }
 
-/// What will be a coroutine: a job that makes one of it, and the handle.
-pub(crate) fn job<F, T>(
+/// Where what this thread's run may start anywhere is at home.
+pub(super) fn home() -> &'static Door {
+    let home = context::with(|cx| cx.scheduler.at_post(|post| Some(post.workers.home)));
+    home.unwrap_or_else(Door::nowhere)
+}
+
+/// Starts a coroutine on the run that `injector` knows, or on its next one.
+pub(crate) fn inject<F, T>(
+    injector: &Arc<Injector>,
+    spawned: &'static Location<'static>,
+    f: F,
+) -> JoinHandle<T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    let ours = context::with(|cx| {
+        cx.scheduler.at_post(|post| Arc::ptr_eq(&post.workers.injector, injector))
+    });
+    // From outside, it is not known which run will start it.
+    let home = if ours { home() } else { Door::nowhere() };
+    let (job, handle) = job(home, None, None, spawned, f);
+    if ours {
+        place(job)
+    } else {
+        injector.push(job)
+    }
+    handle
+}
+
+/// What will be a coroutine, `home` is for its packet: a job that makes one of it, and the handle.
+pub(super) fn job<F, T>(
+    home: &'static Door,
     name: Option<Arc<str>>,
     stack_size: Option<usize>,
     spawned: &'static Location<'static>,
@@ -66,7 +97,7 @@ where
     T: Send + 'static,
 {
     // SAFETY: `f` and its result borrow nothing that could end.
-    let (seed, handle) = unsafe { Seed::new(name, stack_size, spawned, false, f, || ()) };
+    let (seed, handle) = unsafe { Seed::new(home, name, stack_size, spawned, false, f, || ()) };
     (Box::new(move || seed.start()), handle)
 }
 
@@ -88,14 +119,15 @@ pub(super) struct Seed<F: FnOnce() -> T, T, L: FnOnce()> {
 }
 
 impl<F: FnOnce() -> T, T, L: FnOnce()> Seed<F, T, L> {
-    /// `last` is the last thing that the coroutine does, or the drop of an unstarted one; it must not
-    /// unwind.
+    /// `home` is that of the run that will start it, or nowhere. `last` is the last thing that the
+    /// coroutine does, or the drop of an unstarted one; it must not unwind.
     ///
     /// # Safety
     ///
     /// What `f` and its result borrow must live until `last` has been called, and the handle must be
     /// dropped or forgotten while they live.
     pub(super) unsafe fn new(
+        home: &'static Door,
         name: Option<Arc<str>>,
         stack_size: Option<usize>,
         spawned: &'static Location<'static>,
@@ -103,12 +135,8 @@ impl<F: FnOnce() -> T, T, L: FnOnce()> Seed<F, T, L> {
         f: F,
         last: L,
     ) -> (Self, JoinHandle<T>) {
-        let (home, id) = context::with(|cx| {
-            // From outside of a run, it is not known which one will start it.
-            let home = cx.scheduler.at_post(|post| Some(post.workers.home));
-            (home.unwrap_or_else(Door::nowhere), cx.allocate_id())
-        });
         let (sender, receiver) = packet(home);
+        let id = context::with(|cx| cx.allocate_id());
         let placement: Arc<Placement> = Arc::default();
         let address = Address::open(Arc::clone(&placement), id);
         let thread = Thread::coroutine(address, name.clone());

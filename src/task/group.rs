@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use slab::Slab;
 
-use super::anywhere::Seed;
+use super::anywhere::{Seed, home};
 use super::cancel::Target;
 use super::join::JoinHandle;
 use super::spawn::spawn_unchecked;
@@ -281,7 +281,7 @@ impl Group {
         let (theirs, last) = (Arc::clone(&away), Arc::clone(&away));
         let (attend, leave) = (move || theirs.attend(f), move || last.leave(member));
         // SAFETY: by the caller's promise, as the coroutine has ended when it has left.
-        let (seed, handle) = unsafe { Seed::new(None, None, spawned, true, attend, leave) };
+        let (seed, handle) = unsafe { Seed::new(home(), None, None, spawned, true, attend, leave) };
         let target = handle.thread().address().cloned().map(Target::root);
         away.lock().members[member].clone_from(&target);
         if self.cancelled.get() {

@@ -9,7 +9,7 @@ mod scope;
 mod spawn;
 mod wait;
 
-pub(crate) use anywhere::job;
+pub(crate) use anywhere::inject;
 pub use anywhere::spawn_anywhere;
 pub use cancel::{CancellationToken, Elapsed, no_wait, shield, timeout, timeout_at};
 pub(crate) use group::Group;

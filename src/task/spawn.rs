@@ -286,7 +286,7 @@ impl Builder {
         let spawned = Location::caller();
         let stack_size = self.stack_size.map(stack::check_size).transpose()?;
         context::with(check_running)?;
-        let (job, handle) = anywhere::job(self.name, stack_size, spawned, f);
+        let (job, handle) = anywhere::job(anywhere::home(), self.name, stack_size, spawned, f);
         anywhere::place(job);
         Ok(handle)
     }
