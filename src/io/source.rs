@@ -15,6 +15,10 @@ use crate::engine::reactor::{Interest, Port, Reactor, SourceKey};
 use crate::engine::remote::{Door, Message, Waiter};
 use crate::engine::task::{Wait, Wake};
 
+/// The first and the longest pause of [`Source::retry_unannounced`]; each is twice the one before.
+const PAUSE: Duration = Duration::from_micros(500);
+const PAUSE_MAX: Duration = Duration::from_millis(50);
+
 /// A descriptor in non-blocking mode, and the reactors that know it.
 ///
 /// It owns what it wraps and never lends it mutably, so the descriptor stays the same and open
@@ -127,6 +131,51 @@ impl<T: AsFd> Source<T> {
         }
     }
 
+    /// Does `op` once, and does not wait.
+    ///
+    /// # Errors
+    ///
+    /// Those of `op`, `WouldBlock` included.
+    pub(crate) fn attempt<R>(&self, mut op: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
+        loop {
+            context::spend();
+            match op(&self.io) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// [`retry`](Self::retry) for writing where no event tells when to try again: tries again
+    /// after pauses.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`retry`](Self::retry).
+    pub(crate) fn retry_unannounced<R>(
+        &self,
+        mut op: impl FnMut(&T) -> io::Result<R>,
+    ) -> io::Result<R> {
+        let timeout = self.timeout(Interest::Write);
+        let deadline = timeout.and_then(after);
+        let mut pause = PAUSE;
+        loop {
+            match self.attempt(&mut op) {
+                Err(error)
+                    if error.kind() == io::ErrorKind::WouldBlock && !self.is_nonblocking() => {}
+                result => return result,
+            }
+            check_unwinding()?;
+            if deadline.is_some_and(|deadline| context::now() >= deadline) {
+                return Err(timed_out(Interest::Write, timeout));
+            }
+            let until = after(pause).into_iter().chain(deadline).min();
+            let why = Wait::Writable(self.io.as_fd().as_raw_fd());
+            context::block(context::waiter(), why, until);
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
     /// Waits until the descriptor is writable for the first time.
     ///
     /// # Errors
@@ -143,12 +192,7 @@ impl<T: AsFd> Source<T> {
         if !context::in_coroutine() {
             return poll_one(self.io.as_fd(), interest, deadline);
         }
-        if context::is_unwinding() {
-            return Err(io::Error::other(
-                "the operation would have to wait, and the coroutine is unwinding: \
-                 destructors get what can be done at once",
-            ));
-        }
+        check_unwinding()?;
         context::with(|cx| {
             let Some(reactor) = cx.scheduler.reactor() else {
                 unreachable!("a coroutine runs, so its thread has a reactor")
@@ -315,6 +359,17 @@ fn poll_one(
 /// Whether a descriptor is ready now.
 pub(crate) fn is_ready(fd: BorrowedFd<'_>, interest: Interest) -> io::Result<bool> {
     Ok(poll_one(fd, interest, Some(Instant::now()))? == Outcome::Ready)
+}
+
+/// Fails in a coroutine that unwinds: its I/O must not wait.
+fn check_unwinding() -> io::Result<()> {
+    if context::is_unwinding() {
+        return Err(io::Error::other(
+            "the operation would have to wait, and the coroutine is unwinding: \
+             destructors get what can be done at once",
+        ));
+    }
+    Ok(())
 }
 
 #[cold]

@@ -1,5 +1,6 @@
 //! From what a person writes to addresses.
 
+use std::fmt::Display;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::{iter, option, slice, vec};
@@ -152,5 +153,10 @@ pub(super) fn name(what: &str, address: SocketAddr, error: io::Error) -> io::Err
         io::ErrorKind::ConnectionRefused => ": nothing listens there",
         _ => "",
     };
-    io::Error::new(error.kind(), format!("cannot {what} {address}: {error}{advice}"))
+    describe(what, &address, error, advice)
+}
+
+/// An error that says what was tried on what, and perhaps what to do.
+pub(super) fn describe(what: &str, on: &dyn Display, error: io::Error, advice: &str) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot {what} {on}: {error}{advice}"))
 }
