@@ -32,14 +32,14 @@ mod sealed {
 }
 
 macro_rules! listener {
-    ($listener:ident, $stream:ident) => {
+    ($listener:ident, $stream:ident, $accept:expr) => {
         impl sealed::Sealed for $listener {}
 
         impl Listener for $listener {
             type Stream = $stream;
 
             fn accept_one(&self, wait: bool) -> io::Result<$stream> {
-                self.accept_peer(wait).map(|(stream, _)| stream)
+                $accept(self, wait)
             }
 
             fn another(stream: &$stream) -> io::Result<$stream> {
@@ -56,8 +56,10 @@ macro_rules! listener {
     };
 }
 
-listener!(TcpListener, TcpStream);
-listener!(UnixListener, UnixStream);
+listener!(TcpListener, TcpStream, |listener: &TcpListener, wait| {
+    listener.accept_peer(wait).map(|(stream, _)| stream)
+});
+listener!(UnixListener, UnixStream, UnixListener::accept_stream);
 
 /// The connections of a listener, made by its `incoming`.
 #[derive(Debug)]

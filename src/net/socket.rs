@@ -33,6 +33,31 @@ impl<T: AsFd> Socket<T> {
         self.retry(Interest::Read, |io| Ok(rustix::net::recv(io, &mut *buf, flags)?.0))
     }
 
+    /// [`recv`](Self::recv), for Unix datagrams.
+    pub(super) fn recv_unless_shut(&self, buf: &mut [u8], flags: RecvFlags) -> io::Result<usize> {
+        self.retry_unless_shut(|io| Ok(rustix::net::recv(io, &mut *buf, flags)?.0), || Ok(0))
+    }
+
+    /// Retries `op`, which receives a Unix datagram, where a blocking socket would wait. That gets
+    /// `nothing` once the reading side has been shut down, and a non-blocking one `EAGAIN` for ever.
+    pub(super) fn retry_unless_shut<R>(
+        &self,
+        mut op: impl FnMut(&T) -> io::Result<R>,
+        nothing: impl Fn() -> io::Result<R>,
+    ) -> io::Result<R> {
+        let would_block = |result: &io::Result<R>| {
+            result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        };
+        self.retry(Interest::Read, |io| {
+            let result = op(io);
+            if !would_block(&result) || self.is_nonblocking() || !is_shut(io)? {
+                return result;
+            }
+            // The last datagram may have come before it was shut down, and after the first try.
+            Some(op(io)).filter(|result| !would_block(result)).unwrap_or_else(&nothing)
+        })
+    }
+
     /// Sends to where the socket is connected.
     pub(super) fn send(&self, buf: &[u8]) -> io::Result<usize> {
         // As std does: an error instead of a signal when the other side has gone.
@@ -43,17 +68,12 @@ impl<T: AsFd> Socket<T> {
         self.retry(Interest::Write, |io| Ok(rustix::net::send(io, buf, flags)?))
     }
 
-    /// Accepts a connection, with what `address` makes of its peer's; without `wait`, only one
-    /// that is there already.
-    pub(super) fn accept<S: AsFd + From<OwnedFd>, A>(
+    /// Accepts a connection with `op`; without `wait`, only one that is there already.
+    pub(super) fn accept<R>(
         &self,
         wait: bool,
-        address: impl Fn(Option<SocketAddrAny>) -> io::Result<A>,
-    ) -> io::Result<(Socket<S>, A)> {
-        let op = |listener: &T| {
-            let (fd, peer) = accept(listener)?;
-            Ok((Socket::new(S::from(fd)), address(peer)?))
-        };
+        op: impl FnMut(&T) -> io::Result<R>,
+    ) -> io::Result<R> {
         if wait { self.retry(Interest::Read, op) } else { self.attempt(op) }
     }
 
@@ -136,6 +156,22 @@ impl<T: AsFd> Clone for Socket<T> {
     }
 }
 
+/// Whether the reading side has been shut down, where the system does not say so in another way.
+fn is_shut(socket: impl AsFd) -> io::Result<bool> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let mut poll_fd = [PollFd::new(&socket, PollFlags::RDHUP)];
+        poll(&mut poll_fd, Some(&Timespec::default()))?;
+        Ok(poll_fd[0].revents().contains(PollFlags::RDHUP))
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    {
+        let _ = socket;
+        Ok(false)
+    }
+}
+
 /// A non-blocking socket for connections.
 pub(super) fn socket(family: AddressFamily) -> io::Result<OwnedFd> {
     #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
@@ -149,7 +185,7 @@ pub(super) fn socket(family: AddressFamily) -> io::Result<OwnedFd> {
 }
 
 /// Accepts a connection in non-blocking mode, with one system call where there is one.
-fn accept(listener: impl AsFd) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
+pub(super) fn accept(listener: impl AsFd) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
     #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
     {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -271,9 +307,9 @@ macro_rules! socket_surface {
     };
 }
 
-/// What every socket has that moves data.
+/// What every socket has that moves data. `$recv` is how [`Socket`] receives for it.
 macro_rules! timeout_surface {
-    ($type:ident) => {
+    ($type:ident, $recv:ident) => {
         impl $type {
             /// Sets how long a read waits at most; `None` is for ever.
             ///
@@ -327,7 +363,7 @@ macro_rules! timeout_surface {
             ///
             /// Unwinds when the coroutine is cancelled while it waits.
             pub fn peek(&self, buf: &mut [u8]) -> std::io::Result<usize> {
-                self.0.recv(buf, rustix::net::RecvFlags::PEEK)
+                self.0.$recv(buf, rustix::net::RecvFlags::PEEK)
             }
         }
     };
@@ -407,9 +443,9 @@ macro_rules! stream_surface {
     };
 }
 
-/// What every socket for datagrams has.
+/// What every socket for datagrams has. `$recv` is how [`Socket`] receives for it.
 macro_rules! datagram_surface {
-    ($type:ident) => {
+    ($type:ident, $recv:ident) => {
         impl $type {
             /// Receives a datagram. What does not fit into `buf` is dropped.
             ///
@@ -421,7 +457,7 @@ macro_rules! datagram_surface {
             ///
             /// Unwinds when the coroutine is cancelled while it waits; no datagram is lost.
             pub fn recv(&self, buf: &mut [u8]) -> std::io::Result<usize> {
-                self.0.recv(buf, rustix::net::RecvFlags::empty())
+                self.0.$recv(buf, rustix::net::RecvFlags::empty())
             }
 
             /// Sends a datagram to where the socket is connected.

@@ -5,12 +5,14 @@ use std::net::{self, SocketAddr};
 use std::time::Duration;
 
 use rustix::io::Errno;
+use rustix::net::AddressFamily;
 use rustix::net::sockopt;
-use rustix::net::{AddressFamily, SocketAddrAny};
 
 use super::addr::{ToSocketAddrs, name, try_each};
 use super::listener::Incoming;
-use super::socket::{BACKLOG, Socket, socket, socket_surface, stream_surface, timeout_surface};
+use super::socket::{
+    BACKLOG, Socket, accept, socket, socket_surface, stream_surface, timeout_surface,
+};
 use crate::io::source::{after, zero_timeout};
 
 /// A TCP connection: [`std::net::TcpStream`], whose calls park only their own coroutine.
@@ -179,7 +181,7 @@ impl TcpStream {
 }
 
 socket_surface!(TcpStream, net::TcpStream);
-timeout_surface!(TcpStream);
+timeout_surface!(TcpStream, recv);
 // A recv stops short before urgent data and before the end, and the reactor is told of both.
 stream_surface!(TcpStream, ends_show: true);
 
@@ -244,13 +246,13 @@ impl TcpListener {
     }
 
     pub(super) fn accept_peer(&self, wait: bool) -> io::Result<(TcpStream, SocketAddr)> {
-        // A connection that was reset before it was accepted may have no address any more.
-        let address = |peer: Option<SocketAddrAny>| {
+        let (fd, peer) = self.0.accept(wait, |listener| {
+            let (fd, peer) = accept(listener)?;
+            // A connection that was reset before it was accepted may have no address any more.
             let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
-            peer.ok_or_else(|| io::ErrorKind::ConnectionAborted.into())
-        };
-        let (stream, peer) = self.0.accept(wait, address)?;
-        Ok((TcpStream(stream), peer))
+            Ok((fd, peer.ok_or(io::ErrorKind::ConnectionAborted)?))
+        })?;
+        Ok((TcpStream(Socket::new(fd.into())), peer))
     }
 
     /// The connections, as they come. Never ends.

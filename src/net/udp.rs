@@ -202,5 +202,5 @@ groups! {
 }
 
 socket_surface!(UdpSocket, net::UdpSocket);
-timeout_surface!(UdpSocket);
-datagram_surface!(UdpSocket);
+timeout_surface!(UdpSocket, recv);
+datagram_surface!(UdpSocket, recv);

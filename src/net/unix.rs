@@ -8,11 +8,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{self, SocketAddr};
 use std::path::Path;
 
-use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix};
+use rustix::net::{AddressFamily, SocketAddrUnix};
 
 use super::addr::describe;
 use super::listener::Incoming;
-use super::socket::{BACKLOG, Socket, socket, socket_surface, stream_surface, timeout_surface};
+use super::socket::{
+    BACKLOG, Socket, accept, socket, socket_surface, stream_surface, timeout_surface,
+};
 
 /// A connection of Unix sockets: [`std::os::unix::net::UnixStream`], whose calls park only their own
 /// coroutine.
@@ -117,7 +119,7 @@ impl UnixStream {
 }
 
 socket_surface!(UnixStream, net::UnixStream);
-timeout_surface!(UnixStream);
+timeout_surface!(UnixStream, recv);
 // A recv also stops short after descriptors that were passed along, and between the data of different
 // senders. Nothing tells of what is behind these, so only `WouldBlock` means drained.
 stream_surface!(UnixStream, ends_show: false);
@@ -195,12 +197,15 @@ impl UnixListener {
     ///
     /// Unwinds when the coroutine is cancelled; no connection is lost.
     pub fn accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
-        self.accept_peer(true)
+        let stream = self.accept_stream(true)?;
+        // Some systems do not know it any more when the other side has gone already.
+        let peer = stream.peer_addr().or_else(|_| SocketAddr::from_pathname(""))?;
+        Ok((stream, peer))
     }
 
-    pub(super) fn accept_peer(&self, wait: bool) -> io::Result<(UnixStream, SocketAddr)> {
-        let (stream, peer) = self.0.accept(wait, from_system)?;
-        Ok((UnixStream(stream), peer))
+    pub(super) fn accept_stream(&self, wait: bool) -> io::Result<UnixStream> {
+        let fd = self.0.accept(wait, |listener| accept(listener).map(|(fd, _)| fd))?;
+        Ok(UnixStream(Socket::new(fd.into())))
     }
 
     /// The connections, as they come. Never ends.
@@ -234,18 +239,6 @@ fn to_system(address: &SocketAddr) -> io::Result<SocketAddrUnix> {
         Some(path) => SocketAddrUnix::new(path)?,
         None => SocketAddrUnix::new_unnamed(),
     })
-}
-
-/// std's address of what the system calls a peer.
-pub(super) fn from_system(address: Option<SocketAddrAny>) -> io::Result<SocketAddr> {
-    let address = address.and_then(|address| SocketAddrUnix::try_from(address).ok());
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    if let Some(name) = address.as_ref().and_then(SocketAddrUnix::abstract_name) {
-        return SocketAddr::from_abstract_name(name);
-    }
-    // Nobody's name is an empty path, and that is how std writes it.
-    let path = address.as_ref().and_then(SocketAddrUnix::path_bytes).unwrap_or_default();
-    SocketAddr::from_pathname(OsStr::from_bytes(path))
 }
 
 /// An error that says what was tried on which address.

@@ -1,15 +1,19 @@
 //! Unix datagrams, with the names, signatures and errors of [`std::os::unix::net`].
 
+use std::ffi::OsStr;
 use std::io;
+use std::mem::{offset_of, size_of};
 use std::net::Shutdown;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{self, SocketAddr};
 use std::path::Path;
 
-use rustix::net::RecvFlags;
+use rustix::net::{RecvFlags, SocketAddrAny, SocketAddrUnix};
 
 use super::socket::{Socket, datagram_surface, socket_surface, timeout_surface};
-use super::unix::{from_system, name, to_address};
-use crate::engine::reactor::Interest;
+use super::unix::{name, to_address};
 
 /// A Unix socket for datagrams: [`std::os::unix::net::UnixDatagram`], whose calls park only their
 /// own coroutine.
@@ -112,7 +116,7 @@ impl UnixDatagram {
     ///
     /// Unwinds when the coroutine is cancelled while it waits; no datagram is lost.
     pub fn recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        self.0.retry(Interest::Read, |socket| socket.recv_from(buf))
+        self.0.retry_unless_shut(|socket| socket.recv_from(buf), nothing)
     }
 
     /// Receives a datagram without taking it away, and tells who sent it.
@@ -125,10 +129,11 @@ impl UnixDatagram {
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
     pub fn peek_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        self.0.retry(Interest::Read, |socket| {
+        let peek = |socket: &_| {
             let (len, _, peer) = rustix::net::recvfrom(socket, &mut *buf, RecvFlags::PEEK)?;
             Ok((len, from_system(peer)?))
-        })
+        };
+        self.0.retry_unless_shut(peek, nothing)
     }
 
     /// Sends a datagram to the socket of this name. Waits while the queue of that is full.
@@ -188,5 +193,26 @@ impl UnixDatagram {
 }
 
 socket_surface!(UnixDatagram, net::UnixDatagram);
-timeout_surface!(UnixDatagram);
-datagram_surface!(UnixDatagram);
+timeout_surface!(UnixDatagram, recv_unless_shut);
+datagram_surface!(UnixDatagram, recv_unless_shut);
+
+/// What is received at the end: no bytes, of nobody.
+fn nothing() -> io::Result<(usize, SocketAddr)> {
+    Ok((0, from_system(None)?))
+}
+
+/// std's address of what the system calls a sender.
+fn from_system(address: Option<SocketAddrAny>) -> io::Result<SocketAddr> {
+    // Nobody's name is as long as what is before it. A path may be a byte longer than what std can
+    // write and rustix can read.
+    let lens = offset_of!(libc::sockaddr_un, sun_path) + 1..=size_of::<libc::sockaddr_un>();
+    let address = address.filter(|address| lens.contains(&(address.addr_len() as usize)));
+    let address = address.and_then(|address| SocketAddrUnix::try_from(address).ok());
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if let Some(name) = address.as_ref().and_then(SocketAddrUnix::abstract_name) {
+        return SocketAddr::from_abstract_name(name);
+    }
+    let path = address.as_ref().and_then(SocketAddrUnix::path_bytes).unwrap_or_default();
+    // Of the longest, rustix leaves the end mark in.
+    SocketAddr::from_pathname(OsStr::from_bytes(path.strip_suffix(&[0]).unwrap_or(path)))
+}
