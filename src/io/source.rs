@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -34,11 +34,20 @@ pub(crate) struct Source<T: AsFd> {
     nonblocking: AtomicBool,
 }
 
-/// One thread's reactor knows the descriptor under this key.
+/// One thread's reactor knows the descriptor under this key, for as long as that thread lives.
 struct Registration {
-    port: Arc<Port>,
+    // Weak, or a long-lived descriptor would keep the reactors of all threads that it has seen.
+    port: Weak<Port>,
     door: &'static Door,
     key: SourceKey,
+}
+
+impl Registration {
+    #[inline]
+    fn is_with(&self, port: &Arc<Port>) -> bool {
+        // A port's memory is not used again while somebody points to it, though weakly.
+        ptr::eq(self.port.as_ptr(), Arc::as_ptr(port))
+    }
 }
 
 impl std::fmt::Debug for Registration {
@@ -233,11 +242,11 @@ impl<T: AsFd> Source<T> {
         let home = self.home.get().filter(|_| context::in_coroutine())?;
         context::with(|cx| {
             let port = cx.scheduler.reactor()?.port();
-            if Arc::ptr_eq(&home.port, port) {
+            if home.is_with(port) {
                 return Some(home.key);
             }
             let others = self.others();
-            others.iter().find(|other| Arc::ptr_eq(&other.port, port)).map(|other| other.key)
+            others.iter().find(|other| other.is_with(port)).map(|other| other.key)
         })
     }
 
@@ -248,9 +257,11 @@ impl<T: AsFd> Source<T> {
     #[cold]
     fn register(&self, cx: &Context, reactor: &Reactor) -> io::Result<SourceKey> {
         let key = reactor.register(self.io.as_fd())?;
-        let registration = Registration { port: reactor.port().clone(), door: cx.door(), key };
-        if let Err(registration) = self.home.set(registration) {
-            self.others().push(registration);
+        let port = Arc::downgrade(reactor.port());
+        if let Err(registration) = self.home.set(Registration { port, door: cx.door(), key }) {
+            let mut others = self.others();
+            others.retain(|other| other.port.strong_count() > 0);
+            others.push(registration);
         }
         Ok(key)
     }
@@ -299,6 +310,8 @@ impl<T: AsFd> Drop for Source<T> {
         let others = self.others.get_mut().unwrap_or_else(PoisonError::into_inner);
         for Registration { port, door, key } in self.home.take().into_iter().chain(others.drain(..))
         {
+            // The kernel has forgotten it along with a reactor that is gone.
+            let Some(port) = port.upgrade() else { continue };
             port.forget(self.io.as_fd());
             let here = context::try_with(|cx| {
                 ptr::eq(cx.door(), door).then(|| cx.scheduler.deregister(&port, key))
