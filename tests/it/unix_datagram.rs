@@ -45,6 +45,27 @@ fn named_sockets_know_each_other() {
 }
 
 #[test]
+fn senders_with_the_longest_names() {
+    both(|| {
+        let folder = Folder::new();
+        let path = folder.join("socket");
+        let server = UnixDatagram::bind(&path).unwrap();
+        let room = 108 - folder.join("").as_os_str().len();
+        // As long as the system takes: std cannot write that; and as long as std can.
+        for (len, known) in [(room, false), (room - 1, true)] {
+            let name = folder.join(&"c".repeat(len));
+            let client = net::UnixDatagram::unbound().unwrap();
+            let address = rustix::net::SocketAddrUnix::new(&name).unwrap();
+            rustix::net::bind(&client, &address).unwrap();
+            client.send_to(b"hello", &path).unwrap();
+            let (len, from) = server.peek_from(&mut [0; 8]).unwrap();
+            assert_eq!((len, from.as_pathname()), (5, known.then_some(&*name)));
+            assert_eq!(server.recv_from(&mut [0; 8]).unwrap().0, 5);
+        }
+    });
+}
+
+#[test]
 fn sockets_without_a_name() {
     both(|| {
         let folder = Folder::new();
