@@ -16,8 +16,8 @@ use crate::engine::remote::{Door, Message, Waiter};
 use crate::engine::task::{Wait, Wake};
 
 /// The first and the longest pause of [`Source::retry_unannounced`]; each is twice the one before.
-const PAUSE: Duration = Duration::from_micros(500);
-const PAUSE_MAX: Duration = Duration::from_millis(50);
+const RETRY: Duration = Duration::from_micros(500);
+const RETRY_MAX: Duration = Duration::from_millis(50);
 
 /// A descriptor in non-blocking mode, and the reactors that know it.
 ///
@@ -167,7 +167,7 @@ impl<T: AsFd> Source<T> {
     ) -> io::Result<R> {
         let timeout = self.timeout(Interest::Write);
         let deadline = timeout.and_then(after);
-        let mut pause = PAUSE;
+        let mut pause = RETRY;
         loop {
             match self.attempt(&mut op) {
                 Err(error)
@@ -181,7 +181,7 @@ impl<T: AsFd> Source<T> {
             let until = after(pause).into_iter().chain(deadline).min();
             let why = Wait::Writable(self.io.as_fd().as_raw_fd());
             context::block(context::waiter(), why, until);
-            pause = (pause * 2).min(PAUSE_MAX);
+            pause = (pause * 2).min(RETRY_MAX);
         }
     }
 

@@ -178,14 +178,13 @@ mod tests {
     use crate::net::{TcpListener, TcpStream};
     use crate::time::timeout;
 
+    type Answer = io::Result<Vec<SocketAddr>>;
+
     /// A resolver that says when it has begun, and answers when it is told to.
-    fn resolver() -> (
-        Sender<io::Result<Vec<SocketAddr>>>,
-        Receiver<()>,
-        impl FnOnce(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + 'static,
-    ) {
+    fn resolver()
+    -> (Sender<Answer>, Receiver<()>, impl FnOnce(&str, u16) -> Answer + Send + 'static) {
         let (begin, begun) = channel();
-        let (answer, answered) = channel::<io::Result<_>>();
+        let (answer, answered) = channel::<Answer>();
         let resolve = move |_: &str, _| {
             // Nobody may be left to hear it.
             let _ = begin.send(());

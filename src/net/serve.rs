@@ -126,7 +126,7 @@ where
     })
 }
 
-/// A server that can be stopped: it then accepts no more, lets its handlers finish for some time,
+/// A server that can be stopped, on TCP or Unix sockets: it then accepts no more, lets its handlers finish for some time,
 /// and cancels those that have not by then.
 ///
 /// ```
@@ -179,7 +179,9 @@ impl<L: Listener> Server<L> {
     ///
     /// Connections that the kernel has already taken in for this listener when it is stopped are still
     /// accepted and handled, so that no client that was connected is reset. The listener closes
-    /// then, unless it has clones.
+    /// then, unless it has clones. Clones, and other processes that have the same listener, go on
+    /// accepting from it as before: a server can be replaced by one that was started on its listener,
+    /// and nobody is refused.
     ///
     /// # Errors
     ///
