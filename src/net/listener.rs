@@ -10,7 +10,7 @@ use super::{TcpListener, TcpStream, UnixListener, UnixStream};
 /// What a [`Server`](super::Server) accepts from: a [`TcpListener`] or a [`UnixListener`].
 pub trait Listener: sealed::Sealed {
     /// What it accepts.
-    type Stream: fmt::Debug;
+    type Stream: fmt::Debug + 'static;
 
     // What a server does with these is nobody else's business.
 

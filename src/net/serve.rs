@@ -113,7 +113,6 @@ serve!(UnixListener, UnixStream);
 fn serve_on<L, F, R>(listener: &L, handler: F) -> io::Result<()>
 where
     L: Listener,
-    L::Stream: 'static,
     F: Fn(L::Stream) -> R + 'static,
     R: Outcome,
 {
@@ -197,7 +196,6 @@ impl<L: Listener> Server<L> {
     #[track_caller]
     pub fn serve<F, R>(self, handler: F) -> io::Result<()>
     where
-        L::Stream: 'static,
         F: Fn(L::Stream) -> R + 'static,
         R: Outcome,
     {
