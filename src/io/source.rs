@@ -155,8 +155,8 @@ impl<T: AsFd> Source<T> {
         }
     }
 
-    /// [`retry`](Self::retry) for writing where no event tells when to try again: tries again
-    /// after pauses.
+    /// [`retry`](Self::retry) for writing where no event tells when to try again, or one does that
+    /// means nothing: tries again after pauses.
     ///
     /// # Errors
     ///

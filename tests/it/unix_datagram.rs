@@ -249,6 +249,48 @@ fn a_sender_waits_for_room_in_the_queue() {
 }
 
 #[test]
+fn a_sender_waits_for_room_that_another_has_taken() {
+    both(|| {
+        let folder = Folder::new();
+        let path = folder.join("socket");
+        let receiver = net::UnixDatagram::bind(&path).unwrap();
+        let other = net::UnixDatagram::unbound().unwrap();
+        other.set_nonblocking(true).unwrap();
+        let taken = fill(|| other.send_to(b"other", &path));
+        let receiver = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(5));
+            let mut last = 0;
+            (0..=taken).for_each(|_| last = receiver.recv(&mut [0; 8]).unwrap());
+            last
+        });
+        // None of what is received is this socket's, so nothing tells it.
+        let ours = UnixDatagram::unbound().unwrap();
+        assert_eq!(ours.send_to(b"me", &path).unwrap(), 2);
+        assert_eq!(receiver.join().unwrap(), 2);
+    });
+}
+
+#[test]
+fn a_sender_that_waits_leaves_the_processor_alone() {
+    both(|| {
+        let used = || {
+            let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+            Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+        };
+        let folder = Folder::new();
+        let path = folder.join("socket");
+        let _receiver = net::UnixDatagram::bind(&path).unwrap();
+        let ours = UnixDatagram::unbound().unwrap();
+        ours.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+        let before = used();
+        fill(|| ours.send_to(b"x", &path));
+        let used = used() - before;
+        // It was asleep for nearly all of a tenth of a second.
+        assert!(used < Duration::from_millis(40), "{used:?} of processor time");
+    });
+}
+
+#[test]
 fn a_sender_by_name_tries_again_after_one_that_was_connected_gave_up() {
     run(|| {
         let folder = Folder::new();
