@@ -125,8 +125,8 @@ where
     })
 }
 
-/// A server that can be stopped, on TCP or Unix sockets: it then accepts no more, lets its handlers finish for some time,
-/// and cancels those that have not by then.
+/// A server that can be stopped, on TCP or Unix sockets: it then accepts no more, lets its handlers
+/// finish for some time, and cancels those that have not by then.
 ///
 /// ```
 /// use plainsong::CancellationToken;

@@ -451,3 +451,40 @@ fn one_coroutine_goes_on_while_another_thread_uses_its_socket() {
         plain.join().unwrap();
     });
 }
+
+#[test]
+fn workers_of_one_runtime_read_write_and_end_the_same_connections() {
+    watch(|| {
+        let runtime = plainsong::Runtime::builder().workers(3).build().unwrap();
+        runtime.run(|| {
+            let jobs: Vec<_> = (0..60)
+                .map(|_| {
+                    let (one, two) = UnixStream::pair().unwrap();
+                    let writer = one.try_clone().unwrap();
+                    let echo = plainsong::spawn_anywhere(move || {
+                        io::copy(&mut &two, &mut &two).unwrap();
+                    });
+                    let writer = plainsong::spawn_anywhere(move || {
+                        (&writer).write_all(&[5; 300_000]).unwrap();
+                        writer.shutdown(Shutdown::Write).unwrap();
+                    });
+                    let reader = plainsong::spawn_anywhere(move || {
+                        let mut bytes = Vec::new();
+                        let mut part = [0; 10_000];
+                        while bytes.len() < 300_000 {
+                            let len = (&one).read(&mut part).unwrap();
+                            bytes.extend_from_slice(&part[..len]);
+                        }
+                        bytes.iter().all(|&byte| byte == 5)
+                    });
+                    (echo, writer, reader)
+                })
+                .collect();
+            for (echo, writer, reader) in jobs {
+                assert!(reader.join().unwrap());
+                writer.join().unwrap();
+                echo.join().unwrap();
+            }
+        });
+    });
+}
