@@ -7,6 +7,7 @@ mod addr;
 mod listener;
 mod serve;
 mod socket;
+mod surface;
 mod tcp;
 mod udp;
 mod unix;

@@ -78,7 +78,7 @@ where
     TcpListener::bind(addr)?.serve(handler)
 }
 
-macro_rules! serve {
+macro_rules! serves {
     ($listener:ident, $stream:ident) => {
         impl $listener {
             /// Calls `handler` with each connection: [`serve`], on this listener.
@@ -106,8 +106,8 @@ macro_rules! serve {
     };
 }
 
-serve!(TcpListener, TcpStream);
-serve!(UnixListener, UnixStream);
+serves!(TcpListener, TcpStream);
+serves!(UnixListener, UnixStream);
 
 #[track_caller]
 fn serve_on<L, F, R>(listener: &L, handler: F) -> io::Result<()>

@@ -10,9 +10,8 @@ use rustix::net::sockopt;
 
 use super::addr::{ToSocketAddrs, name, try_each};
 use super::listener::Incoming;
-use super::socket::{
-    BACKLOG, Socket, accept, socket, socket_surface, stream_surface, timeout_surface,
-};
+use super::socket::{BACKLOG, Socket, accept, socket};
+use super::surface::{socket_surface, stream_surface, timeout_surface};
 use crate::io::source::{after, zero_timeout};
 
 /// A TCP connection: [`std::net::TcpStream`], whose calls park only their own coroutine.

@@ -4,7 +4,8 @@ use std::io;
 use std::net::{self, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::addr::{ToSocketAddrs, name, try_each};
-use super::socket::{Socket, datagram_surface, socket_surface, timeout_surface};
+use super::socket::Socket;
+use super::surface::{datagram_surface, socket_surface, timeout_surface};
 use crate::engine::reactor::Interest;
 
 /// A UDP socket: [`std::net::UdpSocket`], whose calls park only their own coroutine.

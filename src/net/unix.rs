@@ -12,9 +12,8 @@ use rustix::net::{AddressFamily, SocketAddrUnix};
 
 use super::addr::describe;
 use super::listener::Incoming;
-use super::socket::{
-    BACKLOG, Socket, accept, socket, socket_surface, stream_surface, timeout_surface,
-};
+use super::socket::{BACKLOG, Socket, accept, socket};
+use super::surface::{socket_surface, stream_surface, timeout_surface};
 
 /// A connection of Unix sockets: [`std::os::unix::net::UnixStream`], whose calls park only their own
 /// coroutine.

@@ -12,7 +12,8 @@ use std::path::Path;
 
 use rustix::net::{RecvFlags, SocketAddrAny, SocketAddrUnix};
 
-use super::socket::{Socket, datagram_surface, socket_surface, timeout_surface};
+use super::socket::Socket;
+use super::surface::{datagram_surface, socket_surface, timeout_surface};
 use super::unix::{name, to_address};
 
 /// A Unix socket for datagrams: [`std::os::unix::net::UnixDatagram`], whose calls park only their
