@@ -22,9 +22,10 @@
 //!   and [`Runtime`] sets it for all. [`coroutine_local!`] is `thread_local!` for coroutines.
 //! - [`Runtime`] with many [`workers`](RuntimeBuilder::workers) runs on many cores: [`spawn_anywhere`]
 //!   starts a coroutine on any of them, and a [`Handle`] lets plain threads spawn.
-//! - [`thread`] is the same under the names of [`std::thread`]. [`net`] has TCP under the names of
-//!   [`std::net`], and [`net::serve`]. So porting a threaded program is changing its `use` lines,
-//!   and a crate that is generic over `Read + Write` works as it is.
+//! - [`thread`] is the same under the names of [`std::thread`]. [`net`] has TCP, UDP and Unix
+//!   sockets under the names of [`std::net`] and [`std::os::unix::net`], and [`net::serve`]. So
+//!   porting a threaded program is changing its `use` lines, and a crate that is generic over
+//!   `Read + Write` works as it is.
 //! - [`scope`] starts coroutines that borrow and waits for them. [`task`] has `gather`, `race`,
 //!   `wait` and the like.
 //! - [`time`] has the clock, `sleep`, `timeout`, intervals, and calls for later.
@@ -102,8 +103,10 @@
 //! time-outs.
 //!
 //! **`O_NONBLOCK` belongs to the open file and not to the descriptor.** It is set on sockets made
-//! here and on what [`io::Pollable`] wraps. Never wrap an inherited standard stream: the shell's
-//! own would change with it. [`io::wait_readable`] leaves the mode alone.
+//! here, on those converted from std's, and on what [`io::Pollable`] wraps. Never wrap an inherited
+//! standard stream: the shell's own would change with it. A listener that several processes share is
+//! non-blocking in all of them, which suits all that wait for it before they accept; while one of
+//! ours still uses it, none may make it blocking again. [`io::wait_readable`] leaves the mode alone.
 //!
 //! # Stacks
 //!

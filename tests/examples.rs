@@ -1,9 +1,12 @@
 //! Runs the examples as a user would: each in a process of its own, driven through sockets of std's.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,13 +23,15 @@ struct Program {
 
 impl Program {
     fn start(name: &str, args: &[&str]) -> Self {
-        let mut child = Command::new(path_of(name))
-            .args(args)
-            .stdin(Stdio::null())
+        Self::spawn(Command::new(path_of(name)).args(args).stdin(Stdio::null()))
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap_or_else(|error| panic!("cannot start the example {name}: {error}"));
+            .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         let stdout = lines_of(child.stdout.take().unwrap());
         let stderr = lines_of(child.stderr.take().unwrap());
         Self { child, stdout, stderr }
@@ -35,11 +40,16 @@ impl Program {
     /// Starts a server on a free port, and returns it with its address.
     fn serve(name: &str) -> (Self, String) {
         let server = Self::start(name, &["127.0.0.1:0"]);
-        let Ok(line) = server.stdout.recv_timeout(PATIENCE) else {
-            panic!("{name} does not listen: {:?}", rest_of(&server.stderr));
+        let address = server.address();
+        (server, address)
+    }
+
+    /// Waits until a server listens, and returns where.
+    fn address(&self) -> String {
+        let Ok(line) = self.stdout.recv_timeout(PATIENCE) else {
+            panic!("does not listen: {:?}", rest_of(&self.stderr));
         };
-        let address = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("{line:?}"));
-        (server, address.to_owned())
+        line.strip_prefix("listening on ").unwrap_or_else(|| panic!("{line:?}")).to_owned()
     }
 
     /// Kills a server, which must have printed nothing since it listened.
@@ -498,7 +508,8 @@ fn error_of(example: &str, address: &str) -> String {
 fn servers_name_an_address_that_they_cannot_listen_on() {
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = holder.local_addr().unwrap().to_string();
-    for server in ["echo", "echo_by_hand", "time_server", "chat", "graceful_shutdown"] {
+    let servers = ["echo", "echo_by_hand", "time_server", "chat", "graceful_shutdown", "activated"];
+    for server in servers {
         let error = error_of(server, &taken);
         assert!(error.contains(&taken) && error.contains("in use"), "{server}: {error}");
         for address in ["nonsense", "127.0.0.1", "127.0.0.1:65536", ":4915", ""] {
@@ -629,4 +640,303 @@ fn graceful_shutdown_serves_all_who_are_connected() {
         assert_eq!(output, ["stopped"]);
         assert!(TcpStream::connect(&address).is_err());
     }
+}
+
+#[test]
+fn udp_echo_sends_each_datagram_back() {
+    let (server, address) = Program::serve("udp_echo");
+    let clients = [(); 3].map(|()| {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.connect(&address).unwrap();
+        socket
+    });
+    let mut buffer = vec![0; 65536];
+    for len in [5, 0, 1, 65507] {
+        for (client, n) in clients.iter().zip(1..) {
+            assert_eq!(client.send(&vec![n; len]).unwrap(), len);
+        }
+        for (client, n) in clients.iter().zip(1..) {
+            assert_eq!(client.recv(&mut buffer).unwrap(), len);
+            assert!(buffer[..len].iter().all(|&byte| byte == n));
+        }
+    }
+    // One that is not there any more when the answer comes costs the others nothing.
+    let [one, two, _three] = clients;
+    one.send(b"goodbye").unwrap();
+    drop(one);
+    for _ in 0..2 {
+        two.send(b"still here").unwrap();
+        assert_eq!(two.recv(&mut buffer).unwrap(), 10);
+    }
+    server.stop();
+}
+
+#[test]
+fn udp_echo_names_an_address_that_it_cannot_have() {
+    let holder = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let taken = holder.local_addr().unwrap().to_string();
+    let error = error_of("udp_echo", &taken);
+    assert!(error.contains(&taken) && error.contains("in use"), "{error}");
+    assert!(error_of("udp_echo", "nonsense").contains("HOST:PORT"));
+}
+
+/// A folder that is removed when dropped.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("plainsong-{name}-{}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What is left is in a folder for temporary files.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn echoes_on(path: &Path) {
+    let mut clients = [(); 3].map(|()| UnixStream::connect(path).unwrap());
+    for text in ["plain", "song"] {
+        for client in &mut clients {
+            client.set_read_timeout(Some(PATIENCE)).unwrap();
+            client.write_all(text.as_bytes()).unwrap();
+        }
+        for client in &mut clients {
+            let mut echo = vec![0; text.len()];
+            client.read_exact(&mut echo).unwrap();
+            assert_eq!(echo, text.as_bytes());
+        }
+    }
+    for mut client in clients {
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    }
+}
+
+#[test]
+fn unix_echo_takes_its_name_along_and_takes_over_what_a_dead_one_left() {
+    let folder = Folder::new("unix-echo");
+    let path = folder.0.join("socket");
+    let name = path.to_str().unwrap();
+
+    // Killed, it leaves its file behind, and the next one is not kept from listening.
+    for _ in 0..2 {
+        let server = Program::start("unix_echo", &[name]);
+        assert_eq!(server.address(), name);
+        echoes_on(&path);
+        server.stop();
+        assert!(path.exists());
+    }
+
+    // One that runs is not disturbed.
+    let server = Program::start("unix_echo", &[name]);
+    server.address();
+    let error = error_of("unix_echo", name);
+    assert!(error.contains("socket") && error.contains("in use"), "{error}");
+    echoes_on(&path);
+
+    // Told to go, it goes with its file, also while somebody is connected.
+    let mut idle = UnixStream::connect(&path).unwrap();
+    signal(&server, "TERM");
+    assert_eq!(server.output(), [""; 0]);
+    assert!(!path.exists());
+    assert_eq!(idle.read(&mut [0]).unwrap(), 0);
+
+    // Another kind of file is left as it is.
+    std::fs::write(&path, "precious").unwrap();
+    error_of("unix_echo", name);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+    std::fs::remove_file(&path).unwrap();
+    let listener = UnixListener::bind(&path).unwrap();
+    error_of("unix_echo", name);
+    drop(listener);
+}
+
+/// Starts a proxy for a server of ours, and returns it with its address.
+fn proxy_to(target: &TcpListener) -> (Program, String) {
+    let target = target.local_addr().unwrap().to_string();
+    let proxy = Program::start("proxy", &["127.0.0.1:0", &target]);
+    let address = proxy.address();
+    (proxy, address)
+}
+
+#[test]
+fn proxy_passes_both_directions_on_and_each_end_by_itself() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (proxy, address) = proxy_to(&listener);
+    let mut client = Client::connect(&address);
+    let (stream, _) = listener.accept().unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut server = Client(BufReader::new(stream));
+
+    client.send("ping");
+    assert_eq!(server.receive(4), b"ping");
+    server.send("pong");
+    assert_eq!(client.receive(4), b"pong");
+    // The client has said everything, and still reads.
+    client.end();
+    assert!(server.is_closed());
+    let text = "A long answer to a question that is over. ".repeat(200_000);
+    thread::scope(|scope| {
+        scope.spawn(|| server.send(&text));
+        assert!(client.receive(text.len()) == text.as_bytes());
+    });
+    server.end();
+    assert!(client.is_closed());
+
+    // The same with the server as the first to end.
+    let mut client = Client::connect(&address);
+    let (stream, _) = listener.accept().unwrap();
+    let mut server = Client(BufReader::new(stream));
+    server.end();
+    assert!(client.is_closed());
+    client.send("late");
+    assert_eq!(server.receive(4), b"late");
+    client.end();
+    assert!(server.is_closed());
+    proxy.stop();
+}
+
+#[test]
+fn proxy_ends_both_sides_when_one_breaks_and_serves_the_others() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (proxy, address) = proxy_to(&listener);
+    let accept = || {
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Client(BufReader::new(stream))
+    };
+    let bystander = Client::connect(&address);
+    let mut its_server = accept();
+
+    // A side that goes with unread data is a reset for the other.
+    let client = Client::connect(&address);
+    let mut server = accept();
+    server.send("never read");
+    client.send("x");
+    assert_eq!(server.receive(1), b"x");
+    client.0.get_ref().peek(&mut [0]).unwrap();
+    drop(client);
+    assert!(server.is_closed());
+    // A server that has gone is an end for the client.
+    let mut client = Client::connect(&address);
+    drop(accept());
+    assert!(client.is_closed());
+    drop(client);
+
+    bystander.send("well");
+    assert_eq!(its_server.receive(4), b"well");
+    drop(listener);
+    let mut refused = Client::connect(&address);
+    assert!(refused.is_closed());
+    proxy.stop();
+}
+
+#[test]
+fn proxy_says_what_is_wrong_with_its_arguments() {
+    for args in [&[][..], &["127.0.0.1:0"], &["127.0.0.1:0", "a", "b"]] {
+        let (code, stdout, stderr) = Program::start("proxy", args).finish();
+        assert_eq!((code, stdout), (Some(1), vec![]));
+        assert!(stderr.concat().contains("usage: proxy LISTEN TARGET"), "{stderr:?}");
+    }
+    let (code, _, stderr) = Program::start("proxy", &["nonsense", "127.0.0.1:1"]).finish();
+    assert!(code == Some(1) && stderr.concat().contains("HOST:PORT"), "{stderr:?}");
+}
+
+/// Starts a server as an init system would: with a listener at descriptor 3.
+fn activated(listener: &TcpListener, names: &str) -> Program {
+    let script = r#"LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" 3<&0 </dev/null"#;
+    let listener = OwnedFd::from(listener.try_clone().unwrap());
+    Program::spawn(
+        Command::new("sh")
+            .args(["-c", script])
+            .arg(path_of("activated"))
+            .env("LISTEN_FDNAMES", names)
+            .stdin(listener),
+    )
+}
+
+/// Sends a line, gets it back, and sees the end.
+fn exchange(address: &str, n: usize) -> io::Result<()> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let line = format!("line {n}\n");
+    stream.write_all(line.as_bytes())?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut echo = String::new();
+    stream.read_to_string(&mut echo)?;
+    if echo == line { Ok(()) } else { Err(io::Error::other(format!("{echo:?} for {line:?}"))) }
+}
+
+#[test]
+fn activated_is_replaced_under_load_and_nobody_is_refused() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let done = AtomicUsize::new(0);
+    let over = AtomicBool::new(false);
+    // More exchanges from now on, by whichever server.
+    let more = |count| {
+        let (before, since) = (done.load(Ordering::SeqCst), Instant::now());
+        while done.load(Ordering::SeqCst) < before + count {
+            assert!(since.elapsed() < PATIENCE, "no server serves");
+            thread::yield_now();
+        }
+    };
+    thread::scope(|scope| {
+        let clients = [(); 4].map(|()| {
+            scope.spawn(|| {
+                while !over.load(Ordering::SeqCst) {
+                    exchange(&address, done.load(Ordering::SeqCst))?;
+                    done.fetch_add(1, Ordering::SeqCst);
+                }
+                io::Result::Ok(())
+            })
+        });
+        // Clients that come before any server are in the listener's queue.
+        let mut old = activated(&listener, "");
+        assert_eq!(old.address(), address);
+        for round in 0..10 {
+            more(50);
+            // One that is in the middle of something when its server is told to go.
+            let mut halfway = Client::connect(&address);
+            halfway.send("half ");
+            let new = activated(&listener, if round % 2 == 0 { "echo" } else { "other" });
+            assert_eq!(new.address(), address);
+            more(50);
+            signal(&old, "TERM");
+            halfway.send("a line\n");
+            let mut line = String::new();
+            halfway.0.read_line(&mut line).unwrap();
+            assert_eq!(line, "half a line\n");
+            drop(halfway);
+            assert_eq!(old.output(), ["stopped"]);
+            old = new;
+        }
+        // And with nobody to accept for a while.
+        signal(&old, "TERM");
+        assert_eq!(old.output(), ["stopped"]);
+        old = activated(&listener, "");
+        assert_eq!(old.address(), address);
+        more(50);
+        over.store(true, Ordering::SeqCst);
+        for client in clients {
+            client.join().unwrap().unwrap();
+        }
+        signal(&old, "TERM");
+        assert_eq!(old.output(), ["stopped"]);
+    });
+}
+
+#[test]
+fn activated_opens_a_listener_of_its_own_if_it_is_given_none() {
+    let (server, address) = Program::serve("activated");
+    exchange(&address, 1).unwrap();
+    signal(&server, "INT");
+    assert_eq!(server.output(), ["stopped"]);
+    assert!(TcpStream::connect(&address).is_err());
 }

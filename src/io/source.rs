@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -14,6 +14,10 @@ use crate::engine::context::{self, Context};
 use crate::engine::reactor::{Interest, Port, Reactor, SourceKey};
 use crate::engine::remote::{Door, Message, Waiter};
 use crate::engine::task::{Wait, Wake};
+
+/// The first and the longest pause of [`Source::retry_unannounced`]; each is twice the one before.
+const RETRY: Duration = Duration::from_micros(500);
+const RETRY_MAX: Duration = Duration::from_millis(50);
 
 /// A descriptor in non-blocking mode, and the reactors that know it.
 ///
@@ -30,11 +34,20 @@ pub(crate) struct Source<T: AsFd> {
     nonblocking: AtomicBool,
 }
 
-/// One thread's reactor knows the descriptor under this key.
+/// One thread's reactor knows the descriptor under this key, for as long as that thread lives.
 struct Registration {
-    port: Arc<Port>,
+    // Weak, or a long-lived descriptor would keep the reactors of all threads that it has seen.
+    port: Weak<Port>,
     door: &'static Door,
     key: SourceKey,
+}
+
+impl Registration {
+    #[inline]
+    fn is_with(&self, port: &Arc<Port>) -> bool {
+        // A port's memory is not used again while somebody points to it, though weakly.
+        ptr::eq(self.port.as_ptr(), Arc::as_ptr(port))
+    }
 }
 
 impl std::fmt::Debug for Registration {
@@ -127,6 +140,51 @@ impl<T: AsFd> Source<T> {
         }
     }
 
+    /// Does `op` once, and does not wait.
+    ///
+    /// # Errors
+    ///
+    /// Those of `op`, `WouldBlock` included.
+    pub(crate) fn attempt<R>(&self, mut op: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
+        loop {
+            context::spend();
+            match op(&self.io) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// [`retry`](Self::retry) for writing where no event tells when to try again, or one does that
+    /// means nothing: tries again after pauses.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`retry`](Self::retry).
+    pub(crate) fn retry_unannounced<R>(
+        &self,
+        mut op: impl FnMut(&T) -> io::Result<R>,
+    ) -> io::Result<R> {
+        let timeout = self.timeout(Interest::Write);
+        let deadline = timeout.and_then(after);
+        let mut pause = RETRY;
+        loop {
+            match self.attempt(&mut op) {
+                Err(error)
+                    if error.kind() == io::ErrorKind::WouldBlock && !self.is_nonblocking() => {}
+                result => return result,
+            }
+            check_unwinding()?;
+            if deadline.is_some_and(|deadline| context::now() >= deadline) {
+                return Err(timed_out(Interest::Write, timeout));
+            }
+            let until = after(pause).into_iter().chain(deadline).min();
+            let why = Wait::Writable(self.io.as_fd().as_raw_fd());
+            context::block(context::waiter(), why, until);
+            pause = (pause * 2).min(RETRY_MAX);
+        }
+    }
+
     /// Waits until the descriptor is writable for the first time.
     ///
     /// # Errors
@@ -143,12 +201,7 @@ impl<T: AsFd> Source<T> {
         if !context::in_coroutine() {
             return poll_one(self.io.as_fd(), interest, deadline);
         }
-        if context::is_unwinding() {
-            return Err(io::Error::other(
-                "the operation would have to wait, and the coroutine is unwinding: \
-                 destructors get what can be done at once",
-            ));
-        }
+        check_unwinding()?;
         context::with(|cx| {
             let Some(reactor) = cx.scheduler.reactor() else {
                 unreachable!("a coroutine runs, so its thread has a reactor")
@@ -189,11 +242,11 @@ impl<T: AsFd> Source<T> {
         let home = self.home.get().filter(|_| context::in_coroutine())?;
         context::with(|cx| {
             let port = cx.scheduler.reactor()?.port();
-            if Arc::ptr_eq(&home.port, port) {
+            if home.is_with(port) {
                 return Some(home.key);
             }
             let others = self.others();
-            others.iter().find(|other| Arc::ptr_eq(&other.port, port)).map(|other| other.key)
+            others.iter().find(|other| other.is_with(port)).map(|other| other.key)
         })
     }
 
@@ -204,9 +257,11 @@ impl<T: AsFd> Source<T> {
     #[cold]
     fn register(&self, cx: &Context, reactor: &Reactor) -> io::Result<SourceKey> {
         let key = reactor.register(self.io.as_fd())?;
-        let registration = Registration { port: reactor.port().clone(), door: cx.door(), key };
-        if let Err(registration) = self.home.set(registration) {
-            self.others().push(registration);
+        let port = Arc::downgrade(reactor.port());
+        if let Err(registration) = self.home.set(Registration { port, door: cx.door(), key }) {
+            let mut others = self.others();
+            others.retain(|other| other.port.strong_count() > 0);
+            others.push(registration);
         }
         Ok(key)
     }
@@ -255,6 +310,8 @@ impl<T: AsFd> Drop for Source<T> {
         let others = self.others.get_mut().unwrap_or_else(PoisonError::into_inner);
         for Registration { port, door, key } in self.home.take().into_iter().chain(others.drain(..))
         {
+            // The kernel has forgotten it along with a reactor that is gone.
+            let Some(port) = port.upgrade() else { continue };
             port.forget(self.io.as_fd());
             let here = context::try_with(|cx| {
                 ptr::eq(cx.door(), door).then(|| cx.scheduler.deregister(&port, key))
@@ -315,6 +372,17 @@ fn poll_one(
 /// Whether a descriptor is ready now.
 pub(crate) fn is_ready(fd: BorrowedFd<'_>, interest: Interest) -> io::Result<bool> {
     Ok(poll_one(fd, interest, Some(Instant::now()))? == Outcome::Ready)
+}
+
+/// Fails in a coroutine that unwinds: its I/O must not wait.
+fn check_unwinding() -> io::Result<()> {
+    if context::is_unwinding() {
+        return Err(io::Error::other(
+            "the operation would have to wait, and the coroutine is unwinding: \
+             destructors get what can be done at once",
+        ));
+    }
+    Ok(())
 }
 
 #[cold]

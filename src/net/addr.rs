@@ -1,5 +1,6 @@
 //! From what a person writes to addresses.
 
+use std::fmt::Display;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::{iter, option, slice, vec};
@@ -111,14 +112,22 @@ impl<T: ToSocketAddrs + ?Sized> ToSocketAddrs for &T {
     }
 }
 
-/// Asks the system's resolver, on a thread that may block.
+/// Asks the system's resolver.
 fn look_up(host: &str, port: u16) -> io::Result<vec::IntoIter<SocketAddr>> {
+    look_up_with(host, port, |name, port| {
+        std::net::ToSocketAddrs::to_socket_addrs(&(name, port)).map(Iterator::collect)
+    })
+}
+
+/// Asks `resolve`, on a thread that may block.
+fn look_up_with(
+    host: &str,
+    port: u16,
+    resolve: impl FnOnce(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + 'static,
+) -> io::Result<vec::IntoIter<SocketAddr>> {
     let name = host.to_owned();
-    let found = offload(move || {
-        std::net::ToSocketAddrs::to_socket_addrs(&(name.as_str(), port)).map(Iterator::collect)
-    })?;
-    match found {
-        Ok(addresses) => Ok(Vec::into_iter(addresses)),
+    match offload(move || resolve(&name, port))? {
+        Ok(addresses) => Ok(addresses.into_iter()),
         Err(error) => {
             Err(io::Error::new(error.kind(), format!("cannot look up the host {host:?}: {error}")))
         }
@@ -152,5 +161,83 @@ pub(super) fn name(what: &str, address: SocketAddr, error: io::Error) -> io::Err
         io::ErrorKind::ConnectionRefused => ": nothing listens there",
         _ => "",
     };
-    io::Error::new(error.kind(), format!("cannot {what} {address}: {error}{advice}"))
+    describe(what, &address, error, advice)
+}
+
+/// An error that says what was tried on what, and perhaps what to do.
+pub(super) fn describe(what: &str, on: &dyn Display, error: io::Error, advice: &str) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot {what} {on}: {error}{advice}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::net::{TcpListener, TcpStream};
+    use crate::time::timeout;
+
+    type Answer = io::Result<Vec<SocketAddr>>;
+
+    /// A resolver that says when it has begun, and answers when it is told to.
+    fn resolver()
+    -> (Sender<Answer>, Receiver<()>, impl FnOnce(&str, u16) -> Answer + Send + 'static) {
+        let (begin, begun) = channel();
+        let (answer, answered) = channel::<Answer>();
+        let resolve = move |_: &str, _| {
+            // Nobody may be left to hear it.
+            let _ = begin.send(());
+            answered.recv().unwrap_or_else(|_| Ok(Vec::new()))
+        };
+        (answer, begun, resolve)
+    }
+
+    #[test]
+    fn a_resolver_that_hangs_holds_up_nobody_and_can_be_given_up() {
+        crate::run(|| {
+            let (answer, begun, resolve) = resolver();
+            let hanging = crate::spawn(|| {
+                let found = timeout(Duration::from_millis(20), || {
+                    look_up_with("hangs.example", 80, resolve).map(drop)
+                });
+                found.is_err()
+            });
+            // The others of this thread go on, and open connections.
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            for _ in 0..100 {
+                let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                listener.accept().unwrap();
+            }
+            assert!(hanging.join().unwrap());
+            // It had really begun, and its answer is of no use to anybody.
+            begun.recv().unwrap();
+            answer.send(Ok(Vec::new())).unwrap();
+
+            let (answer, begun, resolve) = resolver();
+            let cancelled = crate::spawn(|| look_up_with("hangs.example", 80, resolve).map(drop));
+            while begun.try_recv().is_err() {
+                crate::yield_now();
+            }
+            cancelled.cancel();
+            assert!(cancelled.join().unwrap_err().is_cancelled());
+            drop(answer);
+        });
+    }
+
+    #[test]
+    fn answers_come_back_with_the_name() {
+        crate::run(|| {
+            let address: SocketAddr = "192.0.2.7:80".parse().unwrap();
+            let (answer, _begun, resolve) = resolver();
+            answer.send(Ok(vec![address])).unwrap();
+            let found = look_up_with("found.example", 80, resolve).unwrap();
+            assert_eq!(found.collect::<Vec<_>>(), [address]);
+            let (answer, _begun, resolve) = resolver();
+            answer.send(Err(io::ErrorKind::NotFound.into())).unwrap();
+            let error = look_up_with("lost.example", 80, resolve).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::NotFound);
+            assert!(error.to_string().contains("lost.example"), "{error}");
+        });
+    }
 }

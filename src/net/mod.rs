@@ -4,12 +4,22 @@
 //! and by several at once.
 
 mod addr;
+mod listener;
 mod serve;
+mod socket;
+mod surface;
 mod tcp;
+mod udp;
+mod unix;
+mod unix_datagram;
 
 pub use addr::ToSocketAddrs;
+pub use listener::{Incoming, Listener};
 pub use serve::{Outcome, Server, serve};
 pub use std::net::{
     AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6,
 };
-pub use tcp::{Incoming, TcpListener, TcpStream};
+pub use tcp::{TcpListener, TcpStream};
+pub use udp::UdpSocket;
+pub use unix::{UnixListener, UnixStream};
+pub use unix_datagram::UnixDatagram;

@@ -1,13 +1,15 @@
 //! A server: one coroutine a connection.
 
 use std::io;
-use std::net::Shutdown;
 use std::panic::{self, AssertUnwindSafe, Location};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::addr::ToSocketAddrs;
-use super::tcp::{BACKLOG, TcpListener, TcpStream};
+use super::listener::Listener;
+use super::socket::BACKLOG;
+use super::tcp::{TcpListener, TcpStream};
+use super::unix::{UnixListener, UnixStream};
 use crate::engine::context;
 use crate::engine::stack::Stack;
 use crate::io::source::after;
@@ -76,38 +78,55 @@ where
     TcpListener::bind(addr)?.serve(handler)
 }
 
-impl TcpListener {
-    /// Calls `handler` with each connection: [`serve`], on this listener.
-    ///
-    /// # Errors
-    ///
-    /// One that says that the listener itself is broken.
-    ///
-    /// # Cancellation
-    ///
-    /// Unwinds when the coroutine is cancelled; the handlers go on.
-    ///
-    /// # Panics
-    ///
-    /// Outside of a runtime.
-    #[track_caller]
-    pub fn serve<F, R>(&self, handler: F) -> io::Result<()>
-    where
-        F: Fn(TcpStream) -> R + 'static,
-        R: Outcome,
-    {
-        check_runtime();
-        let (spawned, handler) = (Location::caller(), Rc::new(handler));
-        accept_until(self, Until::NEVER, |stack, stream| {
-            let handler = Rc::clone(&handler);
-            let attend = move || attend(stream, &*handler);
-            context::with(|cx| spawn_on(cx, stack, None, spawned, attend));
-        })
-    }
+macro_rules! serves {
+    ($listener:ident, $stream:ident) => {
+        impl $listener {
+            /// Calls `handler` with each connection: [`serve`], on this listener.
+            ///
+            /// # Errors
+            ///
+            /// One that says that the listener itself is broken.
+            ///
+            /// # Cancellation
+            ///
+            /// Unwinds when the coroutine is cancelled; the handlers go on.
+            ///
+            /// # Panics
+            ///
+            /// Outside of a runtime.
+            #[track_caller]
+            pub fn serve<F, R>(&self, handler: F) -> io::Result<()>
+            where
+                F: Fn($stream) -> R + 'static,
+                R: Outcome,
+            {
+                serve_on(self, handler)
+            }
+        }
+    };
 }
 
-/// A server that can be stopped: it then accepts no more, lets its handlers finish for some time,
-/// and cancels those that have not by then.
+serves!(TcpListener, TcpStream);
+serves!(UnixListener, UnixStream);
+
+#[track_caller]
+fn serve_on<L, F, R>(listener: &L, handler: F) -> io::Result<()>
+where
+    L: Listener,
+    F: Fn(L::Stream) -> R + 'static,
+    R: Outcome,
+{
+    check_runtime();
+    let (spawned, handler) = (Location::caller(), Rc::new(handler));
+    accept_until(listener, Until::Never, |stack, stream| {
+        let handler = Rc::clone(&handler);
+        let attend = move || attend::<L, R>(stream, &*handler);
+        context::with(|cx| spawn_on(cx, stack, None, spawned, attend));
+    })
+}
+
+/// A server that can be stopped, on TCP or Unix sockets: it then accepts no more, lets its handlers
+/// finish for some time, and cancels those that have not by then.
 ///
 /// ```
 /// use plainsong::CancellationToken;
@@ -129,15 +148,15 @@ impl TcpListener {
 /// ```
 #[derive(Debug)]
 #[must_use = "a server does nothing until `serve`"]
-pub struct Server {
-    listener: TcpListener,
+pub struct Server<L = TcpListener> {
+    listener: L,
     stop: CancellationToken,
     grace: Duration,
 }
 
-impl Server {
+impl<L: Listener> Server<L> {
     /// A server on this listener, with a grace of 30 seconds.
-    pub fn new(listener: TcpListener) -> Self {
+    pub fn new(listener: L) -> Self {
         Self { listener, stop: CancellationToken::new(), grace: Duration::from_secs(30) }
     }
 
@@ -159,7 +178,9 @@ impl Server {
     ///
     /// Connections that the kernel has already taken in for this listener when it is stopped are still
     /// accepted and handled, so that no client that was connected is reset. The listener closes
-    /// then, unless it has clones.
+    /// then, unless it has clones. Clones, and other processes that have the same listener, go on
+    /// accepting from it as before: a server can be replaced by one that was started on its listener,
+    /// and nobody is refused.
     ///
     /// # Errors
     ///
@@ -175,7 +196,7 @@ impl Server {
     #[track_caller]
     pub fn serve<F, R>(self, handler: F) -> io::Result<()>
     where
-        F: Fn(TcpStream) -> R + 'static,
+        F: Fn(L::Stream) -> R + 'static,
         R: Outcome,
     {
         check_runtime();
@@ -185,22 +206,15 @@ impl Server {
         let handler = Rc::new(handler);
         let start = |stack, stream| {
             let handler = Rc::clone(&handler);
-            handlers.spawn(stack, spawned, move || attend(stream, &*handler));
+            handlers.spawn(stack, spawned, move || attend::<L, R>(stream, &*handler));
         };
         let result = panic::catch_unwind(AssertUnwindSafe(|| {
-            let serve = || accept_until(&listener, Until::NEVER, start);
+            let serve = || accept_until(&listener, Until::Never, start);
             let stopped = stop.run_until_cancelled(serve);
             let deadline = after(grace);
-            let result = stopped.unwrap_or_else(|| {
-                // What is queued has been let in: take it, and nothing that comes later. (The kernel
-                // queues one more than it was asked to.)
-                listener.set_nonblocking(true)?;
-                let queued = Until { connections: BACKLOG as usize + 1, deadline };
-                match accept_until(&listener, queued, start) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-                    result => result,
-                }
-            });
+            // What is queued has been let in: take it, and nothing that comes later.
+            let result =
+                stopped.unwrap_or_else(|| accept_until(&listener, Until::Drained(deadline), start));
             drop(listener);
             handlers.wait(deadline);
             result
@@ -221,38 +235,41 @@ fn check_runtime() {
 
 /// When to stop accepting, other than when it fails.
 #[derive(Clone, Copy)]
-struct Until {
-    connections: usize,
-    /// Looked at only when there is nothing to accept with.
-    deadline: Option<Instant>,
-}
-
-impl Until {
-    const NEVER: Self = Self { connections: usize::MAX, deadline: None };
+enum Until {
+    Never,
+    /// When the queue is empty, or as many have been accepted as it can hold; when there is nothing to
+    /// accept with, also at this time.
+    Drained(Option<Instant>),
 }
 
 /// Accepts connections and has `start` make a coroutine for each, on a stack that is there already.
-fn accept_until(
-    listener: &TcpListener,
+fn accept_until<L: Listener>(
+    listener: &L,
     until: Until,
-    start: impl Fn(Stack, TcpStream),
+    start: impl Fn(Stack, L::Stream),
 ) -> io::Result<()> {
-    for _ in 0..until.connections {
+    let (most, wait, deadline) = match until {
+        Until::Never => (usize::MAX, true, None),
+        // The kernel queues one more than it was asked to.
+        Until::Drained(deadline) => (BACKLOG as usize + 1, false, deadline),
+    };
+    for _ in 0..most {
         let mut pause = Pause(PAUSE);
         // The stack comes first, so that whoever is accepted is served.
         let mut stack = Spare(None);
         let stream = loop {
-            let error = match stack.fill().and_then(|()| listener.accept()) {
-                Ok((stream, _)) => break stream,
+            let error = match stack.fill().and_then(|()| listener.accept_one(wait)) {
+                Ok(stream) => break stream,
                 Err(error) => error,
             };
             match blame(&error) {
+                Blame::Nobody if !wait => return Ok(()),
                 Blame::Connection => {}
-                Blame::Resources if until.deadline.is_some_and(|deadline| now() >= deadline) => {
+                Blame::Resources if deadline.is_some_and(|deadline| now() >= deadline) => {
                     return Err(error);
                 }
                 Blame::Resources => pause.wait(),
-                Blame::Listener => return Err(error),
+                Blame::Nobody | Blame::Listener => return Err(error),
             }
         };
         if let Some(stack) = stack.0.take() {
@@ -294,6 +311,8 @@ impl Pause {
 
 /// What an error of `accept` is an error of.
 enum Blame {
+    /// There was no connection to accept.
+    Nobody,
     /// The connection that was to be accepted: the next one may be well.
     Connection,
     /// Descriptors or memory, which others may give back.
@@ -319,6 +338,7 @@ fn blame(error: &io::Error) -> Blame {
         ) => Blame::Connection,
         #[cfg(any(target_os = "linux", target_os = "android"))]
         Some(libc::ENONET) => Blame::Connection,
+        _ if error.kind() == io::ErrorKind::WouldBlock => Blame::Nobody,
         _ if error.kind() == io::ErrorKind::ConnectionAborted => Blame::Connection,
         // No room for another stack.
         _ if error.kind() == io::ErrorKind::OutOfMemory => Blame::Resources,
@@ -327,17 +347,14 @@ fn blame(error: &io::Error) -> Blame {
 }
 
 /// Runs a handler, and ends the connection for whoever still has a clone of it.
-fn attend<R: Outcome>(stream: TcpStream, handler: impl Fn(TcpStream) -> R) {
-    struct Close(TcpStream);
-    impl Drop for Close {
+fn attend<L: Listener, R: Outcome>(stream: L::Stream, handler: impl Fn(L::Stream) -> R) {
+    struct Close<L: Listener>(L::Stream);
+    impl<L: Listener> Drop for Close<L> {
         fn drop(&mut self) {
-            if self.0.is_shared() {
-                // It may have ended already.
-                let _ = self.0.shutdown(Shutdown::Both);
-            }
+            L::end_shared(&self.0);
         }
     }
-    let Ok(ours) = stream.try_clone() else { return };
-    let _close = Close(ours);
+    let Ok(ours) = L::another(&stream) else { return };
+    let _close = Close::<L>(ours);
     handler(stream);
 }

@@ -2,15 +2,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread as system;
 use std::time::{Duration, Instant};
 
 use plainsong::generator::Generator;
 use plainsong::io::{Pollable, wait_readable, wait_writable};
-use plainsong::net::{Server, TcpListener, TcpStream, ToSocketAddrs};
+use plainsong::net::{self, Server, TcpListener, TcpStream, ToSocketAddrs};
 use plainsong::signal::{SIGUSR2, Signals};
 use plainsong::time::{interval, sleep, sleep_until, timeout, timeout_at};
 use plainsong::{CancellationToken, JoinError, JoinHandle, task, thread};
@@ -41,6 +43,28 @@ fn full_listener() -> (std::net::TcpListener, Vec<std::net::TcpStream>) {
         clients.push(client);
     }
     (listener, clients)
+}
+
+fn udp() -> net::UdpSocket {
+    net::UdpSocket::bind("127.0.0.1:0").unwrap()
+}
+
+fn datagrams() -> (net::UnixDatagram, net::UnixDatagram) {
+    net::UnixDatagram::pair().unwrap()
+}
+
+/// A name that no other socket has.
+fn name() -> SocketAddr {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("plainsong-cancelled-{}-{count}", std::process::id());
+    SocketAddr::from_abstract_name(name).unwrap()
+}
+
+fn unix_listener() -> (SocketAddr, net::UnixListener) {
+    let address = name();
+    let listener = net::UnixListener::bind_addr(&address).unwrap();
+    (address, listener)
 }
 
 fn ignore<T>(_: T) {}
@@ -119,6 +143,44 @@ const OPERATIONS: &[(&str, fn())] = &[
     ("write", || {
         let (ours, _theirs) = pair();
         fill(&ours);
+    }),
+    ("udp recv", || drop(udp().recv(&mut [0]))),
+    ("udp recv_from", || drop(udp().recv_from(&mut [0]))),
+    ("udp peek", || drop(udp().peek(&mut [0]))),
+    ("udp peek_from", || drop(udp().peek_from(&mut [0]))),
+    ("unix accept", || drop(unix_listener().1.accept())),
+    ("unix incoming", || drop(unix_listener().1.incoming().next())),
+    ("unix serve", || drop(unix_listener().1.serve(|_| ()))),
+    ("unix connect", || {
+        let (address, listener) = unix_listener();
+        rustix::net::listen(&listener, 0).unwrap();
+        let _clients: [_; 2] = [(); 2].map(|()| net::UnixStream::connect_addr(&address));
+    }),
+    ("unix read", || {
+        let (mut one, _two) = net::UnixStream::pair().unwrap();
+        drop(one.read(&mut [0]));
+    }),
+    ("unix peek", || {
+        let (one, _two) = net::UnixStream::pair().unwrap();
+        drop(one.peek(&mut [0]));
+    }),
+    ("unix write", || {
+        let (mut one, _two) = net::UnixStream::pair().unwrap();
+        while one.write(&[0; 4096]).is_ok() {}
+    }),
+    ("unix datagram recv", || drop(datagrams().0.recv(&mut [0]))),
+    ("unix datagram recv_from", || drop(datagrams().0.recv_from(&mut [0]))),
+    ("unix datagram peek", || drop(datagrams().0.peek(&mut [0]))),
+    ("unix datagram peek_from", || drop(datagrams().0.peek_from(&mut [0]))),
+    ("unix datagram send", || {
+        let (one, _two) = datagrams();
+        while one.send(&[0; 512]).is_ok() {}
+    }),
+    ("unix datagram send_to", || {
+        let address = name();
+        let _receiver = net::UnixDatagram::bind_addr(&address).unwrap();
+        let sender = net::UnixDatagram::unbound().unwrap();
+        while sender.send_to_addr(&[0], &address).is_ok() {}
     }),
     ("wait_readable", || {
         let (_one, two) = UnixStream::pair().unwrap();

@@ -307,3 +307,36 @@ fn registrations_hold_no_descriptor() {
         assert_eq!(descriptors(), before);
     });
 }
+
+#[test]
+fn threads_that_have_ended_leave_no_descriptor_with_a_socket_that_lives_on() {
+    crate::util::alone(
+        threads_that_have_ended_leave_no_descriptor_with_a_socket_that_lives_on,
+        || {
+            let (ours, mut theirs) = pair();
+            let wait_elsewhere = |stream: TcpStream| {
+                thread::spawn(move || {
+                    plainsong::run(|| {
+                        let moment = Duration::from_nanos(1);
+                        assert!(
+                            plainsong::time::timeout(moment, || (&stream).read(&mut [0])).is_err()
+                        );
+                    });
+                })
+                .join()
+                .unwrap();
+            };
+            wait_elsewhere(ours.try_clone().unwrap());
+            let before = descriptors();
+            for _ in 0..50 {
+                wait_elsewhere(ours.try_clone().unwrap());
+            }
+            assert_eq!(descriptors(), before);
+            // It is as good as new.
+            plainsong::run(|| {
+                plainsong::spawn(move || theirs.write_all(b"x"));
+                assert_eq!((&ours).read(&mut [0; 8]).unwrap(), 1);
+            });
+        },
+    );
+}

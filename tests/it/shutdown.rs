@@ -1,6 +1,6 @@
 //! Stopping well: `Server`, and the tokens that say so.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Read, Write};
 use std::net;
 use std::panic::catch_unwind;
@@ -10,11 +10,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread as system;
 use std::time::Duration;
 
-use plainsong::net::{Server, TcpListener, TcpStream};
+use plainsong::net::{Server, TcpListener, TcpStream, UnixListener, UnixStream};
 use plainsong::time::{sleep, timeout};
 use plainsong::{CancellationToken, thread};
 
-use crate::util::{OnDrop, alone, descriptors, limit_descriptors, run, until, until_parked, watch};
+use crate::util::{
+    Folder, OnDrop, alone, descriptors, limit_descriptors, run, until, until_parked, watch,
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const MOMENT: Duration = Duration::from_millis(1);
@@ -64,6 +66,67 @@ fn what_is_queued_is_served() {
             net::TcpStream::connect(address).unwrap_err().kind(),
             ErrorKind::ConnectionRefused
         );
+    });
+}
+
+#[test]
+fn a_server_that_stops_leaves_the_clones_of_its_listener_as_they_were() {
+    run(|| {
+        let (listener, address) = listen();
+        let clone = listener.try_clone().unwrap();
+        let staying = plainsong::spawn(move || clone.serve(echo));
+        for _ in 0..3 {
+            let stop = CancellationToken::new();
+            let server = Server::new(listener.try_clone().unwrap()).stop_with(&stop);
+            let stopping = plainsong::spawn(move || server.serve(echo));
+            until_parked(&stopping);
+            stop.cancel();
+            stopping.join().unwrap().unwrap();
+            // The other one waits for connections as ever.
+            let mut client = TcpStream::connect(address).unwrap();
+            client.write_all(b"ping").unwrap();
+            let mut reply = Vec::new();
+            client.read_to_end(&mut reply).unwrap();
+            assert_eq!(reply, b"ping");
+            assert!(!staying.is_finished());
+        }
+    });
+}
+
+#[test]
+fn a_unix_server_serves_who_is_queued_and_then_refuses() {
+    run(|| {
+        let folder = Folder::new();
+        let path = folder.join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        let clients: Vec<_> = (0..100)
+            .map(|_| {
+                let mut client = std::os::unix::net::UnixStream::connect(&path).unwrap();
+                client.write_all(b"ping").unwrap();
+                client
+            })
+            .collect();
+        let stop = CancellationToken::new();
+        stop.cancel();
+        let kept = Rc::new(RefCell::new(Vec::new()));
+        let keep = Rc::clone(&kept);
+        let server = Server::new(listener).stop_with(&stop);
+        let result = server.serve(move |mut conn: UnixStream| {
+            // A clone that is left does not keep the connection open.
+            keep.borrow_mut().push(conn.try_clone()?);
+            let mut line = [0; 4];
+            conn.read_exact(&mut line)?;
+            conn.write_all(&line)
+        });
+        result.unwrap();
+        for mut client in clients {
+            let mut reply = Vec::new();
+            client.read_to_end(&mut reply).unwrap();
+            assert_eq!(reply, b"ping");
+        }
+        assert_eq!(kept.borrow().len(), 100);
+        let refused = UnixStream::connect(&path).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
     });
 }
 

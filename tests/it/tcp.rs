@@ -6,10 +6,13 @@ use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::thread;
 use std::time::Duration;
 
-use plainsong::net::{TcpListener, TcpStream};
+use plainsong::net::{TcpListener, TcpStream, UdpSocket};
+use plainsong::time::timeout;
 use rustix::net::{AddressFamily, SocketType};
 
-use crate::util::{both, kind, pair, panic_of, reset, run, std_pair, until_readable, watch};
+use crate::util::{
+    both, kind, pair, panic_of, reset, run, std_pair, until_parked, until_readable, watch,
+};
 
 #[test]
 fn a_time_out_of_zero_is_no_time_out() {
@@ -433,5 +436,89 @@ fn resolving_does_not_stop_the_thread() {
         plainsong::yield_now();
         plainsong::yield_now();
         assert!(lookups.into_iter().all(|lookup| lookup.join().unwrap()));
+    });
+}
+
+/// Addresses that take their time, as a name's do.
+struct Slow(Vec<SocketAddr>);
+
+impl plainsong::net::ToSocketAddrs for Slow {
+    type Iter = std::vec::IntoIter<SocketAddr>;
+
+    fn to_socket_addrs(&self) -> std::io::Result<Self::Iter> {
+        plainsong::time::sleep(if self.0.is_empty() {
+            Duration::MAX
+        } else {
+            Duration::from_millis(1)
+        });
+        Ok(self.0.clone().into_iter())
+    }
+}
+
+#[test]
+fn addresses_that_take_their_time_are_waited_for_or_given_up() {
+    both(|| {
+        let taken = net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let holder = net::TcpListener::bind(taken).unwrap();
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        // The first cannot be had, for binding; nobody listens on the first, for connecting.
+        let listener = TcpListener::bind(Slow(vec![taken, any])).unwrap();
+        assert_ne!(listener.local_addr().unwrap(), taken);
+        drop(holder);
+        let there = Slow(vec![taken, listener.local_addr().unwrap()]);
+        TcpStream::connect(there).unwrap();
+
+        let moment = Duration::from_millis(1);
+        assert!(timeout(moment, || TcpStream::connect(Slow(vec![]))).is_err());
+        assert!(timeout(moment, || TcpListener::bind(Slow(vec![]))).is_err());
+        assert!(timeout(moment, || UdpSocket::bind(Slow(vec![]))).is_err());
+        let socket = UdpSocket::bind(any).unwrap();
+        assert!(timeout(moment, || socket.send_to(b"x", Slow(vec![]))).is_err());
+        assert!(timeout(moment, || socket.connect(Slow(vec![]))).is_err());
+    });
+}
+
+#[test]
+fn a_reader_whose_stream_is_shut_down_sees_the_end() {
+    run(|| {
+        let (ours, mut theirs) = pair();
+        let reader = ours.try_clone().unwrap();
+        let reader = plainsong::spawn(move || (&reader).read(&mut [0; 8]));
+        until_parked(&reader);
+        ours.shutdown(Shutdown::Read).unwrap();
+        assert_eq!(reader.join().unwrap().unwrap(), 0);
+        // The other direction is as it was, and ends by itself.
+        (&ours).write_all(b"x").unwrap();
+        ours.shutdown(Shutdown::Write).unwrap();
+        let mut rest = Vec::new();
+        theirs.read_to_end(&mut rest).unwrap();
+        assert_eq!(rest, b"x");
+    });
+}
+
+#[test]
+fn connections_one_after_the_other_and_side_by_side() {
+    run(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = plainsong::spawn(move || {
+            listener
+                .incoming()
+                .take(20)
+                .map(|stream| {
+                    let mut byte = [0];
+                    stream.unwrap().read_exact(&mut byte).map(|()| byte[0])
+                })
+                .collect::<Result<Vec<_>, _>>()
+        });
+        for n in 0..10 {
+            TcpStream::connect(address).unwrap().write_all(&[n]).unwrap();
+        }
+        let mut open: Vec<_> =
+            (10..20).map(|n| (n, TcpStream::connect(address).unwrap())).collect();
+        for (n, stream) in open.iter_mut().rev() {
+            stream.write_all(&[*n]).unwrap();
+        }
+        assert_eq!(server.join().unwrap().unwrap(), (0..20).collect::<Vec<_>>());
     });
 }

@@ -6,11 +6,11 @@ use std::panic::resume_unwind;
 use std::rc::Rc;
 use std::time::Duration;
 
-use plainsong::net::TcpStream;
+use plainsong::net::{TcpStream, UnixDatagram};
 use plainsong::time::sleep;
 use plainsong::{spawn, yield_now};
 
-use crate::util::{OnDrop, alone, dying, pair, run, until, until_parked};
+use crate::util::{Folder, OnDrop, alone, dying, pair, run, until, until_parked};
 
 /// Ends the coroutine by a panic, without a message.
 fn quietly() -> ! {
@@ -105,6 +105,32 @@ fn io_in_a_drop_does_what_can_be_done_at_once() {
         let mut got = Vec::new();
         theirs.read_to_end(&mut got).unwrap();
         assert_eq!(got, b"bye");
+    });
+}
+
+#[test]
+fn sockets_whose_peer_is_full_do_not_hold_up_a_drop() {
+    run(|| {
+        let folder = Folder::new();
+        let path = folder.join("socket");
+        let receiver = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        let results = Rc::new(RefCell::new(Vec::new()));
+        let log = Rc::clone(&results);
+        let child = plainsong::spawn(move || {
+            let _guard = OnDrop(|| {
+                let sender = UnixDatagram::unbound().unwrap();
+                let sent = std::iter::repeat_with(|| sender.send_to(b"x", &path));
+                log.borrow_mut().push(sent.take_while(Result::is_ok).count());
+                // By its event, where it is connected.
+                sender.connect(&path).unwrap();
+                log.borrow_mut().push(usize::from(sender.send(b"x").is_ok()));
+            });
+            quietly();
+        });
+        assert!(child.join().unwrap_err().is_panic());
+        receiver.set_nonblocking(true).unwrap();
+        let came = std::iter::repeat_with(|| receiver.recv(&mut [0; 8]));
+        assert_eq!(*results.borrow(), [came.take_while(Result::is_ok).count(), 0]);
     });
 }
 

@@ -1,0 +1,78 @@
+//! What TCP and Unix listeners are to those who accept from either.
+
+use std::fmt;
+use std::io;
+use std::iter::FusedIterator;
+use std::net::Shutdown;
+
+use super::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+/// What a [`Server`](super::Server) accepts from: a [`TcpListener`] or a [`UnixListener`].
+pub trait Listener: sealed::Sealed {
+    /// What it accepts.
+    type Stream: fmt::Debug + 'static;
+
+    // What a server does with these is nobody else's business.
+
+    /// Accepts a connection; without `wait`, fails with `WouldBlock` where there is none.
+    #[doc(hidden)]
+    fn accept_one(&self, wait: bool) -> io::Result<Self::Stream>;
+
+    /// Another handle of the same connection.
+    #[doc(hidden)]
+    fn another(stream: &Self::Stream) -> io::Result<Self::Stream>;
+
+    /// Ends a connection of which somebody else has a handle too.
+    #[doc(hidden)]
+    fn end_shared(stream: &Self::Stream);
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+macro_rules! listener {
+    ($listener:ident, $stream:ident, $accept:expr) => {
+        impl sealed::Sealed for $listener {}
+
+        impl Listener for $listener {
+            type Stream = $stream;
+
+            fn accept_one(&self, wait: bool) -> io::Result<$stream> {
+                $accept(self, wait)
+            }
+
+            fn another(stream: &$stream) -> io::Result<$stream> {
+                stream.try_clone()
+            }
+
+            fn end_shared(stream: &$stream) {
+                if stream.is_shared() {
+                    // It may have ended already.
+                    let _ = stream.shutdown(Shutdown::Both);
+                }
+            }
+        }
+    };
+}
+
+listener!(TcpListener, TcpStream, |listener: &TcpListener, wait| {
+    listener.accept_peer(wait).map(|(stream, _)| stream)
+});
+listener!(UnixListener, UnixStream, UnixListener::accept_stream);
+
+/// The connections of a listener, made by its `incoming`.
+#[derive(Debug)]
+pub struct Incoming<'a, L = TcpListener> {
+    pub(super) listener: &'a L,
+}
+
+impl<L: Listener> Iterator for Incoming<'_, L> {
+    type Item = io::Result<L::Stream>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.listener.accept_one(true))
+    }
+}
+
+impl<L: Listener> FusedIterator for Incoming<'_, L> {}

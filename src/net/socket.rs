@@ -1,0 +1,206 @@
+//! What all sockets have in common, whatever they are called and addressed.
+
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::ops::Deref;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::net::sockopt::{self, Timeout};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrAny, SocketFlags, SocketType};
+
+use crate::engine::reactor::Interest;
+use crate::io::source::Source;
+
+/// Connections that the kernel holds for a listener; it lowers this to `net.core.somaxconn`.
+pub(super) const BACKLOG: i32 = 4096;
+
+/// A socket of std's in non-blocking mode, which its clones share: descriptor, time-outs and mode.
+pub(super) struct Socket<T: AsFd>(Arc<Source<T>>);
+
+impl<T: AsFd> Socket<T> {
+    /// Takes a socket that is in non-blocking mode and has no time-outs: a new one.
+    pub(super) fn new(socket: T) -> Self {
+        Self(Arc::new(Source::new(socket)))
+    }
+
+    /// Whether another handle of the same socket exists.
+    pub(super) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
+    /// Receives what has come; with `PEEK`, without taking it away.
+    pub(super) fn recv(&self, buf: &mut [u8], flags: RecvFlags) -> io::Result<usize> {
+        self.retry(Interest::Read, |io| Ok(rustix::net::recv(io, &mut *buf, flags)?.0))
+    }
+
+    /// [`recv`](Self::recv), for Unix datagrams.
+    pub(super) fn recv_unless_shut(&self, buf: &mut [u8], flags: RecvFlags) -> io::Result<usize> {
+        self.retry_unless_shut(|io| Ok(rustix::net::recv(io, &mut *buf, flags)?.0), || Ok(0))
+    }
+
+    /// Retries `op`, which receives a Unix datagram, where a blocking socket would wait. That gets
+    /// `nothing` once the reading side has been shut down, and a non-blocking one `EAGAIN` for ever.
+    pub(super) fn retry_unless_shut<R>(
+        &self,
+        mut op: impl FnMut(&T) -> io::Result<R>,
+        nothing: impl Fn() -> io::Result<R>,
+    ) -> io::Result<R> {
+        let would_block = |result: &io::Result<R>| {
+            result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        };
+        self.retry(Interest::Read, |io| {
+            let result = op(io);
+            if !would_block(&result) || self.is_nonblocking() || !is_shut(io)? {
+                return result;
+            }
+            // The last datagram may have come before it was shut down, and after the first try.
+            Some(op(io)).filter(|result| !would_block(result)).unwrap_or_else(&nothing)
+        })
+    }
+
+    /// Sends to where the socket is connected.
+    pub(super) fn send(&self, buf: &[u8]) -> io::Result<usize> {
+        // As std does: an error instead of a signal when the other side has gone.
+        #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+        let flags = SendFlags::NOSIGNAL;
+        #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+        let flags = SendFlags::empty();
+        self.retry(Interest::Write, |io| Ok(rustix::net::send(io, buf, flags)?))
+    }
+
+    /// Accepts a connection with `op`; without `wait`, only one that is there already.
+    pub(super) fn accept<R>(
+        &self,
+        wait: bool,
+        op: impl FnMut(&T) -> io::Result<R>,
+    ) -> io::Result<R> {
+        if wait { self.retry(Interest::Read, op) } else { self.attempt(op) }
+    }
+
+    /// Takes the error that the socket has run into.
+    pub(super) fn take_error(&self) -> io::Result<Option<io::Error>> {
+        Ok(sockopt::socket_error(self.get())?.err().map(io::Error::from))
+    }
+}
+
+impl<T: AsFd + From<OwnedFd>> Socket<T> {
+    /// Takes any socket, with its time-outs, and puts it in non-blocking mode.
+    pub(super) fn adopt(socket: T) -> Self {
+        // These fail only for what is no socket, whose first use will then tell.
+        let _ = rustix::io::ioctl_fionbio(&socket, true);
+        let socket = Self::new(socket);
+        for (interest, kernels) in TIMEOUTS {
+            let timeout = sockopt::socket_timeout(socket.get(), kernels).ok().flatten();
+            let _ = socket.set_timeout(interest, timeout);
+        }
+        socket
+    }
+
+    /// Gives the socket up, with its time-outs and in the mode that its user has set.
+    pub(super) fn release(self) -> T {
+        let duplicate = self.get().as_fd().try_clone_to_owned();
+        let duplicate = duplicate.expect("no descriptor is left to give a socket up");
+        for (interest, kernels) in TIMEOUTS {
+            let _ = sockopt::set_socket_timeout(&duplicate, kernels, self.timeout(interest));
+        }
+        if !self.is_shared() {
+            let _ = rustix::io::ioctl_fionbio(&duplicate, self.is_nonblocking());
+        }
+        T::from(duplicate)
+    }
+}
+
+/// The time-outs of a socket: ours, and the kernel's, which only blocking calls heed.
+const TIMEOUTS: [(Interest, Timeout); 2] =
+    [(Interest::Read, Timeout::Recv), (Interest::Write, Timeout::Send)];
+
+impl<T: AsFd> Socket<T>
+where
+    for<'a> &'a T: Read + Write,
+{
+    /// Reads from a stream. `ends_show` says that whatever may be left behind a short read of such
+    /// a stream has been reported as its end, so that the next read may park at once.
+    #[inline]
+    pub(super) fn read(&self, buf: &mut [u8], ends_show: bool) -> io::Result<usize> {
+        let len = buf.len();
+        let short = |&n: &usize| ends_show && n > 0 && n < len;
+        self.retry_unless_short(Interest::Read, |mut io| io.read(buf), short)
+    }
+
+    pub(super) fn read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.retry(Interest::Read, |mut io| io.read_vectored(bufs))
+    }
+
+    #[inline]
+    pub(super) fn write(&self, buf: &[u8]) -> io::Result<usize> {
+        self.retry(Interest::Write, |mut io| io.write(buf))
+    }
+
+    pub(super) fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.retry(Interest::Write, |mut io| io.write_vectored(bufs))
+    }
+}
+
+impl<T: AsFd> Deref for Socket<T> {
+    type Target = Source<T>;
+
+    #[inline]
+    fn deref(&self) -> &Source<T> {
+        &self.0
+    }
+}
+
+impl<T: AsFd> Clone for Socket<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+/// Whether the reading side has been shut down, where the system does not say so in another way.
+fn is_shut(socket: impl AsFd) -> io::Result<bool> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let mut poll_fd = [PollFd::new(&socket, PollFlags::RDHUP)];
+        poll(&mut poll_fd, Some(&Timespec::default()))?;
+        Ok(poll_fd[0].revents().contains(PollFlags::RDHUP))
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    {
+        let _ = socket;
+        Ok(false)
+    }
+}
+
+/// A non-blocking socket for connections.
+pub(super) fn socket(family: AddressFamily) -> io::Result<OwnedFd> {
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+    let flags = SocketFlags::empty();
+    let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+    prepare(&fd)?;
+    Ok(fd)
+}
+
+/// Accepts a connection in non-blocking mode, with one system call where there is one.
+pub(super) fn accept(listener: impl AsFd) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        Ok(rustix::net::acceptfrom_with(listener, flags)?)
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+    {
+        let (fd, peer) = rustix::net::acceptfrom(listener)?;
+        prepare(&fd)?;
+        Ok((fd, peer))
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+fn prepare(fd: &OwnedFd) -> io::Result<()> {
+    rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC)?;
+    Ok(rustix::io::ioctl_fionbio(fd, true)?)
+}

@@ -1,0 +1,267 @@
+//! Unix streams, with the names, signatures and errors of [`std::os::unix::net`].
+
+use std::ffi::OsStr;
+use std::io;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{self, SocketAddr};
+use std::path::Path;
+
+use rustix::net::{AddressFamily, SocketAddrUnix};
+
+use super::addr::describe;
+use super::listener::Incoming;
+use super::socket::{BACKLOG, Socket, accept, socket};
+use super::surface::{socket_surface, stream_surface, timeout_surface};
+
+/// A connection of Unix sockets: [`std::os::unix::net::UnixStream`], whose calls park only their own
+/// coroutine.
+///
+/// Reads and writes through `&UnixStream` too, and may be used by several coroutines and threads
+/// at once. Clones share the descriptor, the time-outs and the mode; the connection closes when the last
+/// one is dropped.
+///
+/// # Cancellation
+///
+/// A read or write that is cancelled has moved nothing: it unwinds only while it waits.
+///
+/// ```
+/// use plainsong::net::UnixStream;
+/// use std::io::{Read, Write};
+///
+/// # fn main() -> std::io::Result<()> {
+/// plainsong::run(|| {
+///     let (mut one, mut two) = UnixStream::pair()?;
+///     plainsong::spawn(move || two.write_all(b"hello"));
+///     let mut text = String::new();
+///     one.read_to_string(&mut text)?;
+///     assert_eq!(text, "hello");
+///     Ok(())
+/// })
+/// # }
+/// ```
+pub struct UnixStream(Socket<net::UnixStream>);
+
+impl UnixStream {
+    /// Opens a connection to the socket of this name in the file system.
+    ///
+    /// Waits while the listener's queue is full.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for a path that is too long for a socket, and those of the system, naming the
+    /// path.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits.
+    pub fn connect<P: AsRef<Path>>(path: P) -> io::Result<Self> {
+        Self::connect_addr(&to_address("connect to", path.as_ref())?)
+    }
+
+    /// Opens a connection to this address: [`connect`](Self::connect), also for names that are not in
+    /// the file system.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect).
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits.
+    pub fn connect_addr(socket_addr: &SocketAddr) -> io::Result<Self> {
+        let connect = || {
+            let stream = Socket::new(net::UnixStream::from(socket(AddressFamily::UNIX)?));
+            let address = to_system(socket_addr)?;
+            // The socket is not connected while the listener's queue is full, and no event tells
+            // when that has room.
+            stream.retry_unannounced(|io| Ok(rustix::net::connect(io, &address)?))?;
+            Ok(Self(stream))
+        };
+        connect().map_err(|error| name("connect to", socket_addr, error))
+    }
+
+    /// Two sockets that are connected with each other.
+    ///
+    /// # Errors
+    ///
+    /// When the system has no descriptor left.
+    pub fn pair() -> io::Result<(Self, Self)> {
+        let (one, two) = net::UnixStream::pair()?;
+        one.set_nonblocking(true)?;
+        two.set_nonblocking(true)?;
+        Ok((Self(Socket::new(one)), Self(Socket::new(two))))
+    }
+
+    /// The address of the other side; most clients have no name.
+    ///
+    /// # Errors
+    ///
+    /// When the system does not tell.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.inner().peer_addr()
+    }
+
+    /// The address of this side.
+    ///
+    /// # Errors
+    ///
+    /// When the system does not tell.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner().local_addr()
+    }
+
+    pub(super) fn is_shared(&self) -> bool {
+        self.0.is_shared()
+    }
+}
+
+socket_surface!(UnixStream, net::UnixStream);
+timeout_surface!(UnixStream, recv);
+// A recv also stops short after descriptors that were passed along, and between the data of different
+// senders. Nothing tells of what is behind these, so only `WouldBlock` means drained.
+stream_surface!(UnixStream, ends_show: false);
+
+/// A Unix socket that listens: [`std::os::unix::net::UnixListener`], whose `accept` parks only
+/// its own coroutine.
+///
+/// As with std, the file that gives a socket its name stays when the listener is dropped, and keeps
+/// others from taking the name: remove it when you are done.
+///
+/// ```
+/// use plainsong::net::{UnixListener, UnixStream};
+/// use std::io::{Read, Write};
+///
+/// # fn main() -> std::io::Result<()> {
+/// # let folder = std::env::temp_dir().join(format!("plainsong-doc-{}", std::process::id()));
+/// # std::fs::create_dir_all(&folder)?;
+/// let path = folder.join("echo.sock");
+/// plainsong::run(|| {
+///     let listener = UnixListener::bind(&path)?;
+///     plainsong::spawn(move || listener.serve(|conn| std::io::copy(&mut &conn, &mut &conn)));
+///     let mut stream = UnixStream::connect(&path)?;
+///     stream.write_all(b"hello")?;
+///     stream.read_exact(&mut [0; 5])?;
+///     std::fs::remove_file(&path)
+/// })?;
+/// # std::fs::remove_dir(&folder)
+/// # }
+/// ```
+pub struct UnixListener(Socket<net::UnixListener>);
+
+impl UnixListener {
+    /// Listens under this name in the file system.
+    ///
+    /// # Errors
+    ///
+    /// `AddrInUse` when a file of that name is there, `InvalidInput` for a path that is too
+    /// long for a socket, and those of the system, naming the path.
+    pub fn bind<P: AsRef<Path>>(path: P) -> io::Result<Self> {
+        Self::bind_addr(&to_address("listen on", path.as_ref())?)
+    }
+
+    /// Listens on this address: [`bind`](Self::bind), also for names that are not in the file
+    /// system.
+    ///
+    /// # Errors
+    ///
+    /// As [`bind`](Self::bind).
+    pub fn bind_addr(socket_addr: &SocketAddr) -> io::Result<Self> {
+        let bind = || {
+            let fd = socket(AddressFamily::UNIX)?;
+            rustix::net::bind(&fd, &to_system(socket_addr)?)?;
+            rustix::net::listen(&fd, BACKLOG)?;
+            Ok(Self(Socket::new(net::UnixListener::from(fd))))
+        };
+        bind().map_err(|error| name("listen on", socket_addr, error))
+    }
+
+    /// The address that it listens on.
+    ///
+    /// # Errors
+    ///
+    /// When the system does not tell.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner().local_addr()
+    }
+
+    /// Waits for a connection.
+    ///
+    /// # Errors
+    ///
+    /// Those of the system, such as too many open descriptors; the listener stays usable.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled; no connection is lost.
+    pub fn accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
+        let stream = self.accept_stream(true)?;
+        // Some systems do not know it any more when the other side has gone already.
+        let peer = stream.peer_addr().or_else(|_| SocketAddr::from_pathname(""))?;
+        Ok((stream, peer))
+    }
+
+    pub(super) fn accept_stream(&self, wait: bool) -> io::Result<UnixStream> {
+        let fd = self.0.accept(wait, |listener| accept(listener).map(|(fd, _)| fd))?;
+        Ok(UnixStream(Socket::new(fd.into())))
+    }
+
+    /// The connections, as they come. Never ends.
+    pub fn incoming(&self) -> Incoming<'_, Self> {
+        Incoming { listener: self }
+    }
+}
+
+socket_surface!(UnixListener, net::UnixListener);
+
+impl<'a> IntoIterator for &'a UnixListener {
+    type Item = io::Result<UnixStream>;
+    type IntoIter = Incoming<'a, UnixListener>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.incoming()
+    }
+}
+
+/// std's address of a name in the file system.
+pub(super) fn to_address(what: &str, path: &Path) -> io::Result<SocketAddr> {
+    SocketAddr::from_pathname(path).map_err(|error| describe(what, &format!("{path:?}"), error, ""))
+}
+
+fn to_system(address: &SocketAddr) -> io::Result<SocketAddrUnix> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if let Some(name) = address.as_abstract_name() {
+        return Ok(SocketAddrUnix::new_abstract_name(name)?);
+    }
+    Ok(match address.as_pathname() {
+        Some(path) => SocketAddrUnix::new(path)?,
+        None => SocketAddrUnix::new_unnamed(),
+    })
+}
+
+/// An error that says what was tried on which address.
+pub(super) fn name(what: &str, address: &SocketAddr, error: io::Error) -> io::Error {
+    let advice = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            ": a file of that name is there; remove it, unless a server that runs has made it"
+        }
+        io::ErrorKind::ConnectionRefused => {
+            ": nothing listens there; a server that has ended leaves its file behind"
+        }
+        io::ErrorKind::NotFound => ": no socket of that name is there, or no folder to make one in",
+        _ => "",
+    };
+    describe(what, &show(address), error, advice)
+}
+
+fn show(address: &SocketAddr) -> String {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if let Some(name) = address.as_abstract_name() {
+        return format!("the abstract name {:?}", OsStr::from_bytes(name));
+    }
+    match address.as_pathname() {
+        Some(path) => format!("{path:?}"),
+        None => "a socket without a name".to_owned(),
+    }
+}
