@@ -129,6 +129,11 @@ impl Runtime {
         self.start(f, false)
     }
 
+    /// How many workers it has.
+    pub fn workers(&self) -> usize {
+        self.settings.workers
+    }
+
     /// A way to spawn from plain threads.
     ///
     /// ```

@@ -16,7 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("task", &["engine", "run", "thread"]),
     ("thread", &["engine", "task", "time"]),
     ("time", &["engine", "task", "yield_now"]),
-    ("net", &["engine", "io", "task", "time"]),
+    ("net", &["engine", "io", "runtime", "Runtime", "task", "time"]),
     ("runtime", &["engine", "task"]),
     ("sync", &["engine", "time"]),
     (

@@ -8,7 +8,7 @@ use std::net::Shutdown;
 use super::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 /// What a [`Server`](super::Server) accepts from: a [`TcpListener`] or a [`UnixListener`].
-pub trait Listener: sealed::Sealed {
+pub trait Listener: Sized + sealed::Sealed {
     /// What it accepts.
     type Stream: fmt::Debug + 'static;
 
@@ -17,6 +17,10 @@ pub trait Listener: sealed::Sealed {
     /// Accepts a connection; without `wait`, fails with `WouldBlock` where there is none.
     #[doc(hidden)]
     fn accept_one(&self, wait: bool) -> io::Result<Self::Stream>;
+
+    /// A listener for another worker, on the same address.
+    #[doc(hidden)]
+    fn sibling(&self) -> io::Result<Self>;
 
     /// Another handle of the same connection.
     #[doc(hidden)]
@@ -32,7 +36,7 @@ mod sealed {
 }
 
 macro_rules! listener {
-    ($listener:ident, $stream:ident, $accept:expr) => {
+    ($listener:ident, $stream:ident, $accept:expr, $sibling:expr) => {
         impl sealed::Sealed for $listener {}
 
         impl Listener for $listener {
@@ -40,6 +44,10 @@ macro_rules! listener {
 
             fn accept_one(&self, wait: bool) -> io::Result<$stream> {
                 $accept(self, wait)
+            }
+
+            fn sibling(&self) -> io::Result<Self> {
+                $sibling(self)
             }
 
             fn another(stream: &$stream) -> io::Result<$stream> {
@@ -56,10 +64,13 @@ macro_rules! listener {
     };
 }
 
-listener!(TcpListener, TcpStream, |listener: &TcpListener, wait| {
-    listener.accept_peer(wait).map(|(stream, _)| stream)
-});
-listener!(UnixListener, UnixStream, UnixListener::accept_stream);
+listener!(
+    TcpListener,
+    TcpStream,
+    |listener: &TcpListener, wait| listener.accept_peer(wait).map(|(stream, _)| stream),
+    TcpListener::share_port
+);
+listener!(UnixListener, UnixStream, UnixListener::accept_stream, UnixListener::try_clone);
 
 /// The connections of a listener, made by its `incoming`.
 #[derive(Debug)]

@@ -12,6 +12,7 @@ mod tcp;
 mod udp;
 mod unix;
 mod unix_datagram;
+mod workers;
 
 pub use addr::ToSocketAddrs;
 pub use listener::{Incoming, Listener};

@@ -160,6 +160,19 @@ impl<L: Listener> Server<L> {
         Self { listener, stop: CancellationToken::new(), grace: Duration::from_secs(30) }
     }
 
+    /// This server for the first worker of several, and the token that stops it alone.
+    pub(super) fn on_one_worker(mut self) -> (Self, CancellationToken) {
+        self.stop = self.stop.child_token();
+        let stop = self.stop.clone();
+        (self, stop)
+    }
+
+    /// The same for another worker.
+    pub(super) fn sibling(&self) -> io::Result<Self> {
+        let listener = self.listener.sibling()?;
+        Ok(Self { listener, stop: self.stop.clone(), grace: self.grace })
+    }
+
     /// Sets the token whose cancellation stops the server. A handler may look at it too, to
     /// end a connection early that its client would keep open.
     pub fn stop_with(mut self, stop: &CancellationToken) -> Self {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{self, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -211,15 +212,33 @@ impl TcpListener {
     ///
     /// That of the last address, which it names; those of [`ToSocketAddrs`].
     pub fn bind<A: ToSocketAddrs>(addr: A) -> io::Result<Self> {
-        try_each(addr, |address| {
-            let named = |error: Errno| name("listen on", address, error.into());
-            let fd = socket(family(address)).map_err(|error| name("listen on", address, error))?;
-            // As std does: a server that is restarted gets its port back at once.
-            sockopt::set_socket_reuseaddr(&fd, true).map_err(named)?;
-            rustix::net::bind(&fd, &address).map_err(named)?;
-            rustix::net::listen(&fd, BACKLOG).map_err(named)?;
-            Ok(Self(Socket::new(net::TcpListener::from(fd))))
-        })
+        try_each(addr, |address| Self::bind_to(address, |_| Ok(())))
+    }
+
+    fn bind_to(
+        address: SocketAddr,
+        prepare: impl FnOnce(&OwnedFd) -> rustix::io::Result<()>,
+    ) -> io::Result<Self> {
+        let named = |error: Errno| name("listen on", address, error.into());
+        let fd = socket(family(address)).map_err(|error| name("listen on", address, error))?;
+        // As std does: a server that is restarted gets its port back at once.
+        sockopt::set_socket_reuseaddr(&fd, true).map_err(named)?;
+        prepare(&fd).map_err(named)?;
+        rustix::net::bind(&fd, &address).map_err(named)?;
+        rustix::net::listen(&fd, BACKLOG).map_err(named)?;
+        Ok(Self(Socket::new(net::TcpListener::from(fd))))
+    }
+
+    /// Another listener on the same port, between which and this one the kernel shares connections out; or
+    /// where the system does not do that, a clone.
+    pub(super) fn share_port(&self) -> io::Result<Self> {
+        // This one has the port already, got without sharing it: so it is nobody else's. Were it
+        // shared from the start, a port that another program shares too would be taken for free.
+        let shared = share_port(self).map_err(io::Error::from).and_then(|()| {
+            let address = self.local_addr()?;
+            Self::bind_to(address, |fd| share_port(fd))
+        });
+        shared.or_else(|_| self.try_clone())
     }
 
     /// The address that it listens on.
@@ -285,4 +304,12 @@ fn family(address: SocketAddr) -> AddressFamily {
         SocketAddr::V4(_) => AddressFamily::INET,
         SocketAddr::V6(_) => AddressFamily::INET6,
     }
+}
+
+/// Lets other sockets of this user listen on the same port. Only on Linux are the connections shared out.
+fn share_port(socket: impl AsFd) -> rustix::io::Result<()> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    return sockopt::set_socket_reuseport(socket, true);
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    return Err(Errno::NOTSUP);
 }

@@ -110,6 +110,13 @@ pub(super) fn place(job: Job) {
     debug_assert!(refused.is_none());
 }
 
+/// Gives a job to one worker of the run of the calling thread.
+pub(super) fn place_on(number: usize, job: Job) {
+    let refused =
+        context::with(|cx| cx.scheduler.at_post(|post| post.workers.push_to(number, job).err()));
+    debug_assert!(refused.is_none());
+}
+
 /// A coroutine that has not started. Dropped unstarted, it has been cancelled.
 pub(super) struct Seed<F: FnOnce() -> T, T, L: FnOnce()> {
     // `None` once it has started.

@@ -10,7 +10,7 @@ use std::panic::{self, AssertUnwindSafe, Location};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::anywhere::place;
+use super::anywhere::{place, place_on};
 use super::cancel::cancellable;
 use super::group::Group;
 use super::join::{JoinError, JoinHandle};
@@ -154,8 +154,31 @@ impl<'scope> Scope<'scope, '_> {
         F: FnOnce() -> T + Send + 'scope,
         T: Send + 'scope,
     {
+        self.spawn_job(Location::caller(), f, place)
+    }
+
+    /// Starts a coroutine on the worker with this number, where it may borrow what outlives the scope and
+    /// is `Send`.
+    pub(crate) fn spawn_on<F, T>(&'scope self, number: usize, f: F) -> ScopedJoinHandle<'scope, T>
+    where
+        F: FnOnce() -> T + Send + 'scope,
+        T: Send + 'scope,
+    {
+        self.spawn_job(Location::caller(), f, |job| place_on(number, job))
+    }
+
+    fn spawn_job<F, T>(
+        &'scope self,
+        spawned: &'static Location<'static>,
+        f: F,
+        place: impl FnOnce(Job),
+    ) -> ScopedJoinHandle<'scope, T>
+    where
+        F: FnOnce() -> T + Send + 'scope,
+        T: Send + 'scope,
+    {
         // SAFETY: as in `spawn`; and `place` gives the job to a worker, which calls or drops it.
-        let (job, handle) = unsafe { self.group.job(Location::caller(), f) };
+        let (job, handle) = unsafe { self.group.job(spawned, f) };
         // SAFETY: what the job borrows lives for `'scope`, which does not end before the member has
         // left the group; and that is the last thing that happens to it, started or dropped.
         let job = unsafe { mem::transmute::<Box<dyn FnOnce() + Send + 'scope>, Job>(job) };
