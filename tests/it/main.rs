@@ -20,6 +20,7 @@ mod registration;
 mod run;
 mod scope;
 mod serve;
+mod serve_workers;
 mod shutdown;
 mod signals;
 mod spawn;
