@@ -128,9 +128,11 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod engine;
+pub mod fs;
 pub mod generator;
 pub mod io;
 pub mod net;
+pub mod process;
 mod runtime;
 #[cfg(feature = "signal")]
 pub mod signal;
@@ -139,6 +141,7 @@ pub mod task;
 pub mod thread;
 pub mod time;
 
+pub use engine::blocking::blocking;
 pub use engine::task::Id;
 pub use runtime::{Builder as RuntimeBuilder, Handle, Runtime, run, run_all};
 pub use task::{

@@ -50,6 +50,7 @@ const ALONE: &[(&str, &[&str])] = &[
 
 /// Files that may contain `unsafe`.
 const UNSAFE: &[&str] = &[
+    "engine/blocking.rs",
     "engine/context.rs",
     "engine/coroutine.rs",
     "engine/interrupt.rs",

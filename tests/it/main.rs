@@ -5,6 +5,7 @@
 
 mod accept;
 mod asyncio;
+mod blocking;
 mod cancel;
 mod cancellation;
 mod deadlock;

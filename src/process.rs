@@ -1,0 +1,511 @@
+//! Processes under std's names: waiting for a child and for its pipes parks only the coroutine.
+//!
+//! Names, signatures, errors and behaviour are those of [`std::process`]. A child is awaited through
+//! a descriptor of its own, so no signal is caught and none has to be; where the kernel has no such
+//! descriptors, a thread of the blocking pool waits.
+//!
+//! [`Command::spawn`] runs on the calling thread and takes it about a millisecond: what a child
+//! inherits from a thread, and a parent-death signal, would be wrong from another one.
+//!
+//! ```
+//! use std::io::{Read, Write};
+//! use plainsong::process::{Command, Stdio};
+//!
+//! # fn main() -> std::io::Result<()> {
+//! plainsong::run(|| {
+//!     let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+//!     child.stdin.take().unwrap().write_all(b"plainsong")?; // and closes it
+//!     let mut text = String::new();
+//!     child.stdout.take().unwrap().read_to_string(&mut text)?;
+//!     assert_eq!(text, "plainsong");
+//!     assert!(child.wait()?.success());
+//!     Ok(())
+//! })
+//! # }
+//! ```
+
+use std::ffi::OsStr;
+use std::io::{self, IoSlice, IoSliceMut, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+
+use rustix::io::ioctl_fionbio;
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
+
+use crate::engine::blocking::offload;
+use crate::engine::reactor::Interest;
+use crate::io::source::Source;
+use crate::task::gather;
+
+pub use std::process::{
+    CommandArgs, CommandEnvs, ExitCode, ExitStatus, Output, Stdio, Termination, abort, exit, id,
+};
+
+/// A program to be started: [`std::process::Command`].
+///
+/// What is missing here can be set on std's, which converts [`into`](From) this one. Its
+/// redirections cannot be seen then: [`output`](Self::output) captures what is not set here.
+#[derive(Debug)]
+pub struct Command {
+    inner: std::process::Command,
+    // Which of the three standard streams have been redirected.
+    redirected: [bool; 3],
+}
+
+macro_rules! streams {
+    ($($(#[$doc:meta])* $name:ident = $at:literal;)*) => {$(
+        $(#[$doc])*
+        pub fn $name(&mut self, to: impl Into<Stdio>) -> &mut Self {
+            self.inner.$name(to);
+            self.redirected[$at] = true;
+            self
+        }
+    )*};
+}
+
+impl Command {
+    /// A command to run `program`, found as the shell would find it, without arguments.
+    pub fn new(program: impl AsRef<OsStr>) -> Self {
+        std::process::Command::new(program).into()
+    }
+
+    /// Adds an argument.
+    pub fn arg(&mut self, arg: impl AsRef<OsStr>) -> &mut Self {
+        self.inner.arg(arg);
+        self
+    }
+
+    /// Adds arguments.
+    pub fn args(&mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> &mut Self {
+        self.inner.args(args);
+        self
+    }
+
+    /// Sets a variable of the child's environment.
+    pub fn env(&mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> &mut Self {
+        self.inner.env(key, value);
+        self
+    }
+
+    /// Sets variables of the child's environment.
+    pub fn envs<K: AsRef<OsStr>, V: AsRef<OsStr>>(
+        &mut self,
+        vars: impl IntoIterator<Item = (K, V)>,
+    ) -> &mut Self {
+        self.inner.envs(vars);
+        self
+    }
+
+    /// Takes a variable out of the child's environment.
+    pub fn env_remove(&mut self, key: impl AsRef<OsStr>) -> &mut Self {
+        self.inner.env_remove(key);
+        self
+    }
+
+    /// Takes all variables out of the child's environment.
+    pub fn env_clear(&mut self) -> &mut Self {
+        self.inner.env_clear();
+        self
+    }
+
+    /// Sets the child's working directory.
+    pub fn current_dir(&mut self, dir: impl AsRef<Path>) -> &mut Self {
+        self.inner.current_dir(dir);
+        self
+    }
+
+    streams! {
+        /// Redirects the child's standard input.
+        stdin = 0;
+        /// Redirects the child's standard output.
+        stdout = 1;
+        /// Redirects the child's standard error.
+        stderr = 2;
+    }
+
+    /// Sets the user of the child: [`CommandExt::uid`].
+    pub fn uid(&mut self, id: u32) -> &mut Self {
+        self.inner.uid(id);
+        self
+    }
+
+    /// Sets the group of the child: [`CommandExt::gid`].
+    pub fn gid(&mut self, id: u32) -> &mut Self {
+        self.inner.gid(id);
+        self
+    }
+
+    /// Sets what the child sees as its own name: [`CommandExt::arg0`].
+    pub fn arg0(&mut self, arg: impl AsRef<OsStr>) -> &mut Self {
+        self.inner.arg0(arg);
+        self
+    }
+
+    /// Puts the child in a process group, of its own for 0: [`CommandExt::process_group`].
+    pub fn process_group(&mut self, group: i32) -> &mut Self {
+        self.inner.process_group(group);
+        self
+    }
+
+    /// Starts the child. Its standard streams are this process's, where not redirected.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`std::process::Command::spawn`].
+    pub fn spawn(&mut self) -> io::Result<Child> {
+        self.inner.spawn().map(Child::from)
+    }
+
+    /// Starts the child, waits for it to end, and returns how it did.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`spawn`](Self::spawn) and of [`Child::wait`].
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled; the child lives on.
+    pub fn status(&mut self) -> io::Result<ExitStatus> {
+        self.spawn()?.wait()
+    }
+
+    /// Starts the child, waits for it to end, and returns what it wrote. Its output and errors are
+    /// captured where not redirected, and its input is then empty.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`spawn`](Self::spawn) and of [`Child::wait_with_output`].
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled; the child lives on, and its pipes are closed.
+    ///
+    /// ```
+    /// use plainsong::process::Command;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// plainsong::run(|| {
+    ///     let output = Command::new("echo").arg("plainsong").output()?;
+    ///     assert_eq!(output.stdout, b"plainsong\n");
+    ///     Ok(())
+    /// })
+    /// # }
+    /// ```
+    pub fn output(&mut self) -> io::Result<Output> {
+        let [stdin, stdout, stderr] = self.redirected;
+        self.redirect_rest([stdin, stdout, stderr], [Stdio::null, Stdio::piped, Stdio::piped]);
+        let child = self.spawn();
+        // For the next `spawn`.
+        self.redirect_rest([stdin, stdout, stderr], [Stdio::inherit; 3]);
+        child?.wait_with_output()
+    }
+
+    fn redirect_rest(&mut self, redirected: [bool; 3], to: [fn() -> Stdio; 3]) {
+        let set = [
+            std::process::Command::stdin::<Stdio>,
+            std::process::Command::stdout::<Stdio>,
+            std::process::Command::stderr::<Stdio>,
+        ];
+        for ((redirected, to), set) in redirected.into_iter().zip(to).zip(set) {
+            if !redirected {
+                set(&mut self.inner, to());
+            }
+        }
+    }
+
+    /// The program.
+    pub fn get_program(&self) -> &OsStr {
+        self.inner.get_program()
+    }
+
+    /// The arguments.
+    pub fn get_args(&self) -> CommandArgs<'_> {
+        self.inner.get_args()
+    }
+
+    /// The variables that are set, or taken out.
+    pub fn get_envs(&self) -> CommandEnvs<'_> {
+        self.inner.get_envs()
+    }
+
+    /// The working directory, if one is set.
+    pub fn get_current_dir(&self) -> Option<&Path> {
+        self.inner.get_current_dir()
+    }
+}
+
+impl From<std::process::Command> for Command {
+    fn from(inner: std::process::Command) -> Self {
+        Self { inner, redirected: [false; 3] }
+    }
+}
+
+impl From<Command> for std::process::Command {
+    fn from(command: Command) -> Self {
+        command.inner
+    }
+}
+
+/// A child that was started: [`std::process::Child`].
+///
+/// Dropping it neither kills the child nor waits for it, as with std's: one that is never waited
+/// for stays a zombie until this process ends.
+#[derive(Debug)]
+pub struct Child {
+    /// Writes to the child's standard input, if that was piped.
+    pub stdin: Option<ChildStdin>,
+    /// Reads the child's standard output, if that was piped.
+    pub stdout: Option<ChildStdout>,
+    /// Reads the child's standard error, if that was piped.
+    pub stderr: Option<ChildStderr>,
+    inner: std::process::Child,
+    // Readable when the child has ended. Made by the first wait.
+    ended: Option<Source<OwnedFd>>,
+}
+
+impl Child {
+    /// The child's id, which is also its number at the system.
+    pub fn id(&self) -> u32 {
+        self.inner.id()
+    }
+
+    /// Ends the child with `SIGKILL`. Nothing happens when it has been waited for.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`std::process::Child::kill`].
+    pub fn kill(&mut self) -> io::Result<()> {
+        self.inner.kill()
+    }
+
+    /// How the child ended, if it has.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`std::process::Child::try_wait`].
+    pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.inner.try_wait()
+    }
+
+    /// Closes the child's standard input, waits for the child to end and returns how it did.
+    /// Further calls return the same.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`std::process::Child::wait`]: `ECHILD` when somebody else has waited for it.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled. The child lives on and can be waited for again.
+    pub fn wait(&mut self) -> io::Result<ExitStatus> {
+        drop(self.stdin.take());
+        if let Some(status) = self.inner.try_wait()? {
+            return Ok(status);
+        }
+        // It has not been waited for, so the number is still its own.
+        let Some(pid) = Pid::from_raw(self.inner.id().cast_signed()) else {
+            return self.inner.wait();
+        };
+        if self.ended.is_none() {
+            self.ended = pidfd_open(pid, PidfdFlags::empty()).ok().map(Source::new);
+        }
+        match &self.ended {
+            Some(ended) => ended.retry(Interest::Read, |_| match self.inner.try_wait()? {
+                Some(status) => Ok(status),
+                None => Err(io::ErrorKind::WouldBlock.into()),
+            }),
+            None => {
+                // Leaves the child to be waited for: whoever is cancelled here may come again.
+                let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+                offload(move || waitid(WaitId::Pid(pid), options))??;
+                self.inner.wait()
+            }
+        }
+    }
+
+    /// Closes the child's standard input, reads what is piped of its output and errors, both at
+    /// once, and waits for it to end.
+    ///
+    /// # Errors
+    ///
+    /// Those of the reads and of [`wait`](Self::wait).
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled; the child lives on, and its pipes are closed.
+    pub fn wait_with_output(mut self) -> io::Result<Output> {
+        fn drain(pipe: Option<impl Read>) -> io::Result<Vec<u8>> {
+            let mut bytes = Vec::new();
+            pipe.map_or(Ok(0), |mut pipe| pipe.read_to_end(&mut bytes)).map(|_| bytes)
+        }
+        drop(self.stdin.take());
+        let (stdout, stderr) = match (self.stdout.take(), self.stderr.take()) {
+            (Some(stdout), Some(stderr)) => {
+                let mut both =
+                    gather([stdout.0, stderr.0].map(|pipe| move || drain(Some(ReadPipe(&pipe)))))
+                        .into_iter();
+                let mut next = || both.next().unwrap_or_else(|| Ok(Vec::new()));
+                (next()?, next()?)
+            }
+            (stdout, stderr) => (drain(stdout)?, drain(stderr)?),
+        };
+        Ok(Output { status: self.wait()?, stdout, stderr })
+    }
+}
+
+/// Takes a child of std's, whose pipes are put in non-blocking mode at this end.
+impl From<std::process::Child> for Child {
+    fn from(mut inner: std::process::Child) -> Self {
+        Self {
+            stdin: inner.stdin.take().map(ChildStdin::from),
+            stdout: inner.stdout.take().map(ChildStdout::from),
+            stderr: inner.stderr.take().map(ChildStderr::from),
+            inner,
+            ended: None,
+        }
+    }
+}
+
+struct ReadPipe<'a>(&'a Source<PipeReader>);
+
+impl Read for ReadPipe<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.retry(Interest::Read, |mut pipe| pipe.read(buf))
+    }
+
+    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.0.retry(Interest::Read, |mut pipe| pipe.read_vectored(bufs))
+    }
+}
+
+macro_rules! pipe {
+    ($(#[$doc:meta])* $name:ident($end:ident)) => {
+        $(#[$doc])*
+        ///
+        /// # Cancellation
+        ///
+        /// A call unwinds while it waits; one that has moved data returns.
+        #[derive(Debug)]
+        pub struct $name(Source<$end>);
+
+        impl AsFd for $name {
+            fn as_fd(&self) -> BorrowedFd<'_> {
+                self.0.get().as_fd()
+            }
+        }
+
+        impl AsRawFd for $name {
+            fn as_raw_fd(&self) -> RawFd {
+                self.0.get().as_raw_fd()
+            }
+        }
+
+        impl IntoRawFd for $name {
+            fn into_raw_fd(self) -> RawFd {
+                OwnedFd::from(self).into_raw_fd()
+            }
+        }
+
+        /// Takes this end of a pipe, which is put in non-blocking mode.
+        impl From<OwnedFd> for $name {
+            fn from(fd: OwnedFd) -> Self {
+                // Fails only for what is no descriptor; its first use will then tell.
+                let _ = ioctl_fionbio(&fd, true);
+                Self(Source::new(fd.into()))
+            }
+        }
+
+        /// Takes this end of a pipe, which is put in non-blocking mode.
+        impl From<std::process::$name> for $name {
+            fn from(pipe: std::process::$name) -> Self {
+                Self::from(OwnedFd::from(pipe))
+            }
+        }
+
+        /// Gives the pipe up, in blocking mode.
+        ///
+        /// # Panics
+        ///
+        /// When the process has no descriptor left for the moment of the exchange.
+        impl From<$name> for OwnedFd {
+            fn from(pipe: $name) -> Self {
+                let fd = pipe.0.get().as_fd().try_clone_to_owned();
+                let fd = fd.expect("no descriptor is left to give a pipe up");
+                let _ = ioctl_fionbio(&fd, false);
+                fd
+            }
+        }
+
+        /// For another child, in blocking mode.
+        ///
+        /// # Panics
+        ///
+        /// As [`OwnedFd`]'s.
+        impl From<$name> for Stdio {
+            fn from(pipe: $name) -> Self {
+                OwnedFd::from(pipe).into()
+            }
+        }
+    };
+}
+
+pipe! {
+    /// Writes to the standard input of a child, which sees the end when this is dropped.
+    ChildStdin(PipeWriter)
+}
+
+pipe! {
+    /// Reads the standard output of a child.
+    ChildStdout(PipeReader)
+}
+
+pipe! {
+    /// Reads the standard error of a child.
+    ChildStderr(PipeReader)
+}
+
+macro_rules! read {
+    ($name:ident) => {
+        impl Read for $name {
+            fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+                ReadPipe(&self.0).read(buf)
+            }
+
+            fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+                ReadPipe(&self.0).read_vectored(bufs)
+            }
+        }
+    };
+}
+
+read!(ChildStdout);
+read!(ChildStderr);
+
+impl Write for &ChildStdin {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0.retry(Interest::Write, |mut pipe| pipe.write(buf))
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.retry(Interest::Write, |mut pipe| pipe.write_vectored(bufs))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Write for ChildStdin {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        (&*self).write(buf)
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        (&*self).write_vectored(bufs)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        (&*self).flush()
+    }
+}
