@@ -315,13 +315,11 @@ fn a_runtime_ends_when_its_calls_have() {
                 let ended = Rc::clone(&ended);
                 spawn(move || {
                     let text = String::from("lent");
-                    ended.set(
-                        ended.get()
-                            + blocking(|| {
-                                gate.pass();
-                                text.len()
-                            }),
-                    );
+                    let len = blocking(|| {
+                        gate.pass();
+                        text.len()
+                    });
+                    ended.set(ended.get() + len);
                     yield_now();
                     ended.set(0);
                 });
