@@ -27,6 +27,7 @@ mod shutdown;
 mod signals;
 mod spawn;
 mod stacks;
+mod stdio;
 mod sys;
 mod tcp;
 mod threads;

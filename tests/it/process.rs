@@ -363,3 +363,24 @@ fn waits_and_cancellations_in_any_order() {
         }
     });
 }
+
+#[test]
+fn without_descriptors_a_thread_waits_for_the_child() {
+    alone(without_descriptors_a_thread_waits_for_the_child, || {
+        plainsong::run(|| {
+            let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+            let stdin = child.stdin.take();
+            let mut other = Command::new("sleep").arg("1000").spawn().unwrap();
+            util::limit_descriptors(3);
+            assert!(timeout(Duration::from_millis(5), || child.wait()).is_err());
+            let waiting = spawn(move || child.wait());
+            until_parked(&waiting);
+            assert!(format!("{waiting:?}").contains("blocking"), "{waiting:?}");
+            drop(stdin);
+            assert!(waiting.join().unwrap().unwrap().success());
+            assert!(timeout(Duration::from_millis(5), || other.wait()).is_err());
+            other.kill().unwrap();
+            assert_eq!(other.wait().unwrap().signal(), Some(9));
+        });
+    });
+}
