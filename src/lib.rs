@@ -29,7 +29,9 @@
 //! - [`scope`] starts coroutines that borrow and waits for them. [`task`] has `gather`, `race`,
 //!   `wait` and the like.
 //! - [`time`] has the clock, `sleep`, `timeout`, intervals, and calls for later.
-//! - [`io`] waits for descriptors of any kind, and makes streams of them.
+//! - [`io`] waits for descriptors of any kind, makes streams of them, and has the standard streams.
+//!   [`fs`] and [`process`] are std's files and children.
+//! - [`blocking`] makes any other call that blocks, on a thread of its own; it may borrow.
 //! - [`generator`] has producers that are iterators, and consumers that are sent values.
 //! - `signal` waits for signals of the operating system (feature `signal`, on by default).
 //!
@@ -106,7 +108,8 @@
 //! here, on those converted from std's, and on what [`io::Pollable`] wraps. Never wrap an inherited
 //! standard stream: the shell's own would change with it. A listener that several processes share is
 //! non-blocking in all of them, which suits all that wait for it before they accept; while one of
-//! ours still uses it, none may make it blocking again. [`io::wait_readable`] leaves the mode alone.
+//! ours still uses it, none may make it blocking again. [`io::stdin`] and the like, and
+//! [`io::wait_readable`], leave the mode alone.
 //!
 //! # Stacks
 //!

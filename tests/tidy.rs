@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 const MAY_USE: &[(&str, &[&str])] = &[
     ("engine", &[]),
     ("io", &["engine"]),
+    ("fs", &["engine"]),
     ("generator", &["engine"]),
     ("signal", &["engine", "io"]),
     // These three are one layer: coroutines under three names.
@@ -17,15 +18,18 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("thread", &["engine", "task", "time"]),
     ("time", &["engine", "task", "yield_now"]),
     ("net", &["engine", "io", "task", "time"]),
+    ("process", &["engine", "io", "task"]),
     ("runtime", &["engine", "task"]),
     ("sync", &["engine", "time"]),
     (
         "lib",
         &[
             "engine",
+            "fs",
             "generator",
             "io",
             "net",
+            "process",
             "runtime",
             "signal",
             "sync",
