@@ -72,9 +72,10 @@
 //!
 //! **A lock of std held across a wait blocks the thread.** Another coroutine that wants the same
 //! [`std::sync::Mutex`] blocks the thread on which its holder would have to run: that is a
-//! deadlock, and no report comes of it. Drop such a guard before you wait. A `stdout().lock()`
-//! belongs to the thread: held across a wait, it keeps all other threads from printing, and does
-//! not keep out the other coroutines of its own.
+//! deadlock, and no report comes of it. Drop such a guard before you wait. std's
+//! `stdout().lock()` belongs to the thread: held across a wait, it keeps all other threads from
+//! printing, and does not keep out the other coroutines of its own. That of [`io::stdout`] belongs to
+//! the coroutine and may be held.
 //!
 //! **Thread-locals are shared by the coroutines of a thread.** Two uses of them are outside of what
 //! this library can keep sound, as they are under any scheduler of stackful coroutines:
