@@ -44,8 +44,9 @@ pub use std::process::{
 
 /// A program to be started: [`std::process::Command`].
 ///
-/// What is missing here can be set on std's, which converts [`into`](From) this one. Its
-/// redirections cannot be seen then: [`output`](Self::output) captures what is not set here.
+/// What is missing here can be set on a command of std's, which this one can be made
+/// [`from`](From). How that redirects the standard streams cannot be seen, so [`output`](Self::output)
+/// captures them unless they are redirected here.
 #[derive(Debug)]
 pub struct Command {
     inner: std::process::Command,

@@ -92,8 +92,11 @@ fn files(folder: &Path, wanted: fn(&Path) -> bool, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy();
+        if name.starts_with('.') {
+            continue;
+        }
         if path.is_dir() {
-            if !name.starts_with('.') && !name.starts_with("target") {
+            if !name.starts_with("target") {
                 files(&path, wanted, found);
             }
         } else if wanted(&path) {
