@@ -31,7 +31,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 
 use rustix::io::ioctl_fionbio;
-use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use crate::engine::blocking::offload;
 use crate::engine::reactor::Interest;
@@ -309,7 +309,7 @@ impl Child {
             return self.inner.wait();
         };
         if self.ended.is_none() {
-            self.ended = pidfd_open(pid, PidfdFlags::empty()).ok().map(Source::new);
+            self.ended = pidfd(pid).map(Source::new);
         }
         match &self.ended {
             Some(ended) => ended.retry(Interest::Read, |_| match self.inner.try_wait()? {
@@ -353,6 +353,17 @@ impl Child {
         };
         Ok(Output { status: self.wait()?, stdout, stderr })
     }
+}
+
+/// A descriptor that is readable when this child has ended.
+#[cfg(target_os = "linux")]
+fn pidfd(pid: Pid) -> Option<OwnedFd> {
+    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn pidfd(_pid: Pid) -> Option<OwnedFd> {
+    None
 }
 
 /// Takes a child of std's, whose pipes are put in non-blocking mode at this end.

@@ -418,3 +418,29 @@ impl OpenOptionsExt for OpenOptions {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_on_the_spot_stands_back_while_a_call_uses_the_position() {
+        crate::run(|| {
+            let file = File::open(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).unwrap();
+            let buf = &mut [0; 1];
+            // Some file systems cannot do it at all.
+            let can = file.read_cached(buf, Some(0)).is_some();
+            assert_eq!(file.read_cached(buf, None).is_some(), can);
+            file.at_position(|_| {
+                assert_eq!(file.busy.load(Ordering::Relaxed), 1);
+                Ok(())
+            })
+            .unwrap();
+            assert_eq!(file.busy.load(Ordering::Relaxed), 0);
+            // A slow one is under way.
+            file.try_clone().unwrap().busy.fetch_add(1, Ordering::Relaxed);
+            assert_eq!(file.read_cached(buf, None), None);
+            assert_eq!(file.read_cached(buf, Some(0)).is_some(), can);
+        });
+    }
+}
