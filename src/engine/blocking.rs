@@ -5,9 +5,9 @@
 //! end when they have had nothing to do for [`IDLE_MAX`]. A thread that waits for something of
 //! ours is not counted while it waits: what it waits for may be a call that has no thread yet.
 //!
-//! There is one way to make a call and two ways to give one up. [`blocking`] lends what is on the
-//! caller's stack, so a cancelled caller takes its call back unstarted, or waits for its
-//! end. [`offload`] lends nothing, so its caller goes at once.
+//! There is one way to make a call and two ways to give one up. A cancelled caller takes back a call
+//! that no thread has begun. One that has begun is waited for by [`blocking`], which lends it
+//! what is on the caller's stack, and left alone by [`offload`], which lends nothing.
 
 #![allow(unsafe_code)]
 
@@ -21,9 +21,8 @@ use std::thread;
 use std::time::Duration;
 
 use super::context;
-use super::interrupt;
 use super::remote::Waiter;
-use super::task::{Flag, Task, Wait};
+use super::task::{Wait, Wake};
 
 /// tokio's figure for the same thing.
 const THREADS_MAX: usize = 512;
@@ -179,9 +178,8 @@ impl<T: Send> Call<T> {
     ///
     /// # Safety
     ///
-    /// What `f` and its value borrow must live until [`wait`](Self::wait) or
-    /// [`take_back`](Self::take_back) has returned a value, and a job that was taken back must be
-    /// dropped while that still lives.
+    /// What `f` and its value borrow must live until [`wait`](Self::wait) has returned a value, or
+    /// [`take_back`](Self::take_back) has returned the job and that has been dropped.
     unsafe fn submit<'a>(f: impl FnOnce() -> T + Send + 'a) -> io::Result<Self>
     where
         T: 'a,
@@ -219,16 +217,24 @@ impl<T: Send> Call<T> {
         Ok(Self { number, answer })
     }
 
-    /// Waits until the call has ended, and returns what it did.
-    fn wait(&self) -> thread::Result<T> {
+    /// Waits until the call has ended, and returns what it did; `None` when the coroutine has been
+    /// cancelled first.
+    fn wait(&self) -> Option<thread::Result<T>> {
         loop {
             let waiter = context::waiter();
             let next = Answer::Awaited(Some(waiter));
             if let Answer::Given(result) = mem::replace(&mut *lock(&self.answer), next) {
-                return result;
+                return Some(result);
             }
-            context::block(waiter, Wait::Blocking, None);
+            if context::block_until_woken(waiter, Wait::Blocking, None) == Wake::Cancelled {
+                return None;
+            }
         }
+    }
+
+    /// Says that nobody will ask for the answer. Returns what is there of it.
+    fn leave(&self) -> Answer<T> {
+        mem::replace(&mut *lock(&self.answer), Answer::Unwanted)
     }
 
     /// Takes the call back, if nobody has begun it.
@@ -286,55 +292,8 @@ where
 ///
 /// When no thread can be started.
 pub(crate) fn attempt<T: Send>(f: impl FnOnce() -> T + Send) -> io::Result<T> {
-    context::with_current(|task| match task {
-        Some(task) => lend(task, f),
-        None => Ok(f()),
-    })
-}
-
-/// [`attempt`], in a coroutine.
-fn lend<T: Send>(task: &Task, f: impl FnOnce() -> T + Send) -> io::Result<T> {
-    /// Ends the process if the wait for the end of the call unwinds after all.
-    struct Bomb;
-    impl Drop for Bomb {
-        fn drop(&mut self) {
-            process::abort();
-        }
-    }
-    if task.interrupt.get() {
-        // A call that must not wait, or not any more, is not begun.
-        interrupt::raise(task);
-    }
-    // SAFETY: this function is not left before the call has returned or been taken back: the
-    // first wait is caught, and the second ends the process if it unwinds (`Bomb`). Nobody else
-    // can leave it, as a coroutine that is suspended in here is resumed until it has ended, and
-    // with `Borrows` it is not given up but ends the process.
-    //
-    // A job that was taken back is dropped below, in this very frame.
-    let call = unsafe { Call::submit(f) }?;
-    let bomb = Bomb;
-    let borrows = task.flags.set(Flag::Borrows, true);
-    let result = panic::catch_unwind(AssertUnwindSafe(|| call.wait())).or_else(|payload| {
-        if let Some(job) = call.take_back() {
-            return Err((payload, job));
-        }
-        let forbidden = task.override_all();
-        let result = call.wait();
-        task.restore(forbidden);
-        // That payload ends here; the cancellation is raised again at the next wait.
-        task.obeyed();
-        Ok(result)
-    });
-    task.flags.set(Flag::Borrows, borrows);
-    mem::forget(bomb);
-    match result {
-        Ok(result) => result.map_or_else(|panic| panic::resume_unwind(panic), Ok),
-        Err((payload, job)) => {
-            // What it has captured is dropped by the unwind, like all else.
-            let _job = job;
-            panic::resume_unwind(payload)
-        }
-    }
+    // SAFETY: with `true`, this returns when nothing of `f` is left elsewhere.
+    unsafe { make(f, true) }
 }
 
 /// Calls `f` on a thread of the pool and waits for it. A caller that is cancelled unwinds at
@@ -346,21 +305,55 @@ fn lend<T: Send>(task: &Task, f: impl FnOnce() -> T + Send) -> io::Result<T> {
 ///
 /// When no thread can be started.
 pub(crate) fn offload<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-    struct Abandon<'a, T: Send>(&'a Call<T>);
-    impl<T: Send> Drop for Abandon<'_, T> {
+    // SAFETY: `f` and its value borrow nothing that could end.
+    unsafe { make(f, false) }
+}
+
+/// Makes a call and waits for it; when the coroutine is cancelled, to its end only if it `lends`.
+///
+/// # Safety
+///
+/// Where it does not lend, `f` and its value may borrow nothing that could end.
+unsafe fn make<T: Send>(f: impl FnOnce() -> T + Send, lends: bool) -> io::Result<T> {
+    /// Ends the process should the wait unwind: the call would be left with what it was lent.
+    struct Bomb;
+    impl Drop for Bomb {
         fn drop(&mut self) {
-            let job = self.0.take_back();
-            let unheard = mem::replace(&mut *lock(&self.0.answer), Answer::Unwanted);
-            drop((job, unheard));
+            process::abort();
         }
     }
     if !context::in_coroutine() {
         return Ok(f());
     }
-    // SAFETY: `f` and its value borrow nothing that could end.
+    if context::is_interrupted() {
+        // One that must not wait, or not any more, makes no call.
+        context::unwind();
+    }
+    // SAFETY: where it lends, the loop below is left only with the answer or with the job that was
+    // taken back, and that is dropped in this very frame. Nothing unwinds out of the loop: its wait
+    // returns when the coroutine is cancelled, and any other way ends the process (`Bomb`).
+    //
+    // Nor can the frame vanish while the coroutine is suspended in it: no suspended coroutine
+    // is dropped, and one is given up only where it unwinds, which is after the loop.
+    //
+    // Where it does not lend, nothing is borrowed, by the caller's promise.
     let call = unsafe { Call::submit(f) }?;
-    let abandon = Abandon(&call);
-    let result = call.wait();
-    mem::forget(abandon);
-    result.map_or_else(|panic| panic::resume_unwind(panic), Ok)
+    let bomb = Bomb;
+    let ended = loop {
+        if let Some(result) = call.wait() {
+            break Ok(result);
+        }
+        let job = call.take_back();
+        if job.is_some() || !lends {
+            break Err((job, call.leave()));
+        }
+    };
+    mem::forget(bomb);
+    match ended {
+        Ok(result) => result.map_or_else(|panic| panic::resume_unwind(panic), Ok),
+        Err(_left) => {
+            // What the job has captured is dropped by the unwind, like all else.
+            context::unwind()
+        }
+    }
 }

@@ -196,7 +196,7 @@ pub(crate) fn block(waiter: Waiter, why: Wait, deadline: Option<Instant>) -> Wak
 /// `Wake::Cancelled` where that unwinds. Ask [`is_interrupted`] before, and [`unwind`] after.
 pub(crate) fn block_until_woken(waiter: Waiter, why: Wait, deadline: Option<Instant>) -> Wake {
     if waiter.is_thread() {
-        return waiter.block(deadline);
+        return blocking::waiting(|| waiter.block(deadline));
     }
     with(|cx| {
         with_current(|task| {

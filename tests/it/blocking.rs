@@ -13,7 +13,7 @@ use plainsong::time::{sleep, timeout};
 use plainsong::{CancellationToken, JoinHandle, blocking, run, scope, shield, spawn, yield_now};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use crate::util::{self, OnDrop, alone, both, dying, panic_of, until, watch};
+use crate::util::{self, OnDrop, alone, both, limit_descriptors, panic_of, until, watch};
 
 /// The bound of the pool.
 const THREADS: usize = 512;
@@ -108,55 +108,79 @@ fn no_more_than_the_bound_work_at_a_time() {
     });
 }
 
+/// Makes more calls than the pool has threads, each of which does `wait` until the last has come.
+/// Before each `wait` looks, `all` says whether that has happened.
+fn wait_for_each_other(wait: impl Fn(&dyn Fn() -> bool) + Sync, open: impl FnOnce()) {
+    const CALLS: usize = 560;
+    let arrived = AtomicUsize::new(0);
+    let all = || arrived.load(Ordering::SeqCst) == CALLS;
+    let call = || {
+        arrived.fetch_add(1, Ordering::SeqCst);
+        wait(&all);
+    };
+    scope(|s| {
+        for _ in 0..CALLS {
+            s.spawn(|| blocking(call));
+        }
+        until(all);
+        open();
+    });
+    // Those that came back are counted again: the pool goes on.
+    assert_eq!(blocking(|| 1), 1);
+}
+
 #[test]
 fn more_than_the_pool_holds_wait_for_each_other() {
-    const CALLS: usize = 600;
     alone(more_than_the_pool_holds_wait_for_each_other, || {
+        limit_descriptors(rustix::process::getrlimit(Resource::Nofile).maximum.unwrap_or(65_536));
         run(|| {
+            // For descriptors.
             let (reader, writer) = io::pipe().unwrap();
-            let writer = Mutex::new(Some(writer));
-            let (arrived, sleeping) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-            let call = |n: usize| {
-                sleeping.lock().unwrap().push(plainsong::thread::current());
-                if arrived.fetch_add(1, Ordering::SeqCst) + 1 == CALLS {
-                    writer.lock().unwrap().take();
-                    sleeping.lock().unwrap().iter().for_each(plainsong::thread::Thread::unpark);
-                    return;
-                }
-                let all = || arrived.load(Ordering::SeqCst) == CALLS;
-                match n % 20 {
-                    // In a descriptor, in another runtime, in a nap, and parked.
-                    0..5 => plainsong::io::wait_readable(&reader).unwrap(),
-                    5 => timeout(Duration::MAX, || plainsong::io::wait_readable(&reader))
-                        .unwrap()
-                        .unwrap(),
-                    6..10 => {
-                        while !all() {
-                            plainsong::thread::sleep(Duration::from_millis(20));
-                        }
-                    }
-                    10 => run(|| {
-                        let waiter = spawn({
-                            let reader = reader.try_clone().unwrap();
-                            move || plainsong::io::wait_readable(&reader)
-                        });
-                        waiter.join().unwrap().unwrap();
-                    }),
-                    _ => {
-                        while !all() {
-                            plainsong::thread::park();
-                        }
-                    }
+            wait_for_each_other(
+                |_| plainsong::io::wait_readable(&reader).unwrap(),
+                || drop(writer),
+            );
+            // In naps.
+            let nap = Duration::from_millis(20);
+            let sleep_until = |all: &dyn Fn() -> bool| {
+                while !all() {
+                    sleep(nap);
                 }
             };
-            scope(|s| {
-                for n in 0..CALLS {
-                    let call = &call;
-                    s.spawn(move || blocking(|| call(n)));
+            wait_for_each_other(sleep_until, || ());
+            // Parked.
+            let parked = Mutex::new(Vec::new());
+            let park_until = |all: &dyn Fn() -> bool| {
+                parked.lock().unwrap().push(plainsong::thread::current());
+                while !all() {
+                    plainsong::thread::park();
                 }
+            };
+            wait_for_each_other(park_until, || {
+                parked.lock().unwrap().iter().for_each(plainsong::thread::Thread::unpark);
             });
-            // Those that came back are counted again: the pool goes on.
-            assert_eq!(blocking(|| 1), 1);
+            // For a lock.
+            let lock = plainsong::sync::Mutex::new(());
+            let locked = lock.lock().unwrap();
+            wait_for_each_other(|_| drop(lock.lock().unwrap()), || drop(locked));
+            // For a coroutine.
+            let joined = Mutex::new((0..560).map(|_| spawn(plainsong::thread::park)).collect());
+            let sleepers: Vec<_> = {
+                let handles: &Vec<JoinHandle<()>> = &joined.lock().unwrap();
+                handles.iter().map(|handle| handle.thread().clone()).collect()
+            };
+            let join = |_: &dyn Fn() -> bool| {
+                let handle = joined.lock().unwrap().pop().unwrap();
+                handle.join().unwrap();
+            };
+            wait_for_each_other(join, || {
+                sleepers.iter().for_each(plainsong::thread::Thread::unpark);
+            });
+            // In runtimes of their own.
+            let nested = |all: &dyn Fn() -> bool| {
+                timeout(Duration::MAX, || sleep_until(all)).unwrap();
+            };
+            wait_for_each_other(nested, || ());
         });
     });
 }
@@ -436,32 +460,47 @@ fn one_that_swallows_its_cancellation_and_calls_again_is_given_up() {
 
 #[test]
 fn one_that_has_swallowed_too_much_is_not_given_up_while_it_lends() {
-    let said = dying(one_that_has_swallowed_too_much_is_not_given_up_while_it_lends, || {
+    // In a process of its own, for what it says.
+    alone(one_that_has_swallowed_too_much_is_not_given_up_while_it_lends, || {
         run(|| {
-            let gate = gate();
-            let child = spawn(|| {
-                shield(yield_now);
-                // One more would be too many.
-                for _ in 0..1001 {
-                    let _ = panic::catch_unwind(yield_now);
-                }
-                shield(|| {
-                    let _ = timeout(Duration::from_millis(1), || {
-                        let mut lent = [0u8; 100];
-                        blocking(|| {
-                            gate.pass();
-                            lent.fill(1);
-                        });
+            let (gate, stop) = (gate(), CancellationToken::new());
+            let sum = Rc::new(Cell::new(0));
+            let child = spawn({
+                let (sum, stop) = (Rc::clone(&sum), stop.clone());
+                move || {
+                    shield(yield_now);
+                    // One more would be too many.
+                    for _ in 0..1001 {
+                        let _ = panic::catch_unwind(yield_now);
+                    }
+                    shield(|| {
+                        stop.run_until_cancelled(|| {
+                            let mut lent = [0u8; 100];
+                            blocking(|| {
+                                gate.pass();
+                                lent.fill(1);
+                            });
+                            sum.set(lent.iter().map(|n| u32::from(*n)).sum());
+                        })
                     });
-                });
+                    loop {
+                        let _ = panic::catch_unwind(yield_now);
+                    }
+                }
             });
             yield_now();
             child.cancel();
-            let _ = child.join();
+            until(|| gate.waiting() == 1);
+            stop.cancel();
+            for _ in 0..100 {
+                yield_now();
+            }
+            assert!(!child.is_finished());
             gate.open();
+            assert!(child.join().unwrap_err().is_cancelled());
+            assert_eq!(sum.get(), 100);
         });
     });
-    assert!(said.is_none_or(|said| said.contains("so the process ends")));
 }
 
 #[test]
