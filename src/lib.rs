@@ -29,7 +29,9 @@
 //! - [`scope`] starts coroutines that borrow and waits for them. [`task`] has `gather`, `race`,
 //!   `wait` and the like.
 //! - [`time`] has the clock, `sleep`, `timeout`, intervals, and calls for later.
-//! - [`io`] waits for descriptors of any kind, and makes streams of them.
+//! - [`io`] waits for descriptors of any kind, makes streams of them, and has the standard streams.
+//!   [`fs`] and [`process`] are std's files and children.
+//! - [`blocking`] makes any other call that blocks, on a thread of its own; it may borrow.
 //! - [`generator`] has producers that are iterators, and consumers that are sent values.
 //! - `signal` waits for signals of the operating system (feature `signal`, on by default).
 //!
@@ -70,9 +72,10 @@
 //!
 //! **A lock of std held across a wait blocks the thread.** Another coroutine that wants the same
 //! [`std::sync::Mutex`] blocks the thread on which its holder would have to run: that is a
-//! deadlock, and no report comes of it. Drop such a guard before you wait. A `stdout().lock()`
-//! belongs to the thread: held across a wait, it keeps all other threads from printing, and does
-//! not keep out the other coroutines of its own.
+//! deadlock, and no report comes of it. Drop such a guard before you wait. std's
+//! `stdout().lock()` belongs to the thread: held across a wait, it keeps all other threads from
+//! printing, and does not keep out the other coroutines of its own. That of [`io::stdout`] belongs to
+//! the coroutine and may be held.
 //!
 //! **Thread-locals are shared by the coroutines of a thread.** Two uses of them are outside of what
 //! this library can keep sound, as they are under any scheduler of stackful coroutines:
@@ -106,7 +109,8 @@
 //! here, on those converted from std's, and on what [`io::Pollable`] wraps. Never wrap an inherited
 //! standard stream: the shell's own would change with it. A listener that several processes share is
 //! non-blocking in all of them, which suits all that wait for it before they accept; while one of
-//! ours still uses it, none may make it blocking again. [`io::wait_readable`] leaves the mode alone.
+//! ours still uses it, none may make it blocking again. [`io::stdin`] and the like, and
+//! [`io::wait_readable`], leave the mode alone.
 //!
 //! # Stacks
 //!
@@ -128,9 +132,11 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod engine;
+pub mod fs;
 pub mod generator;
 pub mod io;
 pub mod net;
+pub mod process;
 mod runtime;
 #[cfg(feature = "signal")]
 pub mod signal;
@@ -139,6 +145,7 @@ pub mod task;
 pub mod thread;
 pub mod time;
 
+pub use engine::blocking::blocking;
 pub use engine::task::Id;
 pub use runtime::{Builder as RuntimeBuilder, Handle, Runtime, run, run_all};
 pub use task::{

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::address::Address;
+use crate::engine::blocking;
 use crate::engine::context;
 use crate::engine::task::{Flag, Id, Wait};
 use crate::task;
@@ -141,7 +142,8 @@ pub fn park_timeout(timeout: Duration) {
 fn park_until(timeout: Option<Duration>) {
     context::with_current(|task| {
         let Some(task) = task else {
-            return timeout.map_or_else(std::thread::park, std::thread::park_timeout);
+            let wait = || timeout.map_or_else(std::thread::park, std::thread::park_timeout);
+            return blocking::waiting(wait);
         };
         if task.flags.has(Flag::ParkToken) {
             context::spend();

@@ -4,6 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
+use crate::engine::blocking;
 use crate::engine::context;
 use crate::engine::scheduler::CallKey;
 use crate::engine::task::Wait;
@@ -29,7 +30,7 @@ pub fn now() -> Instant {
 /// ```
 pub fn sleep(duration: Duration) {
     if !context::in_coroutine() {
-        return std::thread::sleep(duration);
+        return blocking::waiting(|| std::thread::sleep(duration));
     }
     if duration.is_zero() {
         return crate::yield_now();

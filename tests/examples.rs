@@ -23,7 +23,12 @@ struct Program {
 
 impl Program {
     fn start(name: &str, args: &[&str]) -> Self {
-        Self::spawn(Command::new(path_of(name)).args(args).stdin(Stdio::null()))
+        Self::start_reading(name, args, Stdio::null())
+    }
+
+    /// Starts an example that reads from `stdin`.
+    fn start_reading(name: &str, args: &[&str], stdin: Stdio) -> Self {
+        Self::spawn(Command::new(path_of(name)).args(args).stdin(stdin))
     }
 
     fn spawn(command: &mut Command) -> Self {
@@ -939,4 +944,63 @@ fn activated_opens_a_listener_of_its_own_if_it_is_given_none() {
     signal(&server, "INT");
     assert_eq!(server.output(), ["stopped"]);
     assert!(TcpStream::connect(&address).is_err());
+}
+
+#[test]
+fn files_counts_the_lines_of_all() {
+    let dir = std::env::temp_dir().join(format!("plainsong-files-{}", std::process::id()));
+    std::fs::create_dir_all(dir.join("deep/er")).unwrap();
+    let names: Vec<_> = (0..200).map(|n| dir.join(format!("deep/{n:03}"))).collect();
+    for (n, name) in names.iter().enumerate() {
+        std::fs::write(name, "line\n".repeat(n)).unwrap();
+    }
+    std::fs::write(dir.join("deep/er/one"), "no end").unwrap();
+    let output = Program::start("files", &[dir.to_str().unwrap()]).output();
+    std::fs::remove_dir_all(&dir).unwrap();
+    assert_eq!(output.len(), 202);
+    for (n, (name, line)) in names.iter().zip(&output).enumerate() {
+        let words: Vec<_> = line.split_whitespace().collect();
+        assert_eq!(words, [&n.to_string(), &(n * 5).to_string(), name.to_str().unwrap()]);
+    }
+    assert!(output[200].ends_with("deep/er/one"), "{}", output[200]);
+    assert_eq!(
+        output[201].split_whitespace().collect::<Vec<_>>().join(" "),
+        "19900 99506 in 201 files"
+    );
+}
+
+#[test]
+fn files_says_what_it_cannot_find() {
+    let (code, stdout, stderr) = Program::start("files", &["no/such/file"]).finish();
+    assert_eq!((code, stdout.len()), (Some(1), 0));
+    assert!(stderr.concat().contains("No such file"), "{stderr:?}");
+}
+
+#[test]
+fn stdin_chat_client_sends_and_prints_at_once() {
+    let (server, address) = Program::serve("chat");
+    let enter = || {
+        let (reader, writer) = io::pipe().unwrap();
+        (Program::start_reading("stdin_chat_client", &[&address], reader.into()), writer)
+    };
+    let heard = |client: &Program| client.stdout.recv_timeout(PATIENCE).unwrap();
+    let (first, mut first_types) = enter();
+    assert_eq!(heard(&first), "*** you are guest 1; others here: 0");
+    let (second, mut second_types) = enter();
+    assert_eq!(heard(&second), "*** you are guest 2; others here: 1");
+    assert_eq!(heard(&first), "*** guest 2 joined");
+    for n in 0..10 {
+        // While each waits for its keyboard, it prints what comes.
+        writeln!(first_types, "hello {n}").unwrap();
+        assert_eq!(heard(&second), format!("guest 1: hello {n}"));
+        writeln!(second_types, "answer {n}").unwrap();
+        assert_eq!(heard(&first), format!("guest 2: answer {n}"));
+    }
+    drop(first_types);
+    assert_eq!(first.output(), [""; 0]);
+    assert_eq!(heard(&second), "*** guest 1 left");
+    // A server that goes ends the client, which still waits for its keyboard.
+    server.stop();
+    assert_eq!(second.output(), [""; 0]);
+    drop(second_types);
 }

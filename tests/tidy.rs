@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 const MAY_USE: &[(&str, &[&str])] = &[
     ("engine", &[]),
     ("io", &["engine"]),
+    ("fs", &["engine"]),
     ("generator", &["engine"]),
     ("signal", &["engine", "io"]),
     // These three are one layer: coroutines under three names.
@@ -17,15 +18,18 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("thread", &["engine", "task", "time"]),
     ("time", &["engine", "task", "yield_now"]),
     ("net", &["engine", "io", "runtime", "Runtime", "task", "time"]),
+    ("process", &["engine", "io", "task"]),
     ("runtime", &["engine", "task"]),
     ("sync", &["engine", "time"]),
     (
         "lib",
         &[
             "engine",
+            "fs",
             "generator",
             "io",
             "net",
+            "process",
             "runtime",
             "signal",
             "sync",
@@ -50,6 +54,7 @@ const ALONE: &[(&str, &[&str])] = &[
 
 /// Files that may contain `unsafe`.
 const UNSAFE: &[&str] = &[
+    "engine/blocking.rs",
     "engine/context.rs",
     "engine/coroutine.rs",
     "engine/interrupt.rs",
@@ -87,8 +92,11 @@ fn files(folder: &Path, wanted: fn(&Path) -> bool, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy();
+        if name.starts_with('.') {
+            continue;
+        }
         if path.is_dir() {
-            if !name.starts_with('.') && !name.starts_with("target") {
+            if !name.starts_with("target") {
                 files(&path, wanted, found);
             }
         } else if wanted(&path) {

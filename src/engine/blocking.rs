@@ -1,12 +1,21 @@
-//! Threads for calls that have no other way than to block theirs, such as name resolution.
+//! Threads for calls that have no other way than to block theirs, such as file I/O and name
+//! resolution.
 //!
 //! The pool grows with the calls that are under way, up to [`THREADS_MAX`], and its threads
-//! end when they have had nothing to do for [`IDLE_MAX`].
+//! end when they have had nothing to do for [`IDLE_MAX`]. A thread that waits for something of
+//! ours is not counted while it waits: what it waits for may be a call that has no thread yet.
+//!
+//! There is one way to make a call and two ways to give one up. A cancelled caller takes back a call
+//! that no thread has begun. One that has begun is waited for by [`blocking`], which lends it
+//! what is on the caller's stack, and left alone by [`offload`], which lends nothing.
 
-use std::any::Any;
+#![allow(unsafe_code)]
+
 use std::collections::VecDeque;
 use std::io;
+use std::mem;
 use std::panic::{self, AssertUnwindSafe};
+use std::process;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -27,13 +36,16 @@ struct Pool {
 }
 
 struct Queue {
-    jobs: VecDeque<Job>,
+    // Each with its number, by which it can be taken back.
+    jobs: VecDeque<(u64, Job)>,
+    next: u64,
+    // Those that work or are idle, and not those that wait.
     threads: usize,
     idle: usize,
 }
 
 static POOL: Pool = Pool {
-    queue: Mutex::new(Queue { jobs: VecDeque::new(), threads: 0, idle: 0 }),
+    queue: Mutex::new(Queue { jobs: VecDeque::new(), next: 0, threads: 0, idle: 0 }),
     work: Condvar::new(),
 };
 
@@ -43,9 +55,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Pool {
-    fn submit(&'static self, job: Job) -> io::Result<()> {
+    /// Queues a job; returns its number.
+    fn submit(&'static self, job: Job) -> io::Result<u64> {
         let mut queue = lock(&self.queue);
-        queue.jobs.push_back(job);
+        let number = queue.next;
+        queue.next += 1;
+        queue.jobs.push_back((number, job));
+        let Err(error) = self.grow(&mut queue) else { return Ok(number) };
+        let job = queue.jobs.pop_back();
+        drop(queue);
+        // It is dropped with nothing locked: that may be any code.
+        drop(job);
+        Err(error)
+    }
+
+    /// Sees to it that somebody takes the last job.
+    fn grow(&'static self, queue: &mut Queue) -> io::Result<()> {
         if queue.idle >= queue.jobs.len() {
             self.work.notify_one();
             return Ok(());
@@ -56,21 +81,33 @@ impl Pool {
                 Ok(_) => queue.threads += 1,
                 // With a thread at work, the job's turn will come.
                 Err(_) if queue.threads > 0 => {}
+                // Not its own kind: `WouldBlock` would mean something else to the caller.
                 Err(error) => {
-                    queue.jobs.pop_back();
-                    return Err(error);
+                    return Err(io::Error::other(format!(
+                        "no thread can be started for a blocking call: {error}; the limit of \
+                         threads or of memory is reached"
+                    )));
                 }
             }
         }
         Ok(())
     }
 
+    /// What each thread of the pool does.
     fn serve(&self) {
+        context::set_pooled(true);
         let mut queue = lock(&self.queue);
         loop {
-            if let Some(job) = queue.jobs.pop_front() {
+            // There may be too many for a while: those that have waited come back at once.
+            if queue.threads > THREADS_MAX {
+                break;
+            }
+            if let Some((_, job)) = queue.jobs.pop_front() {
                 drop(queue);
-                job();
+                // The call's own panics are caught in there; this one is of a destructor.
+                if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(job)) {
+                    mem::forget(payload);
+                }
                 queue = lock(&self.queue);
                 continue;
             }
@@ -80,22 +117,187 @@ impl Pool {
             queue = woken;
             queue.idle -= 1;
             if timeout.timed_out() && queue.jobs.is_empty() {
-                queue.threads -= 1;
-                return;
+                break;
             }
         }
+        queue.threads -= 1;
+    }
+
+    /// Takes back a job that nobody has begun.
+    fn take_back(&self, number: u64) -> Option<Job> {
+        let mut queue = lock(&self.queue);
+        // They are in the order of their numbers.
+        let at = queue.jobs.binary_search_by_key(&number, |(number, _)| *number).ok()?;
+        queue.jobs.remove(at).map(|(_, job)| job)
     }
 }
 
+/// Runs `wait`, in which this thread does nothing but wait for something of ours. If it is one of the
+/// pool, another takes its place meanwhile.
+pub(crate) fn waiting<R>(wait: impl FnOnce() -> R) -> R {
+    struct Back;
+    impl Drop for Back {
+        fn drop(&mut self) {
+            lock(&POOL.queue).threads += 1;
+            context::set_pooled(true);
+        }
+    }
+    let _back = context::set_pooled(false).then(|| {
+        let mut queue = lock(&POOL.queue);
+        queue.threads -= 1;
+        if !queue.jobs.is_empty() {
+            // When there is no room for another thread, the next call tries again.
+            let _ = POOL.grow(&mut queue);
+        }
+        Back
+    });
+    wait()
+}
+
+/// What a call has come to.
 enum Answer<T> {
-    Awaited(Waiter),
-    Given(Result<T, Box<dyn Any + Send>>),
-    /// The caller was cancelled.
+    /// Nothing yet. Whom to wake, once somebody waits.
+    Awaited(Option<Waiter>),
+    Given(thread::Result<T>),
+    /// The caller has gone.
     Unwanted,
 }
 
-/// Runs `f` on a thread of the pool and waits for it. A caller that is cancelled unwinds at
-/// once; `f` then goes on by itself, which is why it may not borrow.
+/// A call under way, as its caller sees it.
+struct Call<T> {
+    number: u64,
+    answer: Arc<Mutex<Answer<T>>>,
+}
+
+impl<T: Send> Call<T> {
+    /// Has `f` called by a thread of the pool.
+    ///
+    /// # Errors
+    ///
+    /// When no thread can be started.
+    ///
+    /// # Safety
+    ///
+    /// What `f` and its value borrow must live until [`wait`](Self::wait) has returned a value, or
+    /// [`take_back`](Self::take_back) has returned the job and that has been dropped.
+    unsafe fn submit<'a>(f: impl FnOnce() -> T + Send + 'a) -> io::Result<Self>
+    where
+        T: 'a,
+    {
+        let answer = Arc::new(Mutex::new(Answer::Awaited(None)));
+        let theirs = Arc::clone(&answer);
+        let job: Box<dyn FnOnce() + Send + 'a> = Box::new(move || {
+            let result = panic::catch_unwind(AssertUnwindSafe(f));
+            let before = {
+                let mut answer = lock(&theirs);
+                if matches!(*answer, Answer::Unwanted) {
+                    Answer::Given(result)
+                } else {
+                    mem::replace(&mut *answer, Answer::Given(result))
+                }
+            };
+            if let Answer::Awaited(Some(waiter)) = before {
+                context::wake(waiter);
+            }
+        });
+        // SAFETY: the box differs from what it becomes in the lifetime of what it borrows. While it
+        // is queued or `f` runs, that lives: by the caller's promise it lives until `wait` has
+        // returned the answer, which is given after `f` has returned or unwound and its captures have
+        // been dropped, or until the box has been taken back and dropped.
+        //
+        // What is left of the job after the answer was given is its share of `answer`. The caller
+        // took the value out (`wait` leaves `Awaited` in its place), so to drop that share, however
+        // late, runs no code of `T` and looks at nothing that was borrowed. A value that
+        // nobody took is dropped by the job only if the caller has gone, and such a caller has
+        // promised that nothing is borrowed at all.
+        //
+        // A submission that fails drops the box before it returns.
+        let job = unsafe { mem::transmute::<Box<dyn FnOnce() + Send + 'a>, Job>(job) };
+        let number = POOL.submit(job)?;
+        Ok(Self { number, answer })
+    }
+
+    /// Waits until the call has ended, and returns what it did; `None` when the coroutine has been
+    /// cancelled first.
+    fn wait(&self) -> Option<thread::Result<T>> {
+        loop {
+            let waiter = context::waiter();
+            let next = Answer::Awaited(Some(waiter));
+            if let Answer::Given(result) = mem::replace(&mut *lock(&self.answer), next) {
+                return Some(result);
+            }
+            if context::block_until_woken(waiter, Wait::Blocking, None) == Wake::Cancelled {
+                return None;
+            }
+        }
+    }
+
+    /// Says that nobody will ask for the answer. Returns what is there of it.
+    fn leave(&self) -> Answer<T> {
+        mem::replace(&mut *lock(&self.answer), Answer::Unwanted)
+    }
+
+    /// Takes the call back, if nobody has begun it.
+    fn take_back(&self) -> Option<Job> {
+        POOL.take_back(self.number)
+    }
+}
+
+/// Calls `f`, which may block, on a thread of its own, and parks the coroutine until it has ended: for
+/// calls that know nothing of coroutines, such as those of a database client or of a compression
+/// library that would compute for long.
+///
+/// `f` may borrow from its caller. Its panic is resumed here. On a plain thread, which may block, this
+/// just calls `f`.
+///
+/// The threads are shared with [`fs`](crate::fs) and with the look-up of host names, and 512 of
+/// them work at a time; further calls queue. A thread that waits in a call of this
+/// library (`join`, `read` of a socket, `sleep`, `park`, a whole [`run`](crate::run)) is
+/// replaced while it waits, so any number of calls may wait for each other that way. It is not
+/// while it waits for something of std's. Thread-locals are those of the pool's thread.
+///
+/// # Panics
+///
+/// When `f` panics, with its panic. When the system gives no thread.
+///
+/// # Cancellation
+///
+/// A call that no thread has begun is taken back, and the coroutine unwinds at once. One that has begun
+/// cannot be stopped: this waits for its end and returns its value, and the coroutine's
+/// next wait unwinds. So a `timeout` around it is late, and [`run`](crate::run) waits for it at its end.
+///
+/// ```
+/// plainsong::run(|| {
+///     let words = vec!["plain", "song"];
+///     let mut longest = "";
+///     plainsong::blocking(|| longest = words.iter().max_by_key(|word| word.len()).unwrap());
+///     assert_eq!(longest, "plain");
+/// });
+/// ```
+#[track_caller]
+pub fn blocking<F, T>(f: F) -> T
+where
+    F: FnOnce() -> T + Send,
+    T: Send,
+{
+    match attempt(f) {
+        Ok(value) => value,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// [`blocking`], where a lack of threads is an error.
+///
+/// # Errors
+///
+/// When no thread can be started.
+pub(crate) fn attempt<T: Send>(f: impl FnOnce() -> T + Send) -> io::Result<T> {
+    // SAFETY: with `true`, this returns when nothing of `f` is left elsewhere.
+    unsafe { make(f, true) }
+}
+
+/// Calls `f` on a thread of the pool and waits for it. A caller that is cancelled unwinds at
+/// once; a call that has begun then goes on by itself, which is why it may not borrow.
 ///
 /// On a plain thread, which may block, it just calls `f`.
 ///
@@ -103,48 +305,55 @@ enum Answer<T> {
 ///
 /// When no thread can be started.
 pub(crate) fn offload<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    // SAFETY: `f` and its value borrow nothing that could end.
+    unsafe { make(f, false) }
+}
+
+/// Makes a call and waits for it; when the coroutine is cancelled, to its end only if it `lends`.
+///
+/// # Safety
+///
+/// Where it does not lend, `f` and its value may borrow nothing that could end.
+unsafe fn make<T: Send>(f: impl FnOnce() -> T + Send, lends: bool) -> io::Result<T> {
+    /// Ends the process should the wait unwind: the call would be left with what it was lent.
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            process::abort();
+        }
+    }
     if !context::in_coroutine() {
         return Ok(f());
     }
-    struct Abandon<'a, T>(&'a Mutex<Answer<T>>);
-    impl<T> Drop for Abandon<'_, T> {
-        fn drop(&mut self) {
-            *lock(self.0) = Answer::Unwanted;
-        }
+    if context::is_interrupted() {
+        // One that must not wait, or not any more, makes no call.
+        context::unwind();
     }
-    let waiter = context::waiter();
-    let answer = Arc::new(Mutex::new(Answer::Awaited(waiter)));
-    let theirs = Arc::clone(&answer);
-    POOL.submit(Box::new(move || {
-        let result = panic::catch_unwind(AssertUnwindSafe(f));
-        let before = {
-            let mut answer = lock(&theirs);
-            match &*answer {
-                Answer::Unwanted => return,
-                _ => std::mem::replace(&mut *answer, Answer::Given(result)),
-            }
-        };
-        if let Answer::Awaited(waiter) = before {
-            context::wake(waiter);
+    // SAFETY: where it lends, the loop below is left only with the answer or with the job that was
+    // taken back, and that is dropped in this very frame. Nothing unwinds out of the loop: its wait
+    // returns when the coroutine is cancelled, and any other way ends the process (`Bomb`).
+    //
+    // Nor can the frame vanish while the coroutine is suspended in it: no suspended coroutine
+    // is dropped, and one is given up only where it unwinds, which is after the loop.
+    //
+    // Where it does not lend, nothing is borrowed, by the caller's promise.
+    let call = unsafe { Call::submit(f) }?;
+    let bomb = Bomb;
+    let ended = loop {
+        if let Some(result) = call.wait() {
+            break Ok(result);
         }
-    }))?;
-    let abandon = Abandon(&answer);
-    let mut wake = context::block(waiter, Wait::Blocking, None);
-    loop {
-        debug_assert_eq!(wake, Wake::Ready);
-        let mut slot = lock(&answer);
-        match std::mem::replace(&mut *slot, Answer::Unwanted) {
-            Answer::Given(result) => {
-                drop(slot);
-                drop(abandon);
-                return result.map_or_else(|panic| panic::resume_unwind(panic), Ok);
-            }
-            _ => {
-                let waiter = context::waiter();
-                *slot = Answer::Awaited(waiter);
-                drop(slot);
-                wake = context::block(waiter, Wait::Blocking, None);
-            }
+        let job = call.take_back();
+        if job.is_some() || !lends {
+            break Err((job, call.leave()));
+        }
+    };
+    mem::forget(bomb);
+    match ended {
+        Ok(result) => result.map_or_else(|panic| panic::resume_unwind(panic), Ok),
+        Err(_left) => {
+            // What the job has captured is dropped by the unwind, like all else.
+            context::unwind()
         }
     }
 }

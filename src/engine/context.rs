@@ -7,6 +7,7 @@ use std::io;
 use std::ptr;
 use std::time::Instant;
 
+use super::blocking;
 use super::coroutine::Coroutine;
 use super::interrupt;
 use super::overflow::{self, AlternateStack};
@@ -22,6 +23,7 @@ thread_local! {
     static HERE: Cell<usize> = const { Cell::new(0) };
     static ARENAS: Arenas = const { Arenas::new() };
     static STARTING: Cell<*const Coroutine> = const { Cell::new(ptr::null()) };
+    static POOLED: Cell<bool> = const { Cell::new(false) };
 
     static CONTEXT: Context = const { Context::new() };
     // Apart, because its values' destructors may use the context.
@@ -162,6 +164,11 @@ pub(crate) fn set_starting(coroutine: &Coroutine) {
     STARTING.set(coroutine);
 }
 
+/// Says whether this thread is one of the blocking pool that is counted there. Returns what it was.
+pub(crate) fn set_pooled(pooled: bool) -> bool {
+    POOLED.replace(pooled)
+}
+
 /// A waiter for what calls this: the coroutine, or else the thread. It must [`block`] next.
 pub(crate) fn waiter() -> Waiter {
     with(|cx| {
@@ -175,7 +182,7 @@ pub(crate) fn waiter() -> Waiter {
 /// Waits until `waiter`, made here just before, is woken, or `deadline` has passed.
 pub(crate) fn block(waiter: Waiter, why: Wait, deadline: Option<Instant>) -> Wake {
     if waiter.is_thread() {
-        return waiter.block(deadline);
+        return blocking::waiting(|| waiter.block(deadline));
     }
     with(|cx| {
         with_current(|task| {
@@ -189,7 +196,7 @@ pub(crate) fn block(waiter: Waiter, why: Wait, deadline: Option<Instant>) -> Wak
 /// `Wake::Cancelled` where that unwinds. Ask [`is_interrupted`] before, and [`unwind`] after.
 pub(crate) fn block_until_woken(waiter: Waiter, why: Wait, deadline: Option<Instant>) -> Wake {
     if waiter.is_thread() {
-        return waiter.block(deadline);
+        return blocking::waiting(|| waiter.block(deadline));
     }
     with(|cx| {
         with_current(|task| {

@@ -7,6 +7,7 @@ use std::mem;
 use std::panic::Location;
 use std::process;
 
+use super::blocking;
 use super::context::Context;
 use super::coroutine::Coroutine;
 use super::task::{Flag, Task};
@@ -58,7 +59,8 @@ pub(crate) fn run<'a>(
         Task::new(Coroutine::new(stack, body), cx.allocate_id(), Some("main".into()), spawned);
     main.flags.set(Flag::Borrows, true);
     cx.scheduler.add(main);
-    cx.scheduler.run(cx);
+    // On a thread of the blocking pool, a run counts as a wait: it is one most of the time.
+    blocking::waiting(|| cx.scheduler.run(cx));
     mem::forget(bomb);
     Ok(())
 }

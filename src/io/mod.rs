@@ -1,6 +1,9 @@
-//! Waiting for descriptors, and any descriptor as a stream.
+//! Waiting for descriptors, any descriptor as a stream, and the standard streams.
 
+mod lock;
 mod pollable;
 pub(crate) mod source;
+mod stdio;
 
 pub use pollable::{Pollable, wait_readable, wait_writable};
+pub use stdio::{Stderr, StderrLock, Stdin, StdinLock, Stdout, StdoutLock, stderr, stdin, stdout};

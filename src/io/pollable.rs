@@ -196,7 +196,7 @@ pub fn wait_writable(fd: impl AsFd) -> io::Result<()> {
     wait(fd.as_fd(), Interest::Write)
 }
 
-fn wait(fd: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
+pub(super) fn wait(fd: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
     // A duplicate, as the descriptor itself may be registered already, by us or by others.
     let source = Source::new(fd.try_clone_to_owned()?);
     source.retry(interest, |fd| {

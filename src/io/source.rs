@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use crate::engine::blocking;
 use crate::engine::context::{self, Context};
 use crate::engine::reactor::{Interest, Port, Reactor, SourceKey};
 use crate::engine::remote::{Door, Message, Waiter};
@@ -199,7 +200,7 @@ impl<T: AsFd> Source<T> {
 
     fn wait(&self, interest: Interest, deadline: Option<Instant>) -> io::Result<Outcome> {
         if !context::in_coroutine() {
-            return poll_one(self.io.as_fd(), interest, deadline);
+            return blocking::waiting(|| poll_one(self.io.as_fd(), interest, deadline));
         }
         check_unwinding()?;
         context::with(|cx| {

@@ -5,16 +5,19 @@
 
 mod accept;
 mod asyncio;
+mod blocking;
 mod cancel;
 mod cancellation;
 mod deadlock;
 mod depth;
 mod fairness;
+mod fs;
 mod generator;
 mod groups;
 mod hostile;
 mod local;
 mod overflow;
+mod process;
 mod random;
 mod registration;
 mod run;
@@ -25,6 +28,7 @@ mod shutdown;
 mod signals;
 mod spawn;
 mod stacks;
+mod stdio;
 mod sys;
 mod tcp;
 mod threads;

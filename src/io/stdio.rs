@@ -1,0 +1,451 @@
+//! The standard streams of the process.
+//!
+//! The shell, and whoever else was started by it, shares the open files behind these descriptors, so
+//! their mode is left alone: each system call is asked not to wait (`RWF_NOWAIT`). Where the kernel
+//! cannot do that (terminals, and pipes before Linux 6.4), readiness is awaited and then the call is made
+//! by a thread of the blocking pool.
+
+use std::fmt;
+use std::io::{self, BufRead, IoSlice, IoSliceMut, Lines, Read, Write};
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::{FileType, fstat};
+use rustix::io::Errno;
+
+use super::lock::{Hold, Lock};
+use super::pollable::wait;
+use crate::engine::blocking;
+use crate::engine::context;
+use crate::engine::reactor::Interest;
+
+/// Bytes that are read at once.
+const READ: usize = 8192;
+/// What fits a pipe that is ready to be written (`PIPE_BUF`): such a write does not block.
+const WRITE_MAX: usize = 4096;
+
+static STDIN: Lock = Lock::new();
+static STDOUT: Lock = Lock::new();
+static STDERR: Lock = Lock::new();
+
+/// Taken out by whoever holds `STDIN`.
+static INPUT: Mutex<Option<Input>> = Mutex::new(Some(Input::new()));
+
+/// Does `now`, which does not wait, until it need not; or `later`, which may block a little.
+fn transfer(
+    fd: BorrowedFd<'_>,
+    interest: Interest,
+    mut now: impl FnMut() -> Result<usize, Errno>,
+    mut later: impl FnMut() -> Result<usize, Errno> + Send,
+) -> io::Result<usize> {
+    context::spend();
+    loop {
+        match now() {
+            Ok(moved) => return Ok(moved),
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN) if !is_file(fd) => {
+                wait(fd, interest)?;
+                continue;
+            }
+            // The other call tells what is wrong, if anything is.
+            Err(_) => wait(fd, interest)?,
+        }
+        match blocking::attempt(&mut later)? {
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            result => return Ok(result?),
+        }
+    }
+}
+
+/// Whether it is a regular file, which is always ready, in memory or not.
+fn is_file(fd: BorrowedFd<'_>) -> bool {
+    fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file())
+}
+
+#[cfg(target_os = "linux")]
+mod now {
+    use super::{BorrowedFd, Errno, IoSlice, IoSliceMut};
+    use rustix::io::{ReadWriteFlags, preadv2, pwritev2};
+
+    /// The position of the descriptor itself.
+    const HERE: u64 = u64::MAX;
+
+    pub(super) fn read(fd: BorrowedFd<'_>, buf: &mut [u8]) -> Result<usize, Errno> {
+        preadv2(fd, &mut [IoSliceMut::new(buf)], HERE, ReadWriteFlags::NOWAIT)
+    }
+
+    pub(super) fn write(fd: BorrowedFd<'_>, buf: &[u8]) -> Result<usize, Errno> {
+        pwritev2(fd, &[IoSlice::new(buf)], HERE, ReadWriteFlags::NOWAIT)
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod now {
+    use super::{BorrowedFd, Errno};
+
+    pub(super) fn read(_fd: BorrowedFd<'_>, _buf: &mut [u8]) -> Result<usize, Errno> {
+        Err(Errno::OPNOTSUPP)
+    }
+
+    pub(super) fn write(_fd: BorrowedFd<'_>, _buf: &[u8]) -> Result<usize, Errno> {
+        Err(Errno::OPNOTSUPP)
+    }
+}
+
+/// As std has it, a stream that is closed is empty, and swallows what is written.
+fn unless_closed(result: io::Result<usize>, closed: usize) -> io::Result<usize> {
+    match result {
+        Err(error) if error.raw_os_error() == Some(Errno::BADF.raw_os_error()) => Ok(closed),
+        result => result,
+    }
+}
+
+fn read(into: &mut [u8]) -> io::Result<usize> {
+    let stdin = io::stdin();
+    let fd = stdin.as_fd();
+    // In a cell, as one of the two closures runs at a time.
+    let into = Mutex::new(into);
+    let into = || into.lock().unwrap_or_else(PoisonError::into_inner);
+    let read = transfer(
+        fd,
+        Interest::Read,
+        || now::read(fd, &mut into()),
+        || rustix::io::read(fd, &mut **into()),
+    );
+    unless_closed(read, 0)
+}
+
+fn write(fd: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
+    let few = &buf[..buf.len().min(WRITE_MAX)];
+    let written =
+        transfer(fd, Interest::Write, || now::write(fd, buf), || rustix::io::write(fd, few));
+    unless_closed(written, buf.len())
+}
+
+/// What has been read from the standard input and not been asked for.
+struct Input {
+    bytes: Vec<u8>,
+    start: usize,
+    // Where a read puts its bytes, so that one that unwinds leaves `bytes` as they were.
+    scratch: Vec<u8>,
+}
+
+impl Input {
+    const fn new() -> Self {
+        Self { bytes: Vec::new(), start: 0, scratch: Vec::new() }
+    }
+
+    fn unread(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    /// Reads more; returns `false` at the end.
+    fn fill(&mut self) -> io::Result<bool> {
+        self.scratch.resize(READ, 0);
+        let read = read(&mut self.scratch)?;
+        self.bytes.drain(..self.start);
+        self.start = 0;
+        self.bytes.extend_from_slice(&self.scratch[..read]);
+        Ok(read > 0)
+    }
+
+    /// Reads until a `delimiter`, and returns how many bytes that are with it. They are all there
+    /// and none is taken: a reader that unwinds in here has lost nothing.
+    fn until(&mut self, delimiter: u8) -> io::Result<usize> {
+        let mut searched = 0;
+        loop {
+            let new = &self.unread()[searched..];
+            if let Some(at) = new.iter().position(|byte| *byte == delimiter) {
+                return Ok(searched + at + 1);
+            }
+            searched += new.len();
+            if !self.fill()? {
+                return Ok(searched);
+            }
+        }
+    }
+}
+
+/// The standard input of the process: [`std::io::stdin`], which parks only the coroutine.
+///
+/// It has one buffer for the whole process, apart from that of std: use one of the two.
+///
+/// Whatever it is (a terminal, a pipe, a file), its mode stays as the shell has set it. If it
+/// is a terminal that other processes read too, one may take the line that this was told of; a
+/// thread of the blocking pool then waits for the next one.
+///
+/// ```no_run
+/// plainsong::run(|| {
+///     for line in plainsong::io::stdin().lines() {
+///         println!("{}", line?.to_uppercase());
+///     }
+///     Ok::<_, std::io::Error>(())
+/// });
+/// ```
+pub fn stdin() -> Stdin {
+    Stdin(())
+}
+
+/// The standard input; see [`stdin`].
+#[derive(Debug)]
+pub struct Stdin(());
+
+/// The standard input, kept from all others; made by [`Stdin::lock`]. It may be held across waits.
+pub struct StdinLock<'a> {
+    // Always there until the drop.
+    input: Option<Input>,
+    _hold: Hold,
+    lifetime: PhantomData<&'a ()>,
+}
+
+impl Stdin {
+    /// Waits until nobody else has it, and keeps it.
+    ///
+    /// # Panics
+    ///
+    /// When this coroutine or thread has it already.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits.
+    pub fn lock(&self) -> StdinLock<'static> {
+        let hold = STDIN.hold();
+        let input = INPUT.lock().unwrap_or_else(PoisonError::into_inner).take();
+        assert!(input.is_some(), "the standard input is locked by the very one who locks it");
+        StdinLock { input, _hold: hold, lifetime: PhantomData }
+    }
+
+    /// Reads a line with its end, and appends it to `line`; returns how many bytes that are, and 0 at
+    /// the end of the input.
+    ///
+    /// # Errors
+    ///
+    /// Those of the system's `read`; `InvalidData` for a line that is not UTF-8, which is dropped.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled; what has come of the line is there for the next.
+    pub fn read_line(&self, line: &mut String) -> io::Result<usize> {
+        self.lock().read_line(line)
+    }
+
+    /// The lines, without their ends.
+    ///
+    /// # Cancellation
+    ///
+    /// As [`read_line`](Self::read_line), in each step.
+    pub fn lines(self) -> Lines<StdinLock<'static>> {
+        self.lock().lines()
+    }
+}
+
+impl StdinLock<'_> {
+    fn input(&mut self) -> &mut Input {
+        // Only the drop takes it.
+        self.input.get_or_insert_with(Input::new)
+    }
+}
+
+impl Drop for StdinLock<'_> {
+    fn drop(&mut self) {
+        *INPUT.lock().unwrap_or_else(PoisonError::into_inner) = self.input.take();
+    }
+}
+
+impl Read for StdinLock<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let read = self.fill_buf()?.read(buf)?;
+        self.consume(read);
+        Ok(read)
+    }
+}
+
+impl BufRead for StdinLock<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        let input = self.input();
+        if input.unread().is_empty() {
+            input.fill()?;
+        }
+        Ok(input.unread())
+    }
+
+    fn consume(&mut self, amount: usize) {
+        let input = self.input();
+        input.start = (input.start + amount).min(input.bytes.len());
+    }
+
+    fn read_until(&mut self, byte: u8, buf: &mut Vec<u8>) -> io::Result<usize> {
+        let len = self.input().until(byte)?;
+        buf.extend_from_slice(&self.input().unread()[..len]);
+        self.consume(len);
+        Ok(len)
+    }
+
+    fn read_line(&mut self, line: &mut String) -> io::Result<usize> {
+        let len = self.input().until(b'\n')?;
+        let read = std::str::from_utf8(&self.input().unread()[..len]).map(|text| {
+            line.push_str(text);
+            len
+        });
+        self.consume(len);
+        read.map_err(|_| {
+            io::Error::new(io::ErrorKind::InvalidData, "the line that was read is not UTF-8")
+        })
+    }
+}
+
+impl fmt::Debug for StdinLock<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StdinLock").finish_non_exhaustive()
+    }
+}
+
+impl Read for &Stdin {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.lock().read(buf)
+    }
+}
+
+impl Read for Stdin {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.lock().read(buf)
+    }
+}
+
+macro_rules! descriptor {
+    ($name:ident$(<$lifetime:lifetime>)?, $stream:ident) => {
+        impl AsFd for $name$(<$lifetime>)? {
+            fn as_fd(&self) -> BorrowedFd<'_> {
+                rustix::stdio::$stream()
+            }
+        }
+
+        impl AsRawFd for $name$(<$lifetime>)? {
+            fn as_raw_fd(&self) -> RawFd {
+                self.as_fd().as_raw_fd()
+            }
+        }
+    };
+}
+
+macro_rules! output {
+    ($(#[$doc:meta])* $stream:ident, $name:ident, $lock:ident, $static:ident) => {
+        $(#[$doc])*
+        ///
+        /// Nothing is buffered here. What is written by one `write_all` or `writeln!` is not
+        /// mixed with what others write through this; [`lock`]($name::lock) keeps them out for longer.
+        /// Its mode stays as the shell has set it.
+        ///
+        /// # Cancellation
+        ///
+        /// A write unwinds while it waits, with what it had written before written.
+        ///
+        /// ```
+        /// use std::io::Write;
+        ///
+        /// # fn main() -> std::io::Result<()> {
+        #[doc = concat!("writeln!(plainsong::io::", stringify!($stream), "(), \"plainsong\")")]
+        /// # }
+        /// ```
+        pub fn $stream() -> $name {
+            $name(())
+        }
+
+        #[doc = concat!("A standard stream of the process; see [`", stringify!($stream), "`].")]
+        #[derive(Debug)]
+        pub struct $name(());
+
+        #[doc = concat!("A standard stream, kept from all others; made by [`", stringify!($name), "::lock`].")]
+        /// It may be held across waits.
+        #[derive(Debug)]
+        pub struct $lock<'a> {
+            _hold: Hold,
+            lifetime: PhantomData<&'a ()>,
+        }
+
+        impl $name {
+            /// Waits until nobody else has it, and keeps it. Whoever has it may lock it again.
+            ///
+            /// # Cancellation
+            ///
+            /// Unwinds when the coroutine is cancelled while it waits.
+            pub fn lock(&self) -> $lock<'static> {
+                $lock { _hold: $static.hold(), lifetime: PhantomData }
+            }
+        }
+
+        impl Write for $lock<'_> {
+            fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+                write(self.as_fd(), buf)
+            }
+
+            /// Does nothing, as nothing is buffered here.
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+
+            fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> io::Result<()> {
+                match text.as_str() {
+                    Some(text) => self.write_all(text.as_bytes()),
+                    // In one piece, as nothing is buffered.
+                    None => self.write_all(fmt::format(text).as_bytes()),
+                }
+            }
+        }
+
+        impl Write for &$name {
+            fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+                self.lock().write(buf)
+            }
+
+            /// Does nothing, as nothing is buffered here.
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+
+            fn write_all(&mut self, buf: &[u8]) -> io::Result<()> {
+                self.lock().write_all(buf)
+            }
+
+            fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> io::Result<()> {
+                self.lock().write_fmt(text)
+            }
+        }
+
+        impl Write for $name {
+            fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+                (&*self).write(buf)
+            }
+
+            /// Does nothing, as nothing is buffered here.
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+
+            fn write_all(&mut self, buf: &[u8]) -> io::Result<()> {
+                (&*self).write_all(buf)
+            }
+
+            fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> io::Result<()> {
+                (&*self).write_fmt(text)
+            }
+        }
+
+        descriptor!($name, $stream);
+        descriptor!($lock<'_>, $stream);
+    };
+}
+
+descriptor!(Stdin, stdin);
+descriptor!(StdinLock<'_>, stdin);
+
+output! {
+    /// The standard output of the process: [`std::io::stdout`], which parks only the coroutine.
+    stdout, Stdout, StdoutLock, STDOUT
+}
+
+output! {
+    /// The standard error of the process: [`std::io::stderr`], which parks only the coroutine.
+    stderr, Stderr, StderrLock, STDERR
+}

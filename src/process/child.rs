@@ -1,0 +1,287 @@
+//! Children and their pipes.
+
+use std::io::{self, IoSlice, IoSliceMut, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+
+use rustix::io::ioctl_fionbio;
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+
+use super::{ExitStatus, Output, Stdio};
+use crate::engine::blocking::offload;
+use crate::engine::reactor::Interest;
+use crate::io::source::Source;
+use crate::task::gather;
+
+/// A child that was started: [`std::process::Child`].
+///
+/// Dropping it neither kills the child nor waits for it, as with std's: one that is never waited
+/// for stays a zombie until this process ends.
+#[derive(Debug)]
+pub struct Child {
+    /// Writes to the child's standard input, if that was piped.
+    pub stdin: Option<ChildStdin>,
+    /// Reads the child's standard output, if that was piped.
+    pub stdout: Option<ChildStdout>,
+    /// Reads the child's standard error, if that was piped.
+    pub stderr: Option<ChildStderr>,
+    inner: std::process::Child,
+    // Readable when the child has ended. Made by the first wait.
+    ended: Option<Source<OwnedFd>>,
+}
+
+impl Child {
+    /// The child's id, which is also its number at the system.
+    pub fn id(&self) -> u32 {
+        self.inner.id()
+    }
+
+    /// Ends the child with `SIGKILL`. Nothing happens when it has been waited for.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`std::process::Child::kill`].
+    pub fn kill(&mut self) -> io::Result<()> {
+        self.inner.kill()
+    }
+
+    /// How the child ended, if it has.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`std::process::Child::try_wait`].
+    pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.inner.try_wait()
+    }
+
+    /// Closes the child's standard input, waits for the child to end and returns how it did.
+    /// Further calls return the same.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`std::process::Child::wait`]: `ECHILD` when somebody else has waited for it.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled. The child lives on and can be waited for again.
+    pub fn wait(&mut self) -> io::Result<ExitStatus> {
+        drop(self.stdin.take());
+        if let Some(status) = self.inner.try_wait()? {
+            return Ok(status);
+        }
+        // It has not been waited for, so the number is still its own.
+        let Some(pid) = Pid::from_raw(self.inner.id().cast_signed()) else {
+            return self.inner.wait();
+        };
+        if self.ended.is_none() {
+            self.ended = pidfd(pid).map(Source::new);
+        }
+        match &self.ended {
+            Some(ended) => ended.retry(Interest::Read, |_| match self.inner.try_wait()? {
+                Some(status) => Ok(status),
+                None => Err(io::ErrorKind::WouldBlock.into()),
+            }),
+            None => {
+                // Leaves the child to be waited for: whoever is cancelled here may come again.
+                let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+                offload(move || waitid(WaitId::Pid(pid), options))??;
+                self.inner.wait()
+            }
+        }
+    }
+
+    /// Closes the child's standard input, reads what is piped of its output and errors, both at
+    /// once, and waits for it to end.
+    ///
+    /// # Errors
+    ///
+    /// Those of the reads and of [`wait`](Self::wait).
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled; the child lives on, and its pipes are closed.
+    pub fn wait_with_output(mut self) -> io::Result<Output> {
+        fn drain(pipe: Option<impl Read>) -> io::Result<Vec<u8>> {
+            let mut bytes = Vec::new();
+            pipe.map_or(Ok(0), |mut pipe| pipe.read_to_end(&mut bytes)).map(|_| bytes)
+        }
+        drop(self.stdin.take());
+        let (stdout, stderr) = match (self.stdout.take(), self.stderr.take()) {
+            (Some(stdout), Some(stderr)) => {
+                let mut both =
+                    gather([stdout.0, stderr.0].map(|pipe| move || drain(Some(ReadPipe(&pipe)))))
+                        .into_iter();
+                let mut next = || both.next().unwrap_or_else(|| Ok(Vec::new()));
+                (next()?, next()?)
+            }
+            (stdout, stderr) => (drain(stdout)?, drain(stderr)?),
+        };
+        Ok(Output { status: self.wait()?, stdout, stderr })
+    }
+}
+
+/// A descriptor that is readable when this child has ended.
+#[cfg(target_os = "linux")]
+fn pidfd(pid: Pid) -> Option<OwnedFd> {
+    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn pidfd(_pid: Pid) -> Option<OwnedFd> {
+    None
+}
+
+/// Takes a child of std's, whose pipes are put in non-blocking mode at this end.
+impl From<std::process::Child> for Child {
+    fn from(mut inner: std::process::Child) -> Self {
+        Self {
+            stdin: inner.stdin.take().map(ChildStdin::from),
+            stdout: inner.stdout.take().map(ChildStdout::from),
+            stderr: inner.stderr.take().map(ChildStderr::from),
+            inner,
+            ended: None,
+        }
+    }
+}
+
+struct ReadPipe<'a>(&'a Source<PipeReader>);
+
+impl Read for ReadPipe<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.retry(Interest::Read, |mut pipe| pipe.read(buf))
+    }
+
+    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.0.retry(Interest::Read, |mut pipe| pipe.read_vectored(bufs))
+    }
+}
+
+macro_rules! pipe {
+    ($(#[$doc:meta])* $name:ident($end:ident)) => {
+        $(#[$doc])*
+        ///
+        /// # Cancellation
+        ///
+        /// A call unwinds while it waits; one that has moved data returns.
+        #[derive(Debug)]
+        pub struct $name(Source<$end>);
+
+        impl AsFd for $name {
+            fn as_fd(&self) -> BorrowedFd<'_> {
+                self.0.get().as_fd()
+            }
+        }
+
+        impl AsRawFd for $name {
+            fn as_raw_fd(&self) -> RawFd {
+                self.0.get().as_raw_fd()
+            }
+        }
+
+        impl IntoRawFd for $name {
+            fn into_raw_fd(self) -> RawFd {
+                OwnedFd::from(self).into_raw_fd()
+            }
+        }
+
+        /// Takes this end of a pipe, which is put in non-blocking mode.
+        impl From<OwnedFd> for $name {
+            fn from(fd: OwnedFd) -> Self {
+                // Fails only for what is no descriptor; its first use will then tell.
+                let _ = ioctl_fionbio(&fd, true);
+                Self(Source::new(fd.into()))
+            }
+        }
+
+        /// Takes this end of a pipe, which is put in non-blocking mode.
+        impl From<std::process::$name> for $name {
+            fn from(pipe: std::process::$name) -> Self {
+                Self::from(OwnedFd::from(pipe))
+            }
+        }
+
+        /// Gives the pipe up, in blocking mode.
+        ///
+        /// # Panics
+        ///
+        /// When the process has no descriptor left for the moment of the exchange.
+        impl From<$name> for OwnedFd {
+            fn from(pipe: $name) -> Self {
+                let fd = pipe.0.get().as_fd().try_clone_to_owned();
+                let fd = fd.expect("no descriptor is left to give a pipe up");
+                let _ = ioctl_fionbio(&fd, false);
+                fd
+            }
+        }
+
+        /// For another child, in blocking mode.
+        ///
+        /// # Panics
+        ///
+        /// As [`OwnedFd`]'s.
+        impl From<$name> for Stdio {
+            fn from(pipe: $name) -> Self {
+                OwnedFd::from(pipe).into()
+            }
+        }
+    };
+}
+
+pipe! {
+    /// Writes to the standard input of a child, which sees the end when this is dropped.
+    ChildStdin(PipeWriter)
+}
+
+pipe! {
+    /// Reads the standard output of a child.
+    ChildStdout(PipeReader)
+}
+
+pipe! {
+    /// Reads the standard error of a child.
+    ChildStderr(PipeReader)
+}
+
+macro_rules! read {
+    ($name:ident) => {
+        impl Read for $name {
+            fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+                ReadPipe(&self.0).read(buf)
+            }
+
+            fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+                ReadPipe(&self.0).read_vectored(bufs)
+            }
+        }
+    };
+}
+
+read!(ChildStdout);
+read!(ChildStderr);
+
+impl Write for &ChildStdin {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0.retry(Interest::Write, |mut pipe| pipe.write(buf))
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.retry(Interest::Write, |mut pipe| pipe.write_vectored(bufs))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Write for ChildStdin {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        (&*self).write(buf)
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        (&*self).write_vectored(bufs)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        (&*self).flush()
+    }
+}
