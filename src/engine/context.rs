@@ -38,7 +38,11 @@ pub(crate) struct Context {
     door: OnceCell<&'static Door>,
     next_id: Cell<u64>,
     ticks: Cell<u64>,
+    buffers: RefCell<Vec<Box<[u8]>>>,
 }
+
+/// Buffers that a thread keeps when nobody uses them.
+const BUFFERS_MAX: usize = 16;
 
 impl Context {
     const fn new() -> Self {
@@ -49,6 +53,7 @@ impl Context {
             door: OnceCell::new(),
             next_id: Cell::new(0),
             ticks: Cell::new(0),
+            buffers: RefCell::new(Vec::new()),
         }
     }
 
@@ -91,6 +96,21 @@ impl Drop for Context {
             door.release();
         }
     }
+}
+
+/// A buffer that somebody on this thread has put back.
+pub(crate) fn take_buffer() -> Option<Box<[u8]>> {
+    try_with(|cx| cx.buffers.borrow_mut().pop()).flatten()
+}
+
+/// Keeps a buffer for whoever on this thread needs one next.
+pub(crate) fn put_buffer(buffer: Box<[u8]>) {
+    let _ = try_with(|cx| {
+        let mut buffers = cx.buffers.borrow_mut();
+        if buffers.len() < BUFFERS_MAX {
+            buffers.push(buffer);
+        }
+    });
 }
 
 /// Calls `f` with this thread's context.

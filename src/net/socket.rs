@@ -9,6 +9,7 @@ use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrAny, SocketFlags, SocketType};
 
 use crate::engine::reactor::Interest;
+use crate::io::copy::Lent;
 use crate::io::source::Source;
 
 /// Connections that the kernel holds for a listener; it lowers this to `net.core.somaxconn`.
@@ -125,6 +126,14 @@ where
         let len = buf.len();
         let short = |&n: &usize| ends_show && n > 0 && n < len;
         self.retry_unless_short(Interest::Read, |mut io| io.read(buf), short)
+    }
+
+    /// [`read`](Self::read), into a buffer of the worker.
+    #[inline]
+    pub(super) fn read_lent(&self, ends_show: bool) -> io::Result<Lent> {
+        let short = |lent: &Lent| ends_show && lent.is_short();
+        let read = |mut io: &T| Lent::fill(|buf| io.read(buf));
+        self.retry_unless_short(Interest::Read, read, short)
     }
 
     pub(super) fn read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {

@@ -177,6 +177,14 @@ macro_rules! stream_surface {
             }
         }
 
+        impl crate::io::copy::sealed::Sealed for $type {}
+
+        impl crate::io::ReadLent for $type {
+            fn read_lent(&self) -> std::io::Result<crate::io::copy::Lent> {
+                self.0.read_lent($ends_show)
+            }
+        }
+
         impl std::io::Read for &$type {
             #[inline]
             fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
