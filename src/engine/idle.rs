@@ -62,8 +62,23 @@ impl Scheduler {
     pub(super) fn sleep(&self, cx: &Context) {
         self.settle_unwinding();
         self.note_load();
+        let before = self.time.get();
+        // A message may be there to keep it from sleeping, so none is taken before.
+        if !cx.door().is_pending() {
+            self.sleep_until_something(cx);
+        }
+        let rung = cx.door().is_pending();
         self.receive(cx.door());
+        self.expire();
+        if rung && self.time.get() - before < SOON {
+            self.haste.set((self.haste.get() + 1).min(HASTE_MAX));
+        }
+    }
+
+    fn sleep_until_something(&self, cx: &Context) {
         let mut until = self.timers.borrow().next();
+        // Only other workers could wake this one, if anybody.
+        let still = until.is_none() && self.outside.get() == 0;
         let untrimmed = cx.stacks.untrimmed();
         let mut now = 0;
         if until.is_some() || untrimmed {
@@ -72,28 +87,20 @@ impl Scheduler {
         if untrimmed && self.trim(&cx.stacks, now) {
             until = Some(until.unwrap_or(u64::MAX).min(self.next_trim.get()));
         }
-        let before = self.time.get();
-        if self.ready.is_empty() && !self.linger(cx.door(), until) && cx.door().fall_asleep() {
-            if !self.at_post(|post| post.workers.has_jobs()) {
-                // Only other workers could wake this one, if anybody.
-                let still = until.is_none() && self.outside.get() == 0;
-                if still && self.at_post(|post| post.workers.settle()) {
-                    self.report_deadlock();
-                } else {
-                    self.poll(until.map(|until| Duration::from_nanos(until.saturating_sub(now))));
-                }
+        if self.linger(cx.door(), until) || !cx.door().fall_asleep() {
+            return;
+        }
+        if !self.at_post(|post| post.workers.has_jobs()) {
+            if still && self.at_post(|post| post.workers.settle()) {
+                self.report_deadlock();
+            } else {
+                self.poll(until.map(|until| Duration::from_nanos(until.saturating_sub(now))));
                 if still {
                     self.at_post(|post| post.workers.stir());
                 }
             }
-            cx.door().wake_up();
         }
-        let rung = cx.door().is_pending();
-        self.receive(cx.door());
-        self.expire();
-        if rung && self.time.get() - before < SOON {
-            self.haste.set((self.haste.get() + 1).min(HASTE_MAX));
-        }
+        cx.door().wake_up();
     }
 
     /// Waits a moment for a message instead of sleeping, where messages have come soon of late: waking

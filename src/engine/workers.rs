@@ -308,18 +308,23 @@ impl Workers {
     }
 
     /// A worker is about to sleep, and nothing outside of the run could wake it. Returns whether that is so
-    /// for all of them now: then nobody ever will. [`stir`](Self::stir) ends this.
+    /// for all of them now: then nobody ever will, and this one is to say so. If not,
+    /// [`stir`](Self::stir) must be called when it wakes up.
     pub(crate) fn settle(&self) -> bool {
         let still = self.still.fetch_add(1, Ordering::SeqCst) + 1;
         // All others that are counted sleep: what they have sent is in an inbox by now. One that is being
         // woken takes its message only after it has changed the word.
-        still % STIRRED == self.len() as u64
+        let stuck = still % STIRRED == self.len() as u64
             && !self.has_jobs()
             && !self.each.iter().any(|worker| {
                 worker.bench.owed.load(Ordering::SeqCst)
                     || worker.door.get().is_some_and(|door| door.is_pending())
             })
-            && self.still.load(Ordering::SeqCst) == still
+            && self.still.load(Ordering::SeqCst) == still;
+        if stuck {
+            self.stir();
+        }
+        stuck
     }
 
     /// The worker is awake.
