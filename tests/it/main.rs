@@ -4,6 +4,7 @@
 //! nothing fails because a machine is slow: `util::watch` only turns a hang into a failure.
 
 mod accept;
+mod anywhere;
 mod asyncio;
 mod blocking;
 mod cancel;
@@ -40,3 +41,4 @@ mod unix_datagram;
 mod unwinding;
 mod util;
 mod wakes;
+mod workers;
