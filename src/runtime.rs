@@ -291,6 +291,7 @@ impl Builder {
     /// Pins each worker to a processor of its own for the time of a run, as far as there are enough among those
     /// that the calling thread may use. The default is `false`.
     ///
+    /// Threads that a pinned worker starts, those for blocking calls included, inherit its processor.
     /// It does nothing where the system has no way to do so, other than on Linux.
     pub fn pin_workers(mut self, pin: bool) -> Self {
         self.pin = pin;

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::io::{self, Read, Write};
+use std::panic::{self, AssertUnwindSafe};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex, mpsc};
@@ -736,4 +737,94 @@ fn a_run_whose_workers_lack_descriptors_says_so_and_ends() {
             assert_eq!(runtime.run(|| kept.join().unwrap()), 1);
         });
     });
+}
+
+#[test]
+fn plain_threads_spawn_while_runs_begin_and_end() {
+    for workers in [1, 2, 3, 8] {
+        watch(move || {
+            let runtime = runtime(workers);
+            let stop = AtomicBool::new(false);
+            let (began, gone, made) = (counter(), counter(), counter());
+            std::thread::scope(|s| {
+                for _ in 0..2 {
+                    let handle = runtime.handle();
+                    let (began, gone, made, stop) = (&began, &gone, &made, &stop);
+                    s.spawn(move || {
+                        while !stop.load(Ordering::Relaxed) {
+                            let (began, guard) = (began.clone(), count(gone));
+                            made.fetch_add(1, Ordering::SeqCst);
+                            handle.spawn(move || {
+                                let _guard = guard;
+                                began.fetch_add(1, Ordering::SeqCst);
+                            });
+                            std::thread::sleep(Duration::from_micros(30));
+                        }
+                    });
+                }
+                let end = Instant::now() + Duration::from_secs(1);
+                while Instant::now() < end {
+                    runtime.run_all(|| sleep(Duration::from_micros(200)));
+                    runtime.run(yield_now);
+                }
+                stop.store(true, Ordering::Relaxed);
+            });
+            drop(runtime);
+            assert_eq!(read(&made), read(&gone));
+            assert!(read(&began) <= read(&made));
+        });
+    }
+}
+
+#[test]
+fn a_deadlock_ends_one_run_only() {
+    watch(|| {
+        for _ in 0..300 {
+            let ended = panic::catch_unwind(AssertUnwindSafe(|| {
+                runtime(2).run_all(|| {
+                    let barrier = Arc::new(Barrier::new(2));
+                    let theirs = barrier.clone();
+                    spawn_anywhere(move || {
+                        theirs.wait();
+                        join_each_other();
+                    });
+                    barrier.wait();
+                    join_each_other();
+                });
+            }));
+            assert!(ended.is_err());
+            assert_eq!(
+                plainsong::run(|| {
+                    yield_now();
+                    sleep(Duration::from_micros(1));
+                    1
+                }),
+                1
+            );
+        }
+    });
+}
+
+#[test]
+fn thousands_of_short_runs_end() {
+    for workers in [1, 2, 3, 8] {
+        watch(move || {
+            let runtime = runtime(workers);
+            let end = Instant::now() + Duration::from_secs(1);
+            while Instant::now() < end {
+                let done = counter();
+                runtime.run_all(|| {
+                    for _ in 0..workers {
+                        let done = done.clone();
+                        spawn_anywhere(move || {
+                            spawn_anywhere(move || done.fetch_add(1, Ordering::SeqCst))
+                        });
+                    }
+                });
+                assert_eq!(read(&done), workers);
+                let left = runtime.run(|| spawn_anywhere(|| sleep(HOUR)));
+                assert!(left.join().unwrap_err().is_cancelled());
+            }
+        });
+    }
 }
