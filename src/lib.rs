@@ -28,6 +28,7 @@
 //!   `Read + Write` works as it is.
 //! - [`scope`] starts coroutines that borrow and waits for them. [`task`] has `gather`, `race`,
 //!   `wait` and the like.
+//! - [`sync`] has locks and the like under the names of [`std::sync`], and more.
 //! - [`time`] has the clock, `sleep`, `timeout`, intervals, and calls for later.
 //! - [`io`] waits for descriptors of any kind, makes streams of them, and has the standard streams.
 //!   [`fs`] and [`process`] are std's files and children.

@@ -5,7 +5,7 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::ptr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::blocking;
 use super::coroutine::Coroutine;
@@ -22,6 +22,8 @@ thread_local! {
     // This thread's door once it has one: a number that tells threads apart, for one load.
     static HERE: Cell<usize> = const { Cell::new(0) };
     static ARENAS: Arenas = const { Arenas::new() };
+    // Operations that this turn may still do without waiting.
+    static BUDGET: Cell<u32> = const { Cell::new(0) };
     static STARTING: Cell<*const Coroutine> = const { Cell::new(ptr::null()) };
     static POOLED: Cell<bool> = const { Cell::new(false) };
 
@@ -257,6 +259,39 @@ pub(crate) fn now() -> Instant {
     try_with(|cx| cx.scheduler.now()).unwrap_or_else(Instant::now)
 }
 
+/// The time after `timeout`; `None`, which does not come, when the clock cannot hold it.
+#[inline]
+pub(crate) fn deadline(timeout: Duration) -> Option<Instant> {
+    now().checked_add(timeout)
+}
+
+/// A number that no other coroutine has or had, nor any other thread that lives: for the coroutine
+/// that calls this, or else the thread.
+pub(crate) fn me() -> u64 {
+    with_current(|task| match task {
+        Some(task) => task.id.get() << 1 | 1,
+        // An address, and even.
+        None => with(|cx| ptr::from_ref(cx.door()).addr() as u64),
+    })
+}
+
+/// Calls `f` with the scopes that are open hidden from the waits inside of it.
+pub(crate) fn shield<T>(f: impl FnOnce() -> T) -> T {
+    struct Lower<'a>(&'a Task);
+    impl Drop for Lower<'_> {
+        fn drop(&mut self) {
+            self.0.lower_shield();
+        }
+    }
+    with_current(|task| {
+        let _lower = task.map(|task| {
+            task.raise_shield();
+            Lower(task)
+        });
+        f()
+    })
+}
+
 /// Calls `f`, which must be short and run no user code, with the `coroutine_local!` values of
 /// this coroutine or else of this thread. `None` when the thread is ending and they are gone.
 pub(crate) fn with_locals<R>(f: impl FnOnce(&mut Locals) -> R) -> Option<R> {
@@ -269,11 +304,25 @@ pub(crate) fn with_locals<R>(f: impl FnOnce(&mut Locals) -> R) -> Option<R> {
 /// Notes an operation that did not have to wait, and yields if it was one too many.
 #[inline]
 pub(crate) fn spend() {
-    with_current(|task| {
-        if let Some(task) = task {
-            with(|cx| cx.scheduler.spend(task));
-        }
+    match BUDGET.get().checked_sub(1) {
+        Some(left) => BUDGET.set(left),
+        None => overspent(),
+    }
+}
+
+#[cold]
+fn overspent() {
+    with_current(|task| match task {
+        Some(task) => with(|cx| cx.scheduler.overspent(task)),
+        // Nobody waits for a plain thread's turn to end.
+        None => set_budget(u32::MAX),
     });
+}
+
+/// Sets how many operations what runs next may do without waiting.
+#[inline]
+pub(crate) fn set_budget(operations: u32) {
+    BUDGET.set(operations);
 }
 
 /// Whether a panic is unwinding what calls this, as far as is known; a cancellation is none.

@@ -182,8 +182,9 @@ impl Door {
         loop {
             let mut woken = false;
             inbox.messages.retain(|message| match message {
-                // A wake with another number was meant for a wait that has ended.
-                Message::Wake { wait: number, .. } => {
+                // A wake with another number was meant for a wait that has ended; one for a coroutine
+                // is for the loop to see, should it be a destructor of the loop's that waits.
+                Message::Wake { slot: Waiter::THREAD, wait: number } => {
                     woken |= *number == wait;
                     false
                 }
@@ -237,6 +238,11 @@ impl Waiter {
 
     pub(crate) fn is_thread(&self) -> bool {
         self.slot == Self::THREAD
+    }
+
+    /// What [`context::here`](super::context::here) says on the waiter's thread.
+    pub(crate) fn thread_number(&self) -> usize {
+        ptr::from_ref(self.door).addr()
     }
 
     /// Ends the wait from another thread.

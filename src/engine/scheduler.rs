@@ -60,7 +60,6 @@ pub(crate) struct Scheduler {
     pub(super) calls: RefCell<Slab<Later>>,
     call_serial: Cell<u64>,
     pub(super) reactor: OnceCell<Reactor>,
-    budget: Cell<u32>,
     // Since the loop last looked up.
     pub(super) turns: Cell<u32>,
     pub(super) next_scope: Cell<u32>,
@@ -114,7 +113,6 @@ impl Scheduler {
             calls: RefCell::new(Slab::new()),
             call_serial: Cell::new(0),
             reactor: OnceCell::new(),
-            budget: Cell::new(BUDGET),
             turns: Cell::new(0),
             next_scope: Cell::new(0),
             clock: Cell::new(Instant::now),
@@ -223,7 +221,7 @@ impl Scheduler {
     /// One turn of one coroutine: every switch goes through here.
     #[inline]
     fn turn(&self, task: &Task, stacks: &StackPool) {
-        self.budget.set(BUDGET);
+        context::set_budget(BUDGET);
         // SAFETY: a task is alive until `retire`, which leaves it; the loop leaves the last one.
         unsafe { context::enter(task) };
         // SAFETY: the task is in no queue while it is here, and not running: a coroutine that
@@ -357,17 +355,12 @@ impl Scheduler {
         task.wake.get()
     }
 
-    /// Notes an operation that did not have to wait, and yields if it was one too many.
-    #[inline]
-    pub(crate) fn spend(&self, task: &Task) {
-        match self.budget.get().checked_sub(1) {
-            Some(left) => self.budget.set(left),
-            None if task.must_not_wait() => {}
-            None => {
-                // What has been done took time: time to look up.
-                self.turns.set(GLANCE);
-                yield_now(task);
-            }
+    /// Yields after an operation too many that did not have to wait.
+    pub(crate) fn overspent(&self, task: &Task) {
+        if !task.must_not_wait() {
+            // What has been done took time: time to look up.
+            self.turns.set(GLANCE);
+            yield_now(task);
         }
     }
 

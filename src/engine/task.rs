@@ -39,6 +39,11 @@ impl Id {
         Self(NonZeroU64::MIN.saturating_add(id))
     }
 
+    /// The id as a number.
+    pub(crate) fn get(self) -> u64 {
+        self.0.get()
+    }
+
     /// The id as reports carry it, to keep a `Wait` in a word: exact for the first four billion.
     pub(crate) fn short(self) -> u32 {
         self.0.get() as u32
@@ -96,6 +101,11 @@ pub(crate) enum Wait {
 pub(crate) enum Given {
     Lock,
     Permit,
+    Notice,
+    Event,
+    Barrier,
+    Group,
+    Once,
 }
 
 impl Wait {
@@ -130,6 +140,11 @@ impl fmt::Display for Wait {
             Self::Lock => f.write_str("a lock that a coroutine of the same thread holds"),
             Self::Sync(Given::Lock) => f.write_str("a lock that is held elsewhere"),
             Self::Sync(Given::Permit) => f.write_str("permits of a semaphore"),
+            Self::Sync(Given::Notice) => f.write_str("a condition variable to be notified"),
+            Self::Sync(Given::Event) => f.write_str("an event to be set"),
+            Self::Sync(Given::Barrier) => f.write_str("the others at a barrier"),
+            Self::Sync(Given::Group) => f.write_str("the members of a wait group to be done"),
+            Self::Sync(Given::Once) => f.write_str("a value to be initialised"),
             Self::Blocking => f.write_str("a blocking call on another thread"),
         }
     }

@@ -3,10 +3,34 @@
 //! Everything here parks only the coroutine that waits; on a plain thread it blocks that thread,
 //! and both may meet at the same lock. Who waits first is served first.
 
+mod barrier;
+mod condvar;
+mod event;
+mod guard;
 mod lock;
 mod mutex;
+mod once;
+mod poison;
+mod raw_mutex;
+mod raw_rwlock;
+mod reentrant;
+mod rwlock;
+mod semaphore;
 mod wait;
+mod wait_group;
 
 pub use std::sync::{LockResult, PoisonError, TryLockError, TryLockResult};
 
+pub use barrier::{Barrier, BarrierWaitResult};
+pub use condvar::{Condvar, WaitTimeoutResult};
+pub use event::Event;
 pub use mutex::{Mutex, MutexGuard, OwnedMutexGuard};
+pub use once::{LazyLock, OnceLock};
+pub use reentrant::{ReentrantMutex, ReentrantMutexGuard};
+pub use rwlock::{
+    OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
+pub use semaphore::{
+    AcquireError, OwnedSemaphorePermit, Semaphore, SemaphorePermit, TryAcquireError,
+};
+pub use wait_group::WaitGroup;

@@ -1,162 +1,19 @@
-//! `Mutex`, and the lock without a value that others are made of.
+//! `Mutex`.
 
 #![allow(unsafe_code)]
 
 use std::cell::UnsafeCell;
 use std::fmt;
 use std::marker::PhantomData;
-use std::ops::{Deref, DerefMut};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{LockResult, PoisonError, TryLockError, TryLockResult};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::lock::Lock;
-use super::wait::{WaitQueue, wait};
+use super::guard::{lends, lends_mut};
+use super::poison::{Poison, Watch};
+use super::raw_mutex::RawMutex;
 use crate::engine::context;
-use crate::engine::task::{Given, Wait};
-
-/// Mutual exclusion without a value. It is handed from one who unlocks to the first who waits.
-pub(super) struct RawMutex {
-    state: AtomicU8,
-    // The thread of the holder, to tell a deadlock from a wait for another thread.
-    holder: AtomicUsize,
-    waiting: Lock<Waiting>,
-}
-
-struct Waiting {
-    queue: WaitQueue<()>,
-    // Another thread has waited here, or has held the lock while somebody waited.
-    elsewhere: bool,
-}
-
-const FREE: u8 = 0;
-const LOCKED: u8 = 1;
-/// Locked, and somebody may wait: who unlocks must look.
-const CONTENDED: u8 = 2;
-
-impl RawMutex {
-    pub(super) const fn new() -> Self {
-        Self {
-            state: AtomicU8::new(FREE),
-            holder: AtomicUsize::new(0),
-            waiting: Lock::new(Waiting { queue: WaitQueue::new(), elsewhere: false }),
-        }
-    }
-
-    #[inline]
-    pub(super) fn try_lock(&self) -> bool {
-        let free =
-            self.state.compare_exchange(FREE, LOCKED, Ordering::Acquire, Ordering::Relaxed).is_ok();
-        if free {
-            self.holder.store(context::here(), Ordering::Relaxed);
-        }
-        free
-    }
-
-    #[inline]
-    pub(super) fn lock(&self) {
-        context::spend();
-        if !self.try_lock() {
-            self.lock_slowly(None);
-        }
-    }
-
-    /// Returns whether the lock was got before `deadline`.
-    pub(super) fn lock_until(&self, deadline: Option<Instant>) -> bool {
-        context::spend();
-        self.try_lock() || self.lock_slowly(deadline)
-    }
-
-    #[cold]
-    fn lock_slowly(&self, deadline: Option<Instant>) -> bool {
-        let mut waiting = self.waiting.lock();
-        // From here on who unlocks comes to the queue, whose lock we have.
-        if self.state.swap(CONTENDED, Ordering::Acquire) == FREE {
-            // Who unlocks with somebody in the queue hands over, so it is empty.
-            self.state.store(LOCKED, Ordering::Relaxed);
-        } else {
-            let here = context::here();
-            let same = context::in_coroutine() && self.holder.load(Ordering::Relaxed) == here;
-            waiting.elsewhere |= !same;
-            let why = if waiting.elsewhere { Wait::Sync(Given::Lock) } else { Wait::Lock };
-            if wait(&self.waiting, waiting, |w| &mut w.queue, (), why, deadline).is_err() {
-                return false;
-            }
-        }
-        self.holder.store(context::here(), Ordering::Relaxed);
-        true
-    }
-
-    /// The caller must hold the lock.
-    #[inline]
-    pub(super) fn unlock(&self) {
-        let unlocked =
-            self.state.compare_exchange(LOCKED, FREE, Ordering::Release, Ordering::Relaxed);
-        if unlocked.is_err() {
-            self.unlock_slowly();
-        }
-    }
-
-    #[cold]
-    fn unlock_slowly(&self) {
-        let mut waiting = self.waiting.lock();
-        let Some(((), next)) = waiting.queue.serve(|()| ()) else {
-            // They have all given up.
-            self.state.store(FREE, Ordering::Release);
-            return;
-        };
-        if waiting.queue.is_empty() {
-            self.state.store(LOCKED, Ordering::Relaxed);
-        }
-        drop(waiting);
-        context::wake(next);
-    }
-}
-
-/// Whether a panic has passed through while a lock was held.
-#[derive(Debug, Default)]
-pub(super) struct Poison(AtomicBool);
-
-impl Poison {
-    pub(super) const fn new() -> Self {
-        Self(AtomicBool::new(false))
-    }
-
-    /// To be asked when a guard is made, and told when it goes: a panic in between poisons.
-    #[inline]
-    pub(super) fn watch(&self) -> Watch {
-        Watch { panicking: context::is_panicking() }
-    }
-
-    #[inline]
-    pub(super) fn done(&self, watch: &Watch) {
-        if !watch.panicking && context::is_panicking() {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
-
-    #[inline]
-    pub(super) fn get(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn clear(&self) {
-        self.0.store(false, Ordering::Relaxed);
-    }
-
-    /// `value` as std's locks return it.
-    #[inline]
-    pub(super) fn check<G>(&self, value: G) -> LockResult<G> {
-        if self.get() { Err(PoisonError::new(value)) } else { Ok(value) }
-    }
-}
-
-/// Remembers whether a panic was on its way when a guard was made.
-#[derive(Debug)]
-pub(super) struct Watch {
-    panicking: bool,
-}
 
 /// Mutual exclusion, as [`std::sync::Mutex`], for coroutines and threads alike.
 ///
@@ -195,6 +52,9 @@ pub struct Mutex<T: ?Sized> {
 unsafe impl<T: ?Sized + Send> Send for Mutex<T> {}
 // SAFETY: as above.
 unsafe impl<T: ?Sized + Send> Sync for Mutex<T> {}
+// What a panic leaves behind is told by the poison.
+impl<T: ?Sized> UnwindSafe for Mutex<T> {}
+impl<T: ?Sized> RefUnwindSafe for Mutex<T> {}
 
 impl<T> Mutex<T> {
     /// A mutex that is not locked.
@@ -267,7 +127,7 @@ impl<T: ?Sized> Mutex<T> {
     /// });
     /// ```
     pub fn lock_timeout(&self, timeout: Duration) -> TryLockResult<MutexGuard<'_, T>> {
-        if !self.raw.lock_until(context::now().checked_add(timeout)) {
+        if !self.raw.lock_until(context::deadline(timeout)) {
             return Err(TryLockError::WouldBlock);
         }
         // SAFETY: just locked.
@@ -399,23 +259,10 @@ impl<T: ?Sized> OwnedMutexGuard<T> {
     }
 }
 
-impl<T: ?Sized> Deref for MutexGuard<'_, T> {
-    type Target = T;
-
-    #[inline]
-    fn deref(&self) -> &T {
-        // SAFETY: the lock is held for as long as this guard lives, and lends the value through it.
-        unsafe { &*self.mutex.value.get() }
-    }
-}
-
-impl<T: ?Sized> DerefMut for MutexGuard<'_, T> {
-    #[inline]
-    fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: as in `deref`, and this guard is borrowed for it alone.
-        unsafe { &mut *self.mutex.value.get() }
-    }
-}
+lends!(['a,] MutexGuard<'a, T>, mutex);
+lends_mut!(['a,] MutexGuard<'a, T>, mutex);
+lends!([] OwnedMutexGuard<T>, mutex);
+lends_mut!([] OwnedMutexGuard<T>, mutex);
 
 impl<T: ?Sized> Drop for MutexGuard<'_, T> {
     #[inline]
@@ -425,43 +272,9 @@ impl<T: ?Sized> Drop for MutexGuard<'_, T> {
     }
 }
 
-impl<T: ?Sized> Deref for OwnedMutexGuard<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        // SAFETY: as for `MutexGuard`.
-        unsafe { &*self.mutex.value.get() }
-    }
-}
-
-impl<T: ?Sized> DerefMut for OwnedMutexGuard<T> {
-    fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: as for `MutexGuard`.
-        unsafe { &mut *self.mutex.value.get() }
-    }
-}
-
 impl<T: ?Sized> Drop for OwnedMutexGuard<T> {
     fn drop(&mut self) {
         self.mutex.poison.done(&self.watch);
         self.mutex.raw.unlock();
-    }
-}
-
-impl<T: ?Sized + fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (**self).fmt(f)
-    }
-}
-
-impl<T: ?Sized + fmt::Display> fmt::Display for MutexGuard<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (**self).fmt(f)
-    }
-}
-
-impl<T: ?Sized + fmt::Debug> fmt::Debug for OwnedMutexGuard<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (**self).fmt(f)
     }
 }

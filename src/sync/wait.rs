@@ -19,13 +19,14 @@ use std::time::Instant;
 
 use super::lock::{Guard, Lock};
 use crate::engine::context;
-use crate::engine::remote::Waiter;
+use crate::engine::remote::{Waiter, Waiters};
 use crate::engine::task::{Wait, Wake};
 
 /// Who waits, first come first served. Part of the state in a primitive's [`Lock`].
 pub(super) struct WaitQueue<T> {
     first: *const Place<T>,
     last: *const Place<T>,
+    len: usize,
 }
 
 // SAFETY: a queue uses its places only when it is borrowed mutably or, to read, shared; its owner
@@ -78,13 +79,18 @@ impl Claim {
 
 impl<T> WaitQueue<T> {
     pub(super) const fn new() -> Self {
-        Self { first: ptr::null(), last: ptr::null() }
+        Self { first: ptr::null(), last: ptr::null(), len: 0 }
     }
 
     /// Whether nobody waits. Somebody may be here whose wait has been ended at another place.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.first.is_null()
+    }
+
+    /// How many wait, and are here though their wait has been ended at another place.
+    pub(super) fn len(&self) -> usize {
+        self.len
     }
 
     /// The slot of the first.
@@ -113,6 +119,15 @@ impl<T> WaitQueue<T> {
         }
     }
 
+    /// [`serve`](Self::serve) for everybody who still waits.
+    pub(super) fn serve_all(&mut self, mut f: impl FnMut(&mut T)) -> Waiters {
+        let mut served = Waiters::default();
+        while let Some(((), waiter)) = self.serve(&mut f) {
+            served.push(waiter);
+        }
+        served
+    }
+
     /// # Safety
     ///
     /// The place must stay where it is, and be unlinked before it goes.
@@ -125,6 +140,7 @@ impl<T> WaitQueue<T> {
             None => self.first = place,
         }
         self.last = place;
+        self.len += 1;
     }
 
     fn unlink(&mut self, place: &Place<T>) {
@@ -140,12 +156,13 @@ impl<T> WaitQueue<T> {
             None => self.last = previous,
         }
         place.linked.set(false);
+        self.len -= 1;
     }
 }
 
 impl<T> fmt::Debug for WaitQueue<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WaitQueue").field("is_empty", &self.is_empty()).finish()
+        f.debug_struct("WaitQueue").field("len", &self.len).finish()
     }
 }
 

@@ -152,19 +152,7 @@ impl From<Elapsed> for io::Error {
 /// });
 /// ```
 pub fn shield<T>(f: impl FnOnce() -> T) -> T {
-    struct Lower<'a>(&'a Task);
-    impl Drop for Lower<'_> {
-        fn drop(&mut self) {
-            self.0.lower_shield();
-        }
-    }
-    context::with_current(|task| {
-        let _lower = task.map(|task| {
-            task.raise_shield();
-            Lower(task)
-        });
-        f()
-    })
+    context::shield(f)
 }
 
 /// Runs `f` and panics if it waits: for code that must not be interleaved with other coroutines, such as

@@ -1,0 +1,100 @@
+//! `Barrier`.
+
+use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::time::{Duration, Instant};
+
+use super::lock::Lock;
+use super::wait::{WaitQueue, wait};
+use crate::engine::context;
+use crate::engine::task::{Given, Wait};
+
+/// Lets several begin something together, as [`std::sync::Barrier`], and again and again.
+///
+/// ```
+/// use plainsong::sync::Barrier;
+///
+/// let barrier = Barrier::new(3);
+/// plainsong::run(|| {
+///     let came = || barrier.wait().is_leader();
+///     let leaders = plainsong::task::gather([came, came, came]);
+///     assert_eq!(leaders.iter().filter(|leader| **leader).count(), 1);
+/// });
+/// ```
+pub struct Barrier {
+    parties: usize,
+    // Who waits is who has arrived: one who gives up has never been here.
+    waiting: Lock<WaitQueue<()>>,
+}
+
+// Nothing in here can be left half-done.
+impl UnwindSafe for Barrier {}
+impl RefUnwindSafe for Barrier {}
+
+/// Tells one of those who have waited together from the others: [`std::sync::BarrierWaitResult`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct BarrierWaitResult(bool);
+
+impl BarrierWaitResult {
+    /// Whether this one came last. That is true for one of those who have waited together.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        self.0
+    }
+}
+
+impl fmt::Debug for BarrierWaitResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BarrierWaitResult").field("is_leader", &self.is_leader()).finish()
+    }
+}
+
+impl Barrier {
+    /// A barrier for `n`. One for none or for one lets each go on at once.
+    pub const fn new(n: usize) -> Self {
+        Self { parties: n, waiting: Lock::new(WaitQueue::new()) }
+    }
+
+    /// Waits until as many wait as the barrier is for. The barrier can then be used again.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits. The others then wait for one more.
+    pub fn wait(&self) -> BarrierWaitResult {
+        match self.wait_until(None) {
+            Some(result) => result,
+            None => unreachable!("a wait without a deadline"),
+        }
+    }
+
+    /// Waits until as many wait as the barrier is for, for `timeout` at most. `None` when the time was
+    /// over first: the others then wait for one more.
+    ///
+    /// # Cancellation
+    ///
+    /// As [`wait`](Self::wait).
+    #[must_use = "the others may not have come"]
+    pub fn wait_timeout(&self, timeout: Duration) -> Option<BarrierWaitResult> {
+        self.wait_until(context::deadline(timeout))
+    }
+
+    fn wait_until(&self, deadline: Option<Instant>) -> Option<BarrierWaitResult> {
+        context::spend();
+        let mut waiting = self.waiting.lock();
+        if waiting.len() + 1 >= self.parties {
+            let mut served = waiting.serve_all(|()| ());
+            drop(waiting);
+            served.take().for_each(context::wake);
+            return Some(BarrierWaitResult(true));
+        }
+        let why = Wait::Sync(Given::Barrier);
+        let released = wait(&self.waiting, waiting, |queue| queue, (), why, deadline);
+        released.ok().map(|()| BarrierWaitResult(false))
+    }
+}
+
+impl fmt::Debug for Barrier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Barrier").finish_non_exhaustive()
+    }
+}

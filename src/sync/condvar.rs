@@ -1,0 +1,223 @@
+//! `Condvar`.
+
+use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::{LockResult, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::guard::Finally;
+use super::lock::Lock;
+use super::mutex::MutexGuard;
+use super::wait::{WaitQueue, wait};
+use crate::engine::context;
+use crate::engine::task::{Given, Wait};
+
+/// Waits for something that others do to the value of a [`Mutex`](super::Mutex), as
+/// [`std::sync::Condvar`].
+///
+/// Who has waited longest is notified first. There are no wake-ups without a notification, but
+/// somebody else may have locked the mutex in between: use [`wait_while`](Self::wait_while).
+///
+/// ```
+/// use plainsong::sync::{Condvar, Mutex};
+///
+/// let (ready, changed) = (Mutex::new(false), Condvar::new());
+/// plainsong::run(|| {
+///     plainsong::scope(|s| {
+///         s.spawn(|| {
+///             *ready.lock().unwrap() = true;
+///             changed.notify_one();
+///         });
+///         let ready = changed.wait_while(ready.lock().unwrap(), |ready| !*ready).unwrap();
+///         assert!(*ready);
+///     });
+/// });
+/// ```
+pub struct Condvar {
+    waiting: Lock<WaitQueue<Notice>>,
+}
+
+// Nothing in here can be left half-done.
+impl UnwindSafe for Condvar {}
+impl RefUnwindSafe for Condvar {}
+
+/// How a wait was ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Notice {
+    NotYet,
+    ToOne,
+    ToAll,
+}
+
+/// Whether a wait with a time-out ended because of that: [`std::sync::WaitTimeoutResult`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WaitTimeoutResult(bool);
+
+impl WaitTimeoutResult {
+    /// Whether the time was over before a notification came.
+    #[must_use]
+    pub fn timed_out(&self) -> bool {
+        self.0
+    }
+}
+
+impl Condvar {
+    /// A condition variable that nobody waits at.
+    pub const fn new() -> Self {
+        Self { waiting: Lock::new(WaitQueue::new()) }
+    }
+
+    /// Unlocks the mutex and waits for a notification; then locks the mutex again.
+    ///
+    /// A notification that comes after the mutex has been unlocked is not missed.
+    ///
+    /// # Errors
+    ///
+    /// When the mutex is poisoned, with the guard.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds, with the mutex unlocked, when the coroutine is cancelled while it waits. If it has been
+    /// notified by then, and waits for the mutex only, the notification goes to the next.
+    pub fn wait<'a, T: ?Sized>(&self, guard: MutexGuard<'a, T>) -> LockResult<MutexGuard<'a, T>> {
+        into_guard(self.wait_for(guard, Given::Notice, None))
+    }
+
+    /// Waits as long as `condition` holds of the value.
+    ///
+    /// # Errors
+    ///
+    /// When the mutex is poisoned, with the guard.
+    ///
+    /// # Cancellation
+    ///
+    /// As [`wait`](Self::wait).
+    pub fn wait_while<'a, T: ?Sized>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        condition: impl FnMut(&mut T) -> bool,
+    ) -> LockResult<MutexGuard<'a, T>> {
+        into_guard(self.wait_while_for(guard, Given::Notice, None, condition))
+    }
+
+    /// Waits for a notification, for `timeout` at most.
+    ///
+    /// # Errors
+    ///
+    /// When the mutex is poisoned, with the guard.
+    ///
+    /// # Cancellation
+    ///
+    /// As [`wait`](Self::wait).
+    pub fn wait_timeout<'a, T: ?Sized>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        timeout: Duration,
+    ) -> LockResult<(MutexGuard<'a, T>, WaitTimeoutResult)> {
+        self.wait_for(guard, Given::Notice, context::deadline(timeout))
+    }
+
+    /// Waits as long as `condition` holds of the value, for `timeout` at most.
+    ///
+    /// # Errors
+    ///
+    /// When the mutex is poisoned, with the guard.
+    ///
+    /// # Cancellation
+    ///
+    /// As [`wait`](Self::wait).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use plainsong::sync::{Condvar, Mutex};
+    ///
+    /// plainsong::run(|| {
+    ///     let (empty, changed) = (Mutex::new(true), Condvar::new());
+    ///     let guard = empty.lock().unwrap();
+    ///     let short = Duration::from_millis(1);
+    ///     let (guard, result) = changed.wait_timeout_while(guard, short, |empty| *empty).unwrap();
+    ///     assert!(*guard && result.timed_out());
+    /// });
+    /// ```
+    pub fn wait_timeout_while<'a, T: ?Sized>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        timeout: Duration,
+        condition: impl FnMut(&mut T) -> bool,
+    ) -> LockResult<(MutexGuard<'a, T>, WaitTimeoutResult)> {
+        self.wait_while_for(guard, Given::Notice, context::deadline(timeout), condition)
+    }
+
+    /// Ends the wait of the one that has waited longest, if any waits.
+    pub fn notify_one(&self) {
+        let served = self.waiting.lock().serve(|notice| *notice = Notice::ToOne);
+        served.into_iter().for_each(|((), waiter)| context::wake(waiter));
+    }
+
+    /// Ends the waits of all.
+    pub fn notify_all(&self) {
+        let mut served = self.waiting.lock().serve_all(|notice| *notice = Notice::ToAll);
+        served.take().for_each(context::wake);
+    }
+
+    pub(super) fn wait_while_for<'a, T: ?Sized>(
+        &self,
+        mut guard: MutexGuard<'a, T>,
+        what: Given,
+        deadline: Option<Instant>,
+        mut condition: impl FnMut(&mut T) -> bool,
+    ) -> LockResult<(MutexGuard<'a, T>, WaitTimeoutResult)> {
+        let mut timed_out = WaitTimeoutResult(false);
+        loop {
+            if !condition(&mut *guard) {
+                return Ok((guard, WaitTimeoutResult(false)));
+            }
+            if timed_out.timed_out() {
+                return Ok((guard, timed_out));
+            }
+            (guard, timed_out) = self.wait_for(guard, what, deadline)?;
+        }
+    }
+
+    fn wait_for<'a, T: ?Sized>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        what: Given,
+        deadline: Option<Instant>,
+    ) -> LockResult<(MutexGuard<'a, T>, WaitTimeoutResult)> {
+        let mutex = guard.mutex();
+        // Our lock first: who changes the value from now on, and then notifies, finds us in the queue.
+        let waiting = self.waiting.lock();
+        drop(guard);
+        let why = Wait::Sync(what);
+        let notice = wait(&self.waiting, waiting, |queue| queue, Notice::NotYet, why, deadline);
+        // Whoever gives up now has not looked at what it was notified of.
+        let pass_on = (notice == Ok(Notice::ToOne)).then(|| Finally::new(|| self.notify_one()));
+        let guard = mutex.lock();
+        pass_on.map(Finally::forget);
+        let result = WaitTimeoutResult(notice.is_err());
+        match guard {
+            Ok(guard) => Ok((guard, result)),
+            Err(error) => Err(PoisonError::new((error.into_inner(), result))),
+        }
+    }
+}
+
+fn into_guard<G>(result: LockResult<(G, WaitTimeoutResult)>) -> LockResult<G> {
+    match result {
+        Ok((guard, _)) => Ok(guard),
+        Err(error) => Err(PoisonError::new(error.into_inner().0)),
+    }
+}
+
+impl Default for Condvar {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Condvar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Condvar").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,113 @@
+//! `Event`.
+
+use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::lock::Lock;
+use super::wait::{WaitQueue, wait};
+use crate::engine::context;
+use crate::engine::task::{Given, Wait};
+
+/// A flag that any number of coroutines and threads wait for. (Python's `Event`.)
+///
+/// ```
+/// use plainsong::sync::Event;
+///
+/// let started = Event::new();
+/// plainsong::run(|| {
+///     plainsong::scope(|s| {
+///         s.spawn(|| started.set());
+///         started.wait();
+///         assert!(started.is_set());
+///     });
+/// });
+/// ```
+pub struct Event {
+    set: AtomicBool,
+    waiting: Lock<WaitQueue<()>>,
+}
+
+// Nothing in here can be left half-done.
+impl UnwindSafe for Event {}
+impl RefUnwindSafe for Event {}
+
+impl Event {
+    /// An event that is not set.
+    pub const fn new() -> Self {
+        Self { set: AtomicBool::new(false), waiting: Lock::new(WaitQueue::new()) }
+    }
+
+    /// Whether the event is set.
+    #[inline]
+    pub fn is_set(&self) -> bool {
+        self.set.load(Ordering::Acquire)
+    }
+
+    /// Sets the event: all who wait go on, in the order in which they came, and nobody waits until it is
+    /// [cleared](Self::clear).
+    pub fn set(&self) {
+        let mut waiting = self.waiting.lock();
+        self.set.store(true, Ordering::Release);
+        let mut served = waiting.serve_all(|()| ());
+        drop(waiting);
+        served.take().for_each(context::wake);
+    }
+
+    /// Takes it back that the event is set. Those who have been let go stay so.
+    pub fn clear(&self) {
+        let _waiting = self.waiting.lock();
+        self.set.store(false, Ordering::Release);
+    }
+
+    /// Waits until the event is set.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits.
+    pub fn wait(&self) {
+        self.wait_for(Given::Event, None);
+    }
+
+    /// Waits until the event is set, for `timeout` at most. Returns whether it was set in time.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use plainsong::sync::Event;
+    ///
+    /// plainsong::run(|| assert!(!Event::new().wait_timeout(Duration::from_millis(1))));
+    /// ```
+    #[must_use = "it may not have been set"]
+    pub fn wait_timeout(&self, timeout: Duration) -> bool {
+        self.wait_for(Given::Event, context::deadline(timeout))
+    }
+
+    pub(super) fn wait_for(&self, what: Given, deadline: Option<Instant>) -> bool {
+        context::spend();
+        if self.is_set() {
+            return true;
+        }
+        let waiting = self.waiting.lock();
+        if self.is_set() {
+            return true;
+        }
+        wait(&self.waiting, waiting, |queue| queue, (), Wait::Sync(what), deadline).is_ok()
+    }
+}
+
+impl Default for Event {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Event").field("set", &self.is_set()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,302 @@
+//! `OnceLock` and `LazyLock`.
+
+#![allow(unsafe_code)]
+
+use std::cell::UnsafeCell;
+use std::convert::Infallible;
+use std::fmt;
+use std::mem;
+use std::ops::Deref;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+
+use super::event::Event;
+use super::guard::Finally;
+use super::lock::Lock;
+use super::raw_mutex::RawMutex;
+use crate::engine::context;
+use crate::engine::task::Given;
+
+/// A value that is set once, as [`std::sync::OnceLock`], by an initialiser that may wait.
+///
+/// Others that need the value wait meanwhile. When the initialiser panics or is cancelled, the next
+/// tries its own.
+///
+/// ```
+/// use plainsong::sync::OnceLock;
+///
+/// static GREETING: OnceLock<String> = OnceLock::new();
+///
+/// plainsong::run(|| {
+///     let greeting = GREETING.get_or_init(|| {
+///         plainsong::yield_now();
+///         "hello".to_owned()
+///     });
+///     assert_eq!(greeting, "hello");
+/// });
+/// assert_eq!(GREETING.get().map(String::as_str), Some("hello"));
+/// ```
+pub struct OnceLock<T> {
+    // Held by the one that initialises.
+    turn: RawMutex,
+    // Set when there is a value, for good.
+    done: Event,
+    value: UnsafeCell<Option<T>>,
+}
+
+// SAFETY: threads share the value once it is there, which a `T: Sync` allows; and one may set it that
+// another takes out or drops, which a `T: Send` allows.
+unsafe impl<T: Send + Sync> Sync for OnceLock<T> {}
+// SAFETY: the value moves along.
+unsafe impl<T: Send> Send for OnceLock<T> {}
+// A value is here when it is complete, and never changes while it is shared.
+impl<T: UnwindSafe> UnwindSafe for OnceLock<T> {}
+impl<T: UnwindSafe + RefUnwindSafe> RefUnwindSafe for OnceLock<T> {}
+
+impl<T> OnceLock<T> {
+    /// One without a value.
+    pub const fn new() -> Self {
+        Self { turn: RawMutex::new(), done: Event::new(), value: UnsafeCell::new(None) }
+    }
+
+    /// The value, if it is there.
+    #[inline]
+    pub fn get(&self) -> Option<&T> {
+        // SAFETY: the event is set after the value has been written, and nobody writes it while it
+        // can be borrowed.
+        if self.done.is_set() { unsafe { (*self.value.get()).as_ref() } } else { None }
+    }
+
+    /// The value, to change it.
+    pub fn get_mut(&mut self) -> Option<&mut T> {
+        self.value.get_mut().as_mut()
+    }
+
+    /// Waits until somebody has set the value.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits.
+    pub fn wait(&self) -> &T {
+        self.done.wait_for(Given::Once, None);
+        match self.get() {
+            Some(value) => value,
+            None => unreachable!("the value has been set"),
+        }
+    }
+
+    /// Sets the value, if there is none. Waits for an initialiser that is under way.
+    ///
+    /// # Errors
+    ///
+    /// When there is a value, with the one that was to be set.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits.
+    pub fn set(&self, value: T) -> Result<(), T> {
+        let mut value = Some(value);
+        self.get_or_init(|| match value.take() {
+            Some(value) => value,
+            None => unreachable!("an initialiser is called once"),
+        });
+        value.map_or(Ok(()), Err)
+    }
+
+    /// The value, which `f` makes if it is not there. Who comes meanwhile waits.
+    ///
+    /// # Panics
+    ///
+    /// When `f` does; there is no value then, and the next tries its own. An `f` that asks for this
+    /// value itself waits for ever.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits, here or in `f`.
+    #[inline]
+    pub fn get_or_init(&self, f: impl FnOnce() -> T) -> &T {
+        match self.get_or_try_init(|| Ok::<T, Infallible>(f())) {
+            Ok(value) => value,
+            Err(never) => match never {},
+        }
+    }
+
+    /// The value, which `f` makes if it is not there. (std's, which is unstable.)
+    ///
+    /// # Errors
+    ///
+    /// What `f` returns; there is no value then, and the next tries its own.
+    ///
+    /// # Panics
+    ///
+    /// As [`get_or_init`](Self::get_or_init).
+    ///
+    /// # Cancellation
+    ///
+    /// As [`get_or_init`](Self::get_or_init).
+    #[inline]
+    pub fn get_or_try_init<E>(&self, f: impl FnOnce() -> Result<T, E>) -> Result<&T, E> {
+        match self.get() {
+            Some(value) => Ok(value),
+            None => self.initialise(f),
+        }
+    }
+
+    #[cold]
+    fn initialise<E>(&self, f: impl FnOnce() -> Result<T, E>) -> Result<&T, E> {
+        self.turn.lock();
+        let _turn = Finally::new(|| self.turn.unlock());
+        if let Some(value) = self.get() {
+            return Ok(value);
+        }
+        let value = f()?;
+        // SAFETY: we have the turn, so nobody else writes; and nobody reads until the event is set.
+        let value = unsafe { (*self.value.get()).insert(value) };
+        self.done.set();
+        Ok(value)
+    }
+
+    /// The value, if there is one.
+    pub fn into_inner(self) -> Option<T> {
+        self.value.into_inner()
+    }
+
+    /// Takes the value out, so that another can be set.
+    pub fn take(&mut self) -> Option<T> {
+        mem::take(self).into_inner()
+    }
+}
+
+impl<T> Default for OnceLock<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T: Clone> Clone for OnceLock<T> {
+    fn clone(&self) -> Self {
+        self.get().cloned().map_or_else(Self::new, Self::from)
+    }
+}
+
+impl<T> From<T> for OnceLock<T> {
+    fn from(value: T) -> Self {
+        let once = Self::new();
+        let Ok(()) = once.set(value) else { unreachable!("it is new") };
+        once
+    }
+}
+
+impl<T: PartialEq> PartialEq for OnceLock<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.get() == other.get()
+    }
+}
+
+impl<T: Eq> Eq for OnceLock<T> {}
+
+impl<T: fmt::Debug> fmt::Debug for OnceLock<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_tuple("OnceLock");
+        match self.get() {
+            Some(value) => out.field(value),
+            None => out.field(&format_args!("<uninit>")),
+        };
+        out.finish()
+    }
+}
+
+/// A value that its first use makes, as [`std::sync::LazyLock`], with an initialiser that may wait.
+///
+/// The initialiser works for all, so it is [shielded](crate::shield) from the cancellation of the
+/// coroutine that happens to be first. If it panics, so does every further use.
+///
+/// ```
+/// use plainsong::sync::LazyLock;
+///
+/// static PRIMES: LazyLock<Vec<u32>> = LazyLock::new(|| vec![2, 3, 5]);
+///
+/// plainsong::run(|| assert_eq!(PRIMES.iter().sum::<u32>(), 10));
+/// ```
+pub struct LazyLock<T, F = fn() -> T> {
+    once: OnceLock<T>,
+    init: Lock<Option<F>>,
+}
+
+impl<T: UnwindSafe, F: UnwindSafe> UnwindSafe for LazyLock<T, F> {}
+impl<T: UnwindSafe + RefUnwindSafe, F: UnwindSafe> RefUnwindSafe for LazyLock<T, F> {}
+
+impl<T, F: FnOnce() -> T> LazyLock<T, F> {
+    /// A value that `f` will make.
+    pub const fn new(f: F) -> Self {
+        Self { once: OnceLock::new(), init: Lock::new(Some(f)) }
+    }
+
+    /// Makes the value, if it is not there, and returns it. Who comes meanwhile waits.
+    ///
+    /// # Panics
+    ///
+    /// When the initialiser does, or has.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits for another that makes the value.
+    #[inline]
+    pub fn force(this: &Self) -> &T {
+        this.once.get_or_init(|| {
+            let init = this.init.lock().take();
+            let init = init.expect("LazyLock instance has previously been poisoned");
+            context::shield(init)
+        })
+    }
+
+    /// [`force`](Self::force), to change the value.
+    ///
+    /// # Panics
+    ///
+    /// As [`force`](Self::force).
+    pub fn force_mut(this: &mut Self) -> &mut T {
+        Self::force(this);
+        match Self::get_mut(this) {
+            Some(value) => value,
+            None => unreachable!("the value has been made"),
+        }
+    }
+}
+
+impl<T, F> LazyLock<T, F> {
+    /// The value, if it has been made.
+    pub fn get(this: &Self) -> Option<&T> {
+        this.once.get()
+    }
+
+    /// The value, if it has been made, to change it.
+    pub fn get_mut(this: &mut Self) -> Option<&mut T> {
+        this.once.get_mut()
+    }
+}
+
+impl<T, F: FnOnce() -> T> Deref for LazyLock<T, F> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        Self::force(self)
+    }
+}
+
+impl<T: Default> Default for LazyLock<T> {
+    fn default() -> Self {
+        Self::new(T::default)
+    }
+}
+
+impl<T: fmt::Debug, F> fmt::Debug for LazyLock<T, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_tuple("LazyLock");
+        match self.once.get() {
+            Some(value) => out.field(value),
+            None => out.field(&format_args!("<uninit>")),
+        };
+        out.finish()
+    }
+}

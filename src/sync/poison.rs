@@ -1,0 +1,50 @@
+//! `Poison`: what a panic leaves behind in a lock.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{LockResult, PoisonError};
+
+use crate::engine::context;
+
+/// Whether a panic has passed through while a lock was held.
+#[derive(Debug, Default)]
+pub(super) struct Poison(AtomicBool);
+
+impl Poison {
+    pub(super) const fn new() -> Self {
+        Self(AtomicBool::new(false))
+    }
+
+    /// To be asked when a guard is made, and told when it goes: a panic in between poisons.
+    #[inline]
+    pub(super) fn watch(&self) -> Watch {
+        Watch { panicking: context::is_panicking() }
+    }
+
+    #[inline]
+    pub(super) fn done(&self, watch: &Watch) {
+        if !watch.panicking && context::is_panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    pub(super) fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn clear(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    /// `value` as std's locks return it.
+    #[inline]
+    pub(super) fn check<G>(&self, value: G) -> LockResult<G> {
+        if self.get() { Err(PoisonError::new(value)) } else { Ok(value) }
+    }
+}
+
+/// Remembers whether a panic was on its way when a guard was made.
+#[derive(Debug)]
+pub(super) struct Watch {
+    panicking: bool,
+}

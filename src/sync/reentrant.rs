@@ -1,0 +1,173 @@
+//! `ReentrantMutex`.
+
+#![allow(unsafe_code)]
+
+use std::cell::{Cell, UnsafeCell};
+use std::fmt;
+use std::marker::PhantomData;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::guard::lends;
+use super::raw_mutex::RawMutex;
+use crate::engine::context;
+
+/// A lock that the coroutine which has it can take again. (std's unstable `ReentrantLock`.)
+///
+/// Outside of coroutines the thread is who has it. As there may be several guards at once, they lend
+/// the value shared: put a `Cell` in it to change it. It is not poisoned.
+///
+/// ```
+/// use std::cell::Cell;
+/// use plainsong::sync::ReentrantMutex;
+///
+/// fn add(total: &ReentrantMutex<Cell<u32>>, n: u32) {
+///     let guard = total.lock();
+///     guard.set(guard.get() + 1);
+///     if n > 1 {
+///         add(total, n - 1); // takes the lock again
+///     }
+/// }
+///
+/// let total = ReentrantMutex::new(Cell::new(0));
+/// plainsong::run(|| add(&total, 3));
+/// assert_eq!(total.into_inner().get(), 3);
+/// ```
+pub struct ReentrantMutex<T: ?Sized> {
+    raw: RawMutex,
+    // Who has the lock: only the one that this names writes or reads its own number here.
+    owner: AtomicU64,
+    // How many guards there are; the owner's.
+    count: Cell<u32>,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: all of it moves to where it is moved, the value too.
+unsafe impl<T: ?Sized + Send> Send for ReentrantMutex<T> {}
+// SAFETY: one coroutine or thread at a time has the lock. It never leaves its thread, and neither do its
+// guards: so the value is reached from one thread at a time, which a `T: Send` allows. That holds for
+// `count` too, which is touched only by who has the lock.
+unsafe impl<T: ?Sized + Send> Sync for ReentrantMutex<T> {}
+// As std's: what is behind shared references is for the value to keep in order.
+impl<T: ?Sized + UnwindSafe> UnwindSafe for ReentrantMutex<T> {}
+impl<T: ?Sized + RefUnwindSafe> RefUnwindSafe for ReentrantMutex<T> {}
+
+impl<T> ReentrantMutex<T> {
+    /// A lock that nobody has.
+    pub const fn new(value: T) -> Self {
+        Self {
+            raw: RawMutex::new(),
+            owner: AtomicU64::new(0),
+            count: Cell::new(0),
+            value: UnsafeCell::new(value),
+        }
+    }
+
+    /// The value of a lock that nobody can have any more.
+    pub fn into_inner(self) -> T {
+        self.value.into_inner()
+    }
+}
+
+impl<T: ?Sized> ReentrantMutex<T> {
+    /// Waits until nobody else has the lock and takes it, or takes it once more.
+    ///
+    /// # Panics
+    ///
+    /// After 2³² times, when none has been given back.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits.
+    pub fn lock(&self) -> ReentrantMutexGuard<'_, T> {
+        match self.take(|raw| {
+            raw.lock();
+            true
+        }) {
+            Some(guard) => guard,
+            None => unreachable!("a wait without a deadline"),
+        }
+    }
+
+    /// Takes the lock if nobody else has it.
+    pub fn try_lock(&self) -> Option<ReentrantMutexGuard<'_, T>> {
+        self.take(RawMutex::try_lock)
+    }
+
+    /// Waits as [`lock`](Self::lock) does, for `timeout` at most. `None` when the time is over.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits.
+    pub fn lock_timeout(&self, timeout: Duration) -> Option<ReentrantMutexGuard<'_, T>> {
+        let deadline: Option<Instant> = context::deadline(timeout);
+        self.take(|raw| raw.lock_until(deadline))
+    }
+
+    /// The value, which a mutable borrow shows to be unlocked.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut()
+    }
+
+    fn take(&self, lock: impl FnOnce(&RawMutex) -> bool) -> Option<ReentrantMutexGuard<'_, T>> {
+        let me = context::me();
+        // Nobody else writes this number, so it is there only if we have the lock.
+        if self.owner.load(Ordering::Relaxed) == me {
+            let count = self.count.get().checked_add(1);
+            self.count.set(count.expect("a lock was taken 2^32 times and not given back"));
+        } else if lock(&self.raw) {
+            self.owner.store(me, Ordering::Relaxed);
+            self.count.set(1);
+        } else {
+            return None;
+        }
+        Some(ReentrantMutexGuard { mutex: self, not_send: PhantomData })
+    }
+}
+
+impl<T: Default> Default for ReentrantMutex<T> {
+    fn default() -> Self {
+        Self::new(T::default())
+    }
+}
+
+impl<T> From<T> for ReentrantMutex<T> {
+    fn from(value: T) -> Self {
+        Self::new(value)
+    }
+}
+
+impl<T: ?Sized + fmt::Debug> fmt::Debug for ReentrantMutex<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("ReentrantMutex");
+        match self.try_lock() {
+            Some(guard) => out.field("data", &&*guard),
+            None => out.field("data", &format_args!("<locked>")),
+        };
+        out.finish_non_exhaustive()
+    }
+}
+
+/// Holds a [`ReentrantMutex`]; made by [`ReentrantMutex::lock`].
+#[must_use = "the lock is given back when the guard is dropped"]
+pub struct ReentrantMutexGuard<'a, T: ?Sized> {
+    mutex: &'a ReentrantMutex<T>,
+    not_send: PhantomData<*const ()>,
+}
+
+// SAFETY: a shared guard gives out shared references to the value only.
+unsafe impl<T: ?Sized + Sync> Sync for ReentrantMutexGuard<'_, T> {}
+
+lends!(['a,] ReentrantMutexGuard<'a, T>, mutex);
+
+impl<T: ?Sized> Drop for ReentrantMutexGuard<'_, T> {
+    fn drop(&mut self) {
+        let count = self.mutex.count.get() - 1;
+        self.mutex.count.set(count);
+        if count == 0 {
+            self.mutex.owner.store(0, Ordering::Relaxed);
+            self.mutex.raw.unlock();
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! `Semaphore`.
+
+use std::error::Error;
+use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::guard::Finally;
+use super::lock::Lock;
+use super::wait::{WaitQueue, wait};
+use crate::engine::context;
+use crate::engine::remote::Waiters;
+use crate::engine::task::{Given, Wait};
+
+/// A number of permits, for as many as may do something at once. (The names are tokio's.)
+///
+/// Who asks first is served first, also where one asks for many and the next for few.
+///
+/// ```
+/// use plainsong::sync::Semaphore;
+///
+/// let five = Semaphore::new(5);
+/// plainsong::run(|| {
+///     plainsong::scope(|s| {
+///         for _ in 0..100 {
+///             s.spawn(|| {
+///                 let _permit = five.acquire().unwrap();
+///                 plainsong::yield_now(); // five at most are here at once
+///             });
+///         }
+///     });
+/// });
+/// assert_eq!(five.available_permits(), 5);
+/// ```
+pub struct Semaphore {
+    state: Lock<State>,
+}
+
+struct State {
+    permits: usize,
+    closed: bool,
+    queue: WaitQueue<Request>,
+}
+
+/// What one who waits wants, and then what it got.
+#[derive(Clone, Copy)]
+enum Request {
+    Wants(usize),
+    Granted,
+    Refused,
+}
+
+// Nothing in here can be left half-done.
+impl UnwindSafe for Semaphore {}
+impl RefUnwindSafe for Semaphore {}
+
+/// The semaphore is closed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AcquireError(());
+
+/// Why permits were not got.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TryAcquireError {
+    /// The semaphore is closed.
+    Closed,
+    /// Too few are there, or others have asked before; and did not get theirs in time.
+    NoPermits,
+}
+
+const CLOSED: &str = "the semaphore is closed: it gives no more permits";
+
+impl fmt::Display for AcquireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(CLOSED)
+    }
+}
+
+impl fmt::Display for TryAcquireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closed => CLOSED,
+            Self::NoPermits => "the semaphore has not enough permits",
+        })
+    }
+}
+
+impl Error for AcquireError {}
+impl Error for TryAcquireError {}
+
+impl State {
+    /// Gives the first who wait what they want, as far as it goes.
+    fn grant(&mut self) -> Waiters {
+        let mut served = Waiters::default();
+        while let Some(&Request::Wants(wanted)) = self.queue.first()
+            && self.permits >= wanted
+            && let Some(((), waiter)) = self.queue.serve(|request| *request = Request::Granted)
+        {
+            self.permits -= wanted;
+            served.push(waiter);
+        }
+        served
+    }
+}
+
+impl Semaphore {
+    /// The largest number of permits that a semaphore can have.
+    pub const MAX_PERMITS: usize = usize::MAX >> 3;
+
+    /// A semaphore with `permits` permits.
+    ///
+    /// # Panics
+    ///
+    /// When that is more than [`MAX_PERMITS`](Self::MAX_PERMITS).
+    pub const fn new(permits: usize) -> Self {
+        assert!(permits <= Self::MAX_PERMITS, "more than `Semaphore::MAX_PERMITS` permits");
+        Self { state: Lock::new(State { permits, closed: false, queue: WaitQueue::new() }) }
+    }
+
+    /// Waits for a permit. Dropping it gives it back.
+    ///
+    /// # Errors
+    ///
+    /// When the semaphore is closed, or is closed meanwhile.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits.
+    pub fn acquire(&self) -> Result<SemaphorePermit<'_>, AcquireError> {
+        self.acquire_many(1)
+    }
+
+    /// Waits for `n` permits.
+    ///
+    /// # Errors
+    ///
+    /// When the semaphore is closed, or is closed meanwhile.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits.
+    pub fn acquire_many(&self, n: u32) -> Result<SemaphorePermit<'_>, AcquireError> {
+        self.take(n, None).map_err(|_| AcquireError(()))?;
+        Ok(SemaphorePermit { semaphore: self, permits: n })
+    }
+
+    /// Waits for a permit, for `timeout` at most.
+    ///
+    /// # Errors
+    ///
+    /// `NoPermits` when the time was over first; `Closed` when the semaphore is.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits.
+    pub fn acquire_timeout(
+        &self,
+        timeout: Duration,
+    ) -> Result<SemaphorePermit<'_>, TryAcquireError> {
+        self.acquire_many_timeout(1, timeout)
+    }
+
+    /// Waits for `n` permits, for `timeout` at most.
+    ///
+    /// # Errors
+    ///
+    /// `NoPermits` when the time was over first; `Closed` when the semaphore is.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits.
+    pub fn acquire_many_timeout(
+        &self,
+        n: u32,
+        timeout: Duration,
+    ) -> Result<SemaphorePermit<'_>, TryAcquireError> {
+        self.take(n, context::deadline(timeout))?;
+        Ok(SemaphorePermit { semaphore: self, permits: n })
+    }
+
+    /// Takes a permit, if one is there and nobody waits for it.
+    ///
+    /// # Errors
+    ///
+    /// `NoPermits` when there is none; `Closed` when the semaphore is.
+    pub fn try_acquire(&self) -> Result<SemaphorePermit<'_>, TryAcquireError> {
+        self.try_acquire_many(1)
+    }
+
+    /// Takes `n` permits, if they are there and nobody waits for them.
+    ///
+    /// # Errors
+    ///
+    /// `NoPermits` when there are too few; `Closed` when the semaphore is.
+    pub fn try_acquire_many(&self, n: u32) -> Result<SemaphorePermit<'_>, TryAcquireError> {
+        self.try_take(n, &mut self.state.lock())?;
+        Ok(SemaphorePermit { semaphore: self, permits: n })
+    }
+
+    /// [`acquire`](Self::acquire), for a permit that owns a share of the semaphore, so that it can
+    /// be kept anywhere.
+    ///
+    /// # Errors
+    ///
+    /// When the semaphore is closed, or is closed meanwhile.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits.
+    pub fn acquire_owned(self: Arc<Self>) -> Result<OwnedSemaphorePermit, AcquireError> {
+        self.acquire_many_owned(1)
+    }
+
+    /// [`acquire_many`](Self::acquire_many), for permits that own a share of the semaphore.
+    ///
+    /// # Errors
+    ///
+    /// When the semaphore is closed, or is closed meanwhile.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits.
+    pub fn acquire_many_owned(
+        self: Arc<Self>,
+        n: u32,
+    ) -> Result<OwnedSemaphorePermit, AcquireError> {
+        self.take(n, None).map_err(|_| AcquireError(()))?;
+        Ok(OwnedSemaphorePermit { semaphore: self, permits: n })
+    }
+
+    /// [`try_acquire`](Self::try_acquire), for a permit that owns a share of the semaphore.
+    ///
+    /// # Errors
+    ///
+    /// `NoPermits` when there is none; `Closed` when the semaphore is.
+    pub fn try_acquire_owned(self: Arc<Self>) -> Result<OwnedSemaphorePermit, TryAcquireError> {
+        self.try_acquire_many_owned(1)
+    }
+
+    /// [`try_acquire_many`](Self::try_acquire_many), for permits that own a share of the semaphore.
+    ///
+    /// # Errors
+    ///
+    /// `NoPermits` when there are too few; `Closed` when the semaphore is.
+    pub fn try_acquire_many_owned(
+        self: Arc<Self>,
+        n: u32,
+    ) -> Result<OwnedSemaphorePermit, TryAcquireError> {
+        self.try_take(n, &mut self.state.lock())?;
+        Ok(OwnedSemaphorePermit { semaphore: self, permits: n })
+    }
+
+    /// Adds `n` permits.
+    ///
+    /// # Panics
+    ///
+    /// When there would be more than [`MAX_PERMITS`](Self::MAX_PERMITS).
+    pub fn add_permits(&self, n: usize) {
+        let mut state = self.state.lock();
+        let permits = state.permits.checked_add(n).filter(|sum| *sum <= Self::MAX_PERMITS);
+        let Some(permits) = permits else {
+            drop(state);
+            panic!("adding {n} permits makes more than `Semaphore::MAX_PERMITS`");
+        };
+        state.permits = permits;
+        let mut served = state.grant();
+        drop(state);
+        served.take().for_each(context::wake);
+    }
+
+    /// Takes away up to `n` permits that are there, for good. Returns how many that were.
+    pub fn forget_permits(&self, n: usize) -> usize {
+        let mut state = self.state.lock();
+        let taken = n.min(state.permits);
+        state.permits -= taken;
+        taken
+    }
+
+    /// How many permits can be had at once: none as long as somebody waits.
+    pub fn available_permits(&self) -> usize {
+        let state = self.state.lock();
+        if state.queue.is_empty() { state.permits } else { 0 }
+    }
+
+    /// Gives no more permits: all who wait, and who ask from now on, get an error. Those that are out
+    /// can still be given back.
+    pub fn close(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        let mut served = state.queue.serve_all(|request| *request = Request::Refused);
+        drop(state);
+        served.take().for_each(context::wake);
+    }
+
+    /// Whether the semaphore is closed.
+    pub fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
+    fn try_take(&self, n: u32, state: &mut State) -> Result<(), TryAcquireError> {
+        if state.closed {
+            return Err(TryAcquireError::Closed);
+        }
+        if !state.queue.is_empty() || state.permits < n as usize {
+            return Err(TryAcquireError::NoPermits);
+        }
+        state.permits -= n as usize;
+        Ok(())
+    }
+
+    fn take(&self, n: u32, deadline: Option<Instant>) -> Result<(), TryAcquireError> {
+        context::spend();
+        let mut state = self.state.lock();
+        if self.try_take(n, &mut state) != Err(TryAcquireError::NoPermits) {
+            return if state.closed { Err(TryAcquireError::Closed) } else { Ok(()) };
+        }
+        // Should we give up, those behind us may want less.
+        let give_up = Finally::new(|| self.add_permits(0));
+        let (request, why) = (Request::Wants(n as usize), Wait::Sync(Given::Permit));
+        match wait(&self.state, state, |state| &mut state.queue, request, why, deadline) {
+            Ok(Request::Refused) => Err(TryAcquireError::Closed),
+            Ok(_) => {
+                give_up.forget();
+                Ok(())
+            }
+            Err(_) => Err(TryAcquireError::NoPermits),
+        }
+    }
+}
+
+impl fmt::Debug for Semaphore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Semaphore")
+            .field("permits", &self.available_permits())
+            .field("closed", &self.is_closed())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Permits of a [`Semaphore`]; dropping them gives them back.
+#[must_use = "the permits are given back when this is dropped"]
+#[derive(Debug)]
+pub struct SemaphorePermit<'a> {
+    semaphore: &'a Semaphore,
+    permits: u32,
+}
+
+/// Permits of a [`Semaphore`], and a share of it; dropping them gives them back.
+#[must_use = "the permits are given back when this is dropped"]
+#[derive(Debug)]
+pub struct OwnedSemaphorePermit {
+    semaphore: Arc<Semaphore>,
+    permits: u32,
+}
+
+impl SemaphorePermit<'_> {
+    /// Keeps the permits from ever being given back.
+    pub fn forget(mut self) {
+        self.permits = 0;
+    }
+
+    /// How many permits these are.
+    pub fn num_permits(&self) -> usize {
+        self.permits as usize
+    }
+}
+
+impl OwnedSemaphorePermit {
+    /// Keeps the permits from ever being given back.
+    pub fn forget(mut self) {
+        self.permits = 0;
+    }
+
+    /// How many permits these are.
+    pub fn num_permits(&self) -> usize {
+        self.permits as usize
+    }
+
+    /// The semaphore.
+    pub fn semaphore(&self) -> &Arc<Semaphore> {
+        &self.semaphore
+    }
+}
+
+impl Drop for SemaphorePermit<'_> {
+    fn drop(&mut self) {
+        self.semaphore.add_permits(self.permits as usize);
+    }
+}
+
+impl Drop for OwnedSemaphorePermit {
+    fn drop(&mut self) {
+        self.semaphore.add_permits(self.permits as usize);
+    }
+}

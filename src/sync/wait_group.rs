@@ -1,0 +1,90 @@
+//! `WaitGroup`.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::event::Event;
+use crate::engine::context;
+use crate::engine::task::Given;
+
+/// Waits until all who have a share of it have dropped theirs.
+///
+/// The shape is crossbeam's and not Go's: who is done drops its share, so a panic or a cancellation
+/// cannot forget it, and the count cannot go below zero.
+///
+/// ```
+/// use plainsong::sync::WaitGroup;
+///
+/// plainsong::run(|| {
+///     let group = WaitGroup::new();
+///     for _ in 0..4 {
+///         let share = group.clone();
+///         plainsong::spawn(move || {
+///             // some work
+///             drop(share);
+///         });
+///     }
+///     group.wait();
+/// });
+/// ```
+#[derive(Clone)]
+pub struct WaitGroup {
+    share: Arc<Share>,
+}
+
+/// What the members have in common: the last who drops it sets the event.
+struct Share {
+    done: Arc<Event>,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.done.set();
+    }
+}
+
+impl WaitGroup {
+    /// A group with one member: this.
+    pub fn new() -> Self {
+        Self { share: Arc::new(Share { done: Arc::new(Event::new()) }) }
+    }
+
+    /// Drops this share, and waits until all others have been dropped.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits.
+    pub fn wait(self) {
+        self.wait_until(None);
+    }
+
+    /// Drops this share, and waits until all others have been dropped, for `timeout` at most. Returns
+    /// whether they were in time.
+    ///
+    /// # Cancellation
+    ///
+    /// As [`wait`](Self::wait).
+    #[must_use = "some may not be done"]
+    pub fn wait_timeout(self, timeout: Duration) -> bool {
+        self.wait_until(context::deadline(timeout))
+    }
+
+    fn wait_until(self, deadline: Option<Instant>) -> bool {
+        let done = Arc::clone(&self.share.done);
+        drop(self);
+        done.wait_for(Given::Group, deadline)
+    }
+}
+
+impl Default for WaitGroup {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for WaitGroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WaitGroup").field("count", &Arc::strong_count(&self.share)).finish()
+    }
+}
