@@ -14,6 +14,9 @@ use plainsong::generator::Generator;
 use plainsong::io::{Pollable, wait_readable, wait_writable};
 use plainsong::net::{self, Server, TcpListener, TcpStream, ToSocketAddrs};
 use plainsong::signal::{SIGUSR2, Signals};
+use plainsong::sync::{
+    Barrier, Condvar, Event, Mutex, OnceLock, ReentrantMutex, RwLock, Semaphore, WaitGroup,
+};
 use plainsong::time::{interval, sleep, sleep_until, timeout, timeout_at};
 use plainsong::{CancellationToken, JoinError, JoinHandle, task, thread};
 
@@ -202,6 +205,59 @@ const OPERATIONS: &[(&str, fn())] = &[
         ignore(Generator::<()>::new(body).next());
     }),
     ("signal", || drop(Signals::new([SIGUSR2]).unwrap().wait())),
+    ("mutex", || {
+        let mutex = Mutex::new(());
+        let _guard = mutex.lock();
+        drop(mutex.lock());
+    }),
+    ("mutex with a time-out", || {
+        let mutex = Mutex::new(());
+        let _guard = mutex.lock();
+        drop(mutex.lock_timeout(HOUR));
+    }),
+    ("reentrant mutex", || {
+        let mutex = ReentrantMutex::new(());
+        let _guard = mutex.lock();
+        task::gather([|| drop(mutex.lock())]);
+    }),
+    ("read lock", || {
+        let lock = RwLock::new(());
+        let _guard = lock.write();
+        drop(lock.read());
+    }),
+    ("write lock", || {
+        let lock = RwLock::new(());
+        let _guard = lock.read();
+        drop(lock.write());
+    }),
+    ("write lock with a time-out", || {
+        let lock = RwLock::new(());
+        let _guard = lock.read();
+        drop(lock.write_timeout(HOUR));
+    }),
+    ("condition variable", || {
+        drop(Condvar::new().wait(Mutex::new(()).lock().unwrap()));
+    }),
+    ("condition variable with a time-out", || {
+        drop(Condvar::new().wait_timeout(Mutex::new(()).lock().unwrap(), HOUR));
+    }),
+    ("semaphore", || drop(Semaphore::new(1).acquire_many(2))),
+    ("semaphore with a time-out", || drop(Semaphore::new(0).acquire_timeout(HOUR))),
+    ("barrier", || drop(Barrier::new(2).wait())),
+    ("barrier with a time-out", || drop(Barrier::new(2).wait_timeout(HOUR))),
+    ("event", || Event::new().wait()),
+    ("event with a time-out", || ignore(Event::new().wait_timeout(HOUR))),
+    ("wait group", || {
+        let group = WaitGroup::new();
+        let _share = group.clone();
+        group.wait();
+    }),
+    ("once", || ignore(OnceLock::<()>::new().wait())),
+    ("initialiser", || ignore(OnceLock::new().get_or_init(|| sleep(HOUR)))),
+    ("another's initialiser", || {
+        let once = OnceLock::new();
+        task::gather([|| ignore(once.get_or_init(|| sleep(HOUR)))]);
+    }),
     ("serve", || drop(listener().serve(|_| ()))),
     ("Server", || drop(Server::new(listener()).serve(|_| ()))),
 ];
