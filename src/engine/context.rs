@@ -13,6 +13,9 @@ use super::interrupt;
 use super::overflow::{self, AlternateStack};
 use super::remote::{Door, Waiter};
 use super::scheduler::Scheduler;
+#[cfg(plainsong_model)]
+use super::shared::LocalCell;
+use super::shared::thread_local;
 use super::stack::{Arenas, Stack, StackPool};
 use super::task::{Id, Locals, Task, Wait, Wake};
 

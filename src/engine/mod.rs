@@ -12,6 +12,8 @@ pub(crate) mod task;
 
 pub(crate) mod ready;
 
+pub(crate) mod shared;
+
 pub(crate) mod remote;
 
 pub(crate) mod workers;

@@ -11,12 +11,13 @@
 
 use std::fmt;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{self, Arc, PoisonError};
 use std::time::Instant;
 
 use super::cancel::ScopeId;
 use super::reactor::{Port, SourceKey};
+use super::shared::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use super::shared::{Condvar, Mutex, MutexGuard};
 use super::task::{Id, Wake};
 
 /// What one thread can ask of another.
@@ -64,7 +65,11 @@ const IN_REACTOR: u8 = 1;
 const ON_CONDVAR: u8 = 2;
 
 /// Doors whose threads have ended.
-static FREE: Mutex<Vec<&'static Door>> = Mutex::new(Vec::new());
+static FREE: sync::Mutex<Vec<&'static Door>> = sync::Mutex::new(Vec::new());
+
+fn free() -> sync::MutexGuard<'static, Vec<&'static Door>> {
+    FREE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing under these locks runs code that could panic half-way.
@@ -93,7 +98,7 @@ impl Door {
 
     /// A door for the calling thread.
     pub(crate) fn acquire() -> &'static Self {
-        lock(&FREE).pop().unwrap_or_else(|| Box::leak(Box::new(Self::new())))
+        free().pop().unwrap_or_else(|| Box::leak(Box::new(Self::new())))
     }
 
     /// A door that is no thread's.
@@ -108,7 +113,7 @@ impl Door {
         let late = std::mem::take(&mut inbox.messages);
         drop(inbox);
         drop(late);
-        lock(&FREE).push(self);
+        free().push(self);
     }
 
     /// From now on the owner sleeps in its reactor.
@@ -299,5 +304,44 @@ impl Waiters {
     #[inline]
     pub(crate) fn take(&mut self) -> impl Iterator<Item = Waiter> + use<> {
         self.first.take().into_iter().chain(std::mem::take(&mut self.rest))
+    }
+}
+
+#[cfg(all(test, plainsong_model))]
+mod model {
+    use super::*;
+    use shuttle::thread;
+
+    /// Sends wakes from two threads to one that sleeps as a worker does: its sleep ends when it
+    /// is rung for, which only a sender does who finds it asleep.
+    #[test]
+    fn a_worker_never_sleeps_on_a_message() {
+        let body = || {
+            let door = Door::acquire();
+            let senders: Vec<_> = (0..2)
+                .map(|slot| {
+                    thread::spawn(move || {
+                        for wait in 0..2 {
+                            door.send(Message::Wake { slot, wait });
+                        }
+                    })
+                })
+                .collect();
+            let (mut received, mut messages) = (0, Vec::new());
+            while received < 4 {
+                if door.is_pending() {
+                    door.receive(&mut messages);
+                    received += messages.drain(..).count();
+                } else if door.fall_asleep() {
+                    while door.asleep.load(Ordering::SeqCst) == IN_REACTOR {
+                        thread::yield_now();
+                    }
+                    door.wake_up();
+                }
+            }
+            senders.into_iter().for_each(|sender| sender.join().unwrap());
+        };
+        shuttle::check_random(body, 3000);
+        shuttle::check_pct(body, 3000, 3);
     }
 }

@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::lock::Lock;
 use super::wait::{WaitQueue, wait};
 use crate::engine::context;
+use crate::engine::shared::atomic::{AtomicBool, Ordering};
 use crate::engine::task::{Given, Wait};
 
 /// A flag that any number of coroutines and threads wait for. (Python's `Event`.)

@@ -1,6 +1,8 @@
 //! The short lock around the state of each primitive.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
+
+use crate::engine::shared::{Mutex, MutexGuard};
 
 /// Guards a primitive's state for a few instructions, in which nothing waits and no code of a user
 /// runs: so it may block the thread, and it is never poisoned in any way that matters.

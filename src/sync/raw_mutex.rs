@@ -1,12 +1,12 @@
 //! `RawMutex`: the lock without a value that others are made of.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::lock::Lock;
 use super::wait::{WaitQueue, wait};
 use crate::engine::context;
 use crate::engine::remote::Door;
+use crate::engine::shared::atomic::{AtomicUsize, Ordering};
 use crate::engine::task::{Given, Wait};
 
 /// Mutual exclusion without a value. It is handed from one who unlocks to the first who waits.

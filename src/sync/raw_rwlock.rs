@@ -1,6 +1,5 @@
 //! `RawRwLock`: the lock without a value that `RwLock` is made of.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::guard::Finally;
@@ -8,6 +7,7 @@ use super::lock::Lock;
 use super::wait::{WaitQueue, wait};
 use crate::engine::context;
 use crate::engine::remote::Waiters;
+use crate::engine::shared::atomic::{AtomicUsize, Ordering};
 use crate::engine::task::{Given, Wait};
 
 /// How one wants the lock.

@@ -6,12 +6,12 @@ use std::cell::{Cell, UnsafeCell};
 use std::fmt;
 use std::marker::PhantomData;
 use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::guard::lends;
 use super::raw_mutex::RawMutex;
 use crate::engine::context;
+use crate::engine::shared::atomic::{AtomicU64, Ordering};
 
 /// A lock that the coroutine which has it can take again. (std's unstable `ReentrantLock`.)
 ///

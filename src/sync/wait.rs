@@ -14,12 +14,12 @@ use std::fmt;
 use std::mem;
 use std::process;
 use std::ptr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::lock::{Guard, Lock};
 use crate::engine::context;
 use crate::engine::remote::{Waiter, Waiters};
+use crate::engine::shared::atomic::{AtomicUsize, Ordering};
 use crate::engine::task::{Wait, Wake};
 
 /// Who waits, first come first served. Part of the state in a primitive's [`Lock`].
