@@ -29,6 +29,7 @@
 //! - [`scope`] starts coroutines that borrow and waits for them. [`task`] has `gather`, `race`,
 //!   `wait` and the like.
 //! - [`sync`] has locks and the like under the names of [`std::sync`], and more.
+//! - [`pool`] has workers for jobs, and [`io::duplex`] connections in memory.
 //! - [`time`] has the clock, `sleep`, `timeout`, intervals, and calls for later.
 //! - [`io`] waits for descriptors of any kind, makes streams of them, and has the standard streams.
 //!   [`fs`] and [`process`] are std's files and children.
@@ -138,6 +139,7 @@ pub mod generator;
 pub mod io;
 pub mod net;
 pub mod process;
+pub mod pool;
 mod runtime;
 #[cfg(feature = "signal")]
 pub mod signal;

@@ -599,6 +599,46 @@ fn race_is_won_by_the_fastest() {
     assert_eq!(output, [ended, ended, ended, "the winner says: I took 20 ms"]);
 }
 
+#[test]
+fn producers_wait_for_slow_consumers() {
+    let output = Program::start("producer_consumer", &[]).output();
+    assert_eq!(output, ["everything is done", "18 things, each consumed once"]);
+}
+
+#[test]
+fn philosophers_eat_when_they_keep_an_order() {
+    let mut output = Program::start("dining_philosophers", &[]).output();
+    output.sort();
+    let names = ["Arendt", "Confucius", "Hypatia", "Kant", "Socrates"];
+    assert_eq!(output, names.map(|name| format!("{name} has eaten")));
+}
+
+#[test]
+fn philosophers_that_keep_none_are_told_of_their_deadlock() {
+    let (code, stdout, stderr) = Program::start("dining_philosophers", &["wrong"]).finish();
+    assert_eq!((code, stdout), (Some(101), vec![]));
+    let report = stderr.join("\n");
+    assert!(report.contains("deadlock"), "{report}");
+    for name in ["Socrates", "Hypatia", "Kant", "Arendt", "Confucius"] {
+        let about = report.lines().find(|line| line.contains(&format!("'{name}'")));
+        assert!(about.is_some_and(|line| line.contains("a lock")), "{report}");
+    }
+}
+
+#[test]
+fn pools_do_their_jobs() {
+    let (code, mut stdout, stderr) = Program::start("worker_pool", &[]).finish();
+    stdout.sort();
+    let lines = [
+        "20 pauses are over, and their results are in order",
+        "the job panicked: this job is broken",
+        "the primes are counted",
+        "there are 2262 primes below 20000",
+    ];
+    assert_eq!((code, stdout), (Some(0), lines.map(str::to_owned).to_vec()));
+    assert!(stderr.iter().any(|line| line.contains("this job is broken")), "{stderr:#?}");
+}
+
 /// Sends a signal to a program.
 fn signal(program: &Program, name: &str) {
     let id = program.child.id().to_string();

@@ -10,6 +10,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("engine", &[]),
     ("io", &["engine"]),
     ("fs", &["engine"]),
+    ("io", &["engine", "sync"]),
     ("generator", &["engine"]),
     ("signal", &["engine", "io"]),
     // These three are one layer: coroutines under three names.
@@ -21,6 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("process", &["engine", "io", "task"]),
     ("runtime", &["engine", "task"]),
     ("sync", &["engine", "time"]),
+    ("pool", &["engine", "sync", "task"]),
     (
         "lib",
         &[
@@ -30,6 +32,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "io",
             "net",
             "process",
+            "pool",
             "runtime",
             "signal",
             "sync",

@@ -106,6 +106,12 @@ pub(crate) enum Given {
     Barrier,
     Group,
     Once,
+    Item,
+    Room,
+    Done,
+    Promise,
+    Bytes,
+    Space,
 }
 
 impl Wait {
@@ -145,6 +151,12 @@ impl fmt::Display for Wait {
             Self::Sync(Given::Barrier) => f.write_str("the others at a barrier"),
             Self::Sync(Given::Group) => f.write_str("the members of a wait group to be done"),
             Self::Sync(Given::Once) => f.write_str("a value to be initialised"),
+            Self::Sync(Given::Item) => f.write_str("an item of a queue"),
+            Self::Sync(Given::Room) => f.write_str("room in a queue"),
+            Self::Sync(Given::Done) => f.write_str("the items of a queue to be dealt with"),
+            Self::Sync(Given::Promise) => f.write_str("a promise to be kept"),
+            Self::Sync(Given::Bytes) => f.write_str("bytes of a stream in memory"),
+            Self::Sync(Given::Space) => f.write_str("space in a stream in memory"),
             Self::Blocking => f.write_str("a blocking call on another thread"),
         }
     }

@@ -203,6 +203,9 @@ impl<T: AsFd> Source<T> {
             return blocking::waiting(|| poll_one(self.io.as_fd(), interest, deadline));
         }
         check_unwinding()?;
+        if context::is_unwinding() {
+            return Err(unwinding());
+        }
         context::with(|cx| {
             let Some(reactor) = cx.scheduler.reactor() else {
                 unreachable!("a coroutine runs, so its thread has a reactor")
@@ -346,6 +349,14 @@ fn with_reactor<R: Default>(f: impl FnOnce(&Reactor) -> R) -> R {
 /// Now and `timeout`; `None` when the clock cannot hold it.
 pub(crate) fn after(timeout: Duration) -> Option<Instant> {
     context::now().checked_add(timeout)
+}
+
+/// Of an operation that would have to wait in a coroutine that unwinds.
+pub(super) fn unwinding() -> io::Error {
+    io::Error::other(
+        "the operation would have to wait, and the coroutine is unwinding: \
+         destructors get what can be done at once",
+    )
 }
 
 /// Blocks a plain thread until its descriptor is ready.

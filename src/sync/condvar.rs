@@ -160,7 +160,8 @@ impl Condvar {
         served.take().for_each(context::wake);
     }
 
-    pub(super) fn wait_while_for<'a, T: ?Sized>(
+    /// [`wait_timeout_while`](Self::wait_timeout_while), saying what is waited for.
+    pub(crate) fn wait_while_for<'a, T: ?Sized>(
         &self,
         mut guard: MutexGuard<'a, T>,
         what: Given,

@@ -11,6 +11,8 @@ mod lock;
 mod mutex;
 mod once;
 mod poison;
+mod promise;
+mod queue;
 mod raw_mutex;
 mod raw_rwlock;
 mod reentrant;
@@ -26,6 +28,8 @@ pub use condvar::{Condvar, WaitTimeoutResult};
 pub use event::Event;
 pub use mutex::{Mutex, MutexGuard, OwnedMutexGuard};
 pub use once::{LazyLock, OnceLock};
+pub use promise::{Promise, PromiseError};
+pub use queue::{GetError, PutError, Queue, TryGetError, TryPutError};
 pub use reentrant::{ReentrantMutex, ReentrantMutexGuard};
 pub use rwlock::{
     OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, RwLockReadGuard, RwLockWriteGuard,

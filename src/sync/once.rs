@@ -8,6 +8,7 @@ use std::fmt;
 use std::mem;
 use std::ops::Deref;
 use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::time::Instant;
 
 use super::event::Event;
 use super::guard::Finally;
@@ -77,11 +78,15 @@ impl<T> OnceLock<T> {
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
     pub fn wait(&self) -> &T {
-        self.done.wait_for(Given::Once, None);
-        match self.get() {
+        match self.wait_for(Given::Once, None) {
             Some(value) => value,
-            None => unreachable!("the value has been set"),
+            None => unreachable!("a wait without a deadline"),
         }
+    }
+
+    pub(super) fn wait_for(&self, what: Given, deadline: Option<Instant>) -> Option<&T> {
+        self.done.wait_for(what, deadline);
+        self.get()
     }
 
     /// Sets the value, if there is none. Waits for an initialiser that is under way.

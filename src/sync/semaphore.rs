@@ -309,6 +309,16 @@ impl Semaphore {
     }
 
     fn take(&self, n: u32, deadline: Option<Instant>) -> Result<(), TryAcquireError> {
+        self.take_for(n, Given::Permit, deadline)
+    }
+
+    /// Takes `n` permits, for whoever calls this to give back. They are `what` it waits for.
+    pub(super) fn take_for(
+        &self,
+        n: u32,
+        what: Given,
+        deadline: Option<Instant>,
+    ) -> Result<(), TryAcquireError> {
         context::spend();
         let mut state = self.state.lock();
         if self.try_take(n, &mut state) != Err(TryAcquireError::NoPermits) {
@@ -316,7 +326,7 @@ impl Semaphore {
         }
         // Should we give up, those behind us may want less.
         let give_up = Finally::new(|| self.add_permits(0));
-        let (request, why) = (Request::Wants(n as usize), Wait::Sync(Given::Permit));
+        let (request, why) = (Request::Wants(n as usize), Wait::Sync(what));
         match wait(&self.state, state, |state| &mut state.queue, request, why, deadline) {
             Ok(Request::Refused) => Err(TryAcquireError::Closed),
             Ok(_) => {

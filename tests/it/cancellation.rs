@@ -15,7 +15,8 @@ use plainsong::io::{Pollable, wait_readable, wait_writable};
 use plainsong::net::{self, Server, TcpListener, TcpStream, ToSocketAddrs};
 use plainsong::signal::{SIGUSR2, Signals};
 use plainsong::sync::{
-    Barrier, Condvar, Event, Mutex, OnceLock, ReentrantMutex, RwLock, Semaphore, WaitGroup,
+    Barrier, Condvar, Event, Mutex, OnceLock, Promise, Queue, ReentrantMutex, RwLock, Semaphore,
+    WaitGroup,
 };
 use plainsong::time::{interval, sleep, sleep_until, timeout, timeout_at};
 use plainsong::{CancellationToken, JoinError, JoinHandle, task, thread};
@@ -243,8 +244,8 @@ const OPERATIONS: &[(&str, fn())] = &[
     }),
     ("semaphore", || drop(Semaphore::new(1).acquire_many(2))),
     ("semaphore with a time-out", || drop(Semaphore::new(0).acquire_timeout(HOUR))),
-    ("barrier", || drop(Barrier::new(2).wait())),
-    ("barrier with a time-out", || drop(Barrier::new(2).wait_timeout(HOUR))),
+    ("barrier", || ignore(Barrier::new(2).wait())),
+    ("barrier with a time-out", || ignore(Barrier::new(2).wait_timeout(HOUR))),
     ("event", || Event::new().wait()),
     ("event with a time-out", || ignore(Event::new().wait_timeout(HOUR))),
     ("wait group", || {
@@ -257,6 +258,24 @@ const OPERATIONS: &[(&str, fn())] = &[
     ("another's initialiser", || {
         let once = OnceLock::new();
         task::gather([|| ignore(once.get_or_init(|| sleep(HOUR)))]);
+    }),
+    ("get", || ignore(Queue::<()>::fifo(None).get())),
+    ("get with a time-out", || ignore(Queue::<()>::lifo(None).get_timeout(HOUR))),
+    ("put", || {
+        let queue = Queue::priority(Some(1));
+        ignore((queue.put(1), queue.put(2)));
+    }),
+    ("join of a queue", || {
+        let queue = Queue::fifo(None);
+        queue.put(1).unwrap();
+        queue.join();
+    }),
+    ("promise", || ignore(Promise::<()>::new().wait().is_ok())),
+    ("promise with a time-out", || ignore(Promise::<()>::new().wait_timeout(HOUR).is_some())),
+    ("duplex read", || drop(plainsong::io::duplex(1).0.read(&mut [0]))),
+    ("duplex write", || {
+        let (mut one, _two) = plainsong::io::duplex(1);
+        drop(one.write_all(b"12"));
     }),
     ("serve", || drop(listener().serve(|_| ()))),
     ("Server", || drop(Server::new(listener()).serve(|_| ()))),

@@ -93,7 +93,7 @@ const HANDED: &[Case] = &[
         make: || {
             let once = Arc::new(OnceLock::new());
             let theirs = Arc::clone(&once);
-            (Rc::new(move || drop(once.wait())), Box::new(move || theirs.set(1).unwrap()))
+            (Rc::new(move || _ = once.wait()), Box::new(move || theirs.set(1).unwrap()))
         },
     },
 ];
@@ -106,7 +106,7 @@ const ONCE: &[Case] = &[
             let barrier = Arc::new(Barrier::new(2));
             let theirs = Arc::clone(&barrier);
             let give = move || assert!(theirs.wait().is_leader());
-            (Rc::new(move || drop(barrier.wait())), Box::new(give))
+            (Rc::new(move || _ = barrier.wait()), Box::new(give))
         },
     },
     Case {
@@ -172,7 +172,7 @@ fn what_is_given_when_the_time_is_up_goes_to_somebody() {
                 let (wait, give) = make();
                 let (first, second) = (Rc::clone(&wait), wait);
                 let time = Duration::from_micros(micros);
-                let first = plainsong::spawn(move || drop(timeout(time, || first())));
+                let first = plainsong::spawn(move || _ = timeout(time, || first()));
                 let second = plainsong::spawn(move || second());
                 until_parked(&second);
                 sleep(Duration::from_micros(20));
@@ -295,13 +295,17 @@ impl Inside {
     fn read(&self) -> impl Drop + '_ {
         self.readers.fetch_add(1, Ordering::SeqCst);
         assert_eq!(self.writers.load(Ordering::SeqCst), 0);
-        crate::util::OnDrop(|| drop(self.readers.fetch_sub(1, Ordering::SeqCst)))
+        crate::util::OnDrop(|| {
+            self.readers.fetch_sub(1, Ordering::SeqCst);
+        })
     }
 
     fn write(&self) -> impl Drop + '_ {
         assert_eq!(self.writers.fetch_add(1, Ordering::SeqCst), 0);
         assert_eq!(self.readers.load(Ordering::SeqCst), 0);
-        crate::util::OnDrop(|| drop(self.writers.fetch_sub(1, Ordering::SeqCst)))
+        crate::util::OnDrop(|| {
+            self.writers.fetch_sub(1, Ordering::SeqCst);
+        })
     }
 }
 

@@ -22,6 +22,7 @@ mod locks;
 mod overflow;
 mod process;
 mod permits;
+mod queue;
 mod random;
 mod registration;
 mod run;

@@ -226,8 +226,8 @@ fn waits_are_told_apart_in_the_report() {
     let waits: [(&str, fn()); 4] = [
         ("permits of a semaphore", || drop(Semaphore::new(0).acquire())),
         ("an event to be set", || Event::new().wait()),
-        ("the others at a barrier", || drop(Barrier::new(2).wait())),
-        ("a value to be initialised", || drop(plainsong::sync::OnceLock::<i32>::new().wait())),
+        ("the others at a barrier", || _ = Barrier::new(2).wait()),
+        ("a value to be initialised", || _ = plainsong::sync::OnceLock::<i32>::new().wait()),
     ];
     run(move || {
         for (text, wait) in waits {

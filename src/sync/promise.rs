@@ -1,0 +1,222 @@
+//! `Promise`.
+
+use std::error::Error;
+use std::fmt;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::lock::Lock;
+use super::once::OnceLock;
+use crate::engine::context;
+use crate::engine::task::Given;
+
+/// A value that is set later, once, for all who wait for it. (Python's `concurrent.futures.Future`.)
+///
+/// A clone is the same promise. If nobody sets it, whoever waits does so for ever.
+///
+/// ```
+/// use plainsong::sync::Promise;
+///
+/// plainsong::run(|| {
+///     let answer = Promise::new();
+///     let theirs = answer.clone();
+///     plainsong::spawn(move || theirs.set(42));
+///     assert_eq!(answer.wait().unwrap(), &42);
+/// });
+/// ```
+pub struct Promise<T> {
+    inner: Arc<Inner<T>>,
+}
+
+struct Inner<T> {
+    outcome: OnceLock<Result<T, PromiseError>>,
+    // None when it is done.
+    callbacks: Lock<Option<Vec<Callback<T>>>>,
+}
+
+type Callback<T> = Box<dyn FnOnce(&Promise<T>) + Send>;
+
+/// Why a promise has no value.
+#[derive(Debug)]
+pub enum PromiseError {
+    /// Who was to set it has set this error instead.
+    Failed(Box<dyn Error + Send + Sync>),
+    /// The job that was to set it has panicked, with this message.
+    Panicked(String),
+    /// It was cancelled.
+    Cancelled,
+}
+
+impl fmt::Display for PromiseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(error) => error.fmt(f),
+            Self::Panicked(message) => write!(f, "the job panicked: {message}"),
+            Self::Cancelled => f.write_str("the promise was cancelled"),
+        }
+    }
+}
+
+impl Error for PromiseError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Failed(error) => error.source(),
+            _ => None,
+        }
+    }
+}
+
+impl<T> Promise<T> {
+    /// A promise that is not done.
+    pub fn new() -> Self {
+        let callbacks = Lock::new(Some(Vec::new()));
+        Self { inner: Arc::new(Inner { outcome: OnceLock::new(), callbacks }) }
+    }
+
+    /// Sets the value, lets all go on who wait, and makes the calls that were asked for.
+    ///
+    /// # Errors
+    ///
+    /// When the promise is done already, with the value.
+    ///
+    /// # Panics
+    ///
+    /// When one of the calls does; the others have been made by then.
+    pub fn set(&self, value: T) -> Result<(), T> {
+        self.finish(Ok(value)).map_err(|value| match value {
+            Ok(value) => value,
+            Err(_) => unreachable!("it was a value"),
+        })
+    }
+
+    /// Sets an error in place of the value. Returns whether it was the first.
+    ///
+    /// # Panics
+    ///
+    /// As [`set`](Self::set).
+    pub fn set_error(&self, error: impl Into<Box<dyn Error + Send + Sync>>) -> bool {
+        self.finish(Err(PromiseError::Failed(error.into()))).is_ok()
+    }
+
+    /// Says that there will be no value. Returns `false` when the promise is done already.
+    ///
+    /// This stops nobody who works on it: what is set later is not taken.
+    ///
+    /// # Panics
+    ///
+    /// As [`set`](Self::set).
+    pub fn cancel(&self) -> bool {
+        self.finish(Err(PromiseError::Cancelled)).is_ok()
+    }
+
+    /// Whether there is a value or an error.
+    pub fn is_done(&self) -> bool {
+        self.inner.outcome.get().is_some()
+    }
+
+    /// Whether the promise was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self.get(), Some(Err(PromiseError::Cancelled)))
+    }
+
+    /// The value or error, if it is there.
+    pub fn get(&self) -> Option<Result<&T, &PromiseError>> {
+        self.inner.outcome.get().map(Result::as_ref)
+    }
+
+    /// Waits for the value.
+    ///
+    /// # Errors
+    ///
+    /// What was set in its place.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits.
+    pub fn wait(&self) -> Result<&T, &PromiseError> {
+        match self.wait_until(None) {
+            Some(outcome) => outcome,
+            None => unreachable!("a wait without a deadline"),
+        }
+    }
+
+    /// Waits for the value, for `timeout` at most. `None` when the time is over.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits.
+    pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<&T, &PromiseError>> {
+        self.wait_until(context::deadline(timeout))
+    }
+
+    /// [`wait_timeout`](Self::wait_timeout), for a point in time, if there is one.
+    pub(crate) fn wait_until(
+        &self,
+        deadline: Option<Instant>,
+    ) -> Option<Result<&T, &PromiseError>> {
+        self.inner.outcome.wait_for(Given::Promise, deadline).map(Result::as_ref)
+    }
+
+    /// Has `f` called when the promise is done, by whoever does that; now, if it is done already. Calls are
+    /// made in the order in which they were asked for.
+    ///
+    /// ```
+    /// use plainsong::sync::Promise;
+    ///
+    /// let answer = Promise::new();
+    /// answer.on_done(|answer| println!("it is {}", answer.get().unwrap().unwrap()));
+    /// answer.set(42).unwrap();
+    /// ```
+    pub fn on_done(&self, f: impl FnOnce(&Self) + Send + 'static) {
+        let mut callbacks = self.inner.callbacks.lock();
+        match &mut *callbacks {
+            Some(list) => list.push(Box::new(f)),
+            None => {
+                drop(callbacks);
+                f(self);
+            }
+        }
+    }
+
+    pub(crate) fn finish(
+        &self,
+        outcome: Result<T, PromiseError>,
+    ) -> Result<(), Result<T, PromiseError>> {
+        // Nothing waits in there.
+        context::shield(|| self.inner.outcome.set(outcome))?;
+        let callbacks = self.inner.callbacks.lock().take();
+        let mut panicked = None;
+        for callback in callbacks.into_iter().flatten() {
+            let result = panic::catch_unwind(AssertUnwindSafe(|| callback(self)));
+            panicked = panicked.or(result.err());
+        }
+        match panicked {
+            Some(payload) => panic::resume_unwind(payload),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<T> Clone for Promise<T> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<T> Default for Promise<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Promise<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_tuple("Promise");
+        match self.get() {
+            Some(outcome) => out.field(&outcome),
+            None => out.field(&format_args!("<pending>")),
+        };
+        out.finish()
+    }
+}
