@@ -157,6 +157,12 @@ pub(crate) fn here() -> usize {
     HERE.get()
 }
 
+/// Whether this is a coroutine, and the thread with this number one that runs those of its run.
+pub(crate) fn shares_run_with(number: usize) -> bool {
+    let shares = |cx: &Context| cx.scheduler.at_post(|post| post.workers.has_thread(number));
+    in_coroutine() && (number == here() || with(shares))
+}
+
 /// Whether this code runs in a coroutine.
 #[inline]
 pub(crate) fn in_coroutine() -> bool {

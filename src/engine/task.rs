@@ -91,6 +91,7 @@ pub(crate) enum Wait {
     /// Until a standard stream is unlocked.
     Stream,
     /// Until a lock is free that a coroutine of the same thread holds.
+    /// Until a lock is free that a coroutine of the same run holds.
     Lock,
     /// Until something of `sync` is given that any thread could give.
     Sync(Given),
@@ -144,6 +145,7 @@ impl fmt::Display for Wait {
             Self::Token => f.write_str("a token to be cancelled"),
             Self::Stream => f.write_str("a standard stream that another has locked"),
             Self::Lock => f.write_str("a lock that a coroutine of the same thread holds"),
+            Self::Lock => f.write_str("a lock that a coroutine of the same run holds"),
             Self::Sync(Given::Lock) => f.write_str("a lock that is held elsewhere"),
             Self::Sync(Given::Permit) => f.write_str("permits of a semaphore"),
             Self::Sync(Given::Notice) => f.write_str("a condition variable to be notified"),

@@ -134,8 +134,13 @@ impl Workers {
 
     /// Whether this is the door of one of the workers, or of those that any of them may start.
     pub(crate) fn knows(&self, door: &'static Door) -> bool {
+        ptr::eq(self.home, door) || self.has_thread(ptr::from_ref(door).addr())
+    }
+
+    /// Whether this is the number of one of the workers' threads.
+    pub(crate) fn has_thread(&self, number: usize) -> bool {
         let mut doors = self.each.iter().filter_map(|worker| worker.door.get());
-        ptr::eq(self.home, door) || doors.any(|other| ptr::eq(*other, door))
+        doors.any(|door| ptr::from_ref(*door).addr() == number)
     }
 
     /// The worker with this number runs now, behind this door. Returns whether the run is closing already.

@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::sync::{Arc, PoisonError};
 
-use super::source::unwinding;
+use super::source::check_unwinding;
 use crate::engine::context;
 use crate::engine::task::Given;
 use crate::sync::{Condvar, Mutex};
@@ -83,7 +83,7 @@ impl Pipe {
             return Ok(0);
         }
         if bytes.under_way.is_empty() && !bytes.ended {
-            return Err(unwinding());
+            check_unwinding()?;
         }
         let count = bytes.under_way.read(buf)?;
         let more = !bytes.under_way.is_empty() || bytes.ended;
@@ -112,7 +112,7 @@ impl Pipe {
         }
         let count = buf.len().min(self.capacity - bytes.under_way.len());
         if count == 0 {
-            return Err(unwinding());
+            check_unwinding()?;
         }
         bytes.under_way.extend(&buf[..count]);
         let more = bytes.under_way.len() < self.capacity;

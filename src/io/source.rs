@@ -203,9 +203,6 @@ impl<T: AsFd> Source<T> {
             return blocking::waiting(|| poll_one(self.io.as_fd(), interest, deadline));
         }
         check_unwinding()?;
-        if context::is_unwinding() {
-            return Err(unwinding());
-        }
         context::with(|cx| {
             let Some(reactor) = cx.scheduler.reactor() else {
                 unreachable!("a coroutine runs, so its thread has a reactor")
@@ -351,14 +348,6 @@ pub(crate) fn after(timeout: Duration) -> Option<Instant> {
     context::now().checked_add(timeout)
 }
 
-/// Of an operation that would have to wait in a coroutine that unwinds.
-pub(super) fn unwinding() -> io::Error {
-    io::Error::other(
-        "the operation would have to wait, and the coroutine is unwinding: \
-         destructors get what can be done at once",
-    )
-}
-
 /// Blocks a plain thread until its descriptor is ready.
 fn poll_one(
     fd: BorrowedFd<'_>,
@@ -387,7 +376,7 @@ pub(crate) fn is_ready(fd: BorrowedFd<'_>, interest: Interest) -> io::Result<boo
 }
 
 /// Fails in a coroutine that unwinds: its I/O must not wait.
-fn check_unwinding() -> io::Result<()> {
+pub(super) fn check_unwinding() -> io::Result<()> {
     if context::is_unwinding() {
         return Err(io::Error::other(
             "the operation would have to wait, and the coroutine is unwinding: \

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::guard::Finally;
 use super::lock::Lock;
 use super::mutex::MutexGuard;
-use super::wait::{WaitQueue, wait};
+use super::wait::{WaitQueue, release_and_wait};
 use crate::engine::context;
 use crate::engine::task::{Given, Wait};
 
@@ -187,11 +187,17 @@ impl Condvar {
         deadline: Option<Instant>,
     ) -> LockResult<(MutexGuard<'a, T>, WaitTimeoutResult)> {
         let mutex = guard.mutex();
-        // Our lock first: who changes the value from now on, and then notifies, finds us in the queue.
-        let waiting = self.waiting.lock();
-        drop(guard);
-        let why = Wait::Sync(what);
-        let notice = wait(&self.waiting, waiting, |queue| queue, Notice::NotYet, why, deadline);
+        let (waiting, why) = (self.waiting.lock(), Wait::Sync(what));
+        // Into the queue first: who then changes the value and notifies finds us there.
+        let notice = release_and_wait(
+            &self.waiting,
+            waiting,
+            |queue| queue,
+            Notice::NotYet,
+            why,
+            deadline,
+            guard,
+        );
         // Whoever gives up now has not looked at what it was notified of.
         let pass_on = (notice == Ok(Notice::ToOne)).then(|| Finally::new(|| self.notify_one()));
         let guard = mutex.lock();

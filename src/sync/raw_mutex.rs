@@ -21,7 +21,7 @@ pub(super) struct RawMutex {
 #[derive(Debug)]
 struct Waiting {
     queue: WaitQueue<()>,
-    // Who has the lock, or somebody in the queue, is not a coroutine of the first waiter's thread.
+    // Who has the lock, or somebody in the queue, is not a coroutine of the first waiter's run.
     elsewhere: bool,
 }
 
@@ -70,7 +70,7 @@ impl RawMutex {
             return true;
         }
         let holder = before & !(LOCKED | CONTENDED);
-        let same = context::in_coroutine() && holder == context::here();
+        let same = context::shares_run_with(holder);
         // Those behind do not count: they get the lock later.
         waiting.elsewhere = !same || waiting.elsewhere && !waiting.queue.is_empty();
         let why = if waiting.elsewhere { Wait::Sync(Given::Lock) } else { Wait::Lock };

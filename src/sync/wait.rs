@@ -189,11 +189,25 @@ impl<T> Place<T> {
 /// What was in the slot, when the deadline has passed first.
 pub(super) fn wait<S, T>(
     lock: &Lock<S>,
+    guard: Guard<'_, S>,
+    queue: impl Fn(&mut S) -> &mut WaitQueue<T>,
+    slot: T,
+    why: Wait,
+    deadline: Option<Instant>,
+) -> Result<T, T> {
+    release_and_wait(lock, guard, queue, slot, why, deadline, ())
+}
+
+/// [`wait`], and drops `held` when the place is in the queue and `guard` has been released: who gets it
+/// finds the waiter there. That drop must neither wait nor panic.
+pub(super) fn release_and_wait<S, T>(
+    lock: &Lock<S>,
     mut guard: Guard<'_, S>,
     queue: impl Fn(&mut S) -> &mut WaitQueue<T>,
     slot: T,
     why: Wait,
     deadline: Option<Instant>,
+    held: impl Sized,
 ) -> Result<T, T> {
     if context::is_interrupted() {
         drop(guard);
@@ -211,6 +225,7 @@ pub(super) fn wait<S, T>(
     // SAFETY: `place` stays where it is until it is taken apart below, and is not in the queue then.
     unsafe { queue(&mut guard).link(&place) };
     drop(guard);
+    drop(held);
     let wake = context::block_until_woken(place.waiter, why, deadline);
     let mut served = true;
     if wake != Wake::Ready {

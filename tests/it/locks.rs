@@ -399,7 +399,32 @@ fn two_locks_in_two_orders_are_a_deadlock_that_is_told() {
         })
     });
     assert!(report.contains("'left'") && report.contains("'right'"), "{report}");
-    assert_eq!(report.matches("a lock that a coroutine of the same thread").count(), 2, "{report}");
+    assert_eq!(report.matches("a lock that a coroutine of the same run").count(), 2, "{report}");
+}
+
+#[test]
+fn a_deadlock_between_two_workers_is_told() {
+    let report = watch(|| {
+        let locks = Arc::new([Mutex::new(()), Mutex::new(())]);
+        let held = Arc::new(AtomicUsize::new(0));
+        panic_of(|| {
+            plainsong::Runtime::builder().workers(2).build().unwrap().run_all(move || {
+                for first in [0, 1] {
+                    let (locks, held) = (Arc::clone(&locks), Arc::clone(&held));
+                    plainsong::spawn_anywhere(move || {
+                        let _one = locks[first].lock().unwrap();
+                        held.fetch_add(1, Ordering::SeqCst);
+                        // This keeps the worker, so that the other one takes the other.
+                        while held.load(Ordering::SeqCst) < 2 {
+                            system::yield_now();
+                        }
+                        let _other = locks[1 - first].lock().unwrap();
+                    });
+                }
+            });
+        })
+    });
+    assert_eq!(report.matches("a lock that a coroutine of the same run").count(), 2, "{report}");
 }
 
 #[test]
