@@ -71,6 +71,7 @@ const UNSAFE: &[&str] = &[
     "engine/task.rs",
     "generator.rs",
     "sync/guard.rs",
+    "sync/lock.rs",
     "sync/mutex.rs",
     "sync/once.rs",
     "sync/reentrant.rs",

@@ -3,16 +3,18 @@
 
 #[cfg(not(plainsong_model))]
 pub(crate) use std::{
+    hint,
     sync::atomic,
     sync::{Condvar, Mutex, MutexGuard},
-    thread_local,
+    thread, thread_local,
 };
 
 #[cfg(plainsong_model)]
 pub(crate) use shuttle::{
+    hint,
     sync::atomic,
     sync::{Condvar, Mutex, MutexGuard},
-    thread_local,
+    thread, thread_local,
 };
 
 /// What std's thread-locals have and shuttle's do not.

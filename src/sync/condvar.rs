@@ -201,7 +201,7 @@ impl Condvar {
         // Whoever gives up now has not looked at what it was notified of.
         let pass_on = (notice == Ok(Notice::ToOne)).then(|| Finally::new(|| self.notify_one()));
         let guard = mutex.lock();
-        pass_on.map(Finally::forget);
+        pass_on.into_iter().for_each(Finally::forget);
         let result = WaitTimeoutResult(notice.is_err());
         match guard {
             Ok(guard) => Ok((guard, result)),

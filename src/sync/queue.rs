@@ -289,7 +289,7 @@ impl<T> Queue<T> {
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
     pub fn join(&self) {
-        self.finished.wait_for(Given::Done, None);
+        self.finished.wait_for(Given::QueueDone, None);
     }
 
     /// Takes no more items. Those that are in the queue can still be got; if `immediate`, they
@@ -347,7 +347,7 @@ impl<T> Queue<T> {
 
     fn put_until(&self, item: T, deadline: Option<Instant>) -> Result<(), TryPutError<T>> {
         let room =
-            self.room.as_ref().map_or(Ok(()), |room| room.take_for(1, Given::Room, deadline));
+            self.room.as_ref().map_or(Ok(()), |room| room.take_for(1, Given::QueueRoom, deadline));
         self.put_with(item, room)
     }
 
@@ -374,7 +374,7 @@ impl<T> Queue<T> {
     }
 
     fn get_until(&self, deadline: Option<Instant>) -> Result<T, TryGetError> {
-        self.get_with(self.items.take_for(1, Given::Item, deadline))
+        self.get_with(self.items.take_for(1, Given::QueueItem, deadline))
     }
 
     /// Takes an item, if one was got.

@@ -306,7 +306,8 @@ fn a_pool_is_shut_down_with_or_without_what_is_pending() {
                 skipped.cancel();
                 begun.wait();
                 let late = pool.map([1], |n| n);
-                go.set();
+                // Runs when the pool is shut down, and waited for.
+                plainsong::spawn(move || go.set());
                 pool.shutdown(true, cancel_pending);
                 assert!(first.wait().is_ok());
                 assert_eq!(second.is_cancelled(), cancel_pending);
