@@ -8,6 +8,7 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use super::event::Event;
+use super::guard::Finally;
 use super::mutex::{Mutex, MutexGuard};
 use super::semaphore::{Semaphore, TryAcquireError};
 use crate::engine::context;
@@ -358,8 +359,10 @@ impl<T> Queue<T> {
             Err(TryAcquireError::Closed) => return Err(TryPutError::ShutDown(item)),
             Err(TryAcquireError::NoPermits) => return Err(TryPutError::Full(item)),
         }
-        // What we hold is for an item that is not lost, so nothing may cut this short.
-        let mut state = context::shield(|| self.lock());
+        // The lock may have to be waited for: should that be cut short, the room is another's.
+        let give_back = Finally::new(|| self.give_room());
+        let mut state = self.lock();
+        give_back.forget();
         if state.shut_down {
             drop(state);
             return Err(TryPutError::ShutDown(item));
@@ -382,13 +385,19 @@ impl<T> Queue<T> {
         if item == Err(TryAcquireError::NoPermits) {
             return Err(TryGetError::Empty);
         }
-        let mut state = context::shield(|| self.lock());
+        let give_back = Finally::new(|| self.items.add_permits(1));
+        let mut state = self.lock();
+        give_back.forget();
         let State { store, pop, .. } = &mut *state;
         // After a shutdown it is first come, first served, so there may be none.
         let item = pop(store).ok_or(TryGetError::ShutDown)?;
         drop(state);
-        self.room.as_ref().inspect(|room| room.add_permits(1));
+        self.give_room();
         Ok(item)
+    }
+
+    fn give_room(&self) {
+        self.room.as_ref().inspect(|room| room.add_permits(1));
     }
 }
 
