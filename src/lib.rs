@@ -138,8 +138,8 @@ pub mod fs;
 pub mod generator;
 pub mod io;
 pub mod net;
-pub mod process;
 pub mod pool;
+pub mod process;
 mod runtime;
 #[cfg(feature = "signal")]
 pub mod signal;

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 /// Which modules of the crate a module may name. What is not here may name none.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("engine", &[]),
-    ("io", &["engine"]),
     ("fs", &["engine"]),
     ("io", &["engine", "sync"]),
     ("generator", &["engine"]),

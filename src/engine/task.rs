@@ -90,7 +90,6 @@ pub(crate) enum Wait {
     Token,
     /// Until a standard stream is unlocked.
     Stream,
-    /// Until a lock is free that a coroutine of the same thread holds.
     /// Until a lock is free that a coroutine of the same run holds.
     Lock,
     /// Until something of `sync` is given that any thread could give.
@@ -144,7 +143,6 @@ impl fmt::Display for Wait {
             Self::Children => f.write_str("the coroutines of its scope to end"),
             Self::Token => f.write_str("a token to be cancelled"),
             Self::Stream => f.write_str("a standard stream that another has locked"),
-            Self::Lock => f.write_str("a lock that a coroutine of the same thread holds"),
             Self::Lock => f.write_str("a lock that a coroutine of the same run holds"),
             Self::Sync(Given::Lock) => f.write_str("a lock that is held elsewhere"),
             Self::Sync(Given::Permit) => f.write_str("permits of a semaphore"),
