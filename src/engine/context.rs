@@ -233,11 +233,14 @@ pub(crate) fn is_interrupted() -> bool {
     })
 }
 
-/// Unwinds the coroutine that calls this, which [`is_interrupted`].
+/// Unwinds the coroutine that calls this, which [`is_interrupted`] or whose wait was.
 #[cold]
 pub(crate) fn unwind() -> ! {
-    with_current(|task| task.into_iter().for_each(interrupt::raise));
-    unreachable!("an interrupted coroutine unwinds")
+    with_current(|task| match task {
+        // That it does not unwind already was known when its wait was ended.
+        Some(task) => interrupt::interrupt(task),
+        None => unreachable!("nobody interrupts a plain thread"),
+    })
 }
 
 /// Ends the wait of `waiter`, wherever it is.

@@ -96,6 +96,12 @@ pub(crate) enum Wait {
 pub(crate) enum Given {
     Lock,
     Permit,
+    /// An item of a channel.
+    Item,
+    /// Room in a channel, or somebody who takes the item.
+    Room,
+    /// One of the operations of a `select!`.
+    Choice,
 }
 
 impl Wait {
@@ -130,6 +136,9 @@ impl fmt::Display for Wait {
             Self::Lock => f.write_str("a lock that a coroutine of the same thread holds"),
             Self::Sync(Given::Lock) => f.write_str("a lock that is held elsewhere"),
             Self::Sync(Given::Permit) => f.write_str("permits of a semaphore"),
+            Self::Sync(Given::Item) => f.write_str("an item of a channel"),
+            Self::Sync(Given::Room) => f.write_str("room in a channel"),
+            Self::Sync(Given::Choice) => f.write_str("one of several operations of a `select!`"),
             Self::Blocking => f.write_str("a blocking call on another thread"),
         }
     }

@@ -3,10 +3,12 @@
 //! Everything here parks only the coroutine that waits; on a plain thread it blocks that thread,
 //! and both may meet at the same lock. Who waits first is served first.
 
+pub mod channel;
 mod lock;
 mod mutex;
 mod wait;
 
 pub use std::sync::{LockResult, PoisonError, TryLockError, TryLockResult};
 
+pub use channel::oneshot;
 pub use mutex::{Mutex, MutexGuard, OwnedMutexGuard};

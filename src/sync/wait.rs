@@ -13,7 +13,8 @@ use std::cell::{Cell, UnsafeCell};
 use std::fmt;
 use std::mem;
 use std::process;
-use std::ptr;
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
@@ -42,7 +43,7 @@ pub(super) struct Place<T> {
     linked: Cell<bool>,
     waiter: Waiter,
     // Of a wait at several places: the first who claims it ends it.
-    claim: Option<(*const Claim, usize)>,
+    claim: Option<(Arc<Claim>, usize)>,
     slot: UnsafeCell<T>,
 }
 
@@ -56,6 +57,10 @@ impl Claim {
 
     pub(super) const fn new() -> Self {
         Self(AtomicUsize::new(Self::OPEN))
+    }
+
+    fn is_open(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == Self::OPEN
     }
 
     fn take(&self, with: usize) -> bool {
@@ -94,6 +99,20 @@ impl<T> WaitQueue<T> {
         unsafe { self.first.as_ref().map(|place| &*place.slot.get()) }
     }
 
+    /// Whether somebody waits who does not share `claim`, and has not been served elsewhere.
+    pub(super) fn has_other(&self, claim: &Arc<Claim>) -> bool {
+        let mut next = self.first;
+        // SAFETY: as in `first`, for each place on the way.
+        while let Some(place) = unsafe { next.as_ref() } {
+            let other = place.claim.as_ref();
+            if other.is_none_or(|(other, _)| !Arc::ptr_eq(other, claim) && other.is_open()) {
+                return true;
+            }
+            next = place.next.get();
+        }
+        false
+    }
+
     /// Ends the wait of the first who still waits, and lets `f` fill its slot. Wake the waiter when
     /// the lock has been released.
     #[inline]
@@ -102,9 +121,7 @@ impl<T> WaitQueue<T> {
             // SAFETY: as in `first`.
             let place = unsafe { self.first.as_ref() }?;
             self.unlink(place);
-            // SAFETY: a claim lives as long as the places that name it are linked, and this one was
-            // until now, under the lock that is still held.
-            if place.claim.is_none_or(|(claim, number)| unsafe { (*claim).take(number) }) {
+            if place.claim.as_ref().is_none_or(|(claim, number)| claim.take(*number)) {
                 // SAFETY: the place has just been taken out, under the lock: its owner looks at it
                 // only when it has been woken, or has got the lock that we hold.
                 let result = f(unsafe { &mut *place.slot.get() });
@@ -150,7 +167,7 @@ impl<T> fmt::Debug for WaitQueue<T> {
 }
 
 impl<T> Place<T> {
-    fn new(waiter: Waiter, claim: Option<(*const Claim, usize)>, slot: T) -> Self {
+    fn new(waiter: Waiter, claim: Option<(Arc<Claim>, usize)>, slot: T) -> Self {
         Self {
             previous: Cell::new(ptr::null()),
             next: Cell::new(ptr::null()),
@@ -215,53 +232,69 @@ pub(super) fn wait<S, T>(
     }
 }
 
-/// A place of a wait at several queues at once, of which one at most is served.
+/// A place that is not on the waiter's stack: of a wait at several queues at once, of which one at
+/// most is served, or of a future.
 pub(super) struct Enlisted<'a, S, T> {
     lock: &'a Lock<S>,
     queue: fn(&mut S) -> &mut WaitQueue<T>,
-    // `None` only while it is dropped.
-    place: Option<Box<Place<T>>>,
+    // Leaked from a box, which must not be moved while the queue has a pointer into it. Should
+    // this be forgotten, the place is leaked with it and stays good.
+    place: NonNull<Place<T>>,
 }
 
+// SAFETY: what is done with a place elsewhere is done under the lock of its queue, and what moves
+// with it is `T`.
+unsafe impl<S: Send, T: Send> Send for Enlisted<'_, S, T> {}
+// SAFETY: a shared one gives out whether it is served, which it looks up under the lock.
+unsafe impl<S: Send, T: Send> Sync for Enlisted<'_, S, T> {}
+
 impl<'a, S, T> Enlisted<'a, S, T> {
-    /// Enlists in a queue, as the place called `number` of those that share `claim`.
-    ///
-    /// # Safety
-    ///
-    /// What this returns must not be forgotten.
-    pub(super) unsafe fn new(
+    /// Enlists in a queue of the state in `lock`, whose guard is `guard`, as one of those who share
+    /// a claim, and by which number.
+    pub(super) fn new(
         lock: &'a Lock<S>,
         mut guard: Guard<'_, S>,
         queue: fn(&mut S) -> &mut WaitQueue<T>,
         slot: T,
         waiter: Waiter,
-        (claim, number): (&'a Claim, usize),
+        claim: Option<(Arc<Claim>, usize)>,
     ) -> Self {
-        let place = Box::new(Place::new(waiter, Some((ptr::from_ref(claim), number)), slot));
-        // SAFETY: it is in a box, and the drop unlinks it, which by the caller's promise happens.
-        unsafe { queue(&mut guard).link(&place) };
-        Self { lock, queue, place: Some(place) }
+        let place = NonNull::from(Box::leak(Box::new(Place::new(waiter, claim, slot))));
+        // SAFETY: it was leaked, and only the drop below frees it, having unlinked it.
+        unsafe { queue(&mut guard).link(place.as_ref()) };
+        Self { lock, queue, place }
+    }
+
+    /// Whether somebody has served this place.
+    pub(super) fn is_served(&self) -> bool {
+        let _guard = self.lock.lock();
+        // SAFETY: it is alive until the drop, and the lock of its queue is held.
+        !unsafe { self.place.as_ref() }.linked.get()
     }
 
     /// Leaves the queue. Returns what is in the slot.
-    pub(super) fn leave(mut self) -> T {
-        self.unlink().slot.into_inner()
+    pub(super) fn leave(self) -> T {
+        let place = self.unlink();
+        mem::forget(self);
+        place.slot.into_inner()
     }
 
-    fn unlink(&mut self) -> Place<T> {
-        let Some(place) = self.place.take() else { unreachable!("left once") };
+    /// Must be called once, as the last thing.
+    fn unlink(&self) -> Box<Place<T>> {
         let mut guard = self.lock.lock();
+        // SAFETY: it is alive until the box made below goes, and the lock of its queue is held.
+        let place = unsafe { self.place.as_ref() };
         if place.linked.get() {
-            (self.queue)(&mut guard).unlink(&place);
+            (self.queue)(&mut guard).unlink(place);
         }
-        *place
+        // SAFETY: it was leaked from a box, nobody else has a pointer to it any more, and by the
+        // caller's promise this is done once.
+        unsafe { Box::from_raw(self.place.as_ptr()) }
     }
 }
 
 impl<S, T> Drop for Enlisted<'_, S, T> {
     fn drop(&mut self) {
-        if self.place.is_some() {
-            drop(self.unlink());
-        }
+        drop(self.unlink());
     }
 }
