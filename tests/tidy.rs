@@ -67,6 +67,7 @@ const UNSAFE: &[&str] = &[
     "engine/stack.rs",
     "engine/task.rs",
     "generator.rs",
+    "sync/lock.rs",
     "sync/mutex.rs",
     "sync/wait.rs",
     "task/anywhere.rs",

@@ -190,6 +190,7 @@ pub(crate) fn set_pooled(pooled: bool) -> bool {
 }
 
 /// A waiter for what calls this: the coroutine, or else the thread. It must [`block`] next.
+#[inline]
 pub(crate) fn waiter() -> Waiter {
     with(|cx| {
         with_current(|task| match task {
@@ -214,6 +215,7 @@ pub(crate) fn block(waiter: Waiter, why: Wait, deadline: Option<Instant>) -> Wak
 
 /// [`block`], for a wait that others must forget before its coroutine unwinds: it returns
 /// `Wake::Cancelled` where that unwinds. Ask [`is_interrupted`] before, and [`unwind`] after.
+#[inline]
 pub(crate) fn block_until_woken(waiter: Waiter, why: Wait, deadline: Option<Instant>) -> Wake {
     if waiter.is_thread() {
         return blocking::waiting(|| waiter.block(deadline));

@@ -221,10 +221,12 @@ impl Waiter {
     /// The slot of a plain thread, which is no coroutine's.
     const THREAD: u32 = u32::MAX;
 
+    #[inline]
     pub(crate) fn task(door: &'static Door, slot: u32, wait: u64) -> Self {
         Self { door, wait, slot }
     }
 
+    #[inline]
     pub(crate) fn thread(door: &'static Door) -> Self {
         Self { door, wait: door.number(), slot: Self::THREAD }
     }
@@ -235,6 +237,7 @@ impl Waiter {
         (ptr::eq(self.door, door) && self.slot != Self::THREAD).then_some((self.slot, self.wait))
     }
 
+    #[inline]
     pub(crate) fn is_thread(&self) -> bool {
         self.slot == Self::THREAD
     }

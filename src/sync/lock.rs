@@ -1,21 +1,107 @@
 //! The short lock around the state of each primitive.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+#![allow(unsafe_code)]
+
+use std::cell::UnsafeCell;
+use std::fmt;
+use std::hint;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// Looks at a lock that is taken, before the thread lets others run.
+const SPINS: u32 = 64;
+/// Times that a thread lets others run, before it sleeps.
+const YIELDS: u32 = 64;
+/// One sleep. Only where the holder cannot run while others merely let it: under real-time
+/// priorities.
+const SLEEP: Duration = Duration::from_micros(50);
 
 /// Guards a primitive's state for a few instructions, in which nothing waits and no code of a user
-/// runs: so it may block the thread, and it is never poisoned in any way that matters.
-#[derive(Debug, Default)]
-pub(super) struct Lock<S>(Mutex<S>);
+/// runs: so it may spin, and nobody can panic while it is held.
+///
+/// It is taken with one atomic exchange and released with a plain store, where a lock that the
+/// kernel knows of needs an exchange for each. The holder can be late only when the kernel takes
+/// the processor from it; the others let it run then.
+#[derive(Default)]
+pub(super) struct Lock<S> {
+    taken: AtomicBool,
+    state: UnsafeCell<S>,
+}
 
-pub(super) type Guard<'a, S> = MutexGuard<'a, S>;
+// SAFETY: the state is reached by one guard at a time, on whatever thread, which an `S: Send` allows.
+unsafe impl<S: Send> Sync for Lock<S> {}
+// No code that could panic runs while the state is half-way.
+impl<S> UnwindSafe for Lock<S> {}
+impl<S> RefUnwindSafe for Lock<S> {}
+
+/// Holds a [`Lock`].
+pub(super) struct Guard<'a, S> {
+    lock: &'a Lock<S>,
+    // It is held for a few instructions of one thread.
+    not_send: PhantomData<*const ()>,
+}
 
 impl<S> Lock<S> {
     pub(super) const fn new(state: S) -> Self {
-        Self(Mutex::new(state))
+        Self { taken: AtomicBool::new(false), state: UnsafeCell::new(state) }
     }
 
     #[inline]
     pub(super) fn lock(&self) -> Guard<'_, S> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        if self.taken.swap(true, Ordering::Acquire) {
+            self.lock_slowly();
+        }
+        Guard { lock: self, not_send: PhantomData }
+    }
+
+    #[cold]
+    fn lock_slowly(&self) {
+        let mut looks = 0;
+        // It is only read until it is free: an exchange would take the line from the holder.
+        while self.taken.load(Ordering::Relaxed) || self.taken.swap(true, Ordering::Acquire) {
+            match looks {
+                0..SPINS => hint::spin_loop(),
+                SPINS.. if looks < SPINS + YIELDS => thread::yield_now(),
+                _ => thread::sleep(SLEEP),
+            }
+            looks += 1;
+        }
+    }
+}
+
+impl<S> Deref for Guard<'_, S> {
+    type Target = S;
+
+    #[inline]
+    fn deref(&self) -> &S {
+        // SAFETY: whoever has made this guard has changed `taken` to true, and only the drop of
+        // the guard changes it back: no other guard of this lock is alive.
+        unsafe { &*self.lock.state.get() }
+    }
+}
+
+impl<S> DerefMut for Guard<'_, S> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut S {
+        // SAFETY: as in `deref`, and this guard is borrowed for it alone.
+        unsafe { &mut *self.lock.state.get() }
+    }
+}
+
+impl<S> Drop for Guard<'_, S> {
+    #[inline]
+    fn drop(&mut self) {
+        // What was done to the state is seen by whoever next takes the lock, with `Acquire`.
+        self.lock.taken.store(false, Ordering::Release);
+    }
+}
+
+impl<S> fmt::Debug for Lock<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lock").finish_non_exhaustive()
     }
 }
