@@ -51,7 +51,8 @@ fn ping_pong(c: &mut Criterion) {
 fn stream(c: &mut Criterion) {
     let mut group = c.benchmark_group("stream");
     group.throughput(Throughput::Elements(1));
-    for (name, capacity) in [("rendezvous", Some(0)), ("bounded(100)", Some(100)), ("unbounded", None)]
+    for (name, capacity) in
+        [("rendezvous", Some(0)), ("bounded(100)", Some(100)), ("unbounded", None)]
     {
         group.bench_function(name, |b| {
             b.iter_custom(|iterations| {

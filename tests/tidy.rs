@@ -20,7 +20,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("net", &["engine", "io", "runtime", "Runtime", "task", "time"]),
     ("process", &["engine", "io", "task"]),
     ("runtime", &["engine", "task"]),
-    ("sync", &["engine", "time"]),
+    ("sync", &["engine", "task", "time"]),
     (
         "lib",
         &[

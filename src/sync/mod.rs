@@ -6,6 +6,8 @@
 pub mod channel;
 mod lock;
 mod mutex;
+pub(crate) mod operation;
+pub mod select;
 mod wait;
 
 pub use std::sync::{LockResult, PoisonError, TryLockError, TryLockResult};

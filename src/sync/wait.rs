@@ -49,7 +49,7 @@ pub(super) struct Place<T> {
 
 /// Which of several places was served: at most one ever is.
 #[derive(Debug)]
-pub(super) struct Claim(AtomicUsize);
+pub(crate) struct Claim(AtomicUsize);
 
 impl Claim {
     const OPEN: usize = usize::MAX;
@@ -99,13 +99,14 @@ impl<T> WaitQueue<T> {
         unsafe { self.first.as_ref().map(|place| &*place.slot.get()) }
     }
 
-    /// Whether somebody waits who does not share `claim`, and has not been served elsewhere.
-    pub(super) fn has_other(&self, claim: &Arc<Claim>) -> bool {
+    /// Whether somebody waits who has not been served elsewhere, and does not share `claim`.
+    pub(super) fn has_other(&self, claim: Option<&Arc<Claim>>) -> bool {
         let mut next = self.first;
         // SAFETY: as in `first`, for each place on the way.
         while let Some(place) = unsafe { next.as_ref() } {
-            let other = place.claim.as_ref();
-            if other.is_none_or(|(other, _)| !Arc::ptr_eq(other, claim) && other.is_open()) {
+            if place.claim.as_ref().is_none_or(|(other, _)| {
+                other.is_open() && claim.is_none_or(|claim| !Arc::ptr_eq(other, claim))
+            }) {
                 return true;
             }
             next = place.next.get();

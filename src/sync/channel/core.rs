@@ -12,48 +12,46 @@
 
 use std::collections::VecDeque;
 use std::mem;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use super::error::{
-    RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError,
-};
+use super::error::{RecvTimeoutError, SendTimeoutError, TryRecvError, TrySendError};
 use super::oneshot;
 use crate::engine::context;
 use crate::engine::remote::Waiter;
 use crate::engine::task::{Given, Wait};
 use crate::sync::lock::{Guard, Lock};
-use crate::sync::wait::{Claim, Enlisted, WaitQueue, wait};
+use crate::sync::operation::Ticket;
+use crate::sync::wait::{WaitQueue, wait};
 
 /// Slots that an empty buffer keeps.
 const KEEP: usize = 4096;
 
 /// What is between the senders and the receivers of a channel.
 pub(super) struct Core<T> {
-    state: Lock<State<T>>,
+    pub(super) state: Lock<State<T>>,
     senders: AtomicUsize,
     receivers: AtomicUsize,
 }
 
-pub(in crate::sync) struct State<T> {
-    items: VecDeque<T>,
+pub(super) struct State<T> {
+    pub(super) items: VecDeque<T>,
     // usize::MAX for one without bounds.
     capacity: usize,
-    senders: WaitQueue<Offer<T>>,
-    receivers: WaitQueue<Want<T>>,
+    pub(super) senders: WaitQueue<Offer<T>>,
+    pub(super) receivers: WaitQueue<Want<T>>,
     // Those who only want to know that something has changed.
-    lookers: WaitQueue<()>,
-    senders_gone: bool,
-    receivers_gone: bool,
+    pub(super) lookers: WaitQueue<()>,
+    pub(super) senders_gone: bool,
+    pub(super) receivers_gone: bool,
     // Room that belongs to senders who have been chosen and have not sent yet.
-    reserved: usize,
+    pub(super) reserved: usize,
     held: Vec<(Ticket, Held<T>)>,
     next_ticket: Ticket,
 }
 
 /// What a waiting sender offers, and what it is given.
-pub(in crate::sync) enum Offer<T> {
+pub(super) enum Offer<T> {
     /// An item. Who serves it and leaves it here says that every receiver has gone.
     Item(T),
     /// The item has been taken.
@@ -67,7 +65,7 @@ pub(in crate::sync) enum Offer<T> {
 }
 
 /// What a waiting receiver is given.
-pub(in crate::sync) enum Want<T> {
+pub(super) enum Want<T> {
     /// Nothing: every sender has gone.
     Nothing,
     Item(T),
@@ -75,10 +73,8 @@ pub(in crate::sync) enum Want<T> {
     Later(oneshot::Receiver<T>),
 }
 
-/// Names the outcome of an operation that was chosen and has not been completed.
-pub(in crate::sync) type Ticket = u64;
-
-enum Held<T> {
+/// What comes of an operation that was chosen and has not been completed.
+pub(super) enum Held<T> {
     /// The other side has gone.
     Gone,
     Item(T),
@@ -101,13 +97,13 @@ enum Lacking<'a, T> {
 
 impl<T> State<T> {
     #[inline]
-    fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         self.items.len() + self.reserved < self.capacity
     }
 
     /// Gives an item to the first who waits for one. Returns the item if nobody does.
     #[inline]
-    fn hand_over(&mut self, item: T) -> Result<Waiter, T> {
+    pub(super) fn hand_over(&mut self, item: T) -> Result<Waiter, T> {
         let mut item = Some(item);
         let served = self.receivers.serve(|want| {
             if let Some(item) = item.take() {
@@ -123,7 +119,7 @@ impl<T> State<T> {
 
     /// Takes an item from the buffer, or else from the first who waits to send one.
     #[inline]
-    fn take(&mut self) -> Option<(Want<T>, Option<Waiter>)> {
+    pub(super) fn take(&mut self) -> Option<(Want<T>, Option<Waiter>)> {
         if let Some(item) = self.items.pop_front() {
             if self.items.is_empty() && self.items.capacity() > KEEP {
                 // It is empty, so this frees memory and drops no item.
@@ -131,20 +127,21 @@ impl<T> State<T> {
             }
             return Some((Want::Item(item), self.let_in()));
         }
-        let (want, waiter) = self.senders.serve(|offer| match mem::replace(offer, Offer::Taken) {
-            Offer::Item(item) => Want::Item(item),
-            _ => {
-                let (sender, receiver) = oneshot::channel();
-                *offer = Offer::Pair(sender);
-                Want::Later(receiver)
-            }
-        })?;
+        let (want, waiter) =
+            self.senders.serve(|offer| match mem::replace(offer, Offer::Taken) {
+                Offer::Item(item) => Want::Item(item),
+                _ => {
+                    let (sender, receiver) = oneshot::channel();
+                    *offer = Offer::Pair(sender);
+                    Want::Later(receiver)
+                }
+            })?;
         Some((want, Some(waiter)))
     }
 
     /// Lets the first who waits to send use the room, if there is some.
     #[inline]
-    fn let_in(&mut self) -> Option<Waiter> {
+    pub(super) fn let_in(&mut self) -> Option<Waiter> {
         if self.senders.is_empty() || !self.has_room() {
             return None;
         }
@@ -159,20 +156,20 @@ impl<T> State<T> {
         served.map(|((), waiter)| waiter)
     }
 
-    fn hold(&mut self, held: Held<T>) -> Ticket {
+    pub(super) fn hold(&mut self, held: Held<T>) -> Ticket {
         self.next_ticket += 1;
         self.held.push((self.next_ticket, held));
         self.next_ticket
     }
 
-    fn fetch(&mut self, ticket: Ticket) -> Held<T> {
+    pub(super) fn fetch(&mut self, ticket: Ticket) -> Held<T> {
         let at = self.held.iter().position(|(number, _)| *number == ticket);
         self.held.swap_remove(at.expect("a chosen operation is completed once")).1
     }
 
     /// Has those who look for any change look again.
     #[inline]
-    fn show(&mut self) {
+    pub(super) fn show(&mut self) {
         while let Some(((), looker)) = self.lookers.serve(|()| ()) {
             // They are coroutines and threads and no futures, so this runs nobody's code.
             context::wake(looker);
@@ -202,7 +199,7 @@ impl<T> Core<T> {
 
     /// Releases the lock and wakes those for whom something has changed.
     #[inline]
-    fn settle(mut state: Guard<'_, State<T>>, waiter: Option<Waiter>) {
+    pub(super) fn settle(mut state: Guard<'_, State<T>>, waiter: Option<Waiter>) {
         state.show();
         drop(state);
         if let Some(waiter) = waiter {
@@ -225,6 +222,22 @@ impl<T> Core<T> {
             Err(item) => return Err(Refused::Full(state, item)),
         }
         Ok(())
+    }
+
+    /// Gives an item into room that was reserved for it.
+    pub(super) fn place(&self, mut state: Guard<'_, State<T>>, item: T) {
+        match state.hand_over(item) {
+            Ok(waiter) => {
+                // Nobody has used the room.
+                let sender = state.let_in();
+                Self::settle(state, Some(waiter));
+                sender.into_iter().for_each(context::wake);
+            }
+            Err(item) => {
+                state.items.push_back(item);
+                Self::settle(state, None);
+            }
+        }
     }
 
     #[inline]

@@ -24,6 +24,7 @@
 //! is busy does not wait for it: only whoever *waits* is bound to its thread.
 
 mod alarm;
+mod choice;
 mod core;
 mod error;
 mod iter;

@@ -158,9 +158,7 @@ impl<T> Receiver<T> {
         let mut state = self.0.lock();
         match state.item.take() {
             Some(item) => Ok(item),
-            None if state.sender_gone || state.receiver_gone => {
-                Err(TryRecvError::Disconnected)
-            }
+            None if state.sender_gone || state.receiver_gone => Err(TryRecvError::Disconnected),
             None => Err(TryRecvError::Empty),
         }
     }
