@@ -10,9 +10,11 @@
 //! have, so a wake that comes late finds nothing to wake.
 
 use std::fmt;
+use std::mem;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::time::Instant;
 
 use super::cancel::ScopeId;
@@ -52,6 +54,8 @@ struct Apart<T>(T);
 
 struct Inbox {
     messages: Vec<Message>,
+    // Of a future: its task.
+    waker: Option<Waker>,
     // The owner's reactor, once it has one.
     port: Option<Arc<Port>>,
 }
@@ -62,6 +66,9 @@ const AWAKE: u8 = 0;
 const IN_REACTOR: u8 = 1;
 /// The owner sleeps on `rung`: it is a plain thread, or a worker before or after its run.
 const ON_CONDVAR: u8 = 2;
+
+/// Nobody sleeps here: it is a future's, whose task is to be woken.
+const IN_TASK: u8 = 3;
 
 /// Doors whose threads have ended.
 static FREE: Mutex<Vec<&'static Door>> = Mutex::new(Vec::new());
@@ -83,7 +90,7 @@ static NOWHERE: Door = Door::new();
 impl Door {
     const fn new() -> Self {
         Self {
-            inbox: Mutex::new(Inbox { messages: Vec::new(), port: None }),
+            inbox: Mutex::new(Inbox { messages: Vec::new(), waker: None, port: None }),
             asleep: AtomicU8::new(AWAKE),
             pending: AtomicBool::new(false),
             rung: Condvar::new(),
@@ -105,7 +112,7 @@ impl Door {
     pub(crate) fn release(&'static self) {
         let mut inbox = lock(&self.inbox);
         inbox.port = None;
-        let late = std::mem::take(&mut inbox.messages);
+        let late = mem::take(&mut inbox.messages);
         drop(inbox);
         drop(late);
         lock(&FREE).push(self);
@@ -138,6 +145,12 @@ impl Door {
                 drop(inbox);
                 port.inspect(|port| port.ring());
             }
+            IN_TASK => {
+                let waker = inbox.waker.take();
+                // A waker may be any code.
+                drop(inbox);
+                waker.into_iter().for_each(Waker::wake);
+            }
             _ => self.rung.notify_one(),
         }
     }
@@ -157,7 +170,7 @@ impl Door {
     pub(crate) fn receive(&self, into: &mut Vec<Message>) {
         let mut inbox = lock(&self.inbox);
         self.pending.store(false, Ordering::SeqCst);
-        std::mem::swap(&mut inbox.messages, into);
+        mem::swap(&mut inbox.messages, into);
     }
 
     /// Tells senders to ring. Returns whether the owner may sleep; if not, messages wait.
@@ -206,6 +219,41 @@ impl Door {
                 }
             };
         }
+    }
+}
+
+/// A door for the waits of a future: whoever polls it, wherever, its task is woken.
+#[derive(Debug)]
+pub(crate) struct TaskDoor(&'static Door);
+
+impl TaskDoor {
+    pub(crate) fn acquire() -> Self {
+        Self(Door::acquire())
+    }
+
+    /// A waiter for the next wait. What wakes it wakes the task last told.
+    pub(crate) fn waiter(&mut self) -> Waiter {
+        Waiter::thread(self.0)
+    }
+
+    /// Tells whom to wake. The caller looks at what it waits for after this, not before.
+    pub(crate) fn watch(&mut self, waker: &Waker) {
+        let waker = waker.clone();
+        let mut inbox = lock(&self.0.inbox);
+        let late = mem::take(&mut inbox.messages);
+        let before = inbox.waker.replace(waker);
+        self.0.asleep.store(IN_TASK, Ordering::SeqCst);
+        drop(inbox);
+        drop((late, before));
+    }
+}
+
+impl Drop for TaskDoor {
+    fn drop(&mut self) {
+        let waker = lock(&self.0.inbox).waker.take();
+        self.0.wake_up();
+        self.0.release();
+        drop(waker);
     }
 }
 
@@ -295,6 +343,6 @@ impl Waiters {
     /// Takes all of them.
     #[inline]
     pub(crate) fn take(&mut self) -> impl Iterator<Item = Waiter> + use<> {
-        self.first.take().into_iter().chain(std::mem::take(&mut self.rest))
+        self.first.take().into_iter().chain(mem::take(&mut self.rest))
     }
 }
