@@ -133,6 +133,7 @@
 
 mod engine;
 pub mod fs;
+mod future;
 pub mod generator;
 pub mod io;
 pub mod net;
@@ -147,6 +148,7 @@ pub mod time;
 
 pub use engine::blocking::blocking;
 pub use engine::task::Id;
+pub use future::{JoinFuture, block_on};
 pub use runtime::{Builder as RuntimeBuilder, Handle, Runtime, run, run_all};
 pub use task::{
     AccessError, Builder, CancellationToken, JoinError, JoinHandle, LocalKey, Scope,

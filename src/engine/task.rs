@@ -87,6 +87,8 @@ pub(crate) enum Wait {
     Stream,
     /// Until a lock is free that a coroutine of the same thread holds.
     Lock,
+    /// Until a future's waker is called.
+    Future,
     /// Until something of `sync` is given that any thread could give.
     Sync(Given),
 }
@@ -136,6 +138,7 @@ impl fmt::Display for Wait {
             Self::Lock => f.write_str("a lock that a coroutine of the same thread holds"),
             Self::Sync(Given::Lock) => f.write_str("a lock that is held elsewhere"),
             Self::Sync(Given::Permit) => f.write_str("permits of a semaphore"),
+            Self::Future => f.write_str("a future"),
             Self::Sync(Given::Item) => f.write_str("an item of a channel"),
             Self::Sync(Given::Room) => f.write_str("room in a channel"),
             Self::Sync(Given::Choice) => f.write_str("one of several operations of a `select!`"),

@@ -5,6 +5,7 @@
 
 pub mod channel;
 mod lock;
+pub mod mpsc;
 mod mutex;
 pub(crate) mod operation;
 pub mod select;
@@ -12,5 +13,5 @@ mod wait;
 
 pub use std::sync::{LockResult, PoisonError, TryLockError, TryLockResult};
 
-pub use channel::oneshot;
+pub use channel::{broadcast, oneshot, watch};
 pub use mutex::{Mutex, MutexGuard, OwnedMutexGuard};

@@ -12,6 +12,7 @@
 use std::cell::{Cell, UnsafeCell};
 use std::fmt;
 use std::mem;
+use std::ops::Deref;
 use std::process;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
@@ -235,25 +236,26 @@ pub(super) fn wait<S, T>(
 
 /// A place that is not on the waiter's stack: of a wait at several queues at once, of which one at
 /// most is served, or of a future.
-pub(super) struct Enlisted<'a, S, T> {
-    lock: &'a Lock<S>,
+pub(super) struct Enlisted<L: Deref<Target = Lock<S>>, S, T> {
+    // Leads to the lock of the queue, and always to the same.
+    lock: L,
     queue: fn(&mut S) -> &mut WaitQueue<T>,
     // Leaked from a box, which must not be moved while the queue has a pointer into it. Should
     // this be forgotten, the place is leaked with it and stays good.
-    place: NonNull<Place<T>>,
+    place: Option<NonNull<Place<T>>>,
 }
 
 // SAFETY: what is done with a place elsewhere is done under the lock of its queue, and what moves
 // with it is `T`.
-unsafe impl<S: Send, T: Send> Send for Enlisted<'_, S, T> {}
+unsafe impl<L: Deref<Target = Lock<S>> + Send, S: Send, T: Send> Send for Enlisted<L, S, T> {}
 // SAFETY: a shared one gives out whether it is served, which it looks up under the lock.
-unsafe impl<S: Send, T: Send> Sync for Enlisted<'_, S, T> {}
+unsafe impl<L: Deref<Target = Lock<S>> + Sync, S: Send, T: Send> Sync for Enlisted<L, S, T> {}
 
-impl<'a, S, T> Enlisted<'a, S, T> {
-    /// Enlists in a queue of the state in `lock`, whose guard is `guard`, as one of those who share
-    /// a claim, and by which number.
+impl<L: Deref<Target = Lock<S>>, S, T> Enlisted<L, S, T> {
+    /// Enlists in a queue of the state in `lock`, whose guard is `guard`, perhaps as one of those
+    /// who share a claim, and by which number.
     pub(super) fn new(
-        lock: &'a Lock<S>,
+        lock: L,
         mut guard: Guard<'_, S>,
         queue: fn(&mut S) -> &mut WaitQueue<T>,
         slot: T,
@@ -261,41 +263,37 @@ impl<'a, S, T> Enlisted<'a, S, T> {
         claim: Option<(Arc<Claim>, usize)>,
     ) -> Self {
         let place = NonNull::from(Box::leak(Box::new(Place::new(waiter, claim, slot))));
-        // SAFETY: it was leaked, and only the drop below frees it, having unlinked it.
+        // SAFETY: it was leaked, and is freed only after `unlink` below.
         unsafe { queue(&mut guard).link(place.as_ref()) };
-        Self { lock, queue, place }
+        Self { lock, queue, place: Some(place) }
     }
 
     /// Whether somebody has served this place.
     pub(super) fn is_served(&self) -> bool {
         let _guard = self.lock.lock();
-        // SAFETY: it is alive until the drop, and the lock of its queue is held.
-        !unsafe { self.place.as_ref() }.linked.get()
+        // SAFETY: it is alive until it is taken out of its option, and the lock of its queue is held.
+        self.place.is_none_or(|place| !unsafe { place.as_ref() }.linked.get())
     }
 
-    /// Leaves the queue. Returns what is in the slot.
-    pub(super) fn leave(self) -> T {
-        let place = self.unlink();
-        mem::forget(self);
-        place.slot.into_inner()
-    }
-
-    /// Must be called once, as the last thing.
-    fn unlink(&self) -> Box<Place<T>> {
-        let mut guard = self.lock.lock();
-        // SAFETY: it is alive until the box made below goes, and the lock of its queue is held.
-        let place = unsafe { self.place.as_ref() };
-        if place.linked.get() {
-            (self.queue)(&mut guard).unlink(place);
+    /// Leaves the queue. Returns what is in the slot, unless it did so before.
+    pub(super) fn leave(&mut self) -> Option<T> {
+        let place = self.place.take()?;
+        {
+            let mut guard = self.lock.lock();
+            // SAFETY: it is alive until the box made below goes, and the lock of its queue is held.
+            let place = unsafe { place.as_ref() };
+            if place.linked.get() {
+                (self.queue)(&mut guard).unlink(place);
+            }
         }
-        // SAFETY: it was leaked from a box, nobody else has a pointer to it any more, and by the
-        // caller's promise this is done once.
-        unsafe { Box::from_raw(self.place.as_ptr()) }
+        // SAFETY: it was leaked from a box, no queue has a pointer to it any more, and whoever took
+        // it out of one has released the lock. This is done once: it was taken out of its option.
+        Some(unsafe { Box::from_raw(place.as_ptr()) }.slot.into_inner())
     }
 }
 
-impl<S, T> Drop for Enlisted<'_, S, T> {
+impl<L: Deref<Target = Lock<S>>, S, T> Drop for Enlisted<L, S, T> {
     fn drop(&mut self) {
-        drop(self.unlink());
+        drop(self.leave());
     }
 }

@@ -6,6 +6,7 @@ use super::core::{Core, Held, Offer, State, Want};
 use super::error::{RecvError, SendError};
 use super::{Receiver, Sender, Source};
 use crate::engine::remote::Waiter;
+use crate::sync::lock::Lock;
 use crate::sync::operation::{Choice, Enlistment, Operation, Ticket};
 use crate::sync::wait::{Enlisted, WaitQueue};
 
@@ -76,7 +77,7 @@ impl<T> Core<T> {
         let held = self.state.lock().fetch(ticket);
         match held {
             Held::Item(item) => Ok(item),
-            Held::Later(item) => match item.wait(None) {
+            Held::Later(mut item) => match item.wait(None) {
                 Ok(item) => Ok(item),
                 // Its sender has made none after all: the next one that comes.
                 Err(_) => self.recv(None).map_err(|_| RecvError),
@@ -155,12 +156,12 @@ impl<T> Core<T> {
 /// A place in a channel's queue, of a `select!`.
 struct Standing<'a, T, S> {
     core: &'a Core<T>,
-    place: Enlisted<'a, State<T>, S>,
+    place: Enlisted<&'a Lock<State<T>>, State<T>, S>,
 }
 
 impl<T, S: Into<Held<T>>> Enlistment for Standing<'_, T, S> {
-    fn leave(self: Box<Self>, served: bool) -> Option<Ticket> {
-        let slot = self.place.leave();
+    fn leave(mut self: Box<Self>, served: bool) -> Option<Ticket> {
+        let slot = self.place.leave()?;
         served.then(|| self.core.state.lock().hold(slot.into()))
     }
 }
@@ -186,10 +187,10 @@ impl<T> From<Want<T>> for Held<T> {
 }
 
 /// A place among those who look.
-struct Looking<'a, T>(Enlisted<'a, State<T>, ()>);
+struct Looking<'a, T>(Enlisted<&'a Lock<State<T>>, State<T>, ()>);
 
 impl<T> Enlistment for Looking<'_, T> {
-    fn leave(self: Box<Self>, _: bool) -> Option<Ticket> {
+    fn leave(mut self: Box<Self>, _: bool) -> Option<Ticket> {
         self.0.leave();
         None
     }

@@ -308,7 +308,7 @@ impl<T> Core<T> {
             match want {
                 Want::Item(item) => return Ok(item),
                 Want::Nothing => return Err(RecvTimeoutError::Disconnected),
-                Want::Later(item) => match item.wait(deadline) {
+                Want::Later(mut item) => match item.wait(deadline) {
                     // The sender was chosen, and has made no item: there is another, perhaps.
                     Err(RecvTimeoutError::Disconnected) => {}
                     result => return result,
@@ -331,7 +331,7 @@ impl<T> Core<T> {
         loop {
             match self.take() {
                 Ok(Want::Item(item)) => return Ok(item),
-                Ok(Want::Later(item)) => {
+                Ok(Want::Later(mut item)) => {
                     if let Ok(item) = item.wait(None) {
                         return Ok(item);
                     }

@@ -24,11 +24,14 @@
 //! is busy does not wait for it: only whoever *waits* is bound to its thread.
 
 mod alarm;
+pub mod broadcast;
 mod choice;
 mod core;
 mod error;
+mod future;
 mod iter;
 pub mod oneshot;
+pub mod watch;
 
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -43,6 +46,7 @@ pub use self::alarm::{after, at, never, tick};
 pub use self::error::{
     RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError,
 };
+pub use self::future::RecvFuture;
 pub use self::iter::{IntoIter, Iter, TryIter};
 
 /// A channel that holds any number of items, so that sending never waits.

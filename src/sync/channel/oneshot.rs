@@ -13,13 +13,15 @@
 use std::fmt;
 use std::mem;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::error::{RecvError, RecvTimeoutError, TryRecvError};
 use crate::engine::context;
+use crate::engine::remote::TaskDoor;
 use crate::engine::task::{Given, Wait};
-use crate::sync::lock::Lock;
-use crate::sync::wait::{WaitQueue, wait};
+use crate::sync::lock::{Guard, Lock};
+use crate::sync::wait::{Enlisted, WaitQueue, wait};
 
 struct State<T> {
     item: Option<T>,
@@ -33,8 +35,17 @@ struct State<T> {
 /// The end of a [`channel`] that sends.
 pub struct Sender<T>(Arc<Lock<State<T>>>);
 
-/// The end of a [`channel`] that receives.
-pub struct Receiver<T>(Arc<Lock<State<T>>>);
+/// The end of a [`channel`] that receives. It is also a future, for `async` code.
+pub struct Receiver<T> {
+    state: Arc<Lock<State<T>>>,
+    polled: Option<Polled<T>>,
+}
+
+/// The wait of a task.
+struct Polled<T> {
+    door: TaskDoor,
+    place: Enlisted<Arc<Lock<State<T>>>, State<T>, Option<T>>,
+}
 
 /// A channel for one item.
 pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
@@ -45,7 +56,17 @@ pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
         sender_gone: false,
         receiver_gone: false,
     }));
-    (Sender(state.clone()), Receiver(state))
+    (Sender(state.clone()), Receiver { state, polled: None })
+}
+
+/// The item, or `None` if none will come.
+fn take<T>(state: &Lock<State<T>>) -> Result<Option<T>, Guard<'_, State<T>>> {
+    let mut state = state.lock();
+    match state.item.take() {
+        None if state.sender_gone || state.receiver_gone => Ok(None),
+        None => Err(state),
+        item => Ok(item),
+    }
 }
 
 impl<T> Sender<T> {
@@ -114,7 +135,7 @@ impl<T> Receiver<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
-    pub fn recv(self) -> Result<T, RecvError> {
+    pub fn recv(mut self) -> Result<T, RecvError> {
         context::spend();
         self.wait(None).map_err(|_| RecvError)
     }
@@ -133,20 +154,24 @@ impl<T> Receiver<T> {
         self.wait(context::now().checked_add(timeout))
     }
 
-    pub(super) fn wait(&self, deadline: Option<Instant>) -> Result<T, RecvTimeoutError> {
-        let mut state = self.0.lock();
-        let item = match state.item.take() {
-            None if state.sender_gone || state.receiver_gone => None,
-            None => {
-                let why = Wait::Sync(Given::Item);
-                match wait(&self.0, state, |state| &mut state.receiver, None, why, deadline) {
-                    Ok(item) => item,
-                    Err(_) => return Err(RecvTimeoutError::Timeout),
-                }
-            }
-            item => item,
+    pub(super) fn wait(&mut self, deadline: Option<Instant>) -> Result<T, RecvTimeoutError> {
+        if let Some(item) = self.given() {
+            return Ok(item);
+        }
+        let state = match take(&self.state) {
+            Ok(item) => return item.ok_or(RecvTimeoutError::Disconnected),
+            Err(state) => state,
         };
-        item.ok_or(RecvTimeoutError::Disconnected)
+        let why = Wait::Sync(Given::Item);
+        match wait(&self.state, state, |state| &mut state.receiver, None, why, deadline) {
+            Ok(item) => item.ok_or(RecvTimeoutError::Disconnected),
+            Err(_) => Err(RecvTimeoutError::Timeout),
+        }
+    }
+
+    /// Ends the wait of a task. Returns what it has been given.
+    fn given(&mut self) -> Option<T> {
+        self.polled.take()?.place.leave()?
     }
 
     /// The item, if it is there.
@@ -155,17 +180,41 @@ impl<T> Receiver<T> {
     ///
     /// `Empty` when it has not been sent; `Disconnected` when no item will come any more.
     pub fn try_recv(&mut self) -> Result<T, TryRecvError> {
-        let mut state = self.0.lock();
-        match state.item.take() {
-            Some(item) => Ok(item),
-            None if state.sender_gone || state.receiver_gone => Err(TryRecvError::Disconnected),
-            None => Err(TryRecvError::Empty),
+        if let Some(item) = self.given() {
+            return Ok(item);
         }
+        match take(&self.state) {
+            Ok(item) => item.ok_or(TryRecvError::Disconnected),
+            Err(_) => Err(TryRecvError::Empty),
+        }
+    }
+
+    /// [`try_recv`](Self::try_recv), and has `waker` called when that may give something else.
+    pub(super) fn poll_recv(&mut self, waker: &Waker) -> Result<T, TryRecvError> {
+        if let Some(polled) = &mut self.polled {
+            polled.door.watch(waker);
+            if !polled.place.is_served() {
+                return Err(TryRecvError::Empty);
+            }
+        }
+        if let Some(item) = self.given() {
+            return Ok(item);
+        }
+        let mut door = TaskDoor::acquire();
+        door.watch(waker);
+        let state = match take(&self.state) {
+            Ok(item) => return item.ok_or(TryRecvError::Disconnected),
+            Err(state) => state,
+        };
+        let (lock, waiter) = (self.state.clone(), door.waiter());
+        let place = Enlisted::new(lock, state, |state| &mut state.receiver, None, waiter, None);
+        self.polled = Some(Polled { door, place });
+        Err(TryRecvError::Empty)
     }
 
     /// Has the sender fail from now on. An item that was sent before can still be received.
     pub fn close(&mut self) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         state.receiver_gone = true;
         let served = state.sender.serve(|()| ());
         drop(state);
@@ -179,7 +228,7 @@ impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
         self.close();
         // Dropped when the lock is released.
-        let item = self.0.lock().item.take();
+        let item = self.state.lock().item.take();
         drop(item);
     }
 }
