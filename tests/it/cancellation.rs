@@ -13,7 +13,10 @@ use std::time::{Duration, Instant};
 use plainsong::generator::Generator;
 use plainsong::io::{Pollable, wait_readable, wait_writable};
 use plainsong::net::{self, Server, TcpListener, TcpStream, ToSocketAddrs};
+use plainsong::select;
 use plainsong::signal::{SIGUSR2, Signals};
+use plainsong::sync::select::Select;
+use plainsong::sync::{broadcast, channel, mpsc, oneshot, watch};
 use plainsong::time::{interval, sleep, sleep_until, timeout, timeout_at};
 use plainsong::{CancellationToken, JoinError, JoinHandle, task, thread};
 
@@ -68,6 +71,11 @@ fn unix_listener() -> (SocketAddr, net::UnixListener) {
 }
 
 fn ignore<T>(_: T) {}
+
+/// Keeps both ends of a channel.
+fn held<S, R>(ends: (S, R)) -> Box<(S, R)> {
+    Box::new(ends)
+}
 
 /// Writes until it must wait.
 fn fill(stream: &TcpStream) -> ! {
@@ -196,6 +204,46 @@ const OPERATIONS: &[(&str, fn())] = &[
         let (_one, two) = UnixStream::pair().unwrap();
         drop(Pollable::new(two).unwrap().read(&mut [0]));
     }),
+    ("send", || ignore(held(channel::bounded(0)).0.send(()))),
+    ("send_timeout", || ignore(held(channel::bounded(0)).0.send_timeout((), HOUR))),
+    ("recv", || ignore(held(channel::bounded::<()>(1)).1.recv())),
+    ("recv_timeout", || ignore(held(channel::unbounded::<()>()).1.recv_timeout(HOUR))),
+    ("recv of the clock", || ignore(channel::after(HOUR).recv())),
+    ("recv of nothing", || ignore(channel::never::<()>().recv())),
+    ("mpsc recv", || ignore(held(mpsc::channel::<()>()).1.recv())),
+    ("oneshot recv", || {
+        let (_sender, receiver) = oneshot::channel::<()>();
+        ignore(receiver.recv());
+    }),
+    ("oneshot closed", || {
+        let (mut sender, _receiver) = oneshot::channel::<()>();
+        sender.closed();
+    }),
+    ("broadcast recv", || {
+        let (_sender, mut receiver) = broadcast::channel::<()>(1);
+        ignore(receiver.recv());
+    }),
+    ("watch changed", || {
+        let (_sender, mut receiver) = watch::channel(());
+        ignore(receiver.changed());
+    }),
+    ("select", || {
+        let (sender, receiver) = channel::bounded::<()>(0);
+        select! {
+            recv(receiver) -> _ => {}
+            send(sender, ()) -> _ => {}
+            join(sleeper()) -> _ => {}
+            recv(channel::after(HOUR)) -> _ => {}
+            default(2 * HOUR) => {}
+        }
+    }),
+    ("ready", || {
+        let (_sender, receiver) = channel::bounded::<()>(0);
+        let mut select = Select::new();
+        select.recv(&receiver);
+        select.ready();
+    }),
+    ("block_on", || plainsong::block_on(std::future::pending::<()>())),
     ("generator", || ignore(Generator::<()>::new(|_: &_| sleep(HOUR)).next())),
     ("scope in a generator", || {
         let body = |_: &_| plainsong::scope(|s| s.spawn(|| sleep(HOUR)).join().unwrap());

@@ -496,7 +496,7 @@ fn memory_stays_flat() {
     crate::util::alone(memory_stays_flat, || {
         plainsong::run(|| {
             let (sender, receiver) = unbounded::<[u64; 4]>();
-            let mut round = || {
+            let round = || {
                 (0..200_000).for_each(|n| sender.send([n; 4]).unwrap());
                 assert_eq!(receiver.try_iter().count(), 200_000);
                 for _ in 0..1000 {

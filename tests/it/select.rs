@@ -208,7 +208,9 @@ fn many_that_select_lose_and_double_nothing() {
             let channels = channels.clone();
             move || {
                 let mut select = Select::new();
-                channels.iter().for_each(|(_, receiver)| drop(select.recv(receiver)));
+                for (_, receiver) in &channels {
+                    select.recv(receiver);
+                }
                 let mut sum = 0;
                 for _ in 0..EACH {
                     let chosen = select.select();
@@ -371,9 +373,10 @@ fn an_item_that_cannot_be_made_releases_its_room() {
                 move || receiver.recv().unwrap()
             });
             until_parked(&peer);
+            let no_item = || -> u8 { panic!("no item") };
             let message = panic_of(|| {
                 select! {
-                    send(sender, panic!("no item")) -> _ => {}
+                    send(sender, no_item()) -> _ => {}
                 }
             });
             assert_eq!(message, "no item");
