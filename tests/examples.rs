@@ -944,6 +944,7 @@ fn activated_opens_a_listener_of_its_own_if_it_is_given_none() {
     signal(&server, "INT");
     assert_eq!(server.output(), ["stopped"]);
     assert!(TcpStream::connect(&address).is_err());
+}
 
 #[test]
 fn pubsub_tells_all_and_says_what_the_slow_one_has_missed() {

@@ -10,6 +10,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("engine", &[]),
     ("io", &["engine"]),
     ("fs", &["engine"]),
+    ("future", &["engine", "task"]),
     ("generator", &["engine"]),
     ("signal", &["engine", "io"]),
     // These three are one layer: coroutines under three names.
@@ -26,6 +27,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "engine",
             "fs",
+            "future",
             "generator",
             "io",
             "net",

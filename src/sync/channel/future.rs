@@ -22,9 +22,12 @@ pub struct RecvFuture<'a, T> {
     state: Progress<'a, T>,
 }
 
+/// A place among a channel's receivers.
+type Place<'a, T> = Enlisted<&'a Lock<State<T>>, State<T>, Want<T>>;
+
 enum Progress<'a, T> {
     New,
-    Enlisted(Enlisted<&'a Lock<State<T>>, State<T>, Want<T>>),
+    Enlisted(Place<'a, T>),
     /// A sender that was chosen makes its item.
     Later(oneshot::Receiver<T>),
     /// A thread waits for this time.
@@ -103,10 +106,7 @@ impl<T> RecvFuture<'_, T> {
 
 impl<T> Core<T> {
     /// Takes an item, or else enlists the waiter of a future.
-    fn take_or_enlist(
-        &self,
-        door: &mut TaskDoor,
-    ) -> Result<Want<T>, Enlisted<&Lock<State<T>>, State<T>, Want<T>>> {
+    fn take_or_enlist(&self, door: &mut TaskDoor) -> Result<Want<T>, Place<'_, T>> {
         let mut state = self.state.lock();
         match state.take() {
             Some((want, waiter)) => {
