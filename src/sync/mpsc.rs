@@ -1,4 +1,4 @@
-//! Channels in the shape of [`std::sync::mpsc`], over those of [`channel`](super::channel).
+//! Channels in the shape of [`std::sync::mpsc`], over those of [`sync::channel`](mod@super::channel).
 //!
 //! ```
 //! use plainsong::sync::mpsc;
@@ -46,7 +46,7 @@ pub fn sync_channel<T>(bound: usize) -> (SyncSender<T>, Receiver<T>) {
     (SyncSender(sender), Receiver { inner: receiver, not_sync: PhantomData })
 }
 
-/// The end of a [`channel`] that sends, and never waits.
+/// The end of a [`channel()`] that sends, and never waits.
 pub struct Sender<T>(channel::Sender<T>);
 
 /// The end of a [`sync_channel`] that sends.
