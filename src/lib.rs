@@ -32,7 +32,6 @@
 //! - [`io`] waits for descriptors of any kind, makes streams of them, and has the standard streams.
 //!   [`fs`] and [`process`] are std's files and children.
 //! - [`blocking`] makes any other call that blocks, on a thread of its own; it may borrow.
-//! - [`io`] waits for descriptors of any kind, and makes streams of them.
 //! - [`sync`] has what they talk with: locks in the shape of [`std::sync`], channels in that of
 //!   crossbeam, and [`select!`] to wait for the first of several things.
 //! - [`block_on`] waits for a future, and a [`JoinHandle`] is one for `async` code.

@@ -866,3 +866,27 @@ fn waits_in_no_wait() {
         });
     });
 }
+
+#[test]
+fn a_wait_in_a_queue_ends_for_one_that_has_swallowed_a_cancellation_while_another_unwinds() {
+    run(|| {
+        let (_sender, receiver) = channel::unbounded::<()>();
+        let swallows = plainsong::spawn(move || {
+            assert!(catch_unwind(|| sleep(HOUR)).is_err());
+            plainsong::shield(|| timeout(Duration::from_millis(20), || receiver.recv()).is_err())
+        });
+        until_parked(&swallows);
+        swallows.cancel();
+        plainsong::yield_now();
+        // Suspended in the middle of a panic, which makes `panicking` true for the whole thread.
+        let (go, gone) = channel::bounded::<()>(0);
+        let unwinds = plainsong::spawn(move || {
+            let _on = OnDrop(move || drop(gone.recv()));
+            panic!("expected");
+        });
+        plainsong::yield_now();
+        assert!(swallows.join().unwrap());
+        drop(go);
+        assert!(unwinds.join().unwrap_err().is_panic());
+    });
+}
