@@ -881,7 +881,7 @@ fn a_wait_in_a_queue_ends_for_one_that_has_swallowed_a_cancellation_while_anothe
         // Suspended in the middle of a panic, which makes `panicking` true for the whole thread.
         let (go, gone) = channel::bounded::<()>(0);
         let unwinds = plainsong::spawn(move || {
-            let _on = OnDrop(move || drop(gone.recv()));
+            let _on = OnDrop(move || assert!(gone.recv().is_err()));
             panic!("expected");
         });
         plainsong::yield_now();
