@@ -124,6 +124,7 @@ pub(crate) fn with<R>(f: impl FnOnce(&Context) -> R) -> R {
 }
 
 /// Calls `f` with this thread's context, unless the thread is ending and it is gone.
+#[inline]
 pub(crate) fn try_with<R>(f: impl FnOnce(&Context) -> R) -> Option<R> {
     CONTEXT.try_with(f).ok()
 }
