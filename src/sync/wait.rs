@@ -208,12 +208,13 @@ pub(super) fn wait<S, T>(
             process::abort();
         }
     }
-    let place = Place::new(context::waiter(), None, slot);
+    let waiter = context::waiter();
+    let place = Place::new(waiter, None, slot);
     let bomb = Bomb;
     // SAFETY: `place` stays where it is until it is taken apart below, and is not in the queue then.
     unsafe { queue(&mut guard).link(&place) };
     drop(guard);
-    let wake = context::block_until_woken(place.waiter, why, deadline);
+    let wake = context::block_until_woken(waiter, why, deadline);
     let mut served = true;
     if wake != Wake::Ready {
         let mut guard = lock.lock();
