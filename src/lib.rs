@@ -34,6 +34,9 @@
 //! - [`io`] waits for descriptors of any kind, makes streams of them, and has the standard streams.
 //!   [`fs`] and [`process`] are std's files and children.
 //! - [`blocking`] makes any other call that blocks, on a thread of its own; it may borrow.
+//! - [`sync`] has what they talk with: locks in the shape of [`std::sync`], channels in that of
+//!   crossbeam, and [`select!`] to wait for the first of several things.
+//! - [`block_on`] waits for a future, and a [`JoinHandle`] is one for `async` code.
 //! - [`generator`] has producers that are iterators, and consumers that are sent values.
 //! - `signal` waits for signals of the operating system (feature `signal`, on by default).
 //!
@@ -135,6 +138,7 @@
 
 mod engine;
 pub mod fs;
+mod future;
 pub mod generator;
 pub mod io;
 pub mod net;
@@ -150,6 +154,7 @@ pub mod time;
 
 pub use engine::blocking::blocking;
 pub use engine::task::Id;
+pub use future::{JoinFuture, block_on};
 pub use runtime::{Builder as RuntimeBuilder, Handle, Runtime, run, run_all};
 pub use task::{
     AccessError, Builder, CancellationToken, JoinError, JoinHandle, LocalKey, Scope,

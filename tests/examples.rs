@@ -987,6 +987,34 @@ fn activated_opens_a_listener_of_its_own_if_it_is_given_none() {
 }
 
 #[test]
+fn pubsub_tells_all_and_says_what_the_slow_one_has_missed() {
+    assert_eq!(
+        Program::start("pubsub", &[]).output(),
+        [
+            "first: 10 read, 0 missed, the last was message 10",
+            "second: 10 read, 0 missed, the last was message 10",
+            "slow: 4 read, 6 missed, the last was message 10",
+        ]
+    );
+}
+
+#[test]
+fn pipeline_passes_all_through_its_stages() {
+    assert_eq!(
+        Program::start("pipeline", &[]).output(),
+        ["odd squares that read the same backwards: 1, 9, 121, 10201, 12321, 14641, 94249"]
+    );
+}
+
+#[test]
+fn async_bridge_asks_through_tokio() {
+    assert_eq!(
+        Program::start("async_bridge", &[]).output(),
+        ["tokio has counted 3 words", "ONE", "TWO", "THREE"]
+    );
+}
+
+#[test]
 fn files_counts_the_lines_of_all() {
     let dir = std::env::temp_dir().join(format!("plainsong-files-{}", std::process::id()));
     std::fs::create_dir_all(dir.join("deep/er")).unwrap();

@@ -10,6 +10,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("engine", &[]),
     ("fs", &["engine"]),
     ("io", &["engine", "sync"]),
+    ("future", &["engine", "task"]),
     ("generator", &["engine"]),
     ("signal", &["engine", "io"]),
     // These three are one layer: coroutines under three names.
@@ -20,13 +21,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("net", &["engine", "io", "runtime", "Runtime", "task", "time"]),
     ("process", &["engine", "io", "task"]),
     ("runtime", &["engine", "task"]),
-    ("sync", &["engine", "time"]),
+    ("sync", &["engine", "task", "time"]),
     ("pool", &["engine", "sync", "task"]),
     (
         "lib",
         &[
             "engine",
             "fs",
+            "future",
             "generator",
             "io",
             "net",

@@ -129,6 +129,7 @@ pub(crate) fn with<R>(f: impl FnOnce(&Context) -> R) -> R {
 }
 
 /// Calls `f` with this thread's context, unless the thread is ending and it is gone.
+#[inline]
 pub(crate) fn try_with<R>(f: impl FnOnce(&Context) -> R) -> Option<R> {
     CONTEXT.try_with(f).ok()
 }
@@ -201,6 +202,7 @@ pub(crate) fn set_pooled(pooled: bool) -> bool {
 }
 
 /// A waiter for what calls this: the coroutine, or else the thread. It must [`block`] next.
+#[inline]
 pub(crate) fn waiter() -> Waiter {
     with(|cx| {
         with_current(|task| match task {
@@ -225,6 +227,7 @@ pub(crate) fn block(waiter: Waiter, why: Wait, deadline: Option<Instant>) -> Wak
 
 /// [`block`], for a wait that others must forget before its coroutine unwinds: it returns
 /// `Wake::Cancelled` where that unwinds. Ask [`is_interrupted`] before, and [`unwind`] after.
+#[inline]
 pub(crate) fn block_until_woken(waiter: Waiter, why: Wait, deadline: Option<Instant>) -> Wake {
     if waiter.is_thread() {
         return blocking::waiting(|| waiter.block(deadline));
@@ -244,11 +247,14 @@ pub(crate) fn is_interrupted() -> bool {
     })
 }
 
-/// Unwinds the coroutine that calls this, which [`is_interrupted`].
+/// Unwinds the coroutine that calls this, which [`is_interrupted`] or whose wait was.
 #[cold]
 pub(crate) fn unwind() -> ! {
-    with_current(|task| task.into_iter().for_each(interrupt::raise));
-    unreachable!("an interrupted coroutine unwinds")
+    with_current(|task| match task {
+        // That it does not unwind already was known when its wait was ended.
+        Some(task) => interrupt::interrupt(task),
+        None => unreachable!("nobody interrupts a plain thread"),
+    })
 }
 
 /// Ends the wait of `waiter`, wherever it is.

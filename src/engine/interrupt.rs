@@ -135,14 +135,19 @@ impl Scheduler {
 /// end the process.
 #[cold]
 pub(super) fn raise(task: &Task) {
-    if context::with(|cx| cx.scheduler.is_unwinding(task)) {
-        return;
+    if !context::with(|cx| cx.scheduler.is_unwinding(task)) {
+        interrupt(task);
     }
+}
+
+/// Unwinds the running coroutine, which does not unwind.
+#[cold]
+pub(super) fn interrupt(task: &Task) -> ! {
     assert!(
         !task.must_not_wait(),
         "a wait inside of `no_wait`: move it out, or let the code around it be interleaved"
     );
-    unwind(task);
+    unwind(task)
 }
 
 #[cold]

@@ -10,8 +10,10 @@
 //! have, so a wake that comes late finds nothing to wake.
 
 use std::fmt;
+use std::mem;
 use std::ptr;
 use std::sync::{self, Arc, PoisonError};
+use std::task::Waker;
 use std::time::Instant;
 
 use super::cancel::ScopeId;
@@ -53,6 +55,8 @@ struct Apart<T>(T);
 
 struct Inbox {
     messages: Vec<Message>,
+    // Of a future: its task.
+    waker: Option<Waker>,
     // The owner's reactor, once it has one.
     port: Option<Arc<Port>>,
 }
@@ -63,6 +67,9 @@ const AWAKE: u8 = 0;
 const IN_REACTOR: u8 = 1;
 /// The owner sleeps on `rung`: it is a plain thread, or a worker before or after its run.
 const ON_CONDVAR: u8 = 2;
+
+/// Nobody sleeps here: it is a future's, whose task is to be woken.
+const IN_TASK: u8 = 3;
 
 /// Doors whose threads have ended.
 static FREE: sync::Mutex<Vec<&'static Door>> = sync::Mutex::new(Vec::new());
@@ -88,7 +95,7 @@ static NOWHERE: Door = Door::new();
 impl Door {
     const fn new() -> Self {
         Self {
-            inbox: Mutex::new(Inbox { messages: Vec::new(), port: None }),
+            inbox: Mutex::new(Inbox { messages: Vec::new(), waker: None, port: None }),
             asleep: AtomicU8::new(AWAKE),
             pending: AtomicBool::new(false),
             rung: Condvar::new(),
@@ -110,7 +117,7 @@ impl Door {
     pub(crate) fn release(&'static self) {
         let mut inbox = lock(&self.inbox);
         inbox.port = None;
-        let late = std::mem::take(&mut inbox.messages);
+        let late = mem::take(&mut inbox.messages);
         drop(inbox);
         drop(late);
         free().push(self);
@@ -143,6 +150,12 @@ impl Door {
                 drop(inbox);
                 port.inspect(|port| port.ring());
             }
+            IN_TASK => {
+                let waker = inbox.waker.take();
+                // A waker may be any code.
+                drop(inbox);
+                waker.into_iter().for_each(Waker::wake);
+            }
             _ => self.rung.notify_one(),
         }
     }
@@ -162,7 +175,7 @@ impl Door {
     pub(crate) fn receive(&self, into: &mut Vec<Message>) {
         let mut inbox = lock(&self.inbox);
         self.pending.store(false, Ordering::SeqCst);
-        std::mem::swap(&mut inbox.messages, into);
+        mem::swap(&mut inbox.messages, into);
     }
 
     /// Tells senders to ring. Returns whether the owner may sleep; if not, messages wait.
@@ -215,6 +228,41 @@ impl Door {
     }
 }
 
+/// A door for the waits of a future: whoever polls it, wherever, its task is woken.
+#[derive(Debug)]
+pub(crate) struct TaskDoor(&'static Door);
+
+impl TaskDoor {
+    pub(crate) fn acquire() -> Self {
+        Self(Door::acquire())
+    }
+
+    /// A waiter for the next wait. What wakes it wakes the task last told.
+    pub(crate) fn waiter(&mut self) -> Waiter {
+        Waiter::thread(self.0)
+    }
+
+    /// Tells whom to wake. The caller looks at what it waits for after this, not before.
+    pub(crate) fn watch(&mut self, waker: &Waker) {
+        let waker = waker.clone();
+        let mut inbox = lock(&self.0.inbox);
+        let late = mem::take(&mut inbox.messages);
+        let before = inbox.waker.replace(waker);
+        self.0.asleep.store(IN_TASK, Ordering::SeqCst);
+        drop(inbox);
+        drop((late, before));
+    }
+}
+
+impl Drop for TaskDoor {
+    fn drop(&mut self) {
+        let waker = lock(&self.0.inbox).waker.take();
+        self.0.wake_up();
+        self.0.release();
+        drop(waker);
+    }
+}
+
 /// One wait of one coroutine or plain thread: whoever holds this can end it, once.
 #[derive(Clone, Copy)]
 pub(crate) struct Waiter {
@@ -227,10 +275,12 @@ impl Waiter {
     /// The slot of a plain thread, which is no coroutine's.
     const THREAD: u32 = u32::MAX;
 
+    #[inline]
     pub(crate) fn task(door: &'static Door, slot: u32, wait: u64) -> Self {
         Self { door, wait, slot }
     }
 
+    #[inline]
     pub(crate) fn thread(door: &'static Door) -> Self {
         Self { door, wait: door.number(), slot: Self::THREAD }
     }
@@ -241,6 +291,7 @@ impl Waiter {
         (ptr::eq(self.door, door) && self.slot != Self::THREAD).then_some((self.slot, self.wait))
     }
 
+    #[inline]
     pub(crate) fn is_thread(&self) -> bool {
         self.slot == Self::THREAD
     }
@@ -303,7 +354,7 @@ impl Waiters {
     /// Takes all of them.
     #[inline]
     pub(crate) fn take(&mut self) -> impl Iterator<Item = Waiter> + use<> {
-        self.first.take().into_iter().chain(std::mem::take(&mut self.rest))
+        self.first.take().into_iter().chain(mem::take(&mut self.rest))
     }
 }
 

@@ -92,6 +92,8 @@ pub(crate) enum Wait {
     Stream,
     /// Until a lock is free that a coroutine of the same run holds.
     Lock,
+    /// Until a future's waker is called.
+    Future,
     /// Until something of `sync` is given that any thread could give.
     Sync(Given),
 }
@@ -112,6 +114,12 @@ pub(crate) enum Given {
     Promise,
     Bytes,
     Space,
+    /// An item of a channel.
+    Item,
+    /// Room in a channel, or somebody who takes the item.
+    Room,
+    /// One of the operations of a `select!`.
+    Choice,
 }
 
 impl Wait {
@@ -157,6 +165,10 @@ impl fmt::Display for Wait {
             Self::Sync(Given::Promise) => f.write_str("a promise to be kept"),
             Self::Sync(Given::Bytes) => f.write_str("bytes of a stream in memory"),
             Self::Sync(Given::Space) => f.write_str("space in a stream in memory"),
+            Self::Future => f.write_str("a future"),
+            Self::Sync(Given::Item) => f.write_str("an item of a channel"),
+            Self::Sync(Given::Room) => f.write_str("room in a channel"),
+            Self::Sync(Given::Choice) => f.write_str("one of several operations of a `select!`"),
             Self::Blocking => f.write_str("a blocking call on another thread"),
         }
     }

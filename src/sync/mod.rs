@@ -4,12 +4,15 @@
 //! and both may meet at the same lock. Who waits first is served first.
 
 mod barrier;
+pub mod channel;
 mod condvar;
 mod event;
 mod guard;
 mod lock;
+pub mod mpsc;
 mod mutex;
 mod once;
+pub(crate) mod operation;
 mod poison;
 mod promise;
 mod queue;
@@ -17,6 +20,7 @@ mod raw_mutex;
 mod raw_rwlock;
 mod reentrant;
 mod rwlock;
+pub mod select;
 mod semaphore;
 mod wait;
 mod wait_group;
@@ -24,6 +28,7 @@ mod wait_group;
 pub use std::sync::{LockResult, PoisonError, TryLockError, TryLockResult};
 
 pub use barrier::{Barrier, BarrierWaitResult};
+pub use channel::{broadcast, oneshot, watch};
 pub use condvar::{Condvar, WaitTimeoutResult};
 pub use event::Event;
 pub use mutex::{Mutex, MutexGuard, OwnedMutexGuard};

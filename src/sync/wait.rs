@@ -12,8 +12,10 @@
 use std::cell::{Cell, UnsafeCell};
 use std::fmt;
 use std::mem;
+use std::ops::Deref;
 use std::process;
-use std::ptr;
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::lock::{Guard, Lock};
@@ -43,13 +45,13 @@ pub(super) struct Place<T> {
     linked: Cell<bool>,
     waiter: Waiter,
     // Of a wait at several places: the first who claims it ends it.
-    claim: Option<(*const Claim, usize)>,
+    claim: Option<(Arc<Claim>, usize)>,
     slot: UnsafeCell<T>,
 }
 
 /// Which of several places was served: at most one ever is.
 #[derive(Debug)]
-pub(super) struct Claim(AtomicUsize);
+pub(crate) struct Claim(AtomicUsize);
 
 impl Claim {
     const OPEN: usize = usize::MAX;
@@ -57,6 +59,10 @@ impl Claim {
 
     pub(super) const fn new() -> Self {
         Self(AtomicUsize::new(Self::OPEN))
+    }
+
+    fn is_open(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == Self::OPEN
     }
 
     fn take(&self, with: usize) -> bool {
@@ -100,6 +106,21 @@ impl<T> WaitQueue<T> {
         unsafe { self.first.as_ref().map(|place| &*place.slot.get()) }
     }
 
+    /// Whether somebody waits who has not been served elsewhere, and does not share `claim`.
+    pub(super) fn has_other(&self, claim: Option<&Arc<Claim>>) -> bool {
+        let mut next = self.first;
+        // SAFETY: as in `first`, for each place on the way.
+        while let Some(place) = unsafe { next.as_ref() } {
+            if place.claim.as_ref().is_none_or(|(other, _)| {
+                other.is_open() && claim.is_none_or(|claim| !Arc::ptr_eq(other, claim))
+            }) {
+                return true;
+            }
+            next = place.next.get();
+        }
+        false
+    }
+
     /// Ends the wait of the first who still waits, and lets `f` fill its slot. Wake the waiter when
     /// the lock has been released.
     #[inline]
@@ -108,9 +129,7 @@ impl<T> WaitQueue<T> {
             // SAFETY: as in `first`.
             let place = unsafe { self.first.as_ref() }?;
             self.unlink(place);
-            // SAFETY: a claim lives as long as the places that name it are linked, and this one was
-            // until now, under the lock that is still held.
-            if place.claim.is_none_or(|(claim, number)| unsafe { (*claim).take(number) }) {
+            if place.claim.as_ref().is_none_or(|(claim, number)| claim.take(*number)) {
                 // SAFETY: the place has just been taken out, under the lock: its owner looks at it
                 // only when it has been woken, or has got the lock that we hold.
                 let result = f(unsafe { &mut *place.slot.get() });
@@ -167,7 +186,7 @@ impl<T> fmt::Debug for WaitQueue<T> {
 }
 
 impl<T> Place<T> {
-    fn new(waiter: Waiter, claim: Option<(*const Claim, usize)>, slot: T) -> Self {
+    fn new(waiter: Waiter, claim: Option<(Arc<Claim>, usize)>, slot: T) -> Self {
         Self {
             previous: Cell::new(ptr::null()),
             next: Cell::new(ptr::null()),
@@ -220,13 +239,14 @@ pub(super) fn release_and_wait<S, T>(
             process::abort();
         }
     }
-    let place = Place::new(context::waiter(), None, slot);
+    let waiter = context::waiter();
+    let place = Place::new(waiter, None, slot);
     let bomb = Bomb;
     // SAFETY: `place` stays where it is until it is taken apart below, and is not in the queue then.
     unsafe { queue(&mut guard).link(&place) };
     drop(guard);
     drop(held);
-    let wake = context::block_until_woken(place.waiter, why, deadline);
+    let wake = context::block_until_woken(waiter, why, deadline);
     let mut served = true;
     if wake != Wake::Ready {
         let mut guard = lock.lock();
@@ -247,53 +267,66 @@ pub(super) fn release_and_wait<S, T>(
     }
 }
 
-/// A place of a wait at several queues at once, of which one at most is served.
-pub(super) struct Enlisted<'a, S, T> {
-    lock: &'a Lock<S>,
+/// A place that is not on the waiter's stack: of a wait at several queues at once, of which one at
+/// most is served, or of a future.
+pub(super) struct Enlisted<L: Deref<Target = Lock<S>>, S, T> {
+    // Leads to the lock of the queue, and always to the same.
+    lock: L,
     queue: fn(&mut S) -> &mut WaitQueue<T>,
-    // `None` only while it is dropped.
-    place: Option<Box<Place<T>>>,
+    // Leaked from a box, which must not be moved while the queue has a pointer into it. Should
+    // this be forgotten, the place is leaked with it and stays good.
+    place: Option<NonNull<Place<T>>>,
 }
 
-impl<'a, S, T> Enlisted<'a, S, T> {
-    /// Enlists in a queue, as the place called `number` of those that share `claim`.
-    ///
-    /// # Safety
-    ///
-    /// What this returns must not be forgotten.
-    pub(super) unsafe fn new(
-        lock: &'a Lock<S>,
+// SAFETY: what is done with a place elsewhere is done under the lock of its queue, and what moves
+// with it is `T`.
+unsafe impl<L: Deref<Target = Lock<S>> + Send, S: Send, T: Send> Send for Enlisted<L, S, T> {}
+// SAFETY: a shared one gives out whether it is served, which it looks up under the lock.
+unsafe impl<L: Deref<Target = Lock<S>> + Sync, S: Send, T: Send> Sync for Enlisted<L, S, T> {}
+
+impl<L: Deref<Target = Lock<S>>, S, T> Enlisted<L, S, T> {
+    /// Enlists in a queue of the state in `lock`, whose guard is `guard`, perhaps as one of those
+    /// who share a claim, and by which number.
+    pub(super) fn new(
+        lock: L,
         mut guard: Guard<'_, S>,
         queue: fn(&mut S) -> &mut WaitQueue<T>,
         slot: T,
         waiter: Waiter,
-        (claim, number): (&'a Claim, usize),
+        claim: Option<(Arc<Claim>, usize)>,
     ) -> Self {
-        let place = Box::new(Place::new(waiter, Some((ptr::from_ref(claim), number)), slot));
-        // SAFETY: it is in a box, and the drop unlinks it, which by the caller's promise happens.
-        unsafe { queue(&mut guard).link(&place) };
+        let place = NonNull::from(Box::leak(Box::new(Place::new(waiter, claim, slot))));
+        // SAFETY: it was leaked, and is freed only after `unlink` below.
+        unsafe { queue(&mut guard).link(place.as_ref()) };
         Self { lock, queue, place: Some(place) }
     }
 
-    /// Leaves the queue. Returns what is in the slot.
-    pub(super) fn leave(mut self) -> T {
-        self.unlink().slot.into_inner()
+    /// Whether somebody has served this place.
+    pub(super) fn is_served(&self) -> bool {
+        let _guard = self.lock.lock();
+        // SAFETY: it is alive until it is taken out of its option, and the lock of its queue is held.
+        self.place.is_none_or(|place| !unsafe { place.as_ref() }.linked.get())
     }
 
-    fn unlink(&mut self) -> Place<T> {
-        let Some(place) = self.place.take() else { unreachable!("left once") };
-        let mut guard = self.lock.lock();
-        if place.linked.get() {
-            (self.queue)(&mut guard).unlink(&place);
+    /// Leaves the queue. Returns what is in the slot, unless it did so before.
+    pub(super) fn leave(&mut self) -> Option<T> {
+        let place = self.place.take()?;
+        {
+            let mut guard = self.lock.lock();
+            // SAFETY: it is alive until the box made below goes, and the lock of its queue is held.
+            let place = unsafe { place.as_ref() };
+            if place.linked.get() {
+                (self.queue)(&mut guard).unlink(place);
+            }
         }
-        *place
+        // SAFETY: it was leaked from a box, no queue has a pointer to it any more, and whoever took
+        // it out of one has released the lock. This is done once: it was taken out of its option.
+        Some(unsafe { Box::from_raw(place.as_ptr()) }.slot.into_inner())
     }
 }
 
-impl<S, T> Drop for Enlisted<'_, S, T> {
+impl<L: Deref<Target = Lock<S>>, S, T> Drop for Enlisted<L, S, T> {
     fn drop(&mut self) {
-        if self.place.is_some() {
-            drop(self.unlink());
-        }
+        drop(self.leave());
     }
 }

@@ -17,7 +17,7 @@ use crate::thread::Thread;
 /// Dropping the handle detaches the coroutine: it runs on, and its result is dropped. A handle is
 /// `Send` when its result is; a plain thread that joins blocks.
 pub struct JoinHandle<T> {
-    pub(super) receiver: Receiver<T>,
+    pub(crate) receiver: Receiver<T>,
     pub(super) thread: Thread,
     pub(super) id: Id,
 }

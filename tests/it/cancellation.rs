@@ -13,11 +13,14 @@ use std::time::{Duration, Instant};
 use plainsong::generator::Generator;
 use plainsong::io::{Pollable, wait_readable, wait_writable};
 use plainsong::net::{self, Server, TcpListener, TcpStream, ToSocketAddrs};
+use plainsong::select;
 use plainsong::signal::{SIGUSR2, Signals};
+use plainsong::sync::select::Select;
 use plainsong::sync::{
     Barrier, Condvar, Event, Mutex, OnceLock, Promise, Queue, ReentrantMutex, RwLock, Semaphore,
     WaitGroup,
 };
+use plainsong::sync::{broadcast, channel, mpsc, oneshot, watch};
 use plainsong::time::{interval, sleep, sleep_until, timeout, timeout_at};
 use plainsong::{CancellationToken, JoinError, JoinHandle, task, thread};
 
@@ -72,6 +75,11 @@ fn unix_listener() -> (SocketAddr, net::UnixListener) {
 }
 
 fn ignore<T>(_: T) {}
+
+/// Keeps both ends of a channel.
+fn held<S, R>(ends: (S, R)) -> Box<(S, R)> {
+    Box::new(ends)
+}
 
 /// Writes until it must wait.
 fn fill(stream: &TcpStream) -> ! {
@@ -200,6 +208,46 @@ const OPERATIONS: &[(&str, fn())] = &[
         let (_one, two) = UnixStream::pair().unwrap();
         drop(Pollable::new(two).unwrap().read(&mut [0]));
     }),
+    ("send", || ignore(held(channel::bounded(0)).0.send(()))),
+    ("send_timeout", || ignore(held(channel::bounded(0)).0.send_timeout((), HOUR))),
+    ("recv", || ignore(held(channel::bounded::<()>(1)).1.recv())),
+    ("recv_timeout", || ignore(held(channel::unbounded::<()>()).1.recv_timeout(HOUR))),
+    ("recv of the clock", || ignore(channel::after(HOUR).recv())),
+    ("recv of nothing", || ignore(channel::never::<()>().recv())),
+    ("mpsc recv", || ignore(held(mpsc::channel::<()>()).1.recv())),
+    ("oneshot recv", || {
+        let (_sender, receiver) = oneshot::channel::<()>();
+        ignore(receiver.recv());
+    }),
+    ("oneshot closed", || {
+        let (mut sender, _receiver) = oneshot::channel::<()>();
+        sender.closed();
+    }),
+    ("broadcast recv", || {
+        let (_sender, mut receiver) = broadcast::channel::<()>(1);
+        ignore(receiver.recv());
+    }),
+    ("watch changed", || {
+        let (_sender, mut receiver) = watch::channel(());
+        ignore(receiver.changed());
+    }),
+    ("select", || {
+        let (sender, receiver) = channel::bounded::<()>(0);
+        select! {
+            recv(receiver) -> _ => {}
+            send(sender, ()) -> _ => {}
+            join(sleeper()) -> _ => {}
+            recv(channel::after(HOUR)) -> _ => {}
+            default(2 * HOUR) => {}
+        }
+    }),
+    ("ready", || {
+        let (_sender, receiver) = channel::bounded::<()>(0);
+        let mut select = Select::new();
+        select.recv(&receiver);
+        select.ready();
+    }),
+    ("block_on", || plainsong::block_on(std::future::pending::<()>())),
     ("generator", || ignore(Generator::<()>::new(|_: &_| sleep(HOUR)).next())),
     ("scope in a generator", || {
         let body = |_: &_| plainsong::scope(|s| s.spawn(|| sleep(HOUR)).join().unwrap());
@@ -891,5 +939,29 @@ fn waits_in_no_wait() {
             assert_eq!(plainsong::no_wait(|| 3), 3);
             plainsong::yield_now();
         });
+    });
+}
+
+#[test]
+fn a_wait_in_a_queue_ends_for_one_that_has_swallowed_a_cancellation_while_another_unwinds() {
+    run(|| {
+        let (_sender, receiver) = channel::unbounded::<()>();
+        let swallows = plainsong::spawn(move || {
+            assert!(catch_unwind(|| sleep(HOUR)).is_err());
+            plainsong::shield(|| timeout(Duration::from_millis(20), || receiver.recv()).is_err())
+        });
+        until_parked(&swallows);
+        swallows.cancel();
+        plainsong::yield_now();
+        // Suspended in the middle of a panic, which makes `panicking` true for the whole thread.
+        let (go, gone) = channel::bounded::<()>(0);
+        let unwinds = plainsong::spawn(move || {
+            let _on = OnDrop(move || assert!(gone.recv().is_err()));
+            panic!("expected");
+        });
+        plainsong::yield_now();
+        assert!(swallows.join().unwrap());
+        drop(go);
+        assert!(unwinds.join().unwrap_err().is_panic());
     });
 }

@@ -1,0 +1,146 @@
+//! Receivers to which the clock sends. Nobody runs for them: who receives waits until it is time.
+
+use std::time::{Duration, Instant};
+
+use super::Receiver;
+use super::error::{RecvTimeoutError, TryRecvError};
+use crate::engine::context;
+use crate::engine::task::Wait;
+use crate::sync::lock::Lock;
+use crate::sync::operation::{Enlistment, Nothing, Ticket};
+
+/// A receiver to which one item is sent after `duration`: the time at which it was due.
+///
+/// ```
+/// use std::time::Duration;
+/// use plainsong::sync::channel::{after, unbounded};
+/// use plainsong::select;
+///
+/// plainsong::run(|| {
+///     let (_sender, receiver) = unbounded::<()>();
+///     select! {
+///         recv(receiver) -> _ => unreachable!("nobody sends"),
+///         recv(after(Duration::from_millis(1))) -> _ => {}
+///     }
+/// });
+/// ```
+pub fn after(duration: Duration) -> Receiver<Instant> {
+    // A time that the clock cannot hold does not come.
+    new(context::now().checked_add(duration), None)
+}
+
+/// A receiver to which one item is sent at `time`, that time.
+pub fn at(time: Instant) -> Receiver<Instant> {
+    new(Some(time), None)
+}
+
+/// A receiver to which the time is sent each `period`, first in one period from now. It holds one
+/// item at most: ticks that nobody has received in time are left out.
+pub fn tick(period: Duration) -> Receiver<Instant> {
+    new(context::now().checked_add(period), Some(period))
+}
+
+/// A receiver to which nothing is ever sent, as a branch of `select!` that may be switched off.
+pub fn never<T>() -> Receiver<T> {
+    Receiver::from_alarm(Alarm::new(None, None, 0, |_| None))
+}
+
+fn new(due: Option<Instant>, period: Option<Duration>) -> Receiver<Instant> {
+    Receiver::from_alarm(Alarm::new(due, period, 1, Some))
+}
+
+pub(super) struct Alarm<T> {
+    state: Lock<State>,
+    period: Option<Duration>,
+    pub(super) capacity: usize,
+    // What is received at a time: only a channel of times has some, and `never` is of anything.
+    item: fn(Instant) -> Option<T>,
+}
+
+struct State {
+    // When the next item is due, if one will be.
+    due: Option<Instant>,
+    // Items that were chosen in a `select!` and not received yet.
+    held: Vec<(Ticket, Instant)>,
+    next_ticket: Ticket,
+}
+
+impl<T> Alarm<T> {
+    fn new(
+        due: Option<Instant>,
+        period: Option<Duration>,
+        capacity: usize,
+        item: fn(Instant) -> Option<T>,
+    ) -> Self {
+        let state = Lock::new(State { due, held: Vec::new(), next_ticket: 0 });
+        Self { state, period, capacity, item }
+    }
+
+    /// When there will be something to receive.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.state.lock().due
+    }
+
+    pub(super) fn is_due(&self) -> bool {
+        self.due().is_some_and(|due| due <= context::now())
+    }
+
+    /// Takes the time that was due, if it has come.
+    fn take(&self, state: &mut State) -> Option<Instant> {
+        // Read under the lock, or a late reading could undo a tick.
+        let now = context::now();
+        let due = state.due.filter(|due| *due <= now)?;
+        state.due = self.period.and_then(|period| now.checked_add(period));
+        Some(due)
+    }
+
+    pub(super) fn try_recv(&self) -> Result<T, TryRecvError> {
+        let due = self.take(&mut self.state.lock());
+        due.and_then(self.item).ok_or(TryRecvError::Empty)
+    }
+
+    pub(super) fn recv(&self, deadline: Option<Instant>) -> Result<T, RecvTimeoutError> {
+        context::spend();
+        loop {
+            if let Ok(item) = self.try_recv() {
+                return Ok(item);
+            }
+            if deadline.is_some_and(|deadline| deadline <= context::now()) {
+                return Err(RecvTimeoutError::Timeout);
+            }
+            let until = [self.due(), deadline].into_iter().flatten().min();
+            context::block(context::waiter(), Wait::Sleep, until);
+        }
+    }
+
+    pub(super) fn choose(&self) -> Option<Ticket> {
+        let mut state = self.state.lock();
+        let due = self.take(&mut state)?;
+        state.next_ticket += 1;
+        let ticket = state.next_ticket;
+        state.held.push((ticket, due));
+        Some(ticket)
+    }
+
+    /// Takes what was held for a chosen operation.
+    pub(super) fn finish(&self, ticket: Ticket) -> Option<T> {
+        let mut state = self.state.lock();
+        let at = state.held.iter().position(|(number, _)| *number == ticket)?;
+        let (_, due) = state.held.swap_remove(at);
+        (self.item)(due)
+    }
+
+    /// Gives back what was held. A clock that ticks leaves it out, like any that comes too late.
+    pub(super) fn release(&self, ticket: Ticket) {
+        let mut state = self.state.lock();
+        if let Some(at) = state.held.iter().position(|(number, _)| *number == ticket) {
+            let (_, due) = state.held.swap_remove(at);
+            state.due = state.due.or(Some(due));
+        }
+    }
+
+    /// Who waits knows the time, so nobody need be told.
+    pub(super) fn stand<'a>(&self) -> Option<Box<dyn Enlistment + 'a>> {
+        if self.is_due() { None } else { Some(Box::new(Nothing)) }
+    }
+}

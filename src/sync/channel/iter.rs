@@ -1,0 +1,95 @@
+//! Receivers as iterators.
+
+use std::fmt;
+use std::iter::FusedIterator;
+
+use super::Receiver;
+
+/// Made by [`Receiver::iter`].
+pub struct Iter<'a, T> {
+    pub(super) receiver: &'a Receiver<T>,
+}
+
+/// Made by [`Receiver::try_iter`].
+pub struct TryIter<'a, T> {
+    pub(super) receiver: &'a Receiver<T>,
+}
+
+/// The items of a receiver that is used up.
+pub struct IntoIter<T> {
+    receiver: Receiver<T>,
+}
+
+impl<T> Iterator for Iter<'_, T> {
+    type Item = T;
+
+    /// Waits for the next item.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits; no item has been taken then.
+    fn next(&mut self) -> Option<T> {
+        self.receiver.recv().ok()
+    }
+}
+
+impl<T> Iterator for TryIter<'_, T> {
+    type Item = T;
+
+    fn next(&mut self) -> Option<T> {
+        self.receiver.try_recv().ok()
+    }
+}
+
+impl<T> Iterator for IntoIter<T> {
+    type Item = T;
+
+    /// Waits for the next item.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits; no item has been taken then.
+    fn next(&mut self) -> Option<T> {
+        self.receiver.recv().ok()
+    }
+}
+
+// Nobody can become a sender when all have gone.
+impl<T> FusedIterator for Iter<'_, T> {}
+impl<T> FusedIterator for IntoIter<T> {}
+
+impl<T> IntoIterator for Receiver<T> {
+    type Item = T;
+    type IntoIter = IntoIter<T>;
+
+    fn into_iter(self) -> IntoIter<T> {
+        IntoIter { receiver: self }
+    }
+}
+
+impl<'a, T> IntoIterator for &'a Receiver<T> {
+    type Item = T;
+    type IntoIter = Iter<'a, T>;
+
+    fn into_iter(self) -> Iter<'a, T> {
+        self.iter()
+    }
+}
+
+impl<T> fmt::Debug for Iter<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Iter").finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for TryIter<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TryIter").finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for IntoIter<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IntoIter").finish_non_exhaustive()
+    }
+}

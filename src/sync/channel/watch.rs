@@ -1,0 +1,374 @@
+//! A value that many watch, in tokio's manner: they see the last one, and not each.
+//!
+//! ```
+//! use plainsong::sync::watch;
+//!
+//! plainsong::run(|| {
+//!     let (sender, mut receiver) = watch::channel("starting");
+//!     plainsong::spawn(move || sender.send("running"));
+//!     receiver.changed().unwrap();
+//!     assert_eq!(*receiver.borrow(), "running");
+//! });
+//! ```
+
+use std::fmt;
+use std::mem;
+use std::ops::Deref;
+use std::sync::{Arc, PoisonError};
+
+pub use super::error::{RecvError, SendError};
+
+use crate::engine::context;
+use crate::engine::remote::Waiter;
+use crate::engine::task::{Given, Wait};
+use crate::sync::lock::Lock;
+use crate::sync::mutex::{Mutex, MutexGuard};
+use crate::sync::wait::{WaitQueue, wait};
+
+struct Shared<T> {
+    // Whoever holds it may wait, so it is one that parks.
+    value: Mutex<T>,
+    state: Lock<State>,
+}
+
+struct State {
+    // Counts the changes.
+    version: u64,
+    senders: usize,
+    receivers: usize,
+    // Receivers that wait for a change, and senders that wait for the receivers to go.
+    watching: WaitQueue<()>,
+    closing: WaitQueue<()>,
+}
+
+/// The end of a [`channel`] that sets the value. Clones set the same value.
+pub struct Sender<T>(Arc<Shared<T>>);
+
+/// The end of a [`channel`] that sees the value. Clones have seen what this one has.
+pub struct Receiver<T> {
+    shared: Arc<Shared<T>>,
+    // The last version that it has seen.
+    seen: u64,
+}
+
+/// The value, lent. Nobody else sees or sets it meanwhile, so keep it for a short time only.
+pub struct Ref<'a, T> {
+    value: MutexGuard<'a, T>,
+    has_changed: bool,
+}
+
+/// A channel that holds one value, at first `value`, which the receiver has seen.
+pub fn channel<T>(value: T) -> (Sender<T>, Receiver<T>) {
+    let shared = Arc::new(Shared {
+        value: Mutex::new(value),
+        state: Lock::new(State {
+            version: 0,
+            senders: 1,
+            receivers: 1,
+            watching: WaitQueue::new(),
+            closing: WaitQueue::new(),
+        }),
+    });
+    (Sender(shared.clone()), Receiver { shared, seen: 0 })
+}
+
+impl<T> Shared<T> {
+    fn lock(&self) -> MutexGuard<'_, T> {
+        // A panic in `send_modify` leaves whatever it has made of the value.
+        self.value.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn changed(&self, seen: &mut u64) -> Result<(), RecvError> {
+        context::spend();
+        loop {
+            let state = self.state.lock();
+            if state.version != *seen {
+                *seen = state.version;
+                return Ok(());
+            }
+            if state.senders == 0 {
+                return Err(RecvError);
+            }
+            let why = Wait::Sync(Given::Item);
+            let _ = wait(&self.state, state, |state| &mut state.watching, (), why, None);
+        }
+    }
+
+    /// Ends the waits of those in a queue, who look again.
+    fn wake_all(&self, queue: fn(&mut State) -> &mut WaitQueue<()>) {
+        let mut woken: Vec<Waiter> = Vec::new();
+        let mut state = self.state.lock();
+        while let Some(((), waiter)) = queue(&mut state).serve(|()| ()) {
+            woken.push(waiter);
+        }
+        drop(state);
+        woken.into_iter().for_each(context::wake);
+    }
+}
+
+impl<T> Sender<T> {
+    /// Sets the value and tells the receivers. The value before is dropped.
+    ///
+    /// # Errors
+    ///
+    /// When there is no receiver, with the value, which is not set then.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while somebody has borrowed the value.
+    pub fn send(&self, value: T) -> Result<(), SendError<T>> {
+        if self.is_closed() {
+            return Err(SendError(value));
+        }
+        self.send_replace(value);
+        Ok(())
+    }
+
+    /// Sets the value, be there receivers or not. Returns the value before.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while somebody has borrowed the value.
+    pub fn send_replace(&self, value: T) -> T {
+        let mut value = value;
+        self.send_modify(|before| mem::swap(before, &mut value));
+        value
+    }
+
+    /// Changes the value in place and tells the receivers.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while somebody has borrowed the value.
+    pub fn send_modify(&self, modify: impl FnOnce(&mut T)) {
+        self.send_if_modified(|value| {
+            modify(value);
+            true
+        });
+    }
+
+    /// Changes the value in place, and tells the receivers if `modify` returns `true`. Returns that.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while somebody has borrowed the value.
+    pub fn send_if_modified(&self, modify: impl FnOnce(&mut T) -> bool) -> bool {
+        let mut value = self.0.lock();
+        let modified = modify(&mut value);
+        if modified {
+            // With the value still locked, so that a version belongs to one value.
+            self.0.state.lock().version += 1;
+        }
+        drop(value);
+        if modified {
+            self.0.wake_all(|state| &mut state.watching);
+        }
+        modified
+    }
+
+    /// The value.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while somebody has borrowed the value.
+    pub fn borrow(&self) -> Ref<'_, T> {
+        Ref { value: self.0.lock(), has_changed: false }
+    }
+
+    /// A further receiver, which has seen the value.
+    pub fn subscribe(&self) -> Receiver<T> {
+        let mut state = self.0.state.lock();
+        state.receivers += 1;
+        Receiver { shared: self.0.clone(), seen: state.version }
+    }
+
+    /// How many receivers there are.
+    pub fn receiver_count(&self) -> usize {
+        self.0.state.lock().receivers
+    }
+
+    /// Whether there is no receiver.
+    pub fn is_closed(&self) -> bool {
+        self.receiver_count() == 0
+    }
+
+    /// Waits until there is no receiver.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits.
+    pub fn closed(&self) {
+        context::spend();
+        let state = self.0.state.lock();
+        if state.receivers > 0 {
+            let why = Wait::Sync(Given::Room);
+            let _ = wait(&self.0.state, state, |state| &mut state.closing, (), why, None);
+        }
+    }
+
+    /// Whether both set the same value.
+    pub fn same_channel(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl<T> Receiver<T> {
+    /// The value. It does not count as seen.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while somebody else has borrowed the value.
+    pub fn borrow(&self) -> Ref<'_, T> {
+        let value = self.shared.lock();
+        let has_changed = self.shared.state.lock().version != self.seen;
+        Ref { value, has_changed }
+    }
+
+    /// The value, which counts as seen.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while somebody else has borrowed the value.
+    pub fn borrow_and_update(&mut self) -> Ref<'_, T> {
+        let value = self.shared.lock();
+        let version = self.shared.state.lock().version;
+        let has_changed = mem::replace(&mut self.seen, version) != version;
+        Ref { value, has_changed }
+    }
+
+    /// Whether the value has changed since it was last seen.
+    ///
+    /// # Errors
+    ///
+    /// When every sender has gone.
+    pub fn has_changed(&self) -> Result<bool, RecvError> {
+        let state = self.shared.state.lock();
+        if state.senders == 0 { Err(RecvError) } else { Ok(state.version != self.seen) }
+    }
+
+    /// Waits until the value has changed since it was last seen. It then counts as seen.
+    ///
+    /// # Errors
+    ///
+    /// When every sender has gone, and the last value has been seen.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits.
+    pub fn changed(&mut self) -> Result<(), RecvError> {
+        self.shared.changed(&mut self.seen)
+    }
+
+    /// Waits for a value for which `wanted` holds, and borrows it. It then counts as seen.
+    ///
+    /// # Errors
+    ///
+    /// When every sender has gone, and it does not hold for the last value.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits.
+    pub fn wait_for(
+        &mut self,
+        mut wanted: impl FnMut(&T) -> bool,
+    ) -> Result<Ref<'_, T>, RecvError> {
+        loop {
+            let value = self.shared.lock();
+            let version = self.shared.state.lock().version;
+            let has_changed = mem::replace(&mut self.seen, version) != version;
+            if wanted(&value) {
+                return Ok(Ref { value, has_changed });
+            }
+            drop(value);
+            self.shared.changed(&mut self.seen)?;
+        }
+    }
+
+    /// Has the value count as changed.
+    pub fn mark_changed(&mut self) {
+        self.seen = self.shared.state.lock().version.wrapping_sub(1);
+    }
+
+    /// Has the value count as seen.
+    pub fn mark_unchanged(&mut self) {
+        self.seen = self.shared.state.lock().version;
+    }
+
+    /// Whether both see the same value.
+    pub fn same_channel(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+}
+
+impl<T> Ref<'_, T> {
+    /// Whether the value had changed since the receiver had last seen it.
+    pub fn has_changed(&self) -> bool {
+        self.has_changed
+    }
+}
+
+impl<T> Deref for Ref<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T> Clone for Sender<T> {
+    fn clone(&self) -> Self {
+        self.0.state.lock().senders += 1;
+        Self(self.0.clone())
+    }
+}
+
+impl<T> Clone for Receiver<T> {
+    fn clone(&self) -> Self {
+        self.shared.state.lock().receivers += 1;
+        Self { shared: self.shared.clone(), seen: self.seen }
+    }
+}
+
+impl<T> Drop for Sender<T> {
+    fn drop(&mut self) {
+        let senders = {
+            let mut state = self.0.state.lock();
+            state.senders -= 1;
+            state.senders
+        };
+        if senders == 0 {
+            self.0.wake_all(|state| &mut state.watching);
+        }
+    }
+}
+
+impl<T> Drop for Receiver<T> {
+    fn drop(&mut self) {
+        let receivers = {
+            let mut state = self.shared.state.lock();
+            state.receivers -= 1;
+            state.receivers
+        };
+        if receivers == 0 {
+            self.shared.wake_all(|state| &mut state.closing);
+        }
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Ref<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<T> fmt::Debug for Sender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender").finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for Receiver<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receiver").finish_non_exhaustive()
+    }
+}

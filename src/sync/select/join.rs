@@ -1,0 +1,100 @@
+//! Coroutines that end, in a `select!`.
+
+use crate::engine::packet::Receiver;
+use crate::engine::remote::Waiter;
+use crate::sync::operation::{Choice, Enlistment, Operation, Ticket};
+use crate::task::{JoinError, JoinHandle};
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// What can stand in a `join(…)` of [`select!`](crate::select): a [`JoinHandle`], which is then used
+/// up, or a `&mut JoinHandle`, which can be joined afterwards.
+pub trait Joined: sealed::Sealed {
+    /// What the coroutine returns.
+    type Item;
+    /// What comes of a join.
+    type Output;
+
+    /// The handle.
+    fn handle(&mut self) -> &mut JoinHandle<Self::Item>;
+
+    /// What comes of the join, when the coroutine has ended.
+    fn finish(self) -> Self::Output;
+}
+
+impl<T> sealed::Sealed for JoinHandle<T> {}
+impl<T> sealed::Sealed for &mut JoinHandle<T> {}
+
+impl<T> Joined for JoinHandle<T> {
+    type Item = T;
+    type Output = Result<T, JoinError>;
+
+    fn handle(&mut self) -> &mut Self {
+        self
+    }
+
+    fn finish(self) -> Self::Output {
+        self.join()
+    }
+}
+
+impl<T> Joined for &mut JoinHandle<T> {
+    type Item = T;
+    type Output = ();
+
+    fn handle(&mut self) -> &mut JoinHandle<T> {
+        self
+    }
+
+    fn finish(self) {}
+}
+
+/// A wait for the end of a coroutine. It is woken without a claim, and looks again.
+struct Registered<'a, T>(&'a Receiver<T>, Waiter);
+
+impl<T> Enlistment for Registered<'_, T> {
+    fn leave(self: Box<Self>, _: bool) -> Option<Ticket> {
+        self.0.unregister(self.1);
+        None
+    }
+}
+
+impl<T> Operation for JoinHandle<T> {
+    fn choose(&self) -> Option<Ticket> {
+        self.is_finished().then_some(0)
+    }
+
+    fn is_ready(&self) -> bool {
+        self.is_finished()
+    }
+
+    fn stand<'a>(
+        &'a self,
+        waiter: Waiter,
+        _: &Choice,
+        _: usize,
+    ) -> Option<Box<dyn Enlistment + 'a>> {
+        // Only one may wait at a handle: whoever selects has it borrowed mutably.
+        if self.is_finished() || !self.receiver.register(waiter) {
+            return None;
+        }
+        Some(Box::new(Registered(&self.receiver, waiter)))
+    }
+
+    fn look<'a>(
+        &'a self,
+        waiter: Waiter,
+        choice: &Choice,
+        number: usize,
+    ) -> Option<Box<dyn Enlistment + 'a>> {
+        self.stand(waiter, choice, number)
+    }
+
+    fn gives(&self) -> bool {
+        false
+    }
+
+    fn release(&self, _: Ticket) {}
+}

@@ -1,0 +1,512 @@
+//! Waiting for the first of several operations: [`select!`](crate::select) and [`Select`].
+//!
+//! ```
+//! use plainsong::select;
+//! use plainsong::sync::channel::unbounded;
+//!
+//! plainsong::run(|| {
+//!     let (numbers, number) = unbounded::<i32>();
+//!     let (_words, word) = unbounded::<String>();
+//!     plainsong::spawn(move || numbers.send(7));
+//!     select! {
+//!         recv(number) -> n => assert_eq!(n, Ok(7)),
+//!         recv(word) -> _ => unreachable!("nobody sends"),
+//!     }
+//! });
+//! ```
+//!
+//! One coroutine waits in all the queues at once; none is made for it. Who serves one of its
+//! places claims the whole wait first, so one operation is chosen and the others have not happened.
+
+mod join;
+mod macros;
+
+use std::error::Error;
+use std::fmt;
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::channel::{Receiver, RecvError, SendError, Sender};
+use super::operation::{self, Enlistment, Operation, Ticket};
+use super::wait::Claim;
+use crate::engine::context;
+use crate::engine::task::{Given, Wait, Wake};
+use crate::task::JoinHandle;
+
+pub use self::join::Joined;
+
+/// Waits for the first of several operations, when their number is not known beforehand. Otherwise
+/// [`select!`](crate::select) reads better.
+///
+/// If several can be done at once, one of them is chosen at random, unless it was made by
+/// [`new_biased`](Self::new_biased). An operation can be done also when it fails at once, as the
+/// other side has gone.
+///
+/// ```
+/// use plainsong::sync::channel::unbounded;
+/// use plainsong::sync::select::Select;
+///
+/// plainsong::run(|| {
+///     let channels: Vec<_> = (0..10).map(|_| unbounded::<usize>()).collect();
+///     channels[3].0.send(42).unwrap();
+///     let mut select = Select::new();
+///     for (_, receiver) in &channels {
+///         select.recv(receiver);
+///     }
+///     let chosen = select.select();
+///     let index = chosen.index();
+///     assert_eq!((index, chosen.recv(&channels[index].1)), (3, Ok(42)));
+/// });
+/// ```
+pub struct Select<'a> {
+    operations: Vec<Option<&'a dyn Operation>>,
+    biased: bool,
+}
+
+/// Until when an operation is waited for.
+#[derive(Clone, Copy)]
+enum Until {
+    Now,
+    Ever,
+    Time(Instant),
+}
+
+impl Until {
+    fn after(timeout: Duration) -> Self {
+        context::now().checked_add(timeout).map_or(Self::Ever, Self::Time)
+    }
+}
+
+/// What is done with an operation that can be done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Aim {
+    Choose,
+    Look,
+}
+
+/// Whether an operation was chosen, and what it left.
+type Chosen = Option<(usize, Option<Ticket>)>;
+
+impl<'a> Select<'a> {
+    /// No operations yet. One that can be done is chosen at random.
+    pub const fn new() -> Self {
+        Self { operations: Vec::new(), biased: false }
+    }
+
+    /// No operations yet. The first that can be done is chosen.
+    pub const fn new_biased() -> Self {
+        Self { operations: Vec::new(), biased: true }
+    }
+
+    /// Adds receiving from `receiver`. Returns the index of the operation.
+    pub fn recv<T>(&mut self, receiver: &'a Receiver<T>) -> usize {
+        self.add(receiver)
+    }
+
+    /// Adds sending on `sender`. Returns the index of the operation.
+    pub fn send<T>(&mut self, sender: &'a Sender<T>) -> usize {
+        self.add(sender)
+    }
+
+    /// Adds the end of a coroutine: the join then returns at once. Returns the index of the operation.
+    pub fn join<T>(&mut self, handle: &'a mut JoinHandle<T>) -> usize {
+        self.add(handle)
+    }
+
+    fn add(&mut self, operation: &'a dyn Operation) -> usize {
+        self.operations.push(Some(operation));
+        self.operations.len() - 1
+    }
+
+    /// Removes an operation that was added. The indices of the others stay.
+    ///
+    /// # Panics
+    ///
+    /// When there is no operation with this index.
+    pub fn remove(&mut self, index: usize) {
+        let operation = self.operations.get_mut(index).and_then(Option::take);
+        assert!(operation.is_some(), "there is no operation {index} in this `Select` to remove");
+    }
+
+    /// Waits until an operation can be done and begins it. It must then be completed.
+    ///
+    /// # Panics
+    ///
+    /// When there are no operations.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits; no operation has been done then.
+    pub fn select(&mut self) -> SelectedOperation<'a> {
+        assert!(
+            self.operations.iter().any(Option::is_some),
+            "no operations have been added to `Select`: it would wait for ever"
+        );
+        let Some(chosen) = self.choose(Until::Ever) else {
+            unreachable!("a wait without end ended without a choice");
+        };
+        chosen
+    }
+
+    /// Begins an operation that can be done at once. It must then be completed.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn try_select(&mut self) -> Result<SelectedOperation<'a>, TrySelectError> {
+        self.choose(Until::Now).ok_or(TrySelectError)
+    }
+
+    /// [`select`](Self::select), for `timeout` at most.
+    ///
+    /// # Errors
+    ///
+    /// When the time is over.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits; no operation has been done then.
+    pub fn select_timeout(
+        &mut self,
+        timeout: Duration,
+    ) -> Result<SelectedOperation<'a>, SelectTimeoutError> {
+        self.choose(Until::after(timeout)).ok_or(SelectTimeoutError)
+    }
+
+    /// [`select`](Self::select), until `deadline` at most.
+    ///
+    /// # Errors
+    ///
+    /// When the time has come.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits; no operation has been done then.
+    pub fn select_deadline(
+        &mut self,
+        deadline: Instant,
+    ) -> Result<SelectedOperation<'a>, SelectTimeoutError> {
+        self.choose(Until::Time(deadline)).ok_or(SelectTimeoutError)
+    }
+
+    /// Waits until an operation could be done, and returns its index. Somebody else may be faster.
+    ///
+    /// # Panics
+    ///
+    /// When there are no operations.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits.
+    pub fn ready(&mut self) -> usize {
+        assert!(
+            self.operations.iter().any(Option::is_some),
+            "no operations have been added to `Select`: it would wait for ever"
+        );
+        let Some((index, _)) = self.wait(Aim::Look, Until::Ever) else {
+            unreachable!("a wait without end ended without a choice");
+        };
+        index
+    }
+
+    /// The index of an operation that could be done at once.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn try_ready(&mut self) -> Result<usize, TryReadyError> {
+        self.wait(Aim::Look, Until::Now).map(|(index, _)| index).ok_or(TryReadyError)
+    }
+
+    /// [`ready`](Self::ready), for `timeout` at most.
+    ///
+    /// # Errors
+    ///
+    /// When the time is over.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits.
+    pub fn ready_timeout(&mut self, timeout: Duration) -> Result<usize, ReadyTimeoutError> {
+        let chosen = self.wait(Aim::Look, Until::after(timeout));
+        chosen.map(|(index, _)| index).ok_or(ReadyTimeoutError)
+    }
+
+    /// [`ready`](Self::ready), until `deadline` at most.
+    ///
+    /// # Errors
+    ///
+    /// When the time has come.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits.
+    pub fn ready_deadline(&mut self, deadline: Instant) -> Result<usize, ReadyTimeoutError> {
+        let chosen = self.wait(Aim::Look, Until::Time(deadline));
+        chosen.map(|(index, _)| index).ok_or(ReadyTimeoutError)
+    }
+
+    fn choose(&self, until: Until) -> Option<SelectedOperation<'a>> {
+        let (index, ticket) = self.wait(Aim::Choose, until)?;
+        Some(SelectedOperation { index, operation: self.operations[index]?, ticket: ticket? })
+    }
+
+    /// The operations with their indices, in the order in which they are tried.
+    fn in_order(&self) -> Vec<(usize, &'a dyn Operation)> {
+        let operations = self.operations.iter().enumerate();
+        let mut order: Vec<_> = operations.filter_map(|(at, &one)| Some((at, one?))).collect();
+        if !self.biased {
+            shuffle(&mut order);
+        }
+        order
+    }
+
+    fn wait(&self, aim: Aim, until: Until) -> Chosen {
+        context::spend();
+        let order = self.in_order();
+        loop {
+            for (index, operation) in &order {
+                match aim {
+                    Aim::Look if operation.is_ready() => return Some((*index, None)),
+                    Aim::Look => {}
+                    Aim::Choose => match operation.choose() {
+                        None => {}
+                        ticket => return Some((*index, ticket)),
+                    },
+                }
+            }
+            let deadline = match until {
+                Until::Now => return None,
+                Until::Ever => None,
+                Until::Time(deadline) => Some(deadline),
+            };
+            if deadline.is_some_and(|deadline| deadline <= context::now()) {
+                return None;
+            }
+            if let Some(chosen) = stand(&order, aim, deadline) {
+                return Some(chosen);
+            }
+        }
+    }
+}
+
+/// Waits in all queues at once until an operation is chosen, or it is time to look at all of them
+/// again.
+fn stand(order: &[(usize, &dyn Operation)], aim: Aim, deadline: Option<Instant>) -> Chosen {
+    if context::is_interrupted() {
+        context::unwind();
+    }
+    let due = order.iter().filter_map(|(_, operation)| operation.due());
+    let until = due.chain(deadline).min();
+    let waiter = context::waiter();
+    let choice = Arc::new(Claim::new());
+    let mut places: Vec<(usize, Box<dyn Enlistment + '_>)> = Vec::with_capacity(order.len());
+    let mut wake = Wake::Ready;
+    let all = order.iter().all(|&(index, operation)| {
+        let place = match aim {
+            Aim::Choose => operation.stand(waiter, &choice, index),
+            Aim::Look => operation.look(waiter, &choice, index),
+        };
+        place.map(|place| places.push((index, place))).is_some()
+    });
+    if all {
+        wake = context::block_until_woken(waiter, Wait::Sync(Given::Choice), until);
+    }
+    // From here on nobody is served; who has been is honoured, whatever has ended the wait.
+    let served = choice.withdraw();
+    let mut chosen = None;
+    for (index, place) in places {
+        if let Some(ticket) = place.leave(served == Some(index)) {
+            chosen = Some((index, Some(ticket)));
+        }
+    }
+    if chosen.is_none() && wake == Wake::Cancelled {
+        context::unwind();
+    }
+    chosen
+}
+
+/// Puts operations in random order, each as likely as the others.
+fn shuffle<T>(order: &mut [T]) {
+    static SEED: AtomicU64 = AtomicU64::new(0);
+    if order.len() < 2 {
+        return;
+    }
+    // Steele, Lea and Flood's SplitMix: fair enough for this, and nobody shares its state for long.
+    let mut state = SEED.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
+    for last in (1..order.len()).rev() {
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        order.swap(last, ((mixed ^ (mixed >> 31)) % (last as u64 + 1)) as usize);
+    }
+}
+
+/// An operation that was chosen. It must be completed, by the call that belongs to it.
+#[must_use = "the operation must be completed"]
+pub struct SelectedOperation<'a> {
+    index: usize,
+    operation: &'a dyn Operation,
+    ticket: Ticket,
+}
+
+impl SelectedOperation<'_> {
+    /// The index of the `default` of a `select!`.
+    #[doc(hidden)]
+    pub const DEFAULT: usize = usize::MAX;
+
+    /// What `select!` does when nothing was chosen.
+    #[doc(hidden)]
+    pub fn or_default<E>(chosen: Result<Self, E>) -> Self {
+        chosen.unwrap_or_else(|_| Self {
+            index: Self::DEFAULT,
+            operation: &operation::Nothing,
+            ticket: 0,
+        })
+    }
+
+    /// The index of the operation, as it was returned when it was added.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The ticket, if this is the operation of `thing`.
+    #[track_caller]
+    fn redeem<T>(self, thing: &T) -> Ticket {
+        let chosen = ptr::from_ref(self.operation).cast::<T>();
+        assert!(ptr::eq(chosen, thing), "this is not what was chosen: look at its index");
+        let ticket = self.ticket;
+        std::mem::forget(self);
+        ticket
+    }
+
+    /// Completes a send. On a channel without room this hands `item` to the receiver that was met.
+    /// Only if that has been cancelled or timed out meanwhile it waits for the next.
+    ///
+    /// # Errors
+    ///
+    /// When every receiver has gone, with the item.
+    ///
+    /// # Panics
+    ///
+    /// When it is not this sender that was chosen.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits; the item has not been sent then.
+    #[track_caller]
+    pub fn send<T>(self, sender: &Sender<T>, item: T) -> Result<(), SendError<T>> {
+        sender.finish(self.redeem(sender), item)
+    }
+
+    /// Completes a receive. On a channel without room this waits until the sender that was met,
+    /// if it is in a `select!` too, has made its item.
+    ///
+    /// # Errors
+    ///
+    /// When the channel is empty and every sender has gone.
+    ///
+    /// # Panics
+    ///
+    /// When it is not this receiver that was chosen.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits; no item has been taken then.
+    #[track_caller]
+    pub fn recv<T>(self, receiver: &Receiver<T>) -> Result<T, RecvError> {
+        receiver.finish(self.redeem(receiver))
+    }
+
+    /// Completes what has nothing to give: the coroutine has ended, so its handle's
+    /// [`join`](JoinHandle::join) will not wait.
+    ///
+    /// # Panics
+    ///
+    /// When a channel's operation was chosen.
+    #[track_caller]
+    pub fn done(self) {
+        assert!(!self.operation.gives(), "a channel was chosen: complete its send or recv");
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for SelectedOperation<'_> {
+    /// Takes the choice back. Panics, unless a panic or a cancellation is on its way.
+    fn drop(&mut self) {
+        self.operation.release(self.ticket);
+        if !thread::panicking() {
+            panic!("a `SelectedOperation` was dropped, and not completed");
+        }
+    }
+}
+
+impl Default for Select<'_> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Select<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let operations = self.operations.iter().flatten().count();
+        f.debug_struct("Select").field("operations", &operations).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for SelectedOperation<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SelectedOperation").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+/// Returned by [`Select::try_select`]: no operation can be done now.
+#[derive(PartialEq, Eq, Clone, Copy, Debug)]
+pub struct TrySelectError;
+
+/// Returned by [`Select::select_timeout`]: the time was over before an operation could be done.
+#[derive(PartialEq, Eq, Clone, Copy, Debug)]
+pub struct SelectTimeoutError;
+
+/// Returned by [`Select::try_ready`]: no operation could be done now.
+#[derive(PartialEq, Eq, Clone, Copy, Debug)]
+pub struct TryReadyError;
+
+/// Returned by [`Select::ready_timeout`]: the time was over before an operation could be done.
+#[derive(PartialEq, Eq, Clone, Copy, Debug)]
+pub struct ReadyTimeoutError;
+
+const NONE_READY: &str = "none of the operations can be done now";
+const TIMED_OUT: &str = "timed out waiting for one of several operations";
+
+impl fmt::Display for TrySelectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(NONE_READY)
+    }
+}
+
+impl fmt::Display for SelectTimeoutError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(TIMED_OUT)
+    }
+}
+
+impl fmt::Display for TryReadyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(NONE_READY)
+    }
+}
+
+impl fmt::Display for ReadyTimeoutError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(TIMED_OUT)
+    }
+}
+
+impl Error for TrySelectError {}
+impl Error for SelectTimeoutError {}
+impl Error for TryReadyError {}
+impl Error for ReadyTimeoutError {}
