@@ -21,7 +21,7 @@ use super::reactor::{Port, Reactor, SourceKey};
 use super::ready::ReadyQueue;
 use super::remote::{Door, Waiter};
 use super::stack::StackPool;
-use super::task::{Flag, Id, Task, Wait, Wake};
+use super::task::{Flag, Home, Id, Task, Wait, Wake};
 use super::timer::{TimerKey, Timers};
 use super::workers::{Post, Rest};
 
@@ -30,6 +30,8 @@ use super::workers::{Post, Rest};
 const BUDGET: u32 = 128;
 /// Turns after which the loop looks up from a full ready queue.
 const GLANCE: u32 = 128;
+/// Homes of ended tasks that are kept for the next ones.
+const VACANT_MAX: usize = 256;
 
 /// What a timer does.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +57,9 @@ pub(super) struct Later {
 pub(crate) struct Scheduler {
     pub(super) ready: ReadyQueue,
     pub(super) woken: RefCell<Vec<Waiter>>,
-    pub(super) tasks: RefCell<Slab<Box<Task>>>,
+    pub(super) tasks: RefCell<Slab<Home>>,
+    // Homes of tasks that have ended.
+    vacant: RefCell<Vec<Home>>,
     pub(super) timers: RefCell<Timers<Alarm>>,
     pub(super) calls: RefCell<Slab<Later>>,
     call_serial: Cell<u64>,
@@ -109,6 +113,7 @@ impl Scheduler {
             ready: ReadyQueue::new(),
             woken: RefCell::new(Vec::new()),
             tasks: RefCell::new(Slab::new()),
+            vacant: RefCell::new(Vec::new()),
             timers: RefCell::new(Timers::new()),
             calls: RefCell::new(Slab::new()),
             call_serial: Cell::new(0),
@@ -246,9 +251,13 @@ impl Scheduler {
     #[inline]
     fn retire(&self, slot: u32, stacks: &StackPool) {
         context::leave();
-        let task = self.tasks.borrow_mut().remove(slot as usize);
-        if let Some(stack) = task.coroutine.into_stack() {
+        let mut home = self.tasks.borrow_mut().remove(slot as usize);
+        if let Some(stack) = home.move_out().and_then(|task| task.coroutine.into_stack()) {
             stacks.put(stack);
+        }
+        let mut vacant = self.vacant.borrow_mut();
+        if vacant.len() < VACANT_MAX {
+            vacant.push(home);
         }
     }
 
@@ -302,7 +311,9 @@ impl Scheduler {
         let entry = tasks.vacant_entry();
         let slot = u32::try_from(entry.key()).expect("fewer than 2^32 coroutines");
         task.slot.set(slot);
-        self.push_ready(entry.insert(Box::new(task)));
+        let mut home = self.vacant.borrow_mut().pop().unwrap_or_default();
+        home.move_in(task);
+        self.push_ready(entry.insert(home));
         slot
     }
 

@@ -6,6 +6,7 @@ use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::num::NonZeroU64;
+use std::ops::Deref;
 use std::panic::Location;
 use std::ptr::NonNull;
 use std::rc::Rc;
@@ -210,6 +211,38 @@ pub(crate) struct Task {
     /// Where the result goes; not for a runtime's main coroutine.
     pub(crate) packet: Cell<Option<NonNull<Header>>>,
     extras: OnceCell<Box<Extras>>,
+}
+
+/// Where a task lives and stays; when it has ended, the next may live there.
+#[derive(Default)]
+pub(crate) struct Home(Box<Option<Task>>);
+
+const _: () = assert!(size_of::<Option<Task>>() == size_of::<Task>());
+
+impl Home {
+    /// Moves a task into a home that is free.
+    #[inline]
+    pub(crate) fn move_in(&mut self, task: Task) {
+        *self.0 = Some(task);
+    }
+
+    /// Takes the task out.
+    #[inline]
+    pub(crate) fn move_out(&mut self) -> Option<Task> {
+        self.0.take()
+    }
+}
+
+impl Deref for Home {
+    type Target = Task;
+
+    #[inline]
+    fn deref(&self) -> &Task {
+        match &*self.0 {
+            Some(task) => task,
+            None => unreachable!("nobody looks into a home that is free"),
+        }
+    }
 }
 
 /// What is asked of a task too seldom to have a byte of its own.
