@@ -22,6 +22,7 @@ pub(crate) use shuttle::{
 pub(crate) trait LocalCell<T> {
     fn get(&'static self) -> T;
     fn set(&'static self, value: T);
+    fn replace(&'static self, value: T) -> T;
 }
 
 #[cfg(plainsong_model)]
@@ -33,5 +34,9 @@ impl<T: Copy> LocalCell<T> for shuttle::thread::LocalKey<std::cell::Cell<T>> {
     fn set(&'static self, value: T) {
         // A thread's end may come too late for it.
         let _ = self.try_with(|cell| cell.set(value));
+    }
+
+    fn replace(&'static self, value: T) -> T {
+        self.with(|cell| cell.replace(value))
     }
 }
