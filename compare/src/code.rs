@@ -52,9 +52,9 @@ pub struct Allocations {
 /// When the program that counts allocations cannot be built, or a server fails in it.
 pub fn run(save: bool) -> Result<()> {
     build_counter()?;
-    let bar = terminal::progress(Style::ALL.len());
-    let mut all = Vec::with_capacity(Style::ALL.len());
-    for style in Style::ALL {
+    let bar = terminal::progress(Style::ECHO.len());
+    let mut all = Vec::with_capacity(Style::ECHO.len());
+    for style in Style::ECHO {
         bar.set_message(format!("allocations of {style}"));
         all.push(count(style)?);
         bar.inc(1);

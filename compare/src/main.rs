@@ -1,13 +1,14 @@
 //! The command line of the comparison.
 
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use compare::micro::{self, Bench};
 use compare::process::{LOAD_CORE, MEASURED_CORE, become_helper, raise_file_limit};
-use compare::{code, echo, load, report, servers};
+use compare::{code, contest, load, report, servers};
 
 /// Measures plainsong beside other ways to write the same server.
 #[derive(Parser)]
@@ -25,9 +26,11 @@ enum Command {
         quick: bool,
     },
     /// The same echo server in every style, under the same load
-    Echo(echo::Options),
+    Echo(contest::EchoOptions),
+    /// HTTP: pages as text and JSON
+    Http(contest::HttpOptions),
     /// The echo servers with more and more connections
-    Scale(echo::ScaleOptions),
+    Scale(contest::ScaleOptions),
     /// Yielding through the scheduler
     Switch(micro::Options),
     /// Spawning and joining tasks
@@ -44,12 +47,19 @@ enum Command {
     },
     /// Writes the report from the results that were kept
     Report,
-    /// Serves echo in one style, on the measured core
+    /// Serves in one style, on the measured core
     #[command(hide = true)]
-    Serve { style: servers::Style, address: SocketAddr },
+    Serve { job: load::Job, style: servers::Style, address: SocketAddr },
     /// Puts load on a server, from the other core
     #[command(hide = true)]
     Load { plan: String },
+    /// Becomes another program that puts load on a server, from the other core
+    #[command(hide = true)]
+    OnLoadCore {
+        program: String,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Takes one sample of a micro-benchmark, on the measured core
     #[command(hide = true)]
     Micro { plan: String },
@@ -58,18 +68,23 @@ enum Command {
 fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::All { quick } => all(quick),
-        Command::Echo(options) => echo::run(&options),
-        Command::Scale(options) => echo::scale(&options),
+        Command::Echo(options) => contest::echo(&options),
+        Command::Http(options) => contest::http(&options),
+        Command::Scale(options) => contest::scale(&options),
         Command::Switch(options) => micro::run(Bench::Switch, &options),
         Command::Spawn(options) => micro::run(Bench::Spawn, &options),
         Command::Memory(options) => micro::run(Bench::Memory, &options),
         Command::Timers(options) => micro::run(Bench::Timers, &options),
         Command::Code { save } => code::run(save),
         Command::Report => report::write(),
-        Command::Serve { style, address } => {
+        Command::OnLoadCore { program, arguments } => {
+            become_helper(LOAD_CORE)?;
+            Err(std::process::Command::new(program).args(arguments).exec().into())
+        }
+        Command::Serve { job, style, address } => {
             become_helper(MEASURED_CORE)?;
             raise_file_limit();
-            Ok(style.serve(address)?)
+            Ok(style.serve(job, address)?)
         }
         Command::Load { plan } => {
             become_helper(LOAD_CORE)?;
@@ -88,7 +103,8 @@ fn all(quick: bool) -> Result<()> {
     for bench in [Bench::Switch, Bench::Spawn, Bench::Memory, Bench::Timers] {
         micro::run(bench, &micro::Options::for_report(quick))?;
     }
-    echo::run(&echo::Options::for_report(quick))?;
-    echo::scale(&echo::ScaleOptions::for_report(quick))?;
+    contest::echo_for_report(quick)?;
+    contest::http_for_report(quick)?;
+    contest::scale_for_report(quick)?;
     report::write()
 }

@@ -5,68 +5,76 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::plot::{Bars, Curve, Group, curves};
-use crate::echo;
+use crate::contest;
 use crate::load::Measured;
 use crate::micro::{self, Bench};
 use crate::servers::Style;
 use crate::stats::Spread;
 
-/// Processor time of a request, as a ratio to the floor.
-pub(super) fn echo_cpu(results: &echo::Results, path: &Path) -> Result<()> {
+/// Processor time of a request, as a ratio to the style that all are held against.
+pub(super) fn cpu(results: &contest::Results, path: &Path) -> Result<()> {
     let bars = Bars {
-        title: "Echo: the server's processor time for a request".to_owned(),
-        value: "× the epoll loop of the same round (median and quartiles; less is better)"
-            .to_owned(),
-        series: connections(results),
-        groups: groups(results, |part, arm| part.ratio(arm, |arm| arm.closed(Measured::cpu_us))),
+        title: "The server's processor time for a request".to_owned(),
+        value: format!(
+            "× {} of the same round (median and quartiles; less is better)",
+            reference(results)
+        ),
+        series: series(results),
+        groups: groups(results, |part, arm| part.ratio(arm, contest::Arm::cpu_us)),
         mark: Some(1.0),
     };
     bars.draw(path)
 }
 
 /// The 99th percentile of the open loop.
-pub(super) fn echo_p99(results: &echo::Results, path: &Path) -> Result<()> {
+pub(super) fn p99(results: &contest::Results, path: &Path) -> Result<()> {
     let p99 = |measured: &Measured| measured.latency.p99 as f64 / 1e3;
     let bars = Bars {
-        title: "Echo: p99 at half of what the floor can do".to_owned(),
+        title: format!("p99 at half of what {} can do", reference(results)),
         value: "µs from when a message was due (median and quartiles; less is better)".to_owned(),
-        series: connections(results),
+        series: series(results),
         groups: groups(results, |_, arm| Spread::of(arm.open(p99))),
         mark: None,
     };
     bars.draw(path)
 }
 
-fn connections(results: &echo::Results) -> Vec<String> {
-    results.parts.iter().map(|part| format!("{} connection(s)", part.connections)).collect()
+fn reference(results: &contest::Results) -> &'static str {
+    let style = results.parts.first().and_then(contest::Part::reference).map(|arm| arm.style);
+    style.map_or("", Style::label)
+}
+
+fn series(results: &contest::Results) -> Vec<String> {
+    results.parts.iter().map(contest::Part::title).collect()
 }
 
 fn groups(
-    results: &echo::Results,
-    of: impl Fn(&echo::Part, &echo::Arm) -> Option<Spread>,
+    results: &contest::Results,
+    of: impl Fn(&contest::Part, &contest::Arm) -> Option<Spread>,
 ) -> Vec<Group> {
     let group = |style: Style| Group {
         name: style.label().to_owned(),
         bars: results.parts.iter().map(|part| of(part, part.arm(style)?)).collect(),
     };
     let has_bars = |group: &Group| group.bars.iter().any(Option::is_some);
-    Style::ALL.into_iter().map(group).filter(has_bars).collect()
+    let styles = results.parts.first().map_or(&[][..], |part| Style::of(part.job));
+    styles.iter().copied().map(group).filter(has_bars).collect()
 }
 
 /// Processor time of a request by number of connections. Styles that serve a few at a time are left out.
-pub(super) fn scale(results: &echo::Results, path: &Path) -> Result<()> {
+pub(super) fn scale(results: &contest::Results, path: &Path) -> Result<()> {
     let curve = |style: Style| Curve {
         name: style.label().to_owned(),
         points: results
             .parts
             .iter()
             .filter_map(|part| {
-                let cpu = Spread::of(part.arm(style)?.closed(Measured::cpu_us))?.median;
-                Some((part.connections as f64, cpu))
+                let cpu = Spread::of(part.arm(style)?.cpu_us())?.median;
+                Some((part.shape.connections as f64, cpu))
             })
             .collect(),
     };
-    let styles = Style::ALL.into_iter().filter(|style| style.capacity().is_none());
+    let styles = Style::ECHO.into_iter().filter(|style| style.capacity().is_none());
     // Two runtimes of tokio would draw nearly the same curve.
     let styles = styles.filter(|style| *style != Style::TokioMulti);
     let axes = ("connections", "server CPU µs for a request");

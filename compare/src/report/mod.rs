@@ -11,7 +11,7 @@ use crate::code::{self, Counted};
 use crate::machine::Machine;
 use crate::micro::{self, Bench};
 use crate::saved::{self, Saved};
-use crate::{echo, terminal};
+use crate::{contest, terminal};
 
 mod charts;
 mod losses;
@@ -22,8 +22,9 @@ const BENCHES: [Bench; 4] = [Bench::Switch, Bench::Spawn, Bench::Memory, Bench::
 
 /// Everything that was kept.
 struct Kept {
-    echo: Option<echo::Results>,
-    scale: Option<echo::Results>,
+    echo: Option<contest::Results>,
+    http: Option<contest::Results>,
+    scale: Option<contest::Results>,
     micro: Vec<micro::Results>,
     code: Option<Vec<Counted>>,
     machines: Vec<Machine>,
@@ -51,6 +52,7 @@ impl Kept {
     fn load() -> Result<Kept> {
         let mut kept = Kept {
             echo: None,
+            http: None,
             scale: None,
             micro: Vec::new(),
             code: None,
@@ -62,8 +64,9 @@ impl Kept {
             let results = kept.take(&bench.name()?)?;
             kept.micro.extend(results);
         }
-        kept.echo = kept.take(echo::ECHO)?;
-        kept.scale = kept.take(echo::SCALE)?;
+        kept.echo = kept.take(contest::ECHO)?;
+        kept.http = kept.take(contest::HTTP)?;
+        kept.scale = kept.take(contest::SCALE)?;
         Ok(kept)
     }
 
@@ -116,7 +119,8 @@ impl Page {
         self.add("\n## Where plainsong loses\n");
         self.add(&losses::text(kept));
         self.notes()?;
-        self.echo(kept)?;
+        self.contest(kept.echo.as_ref(), contest::ECHO, "The same echo server in every style")?;
+        self.contest(kept.http.as_ref(), contest::HTTP, "HTTP")?;
         self.scale(kept)?;
         self.micro(kept)?;
         if let Some(counted) = &kept.code {
@@ -158,26 +162,26 @@ impl Page {
         Ok(())
     }
 
-    fn echo(&mut self, kept: &Kept) -> Result<()> {
-        let Some(results) = &kept.echo else { return Ok(()) };
+    fn contest(&mut self, kept: Option<&contest::Results>, name: &str, title: &str) -> Result<()> {
+        let Some(results) = kept else { return Ok(()) };
+        let (rounds, window) = (results.rounds, results.window.as_millis());
         writeln!(
             self.text,
-            "## Echo of {} bytes\n\n{} round(s), {} ms of each load a round.\n",
-            results.size,
-            results.rounds,
-            results.window.as_millis()
+            "## {title}\n\n{rounds} round(s), {window} ms of each load a round.\n"
         )?;
-        charts::echo_cpu(results, &self.folder.join("echo-cpu.svg"))?;
-        charts::echo_p99(results, &self.folder.join("echo-p99.svg"))?;
-        self.add(
-            "![Processor time a request](echo-cpu.svg)\n\n![p99 in the open loop](echo-p99.svg)\n",
-        );
+        charts::cpu(results, &self.folder.join(format!("{name}-cpu.svg")))?;
+        charts::p99(results, &self.folder.join(format!("{name}-p99.svg")))?;
+        writeln!(self.text, "![Processor time a request]({name}-cpu.svg)\n")?;
+        writeln!(self.text, "![p99 in the open loop]({name}-p99.svg)\n")?;
         for part in &results.parts {
-            writeln!(self.text, "### {} connection(s)\n", part.connections)?;
-            self.add(&echo::table::closed(part).markdown());
+            writeln!(self.text, "### {}\n", part.title())?;
+            self.add(&contest::table::closed(part).markdown());
             if let Some(rate) = part.rate {
                 writeln!(self.text, "\nOpen loop, {rate:.0} requests a second:\n")?;
-                self.add(&echo::table::open(part).markdown());
+                self.add(&contest::table::open(part).markdown());
+            }
+            for remark in contest::table::remarks(part) {
+                writeln!(self.text, "\n{remark}.")?;
             }
             self.add("");
         }
@@ -194,7 +198,7 @@ impl Page {
             results.rounds
         )?;
         self.add("![Processor time a request by number of connections](scale.svg)\n");
-        self.add(&echo::table::scale(results).markdown());
+        self.add(&contest::table::scale(results).markdown());
         self.add("");
         Ok(())
     }

@@ -2,12 +2,12 @@
 
 use super::Kept;
 use super::losses::is_peer;
-use crate::load::Measured;
+use crate::load::Shape;
 use crate::micro::{Bench, Part, Peer};
 use crate::servers::Style;
 use crate::stats::Spread;
 use crate::terminal::Table;
-use crate::{echo, terminal};
+use crate::{contest, terminal};
 
 /// The bytes of the one page that a parked coroutine's stack cannot do without.
 const PAGE: f64 = 4096.0;
@@ -38,6 +38,7 @@ fn rows(kept: &Kept) -> Vec<Row> {
     for part in kept.echo.iter().flat_map(|results| &results.parts) {
         rows.extend(echo_rows(part));
     }
+    rows.extend(kept.http.iter().flat_map(|results| &results.parts).filter_map(http_row));
     if let Some(results) = kept.micro(Bench::Switch) {
         rows.extend(results.parts.iter().filter_map(|part| {
             let seen = part.ratio(part.arm(Peer::Plainsong)?)?;
@@ -64,12 +65,16 @@ fn rows(kept: &Kept) -> Vec<Row> {
     rows
 }
 
-fn echo_rows(part: &echo::Part) -> Vec<Row> {
-    let connections = part.connections;
+fn echo_rows(part: &contest::Part) -> Vec<Row> {
+    let connections = part.shape.connections;
     let mut rows = Vec::new();
+    // What was agreed on is about small messages, and clients who ask one thing at a time.
+    if part.shape != Shape::plain(connections, 128) || connections > 1_000 {
+        return rows;
+    }
     let Some(ours) = part.arm(Style::Plainsong) else { return rows };
     let most = if connections == 1 { 1.10 } else { 1.06 };
-    rows.extend(part.ratio(ours, |arm| arm.closed(Measured::cpu_us)).map(|seen| Row {
+    rows.extend(part.ratio(ours, contest::Arm::cpu_us).map(|seen| Row {
         what: format!("echo at {connections}, CPU a request, against the epoll loop"),
         most,
         seen,
@@ -77,8 +82,7 @@ fn echo_rows(part: &echo::Part) -> Vec<Row> {
     }));
     for peer in [Style::TokioCurrent, Style::TokioMulti, Style::Smol, Style::May, Style::Go] {
         let Some(theirs) = part.arm(peer) else { continue };
-        let cpu = |arm: &echo::Arm| arm.closed(Measured::cpu_us);
-        rows.extend(Spread::of_ratios(&cpu(ours), &cpu(theirs)).map(|seen| Row {
+        rows.extend(Spread::of_ratios(&ours.cpu_us(), &theirs.cpu_us()).map(|seen| Row {
             what: format!("echo at {connections}, CPU a request, against {peer}"),
             most: 1.0,
             seen,
@@ -96,17 +100,34 @@ fn echo_rows(part: &echo::Part) -> Vec<Row> {
 }
 
 /// Against the best peer, which is the one with the least median.
-fn p99_row(part: &echo::Part, ours: &echo::Arm) -> Option<Row> {
-    let p99 = |arm: &echo::Arm| arm.open(|measured| measured.latency.p99 as f64);
-    let peers = part.arms.iter().filter(|arm| is_peer(arm.style));
-    let median = |arm: &&echo::Arm| Spread::of(p99(arm)).map_or(f64::INFINITY, |s| s.median);
-    let best = peers.min_by(|a, b| median(a).total_cmp(&median(b)))?;
+fn p99_row(part: &contest::Part, ours: &contest::Arm) -> Option<Row> {
+    let p99 = |arm: &contest::Arm| arm.open(|measured| measured.latency.p99 as f64);
+    let best = best_peer(part, p99)?;
     Some(Row {
-        what: format!("echo at {}, open loop p99, against {}", part.connections, best.style),
+        what: format!("{}: open loop p99, against {}", part.title(), best.style),
         most: 1.0,
         seen: Spread::of_ratios(&p99(ours), &p99(best))?,
         digits: 3,
     })
+}
+
+fn http_row(part: &contest::Part) -> Option<Row> {
+    let best = best_peer(part, contest::Arm::cpu_us)?;
+    Some(Row {
+        what: format!("{}: CPU a request, against {}", part.title(), best.style),
+        most: 1.0,
+        seen: Spread::of_ratios(&part.arm(Style::Plainsong)?.cpu_us(), &best.cpu_us())?,
+        digits: 3,
+    })
+}
+
+fn best_peer(
+    part: &contest::Part,
+    of: impl Fn(&contest::Arm) -> Vec<f64>,
+) -> Option<&contest::Arm> {
+    let median = |arm: &&contest::Arm| Spread::of(of(arm)).map_or(f64::INFINITY, |s| s.median);
+    let peers = part.arms.iter().filter(|arm| is_peer(arm.style));
+    peers.min_by(|a, b| median(a).total_cmp(&median(b)))
 }
 
 /// 80 ns, or five times the floor where that is more.
