@@ -7,7 +7,9 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use compare::micro::{self, Bench};
-use compare::process::{LOAD_CORE, MEASURED_CORE, become_helper, raise_file_limit};
+use compare::process::{
+    LOAD_CORE, MEASURED_CORE, become_helper, end_with_parent, raise_file_limit,
+};
 use compare::{code, contest, load, report, servers};
 
 /// Measures plainsong beside other ways to write the same server.
@@ -35,10 +37,20 @@ enum Command {
     Switch(micro::Options),
     /// Spawning and joining tasks
     Spawn(micro::Options),
+    /// Passing items between tasks
+    Channel(micro::Options),
+    /// A lock that nobody else wants
+    Lock(micro::Options),
     /// What a sleeping task holds
     Memory(micro::Options),
     /// A million timers: what adding, firing and cancelling one costs
     Timers(micro::Options),
+    /// A time-out around a read that need not wait
+    Timeouts(micro::Options),
+    /// A tree of a million tasks, on one worker and on two
+    Skynet(micro::Options),
+    /// Passing items between tasks on two threads
+    Cross(micro::Options),
     /// The servers as text: lines, colour, bounds; and what they allocate
     Code {
         /// Keep the results for `report`
@@ -73,6 +85,11 @@ fn main() -> Result<()> {
         Command::Scale(options) => contest::scale(&options),
         Command::Switch(options) => micro::run(Bench::Switch, &options),
         Command::Spawn(options) => micro::run(Bench::Spawn, &options),
+        Command::Channel(options) => micro::run(Bench::Channel, &options),
+        Command::Lock(options) => micro::run(Bench::Lock, &options),
+        Command::Timeouts(options) => micro::run(Bench::Timeouts, &options),
+        Command::Skynet(options) => micro::run(Bench::Skynet, &options),
+        Command::Cross(options) => micro::run(Bench::Cross, &options),
         Command::Memory(options) => micro::run(Bench::Memory, &options),
         Command::Timers(options) => micro::run(Bench::Timers, &options),
         Command::Code { save } => code::run(save),
@@ -92,15 +109,20 @@ fn main() -> Result<()> {
             load::run(&serde_json::from_str(&plan)?)
         }
         Command::Micro { plan } => {
-            become_helper(MEASURED_CORE)?;
-            micro::take(&serde_json::from_str(&plan)?)
+            let plan: micro::Plan = serde_json::from_str(&plan)?;
+            if plan.bench.is_parallel() {
+                end_with_parent()?;
+            } else {
+                become_helper(MEASURED_CORE)?;
+            }
+            micro::take(&plan)
         }
     }
 }
 
 fn all(quick: bool) -> Result<()> {
     code::run(true)?;
-    for bench in [Bench::Switch, Bench::Spawn, Bench::Memory, Bench::Timers] {
+    for bench in Bench::ALL {
         micro::run(bench, &micro::Options::for_report(quick))?;
     }
     contest::echo_for_report(quick)?;

@@ -92,7 +92,7 @@ pub(super) fn micro(results: &micro::Results, path: &Path) -> Result<()> {
     for part in &results.parts {
         for column in bench.compared() {
             let name = bench.columns()[column];
-            series.push(format!("{name}, {} tasks", part.count));
+            series.push(format!("{name}, {} {}", part.count, bench.counts_what()));
             for (peer, group) in bench.peers().iter().zip(&mut bars) {
                 let arm = part.arm(*peer);
                 // A difference of two times that came out below nothing has no place on the axis.
@@ -102,7 +102,11 @@ pub(super) fn micro(results: &micro::Results, path: &Path) -> Result<()> {
         }
     }
     bars.retain(|group| group.bars.iter().any(Option::is_some));
-    let value = if bench == Bench::Memory { "bytes" } else { "ns" };
+    let value = match bench {
+        Bench::Memory => "bytes",
+        Bench::Skynet => "ms",
+        _ => "ns",
+    };
     let bars = Bars {
         title: format!("{}: {}", bench.name()?, bench.title()),
         value: format!("{value} (median and quartiles; less is better)"),

@@ -18,8 +18,6 @@ mod losses;
 mod plot;
 mod targets;
 
-const BENCHES: [Bench; 4] = [Bench::Switch, Bench::Spawn, Bench::Memory, Bench::Timers];
-
 /// Everything that was kept.
 struct Kept {
     echo: Option<contest::Results>,
@@ -60,7 +58,7 @@ impl Kept {
             quick: Vec::new(),
         };
         kept.code = kept.take(code::NAME)?;
-        for bench in BENCHES {
+        for bench in Bench::ALL {
             let results = kept.take(&bench.name()?)?;
             kept.micro.extend(results);
         }
@@ -211,6 +209,9 @@ impl Page {
             writeln!(self.text, "## `{name}`: {title}\n\n{} round(s).\n", results.rounds)?;
             writeln!(self.text, "![{title}]({name}.svg)\n")?;
             self.add(&micro::table::table(results).markdown());
+            if let Some(remark) = results.bench.remark() {
+                writeln!(self.text, "\n{remark}")?;
+            }
             for failure in micro::table::failures(results) {
                 writeln!(self.text, "\n{failure}.")?;
             }

@@ -41,7 +41,7 @@ fn rows(kept: &Kept) -> Vec<Row> {
     rows.extend(kept.http.iter().flat_map(|results| &results.parts).filter_map(http_row));
     if let Some(results) = kept.micro(Bench::Switch) {
         rows.extend(results.parts.iter().filter_map(|part| {
-            let seen = part.ratio(part.arm(Peer::Plainsong)?)?;
+            let seen = part.ratio(Bench::Switch, part.arm(Peer::Plainsong)?)?;
             let what = format!("yield among {} coroutines, against bare corosensei", part.count);
             Some(Row { what, most: 1.5, seen, digits: 2 })
         }));
