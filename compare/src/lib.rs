@@ -2,6 +2,7 @@
 //!
 //! Start reading at [`servers`], the same program in every style; then [`contest`], which puts them under load.
 
+pub mod all;
 pub mod code;
 pub mod contest;
 pub mod go;

@@ -10,7 +10,7 @@ use compare::micro::{self, Bench};
 use compare::process::{
     LOAD_CORE, MEASURED_CORE, become_helper, end_with_parent, raise_file_limit,
 };
-use compare::{code, contest, load, report, servers};
+use compare::{all, code, contest, load, report, servers};
 
 /// Measures plainsong beside other ways to write the same server.
 #[derive(Parser)]
@@ -21,9 +21,12 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Everything, and then the report
+    /// Everything, and then the report in compare/report/
     All {
-        /// Few and short rounds: under two minutes, too noisy to quote
+        /// These parts only, such as echo or channel; the report keeps the others
+        #[arg(value_name = "PART")]
+        steps: Vec<all::Step>,
+        /// Few and short rounds: under two minutes, too noisy to quote, and a report of its own
         #[arg(long)]
         quick: bool,
     },
@@ -57,8 +60,12 @@ enum Command {
         #[arg(long)]
         save: bool,
     },
-    /// Writes the report from the results that were kept
-    Report,
+    /// Writes the report anew from the results that were kept
+    Report {
+        /// From those of quick runs
+        #[arg(long)]
+        quick: bool,
+    },
     /// Serves in one style, on the measured core
     #[command(hide = true)]
     Serve { job: load::Job, style: servers::Style, address: SocketAddr },
@@ -79,7 +86,7 @@ enum Command {
 
 fn main() -> Result<()> {
     match Arguments::parse().command {
-        Command::All { quick } => all(quick),
+        Command::All { steps, quick } => all::run(&steps, quick),
         Command::Echo(options) => contest::echo(&options),
         Command::Http(options) => contest::http(&options),
         Command::Scale(options) => contest::scale(&options),
@@ -92,8 +99,8 @@ fn main() -> Result<()> {
         Command::Cross(options) => micro::run(Bench::Cross, &options),
         Command::Memory(options) => micro::run(Bench::Memory, &options),
         Command::Timers(options) => micro::run(Bench::Timers, &options),
-        Command::Code { save } => code::run(save),
-        Command::Report => report::write(),
+        Command::Code { save } => code::run(save.then_some(false)),
+        Command::Report { quick } => report::write(quick),
         Command::OnLoadCore { program, arguments } => {
             become_helper(LOAD_CORE)?;
             Err(std::process::Command::new(program).args(arguments).exec().into())
@@ -118,15 +125,4 @@ fn main() -> Result<()> {
             micro::take(&plan)
         }
     }
-}
-
-fn all(quick: bool) -> Result<()> {
-    code::run(true)?;
-    for bench in Bench::ALL {
-        micro::run(bench, &micro::Options::for_report(quick))?;
-    }
-    contest::echo_for_report(quick)?;
-    contest::http_for_report(quick)?;
-    contest::scale_for_report(quick)?;
-    report::write()
 }

@@ -133,11 +133,13 @@ pub fn run(bench: Bench, options: &Options) -> Result<()> {
     };
     let peers = peers(bench, &options.only)?;
     let bar = terminal::progress(counts.len() * peers.len() * rounds);
-    let mut results = Results { bench, rounds, parts: Vec::new() };
-    for &count in counts {
-        let work = bench.work(options.quick);
-        let part = compare(bench, &peers, count, work, rounds, &bar);
-        results.parts.push(part);
+    let part = |&count| Part::new(bench, &peers, count);
+    let mut results = Results { bench, rounds, parts: counts.iter().map(part).collect() };
+    let work = bench.work(options.quick);
+    for _ in 0..rounds {
+        for part in &mut results.parts {
+            part.turn(bench, work, &bar);
+        }
     }
     bar.finish_and_clear();
     table::print(&results)?;
@@ -161,18 +163,16 @@ fn peers(bench: Bench, only: &[Peer]) -> Result<Vec<Peer>> {
     Ok(peers)
 }
 
-fn compare(
-    bench: Bench,
-    peers: &[Peer],
-    count: usize,
-    work: usize,
-    rounds: usize,
-    bar: &ProgressBar,
-) -> Part {
-    let arm = |&peer| Arm { peer, samples: Vec::new(), failure: refusal(bench, peer, count) };
-    let mut arms: Vec<Arm> = peers.iter().map(arm).collect();
-    for _ in 0..rounds {
-        for arm in &mut arms {
+impl Part {
+    fn new(bench: Bench, peers: &[Peer], count: usize) -> Part {
+        let arm = |&peer| Arm { peer, samples: Vec::new(), failure: refusal(bench, peer, count) };
+        Part { count, arms: peers.iter().map(arm).collect() }
+    }
+
+    /// Has every runtime take its turn.
+    fn turn(&mut self, bench: Bench, work: usize, bar: &ProgressBar) {
+        let count = self.count;
+        for arm in &mut self.arms {
             bar.set_message(format!("{count} {}: {}", bench.counts_what(), arm.peer));
             if arm.failure.is_none() {
                 match sample(&Plan { bench, peer: arm.peer, count, work }) {
@@ -183,7 +183,6 @@ fn compare(
             bar.inc(1);
         }
     }
-    Part { count, arms }
 }
 
 /// Why something is not even tried.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use serde::de::DeserializeOwned;
@@ -26,8 +26,8 @@ struct Kept {
     micro: Vec<micro::Results>,
     code: Option<Vec<Counted>>,
     machines: Vec<Machine>,
-    /// What is from a first look only.
-    quick: Vec<String>,
+    /// Whether it is from a first look only.
+    quick: bool,
 }
 
 /// Writes the report.
@@ -35,19 +35,20 @@ struct Kept {
 /// # Errors
 ///
 /// When nothing was kept, or a file cannot be written.
-pub fn write() -> Result<()> {
-    let kept = Kept::load()?;
+pub fn write(quick: bool) -> Result<()> {
+    let kept = Kept::load(quick)?;
     ensure!(!kept.machines.is_empty(), "no results were kept: run `compare all` first");
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("report");
+    let folder = saved::folder(quick);
     fs::create_dir_all(&folder)?;
     let page = Page { folder, text: String::new() }.of(&kept)?;
     let path = page.folder.join("README.md");
     fs::write(&path, page.text).with_context(|| format!("cannot write {}", path.display()))?;
-    terminal::note("the report is in compare/report/README.md")
+    let name = if quick { "compare/report/quick/README.md" } else { "compare/report/README.md" };
+    terminal::note(&format!("\nThe report is {name}"))
 }
 
 impl Kept {
-    fn load() -> Result<Kept> {
+    fn load(quick: bool) -> Result<Kept> {
         let mut kept = Kept {
             echo: None,
             http: None,
@@ -55,7 +56,7 @@ impl Kept {
             micro: Vec::new(),
             code: None,
             machines: Vec::new(),
-            quick: Vec::new(),
+            quick,
         };
         kept.code = kept.take(code::NAME)?;
         for bench in Bench::ALL {
@@ -69,12 +70,11 @@ impl Kept {
     }
 
     fn take<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>> {
-        let Some(Saved { machine, quick, results }) = saved::load(name)? else { return Ok(None) };
+        let Some(Saved { machine, results }) = saved::load(name, self.quick)? else {
+            return Ok(None);
+        };
         if !self.machines.contains(&machine) {
             self.machines.push(machine);
-        }
-        if quick {
-            self.quick.push(name.to_owned());
         }
         Ok(Some(results))
     }
@@ -144,9 +144,8 @@ impl Page {
                 machine.processor, machine.cores, machine.memory_gib, machine.kernel, machine.rustc
             )?;
         }
-        if !kept.quick.is_empty() {
-            let quick = kept.quick.join(", ");
-            writeln!(self.text, "**From a first look only, too noisy to quote: {quick}.**\n")?;
+        if kept.quick {
+            self.add("**This is a first look, too noisy to quote.**\n");
         }
         Ok(())
     }

@@ -3,11 +3,12 @@
 use super::Kept;
 use super::losses::is_peer;
 use crate::load::Shape;
-use crate::micro::{Bench, Part, Peer};
+use crate::micro::{self, Bench, Part, Peer};
 use crate::servers::Style;
 use crate::stats::Spread;
 use crate::terminal::Table;
 use crate::{contest, terminal};
+use Bound::{Least, Most};
 
 /// The bytes of the one page that a parked coroutine's stack cannot do without.
 const PAGE: f64 = 4096.0;
@@ -16,11 +17,15 @@ const PAGE: f64 = 4096.0;
 pub(super) fn table(kept: &Kept) -> Table {
     let mut table = Table::new(&["what", "to reach", "seen", "quartiles", ""]);
     for row in rows(kept) {
-        let Row { what, most, seen, digits } = row;
-        let verdict = if seen.median <= most { "reached" } else { "missed" };
+        let Row { what, bound, seen, digits } = row;
+        let (sign, bound, reached) = match bound {
+            Most(most) => ("≤", most, seen.median <= most),
+            Least(least) => ("≥", least, seen.median >= least),
+        };
+        let verdict = if reached { "reached" } else { "missed" };
         let number = |value| terminal::number(Some(value), digits);
         let quartiles = format!("{}–{}", number(seen.lower), number(seen.upper));
-        let cells = [what, format!("≤ {}", number(most)), number(seen.median), quartiles];
+        let cells = [what, format!("{sign} {}", number(bound)), number(seen.median), quartiles];
         table.row(cells.into_iter().chain([verdict.to_owned()]));
     }
     table
@@ -28,9 +33,14 @@ pub(super) fn table(kept: &Kept) -> Table {
 
 struct Row {
     what: String,
-    most: f64,
+    bound: Bound,
     seen: Spread,
     digits: usize,
+}
+
+enum Bound {
+    Most(f64),
+    Least(f64),
 }
 
 fn rows(kept: &Kept) -> Vec<Row> {
@@ -43,16 +53,27 @@ fn rows(kept: &Kept) -> Vec<Row> {
         rows.extend(results.parts.iter().filter_map(|part| {
             let seen = part.ratio(Bench::Switch, part.arm(Peer::Plainsong)?)?;
             let what = format!("yield among {} coroutines, against bare corosensei", part.count);
-            Some(Row { what, most: 1.5, seen, digits: 2 })
+            Some(Row { what, bound: Most(1.5), seen, digits: 2 })
         }));
     }
     if let Some(results) = kept.micro(Bench::Spawn) {
         rows.extend(results.parts.iter().filter_map(spawn_row));
     }
+    rows.extend(channel_rows(kept));
     if let Some(results) = kept.micro(Bench::Memory) {
         rows.extend(results.parts.iter().filter_map(|part| {
             let what = format!("bytes of a sleeping coroutine, of {}", part.count);
             column(part, 0, what, PAGE + 256.0, 0)
+        }));
+        let alive = results
+            .parts
+            .iter()
+            .filter(|part| part.arm(Peer::Plainsong).is_some_and(|arm| !arm.samples.is_empty()));
+        rows.extend(alive.map(|part| part.count as f64).max_by(f64::total_cmp).map(|alive| Row {
+            what: "live coroutines in one process".to_owned(),
+            bound: Least(1e6),
+            seen: Spread { lower: alive, median: alive, upper: alive },
+            digits: 0,
         }));
     }
     if let Some(results) = kept.micro(Bench::Timers) {
@@ -62,7 +83,44 @@ fn rows(kept: &Kept) -> Vec<Row> {
             }));
         }
     }
+    rows.extend(kept.micro(Bench::Skynet).and_then(skynet_row));
     rows
+}
+
+/// Of one pair on one worker; the stream is one too.
+fn channel_rows(kept: &Kept) -> Vec<Row> {
+    let part = |bench| kept.micro(bench).and_then(|results| results.parts.first());
+    let mut rows = Vec::new();
+    if let Some(part) = part(Bench::Channel) {
+        let what = "ns of a round trip through rendezvous channels".to_owned();
+        rows.extend(column(part, 0, what, 100.0, 0));
+        let items = |arm: &micro::Arm| arm.column(1).into_iter().map(|ns| 1e3 / ns);
+        rows.extend(part.arm(Peer::Plainsong).and_then(|arm| Spread::of(items(arm))).map(|seen| {
+            let what = "million items a second through an unbounded channel".to_owned();
+            Row { what, bound: Least(20.0), seen, digits: 1 }
+        }));
+    }
+    if let Some(part) = part(Bench::Lock) {
+        let seen = part.arm(Peer::Plainsong).and_then(|arm| part.ratio(Bench::Lock, arm));
+        rows.extend(seen.map(|seen| Row {
+            what: "lock and unlock, against std's".to_owned(),
+            bound: Most(1.0),
+            seen,
+            digits: 2,
+        }));
+    }
+    rows
+}
+
+/// How much faster two workers are than one.
+fn skynet_row(results: &micro::Results) -> Option<Row> {
+    let times = |workers| {
+        let part = results.parts.iter().find(|part| part.count == workers)?;
+        Some(part.arm(Peer::Plainsong)?.column(0))
+    };
+    let seen = Spread::of_ratios(&times(1)?, &times(2)?)?;
+    let what = "skynet: two workers, against one".to_owned();
+    Some(Row { what, bound: Least(1.7), seen, digits: 2 })
 }
 
 fn echo_rows(part: &contest::Part) -> Vec<Row> {
@@ -76,7 +134,7 @@ fn echo_rows(part: &contest::Part) -> Vec<Row> {
     let most = if connections == 1 { 1.10 } else { 1.06 };
     rows.extend(part.ratio(ours, contest::Arm::cpu_us).map(|seen| Row {
         what: format!("echo at {connections}, CPU a request, against the epoll loop"),
-        most,
+        bound: Most(most),
         seen,
         digits: 3,
     }));
@@ -84,15 +142,17 @@ fn echo_rows(part: &contest::Part) -> Vec<Row> {
         let Some(theirs) = part.arm(peer) else { continue };
         rows.extend(Spread::of_ratios(&ours.cpu_us(), &theirs.cpu_us()).map(|seen| Row {
             what: format!("echo at {connections}, CPU a request, against {peer}"),
-            most: 1.0,
+            bound: Most(1.0),
             seen,
             digits: 3,
         }));
     }
-    rows.extend(p99_row(part, ours));
+    if connections > 1 {
+        rows.extend(p99_row(part, ours));
+    }
     rows.extend(ours.idle_calls.map(|calls| Row {
         what: format!("system calls a second, idle with {connections} connection(s)"),
-        most: 0.0,
+        bound: Most(0.0),
         seen: Spread { lower: calls, median: calls, upper: calls },
         digits: 0,
     }));
@@ -105,7 +165,7 @@ fn p99_row(part: &contest::Part, ours: &contest::Arm) -> Option<Row> {
     let best = best_peer(part, p99)?;
     Some(Row {
         what: format!("{}: open loop p99, against {}", part.title(), best.style),
-        most: 1.0,
+        bound: Most(1.0),
         seen: Spread::of_ratios(&p99(ours), &p99(best))?,
         digits: 3,
     })
@@ -115,7 +175,7 @@ fn http_row(part: &contest::Part) -> Option<Row> {
     let best = best_peer(part, contest::Arm::cpu_us)?;
     Some(Row {
         what: format!("{}: CPU a request, against {}", part.title(), best.style),
-        most: 1.0,
+        bound: Most(1.0),
         seen: Spread::of_ratios(&part.arm(Style::Plainsong)?.cpu_us(), &best.cpu_us())?,
         digits: 3,
     })
@@ -139,5 +199,5 @@ fn spawn_row(part: &Part) -> Option<Row> {
 
 fn column(part: &Part, column: usize, what: String, most: f64, digits: usize) -> Option<Row> {
     let seen = Spread::of(part.arm(Peer::Plainsong)?.column(column))?;
-    Some(Row { what, most, seen, digits })
+    Some(Row { what, bound: Most(most), seen, digits })
 }
