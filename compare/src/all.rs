@@ -1,8 +1,9 @@
 //! `all`: everything that the report shows, or those parts of it that are to be measured anew.
 
 use std::str::FromStr;
+use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::ValueEnum;
 
 use crate::micro::{self, Bench};
@@ -27,6 +28,12 @@ impl Step {
     fn all() -> impl Iterator<Item = Step> {
         let micro = Bench::ALL.into_iter().map(Step::Micro);
         [Step::Code].into_iter().chain(micro).chain([Step::Echo, Step::Http, Step::Scale])
+    }
+
+    /// All that can be asked for.
+    fn names() -> String {
+        let names: Vec<_> = Step::all().filter_map(|step| step.name().ok()).collect();
+        format!("there are {}", names.join(", "))
     }
 
     fn name(self) -> Result<String> {
@@ -59,7 +66,7 @@ impl FromStr for Step {
             contest::ECHO => Ok(Step::Echo),
             contest::HTTP => Ok(Step::Http),
             contest::SCALE => Ok(Step::Scale),
-            _ => Bench::from_str(text, false).map(Step::Micro),
+            _ => Bench::from_str(text, false).map(Step::Micro).map_err(|_| Step::names()),
         }
     }
 }
@@ -68,13 +75,20 @@ impl FromStr for Step {
 ///
 /// # Errors
 ///
-/// When a step fails.
+/// When a step fails, or the report cannot be written. The other steps are taken all the same.
 pub fn run(steps: &[Step], quick: bool) -> Result<()> {
     let steps: Vec<Step> =
         Step::all().filter(|step| steps.is_empty() || steps.contains(step)).collect();
+    let mut failures = Vec::new();
     for (at, step) in steps.iter().enumerate() {
         terminal::note(&format!("\n[{}/{}] {}", at + 1, steps.len(), step.name()?))?;
-        step.run(quick)?;
+        let began = Instant::now();
+        if let Err(error) = step.run(quick) {
+            failures.push(format!("{}: {error:#}", step.name()?));
+        }
+        terminal::note(&format!("{} took {:.0} s", step.name()?, began.elapsed().as_secs_f64()))?;
     }
-    report::write(quick)
+    report::write(quick)?;
+    ensure!(failures.is_empty(), "failed: {}", failures.join("; "));
+    Ok(())
 }

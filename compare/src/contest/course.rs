@@ -77,8 +77,11 @@ impl Course {
 
     fn check(&self) -> Result<()> {
         ensure!(self.rounds > 0, "--rounds must be at least 1");
+        let shapes = || self.loads.iter().map(|load| load.shape);
+        let are_sound = shapes().all(|s| s.connections > 0 && s.size > 0 && s.pipeline > 0);
+        ensure!(are_sound, "--connections, --size and --pipeline must be at least 1");
         let files = raise_file_limit();
-        let most = self.loads.iter().map(|load| load.shape.all()).max().unwrap_or(0) as u64;
+        let most = shapes().map(|shape| shape.all()).max().unwrap_or(0) as u64;
         ensure!(
             most + SPARE_FILES <= files,
             "{most} connections need more than the {files} open files that a process may have here"

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::Args;
 
 use crate::load::{Job, Shape};
@@ -192,7 +192,6 @@ pub fn echo(options: &EchoOptions) -> Result<()> {
     for &size in &options.size {
         for &pipeline in &options.pipeline {
             for &connections in &options.connections {
-                ensure!(size > 0 && pipeline > 0, "--size and --pipeline must be at least 1");
                 loads.push(options.crowd.load(Job::Echo, connections, size, pipeline));
             }
         }
@@ -210,7 +209,6 @@ pub fn http(options: &HttpOptions) -> Result<()> {
     for &job in &options.page {
         for &pipeline in &options.pipeline {
             for &connections in &options.connections {
-                ensure!(pipeline > 0, "--pipeline must be at least 1");
                 loads.push(options.crowd.load(job, connections, SMALL, pipeline));
             }
         }

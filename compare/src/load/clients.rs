@@ -53,7 +53,6 @@ impl Clients {
     /// Connects clients and has each of them served once, so that the server knows them all.
     pub(super) fn connect(plan: &Plan) -> Result<Clients> {
         let shape = &plan.shape;
-        ensure!(shape.connections > 0 && shape.size > 0, "a load needs clients and messages");
         let request = plan.job.request(shape.size);
         let reply = plan.job.reply(&request, || connect(plan.address))?;
         let mut clients = Clients {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::Args;
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
@@ -123,7 +123,7 @@ impl Arm {
 ///
 /// # Errors
 ///
-/// When the machine lacks what all samples need. A runtime that fails is reported in the table.
+/// When the machine lacks what all samples need, or plainsong fails; a peer that does is reported in the table.
 pub fn run(bench: Bench, options: &Options) -> Result<()> {
     let rounds = options.rounds.unwrap_or(bench.rounds(options.quick));
     ensure!(rounds > 0, "--rounds must be at least 1");
@@ -143,7 +143,13 @@ pub fn run(bench: Bench, options: &Options) -> Result<()> {
     }
     bar.finish_and_clear();
     table::print(&results)?;
-    if options.save { saved::save(&bench.name()?, options.quick, results) } else { Ok(()) }
+    let arms = results.parts.iter().flat_map(|part| &part.arms);
+    let failure =
+        arms.filter(|arm| arm.peer == Peer::Plainsong).find_map(|arm| arm.failure.clone());
+    if options.save {
+        saved::save(&bench.name()?, options.quick, results)?;
+    }
+    failure.map_or(Ok(()), |failure| bail!("plainsong failed: {failure}"))
 }
 
 fn peers(bench: Bench, only: &[Peer]) -> Result<Vec<Peer>> {

@@ -152,7 +152,7 @@ impl Page {
 
     /// What was found out about the numbers is written by hand.
     fn notes(&mut self) -> Result<()> {
-        let path = self.folder.join("notes.md");
+        let path = saved::folder(false).join("notes.md");
         if path.is_file() {
             self.add(&fs::read_to_string(path)?);
         }

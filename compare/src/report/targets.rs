@@ -13,6 +13,9 @@ use Bound::{Least, Most};
 /// The bytes of the one page that a parked coroutine's stack cannot do without.
 const PAGE: f64 = 4096.0;
 
+/// As many coroutines a process must be able to hold.
+const MANY: usize = 1_000_000;
+
 /// A row for each number.
 pub(super) fn table(kept: &Kept) -> Table {
     let mut table = Table::new(&["what", "to reach", "seen", "quartiles", ""]);
@@ -71,7 +74,7 @@ fn rows(kept: &Kept) -> Vec<Row> {
             .filter(|part| part.arm(Peer::Plainsong).is_some_and(|arm| !arm.samples.is_empty()));
         rows.extend(alive.map(|part| part.count as f64).max_by(f64::total_cmp).map(|alive| Row {
             what: "live coroutines in one process".to_owned(),
-            bound: Least(1e6),
+            bound: Least(MANY as f64),
             seen: Spread { lower: alive, median: alive, upper: alive },
             digits: 0,
         }));

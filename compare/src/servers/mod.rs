@@ -193,9 +193,12 @@ impl fmt::Display for Style {
     }
 }
 
-/// Reports that one connection failed. Servers do so on standard error, which the harness shows.
+/// Reports that one connection failed, on standard error, which the harness shows. A client that leaves in the
+/// middle of something is none of the server's failures.
 fn report(error: &io::Error) {
     use std::io::Write;
-    // Nothing is left to be told when standard error itself is closed.
-    let _ = writeln!(io::stderr(), "connection failed: {error}");
+    if !matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) {
+        // Nothing is left to be told when standard error itself is closed.
+        let _ = writeln!(io::stderr(), "connection failed: {error}");
+    }
 }
