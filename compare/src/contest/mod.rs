@@ -239,11 +239,11 @@ pub fn echo_for_report(quick: bool) -> Result<()> {
     let counts = if quick { &CONNECTIONS[..3] } else { &CONNECTIONS };
     let small = |&n| Load { open_loop: OpenLoop::AsTheFirstCan, ..closed_echo(n, SMALL) };
     let mut loads: Vec<Load> = counts.iter().map(small).collect();
-    let counts = if quick { &CONNECTIONS[1..2] } else { &CONNECTIONS };
-    loads.extend(counts.iter().map(|&n| closed_echo(n, LARGE)));
     let mut mixed = closed_echo(64, SMALL);
     (mixed.shape.idle, mixed.shape.slow) = (1_000, 16);
     loads.push(mixed);
+    let counts = if quick { &CONNECTIONS[1..2] } else { &CONNECTIONS };
+    loads.extend(counts.iter().map(|&n| closed_echo(n, LARGE)));
     common.run(ECHO, common.course(loads))
 }
 

@@ -12,52 +12,50 @@ use crate::servers::Style;
 use crate::stats::Spread;
 
 /// Processor time of a request, as a ratio to the style that all are held against.
-pub(super) fn cpu(results: &contest::Results, path: &Path) -> Result<()> {
+pub(super) fn cpu(parts: &[&contest::Part], path: &Path) -> Result<()> {
+    let against = reference(parts);
     let bars = Bars {
         title: "The server's processor time for a request".to_owned(),
-        value: format!(
-            "× {} of the same round (median and quartiles; less is better)",
-            reference(results)
-        ),
-        series: series(results),
-        groups: groups(results, |part, arm| part.ratio(arm, contest::Arm::cpu_us)),
+        value: format!("× {against} of the same round (median and quartiles; less is better)"),
+        series: series(parts),
+        groups: groups(parts, |part, arm| part.ratio(arm, contest::Arm::cpu_us)),
         mark: Some(1.0),
     };
     bars.draw(path)
 }
 
 /// The 99th percentile of the open loop.
-pub(super) fn p99(results: &contest::Results, path: &Path) -> Result<()> {
+pub(super) fn p99(parts: &[&contest::Part], path: &Path) -> Result<()> {
     let p99 = |measured: &Measured| measured.latency.p99 as f64 / 1e3;
     let bars = Bars {
-        title: format!("p99 at half of what {} can do", reference(results)),
+        title: format!("p99 at half of what {} can do", reference(parts)),
         value: "µs from when a message was due (median and quartiles; less is better)".to_owned(),
-        series: series(results),
-        groups: groups(results, |_, arm| Spread::of(arm.open(p99))),
+        series: series(parts),
+        groups: groups(parts, |_, arm| Spread::of(arm.open(p99))),
         mark: None,
     };
     bars.draw(path)
 }
 
-fn reference(results: &contest::Results) -> &'static str {
-    let style = results.parts.first().and_then(contest::Part::reference).map(|arm| arm.style);
+fn reference(parts: &[&contest::Part]) -> &'static str {
+    let style = parts.first().and_then(|part| part.reference()).map(|arm| arm.style);
     style.map_or("", Style::label)
 }
 
-fn series(results: &contest::Results) -> Vec<String> {
-    results.parts.iter().map(contest::Part::title).collect()
+fn series(parts: &[&contest::Part]) -> Vec<String> {
+    parts.iter().map(|part| part.title()).collect()
 }
 
 fn groups(
-    results: &contest::Results,
+    parts: &[&contest::Part],
     of: impl Fn(&contest::Part, &contest::Arm) -> Option<Spread>,
 ) -> Vec<Group> {
     let group = |style: Style| Group {
         name: style.label().to_owned(),
-        bars: results.parts.iter().map(|part| of(part, part.arm(style)?)).collect(),
+        bars: parts.iter().map(|part| of(part, part.arm(style)?)).collect(),
     };
     let has_bars = |group: &Group| group.bars.iter().any(Option::is_some);
-    let styles = results.parts.first().map_or(&[][..], |part| Style::of(part.job));
+    let styles = parts.first().map_or(&[][..], |part| Style::of(part.job));
     styles.iter().copied().map(group).filter(has_bars).collect()
 }
 

@@ -166,10 +166,10 @@ impl Page {
             self.text,
             "## {title}\n\n{rounds} round(s), {window} ms of each load a round.\n"
         )?;
-        charts::cpu(results, &self.folder.join(format!("{name}-cpu.svg")))?;
-        charts::p99(results, &self.folder.join(format!("{name}-p99.svg")))?;
-        writeln!(self.text, "![Processor time a request]({name}-cpu.svg)\n")?;
-        writeln!(self.text, "![p99 in the open loop]({name}-p99.svg)\n")?;
+        // Messages of one size in one chart; those of another have times of another order.
+        for parts in results.parts.chunk_by(|a, b| a.shape.size == b.shape.size) {
+            self.charts(name, &parts.iter().collect::<Vec<_>>())?;
+        }
         for part in &results.parts {
             writeln!(self.text, "### {}\n", part.title())?;
             self.add(&contest::table::closed(part).markdown());
@@ -181,6 +181,18 @@ impl Page {
                 writeln!(self.text, "\n{remark}.")?;
             }
             self.add("");
+        }
+        Ok(())
+    }
+
+    fn charts(&mut self, name: &str, parts: &[&contest::Part]) -> Result<()> {
+        let size = parts.first().map_or(0, |part| part.shape.size);
+        let file = |what| format!("{name}-{what}-{size}.svg");
+        charts::cpu(parts, &self.folder.join(file("cpu")))?;
+        writeln!(self.text, "![Processor time a request]({})\n", file("cpu"))?;
+        if parts.iter().any(|part| part.rate.is_some()) {
+            charts::p99(parts, &self.folder.join(file("p99")))?;
+            writeln!(self.text, "![p99 in the open loop]({})\n", file("p99"))?;
         }
         Ok(())
     }
