@@ -17,6 +17,8 @@ use crate::terminal;
 
 /// Descriptors that a process needs beside its connections.
 const SPARE_FILES: u64 = 100;
+/// From this many connections on, system calls are not counted.
+const COUNTED_CONNECTIONS: usize = 2_000;
 /// The share of the first style's closed-loop throughput at which the open loop runs: enough to queue now and then,
 /// not so much that a slower style cannot keep up.
 const OPEN_LOOP_SHARE: f64 = 0.5;
@@ -130,8 +132,13 @@ impl Course {
         if self.asks_wrk && is_plain { self.rounds.div_ceil(5) } else { 0 }
     }
 
+    /// With very many clients, counting takes long and tells nothing that fewer do not.
+    fn counts_calls(&self, load: &Load) -> bool {
+        self.counts_calls && load.shape.all() <= COUNTED_CONNECTIONS
+    }
+
     fn turns(&self, load: &Load) -> usize {
-        self.rounds + usize::from(self.counts_calls) + self.rounds_of_wrk(load)
+        self.rounds + usize::from(self.counts_calls(load)) + self.rounds_of_wrk(load)
     }
 
     /// Every style takes its turn in every round, so that a slow minute of the machine hits all of them.
@@ -162,7 +169,7 @@ impl Course {
                 Ok(())
             })?;
         }
-        if self.counts_calls {
+        if self.counts_calls(load) {
             each("system calls", &|arm| {
                 (arm.calls, arm.idle_calls) = trial.count_calls(arm.style)?;
                 Ok(())

@@ -235,7 +235,7 @@ pub fn scale(options: &ScaleOptions) -> Result<()> {
 ///
 /// As [`echo`].
 pub fn echo_for_report(quick: bool) -> Result<()> {
-    let common = Common::for_report(quick, 250);
+    let common = Common::for_report(quick, 120);
     let counts = if quick { &CONNECTIONS[..3] } else { &CONNECTIONS };
     let small = |&n| Load { open_loop: OpenLoop::AsTheFirstCan, ..closed_echo(n, SMALL) };
     let mut loads: Vec<Load> = counts.iter().map(small).collect();
@@ -257,7 +257,7 @@ fn closed_echo(connections: usize, size: usize) -> Load {
 ///
 /// As [`echo`].
 pub fn http_for_report(quick: bool) -> Result<()> {
-    let common = Common::for_report(quick, 300);
+    let common = Common::for_report(quick, 200);
     let counts = if quick { &CONNECTIONS[1..2] } else { &CONNECTIONS };
     let load = |job, n, pipeline| Load {
         open_loop: OpenLoop::AsTheFirstCan,
@@ -277,8 +277,7 @@ pub fn http_for_report(quick: bool) -> Result<()> {
 /// As [`echo`].
 pub fn scale_for_report(quick: bool) -> Result<()> {
     let common =
-        Common { rounds: Some(if quick { 1 } else { 5 }), ..Common::for_report(quick, 200) };
-    let connections: &[usize] =
-        if quick { &[1, 100, 1_000] } else { &[1, 10, 100, 1_000, 3_000, 10_000] };
+        Common { rounds: Some(if quick { 1 } else { 3 }), ..Common::for_report(quick, 150) };
+    let connections: &[usize] = if quick { &[1, 100, 1_000] } else { &[1, 10, 100, 1_000, 10_000] };
     scale(&ScaleOptions { common, connections: connections.to_vec() })
 }

@@ -109,11 +109,13 @@ impl Style {
         }
     }
 
-    /// How many connections it can serve at a time, where the style itself sets a limit.
+    /// How many connections it can serve at a time, where the style itself sets a limit. More threads than that
+    /// have been seen to work, and to keep a whole machine from working.
     pub fn capacity(self) -> Option<usize> {
         match self {
             Style::Sequential => Some(1),
             Style::Pool => Some(pool::THREADS),
+            Style::Threads => Some(2_000),
             _ => None,
         }
     }
