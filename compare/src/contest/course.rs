@@ -1,5 +1,6 @@
 //! A course: all styles, under the same load, round after round.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -17,8 +18,6 @@ use crate::terminal;
 
 /// Descriptors that a process needs beside its connections.
 const SPARE_FILES: u64 = 100;
-/// From this many connections on, system calls are not counted.
-const COUNTED_CONNECTIONS: usize = 2_000;
 /// The share of the first style's closed-loop throughput at which the open loop runs: enough to queue now and then,
 /// not so much that a slower style cannot keep up.
 const OPEN_LOOP_SHARE: f64 = 0.5;
@@ -54,7 +53,10 @@ pub(super) struct Course {
     pub(super) loads: Vec<Load>,
     pub(super) rounds: usize,
     pub(super) window: Duration,
-    pub(super) counts_calls: bool,
+    /// With how many clients system calls are counted.
+    pub(super) counted: Range<usize>,
+    /// Whether each part has a table of its own.
+    pub(super) prints_parts: bool,
     pub(super) asks_wrk: bool,
 }
 
@@ -132,9 +134,8 @@ impl Course {
         if self.asks_wrk && is_plain { self.rounds.div_ceil(5) } else { 0 }
     }
 
-    /// With very many clients, counting takes long and tells nothing that fewer do not.
     fn counts_calls(&self, load: &Load) -> bool {
-        self.counts_calls && load.shape.all() <= COUNTED_CONNECTIONS
+        self.counted.contains(&load.shape.connections)
     }
 
     fn turns(&self, load: &Load) -> usize {

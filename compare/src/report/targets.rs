@@ -68,9 +68,9 @@ fn rows(kept: &Kept) -> Vec<Row> {
             let what = format!("bytes of a sleeping coroutine, of {}", part.count);
             column(part, 0, what, PAGE + 256.0, 0)
         }));
-        let alive = results
-            .parts
-            .iter()
+        // A first look does not try so many.
+        let many = results.parts.iter().filter(|part| part.count >= MANY);
+        let alive = many
             .filter(|part| part.arm(Peer::Plainsong).is_some_and(|arm| !arm.samples.is_empty()));
         rows.extend(alive.map(|part| part.count as f64).max_by(f64::total_cmp).map(|alive| Row {
             what: "live coroutines in one process".to_owned(),
