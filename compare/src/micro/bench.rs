@@ -109,7 +109,7 @@ impl Bench {
         use Peer::{Bare, Go, May, Plainsong, Smol, Threads, Tokio};
         match self {
             Bench::Switch | Bench::Spawn => &[Bare, Plainsong, Tokio, Smol, May, Go, Threads],
-            Bench::Channel | Bench::Cross => &[Tokio, Smol, May, Go, Threads],
+            Bench::Channel | Bench::Cross => &[Plainsong, Tokio, Smol, May, Go, Threads],
             Bench::Lock | Bench::Timeouts => &[Threads, Plainsong, Tokio, Smol, May, Go],
             Bench::Memory => &[Plainsong, Tokio, Smol, May, Go, Threads],
             Bench::Timers => &[Plainsong, Tokio, Smol, May, Go],
@@ -183,7 +183,7 @@ impl Bench {
                 Some("tokio runs it on its multi-thread runtime, with one worker too.")
             }
             Bench::Cross => Some(
-                "tokio and smol: a runtime of its own on each of two threads. may and Go: two workers, which may \
+                "plainsong: two workers, a coroutine on each. tokio and smol: a runtime of its own on each of two threads. may and Go: two workers, which may \
                  put both tasks on one.",
             ),
             _ => None,

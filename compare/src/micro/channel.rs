@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::channels::{AsyncChannels, Kind, StackfulChannels};
 use super::line::{Line, ns_each};
-use super::runtimes::{May, Smol, Threads, Tokio};
+use super::runtimes::{May, Plainsong, Smol, Threads, Tokio};
 use super::{Bench, Peer, Sample, no_arm};
 
 /// Round trips of each pair before the clock runs.
@@ -20,11 +20,12 @@ const STREAM: usize = 3;
 /// `work` round trips of `pairs` pairs of tasks in all, then a stream.
 pub(super) fn sample(peer: Peer, pairs: usize, work: usize) -> Result<Sample> {
     match peer {
+        Peer::Plainsong => with_stacks::<Plainsong>(pairs, work),
         Peer::Tokio => with_await::<Tokio>(pairs, work),
         Peer::Smol => with_await::<Smol>(pairs, work),
         Peer::May => with_stacks::<May>(pairs, work),
         Peer::Threads => with_stacks::<Threads>(pairs, work / LESS_FOR_THREADS),
-        Peer::Bare | Peer::Plainsong | Peer::Go => Err(no_arm(Bench::Channel, peer)),
+        Peer::Bare | Peer::Go => Err(no_arm(Bench::Channel, peer)),
     }
 }
 

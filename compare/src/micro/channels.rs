@@ -1,6 +1,6 @@
 //! The channels that come with each runtime, or that its documentation sends people to.
 
-use super::runtimes::{Async, May, Smol, Stackful, Threads, Tokio};
+use super::runtimes::{Async, May, Plainsong, Smol, Stackful, Threads, Tokio};
 
 /// How much room a channel has.
 #[derive(Clone, Copy)]
@@ -32,6 +32,26 @@ pub(super) trait AsyncChannels: Async {
 
 /// The other end stays until everything is done.
 const OPEN: &str = "the other end of the channel is there";
+
+impl StackfulChannels for Plainsong {
+    type Sender = plainsong::sync::channel::Sender<u64>;
+    type Receiver = plainsong::sync::channel::Receiver<u64>;
+
+    fn channel(kind: Kind) -> (Self::Sender, Self::Receiver) {
+        match kind {
+            Kind::Rendezvous => plainsong::sync::channel::bounded(0),
+            Kind::Unbounded => plainsong::sync::channel::unbounded(),
+        }
+    }
+
+    fn send(sender: &Self::Sender, number: u64) {
+        sender.send(number).expect(OPEN);
+    }
+
+    fn recv(receiver: &mut Self::Receiver) -> u64 {
+        receiver.recv().expect(OPEN)
+    }
+}
 
 impl StackfulChannels for Threads {
     type Sender = crossbeam_channel::Sender<u64>;

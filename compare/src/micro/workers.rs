@@ -1,5 +1,7 @@
 //! `skynet` and `cross`: what takes several workers.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Instant;
 
@@ -7,7 +9,7 @@ use anyhow::{Result, anyhow, ensure};
 
 use super::channels::{AsyncChannels, Kind, StackfulChannels};
 use super::line::ns_each;
-use super::runtimes::{May, Smol, Threads, Tokio};
+use super::runtimes::{May, Plainsong, Smol, Threads, Tokio};
 use super::{Bench, Peer, Sample, no_arm};
 
 /// Children of each task that has any.
@@ -71,6 +73,7 @@ fn tree_async(first: u64, leaves: u64) -> Tree {
 /// `work` round trips between two threads.
 pub(super) fn cross(peer: Peer, work: usize) -> Result<Sample> {
     let ns = match peer {
+        Peer::Plainsong => between_workers(work as u64),
         Peer::Tokio => between_runtimes::<Tokio>(work as u64),
         Peer::Smol => between_runtimes::<Smol>(work as u64),
         Peer::May => {
@@ -79,30 +82,59 @@ pub(super) fn cross(peer: Peer, work: usize) -> Result<Sample> {
             between_tasks::<May>(work as u64)
         }
         Peer::Threads => between_tasks::<Threads>(work as u64),
-        Peer::Bare | Peer::Plainsong | Peer::Go => Err(no_arm(Bench::Cross, peer)),
+        Peer::Bare | Peer::Go => Err(no_arm(Bench::Cross, peer)),
     }?;
     Ok(vec![Some(ns)])
 }
 
-fn between_tasks<R: StackfulChannels>(trips: u64) -> Result<f64> {
-    let (ping, mut pinged) = R::channel(Kind::Rendezvous);
-    let (pong, mut ponged) = R::channel(Kind::Rendezvous);
-    let answerer = R::spawn(move || {
-        (0..WARM_UP + trips).for_each(|_| R::send(&pong, R::recv(&mut pinged)));
-    })?;
-    let asker = R::spawn(move || {
-        let mut trip = |n| {
-            R::send(&ping, n);
-            assert_eq!(R::recv(&mut ponged), n);
+/// Each end on a worker of its own.
+fn between_workers(trips: u64) -> Result<f64> {
+    let runtime = plainsong::Runtime::builder().workers(2).build()?;
+    runtime.run(|| {
+        let (ping, pinged) = Plainsong::channel(Kind::Rendezvous);
+        let (pong, ponged) = Plainsong::channel(Kind::Rendezvous);
+        let has_started = Arc::new(AtomicBool::new(false));
+        let answerer = {
+            let has_started = Arc::clone(&has_started);
+            plainsong::spawn_anywhere(move || {
+                has_started.store(true, Relaxed);
+                answer::<Plainsong>(trips, &pong, pinged);
+            })
         };
-        (0..WARM_UP).for_each(&mut trip);
-        let began = Instant::now();
-        (0..trips).for_each(&mut trip);
-        ns_each(began.elapsed(), trips as usize)
-    })?;
+        // This worker does not give its turn away, so it is the other that starts the coroutine.
+        while !has_started.load(Relaxed) {
+            std::hint::spin_loop();
+        }
+        let ns = ask::<Plainsong>(trips, &ping, ponged);
+        answerer.join().map_err(|error| anyhow!("{error}"))?;
+        Ok(ns)
+    })
+}
+
+fn between_tasks<R: StackfulChannels>(trips: u64) -> Result<f64> {
+    let (ping, pinged) = R::channel(Kind::Rendezvous);
+    let (pong, ponged) = R::channel(Kind::Rendezvous);
+    let answerer = R::spawn(move || answer::<R>(trips, &pong, pinged))?;
+    let asker = R::spawn(move || ask::<R>(trips, &ping, ponged))?;
     let ns = R::join(asker)?;
     R::join(answerer)?;
     Ok(ns)
+}
+
+fn answer<R: StackfulChannels>(trips: u64, pong: &R::Sender, mut pinged: R::Receiver) {
+    (0..WARM_UP + trips).for_each(|_| R::send(pong, R::recv(&mut pinged)));
+}
+
+/// What a round trip takes, in nanoseconds.
+fn ask<R: StackfulChannels>(trips: u64, ping: &R::Sender, mut ponged: R::Receiver) -> f64 {
+    let mut trip = |n| {
+        R::send(ping, n);
+        assert_eq!(R::recv(&mut ponged), n);
+    };
+    (0..WARM_UP).for_each(&mut trip);
+    let began = Instant::now();
+    (0..trips).for_each(&mut trip);
+    ns_each(began.elapsed(), trips as usize)
 }
 
 fn between_runtimes<R: AsyncChannels>(trips: u64) -> Result<f64> {
