@@ -183,8 +183,8 @@ impl Bench {
                 Some("tokio runs it on its multi-thread runtime, with one worker too.")
             }
             Bench::Cross => Some(
-                "plainsong: two workers, a coroutine on each. tokio and smol: a runtime of its own on each of two threads. may and Go: two workers, which may \
-                 put both tasks on one.",
+                "plainsong: two workers, a coroutine on each. tokio and smol: a runtime of its own on each of two \
+                 threads. may and Go: two workers, which may put both tasks on one.",
             ),
             _ => None,
         }
