@@ -11,6 +11,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+#[path = "examples/httpd.rs"]
+mod httpd;
+
 /// How long anything may take before the test gives it up.
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -35,7 +35,6 @@ func echo(conn net.Conn) {
 			return
 		}
 		if _, err := conn.Write(buffer[:n]); err != nil {
-			fmt.Fprintln(os.Stderr, err)
 			return
 		}
 	}

@@ -3,6 +3,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"runtime"
 	"strconv"
@@ -25,6 +26,17 @@ func main() {
 		yield(count, work)
 	case "spawn":
 		spawn(count, work)
+	case "channel":
+		channel(count, work)
+	case "lock":
+		lock(work)
+	case "timeouts":
+		timeouts(work)
+	case "skynet":
+		skynet(count, work)
+	case "cross":
+		runtime.GOMAXPROCS(2)
+		cross(work)
 	case "memory":
 		memory(count)
 	case "timers":
@@ -114,6 +126,149 @@ func spawn(alive, work int) {
 		all.Wait()
 	}
 	fmt.Printf("[%f]\n", nsEach(time.Since(began), alive*batches))
+}
+
+// Round trips through two channels without room, by many pairs; then a stream. Go has no channel without bounds:
+// the stream's has room for 128.
+func channel(pairs, work int) {
+	trips := work / pairs
+	if trips < 1 {
+		trips = 1
+	}
+	warm, done := newLine(pairs), newLine(pairs)
+	var all sync.WaitGroup
+	for i := 0; i < pairs; i++ {
+		ping, pong := make(chan int), make(chan int)
+		all.Add(2)
+		go func() {
+			for i := 0; i < warmUp+trips; i++ {
+				pong <- <-ping
+			}
+			all.Done()
+		}()
+		go func() {
+			for i := 0; i < warmUp+trips; i++ {
+				if i == warmUp {
+					warm.cross()
+				}
+				ping <- i
+				<-pong
+			}
+			done.cross()
+			all.Done()
+		}()
+	}
+	all.Wait()
+	items := 3 * work
+	stream := make(chan int, 128)
+	began := time.Now()
+	go func() {
+		for i := 0; i < items; i++ {
+			stream <- i
+		}
+	}()
+	for i := 0; i < items; i++ {
+		<-stream
+	}
+	elapsed := time.Since(began)
+	fmt.Printf("[%f,%f]\n", nsEach(done.last.Sub(warm.last), pairs*trips), nsEach(elapsed, items))
+}
+
+func cross(trips int) {
+	ping, pong := make(chan int), make(chan int)
+	go func() {
+		for {
+			pong <- <-ping
+		}
+	}()
+	began := time.Now()
+	for i := 0; i < trips; i++ {
+		ping <- i
+		<-pong
+	}
+	fmt.Printf("[%f]\n", nsEach(time.Since(began), trips))
+}
+
+func lock(work int) {
+	var mutex sync.Mutex
+	counter := 0
+	began := time.Now()
+	for i := 0; i < work; i++ {
+		mutex.Lock()
+		counter++
+		mutex.Unlock()
+	}
+	fmt.Printf("[%f]\n", nsEach(time.Since(began), work))
+}
+
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// Reads of one byte that is there, without a deadline and with one that is set each time.
+func timeouts(work int) {
+	const batch = 30_000
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	must(err)
+	feeder, err := net.Dial("tcp", listener.Addr().String())
+	must(err)
+	conn, err := listener.Accept()
+	must(err)
+	read := func(deadline bool) time.Duration {
+		_, err := feeder.Write(make([]byte, batch))
+		must(err)
+		one := make([]byte, 1)
+		began := time.Now()
+		for i := 0; i < batch; i++ {
+			if deadline {
+				must(conn.SetReadDeadline(time.Now().Add(time.Minute)))
+			}
+			_, err := conn.Read(one)
+			must(err)
+		}
+		must(conn.SetReadDeadline(time.Time{}))
+		return time.Since(began)
+	}
+	var bare, guarded time.Duration
+	batches := (work + batch - 1) / batch
+	for i := 0; i <= batches; i++ {
+		without, with := read(false), read(true)
+		if i > 0 {
+			bare, guarded = bare+without, guarded+with
+		}
+	}
+	reads := batches * batch
+	fmt.Printf("[%f,%f,%f]\n", nsEach(guarded-bare, reads), nsEach(bare, reads), nsEach(guarded, reads))
+}
+
+// The sum of a tree of numbers; each task that is no leaf has ten children.
+func skynet(workers, leaves int) {
+	runtime.GOMAXPROCS(workers)
+	began := time.Now()
+	result := make(chan int)
+	go tree(result, 0, leaves)
+	if sum := <-result; sum != leaves*(leaves-1)/2 {
+		panic("the sum is wrong")
+	}
+	fmt.Printf("[%f]\n", time.Since(began).Seconds()*1000)
+}
+
+func tree(result chan int, first, leaves int) {
+	if leaves == 1 {
+		result <- first
+		return
+	}
+	results := make(chan int)
+	for i := 0; i < 10; i++ {
+		go tree(results, first+i*(leaves/10), leaves/10)
+	}
+	sum := 0
+	for i := 0; i < 10; i++ {
+		sum += <-results
+	}
+	result <- sum
 }
 
 // The value of a field of a /proc file, in bytes.

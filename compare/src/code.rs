@@ -45,16 +45,16 @@ pub struct Allocations {
     pub per_request: f64,
 }
 
-/// Counts, and prints a table.
+/// Counts, and prints a table; `save` keeps the results, among those of quick runs or the others.
 ///
 /// # Errors
 ///
 /// When the program that counts allocations cannot be built, or a server fails in it.
-pub fn run(save: bool) -> Result<()> {
+pub fn run(save: Option<bool>) -> Result<()> {
     build_counter()?;
-    let bar = terminal::progress(Style::ALL.len());
-    let mut all = Vec::with_capacity(Style::ALL.len());
-    for style in Style::ALL {
+    let bar = terminal::progress(Style::ECHO.len());
+    let mut all = Vec::with_capacity(Style::ECHO.len());
+    for style in Style::ECHO {
         bar.set_message(format!("allocations of {style}"));
         all.push(count(style)?);
         bar.inc(1);
@@ -62,7 +62,7 @@ pub fn run(save: bool) -> Result<()> {
     bar.finish_and_clear();
     terminal::heading("the servers as text")?;
     table(&all).print()?;
-    if save { saved::save(NAME, false, all) } else { Ok(()) }
+    save.map_or(Ok(()), |quick| saved::save(NAME, quick, all))
 }
 
 /// A row for each style.

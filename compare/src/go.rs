@@ -45,13 +45,13 @@ fn program(name: &str) -> io::Result<PathBuf> {
     Ok(folder.join(format!("compare-go-{name}")))
 }
 
-/// Becomes Go's echo server, which keeps this process's id, core and parent.
+/// Becomes one of Go's servers, which keeps this process's id, core and parent.
 ///
 /// # Errors
 ///
 /// Returns only when it fails.
-pub fn serve(address: SocketAddr) -> io::Result<()> {
-    Err(become_program("echo", [&*address.to_string()]))
+pub fn serve(name: &str, address: SocketAddr) -> io::Result<()> {
+    Err(become_program(name, [&*address.to_string()]))
 }
 
 /// Becomes a program that [`build`] has built; returns only when that fails.

@@ -1,9 +1,10 @@
 //! plainsong measured beside other ways to write the same server.
 //!
-//! Start reading at [`servers`], the same program in every style; then [`echo`], which puts them under load.
+//! Start reading at [`servers`], the same program in every style; then [`contest`], which puts them under load.
 
+pub mod all;
 pub mod code;
-pub mod echo;
+pub mod contest;
 pub mod go;
 pub mod load;
 pub mod machine;

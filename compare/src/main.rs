@@ -1,13 +1,16 @@
 //! The command line of the comparison.
 
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use compare::micro::{self, Bench};
-use compare::process::{LOAD_CORE, MEASURED_CORE, become_helper, raise_file_limit};
-use compare::{code, echo, load, report, servers};
+use compare::process::{
+    LOAD_CORE, MEASURED_CORE, become_helper, end_with_parent, raise_file_limit,
+};
+use compare::{all, code, contest, load, report, servers};
 
 /// Measures plainsong beside other ways to write the same server.
 #[derive(Parser)]
@@ -18,38 +21,64 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Everything, and then the report
+    /// Everything, and then the report in compare/report/
     All {
-        /// Few and short rounds: under two minutes, too noisy to quote
+        /// These parts only, such as echo or channel; the report keeps the others
+        #[arg(value_name = "PART")]
+        steps: Vec<all::Step>,
+        /// Few and short rounds: under two minutes, too noisy to quote, and a report of its own
         #[arg(long)]
         quick: bool,
     },
     /// The same echo server in every style, under the same load
-    Echo(echo::Options),
+    Echo(contest::EchoOptions),
+    /// HTTP: pages as text and JSON
+    Http(contest::HttpOptions),
     /// The echo servers with more and more connections
-    Scale(echo::ScaleOptions),
+    Scale(contest::ScaleOptions),
     /// Yielding through the scheduler
     Switch(micro::Options),
     /// Spawning and joining tasks
     Spawn(micro::Options),
+    /// Passing items between tasks
+    Channel(micro::Options),
+    /// A lock that nobody else wants
+    Lock(micro::Options),
     /// What a sleeping task holds
     Memory(micro::Options),
     /// A million timers: what adding, firing and cancelling one costs
     Timers(micro::Options),
+    /// A time-out around a read that need not wait
+    Timeouts(micro::Options),
+    /// A tree of a million tasks, on one worker and on two
+    Skynet(micro::Options),
+    /// Passing items between tasks on two threads
+    Cross(micro::Options),
     /// The servers as text: lines, colour, bounds; and what they allocate
     Code {
         /// Keep the results for `report`
         #[arg(long)]
         save: bool,
     },
-    /// Writes the report from the results that were kept
-    Report,
-    /// Serves echo in one style, on the measured core
+    /// Writes the report anew from the results that were kept
+    Report {
+        /// From those of quick runs
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Serves in one style, on the measured core
     #[command(hide = true)]
-    Serve { style: servers::Style, address: SocketAddr },
+    Serve { job: load::Job, style: servers::Style, address: SocketAddr },
     /// Puts load on a server, from the other core
     #[command(hide = true)]
     Load { plan: String },
+    /// Becomes another program that puts load on a server, from the other core
+    #[command(hide = true)]
+    OnLoadCore {
+        program: String,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Takes one sample of a micro-benchmark, on the measured core
     #[command(hide = true)]
     Micro { plan: String },
@@ -57,19 +86,29 @@ enum Command {
 
 fn main() -> Result<()> {
     match Arguments::parse().command {
-        Command::All { quick } => all(quick),
-        Command::Echo(options) => echo::run(&options),
-        Command::Scale(options) => echo::scale(&options),
+        Command::All { steps, quick } => all::run(&steps, quick),
+        Command::Echo(options) => contest::echo(&options),
+        Command::Http(options) => contest::http(&options),
+        Command::Scale(options) => contest::scale(&options),
         Command::Switch(options) => micro::run(Bench::Switch, &options),
         Command::Spawn(options) => micro::run(Bench::Spawn, &options),
+        Command::Channel(options) => micro::run(Bench::Channel, &options),
+        Command::Lock(options) => micro::run(Bench::Lock, &options),
+        Command::Timeouts(options) => micro::run(Bench::Timeouts, &options),
+        Command::Skynet(options) => micro::run(Bench::Skynet, &options),
+        Command::Cross(options) => micro::run(Bench::Cross, &options),
         Command::Memory(options) => micro::run(Bench::Memory, &options),
         Command::Timers(options) => micro::run(Bench::Timers, &options),
-        Command::Code { save } => code::run(save),
-        Command::Report => report::write(),
-        Command::Serve { style, address } => {
+        Command::Code { save } => code::run(save.then_some(false)),
+        Command::Report { quick } => report::write(quick),
+        Command::OnLoadCore { program, arguments } => {
+            become_helper(LOAD_CORE)?;
+            Err(std::process::Command::new(program).args(arguments).exec().into())
+        }
+        Command::Serve { job, style, address } => {
             become_helper(MEASURED_CORE)?;
             raise_file_limit();
-            Ok(style.serve(address)?)
+            Ok(style.serve(job, address)?)
         }
         Command::Load { plan } => {
             become_helper(LOAD_CORE)?;
@@ -77,18 +116,13 @@ fn main() -> Result<()> {
             load::run(&serde_json::from_str(&plan)?)
         }
         Command::Micro { plan } => {
-            become_helper(MEASURED_CORE)?;
-            micro::take(&serde_json::from_str(&plan)?)
+            let plan: micro::Plan = serde_json::from_str(&plan)?;
+            if plan.bench.is_parallel() {
+                end_with_parent()?;
+            } else {
+                become_helper(MEASURED_CORE)?;
+            }
+            micro::take(&plan)
         }
     }
-}
-
-fn all(quick: bool) -> Result<()> {
-    code::run(true)?;
-    for bench in [Bench::Switch, Bench::Spawn, Bench::Memory, Bench::Timers] {
-        micro::run(bench, &micro::Options::for_report(quick))?;
-    }
-    echo::run(&echo::Options::for_report(quick))?;
-    echo::scale(&echo::ScaleOptions::for_report(quick))?;
-    report::write()
 }

@@ -27,10 +27,19 @@ pub const LOAD_CORE: usize = 1;
 ///
 /// When the kernel refuses, as it does for a core that is not there.
 pub fn become_helper(core: usize) -> Result<()> {
-    set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    end_with_parent()?;
     let mut cores = CpuSet::new();
     cores.set(core);
     sched_setaffinity(None, &cores).with_context(|| format!("cannot run on core {core} alone"))
+}
+
+/// Makes this process end when its parent does, however that ends.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+pub fn end_with_parent() -> Result<()> {
+    Ok(set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?)
 }
 
 /// Raises the limit on open files as far as it goes, and says how far that is.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
@@ -15,22 +15,26 @@ use crate::machine::Machine;
 pub struct Saved<T> {
     /// The machine that they are from.
     pub machine: Machine,
-    /// Whether they are from a first look, too noisy to quote.
-    pub quick: bool,
     /// The results.
     pub results: T,
 }
 
-/// Keeps results under a name, beside the program itself.
+/// The folder of the report; that of a quick run has one of its own, so that it overwrites no better one.
+pub fn folder(quick: bool) -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("report");
+    if quick { folder.join("quick") } else { folder }
+}
+
+/// Keeps results under a name, beside the report.
 ///
 /// # Errors
 ///
 /// When the file cannot be written.
 pub fn save<T: Serialize>(name: &str, quick: bool, results: T) -> Result<()> {
-    let path = path(name)?;
+    let path = path(name, quick);
     let folder = path.parent().context("the file has a folder")?;
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let saved = Saved { machine: Machine::here(), quick, results };
+    let saved = Saved { machine: Machine::here(), results };
     let text = serde_json::to_string(&saved)?;
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }
@@ -40,8 +44,8 @@ pub fn save<T: Serialize>(name: &str, quick: bool, results: T) -> Result<()> {
 /// # Errors
 ///
 /// When there are some, of another version of this program.
-pub fn load<T: DeserializeOwned>(name: &str) -> Result<Option<Saved<T>>> {
-    let path = path(name)?;
+pub fn load<T: DeserializeOwned>(name: &str, quick: bool) -> Result<Option<Saved<T>>> {
+    let path = path(name, quick);
     match fs::read_to_string(&path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         text => serde_json::from_str(&text?)
@@ -50,7 +54,6 @@ pub fn load<T: DeserializeOwned>(name: &str) -> Result<Option<Saved<T>>> {
     }
 }
 
-fn path(name: &str) -> Result<PathBuf> {
-    let ours = std::env::current_exe()?;
-    Ok(ours.with_file_name("compare-results").join(name).with_extension("json"))
+fn path(name: &str, quick: bool) -> PathBuf {
+    folder(quick).join("data").join(name).with_extension("json")
 }

@@ -33,8 +33,8 @@ impl ReadyQueue {
         Self { first: Cell::new(ptr::null()), last: Cell::new(ptr::null()) }
     }
 
-    #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
         self.first.get().is_null()
     }
 

@@ -13,7 +13,8 @@ use clap::Parser;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Stats, StatsAlloc};
 
 use compare::code::Allocations;
-use compare::echo::free_address;
+use compare::contest::free_address;
+use compare::load::Job;
 use compare::process::{MEASURED_CORE, become_helper};
 use compare::servers::Style;
 
@@ -37,7 +38,7 @@ fn main() -> Result<()> {
     become_helper(MEASURED_CORE)?;
     let address = free_address()?;
     thread::spawn(move || {
-        if let Err(error) = style.serve(address) {
+        if let Err(error) = style.serve(Job::Echo, address) {
             let _ = writeln!(io::stderr(), "{style}: {error}");
             std::process::exit(1);
         }

@@ -1,4 +1,5 @@
-//! Clients: non-blocking connections that each have at most one message under way, in one epoll set.
+//! Clients: non-blocking connections that each have at most one message under way, in one epoll set. A message
+//! is one request, or as many as are pipelined.
 
 use std::io::{ErrorKind, Read, Write};
 use std::mem::MaybeUninit;
@@ -10,6 +11,10 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
+
+use super::Plan;
+use super::job::Expected;
+use super::slow::SlowReaders;
 
 /// How long the server may stay silent while messages are under way.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -33,6 +38,10 @@ pub(super) struct Clients {
     epoll: OwnedFd,
     clients: Vec<Client>,
     message: Vec<u8>,
+    expected: Expected,
+    /// How many of the clients take part; those after them are connected and silent.
+    active: usize,
+    slow: SlowReaders,
     inbox: Vec<u8>,
     space: Vec<MaybeUninit<Event>>,
     ready: Vec<(usize, EventFlags)>,
@@ -42,25 +51,30 @@ pub(super) struct Clients {
 
 impl Clients {
     /// Connects clients and has each of them served once, so that the server knows them all.
-    pub(super) fn connect(address: SocketAddr, count: usize, size: usize) -> Result<Clients> {
-        ensure!(count > 0 && size > 0, "a load needs clients, and messages of at least a byte");
+    pub(super) fn connect(plan: &Plan) -> Result<Clients> {
+        let shape = &plan.shape;
+        let request = plan.job.request(shape.size);
+        let reply = plan.job.reply(&request, || connect(plan.address))?;
         let mut clients = Clients {
             epoll: epoll::create(CreateFlags::CLOEXEC)?,
-            clients: Vec::with_capacity(count),
-            // No two neighbouring bytes are equal, so that a byte lost or doubled is noticed.
-            message: (0..size).map(|i| (i * 31 + i / 256) as u8).collect(),
+            clients: Vec::with_capacity(shape.connections + shape.idle),
+            message: request.repeat(shape.pipeline),
+            expected: reply.pipelined(shape.pipeline),
+            active: shape.connections,
+            slow: SlowReaders::connect(plan.address, shape.slow, &request)?,
             inbox: vec![0; INBOX_BYTES],
             space: vec![MaybeUninit::uninit(); EVENTS_AT_ONCE],
             ready: Vec::with_capacity(EVENTS_AT_ONCE),
             under_way: 0,
         };
-        while clients.len() < count {
-            let first = clients.len();
+        let (address, count) = (plan.address, shape.connections + shape.idle);
+        while clients.clients.len() < count {
+            let first = clients.clients.len();
             for index in first..count.min(first + CONNECT_AT_ONCE) {
                 clients.add(address)?;
                 clients.send(index)?;
             }
-            clients.settle(|_, _| Ok(()))?;
+            clients.settle(|_, _| Ok(false))?;
         }
         Ok(clients)
     }
@@ -75,8 +89,9 @@ impl Clients {
         Ok(())
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.clients.len()
+    /// How many clients take part.
+    pub(super) fn active(&self) -> usize {
+        self.active
     }
 
     pub(super) fn under_way(&self) -> usize {
@@ -99,6 +114,7 @@ impl Clients {
     /// which costs the server's core more than the rest of its work and, with clients on another machine, would
     /// not be its job.
     pub(super) fn poll(&mut self, done: &mut Vec<usize>) -> Result<()> {
+        self.slow.turn()?;
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         let events = match epoll::wait(&self.epoll, &mut self.space[..], Some(&at_once)) {
             Err(Errno::INTR) => return Ok(()),
@@ -115,7 +131,7 @@ impl Clients {
             }
             let came_in = EventFlags::IN | EventFlags::HUP | EventFlags::ERR;
             let client = &mut self.clients[index];
-            if flags.intersects(came_in) && client.receive(&mut self.inbox, &self.message)? {
+            if flags.intersects(came_in) && client.receive(&mut self.inbox, &mut self.expected)? {
                 self.under_way -= 1;
                 done.push(index);
             }
@@ -123,25 +139,33 @@ impl Clients {
         Ok(())
     }
 
-    /// Polls until no message is under way; `on_done` may send more.
+    /// Polls until no message is under way and `next`, which may send more, says that none will be.
     pub(super) fn settle(
         &mut self,
-        mut on_done: impl FnMut(&mut Clients, usize) -> Result<()>,
+        mut next: impl FnMut(&mut Clients, &mut Vec<usize>) -> Result<bool>,
     ) -> Result<()> {
         let mut done = Vec::new();
         let mut heard = Instant::now();
-        while self.under_way > 0 {
+        loop {
+            let goes_on = next(self, &mut done)?;
+            done.clear();
+            if self.under_way == 0 {
+                // Nobody has anything to say.
+                heard = Instant::now();
+                if !goes_on {
+                    return Ok(());
+                }
+            }
             self.poll(&mut done)?;
-            let now = Instant::now();
             if !done.is_empty() {
-                heard = now;
+                heard = Instant::now();
             }
-            ensure!(now - heard < PATIENCE, "the server was silent for {} s", PATIENCE.as_secs());
-            for index in done.drain(..) {
-                on_done(self, index)?;
-            }
+            ensure!(
+                heard.elapsed() < PATIENCE,
+                "the server was silent for {} s",
+                PATIENCE.as_secs()
+            );
         }
-        Ok(())
     }
 
     /// Watches for room to send exactly while a client has something left to send.
@@ -171,22 +195,21 @@ impl Client {
     }
 
     /// Takes what came in; true when that completes the message.
-    fn receive(&mut self, inbox: &mut [u8], message: &[u8]) -> Result<bool> {
+    fn receive(&mut self, inbox: &mut [u8], expected: &mut Expected) -> Result<bool> {
         let n = match self.socket.read(inbox) {
             Ok(0) => bail!("the server hung up"),
             Ok(n) => n,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
             Err(error) => return Err(error).context("cannot receive"),
         };
-        let expected = message.get(self.received..self.received + n);
-        ensure!(expected == Some(&inbox[..n]), "the server sent back something else");
+        ensure!(expected.check(self.received, &inbox[..n]), "the server sent something else");
         self.received += n;
-        Ok(self.received == message.len())
+        Ok(self.received == expected.len())
     }
 }
 
 /// Connects to a server that may have to start first.
-fn connect(address: SocketAddr) -> Result<TcpStream> {
+pub(super) fn connect(address: SocketAddr) -> Result<TcpStream> {
     let began = Instant::now();
     loop {
         match TcpStream::connect(address) {

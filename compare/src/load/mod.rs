@@ -1,4 +1,4 @@
-//! The load: clients that send a message, wait for its echo, check it, and note how long it took.
+//! The load: clients that send a message, wait for what comes back, check it, and note how long it took.
 //!
 //! They all live in one process of their own, in a hand-written epoll loop, so that the load costs less than
 //! any server that it is put on.
@@ -14,9 +14,66 @@ use serde::{Deserialize, Serialize};
 use crate::process::{Usage, usage};
 use clients::Clients;
 
+pub use job::{JSON, Job, TEXT};
+
 mod clients;
 mod closed;
+mod job;
 mod open;
+mod slow;
+
+/// How many clients there are, and how they behave.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Shape {
+    /// How many clients.
+    pub connections: usize,
+    /// How many bytes a message has; HTTP has its own.
+    pub size: usize,
+    /// How many requests a client sends at a time.
+    pub pipeline: usize,
+    /// How long a client of the closed loop waits before it sends again.
+    pub think: Duration,
+    /// How many more clients are connected and silent.
+    pub idle: usize,
+    /// How many more clients ask all the time and hardly read.
+    pub slow: usize,
+}
+
+impl Shape {
+    /// Clients that send one message of `size` bytes at a time, and nobody else.
+    pub fn plain(connections: usize, size: usize) -> Shape {
+        Shape { connections, size, pipeline: 1, think: Duration::ZERO, idle: 0, slow: 0 }
+    }
+
+    /// All connections together.
+    pub fn all(&self) -> usize {
+        self.connections + self.idle + self.slow
+    }
+
+    /// What is special about it, in words.
+    pub fn describe(&self, job: Job) -> String {
+        let mut words = vec![match self.connections {
+            1 => "1 connection".to_owned(),
+            n => format!("{n} connections"),
+        }];
+        if job == Job::Echo {
+            words.push(format!("{} bytes", self.size));
+        }
+        if self.pipeline > 1 {
+            words.push(format!("pipelined by {}", self.pipeline));
+        }
+        if !self.think.is_zero() {
+            words.push(format!("thinking for {:?}", self.think));
+        }
+        if self.idle > 0 {
+            words.push(format!("{} idle ones beside", self.idle));
+        }
+        if self.slow > 0 {
+            words.push(format!("{} slow readers beside", self.slow));
+        }
+        words.join(", ")
+    }
+}
 
 /// What a load generator is told to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -25,10 +82,10 @@ pub struct Plan {
     pub address: SocketAddr,
     /// The server's process, whose use of the machine is measured.
     pub server: u32,
-    /// How many clients.
-    pub connections: usize,
-    /// How many bytes a message has.
-    pub size: usize,
+    /// What the server is there for.
+    pub job: Job,
+    /// How many clients, and how they behave.
+    pub shape: Shape,
     /// For how long the load runs before anything is measured.
     pub warm_up: Duration,
     /// For how long each kind of load is measured.
@@ -88,7 +145,7 @@ impl Percentiles {
 }
 
 impl Measured {
-    /// Echoes a second.
+    /// Requests a second.
     pub fn per_second(&self) -> f64 {
         self.requests as f64 / self.elapsed.as_secs_f64()
     }
@@ -111,17 +168,19 @@ impl Measured {
 ///
 /// When the server cannot be reached, answers wrongly, or stops answering.
 pub fn run(plan: &Plan) -> Result<()> {
-    let mut clients = Clients::connect(plan.address, plan.connections, plan.size)?;
-    closed::drive(&mut clients, plan.warm_up)?;
+    let mut clients = Clients::connect(plan)?;
+    let (shape, window) = (&plan.shape, plan.window);
+    closed::drive(&mut clients, shape, plan.warm_up)?;
     if plan.gate {
         wait_for_go()?;
     }
-    let closed = measure(plan.server, || closed::drive(&mut clients, plan.window))?;
+    let closed = measure(plan.server, || closed::drive(&mut clients, shape, window))?;
     let open = match plan.rate {
         None => None,
         Some(rate) => {
-            open::drive(&mut clients, rate, plan.warm_up)?;
-            Some(measure(plan.server, || open::drive(&mut clients, rate, plan.window))?)
+            open::drive(&mut clients, shape.pipeline, rate, plan.warm_up)?;
+            let drive = || open::drive(&mut clients, shape.pipeline, rate, window);
+            Some(measure(plan.server, drive)?)
         }
     };
     print_line(&serde_json::to_string(&Seen { closed, open })?)
@@ -145,16 +204,20 @@ fn print_line(line: &str) -> Result<()> {
 struct Driven {
     latency: Histogram<u64>,
     unanswered: u64,
+    /// How many requests a message is.
+    pipeline: u64,
 }
 
 impl Driven {
-    fn new() -> Result<Driven> {
+    fn new(pipeline: usize) -> Result<Driven> {
         // Up to a minute, to three digits.
-        Ok(Driven { latency: Histogram::new_with_bounds(1, 60_000_000_000, 3)?, unanswered: 0 })
+        let latency = Histogram::new_with_bounds(1, 60_000_000_000, 3)?;
+        Ok(Driven { latency, unanswered: 0, pipeline: pipeline as u64 })
     }
 
     fn record(&mut self, latency: Duration) {
-        self.latency.saturating_record(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
+        let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+        self.latency.saturating_record_n(nanos, self.pipeline);
     }
 }
 

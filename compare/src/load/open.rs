@@ -13,14 +13,21 @@ use super::clients::Clients;
 /// How long messages that were due may take after the window's end.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Sends `rate` messages a second for `window`, taking the clients in turn.
-pub(super) fn drive(clients: &mut Clients, rate: f64, window: Duration) -> Result<Driven> {
+/// Sends `rate` requests a second for `window`, taking the clients in turn.
+pub(super) fn drive(
+    clients: &mut Clients,
+    pipeline: usize,
+    rate: f64,
+    window: Duration,
+) -> Result<Driven> {
     ensure!(rate > 0.0, "an open loop needs a rate above nothing");
-    let mut driven = Driven::new()?;
+    let mut driven = Driven::new(pipeline)?;
+    // What is pipelined is due together.
+    let rate = rate / pipeline as f64;
     let interval = Duration::from_secs_f64(1.0 / rate);
     let total = (window.as_secs_f64() * rate) as u64;
     // The messages of each client that are due; the front one is under way.
-    let mut due: Vec<VecDeque<Instant>> = vec![VecDeque::new(); clients.len()];
+    let mut due: Vec<VecDeque<Instant>> = vec![VecDeque::new(); clients.active()];
     let mut done = Vec::new();
     let began = Instant::now();
     let mut next_due = began;
@@ -31,7 +38,7 @@ pub(super) fn drive(clients: &mut Clients, rate: f64, window: Duration) -> Resul
             break;
         }
         while sent < total && next_due <= now {
-            let index = (sent % clients.len() as u64) as usize;
+            let index = (sent % clients.active() as u64) as usize;
             due[index].push_back(next_due);
             if due[index].len() == 1 {
                 clients.send(index)?;
@@ -58,8 +65,8 @@ pub(super) fn drive(clients: &mut Clients, rate: f64, window: Duration) -> Resul
 fn finish(clients: &mut Clients, driven: &mut Driven, due: &[VecDeque<Instant>]) -> Result<()> {
     let now = Instant::now();
     for was_due in due.iter().flatten() {
-        driven.unanswered += 1;
+        driven.unanswered += driven.pipeline;
         driven.record(now - *was_due);
     }
-    clients.settle(|_, _| Ok(()))
+    clients.settle(|_, _| Ok(false))
 }

@@ -3,11 +3,10 @@
 //! Every sample is taken in a process of its own, pinned to one core, and every runtime takes its turn in every
 //! round.
 
-use std::fmt;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use clap::{Args, ValueEnum};
+use anyhow::{Result, bail, ensure};
+use clap::Args;
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 
@@ -15,194 +14,24 @@ use crate::process::Helper;
 use crate::stats::Spread;
 use crate::{go, saved, terminal};
 
+pub use bench::{Bench, Peer};
+
+mod bench;
+mod channel;
+mod channels;
 mod line;
+mod lock;
 mod memory;
 mod runtimes;
 mod spawn;
 mod switch;
 pub mod table;
+mod timeouts;
 mod timers;
+mod workers;
 
 /// How long one sample may take.
 const PATIENCE: Duration = Duration::from_secs(180);
-
-/// What has tasks, or is the floor under those that do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Peer {
-    /// corosensei's coroutines without a scheduler: the floor.
-    Bare,
-    /// plainsong.
-    Plainsong,
-    /// tokio's current-thread runtime.
-    Tokio,
-    /// smol's `LocalExecutor`.
-    Smol,
-    /// `may` with one worker.
-    May,
-    /// Go.
-    Go,
-    /// Threads of the operating system.
-    Threads,
-}
-
-impl Peer {
-    /// What tables and plots call it.
-    pub fn label(self) -> &'static str {
-        match self {
-            Peer::Bare => "bare corosensei (floor)",
-            Peer::Plainsong => "plainsong",
-            Peer::Tokio => "tokio current-thread",
-            Peer::Smol => "smol",
-            Peer::May => "may",
-            Peer::Go => "Go",
-            Peer::Threads => "threads",
-        }
-    }
-}
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.label())
-    }
-}
-
-/// One thing to measure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Bench {
-    /// Yielding through the scheduler.
-    Switch,
-    /// Spawning a task and joining it.
-    Spawn,
-    /// What a sleeping task holds.
-    Memory,
-    /// Timers by the million.
-    Timers,
-}
-
-impl Bench {
-    /// What the command line calls it, and the name under which its results are kept.
-    ///
-    /// # Errors
-    ///
-    /// None: every bench has a name.
-    pub fn name(self) -> Result<String> {
-        let value = self.to_possible_value().context("every bench has a name")?;
-        Ok(value.get_name().to_owned())
-    }
-
-    /// Those that have an arm here, the floor first.
-    pub fn peers(self) -> &'static [Peer] {
-        use Peer::{Bare, Go, May, Plainsong, Smol, Threads, Tokio};
-        match self {
-            Bench::Switch | Bench::Spawn => &[Bare, Plainsong, Tokio, Smol, May, Go, Threads],
-            Bench::Memory => &[Plainsong, Tokio, Smol, May, Go, Threads],
-            Bench::Timers => &[Plainsong, Tokio, Smol, May, Go],
-        }
-    }
-
-    /// What a sample consists of, in order. The first is what is held against the floor.
-    pub fn columns(self) -> &'static [&'static str] {
-        match self {
-            Bench::Switch => &["ns/yield"],
-            Bench::Spawn => &["ns/spawn+join"],
-            Bench::Memory => &["resident B/task", "page tables B/task"],
-            Bench::Timers => &[
-                "add ns",
-                "fire ns",
-                "cancel ns",
-                "add and park ns",
-                "fire and end ns",
-                "cancel and end ns",
-            ],
-        }
-    }
-
-    /// What a table of it is called.
-    pub fn title(self) -> &'static str {
-        match self {
-            Bench::Switch => "yielding through the scheduler",
-            Bench::Spawn => "spawning and joining a task that does nothing",
-            Bench::Memory => "what a sleeping task holds beyond the empty runtime",
-            Bench::Timers => "timers, less what the same tasks cost without one",
-        }
-    }
-
-    /// The columns that runtimes are compared by; the others say how those came about.
-    pub fn compared(self) -> std::ops::Range<usize> {
-        if self == Bench::Timers { 0..3 } else { 0..1 }
-    }
-
-    /// What the number of tasks means.
-    fn counts_what(self) -> &'static str {
-        match self {
-            Bench::Switch => "tasks taking turns",
-            Bench::Spawn => "tasks alive at a time",
-            Bench::Memory | Bench::Timers => "sleeping tasks",
-        }
-    }
-
-    fn counts(self, quick: bool) -> &'static [usize] {
-        match self {
-            Bench::Switch => &[10, 1_000, 10_000],
-            Bench::Spawn => &[1, 1_000],
-            Bench::Memory if quick => &[1_000, 100_000],
-            Bench::Memory => &[1_000, 100_000, 1_000_000],
-            Bench::Timers if quick => &[30_000],
-            // The smaller number is one that `may` can do too.
-            Bench::Timers => &[30_000, 1_000_000],
-        }
-    }
-
-    /// Memory hardly varies, and a million timers take long: they get fewer rounds.
-    fn rounds(self, quick: bool) -> usize {
-        match self {
-            Bench::Switch | Bench::Spawn => {
-                if quick {
-                    3
-                } else {
-                    15
-                }
-            }
-            Bench::Memory => {
-                if quick {
-                    1
-                } else {
-                    3
-                }
-            }
-            Bench::Timers => {
-                if quick {
-                    1
-                } else {
-                    5
-                }
-            }
-        }
-    }
-
-    /// How many yields or spawns a sample takes.
-    fn work(self, quick: bool) -> usize {
-        match self {
-            Bench::Switch => {
-                if quick {
-                    500_000
-                } else {
-                    3_000_000
-                }
-            }
-            Bench::Spawn => {
-                if quick {
-                    50_000
-                } else {
-                    300_000
-                }
-            }
-            Bench::Memory | Bench::Timers => 0,
-        }
-    }
-}
 
 /// How to measure.
 #[derive(Clone, Debug, Args)]
@@ -294,7 +123,7 @@ impl Arm {
 ///
 /// # Errors
 ///
-/// When the machine lacks what all samples need. A runtime that fails is reported in the table.
+/// When the machine lacks what all samples need, or plainsong fails; a peer that does is reported in the table.
 pub fn run(bench: Bench, options: &Options) -> Result<()> {
     let rounds = options.rounds.unwrap_or(bench.rounds(options.quick));
     ensure!(rounds > 0, "--rounds must be at least 1");
@@ -304,21 +133,30 @@ pub fn run(bench: Bench, options: &Options) -> Result<()> {
     };
     let peers = peers(bench, &options.only)?;
     let bar = terminal::progress(counts.len() * peers.len() * rounds);
-    let mut results = Results { bench, rounds, parts: Vec::new() };
-    for &count in counts {
-        let work = bench.work(options.quick);
-        let part = compare(bench, &peers, count, work, rounds, &bar);
-        results.parts.push(part);
+    let part = |&count| Part::new(bench, &peers, count);
+    let mut results = Results { bench, rounds, parts: counts.iter().map(part).collect() };
+    let work = bench.work(options.quick);
+    for _ in 0..rounds {
+        for part in &mut results.parts {
+            part.turn(bench, work, &bar);
+        }
     }
     bar.finish_and_clear();
     table::print(&results)?;
-    if options.save { saved::save(&bench.name()?, options.quick, results) } else { Ok(()) }
+    let arms = results.parts.iter().flat_map(|part| &part.arms);
+    let failure =
+        arms.filter(|arm| arm.peer == Peer::Plainsong).find_map(|arm| arm.failure.clone());
+    if options.save {
+        saved::save(&bench.name()?, options.quick, results)?;
+    }
+    failure.map_or(Ok(()), |failure| bail!("plainsong failed: {failure}"))
 }
 
 fn peers(bench: Bench, only: &[Peer]) -> Result<Vec<Peer>> {
     let mut peers = bench.peers().to_vec();
     if !only.is_empty() {
-        peers.retain(|peer| *peer == Peer::Bare || only.contains(peer));
+        let reference = bench.reference().map(|(peer, _)| peer);
+        peers.retain(|peer| Some(*peer) == reference || only.contains(peer));
     }
     if peers.contains(&Peer::Go) {
         if go::is_here() {
@@ -331,18 +169,16 @@ fn peers(bench: Bench, only: &[Peer]) -> Result<Vec<Peer>> {
     Ok(peers)
 }
 
-fn compare(
-    bench: Bench,
-    peers: &[Peer],
-    count: usize,
-    work: usize,
-    rounds: usize,
-    bar: &ProgressBar,
-) -> Part {
-    let arm = |&peer| Arm { peer, samples: Vec::new(), failure: refusal(bench, peer, count) };
-    let mut arms: Vec<Arm> = peers.iter().map(arm).collect();
-    for _ in 0..rounds {
-        for arm in &mut arms {
+impl Part {
+    fn new(bench: Bench, peers: &[Peer], count: usize) -> Part {
+        let arm = |&peer| Arm { peer, samples: Vec::new(), failure: refusal(bench, peer, count) };
+        Part { count, arms: peers.iter().map(arm).collect() }
+    }
+
+    /// Has every runtime take its turn.
+    fn turn(&mut self, bench: Bench, work: usize, bar: &ProgressBar) {
+        let count = self.count;
+        for arm in &mut self.arms {
             bar.set_message(format!("{count} {}: {}", bench.counts_what(), arm.peer));
             if arm.failure.is_none() {
                 match sample(&Plan { bench, peer: arm.peer, count, work }) {
@@ -353,7 +189,6 @@ fn compare(
             bar.inc(1);
         }
     }
-    Part { count, arms }
 }
 
 /// Why something is not even tried.
@@ -367,7 +202,7 @@ fn refusal(bench: Bench, peer: Peer, count: usize) -> Option<String> {
         Peer::Threads if count > THREADS_AT_MOST => {
             Some(format!("not tried: more than {THREADS_AT_MOST} threads"))
         }
-        Peer::May if bench != Bench::Spawn => {
+        Peer::May if [Bench::Switch, Bench::Memory, Bench::Timers].contains(&bench) => {
             let limit = crate::machine::mappings_at_most()?;
             let needed = MAPPINGS_OF_A_STACK * count as u64;
             (needed > limit).then(|| {
@@ -395,7 +230,12 @@ pub fn take(plan: &Plan) -> Result<()> {
         Bench::Switch => switch::sample(plan.peer, plan.count, plan.work),
         Bench::Spawn => spawn::sample(plan.peer, plan.count, plan.work),
         Bench::Memory => return memory::take(plan.peer, plan.count),
+        Bench::Channel => channel::sample(plan.peer, plan.count, plan.work),
+        Bench::Lock => lock::sample(plan.peer, plan.work),
         Bench::Timers => timers::sample(plan.peer, plan.count),
+        Bench::Timeouts => timeouts::sample(plan.peer, plan.work),
+        Bench::Skynet => workers::skynet(plan.peer, plan.count, plan.work),
+        Bench::Cross => workers::cross(plan.peer, plan.work),
     }?;
     print(&sample)
 }

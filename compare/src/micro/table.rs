@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Arm, Part, Peer, Results};
+use super::{Arm, Bench, Part, Peer, Results};
 use crate::stats::Spread;
 use crate::terminal::{self, Table};
 
@@ -11,24 +11,25 @@ pub(super) fn print(results: &Results) -> Result<()> {
     let title = results.bench.title();
     terminal::heading(&format!("{title}, medians of {} round(s)", results.rounds))?;
     table(results).print()?;
+    results.bench.remark().into_iter().try_for_each(terminal::note)?;
     failures(results).iter().try_for_each(|failure| terminal::note(failure))
 }
 
 /// A row for each number of tasks and each runtime.
 pub fn table(results: &Results) -> Table {
     let bench = results.bench;
-    let has_floor = bench.peers().contains(&Peer::Bare);
+    let reference = bench.reference();
     let mut columns = vec!["", bench.counts_what()];
     columns.extend(bench.columns());
-    if has_floor {
-        columns.extend(["× floor", "quartiles"]);
+    if let Some((_, against)) = reference {
+        columns.extend([against, "quartiles"]);
     }
     let mut table = Table::new(&columns);
     for (part, arm) in rows(results) {
         let mut row = vec![arm.peer.label().to_owned(), part.count.to_string()];
         row.extend((0..bench.columns().len()).map(|at| terminal::number(arm.median(at), 1)));
-        if has_floor {
-            let ratio = part.ratio(arm);
+        if reference.is_some() {
+            let ratio = part.ratio(bench, arm);
             row.push(terminal::number(ratio.map(|r| r.median), 2));
             row.push(terminal::quartiles(ratio));
         }
@@ -55,8 +56,8 @@ impl Part {
         self.arms.iter().find(|arm| arm.peer == peer)
     }
 
-    /// An arm's ratio to the floor in the same round.
-    pub fn ratio(&self, arm: &Arm) -> Option<Spread> {
-        Spread::of_ratios(&arm.column(0), &self.arm(Peer::Bare)?.column(0))
+    /// An arm's ratio to what all are held against, in the same round.
+    pub fn ratio(&self, bench: Bench, arm: &Arm) -> Option<Spread> {
+        Spread::of_ratios(&arm.column(0), &self.arm(bench.reference()?.0)?.column(0))
     }
 }

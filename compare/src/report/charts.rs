@@ -5,68 +5,74 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::plot::{Bars, Curve, Group, curves};
-use crate::echo;
+use crate::contest;
 use crate::load::Measured;
 use crate::micro::{self, Bench};
 use crate::servers::Style;
 use crate::stats::Spread;
 
-/// Processor time of a request, as a ratio to the floor.
-pub(super) fn echo_cpu(results: &echo::Results, path: &Path) -> Result<()> {
+/// Processor time of a request, as a ratio to the style that all are held against.
+pub(super) fn cpu(parts: &[&contest::Part], path: &Path) -> Result<()> {
+    let against = reference(parts);
     let bars = Bars {
-        title: "Echo: the server's processor time for a request".to_owned(),
-        value: "× the epoll loop of the same round (median and quartiles; less is better)"
-            .to_owned(),
-        series: connections(results),
-        groups: groups(results, |part, arm| part.ratio(arm, |arm| arm.closed(Measured::cpu_us))),
+        title: "The server's processor time for a request".to_owned(),
+        value: format!("× {against} of the same round (median and quartiles; less is better)"),
+        series: series(parts),
+        groups: groups(parts, |part, arm| part.ratio(arm, contest::Arm::cpu_us)),
         mark: Some(1.0),
     };
     bars.draw(path)
 }
 
 /// The 99th percentile of the open loop.
-pub(super) fn echo_p99(results: &echo::Results, path: &Path) -> Result<()> {
+pub(super) fn p99(parts: &[&contest::Part], path: &Path) -> Result<()> {
     let p99 = |measured: &Measured| measured.latency.p99 as f64 / 1e3;
     let bars = Bars {
-        title: "Echo: p99 at half of what the floor can do".to_owned(),
+        title: format!("p99 at half of what {} can do", reference(parts)),
         value: "µs from when a message was due (median and quartiles; less is better)".to_owned(),
-        series: connections(results),
-        groups: groups(results, |_, arm| Spread::of(arm.open(p99))),
+        series: series(parts),
+        groups: groups(parts, |_, arm| Spread::of(arm.open(p99))),
         mark: None,
     };
     bars.draw(path)
 }
 
-fn connections(results: &echo::Results) -> Vec<String> {
-    results.parts.iter().map(|part| format!("{} connection(s)", part.connections)).collect()
+fn reference(parts: &[&contest::Part]) -> &'static str {
+    let style = parts.first().and_then(|part| part.reference()).map(|arm| arm.style);
+    style.map_or("", Style::label)
+}
+
+fn series(parts: &[&contest::Part]) -> Vec<String> {
+    parts.iter().map(|part| part.title()).collect()
 }
 
 fn groups(
-    results: &echo::Results,
-    of: impl Fn(&echo::Part, &echo::Arm) -> Option<Spread>,
+    parts: &[&contest::Part],
+    of: impl Fn(&contest::Part, &contest::Arm) -> Option<Spread>,
 ) -> Vec<Group> {
     let group = |style: Style| Group {
         name: style.label().to_owned(),
-        bars: results.parts.iter().map(|part| of(part, part.arm(style)?)).collect(),
+        bars: parts.iter().map(|part| of(part, part.arm(style)?)).collect(),
     };
     let has_bars = |group: &Group| group.bars.iter().any(Option::is_some);
-    Style::ALL.into_iter().map(group).filter(has_bars).collect()
+    let styles = parts.first().map_or(&[][..], |part| Style::of(part.job));
+    styles.iter().copied().map(group).filter(has_bars).collect()
 }
 
 /// Processor time of a request by number of connections. Styles that serve a few at a time are left out.
-pub(super) fn scale(results: &echo::Results, path: &Path) -> Result<()> {
+pub(super) fn scale(results: &contest::Results, path: &Path) -> Result<()> {
     let curve = |style: Style| Curve {
         name: style.label().to_owned(),
         points: results
             .parts
             .iter()
             .filter_map(|part| {
-                let cpu = Spread::of(part.arm(style)?.closed(Measured::cpu_us))?.median;
-                Some((part.connections as f64, cpu))
+                let cpu = Spread::of(part.arm(style)?.cpu_us())?.median;
+                Some((part.shape.connections as f64, cpu))
             })
             .collect(),
     };
-    let styles = Style::ALL.into_iter().filter(|style| style.capacity().is_none());
+    let styles = Style::ECHO.into_iter().filter(|style| style.capacity().is_none());
     // Two runtimes of tokio would draw nearly the same curve.
     let styles = styles.filter(|style| *style != Style::TokioMulti);
     let axes = ("connections", "server CPU µs for a request");
@@ -84,7 +90,7 @@ pub(super) fn micro(results: &micro::Results, path: &Path) -> Result<()> {
     for part in &results.parts {
         for column in bench.compared() {
             let name = bench.columns()[column];
-            series.push(format!("{name}, {} tasks", part.count));
+            series.push(format!("{name}, {} {}", part.count, bench.counts_what()));
             for (peer, group) in bench.peers().iter().zip(&mut bars) {
                 let arm = part.arm(*peer);
                 // A difference of two times that came out below nothing has no place on the axis.
@@ -94,7 +100,11 @@ pub(super) fn micro(results: &micro::Results, path: &Path) -> Result<()> {
         }
     }
     bars.retain(|group| group.bars.iter().any(Option::is_some));
-    let value = if bench == Bench::Memory { "bytes" } else { "ns" };
+    let value = match bench {
+        Bench::Memory => "bytes",
+        Bench::Skynet => "ms",
+        _ => "ns",
+    };
     let bars = Bars {
         title: format!("{}: {}", bench.name()?, bench.title()),
         value: format!("{value} (median and quartiles; less is better)"),

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::Kept;
-use crate::echo;
+use crate::contest;
 use crate::load::Measured;
 use crate::micro::{self, Peer};
 use crate::servers::Style;
@@ -15,25 +15,23 @@ const TIE: f64 = 1.01;
 /// A list of all measurements in which some peer does better.
 pub(super) fn text(kept: &Kept) -> String {
     let mut lines = Vec::new();
-    if let Some(results) = &kept.echo {
-        for part in &results.parts {
-            let what = format!("echo, {} connection(s)", part.connections);
-            lines.extend(echo_line(part, &format!("{what}, CPU µs a request"), |arm| {
-                arm.closed(Measured::cpu_us)
-            }));
-            lines.extend(echo_line(part, &format!("{what}, open loop, CPU µs a request"), |arm| {
-                arm.open(Measured::cpu_us)
-            }));
-            lines.extend(echo_line(part, &format!("{what}, open loop, p99 µs"), |arm| {
-                arm.open(|m| m.latency.p99 as f64 / 1e3)
-            }));
-        }
+    for part in kept.echo.iter().chain(&kept.http).flat_map(|results| &results.parts) {
+        let title = part.title();
+        lines.extend(contest_line(
+            part,
+            &format!("{title}: CPU µs a request"),
+            contest::Arm::cpu_us,
+        ));
+        lines.extend(contest_line(part, &format!("{title}: open loop, CPU µs a request"), |arm| {
+            arm.open(Measured::cpu_us)
+        }));
+        lines.extend(contest_line(part, &format!("{title}: open loop, p99 µs"), |arm| {
+            arm.open(|m| m.latency.p99 as f64 / 1e3)
+        }));
     }
-    if let Some(results) = &kept.scale {
-        for part in &results.parts {
-            let what = format!("scale, {} connection(s), CPU µs a request", part.connections);
-            lines.extend(echo_line(part, &what, |arm| arm.closed(Measured::cpu_us)));
-        }
+    for part in kept.scale.iter().flat_map(|results| &results.parts) {
+        let what = format!("scale, {}: CPU µs a request", part.title());
+        lines.extend(contest_line(part, &what, contest::Arm::cpu_us));
     }
     for results in &kept.micro {
         for part in &results.parts {
@@ -55,7 +53,11 @@ pub(super) fn text(kept: &Kept) -> String {
     })
 }
 
-fn echo_line(part: &echo::Part, what: &str, of: impl Fn(&echo::Arm) -> Vec<f64>) -> Option<String> {
+fn contest_line(
+    part: &contest::Part,
+    what: &str,
+    of: impl Fn(&contest::Arm) -> Vec<f64>,
+) -> Option<String> {
     let ours = of(part.arm(Style::Plainsong)?);
     let peers = part.arms.iter().filter(|arm| is_peer(arm.style));
     line(what, &ours, peers.map(|arm| (arm.style.label(), of(arm))))

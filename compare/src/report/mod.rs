@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use serde::de::DeserializeOwned;
@@ -11,24 +11,23 @@ use crate::code::{self, Counted};
 use crate::machine::Machine;
 use crate::micro::{self, Bench};
 use crate::saved::{self, Saved};
-use crate::{echo, terminal};
+use crate::{contest, terminal};
 
 mod charts;
 mod losses;
 mod plot;
 mod targets;
 
-const BENCHES: [Bench; 4] = [Bench::Switch, Bench::Spawn, Bench::Memory, Bench::Timers];
-
 /// Everything that was kept.
 struct Kept {
-    echo: Option<echo::Results>,
-    scale: Option<echo::Results>,
+    echo: Option<contest::Results>,
+    http: Option<contest::Results>,
+    scale: Option<contest::Results>,
     micro: Vec<micro::Results>,
     code: Option<Vec<Counted>>,
     machines: Vec<Machine>,
-    /// What is from a first look only.
-    quick: Vec<String>,
+    /// Whether it is from a first look only.
+    quick: bool,
 }
 
 /// Writes the report.
@@ -36,44 +35,46 @@ struct Kept {
 /// # Errors
 ///
 /// When nothing was kept, or a file cannot be written.
-pub fn write() -> Result<()> {
-    let kept = Kept::load()?;
+pub fn write(quick: bool) -> Result<()> {
+    let kept = Kept::load(quick)?;
     ensure!(!kept.machines.is_empty(), "no results were kept: run `compare all` first");
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("report");
+    let folder = saved::folder(quick);
     fs::create_dir_all(&folder)?;
     let page = Page { folder, text: String::new() }.of(&kept)?;
     let path = page.folder.join("README.md");
     fs::write(&path, page.text).with_context(|| format!("cannot write {}", path.display()))?;
-    terminal::note("the report is in compare/report/README.md")
+    let name = if quick { "compare/report/quick/README.md" } else { "compare/report/README.md" };
+    terminal::note(&format!("\nThe report is {name}"))
 }
 
 impl Kept {
-    fn load() -> Result<Kept> {
+    fn load(quick: bool) -> Result<Kept> {
         let mut kept = Kept {
             echo: None,
+            http: None,
             scale: None,
             micro: Vec::new(),
             code: None,
             machines: Vec::new(),
-            quick: Vec::new(),
+            quick,
         };
         kept.code = kept.take(code::NAME)?;
-        for bench in BENCHES {
+        for bench in Bench::ALL {
             let results = kept.take(&bench.name()?)?;
             kept.micro.extend(results);
         }
-        kept.echo = kept.take(echo::ECHO)?;
-        kept.scale = kept.take(echo::SCALE)?;
+        kept.echo = kept.take(contest::ECHO)?;
+        kept.http = kept.take(contest::HTTP)?;
+        kept.scale = kept.take(contest::SCALE)?;
         Ok(kept)
     }
 
     fn take<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>> {
-        let Some(Saved { machine, quick, results }) = saved::load(name)? else { return Ok(None) };
+        let Some(Saved { machine, results }) = saved::load(name, self.quick)? else {
+            return Ok(None);
+        };
         if !self.machines.contains(&machine) {
             self.machines.push(machine);
-        }
-        if quick {
-            self.quick.push(name.to_owned());
         }
         Ok(Some(results))
     }
@@ -116,7 +117,8 @@ impl Page {
         self.add("\n## Where plainsong loses\n");
         self.add(&losses::text(kept));
         self.notes()?;
-        self.echo(kept)?;
+        self.contest(kept.echo.as_ref(), contest::ECHO, "The same echo server in every style")?;
+        self.contest(kept.http.as_ref(), contest::HTTP, "HTTP")?;
         self.scale(kept)?;
         self.micro(kept)?;
         if let Some(counted) = &kept.code {
@@ -142,44 +144,55 @@ impl Page {
                 machine.processor, machine.cores, machine.memory_gib, machine.kernel, machine.rustc
             )?;
         }
-        if !kept.quick.is_empty() {
-            let quick = kept.quick.join(", ");
-            writeln!(self.text, "**From a first look only, too noisy to quote: {quick}.**\n")?;
+        if kept.quick {
+            self.add("**This is a first look, too noisy to quote.**\n");
         }
         Ok(())
     }
 
     /// What was found out about the numbers is written by hand.
     fn notes(&mut self) -> Result<()> {
-        let path = self.folder.join("notes.md");
+        let path = saved::folder(false).join("notes.md");
         if path.is_file() {
             self.add(&fs::read_to_string(path)?);
         }
         Ok(())
     }
 
-    fn echo(&mut self, kept: &Kept) -> Result<()> {
-        let Some(results) = &kept.echo else { return Ok(()) };
+    fn contest(&mut self, kept: Option<&contest::Results>, name: &str, title: &str) -> Result<()> {
+        let Some(results) = kept else { return Ok(()) };
+        let (rounds, window) = (results.rounds, results.window.as_millis());
         writeln!(
             self.text,
-            "## Echo of {} bytes\n\n{} round(s), {} ms of each load a round.\n",
-            results.size,
-            results.rounds,
-            results.window.as_millis()
+            "## {title}\n\n{rounds} round(s), {window} ms of each load a round.\n"
         )?;
-        charts::echo_cpu(results, &self.folder.join("echo-cpu.svg"))?;
-        charts::echo_p99(results, &self.folder.join("echo-p99.svg"))?;
-        self.add(
-            "![Processor time a request](echo-cpu.svg)\n\n![p99 in the open loop](echo-p99.svg)\n",
-        );
+        // Messages of one size in one chart; those of another have times of another order.
+        for parts in results.parts.chunk_by(|a, b| a.shape.size == b.shape.size) {
+            self.charts(name, &parts.iter().collect::<Vec<_>>())?;
+        }
         for part in &results.parts {
-            writeln!(self.text, "### {} connection(s)\n", part.connections)?;
-            self.add(&echo::table::closed(part).markdown());
+            writeln!(self.text, "### {}\n", part.title())?;
+            self.add(&contest::table::closed(part).markdown());
             if let Some(rate) = part.rate {
                 writeln!(self.text, "\nOpen loop, {rate:.0} requests a second:\n")?;
-                self.add(&echo::table::open(part).markdown());
+                self.add(&contest::table::open(part).markdown());
+            }
+            for remark in contest::table::remarks(part) {
+                writeln!(self.text, "\n{remark}.")?;
             }
             self.add("");
+        }
+        Ok(())
+    }
+
+    fn charts(&mut self, name: &str, parts: &[&contest::Part]) -> Result<()> {
+        let size = parts.first().map_or(0, |part| part.shape.size);
+        let file = |what| format!("{name}-{what}-{size}.svg");
+        charts::cpu(parts, &self.folder.join(file("cpu")))?;
+        writeln!(self.text, "![Processor time a request]({})\n", file("cpu"))?;
+        if parts.iter().any(|part| part.rate.is_some()) {
+            charts::p99(parts, &self.folder.join(file("p99")))?;
+            writeln!(self.text, "![p99 in the open loop]({})\n", file("p99"))?;
         }
         Ok(())
     }
@@ -194,7 +207,7 @@ impl Page {
             results.rounds
         )?;
         self.add("![Processor time a request by number of connections](scale.svg)\n");
-        self.add(&echo::table::scale(results).markdown());
+        self.add(&contest::table::scale(results).markdown());
         self.add("");
         Ok(())
     }
@@ -207,6 +220,9 @@ impl Page {
             writeln!(self.text, "## `{name}`: {title}\n\n{} round(s).\n", results.rounds)?;
             writeln!(self.text, "![{title}]({name}.svg)\n")?;
             self.add(&micro::table::table(results).markdown());
+            if let Some(remark) = results.bench.remark() {
+                writeln!(self.text, "\n{remark}")?;
+            }
             for failure in micro::table::failures(results) {
                 writeln!(self.text, "\n{failure}.")?;
             }

@@ -14,8 +14,9 @@ const TITLE: i32 = 22;
 const TEXT: i32 = 15;
 /// About how wide a letter of that size is.
 const LETTER: i32 = 7;
-/// Room for the title and the names of the series.
-const HEAD: u32 = 66;
+/// Room for the title, and for a line of names of series.
+const HEAD: u32 = 44;
+const LEGEND: i32 = 22;
 /// From this ratio on between the largest and the least value, the axis is logarithmic.
 const WIDE: f64 = 30.0;
 /// Room for the names at the left.
@@ -71,11 +72,13 @@ impl Bars {
         X::CoordDescType: ValueFormatter<f64>,
     {
         let rows = self.groups.len();
-        let height = 130 + (rows * (self.series.len() * 11 + 12)) as u32;
+        let series: Vec<&str> = self.series.iter().map(String::as_str).collect();
+        let height = 64 + legend(&series).1 + (rows * (series.len() * 11 + 12)) as u32;
         let area = SVGBackend::new(path, (WIDTH, height)).into_drawing_area();
-        let below = head(&area, &self.title, self.series.iter().map(String::as_str))?;
+        let below = head(&area, &self.title, &series)?;
         let mut chart = ChartBuilder::on(&below)
             .margin(12)
+            .margin_right(40)
             .x_label_area_size(44)
             .y_label_area_size(NAMES)
             .build_cartesian_2d(range, Rows(rows))
@@ -165,9 +168,11 @@ pub(super) fn curves(title: &str, axes: (&str, &str), curves: &[Curve], path: &P
         return Ok(());
     }
     let area = SVGBackend::new(path, (WIDTH, 520)).into_drawing_area();
-    let below = head(&area, title, curves.iter().map(|curve| curve.name.as_str()))?;
+    let names: Vec<&str> = curves.iter().map(|curve| curve.name.as_str()).collect();
+    let below = head(&area, title, &names)?;
     let mut chart = ChartBuilder::on(&below)
         .margin(12)
+        .margin_right(40)
         .x_label_area_size(44)
         .y_label_area_size(60)
         .build_cartesian_2d((0.8..right * 1.3).log_scale(), 0.0..top * 1.05)
@@ -188,22 +193,40 @@ pub(super) fn curves(title: &str, axes: (&str, &str), curves: &[Curve], path: &P
     area.present().map_err(drawing).with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// Where the names of the series stand, in as many lines as they need, and how high all of that is.
+fn legend(names: &[&str]) -> (Vec<(i32, i32)>, u32) {
+    let (mut x, mut y) = (16, HEAD as i32);
+    let mut places = Vec::with_capacity(names.len());
+    for name in names {
+        let width = 34 + name.chars().count() as i32 * LETTER;
+        if x > 16 && x + width > WIDTH as i32 {
+            (x, y) = (16, y + LEGEND);
+        }
+        places.push((x, y));
+        x += width;
+    }
+    (places, (y + LEGEND) as u32)
+}
+
 /// Draws a title and, below it, the names of the series with their colours; returns what is left of the area.
-fn head<'a, 'n>(
+fn head<'a>(
     area: &DrawingArea<SVGBackend<'a>, Shift>,
     title: &str,
-    names: impl Iterator<Item = &'n str>,
+    names: &[&str],
 ) -> Result<DrawingArea<SVGBackend<'a>, Shift>> {
     area.fill(&WHITE).map_err(drawing)?;
-    let (above, below) = area.split_vertically(HEAD);
+    let (places, height) = legend(names);
+    let (above, below) = area.split_vertically(height);
     let font = ("sans-serif", TITLE).into_font();
     above.draw(&Text::new(title.to_owned(), (16, 12), font)).map_err(drawing)?;
     let font = ("sans-serif", TEXT).into_font();
-    let mut x = 16;
-    for (name, colour) in names.zip(COLOURS.iter().cycle()) {
-        above.draw(&Rectangle::new([(x, 44), (x + 12, 56)], colour.filled())).map_err(drawing)?;
-        above.draw(&Text::new(name.to_owned(), (x + 17, 43), font.clone())).map_err(drawing)?;
-        x += 34 + name.chars().count() as i32 * LETTER;
+    for ((name, (x, y)), colour) in names.iter().zip(places).zip(COLOURS.iter().cycle()) {
+        above
+            .draw(&Rectangle::new([(x, y), (x + 12, y + 12)], colour.filled()))
+            .map_err(drawing)?;
+        above
+            .draw(&Text::new((*name).to_owned(), (x + 17, y - 1), font.clone()))
+            .map_err(drawing)?;
     }
     Ok(below)
 }

@@ -2,25 +2,33 @@
 
 use super::Kept;
 use super::losses::is_peer;
-use crate::load::Measured;
-use crate::micro::{Bench, Part, Peer};
+use crate::load::Shape;
+use crate::micro::{self, Bench, Part, Peer};
 use crate::servers::Style;
 use crate::stats::Spread;
 use crate::terminal::Table;
-use crate::{echo, terminal};
+use crate::{contest, terminal};
+use Bound::{Least, Most};
 
 /// The bytes of the one page that a parked coroutine's stack cannot do without.
 const PAGE: f64 = 4096.0;
+
+/// As many coroutines a process must be able to hold.
+const MANY: usize = 1_000_000;
 
 /// A row for each number.
 pub(super) fn table(kept: &Kept) -> Table {
     let mut table = Table::new(&["what", "to reach", "seen", "quartiles", ""]);
     for row in rows(kept) {
-        let Row { what, most, seen, digits } = row;
-        let verdict = if seen.median <= most { "reached" } else { "missed" };
+        let Row { what, bound, seen, digits } = row;
+        let (sign, bound, reached) = match bound {
+            Most(most) => ("≤", most, seen.median <= most),
+            Least(least) => ("≥", least, seen.median >= least),
+        };
+        let verdict = if reached { "reached" } else { "missed" };
         let number = |value| terminal::number(Some(value), digits);
         let quartiles = format!("{}–{}", number(seen.lower), number(seen.upper));
-        let cells = [what, format!("≤ {}", number(most)), number(seen.median), quartiles];
+        let cells = [what, format!("{sign} {}", number(bound)), number(seen.median), quartiles];
         table.row(cells.into_iter().chain([verdict.to_owned()]));
     }
     table
@@ -28,9 +36,14 @@ pub(super) fn table(kept: &Kept) -> Table {
 
 struct Row {
     what: String,
-    most: f64,
+    bound: Bound,
     seen: Spread,
     digits: usize,
+}
+
+enum Bound {
+    Most(f64),
+    Least(f64),
 }
 
 fn rows(kept: &Kept) -> Vec<Row> {
@@ -38,20 +51,32 @@ fn rows(kept: &Kept) -> Vec<Row> {
     for part in kept.echo.iter().flat_map(|results| &results.parts) {
         rows.extend(echo_rows(part));
     }
+    rows.extend(kept.http.iter().flat_map(|results| &results.parts).filter_map(http_row));
     if let Some(results) = kept.micro(Bench::Switch) {
         rows.extend(results.parts.iter().filter_map(|part| {
-            let seen = part.ratio(part.arm(Peer::Plainsong)?)?;
+            let seen = part.ratio(Bench::Switch, part.arm(Peer::Plainsong)?)?;
             let what = format!("yield among {} coroutines, against bare corosensei", part.count);
-            Some(Row { what, most: 1.5, seen, digits: 2 })
+            Some(Row { what, bound: Most(1.5), seen, digits: 2 })
         }));
     }
     if let Some(results) = kept.micro(Bench::Spawn) {
         rows.extend(results.parts.iter().filter_map(spawn_row));
     }
+    rows.extend(channel_rows(kept));
     if let Some(results) = kept.micro(Bench::Memory) {
         rows.extend(results.parts.iter().filter_map(|part| {
             let what = format!("bytes of a sleeping coroutine, of {}", part.count);
             column(part, 0, what, PAGE + 256.0, 0)
+        }));
+        // A first look does not try so many.
+        let many = results.parts.iter().filter(|part| part.count >= MANY);
+        let alive = many
+            .filter(|part| part.arm(Peer::Plainsong).is_some_and(|arm| !arm.samples.is_empty()));
+        rows.extend(alive.map(|part| part.count as f64).max_by(f64::total_cmp).map(|alive| Row {
+            what: "live coroutines in one process".to_owned(),
+            bound: Least(MANY as f64),
+            seen: Spread { lower: alive, median: alive, upper: alive },
+            digits: 0,
         }));
     }
     if let Some(results) = kept.micro(Bench::Timers) {
@@ -61,34 +86,76 @@ fn rows(kept: &Kept) -> Vec<Row> {
             }));
         }
     }
+    rows.extend(kept.micro(Bench::Skynet).and_then(skynet_row));
     rows
 }
 
-fn echo_rows(part: &echo::Part) -> Vec<Row> {
-    let connections = part.connections;
+/// Of one pair on one worker; the stream is one too.
+fn channel_rows(kept: &Kept) -> Vec<Row> {
+    let part = |bench| kept.micro(bench).and_then(|results| results.parts.first());
     let mut rows = Vec::new();
+    if let Some(part) = part(Bench::Channel) {
+        let what = "ns of a round trip through rendezvous channels".to_owned();
+        rows.extend(column(part, 0, what, 100.0, 0));
+        let items = |arm: &micro::Arm| arm.column(1).into_iter().map(|ns| 1e3 / ns);
+        rows.extend(part.arm(Peer::Plainsong).and_then(|arm| Spread::of(items(arm))).map(|seen| {
+            let what = "million items a second through an unbounded channel".to_owned();
+            Row { what, bound: Least(20.0), seen, digits: 1 }
+        }));
+    }
+    if let Some(part) = part(Bench::Lock) {
+        let seen = part.arm(Peer::Plainsong).and_then(|arm| part.ratio(Bench::Lock, arm));
+        rows.extend(seen.map(|seen| Row {
+            what: "lock and unlock, against std's".to_owned(),
+            bound: Most(1.0),
+            seen,
+            digits: 2,
+        }));
+    }
+    rows
+}
+
+/// How much faster two workers are than one.
+fn skynet_row(results: &micro::Results) -> Option<Row> {
+    let times = |workers| {
+        let part = results.parts.iter().find(|part| part.count == workers)?;
+        Some(part.arm(Peer::Plainsong)?.column(0))
+    };
+    let seen = Spread::of_ratios(&times(1)?, &times(2)?)?;
+    let what = "skynet: two workers, against one".to_owned();
+    Some(Row { what, bound: Least(1.7), seen, digits: 2 })
+}
+
+fn echo_rows(part: &contest::Part) -> Vec<Row> {
+    let connections = part.shape.connections;
+    let mut rows = Vec::new();
+    // What was agreed on is about small messages, and clients who ask one thing at a time.
+    if part.shape != Shape::plain(connections, 128) || connections > 1_000 {
+        return rows;
+    }
     let Some(ours) = part.arm(Style::Plainsong) else { return rows };
     let most = if connections == 1 { 1.10 } else { 1.06 };
-    rows.extend(part.ratio(ours, |arm| arm.closed(Measured::cpu_us)).map(|seen| Row {
+    rows.extend(part.ratio(ours, contest::Arm::cpu_us).map(|seen| Row {
         what: format!("echo at {connections}, CPU a request, against the epoll loop"),
-        most,
+        bound: Most(most),
         seen,
         digits: 3,
     }));
     for peer in [Style::TokioCurrent, Style::TokioMulti, Style::Smol, Style::May, Style::Go] {
         let Some(theirs) = part.arm(peer) else { continue };
-        let cpu = |arm: &echo::Arm| arm.closed(Measured::cpu_us);
-        rows.extend(Spread::of_ratios(&cpu(ours), &cpu(theirs)).map(|seen| Row {
+        rows.extend(Spread::of_ratios(&ours.cpu_us(), &theirs.cpu_us()).map(|seen| Row {
             what: format!("echo at {connections}, CPU a request, against {peer}"),
-            most: 1.0,
+            bound: Most(1.0),
             seen,
             digits: 3,
         }));
     }
-    rows.extend(p99_row(part, ours));
+    if connections > 1 {
+        rows.extend(p99_row(part, ours));
+    }
     rows.extend(ours.idle_calls.map(|calls| Row {
         what: format!("system calls a second, idle with {connections} connection(s)"),
-        most: 0.0,
+        bound: Most(0.0),
         seen: Spread { lower: calls, median: calls, upper: calls },
         digits: 0,
     }));
@@ -96,17 +163,34 @@ fn echo_rows(part: &echo::Part) -> Vec<Row> {
 }
 
 /// Against the best peer, which is the one with the least median.
-fn p99_row(part: &echo::Part, ours: &echo::Arm) -> Option<Row> {
-    let p99 = |arm: &echo::Arm| arm.open(|measured| measured.latency.p99 as f64);
-    let peers = part.arms.iter().filter(|arm| is_peer(arm.style));
-    let median = |arm: &&echo::Arm| Spread::of(p99(arm)).map_or(f64::INFINITY, |s| s.median);
-    let best = peers.min_by(|a, b| median(a).total_cmp(&median(b)))?;
+fn p99_row(part: &contest::Part, ours: &contest::Arm) -> Option<Row> {
+    let p99 = |arm: &contest::Arm| arm.open(|measured| measured.latency.p99 as f64);
+    let best = best_peer(part, p99)?;
     Some(Row {
-        what: format!("echo at {}, open loop p99, against {}", part.connections, best.style),
-        most: 1.0,
+        what: format!("{}: open loop p99, against {}", part.title(), best.style),
+        bound: Most(1.0),
         seen: Spread::of_ratios(&p99(ours), &p99(best))?,
         digits: 3,
     })
+}
+
+fn http_row(part: &contest::Part) -> Option<Row> {
+    let best = best_peer(part, contest::Arm::cpu_us)?;
+    Some(Row {
+        what: format!("{}: CPU a request, against {}", part.title(), best.style),
+        bound: Most(1.0),
+        seen: Spread::of_ratios(&part.arm(Style::Plainsong)?.cpu_us(), &best.cpu_us())?,
+        digits: 3,
+    })
+}
+
+fn best_peer(
+    part: &contest::Part,
+    of: impl Fn(&contest::Arm) -> Vec<f64>,
+) -> Option<&contest::Arm> {
+    let median = |arm: &&contest::Arm| Spread::of(of(arm)).map_or(f64::INFINITY, |s| s.median);
+    let peers = part.arms.iter().filter(|arm| is_peer(arm.style));
+    peers.min_by(|a, b| median(a).total_cmp(&median(b)))
 }
 
 /// 80 ns, or five times the floor where that is more.
@@ -118,5 +202,5 @@ fn spawn_row(part: &Part) -> Option<Row> {
 
 fn column(part: &Part, column: usize, what: String, most: f64, digits: usize) -> Option<Row> {
     let seen = Spread::of(part.arm(Peer::Plainsong)?.column(column))?;
-    Some(Row { what, most, seen, digits })
+    Some(Row { what, bound: Most(most), seen, digits })
 }

@@ -1,6 +1,7 @@
-//! The same echo server, written once in each style and one file each, to be read side by side.
+//! The same echo server, written once in each style and one file each, to be read side by side; and servers of
+//! HTTP in those styles that have a library for it.
 //!
-//! All of them answer byte for byte, turn Nagle's algorithm off, copy through a buffer of the same size, and
+//! All echo servers answer byte for byte, turn Nagle's algorithm off, copy through a buffer of the same size, and
 //! report a connection's failure without ending.
 
 use std::fmt;
@@ -11,9 +12,13 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::go;
+use crate::load::Job;
 
 pub mod callback;
 pub mod epoll;
+pub mod http_hyper;
+pub mod http_may;
+pub mod http_plainsong;
 pub mod may;
 pub mod plainsong;
 pub mod pool;
@@ -50,13 +55,17 @@ pub enum Style {
     Smol,
     /// Stackful coroutines on `may`.
     May,
-    /// Goroutines.
+    /// Goroutines; for HTTP, `net/http`.
     Go,
+    /// HTTP by hyper, on tokio's current-thread runtime.
+    Hyper,
+    /// HTTP by `may_minihttp`.
+    MayMinihttp,
 }
 
 impl Style {
-    /// Every style, the floor first.
-    pub const ALL: [Style; 11] = [
+    /// Every style of the echo server, the floor first.
+    pub const ECHO: [Style; 11] = [
         Style::Epoll,
         Style::Sequential,
         Style::Threads,
@@ -70,8 +79,16 @@ impl Style {
         Style::Go,
     ];
 
-    /// The style that all others are held against.
-    pub const FLOOR: Style = Style::Epoll;
+    /// Every style of the HTTP server, the one that others are held against first.
+    pub const HTTP: [Style; 4] = [Style::Hyper, Style::Plainsong, Style::MayMinihttp, Style::Go];
+
+    /// Those that do a job; all others are held against the first.
+    pub fn of(job: Job) -> &'static [Style] {
+        match job {
+            Job::Echo => &Style::ECHO,
+            Job::Plaintext | Job::Json => &Style::HTTP,
+        }
+    }
 
     /// What tables and plots call it.
     pub fn label(self) -> &'static str {
@@ -87,14 +104,18 @@ impl Style {
             Style::Smol => "smol",
             Style::May => "may",
             Style::Go => "Go",
+            Style::Hyper => "hyper",
+            Style::MayMinihttp => "may_minihttp",
         }
     }
 
-    /// How many connections it can serve at a time, where the style itself sets a limit.
+    /// How many connections it can serve at a time, where the style itself sets a limit. More threads than that
+    /// have been seen to work, and to keep a whole machine from working.
     pub fn capacity(self) -> Option<usize> {
         match self {
             Style::Sequential => Some(1),
             Style::Pool => Some(pool::THREADS),
+            Style::Threads => Some(2_000),
             _ => None,
         }
     }
@@ -113,6 +134,8 @@ impl Style {
             Style::Smol => include_str!("smol.rs"),
             Style::May => include_str!("may.rs"),
             Style::Go => go::ECHO_SOURCE,
+            Style::Hyper => include_str!("http_hyper.rs"),
+            Style::MayMinihttp => include_str!("http_may.rs"),
         }
     }
 
@@ -120,33 +143,51 @@ impl Style {
     pub fn asks(self) -> &'static str {
         match self {
             Style::Epoll | Style::Sequential | Style::Go => "nothing",
-            Style::Callback | Style::Plainsong => "'static",
+            Style::Callback | Style::Plainsong | Style::Hyper => "'static",
             Style::Threads
             | Style::Pool
             | Style::TokioCurrent
             | Style::TokioMulti
             | Style::Smol
-            | Style::May => "Send + 'static",
+            | Style::May
+            | Style::MayMinihttp => "Send + 'static",
         }
     }
 
-    /// Serves echo at `address` until the process ends. Go has a program of its own: see [`go`].
-    pub fn serve(self, address: SocketAddr) -> io::Result<()> {
-        match self {
-            Style::Epoll => epoll::serve(address),
-            Style::Sequential => sequential::serve(address),
-            Style::Threads => threads::serve(address),
-            Style::Pool => pool::serve(address),
-            Style::Callback => callback::serve(address),
-            Style::Plainsong => plainsong::serve(address),
-            Style::TokioCurrent => tokio_current::serve(address),
-            Style::TokioMulti => tokio_multi::serve(address),
-            Style::Smol => smol::serve(address),
-            Style::May => may::serve(address),
-            Style::Go => go::serve(address),
+    /// Serves at `address` until the process ends. Go has programs of its own: see [`go`].
+    ///
+    /// # Errors
+    ///
+    /// When it cannot, also because this style does not do this job.
+    pub fn serve(self, job: Job, address: SocketAddr) -> io::Result<()> {
+        match (job, self) {
+            (Job::Echo, Style::Epoll) => epoll::serve(address),
+            (Job::Echo, Style::Sequential) => sequential::serve(address),
+            (Job::Echo, Style::Threads) => threads::serve(address),
+            (Job::Echo, Style::Pool) => pool::serve(address),
+            (Job::Echo, Style::Callback) => callback::serve(address),
+            (Job::Echo, Style::Plainsong) => plainsong::serve(address),
+            (Job::Echo, Style::TokioCurrent) => tokio_current::serve(address),
+            (Job::Echo, Style::TokioMulti) => tokio_multi::serve(address),
+            (Job::Echo, Style::Smol) => smol::serve(address),
+            (Job::Echo, Style::May) => may::serve(address),
+            (Job::Echo, Style::Go) => go::serve("echo", address),
+            (_, Style::Plainsong) => http_plainsong::serve(address),
+            (_, Style::Hyper) => http_hyper::serve(address),
+            (_, Style::MayMinihttp) => http_may::serve(address),
+            (_, Style::Go) => go::serve("http", address),
+            _ => Err(io::Error::other(format!("{self} does not do {job:?}"))),
         }
     }
 }
+
+/// The object that every HTTP server serialises for each answer.
+#[derive(Serialize)]
+struct Message {
+    message: &'static str,
+}
+
+const MESSAGE: Message = Message { message: crate::load::TEXT };
 
 impl fmt::Display for Style {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -154,9 +195,12 @@ impl fmt::Display for Style {
     }
 }
 
-/// Reports that one connection failed. Servers do so on standard error, which the harness shows.
+/// Reports that one connection failed, on standard error, which the harness shows. A client that leaves in the
+/// middle of something is none of the server's failures.
 fn report(error: &io::Error) {
     use std::io::Write;
-    // Nothing is left to be told when standard error itself is closed.
-    let _ = writeln!(io::stderr(), "connection failed: {error}");
+    if !matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) {
+        // Nothing is left to be told when standard error itself is closed.
+        let _ = writeln!(io::stderr(), "connection failed: {error}");
+    }
 }

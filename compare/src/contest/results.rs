@@ -5,28 +5,28 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::calls::Calls;
-use crate::load::{Measured, Seen};
+use crate::load::{Job, Measured, Seen, Shape};
 use crate::servers::Style;
 use crate::stats::Spread;
 
-/// Everything that one `echo` has measured.
+/// Everything that one command has measured.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Results {
-    /// Bytes in a message.
-    pub size: usize,
     /// How often every style took its turn.
     pub rounds: usize,
     /// How long each load was measured.
     pub window: Duration,
-    /// One part for each number of connections.
+    /// One part for each load.
     pub parts: Vec<Part>,
 }
 
-/// What was measured with one number of connections.
+/// What was measured under one load.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Part {
-    /// How many connections.
-    pub connections: usize,
+    /// What the servers were there for.
+    pub job: Job,
+    /// Who their clients were.
+    pub shape: Shape,
     /// Requests a second of the open loop; none for no open loop.
     pub rate: Option<f64>,
     /// What each style did.
@@ -34,19 +34,33 @@ pub struct Part {
 }
 
 impl Part {
+    /// What it is about, in words.
+    pub fn title(&self) -> String {
+        let job = match self.job {
+            Job::Echo => "echo",
+            Job::Plaintext => "HTTP plaintext",
+            Job::Json => "HTTP JSON",
+        };
+        format!("{job}, {}", self.shape.describe(self.job))
+    }
+
     /// What one style did.
     pub fn arm(&self, style: Style) -> Option<&Arm> {
         self.arms.iter().find(|arm| arm.style == style)
     }
 
-    /// An arm's ratio to the floor in the same round.
+    /// What the style did that all are held against.
+    pub fn reference(&self) -> Option<&Arm> {
+        self.arm(Style::of(self.job)[0])
+    }
+
+    /// An arm's ratio to the reference in the same round.
     pub fn ratio(&self, arm: &Arm, of: impl Fn(&Arm) -> Vec<f64>) -> Option<Spread> {
-        let floor = self.arm(Style::FLOOR)?;
-        Spread::of_ratios(&of(arm), &of(floor))
+        Spread::of_ratios(&of(arm), &of(self.reference()?))
     }
 }
 
-/// What one style did with one number of connections.
+/// What one style did under one load.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Arm {
     /// The style.
@@ -57,6 +71,10 @@ pub struct Arm {
     pub calls: Calls,
     /// System calls a second while all clients are connected and silent.
     pub idle_calls: Option<f64>,
+    /// Requests a second that `wrk` saw, where it was asked.
+    pub wrk: Vec<f64>,
+    /// Why it did not go on.
+    pub failure: Option<String>,
 }
 
 impl Arm {
@@ -68,5 +86,10 @@ impl Arm {
     /// A quantity of the open loop, round by round.
     pub fn open(&self, of: impl Fn(&Measured) -> f64) -> Vec<f64> {
         self.seen.iter().filter_map(|seen| seen.open.as_ref()).map(of).collect()
+    }
+
+    /// Processor time of a request of the closed loop, in microseconds.
+    pub fn cpu_us(&self) -> Vec<f64> {
+        self.closed(Measured::cpu_us)
     }
 }

@@ -1,6 +1,6 @@
 //! One trial: a fresh server on one core, a fresh load on the other.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,8 @@ use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 
 use super::calls::{Calls, Counter};
-use crate::load::{Plan, Seen};
+use super::wrk;
+use crate::load::{Job, Plan, Seen, Shape};
 use crate::process::Helper;
 use crate::servers::Style;
 
@@ -19,8 +20,8 @@ const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 /// The load that every style is put under.
 pub(super) struct Trial {
-    pub(super) connections: usize,
-    pub(super) size: usize,
+    pub(super) job: Job,
+    pub(super) shape: Shape,
     pub(super) warm_up: Duration,
     pub(super) window: Duration,
     /// Requests a second of the open loop; none for no open loop.
@@ -30,7 +31,7 @@ pub(super) struct Trial {
 impl Trial {
     /// Puts a style's server under load.
     pub(super) fn run(&self, style: Style) -> Result<Seen> {
-        let (server, address) = start(style)?;
+        let (server, address) = self.start(style)?;
         let plan = self.plan(&server, address);
         let mut load = Helper::of_ourselves("the load", ["load", &serde_json::to_string(&plan)?])?;
         let patience = 2 * (self.warm_up + self.window) + PATIENCE;
@@ -40,7 +41,7 @@ impl Trial {
     /// Counts the system calls that a style's server makes for a request, and those that it makes in a second
     /// while its clients are silent. A run of its own, because counting slows the server down.
     pub(super) fn count_calls(&self, style: Style) -> Result<(Calls, Option<f64>)> {
-        let (server, address) = start(style)?;
+        let (server, address) = self.start(style)?;
         let plan = Plan { rate: None, gate: true, ..self.plan(&server, address) };
         let mut load = Helper::of_ourselves("the load", ["load", &serde_json::to_string(&plan)?])?;
         let warm = load.line(PATIENCE)?;
@@ -60,12 +61,26 @@ impl Trial {
         Ok((counter.detach()?.per(seen.closed.requests), silent))
     }
 
+    /// Requests a second that `wrk` sees.
+    pub(super) fn ask_wrk(&self, style: Style) -> Result<f64> {
+        let (_server, address) = self.start(style)?;
+        wait_until_it_listens(address)?;
+        wrk::ask(address, &name(self.job)?, self.shape.connections)
+    }
+
+    /// Starts a style's server. It may not listen yet: the load tries until it does.
+    fn start(&self, style: Style) -> Result<(Helper, SocketAddr)> {
+        let address = free_address()?;
+        let arguments = ["serve", &name(self.job)?, &name(style)?, &address.to_string()];
+        Ok((Helper::of_ourselves(style.label(), arguments)?, address))
+    }
+
     fn plan(&self, server: &Helper, address: SocketAddr) -> Plan {
         Plan {
             address,
             server: server.id(),
-            connections: self.connections,
-            size: self.size,
+            job: self.job,
+            shape: self.shape,
             warm_up: self.warm_up,
             window: self.window,
             rate: self.rate,
@@ -74,12 +89,18 @@ impl Trial {
     }
 }
 
-/// Starts a style's server. It may not listen yet: the load tries until it does.
-fn start(style: Style) -> Result<(Helper, SocketAddr)> {
-    let address = free_address()?;
-    let name = style.to_possible_value().context("every style has a name")?;
-    let arguments = ["serve", name.get_name(), &address.to_string()];
-    Ok((Helper::of_ourselves(style.label(), arguments)?, address))
+/// What the command line calls it.
+fn name(value: impl ValueEnum) -> Result<String> {
+    Ok(value.to_possible_value().context("it has a name")?.get_name().to_owned())
+}
+
+fn wait_until_it_listens(address: SocketAddr) -> Result<()> {
+    let began = Instant::now();
+    while TcpStream::connect(address).is_err() {
+        ensure!(began.elapsed() < PATIENCE, "the server does not listen");
+        thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
 }
 
 /// An address that nobody listens at. Each server has a port of its own, so that connections that an earlier

@@ -2,24 +2,36 @@
 
 use anyhow::Result;
 
-use super::{Part, Results};
-use crate::load::Measured;
+use super::{Arm, Part, Results};
+use crate::load::{Job, Measured};
 use crate::servers::Style;
 use crate::stats::Spread;
 use crate::terminal::{self, Table};
 
-/// Prints what was measured with one number of connections.
-pub(super) fn print(part: &Part, size: usize, rounds: usize) -> Result<()> {
-    terminal::heading(&format!(
-        "echo of {size} bytes, {} connection(s), medians of {rounds} round(s)",
-        part.connections
-    ))?;
+/// Prints what was measured under one load.
+pub(super) fn print(part: &Part, rounds: usize) -> Result<()> {
+    terminal::heading(&format!("{}; medians of {rounds} round(s)", part.title()))?;
     closed(part).print()?;
     if let Some(rate) = part.rate {
         terminal::note(&format!("open loop at {rate:.0} requests a second:"))?;
         open(part).print()?;
     }
-    Ok(())
+    remarks(part).iter().try_for_each(|remark| terminal::note(remark))
+}
+
+/// What does not fit into the tables: who failed, and what `wrk` saw.
+pub fn remarks(part: &Part) -> Vec<String> {
+    let failed = |arm: &Arm| Some(format!("{} failed: {}", arm.style, arm.failure.as_ref()?));
+    let mut remarks: Vec<String> = part.arms.iter().filter_map(failed).collect();
+    let seen = |arm: &Arm| {
+        let rate = Spread::of(arm.wrk.iter().copied())?.median;
+        Some(format!("{} {rate:.0}", arm.style))
+    };
+    let seen: Vec<String> = part.arms.iter().filter_map(seen).collect();
+    if !seen.is_empty() {
+        remarks.push(format!("Requests/s that wrk sees: {}", seen.join(", ")));
+    }
+    remarks
 }
 
 /// Prints processor time by number of connections.
@@ -34,13 +46,13 @@ pub(super) fn print_scale(results: &Results) -> Result<()> {
 /// A row for each style, a column for each number of connections.
 pub fn scale(results: &Results) -> Table {
     let mut columns = vec![String::new()];
-    columns.extend(results.parts.iter().map(|part| part.connections.to_string()));
+    columns.extend(results.parts.iter().map(|part| part.shape.connections.to_string()));
     let mut table = Table::new(&columns.iter().map(String::as_str).collect::<Vec<_>>());
-    for style in Style::ALL {
+    for style in Style::ECHO {
         let cell = |part: &Part| {
             let arm = part.arm(style)?;
-            let cpu = Spread::of(arm.closed(Measured::cpu_us))?.median;
-            let ratio = part.ratio(arm, |arm| arm.closed(Measured::cpu_us))?.median;
+            let cpu = Spread::of(arm.cpu_us())?.median;
+            let ratio = part.ratio(arm, |arm| arm.cpu_us())?.median;
             Some(format!("{cpu:.2} ({ratio:.2})"))
         };
         let cells: Vec<_> = results.parts.iter().map(cell).collect();
@@ -52,13 +64,21 @@ pub fn scale(results: &Results) -> Table {
     table
 }
 
+fn against(part: &Part) -> String {
+    match part.job {
+        Job::Echo => "× floor".to_owned(),
+        Job::Plaintext | Job::Json => format!("× {}", Style::of(part.job)[0]),
+    }
+}
+
 /// Everything of the closed loop.
 pub fn closed(part: &Part) -> Table {
+    let against = against(part);
     let mut table = Table::new(&[
         "closed loop",
         "requests/s",
         "CPU µs/request",
-        "× floor",
+        &against,
         "quartiles",
         "p50 µs",
         "p99 µs",
@@ -70,7 +90,7 @@ pub fn closed(part: &Part) -> Table {
     ]);
     for arm in &part.arms {
         let median = |of: fn(&Measured) -> f64| Spread::of(arm.closed(of)).map(|s| s.median);
-        let ratio = part.ratio(arm, |arm| arm.closed(Measured::cpu_us));
+        let ratio = part.ratio(arm, |arm| arm.cpu_us());
         table.row([
             arm.style.label().to_owned(),
             terminal::number(median(Measured::per_second), 0),
@@ -91,11 +111,12 @@ pub fn closed(part: &Part) -> Table {
 
 /// Everything of the open loop.
 pub fn open(part: &Part) -> Table {
+    let against = against(part);
     let mut table = Table::new(&[
         "open loop",
         "answered/s",
         "CPU µs/request",
-        "× floor",
+        &against,
         "quartiles",
         "p50 µs",
         "p99 µs",

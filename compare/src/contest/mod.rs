@@ -1,0 +1,287 @@
+//! Servers in every style, under the same load, round after round: `echo`, `http`, and `scale`, which is echo
+//! with more and more connections.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::load::{Job, Shape};
+use crate::saved;
+use crate::servers::Style;
+use course::{Course, Load, OpenLoop};
+
+pub use calls::Calls;
+pub use results::{Arm, Part, Results};
+pub use trial::free_address;
+
+mod calls;
+mod course;
+mod results;
+pub mod table;
+mod trial;
+mod wrk;
+
+const CONNECTIONS: [usize; 4] = [1, 64, 1_000, 10_000];
+const SMALL: usize = 128;
+const LARGE: usize = 16 * 1024;
+const PIPELINE: usize = 16;
+const SCALE_CONNECTIONS: [usize; 9] = [1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000];
+
+/// With very many clients, counting system calls takes long and tells nothing that fewer do not.
+const COUNTED_MAX: usize = 2_000;
+
+/// The name under which `echo` keeps its results.
+pub const ECHO: &str = "echo";
+/// The name under which `http` keeps its results.
+pub const HTTP: &str = "http";
+/// The name under which `scale` keeps its results.
+pub const SCALE: &str = "scale";
+
+/// What `echo` compares, and for how long.
+#[derive(Clone, Debug, Args)]
+pub struct EchoOptions {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    crowd: Crowd,
+    /// Connection counts
+    #[arg(long, value_delimiter = ',', value_name = "N,..", default_values_t = CONNECTIONS)]
+    connections: Vec<usize>,
+    /// Message sizes in bytes
+    #[arg(long, value_delimiter = ',', value_name = "BYTES,..", default_values_t = [SMALL, LARGE])]
+    size: Vec<usize>,
+    /// How many messages a client sends at a time
+    #[arg(long, value_delimiter = ',', value_name = "N,..", default_values_t = [1])]
+    pipeline: Vec<usize>,
+}
+
+/// What `http` compares, and for how long.
+#[derive(Clone, Debug, Args)]
+pub struct HttpOptions {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    crowd: Crowd,
+    /// Connection counts
+    #[arg(long, value_delimiter = ',', value_name = "N,..", default_values_t = CONNECTIONS)]
+    connections: Vec<usize>,
+    /// What is asked for
+    #[arg(long, value_delimiter = ',', value_name = "PAGE,..",
+        default_values_t = [Job::Plaintext, Job::Json], value_parser = page)]
+    page: Vec<Job>,
+    /// How many requests a client sends at a time
+    #[arg(long, value_delimiter = ',', value_name = "N,..", default_values_t = [1, PIPELINE])]
+    pipeline: Vec<usize>,
+}
+
+/// What `scale` compares, and for how long.
+#[derive(Clone, Debug, Args)]
+pub struct ScaleOptions {
+    #[command(flatten)]
+    common: Common,
+    /// Connection counts
+    #[arg(long, value_delimiter = ',', value_name = "N,..", default_values_t = SCALE_CONNECTIONS)]
+    connections: Vec<usize>,
+}
+
+fn page(text: &str) -> Result<Job, String> {
+    match text {
+        "plaintext" => Ok(Job::Plaintext),
+        "json" => Ok(Job::Json),
+        _ => Err("there are plaintext and json".to_owned()),
+    }
+}
+
+#[derive(Clone, Debug, Args)]
+struct Common {
+    /// Few and short rounds: a first look, too noisy to quote
+    #[arg(long)]
+    quick: bool,
+    /// How often every style takes its turn [default: 15, quick: 2]
+    #[arg(long, value_name = "N")]
+    rounds: Option<usize>,
+    /// How long each load is measured, in milliseconds [default: 1000, quick: 60]
+    #[arg(long, value_name = "MS")]
+    window: Option<u64>,
+    /// These styles only; the one that others are held against always takes part
+    #[arg(long, value_delimiter = ',', value_name = "STYLE,..")]
+    only: Vec<Style>,
+    /// Keep the results for `report`
+    #[arg(long)]
+    save: bool,
+}
+
+/// Who the clients are, beside how many.
+#[derive(Clone, Debug, Args)]
+struct Crowd {
+    /// How long a client of the closed loop thinks before it sends again, in microseconds
+    #[arg(long, value_name = "US", default_value_t = 0)]
+    think: u64,
+    /// How many more clients are connected and silent
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    idle: usize,
+    /// How many more clients ask all the time and hardly read
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    slow: usize,
+    /// Requests a second of the open loop [default: half of what the first style can do]
+    #[arg(long, value_name = "PER_SECOND")]
+    rate: Option<f64>,
+    /// No open loop
+    #[arg(long)]
+    closed: bool,
+}
+
+impl Crowd {
+    fn open_loop(&self) -> OpenLoop {
+        match self.rate {
+            _ if self.closed => OpenLoop::Not,
+            Some(rate) => OpenLoop::PerSecond(rate),
+            None => OpenLoop::AsTheFirstCan,
+        }
+    }
+
+    fn load(&self, job: Job, connections: usize, size: usize, pipeline: usize) -> Load {
+        let think = Duration::from_micros(self.think);
+        let Crowd { idle, slow, .. } = *self;
+        let shape = Shape { connections, size, pipeline, think, idle, slow };
+        Load { job, shape, open_loop: self.open_loop() }
+    }
+}
+
+impl Common {
+    /// How `all` runs: rounds as they come, windows that fit into its time.
+    fn for_report(quick: bool, window: u64) -> Common {
+        let window = (!quick).then_some(window);
+        Common { quick, rounds: None, window, only: Vec::new(), save: true }
+    }
+
+    fn course(&self, loads: Vec<Load>) -> Course {
+        Course {
+            only: self.only.clone(),
+            loads,
+            rounds: self.rounds.unwrap_or(if self.quick { 2 } else { 15 }),
+            window: Duration::from_millis(self.window.unwrap_or(if self.quick {
+                60
+            } else {
+                1000
+            })),
+            counted: if self.quick { 64..65 } else { 1..COUNTED_MAX },
+            prints_parts: true,
+            asks_wrk: false,
+        }
+    }
+
+    /// Runs a course, prints its tables, and keeps the results if that is wanted.
+    fn run(&self, name: &str, course: Course) -> Result<()> {
+        let (rounds, window) = (course.rounds, course.window);
+        let prints_parts = course.prints_parts;
+        let parts =
+            course.run(|part| if prints_parts { table::print(part, rounds) } else { Ok(()) })?;
+        let results = Results { rounds, window, parts };
+        if !prints_parts {
+            table::print_scale(&results)?;
+        }
+        if self.save { saved::save(name, self.quick, results) } else { Ok(()) }
+    }
+}
+
+/// Compares echo servers, and prints a table for each load as it is done.
+///
+/// # Errors
+///
+/// When our server fails, or the machine is too small for what is asked.
+pub fn echo(options: &EchoOptions) -> Result<()> {
+    let mut loads = Vec::new();
+    for &size in &options.size {
+        for &pipeline in &options.pipeline {
+            for &connections in &options.connections {
+                loads.push(options.crowd.load(Job::Echo, connections, size, pipeline));
+            }
+        }
+    }
+    options.common.run(ECHO, options.common.course(loads))
+}
+
+/// Compares HTTP servers, and prints a table for each load as it is done.
+///
+/// # Errors
+///
+/// As [`echo`].
+pub fn http(options: &HttpOptions) -> Result<()> {
+    let mut loads = Vec::new();
+    for &job in &options.page {
+        for &pipeline in &options.pipeline {
+            for &connections in &options.connections {
+                loads.push(options.crowd.load(job, connections, SMALL, pipeline));
+            }
+        }
+    }
+    let course = Course { asks_wrk: true, ..options.common.course(loads) };
+    options.common.run(HTTP, course)
+}
+
+/// Compares echo servers with more and more connections, and prints one table.
+///
+/// # Errors
+///
+/// As [`echo`].
+pub fn scale(options: &ScaleOptions) -> Result<()> {
+    let load = |&connections: &usize| Load::closed(Job::Echo, Shape::plain(connections, SMALL));
+    let loads = options.connections.iter().map(load).collect();
+    let course = Course { counted: 0..0, prints_parts: false, ..options.common.course(loads) };
+    options.common.run(SCALE, course)
+}
+
+/// What `echo` contributes to the report.
+///
+/// # Errors
+///
+/// As [`echo`].
+pub fn echo_for_report(quick: bool) -> Result<()> {
+    let common = Common::for_report(quick, 120);
+    let counts = if quick { &CONNECTIONS[..3] } else { &CONNECTIONS };
+    let small = |&n| Load { open_loop: OpenLoop::AsTheFirstCan, ..closed_echo(n, SMALL) };
+    let mut loads: Vec<Load> = counts.iter().map(small).collect();
+    let mut mixed = closed_echo(64, SMALL);
+    (mixed.shape.idle, mixed.shape.slow) = (1_000, 16);
+    loads.push(mixed);
+    let counts = if quick { &CONNECTIONS[1..2] } else { &CONNECTIONS };
+    loads.extend(counts.iter().map(|&n| closed_echo(n, LARGE)));
+    common.run(ECHO, common.course(loads))
+}
+
+fn closed_echo(connections: usize, size: usize) -> Load {
+    Load::closed(Job::Echo, Shape::plain(connections, size))
+}
+
+/// What `http` contributes to the report.
+///
+/// # Errors
+///
+/// As [`echo`].
+pub fn http_for_report(quick: bool) -> Result<()> {
+    let common = Common::for_report(quick, 200);
+    let counts = if quick { &CONNECTIONS[1..2] } else { &CONNECTIONS };
+    let load = |job, n, pipeline| Load {
+        open_loop: OpenLoop::AsTheFirstCan,
+        ..Load::closed(job, Shape { pipeline, ..Shape::plain(n, SMALL) })
+    };
+    let mut loads: Vec<Load> = counts.iter().map(|&n| load(Job::Plaintext, n, 1)).collect();
+    loads.push(load(Job::Plaintext, 64, PIPELINE));
+    loads.push(load(Job::Json, 64, 1));
+    let course = Course { asks_wrk: true, ..common.course(loads) };
+    common.run(HTTP, course)
+}
+
+/// What `scale` contributes to the report: a curve, so few rounds will do.
+///
+/// # Errors
+///
+/// As [`echo`].
+pub fn scale_for_report(quick: bool) -> Result<()> {
+    let common =
+        Common { rounds: Some(if quick { 1 } else { 3 }), ..Common::for_report(quick, 150) };
+    let connections: &[usize] = if quick { &[1, 100, 1_000] } else { &[1, 10, 100, 1_000, 10_000] };
+    scale(&ScaleOptions { common, connections: connections.to_vec() })
+}

@@ -1,0 +1,247 @@
+//! What is measured, in whom, and how much of it.
+
+use std::fmt;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+/// What has tasks, or is the floor under those that do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Peer {
+    /// corosensei's coroutines without a scheduler: the floor.
+    Bare,
+    /// plainsong.
+    Plainsong,
+    /// tokio: its current-thread runtime, or its multi-thread one where there are several workers.
+    Tokio,
+    /// smol.
+    Smol,
+    /// `may`.
+    May,
+    /// Go.
+    Go,
+    /// Threads of the operating system, and what std and crossbeam have for them.
+    Threads,
+}
+
+impl Peer {
+    /// What tables and plots call it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Peer::Bare => "bare corosensei (floor)",
+            Peer::Plainsong => "plainsong",
+            Peer::Tokio => "tokio",
+            Peer::Smol => "smol",
+            Peer::May => "may",
+            Peer::Go => "Go",
+            Peer::Threads => "threads",
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.label())
+    }
+}
+
+/// One thing to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Bench {
+    /// Yielding through the scheduler.
+    Switch,
+    /// Spawning a task and joining it.
+    Spawn,
+    /// Passing items from task to task.
+    Channel,
+    /// A lock that nobody else wants.
+    Lock,
+    /// What a sleeping task holds.
+    Memory,
+    /// Timers by the million.
+    Timers,
+    /// A time-out around a read that need not wait.
+    Timeouts,
+    /// A tree of a million tasks, on one worker and on several.
+    Skynet,
+    /// Passing items between tasks on two threads.
+    Cross,
+}
+
+/// How much of something is done in a quick run and in a full one.
+struct Effort {
+    /// The numbers of tasks.
+    counts: [&'static [usize]; 2],
+    rounds: [usize; 2],
+    /// Operations in a sample.
+    work: [usize; 2],
+}
+
+impl Bench {
+    /// All of them, in the order of the report.
+    pub const ALL: [Bench; 9] = [
+        Bench::Switch,
+        Bench::Spawn,
+        Bench::Channel,
+        Bench::Lock,
+        Bench::Memory,
+        Bench::Timers,
+        Bench::Timeouts,
+        Bench::Skynet,
+        Bench::Cross,
+    ];
+
+    /// What the command line calls it, and the name under which its results are kept.
+    ///
+    /// # Errors
+    ///
+    /// None: every bench has a name.
+    pub fn name(self) -> Result<String> {
+        let value = self.to_possible_value().context("every bench has a name")?;
+        Ok(value.get_name().to_owned())
+    }
+
+    /// Those that have an arm here.
+    pub fn peers(self) -> &'static [Peer] {
+        use Peer::{Bare, Go, May, Plainsong, Smol, Threads, Tokio};
+        match self {
+            Bench::Switch | Bench::Spawn => &[Bare, Plainsong, Tokio, Smol, May, Go, Threads],
+            Bench::Channel | Bench::Cross => &[Plainsong, Tokio, Smol, May, Go, Threads],
+            Bench::Lock | Bench::Timeouts => &[Threads, Plainsong, Tokio, Smol, May, Go],
+            Bench::Memory => &[Plainsong, Tokio, Smol, May, Go, Threads],
+            Bench::Timers => &[Plainsong, Tokio, Smol, May, Go],
+            Bench::Skynet => &[Plainsong, Tokio, Go],
+        }
+    }
+
+    /// What all others are held against, by the first column, and what the table calls that.
+    pub fn reference(self) -> Option<(Peer, &'static str)> {
+        match self {
+            Bench::Switch | Bench::Spawn => Some((Peer::Bare, "× floor")),
+            Bench::Lock => Some((Peer::Threads, "× std")),
+            _ => None,
+        }
+    }
+
+    /// What a sample consists of, in order.
+    pub fn columns(self) -> &'static [&'static str] {
+        match self {
+            Bench::Switch => &["ns/yield"],
+            Bench::Spawn => &["ns/spawn+join"],
+            Bench::Channel => &["ns/round trip", "unbounded ns/item"],
+            Bench::Lock => &["ns/lock+unlock"],
+            Bench::Memory => &["resident B/task", "page tables B/task"],
+            Bench::Timers => &[
+                "add ns",
+                "fire ns",
+                "cancel ns",
+                "add and park ns",
+                "fire and end ns",
+                "cancel and end ns",
+            ],
+            Bench::Timeouts => &["time-out ns", "read ns", "read with time-out ns"],
+            Bench::Skynet => &["ms"],
+            Bench::Cross => &["ns/round trip"],
+        }
+    }
+
+    /// What a table of it is called.
+    pub fn title(self) -> &'static str {
+        match self {
+            Bench::Switch => "yielding through the scheduler",
+            Bench::Spawn => "spawning and joining a task that does nothing",
+            Bench::Channel => {
+                "ping-pong through two channels without room, and a stream through one without bounds"
+            }
+            Bench::Lock => "a lock that nobody else wants",
+            Bench::Memory => "what a sleeping task holds beyond the empty runtime",
+            Bench::Timers => "timers, less what the same tasks cost without one",
+            Bench::Timeouts => "a time-out around a read of one byte that is there",
+            Bench::Skynet => {
+                "a tree of tasks, ten children each and a million leaves, that adds numbers up"
+            }
+            Bench::Cross => "ping-pong between two threads, a core each",
+        }
+    }
+
+    /// What a reader has to know about the arms, if anything.
+    pub fn remark(self) -> Option<&'static str> {
+        match self {
+            Bench::Channel => Some(
+                "Threads use crossbeam, smol async-channel. tokio and smol have no channel without room: theirs \
+                 has room for one. may's has no bounds at all. Go has none without bounds: its stream goes through \
+                 room for 128.",
+            ),
+            Bench::Timeouts => Some(
+                "A thread's is the socket's own and set once (SO_RCVTIMEO), may's is the socket's too; Go sets a \
+                 deadline for each read; the others wrap the read.",
+            ),
+            Bench::Skynet => {
+                Some("tokio runs it on its multi-thread runtime, with one worker too.")
+            }
+            Bench::Cross => Some(
+                "plainsong: two workers, a coroutine on each. tokio and smol: a runtime of its own on each of two \
+                 threads. may and Go: two workers, which may put both tasks on one.",
+            ),
+            _ => None,
+        }
+    }
+
+    /// The columns that runtimes are compared by; the others say how those came about.
+    pub fn compared(self) -> std::ops::Range<usize> {
+        match self {
+            Bench::Timers => 0..3,
+            Bench::Channel => 0..2,
+            _ => 0..1,
+        }
+    }
+
+    /// Whether it is about several cores, and so not confined to one.
+    pub fn is_parallel(self) -> bool {
+        matches!(self, Bench::Skynet | Bench::Cross)
+    }
+
+    /// What the number of tasks means.
+    pub fn counts_what(self) -> &'static str {
+        match self {
+            Bench::Switch => "tasks taking turns",
+            Bench::Spawn => "tasks alive at a time",
+            Bench::Channel => "pairs of tasks",
+            Bench::Memory | Bench::Timers => "sleeping tasks",
+            Bench::Lock | Bench::Timeouts => "tasks",
+            Bench::Skynet | Bench::Cross => "workers",
+        }
+    }
+
+    fn effort(self) -> Effort {
+        let (counts, rounds, work): ([&[usize]; 2], _, _) = match self {
+            Bench::Switch => ([&[10, 1_000, 10_000]; 2], [2, 15], [300_000, 3_000_000]),
+            Bench::Spawn => ([&[1, 1_000]; 2], [2, 15], [50_000, 300_000]),
+            Bench::Channel => ([&[1], &[1, 1_000]], [2, 15], [50_000, 300_000]),
+            Bench::Lock => ([&[1]; 2], [2, 15], [1_000_000, 10_000_000]),
+            // It hardly varies.
+            Bench::Memory => ([&[1_000, 100_000], &[1_000, 100_000, 1_000_000]], [1, 3], [0, 0]),
+            // The smaller number is one that `may` can do too. A million takes long.
+            Bench::Timers => ([&[30_000], &[30_000, 1_000_000]], [1, 3], [0, 0]),
+            Bench::Timeouts => ([&[1]; 2], [2, 15], [30_000, 300_000]),
+            Bench::Skynet => ([&[1, 2]; 2], [1, 15], [100_000, 1_000_000]),
+            Bench::Cross => ([&[2]; 2], [2, 15], [10_000, 50_000]),
+        };
+        Effort { counts, rounds, work }
+    }
+
+    pub(super) fn counts(self, quick: bool) -> &'static [usize] {
+        self.effort().counts[usize::from(!quick)]
+    }
+
+    pub(super) fn rounds(self, quick: bool) -> usize {
+        self.effort().rounds[usize::from(!quick)]
+    }
+
+    pub(super) fn work(self, quick: bool) -> usize {
+        self.effort().work[usize::from(!quick)]
+    }
+}

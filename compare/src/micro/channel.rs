@@ -1,0 +1,132 @@
+//! `channel`: a number that goes to and fro through two channels, and a stream of numbers through one.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Result;
+
+use super::channels::{AsyncChannels, Kind, StackfulChannels};
+use super::line::{Line, ns_each};
+use super::runtimes::{May, Plainsong, Smol, Threads, Tokio};
+use super::{Bench, Peer, Sample, no_arm};
+
+/// Round trips of each pair before the clock runs.
+const WARM_UP: usize = 10;
+/// Threads take a hundred times as long; that much less of them will do.
+const LESS_FOR_THREADS: usize = 30;
+/// How many numbers stream for one that goes to and fro.
+const STREAM: usize = 3;
+
+/// `work` round trips of `pairs` pairs of tasks in all, then a stream.
+pub(super) fn sample(peer: Peer, pairs: usize, work: usize) -> Result<Sample> {
+    match peer {
+        Peer::Plainsong => with_stacks::<Plainsong>(pairs, work),
+        Peer::Tokio => with_await::<Tokio>(pairs, work),
+        Peer::Smol => with_await::<Smol>(pairs, work),
+        Peer::May => with_stacks::<May>(pairs, work),
+        Peer::Threads => with_stacks::<Threads>(pairs, work / LESS_FOR_THREADS),
+        Peer::Bare | Peer::Go => Err(no_arm(Bench::Channel, peer)),
+    }
+}
+
+/// The clock runs from the last pair's first round trip to the last pair's last.
+struct Match {
+    pairs: usize,
+    trips: usize,
+    warm: Line,
+    done: Line,
+}
+
+impl Match {
+    fn new(pairs: usize, work: usize) -> Arc<Match> {
+        let (warm, done) = (Line::new(pairs), Line::new(pairs));
+        Arc::new(Match { pairs, trips: (work / pairs).max(1), warm, done })
+    }
+
+    fn ns(&self) -> f64 {
+        ns_each(self.done.last() - self.warm.last(), self.pairs * self.trips)
+    }
+}
+
+fn with_stacks<R: StackfulChannels>(pairs: usize, work: usize) -> Result<Sample> {
+    let game = Match::new(pairs, work);
+    let stream = work * STREAM;
+    R::run(move || {
+        let mut tasks = Vec::with_capacity(2 * pairs);
+        for _ in 0..pairs {
+            let (ping, mut pinged) = R::channel(Kind::Rendezvous);
+            let (pong, mut ponged) = R::channel(Kind::Rendezvous);
+            let trips = WARM_UP + game.trips;
+            tasks.push(R::spawn(move || {
+                (0..trips).for_each(|_| R::send(&pong, R::recv(&mut pinged)));
+            })?);
+            let game = Arc::clone(&game);
+            tasks.push(R::spawn(move || {
+                let mut trip = |n| {
+                    R::send(&ping, n);
+                    assert_eq!(R::recv(&mut ponged), n);
+                };
+                (0..WARM_UP as u64).for_each(&mut trip);
+                game.warm.cross();
+                (0..game.trips as u64).for_each(&mut trip);
+                game.done.cross();
+            })?);
+        }
+        for task in tasks {
+            R::join(task)?;
+        }
+        let (sender, mut receiver) = R::channel(Kind::Unbounded);
+        let began = Instant::now();
+        let producer = R::spawn(move || (0..stream as u64).for_each(|n| R::send(&sender, n)))?;
+        (0..stream as u64).for_each(|n| assert_eq!(R::recv(&mut receiver), n));
+        let elapsed = began.elapsed();
+        R::join(producer)?;
+        Ok(vec![Some(game.ns()), Some(ns_each(elapsed, stream))])
+    })?
+}
+
+fn with_await<R: AsyncChannels>(pairs: usize, work: usize) -> Result<Sample> {
+    async fn pong<R: AsyncChannels>(trips: usize, pong: R::Sender, mut pinged: R::Receiver) {
+        for _ in 0..trips {
+            R::send(&pong, R::recv(&mut pinged).await).await;
+        }
+    }
+    async fn ping<R: AsyncChannels>(game: Arc<Match>, ping: R::Sender, mut ponged: R::Receiver) {
+        for n in 0..(WARM_UP + game.trips) as u64 {
+            if n == WARM_UP as u64 {
+                game.warm.cross();
+            }
+            R::send(&ping, n).await;
+            assert_eq!(R::recv(&mut ponged).await, n);
+        }
+        game.done.cross();
+    }
+    async fn produce<R: AsyncChannels>(stream: usize, sender: R::Sender) {
+        for n in 0..stream as u64 {
+            R::send(&sender, n).await;
+        }
+    }
+    let game = Match::new(pairs, work);
+    let stream = work * STREAM;
+    R::run(async {
+        let mut tasks = Vec::with_capacity(2 * pairs);
+        for _ in 0..pairs {
+            let (ping_sender, pinged) = R::channel(Kind::Rendezvous);
+            let (pong_sender, ponged) = R::channel(Kind::Rendezvous);
+            tasks.push(R::spawn(pong::<R>(WARM_UP + game.trips, pong_sender, pinged)));
+            tasks.push(R::spawn(ping::<R>(Arc::clone(&game), ping_sender, ponged)));
+        }
+        for task in tasks {
+            R::join(task).await?;
+        }
+        let (sender, mut receiver) = R::channel(Kind::Unbounded);
+        let began = Instant::now();
+        let producer = R::spawn(produce::<R>(stream, sender));
+        for n in 0..stream as u64 {
+            assert_eq!(R::recv(&mut receiver).await, n);
+        }
+        let elapsed = began.elapsed();
+        R::join(producer).await?;
+        Ok(vec![Some(game.ns()), Some(ns_each(elapsed, stream))])
+    })?
+}

@@ -1,0 +1,115 @@
+//! A connection with a buffer for each direction, allocated once.
+
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::time::Duration;
+
+use plainsong::net::TcpStream;
+use plainsong::time::timeout;
+
+use super::reply::Clock;
+use super::{Failure, Result};
+
+/// From this length on, answers are sent before the next request is looked at.
+const LONG: usize = 64 * 1024;
+/// How long a client may take to hear that the connection ends.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+pub(super) struct Wire<'a> {
+    conn: &'a TcpStream,
+    clock: &'a Clock,
+    pub(super) input: Input,
+    /// Answers that wait to be sent together.
+    pub(super) output: Vec<u8>,
+}
+
+impl<'a> Wire<'a> {
+    pub(super) fn new(conn: &'a TcpStream, clock: &'a Clock, bytes: usize) -> Self {
+        let input = Input { bytes: vec![0; bytes].into_boxed_slice(), start: 0, end: 0 };
+        Self { conn, clock, input, output: Vec::new() }
+    }
+
+    /// Sends what is to be sent, then waits for more to come; 0 at the end.
+    pub(super) fn read(&mut self) -> io::Result<usize> {
+        self.flush()?;
+        let n = self.input.read_from(self.conn)?;
+        // Once for all requests that have come together.
+        self.clock.look();
+        Ok(n)
+    }
+
+    /// Reads until a line has ended that had not, or the buffer is full.
+    pub(super) fn read_line(&mut self) -> Result<()> {
+        loop {
+            let n = self.read()?;
+            if n == 0 {
+                return Err(Failure::Refused(400, "the request ends in the middle"));
+            }
+            let unread = self.input.unread();
+            if self.input.is_full() || unread[unread.len() - n..].contains(&b'\n') {
+                return Ok(());
+            }
+        }
+    }
+
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        self.conn.write_all(&self.output)?;
+        self.output.clear();
+        self.output.shrink_to(LONG);
+        Ok(())
+    }
+
+    pub(super) fn flush_if_long(&mut self) -> io::Result<()> {
+        if self.output.len() < LONG { Ok(()) } else { self.flush() }
+    }
+
+    /// Sends what is left and ends the connection. A close that leaves something unread resets it, and the
+    /// last answer may be lost: so the client first gets a moment to hear and to hang up.
+    pub(super) fn close(mut self) -> io::Result<()> {
+        self.flush()?;
+        self.conn.shutdown(Shutdown::Write)?;
+        let mut discard = || while matches!(self.conn.read(&mut self.input.bytes), Ok(1..)) {};
+        // Whoever goes on talking after that is cut off.
+        let _ = timeout(FAREWELL, &mut discard);
+        Ok(())
+    }
+}
+
+/// What has come and has not been used.
+pub(super) struct Input {
+    bytes: Box<[u8]>,
+    start: usize,
+    end: usize,
+}
+
+impl Input {
+    pub(super) fn unread(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
+    pub(super) fn consume(&mut self, n: usize) {
+        self.start += n;
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+    }
+
+    /// Whether what is unread takes all the space there is.
+    pub(super) fn is_full(&self) -> bool {
+        self.end - self.start == self.bytes.len()
+    }
+
+    fn read_from(&mut self, mut conn: &TcpStream) -> io::Result<usize> {
+        if self.end == self.bytes.len() {
+            self.bytes.copy_within(self.start.., 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        let n = conn.read(&mut self.bytes[self.end..])?;
+        self.end += n;
+        Ok(n)
+    }
+}
