@@ -320,10 +320,11 @@ impl Workers {
         // All others that are counted sleep: what they have sent is in an inbox by now. One that is being
         // woken takes its message only after it has changed the word.
         let stuck = still % STIRRED == self.len() as u64
-            && !self.has_jobs()
             && !self.each.iter().any(|worker| {
-                worker.bench.owed.load(Ordering::SeqCst)
-                    || worker.door.get().is_some_and(|door| door.is_pending())
+                // Under the lock, so that a job which a plain thread has begun to give is seen.
+                let queue = worker.queue();
+                let jobs = !queue.jobs.is_empty() || !queue.own.is_empty();
+                jobs || worker.door.get().is_some_and(|door| door.is_pending())
             })
             && self.still.load(Ordering::SeqCst) == still;
         if stuck {
