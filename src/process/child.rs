@@ -50,7 +50,11 @@ impl Child {
     ///
     /// Those of [`std::process::Child::try_wait`].
     pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
-        self.inner.try_wait()
+        let status = self.inner.try_wait()?;
+        if status.is_some() {
+            self.ended = None;
+        }
+        Ok(status)
     }
 
     /// Closes the child's standard input, waits for the child to end and returns how it did.
@@ -65,7 +69,7 @@ impl Child {
     /// Unwinds when the coroutine is cancelled. The child lives on and can be waited for again.
     pub fn wait(&mut self) -> io::Result<ExitStatus> {
         drop(self.stdin.take());
-        if let Some(status) = self.inner.try_wait()? {
+        if let Some(status) = self.try_wait()? {
             return Ok(status);
         }
         // It has not been waited for, so the number is still its own.
@@ -75,7 +79,7 @@ impl Child {
         if self.ended.is_none() {
             self.ended = pidfd(pid).map(Source::new);
         }
-        match &self.ended {
+        let status = match &self.ended {
             Some(ended) => ended.retry(Interest::Read, |_| match self.inner.try_wait()? {
                 Some(status) => Ok(status),
                 None => Err(io::ErrorKind::WouldBlock.into()),
@@ -86,7 +90,9 @@ impl Child {
                 offload(move || waitid(WaitId::Pid(pid), options))??;
                 self.inner.wait()
             }
-        }
+        }?;
+        self.ended = None;
+        Ok(status)
     }
 
     /// Closes the child's standard input, reads what is piped of its output and errors, both at
