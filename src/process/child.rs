@@ -8,6 +8,7 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use super::{ExitStatus, Output, Stdio};
 use crate::engine::blocking::offload;
+use crate::engine::context;
 use crate::engine::reactor::Interest;
 use crate::io::source::Source;
 use crate::task::gather;
@@ -66,7 +67,8 @@ impl Child {
     ///
     /// # Cancellation
     ///
-    /// Unwinds when the coroutine is cancelled. The child lives on and can be waited for again.
+    /// Unwinds when the coroutine is cancelled. The child lives on and can be waited for again, also by
+    /// a destructor that has killed it.
     pub fn wait(&mut self) -> io::Result<ExitStatus> {
         drop(self.stdin.take());
         if let Some(status) = self.try_wait()? {
@@ -80,11 +82,14 @@ impl Child {
             self.ended = pidfd(pid).map(Source::new);
         }
         let status = match &self.ended {
-            Some(ended) => ended.retry(Interest::Read, |_| match self.inner.try_wait()? {
-                Some(status) => Ok(status),
-                None => Err(io::ErrorKind::WouldBlock.into()),
-            }),
-            None => {
+            // Who unwinds waits for no descriptor, and must not leave a zombie for that.
+            Some(ended) if !context::is_unwinding() => {
+                ended.retry(Interest::Read, |_| match self.inner.try_wait()? {
+                    Some(status) => Ok(status),
+                    None => Err(io::ErrorKind::WouldBlock.into()),
+                })
+            }
+            _ => {
                 // Leaves the child to be waited for: whoever is cancelled here may come again.
                 let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
                 offload(move || waitid(WaitId::Pid(pid), options))??;

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use plainsong::net::{TcpListener, TcpStream};
-use plainsong::process::{ChildStdout, Command, Stdio};
+use plainsong::process::{Child, ChildStdout, Command, Stdio};
 use plainsong::time::{sleep, timeout};
 use plainsong::{scope, spawn, yield_now};
 use rustix::fs::{OFlags, fcntl_getfl};
@@ -192,6 +192,29 @@ fn a_child_that_was_waited_for_keeps_no_descriptor() {
             assert_eq!(descriptors(), before);
             drop(children);
         });
+    });
+}
+
+#[test]
+fn a_destructor_kills_and_waits() {
+    struct Killed(Child, Rc<Cell<Option<i32>>>);
+    impl Drop for Killed {
+        fn drop(&mut self) {
+            self.0.kill().unwrap();
+            self.1.set(self.0.wait().ok().and_then(|status| status.signal()));
+        }
+    }
+    util::run(|| {
+        let signal = Rc::new(Cell::new(None));
+        let theirs = Rc::clone(&signal);
+        let cancelled = spawn(move || {
+            let _child = Killed(Command::new("sleep").arg("100").spawn().unwrap(), theirs);
+            plainsong::thread::park();
+        });
+        until_parked(&cancelled);
+        cancelled.cancel();
+        assert!(cancelled.join().unwrap_err().is_cancelled());
+        assert_eq!(signal.get(), Some(9));
     });
 }
 
