@@ -301,17 +301,30 @@ impl fmt::Debug for StdinLock<'_> {
     }
 }
 
-impl Read for &Stdin {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.lock().read(buf)
-    }
+macro_rules! read {
+    ($($type:ty),*) => {$(
+        // As std's, what takes several reads keeps others out in between.
+        impl Read for $type {
+            fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+                self.lock().read(buf)
+            }
+
+            fn read_exact(&mut self, buf: &mut [u8]) -> io::Result<()> {
+                self.lock().read_exact(buf)
+            }
+
+            fn read_to_end(&mut self, buf: &mut Vec<u8>) -> io::Result<usize> {
+                self.lock().read_to_end(buf)
+            }
+
+            fn read_to_string(&mut self, buf: &mut String) -> io::Result<usize> {
+                self.lock().read_to_string(buf)
+            }
+        }
+    )*};
 }
 
-impl Read for Stdin {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.lock().read(buf)
-    }
-}
+read!(&Stdin, Stdin);
 
 macro_rules! descriptor {
     ($name:ident$(<$lifetime:lifetime>)?, $stream:ident) => {
