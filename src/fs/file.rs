@@ -211,10 +211,13 @@ impl File {
             return None;
         }
         context::spend();
+        let empty = buf.is_empty();
         let bufs = &mut [IoSliceMut::new(buf)];
         let at = at.unwrap_or(POSITION);
-        // Whatever is wrong, the call on another thread will tell.
-        rustix::io::preadv2(&self.inner, bufs, at, rustix::io::ReadWriteFlags::NOWAIT).ok()
+        let read = rustix::io::preadv2(&self.inner, bufs, at, rustix::io::ReadWriteFlags::NOWAIT);
+        // Whatever is wrong, the call on another thread will tell. So it must for the end of the file,
+        // as Linux 5.9 and 5.10 say 0 elsewhere too.
+        read.ok().filter(|read| *read > 0 || empty)
     }
 
     #[cfg(not(target_os = "linux"))]
