@@ -264,6 +264,8 @@ fn a_file_is_read_by_many_and_written() {
             });
             lines.sort_unstable();
             assert_eq!(lines, (0..LINES).collect::<Vec<_>>());
+            // A file is never full.
+            assert_eq!(stdout().write(&[b' '; 1 << 20]).unwrap(), 1 << 20);
             writeln!(stdout(), "wrote {}", lines.len()).unwrap();
         });
     };
