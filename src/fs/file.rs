@@ -12,6 +12,10 @@ use std::time::SystemTime;
 use super::{FileTimes, Metadata, Permissions, TryLockError, call};
 use crate::engine::context;
 
+/// What stands for the position of the file itself where the system asks for an offset.
+#[cfg(target_os = "linux")]
+const POSITION: u64 = u64::MAX;
+
 /// An open file: [`std::fs::File`], whose calls park only the coroutine.
 ///
 /// [`Read`], [`Write`] and [`Seek`] are there for `File` and for `&File`, and
@@ -203,11 +207,17 @@ impl File {
         if !free || !context::in_coroutine() {
             return None;
         }
+        if at == Some(POSITION) {
+            return None;
+        }
         context::spend();
+        let empty = buf.is_empty();
         let bufs = &mut [IoSliceMut::new(buf)];
-        let at = at.unwrap_or(u64::MAX);
-        // Whatever is wrong, the call on another thread will tell.
-        rustix::io::preadv2(&self.inner, bufs, at, rustix::io::ReadWriteFlags::NOWAIT).ok()
+        let at = at.unwrap_or(POSITION);
+        let read = rustix::io::preadv2(&self.inner, bufs, at, rustix::io::ReadWriteFlags::NOWAIT);
+        // Whatever is wrong, the call on another thread will tell. So it must for the end of the file,
+        // as Linux 5.9 and 5.10 say 0 elsewhere too.
+        read.ok().filter(|read| *read > 0 || empty)
     }
 
     #[cfg(not(target_os = "linux"))]

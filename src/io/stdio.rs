@@ -44,13 +44,16 @@ fn transfer(
         match now() {
             Ok(moved) => return Ok(moved),
             Err(Errno::INTR) => continue,
-            Err(Errno::AGAIN) if !is_file(fd) => {
+            // That it is ready says nothing of a file.
+            Err(_) if is_file(fd) => {}
+            Err(error) => {
                 wait(fd, interest)?;
-                continue;
+                if error == Errno::AGAIN {
+                    continue;
+                }
             }
-            // The other call tells what is wrong, if anything is.
-            Err(_) => wait(fd, interest)?,
         }
+        // This call tells what is wrong, if anything is.
         match blocking::attempt(&mut later)? {
             Err(Errno::INTR | Errno::AGAIN) => {}
             result => return Ok(result?),
@@ -58,9 +61,10 @@ fn transfer(
     }
 }
 
-/// Whether it is a regular file, which is always ready, in memory or not.
+/// Whether it is a file or a disk, which are always ready, in memory or not.
 fn is_file(fd: BorrowedFd<'_>) -> bool {
-    fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file())
+    let is_file = |kind| matches!(kind, FileType::RegularFile | FileType::BlockDevice);
+    fstat(fd).is_ok_and(|stat| is_file(FileType::from_raw_mode(stat.st_mode)))
 }
 
 #[cfg(target_os = "linux")]
@@ -107,19 +111,21 @@ fn read(into: &mut [u8]) -> io::Result<usize> {
     // In a cell, as one of the two closures runs at a time.
     let into = Mutex::new(into);
     let into = || into.lock().unwrap_or_else(PoisonError::into_inner);
-    let read = transfer(
-        fd,
-        Interest::Read,
-        || now::read(fd, &mut into()),
-        || rustix::io::read(fd, &mut **into()),
-    );
+    let now = || match now::read(fd, &mut into()) {
+        // Linux 5.9 and 5.10 say so before the end of a file too.
+        Ok(0) if is_file(fd) => Err(Errno::AGAIN),
+        result => result,
+    };
+    let read = transfer(fd, Interest::Read, now, || rustix::io::read(fd, &mut **into()));
     unless_closed(read, 0)
 }
 
 fn write(fd: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
-    let few = &buf[..buf.len().min(WRITE_MAX)];
-    let written =
-        transfer(fd, Interest::Write, || now::write(fd, buf), || rustix::io::write(fd, few));
+    let later = || {
+        let most = if is_file(fd) { buf.len() } else { WRITE_MAX };
+        rustix::io::write(fd, &buf[..buf.len().min(most)])
+    };
+    let written = transfer(fd, Interest::Write, || now::write(fd, buf), later);
     unless_closed(written, buf.len())
 }
 
@@ -301,17 +307,30 @@ impl fmt::Debug for StdinLock<'_> {
     }
 }
 
-impl Read for &Stdin {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.lock().read(buf)
-    }
+macro_rules! read {
+    ($($type:ty),*) => {$(
+        // As std's, what takes several reads keeps others out in between.
+        impl Read for $type {
+            fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+                self.lock().read(buf)
+            }
+
+            fn read_exact(&mut self, buf: &mut [u8]) -> io::Result<()> {
+                self.lock().read_exact(buf)
+            }
+
+            fn read_to_end(&mut self, buf: &mut Vec<u8>) -> io::Result<usize> {
+                self.lock().read_to_end(buf)
+            }
+
+            fn read_to_string(&mut self, buf: &mut String) -> io::Result<usize> {
+                self.lock().read_to_string(buf)
+            }
+        }
+    )*};
 }
 
-impl Read for Stdin {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.lock().read(buf)
-    }
-}
+read!(&Stdin, Stdin);
 
 macro_rules! descriptor {
     ($name:ident$(<$lifetime:lifetime>)?, $stream:ident) => {

@@ -153,11 +153,14 @@ pub(super) fn try_each<T>(
 
 /// An error that says what was tried on which address.
 pub(super) fn name(what: &str, address: SocketAddr, error: io::Error) -> io::Error {
+    let connects = what == "connect to";
     let advice = match error.kind() {
-        io::ErrorKind::AddrInUse => {
+        io::ErrorKind::AddrInUse if !connects => {
             ": another socket holds it; stop that program or choose another port (0 takes a free one)"
         }
-        io::ErrorKind::PermissionDenied => ": ports below 1024 need a privilege",
+        io::ErrorKind::PermissionDenied if (1..1024).contains(&address.port()) && !connects => {
+            ": ports below 1024 need a privilege"
+        }
         io::ErrorKind::ConnectionRefused => ": nothing listens there",
         _ => "",
     };

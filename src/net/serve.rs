@@ -337,7 +337,8 @@ enum Blame {
 fn blame(error: &io::Error) -> Blame {
     match error.raw_os_error() {
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => Blame::Resources,
-        // accept(2) lists these as errors of the new connection, "like EAGAIN".
+        // accept(2) lists these as errors of the new connection, "like EAGAIN". It has EOPNOTSUPP twice, but
+        // what comes again and again is its other meaning: the socket is not one that can listen.
         Some(
             libc::ECONNABORTED
             | libc::ENETDOWN
@@ -345,7 +346,6 @@ fn blame(error: &io::Error) -> Blame {
             | libc::ENOPROTOOPT
             | libc::EHOSTDOWN
             | libc::EHOSTUNREACH
-            | libc::EOPNOTSUPP
             | libc::ENETUNREACH
             | libc::EPERM,
         ) => Blame::Connection,

@@ -236,7 +236,15 @@ impl TcpListener {
         // shared from the start, a port that another program shares too would be taken for free.
         let shared = share_port(self).map_err(io::Error::from).and_then(|()| {
             let address = self.local_addr()?;
-            Self::bind_to(address, |fd| share_port(fd))
+            Self::bind_to(address, |fd| {
+                share_port(fd)?;
+                // Or it would take in whom this one does not.
+                if address.is_ipv6() {
+                    sockopt::set_ipv6_v6only(fd, sockopt::ipv6_v6only(self)?)?;
+                }
+                // Connections inherit it.
+                sockopt::set_ip_ttl(fd, sockopt::ip_ttl(self)?)
+            })
         });
         shared.or_else(|_| self.try_clone())
     }

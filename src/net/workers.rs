@@ -56,7 +56,8 @@ impl<L: Listener + Send> Server<L> {
     /// `factory` is called on each, and makes the handler of its connections.
     ///
     /// Each worker has a TCP listener of its own on the same port, where the system has `SO_REUSEPORT`: the
-    /// kernel shares the connections out among them. Otherwise, and with Unix sockets, all accept from one.
+    /// kernel shares the connections out among them. They have the first one's TTL and are for IPv6 only if
+    /// that is, and have no other options of it. Otherwise, and with Unix sockets, all accept from one.
     /// When the server is stopped, each accepts what is queued for it.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use super::{ExitStatus, Output, Stdio};
 use crate::engine::blocking::offload;
+use crate::engine::context;
 use crate::engine::reactor::Interest;
 use crate::io::source::Source;
 use crate::task::gather;
@@ -50,7 +51,11 @@ impl Child {
     ///
     /// Those of [`std::process::Child::try_wait`].
     pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
-        self.inner.try_wait()
+        let status = self.inner.try_wait()?;
+        if status.is_some() {
+            self.ended = None;
+        }
+        Ok(status)
     }
 
     /// Closes the child's standard input, waits for the child to end and returns how it did.
@@ -62,10 +67,11 @@ impl Child {
     ///
     /// # Cancellation
     ///
-    /// Unwinds when the coroutine is cancelled. The child lives on and can be waited for again.
+    /// Unwinds when the coroutine is cancelled. The child lives on and can be waited for again, also by
+    /// a destructor that has killed it.
     pub fn wait(&mut self) -> io::Result<ExitStatus> {
         drop(self.stdin.take());
-        if let Some(status) = self.inner.try_wait()? {
+        if let Some(status) = self.try_wait()? {
             return Ok(status);
         }
         // It has not been waited for, so the number is still its own.
@@ -75,18 +81,23 @@ impl Child {
         if self.ended.is_none() {
             self.ended = pidfd(pid).map(Source::new);
         }
-        match &self.ended {
-            Some(ended) => ended.retry(Interest::Read, |_| match self.inner.try_wait()? {
-                Some(status) => Ok(status),
-                None => Err(io::ErrorKind::WouldBlock.into()),
-            }),
-            None => {
+        let status = match &self.ended {
+            // Who unwinds waits for no descriptor, and must not leave a zombie for that.
+            Some(ended) if !context::is_unwinding() => {
+                ended.retry(Interest::Read, |_| match self.inner.try_wait()? {
+                    Some(status) => Ok(status),
+                    None => Err(io::ErrorKind::WouldBlock.into()),
+                })
+            }
+            _ => {
                 // Leaves the child to be waited for: whoever is cancelled here may come again.
                 let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
                 offload(move || waitid(WaitId::Pid(pid), options))??;
                 self.inner.wait()
             }
-        }
+        }?;
+        self.ended = None;
+        Ok(status)
     }
 
     /// Closes the child's standard input, reads what is piped of its output and errors, both at

@@ -112,6 +112,9 @@ fn reading_and_writing_at() {
         assert_eq!((&file).stream_position().unwrap(), 0);
         assert_eq!(file.read_at(&mut bytes, 12).unwrap(), 0);
         assert_eq!(kind(file.read_exact_at(&mut bytes, 8)), ErrorKind::UnexpectedEof);
+        // To the system this is the position.
+        assert_eq!(kind(file.read_at(&mut bytes, u64::MAX)), ErrorKind::InvalidInput);
+        assert_eq!((&file).stream_position().unwrap(), 0);
         assert_eq!(kind(File::create_new(dir.join("f"))), ErrorKind::AlreadyExists);
     });
 }

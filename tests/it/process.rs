@@ -8,12 +8,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use plainsong::net::{TcpListener, TcpStream};
-use plainsong::process::{ChildStdout, Command, Stdio};
+use plainsong::process::{Child, ChildStdout, Command, Stdio};
 use plainsong::time::{sleep, timeout};
 use plainsong::{scope, spawn, yield_now};
 use rustix::fs::{OFlags, fcntl_getfl};
 
-use crate::util::{self, alone, both, kind, until_parked};
+use crate::util::{self, alone, both, descriptors, kind, until_parked};
 
 fn shell(script: &str) -> Command {
     let mut command = Command::new("sh");
@@ -172,6 +172,49 @@ fn a_wait_that_is_cancelled_can_be_repeated() {
         assert!(timeout(Duration::from_millis(5), || child.wait()).is_err());
         drop(stdin);
         assert!(child.wait().unwrap().success());
+    });
+}
+
+#[test]
+fn a_child_that_was_waited_for_keeps_no_descriptor() {
+    alone(a_child_that_was_waited_for_keeps_no_descriptor, || {
+        plainsong::run(|| {
+            let before = descriptors();
+            let end = |_| {
+                let (reader, writer) = io::pipe().unwrap();
+                let mut child = Command::new("cat").stdin(reader).spawn().unwrap();
+                assert!(timeout(Duration::from_millis(5), || child.wait()).is_err());
+                drop(writer);
+                assert!(child.wait().unwrap().success());
+                child
+            };
+            let children: Vec<_> = (0..10).map(end).collect();
+            assert_eq!(descriptors(), before);
+            drop(children);
+        });
+    });
+}
+
+#[test]
+fn a_destructor_kills_and_waits() {
+    struct Killed(Child, Rc<Cell<Option<i32>>>);
+    impl Drop for Killed {
+        fn drop(&mut self) {
+            self.0.kill().unwrap();
+            self.1.set(self.0.wait().ok().and_then(|status| status.signal()));
+        }
+    }
+    util::run(|| {
+        let signal = Rc::new(Cell::new(None));
+        let theirs = Rc::clone(&signal);
+        let cancelled = spawn(move || {
+            let _child = Killed(Command::new("sleep").arg("100").spawn().unwrap(), theirs);
+            plainsong::thread::park();
+        });
+        until_parked(&cancelled);
+        cancelled.cancel();
+        assert!(cancelled.join().unwrap_err().is_cancelled());
+        assert_eq!(signal.get(), Some(9));
     });
 }
 

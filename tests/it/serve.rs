@@ -3,10 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::io::{self, Read, Write};
 use std::net::{self, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
 use plainsong::net::{TcpListener, TcpStream};
+use plainsong::time::timeout;
 
 use crate::util::{alone, descriptors, limit_descriptors, panic_of, resident, run, until};
 
@@ -227,5 +229,16 @@ fn many_servers_at_once() {
             });
         }
         until(|| done.get() == addresses.len());
+    });
+}
+
+#[test]
+fn what_cannot_be_listened_on_is_an_error_at_once() {
+    run(|| {
+        // So does a socket arrive that was made for another program.
+        let datagrams = net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let listener = TcpListener::from(OwnedFd::from(datagrams));
+        let error = timeout(Duration::from_secs(30), || listener.serve(|_| ())).unwrap();
+        assert_eq!(error.unwrap_err().raw_os_error(), Some(libc::EOPNOTSUPP));
     });
 }

@@ -9,12 +9,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 use std::thread;
 
 use plainsong::net::{Server, TcpListener, TcpStream, UnixListener};
 use plainsong::{CancellationToken, Runtime};
+use rustix::net::{AddressFamily, SocketType, sockopt};
 
-use crate::util::{Folder, watch};
+use crate::util::{Folder, kind, watch};
 
 fn workers(count: usize) -> Runtime {
     Runtime::builder().workers(count).build().unwrap()
@@ -246,5 +248,55 @@ fn handlers_that_are_left_when_the_grace_is_over_are_cancelled_on_all_workers() 
         let server = Server::new(listener).stop_with(&stop).grace(std::time::Duration::ZERO);
         server.serve_on(&workers(2), || |conn| io::copy(&mut &conn, &mut &conn)).unwrap();
         clients.join().unwrap();
+    });
+}
+
+#[test]
+fn connections_at_all_workers_have_the_listeners_ttl() {
+    watch(|| {
+        let (listener, address) = listen();
+        listener.set_ttl(77).unwrap();
+        let stop = CancellationToken::new();
+        let (sender, ttls) = channel();
+        thread::scope(|s| {
+            s.spawn(|| {
+                (0..64).for_each(|_| _ = ask(&mut net::TcpStream::connect(address).unwrap()));
+                stop.cancel();
+            });
+            let server = Server::new(listener).stop_with(&stop);
+            let tell = || {
+                let sender = sender.clone();
+                move |conn: TcpStream| {
+                    sender.send(conn.ttl().unwrap()).unwrap();
+                    echo(conn)
+                }
+            };
+            server.serve_on(&workers(2), tell).unwrap();
+        });
+        assert_eq!(ttls.try_iter().collect::<Vec<_>>(), [77; 64]);
+    });
+}
+
+#[test]
+fn a_listener_for_ipv6_only_is_so_on_all_workers() {
+    watch(|| {
+        let fd = rustix::net::socket(AddressFamily::INET6, SocketType::STREAM, None).unwrap();
+        sockopt::set_ipv6_v6only(&fd, true).unwrap();
+        rustix::net::bind(&fd, &net::SocketAddr::from((net::Ipv6Addr::UNSPECIFIED, 0))).unwrap();
+        rustix::net::listen(&fd, 16).unwrap();
+        let listener = TcpListener::from(fd);
+        let port = listener.local_addr().unwrap().port();
+        let stop = CancellationToken::new();
+        thread::scope(|s| {
+            let refused = s.spawn(|| {
+                ask(&mut net::TcpStream::connect(("::1", port)).unwrap());
+                let refused = net::TcpStream::connect(("127.0.0.1", port));
+                stop.cancel();
+                kind(refused)
+            });
+            let server = Server::new(listener).stop_with(&stop);
+            server.serve_on(&workers(2), || echo).unwrap();
+            assert_eq!(refused.join().unwrap(), ErrorKind::ConnectionRefused);
+        });
     });
 }

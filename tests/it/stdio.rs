@@ -209,6 +209,39 @@ fn a_reader_that_gives_up_loses_nothing() {
 }
 
 #[test]
+fn what_is_read_in_several_pieces_stays_whole() {
+    let read_fours = || {
+        let read = || {
+            let mut four = [0; 4];
+            while stdin().read_exact(&mut four).is_ok() {
+                assert_eq!(four, [four[0]; 4]);
+            }
+        };
+        run(|| {
+            let others: Vec<_> = (0..3).map(|_| thread::spawn(read)).collect();
+            read();
+            others.into_iter().for_each(|other| other.join().unwrap());
+        });
+    };
+    if is_child(read_fours) {
+        return;
+    }
+    watch(|| {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let theirs = reader.try_clone().unwrap();
+        let mut child = start(what_is_read_in_several_pieces_stays_whole, theirs, Stdio::null());
+        for n in 0..4000 {
+            let read = || rustix::io::ioctl_fionread(&reader).unwrap() == 0;
+            until(|| read() || child.try_wait().unwrap().is_some());
+            writer.write_all(&[(n / 4) as u8]).unwrap();
+        }
+        drop(writer);
+        let stderr = child.stderr.take().unwrap();
+        ended_well(child, stderr);
+    });
+}
+
+#[test]
 fn a_file_is_read_by_many_and_written() {
     const LINES: usize = 3000;
     let read_and_write = || {
@@ -231,6 +264,8 @@ fn a_file_is_read_by_many_and_written() {
             });
             lines.sort_unstable();
             assert_eq!(lines, (0..LINES).collect::<Vec<_>>());
+            // A file is never full.
+            assert_eq!(stdout().write(&[b' '; 1 << 20]).unwrap(), 1 << 20);
             writeln!(stdout(), "wrote {}", lines.len()).unwrap();
         });
     };

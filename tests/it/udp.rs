@@ -155,6 +155,15 @@ fn a_peer_that_is_not_there_refuses() {
 }
 
 #[test]
+fn advice_is_given_only_where_it_fits() {
+    run(|| {
+        let error = bind().connect((Ipv4Addr::BROADCAST, 4915)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        assert!(!error.to_string().contains("ports below"), "{error}");
+    });
+}
+
+#[test]
 fn a_refusal_ends_a_wait() {
     run(|| {
         let free = net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
