@@ -291,7 +291,8 @@ impl Builder {
     /// Pins each worker to a processor of its own for the time of a run, as far as there are enough among those
     /// that the calling thread may use. The default is `false`.
     ///
-    /// Threads that a pinned worker starts, those for blocking calls included, inherit its processor.
+    /// Threads and processes that a pinned worker starts inherit its processor, other than the threads for
+    /// blocking calls.
     /// It does nothing where the system has no way to do so, other than on Linux.
     pub fn pin_workers(mut self, pin: bool) -> Self {
         self.pin = pin;

@@ -20,9 +20,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::context;
 use super::remote::Waiter;
 use super::task::{Wait, Wake};
+use super::{context, pin};
 
 /// tokio's figure for the same thing.
 const THREADS_MAX: usize = 512;
@@ -96,6 +96,7 @@ impl Pool {
     /// What each thread of the pool does.
     fn serve(&self) {
         context::set_pooled(true);
+        pin::unpin();
         let mut queue = lock(&self.queue);
         loop {
             // There may be too many for a while: those that have waited come back at once.

@@ -1,9 +1,24 @@
 //! Keeping a thread on one processor.
 
 use std::io;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use std::sync::{Mutex, PoisonError};
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// Where the threads that were pinned might run before, for those that they start.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+static BEFORE: Mutex<Option<CpuSet>> = Mutex::new(None);
+
+/// Lets the calling thread, which may have been started by a pinned one, run where that might before.
+pub(crate) fn unpin() {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if let Some(before) = &*BEFORE.lock().unwrap_or_else(PoisonError::into_inner) {
+        // If it may no longer, it stays where it is.
+        let _ = sched_setaffinity(None, before);
+    }
+}
 
 /// This thread stays on one processor until this is dropped.
 #[derive(Debug)]
@@ -26,6 +41,7 @@ impl Pinned {
             let mut one = CpuSet::new();
             one.set(*cpu);
             sched_setaffinity(None, &one)?;
+            *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
         }
         Ok(Self { before })
     }

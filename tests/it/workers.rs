@@ -828,3 +828,16 @@ fn thousands_of_short_runs_end() {
         });
     }
 }
+
+#[test]
+fn a_blocking_call_of_a_pinned_worker_may_run_anywhere() {
+    alone(a_blocking_call_of_a_pinned_worker_may_run_anywhere, || {
+        let before = sched_getaffinity(None).unwrap().count();
+        let runtime = Runtime::builder().pin_workers(true).build().unwrap();
+        runtime.run(|| {
+            assert_eq!(sched_getaffinity(None).unwrap().count(), 1);
+            let theirs = plainsong::blocking(|| sched_getaffinity(None).unwrap().count());
+            assert_eq!(theirs, before);
+        });
+    });
+}
