@@ -41,7 +41,10 @@ fn main() -> io::Result<()> {
 
 /// The files at and below `path`.
 fn find(path: PathBuf, found: &mut Vec<PathBuf>) -> io::Result<()> {
-    if fs::metadata(&path)?.is_dir() {
+    let metadata = fs::metadata(&path).map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot look at {}: {error}", path.display()))
+    })?;
+    if metadata.is_dir() {
         for entry in fs::read_dir(&path)? {
             let entry = entry?;
             // A link may lead back up.
