@@ -28,7 +28,6 @@
 //!   `Read + Write` works as it is.
 //! - [`scope`] starts coroutines that borrow and waits for them. [`task`] has `gather`, `race`,
 //!   `wait` and the like.
-//! - [`sync`] has locks and the like under the names of [`std::sync`], and more.
 //! - [`pool`] has workers for jobs, and [`io::duplex`] connections in memory.
 //! - [`time`] has the clock, `sleep`, `timeout`, intervals, and calls for later.
 //! - [`io`] waits for descriptors of any kind, makes streams of them, and has the standard streams.
@@ -77,7 +76,8 @@
 //!
 //! **A lock of std held across a wait blocks the thread.** Another coroutine that wants the same
 //! [`std::sync::Mutex`] blocks the thread on which its holder would have to run: that is a
-//! deadlock, and no report comes of it. Drop such a guard before you wait. std's
+//! deadlock, and no report comes of it. Drop such a guard before you wait, or take a
+//! [`sync::Mutex`], which parks who waits. std's
 //! `stdout().lock()` belongs to the thread: held across a wait, it keeps all other threads from
 //! printing, and does not keep out the other coroutines of its own. That of [`io::stdout`] belongs to
 //! the coroutine and may be held.

@@ -6,13 +6,16 @@
 //!
 //! There are no coroutines and no time-outs here; a thread that is never woken is reported as a
 //! deadlock. Of the engine this covers the door at which threads sleep, and the queue of those
-//! who wait.
+//! who wait; and on these the channels, and one wait in several queues.
 
 #![cfg(plainsong_model)]
 
 mod model {
     use std::sync::Arc;
 
+    use plainsong::select_biased;
+    use plainsong::sync::channel::{Receiver, bounded};
+    use plainsong::sync::select::Select;
     use plainsong::sync::{
         Barrier, Condvar, Event, Mutex, OnceLock, ReentrantMutex, RwLock, RwLockWriteGuard,
         Semaphore,
@@ -188,6 +191,154 @@ mod model {
                     }
                 });
             assert_eq!(all.1.load(Ordering::SeqCst), 1);
+        });
+    }
+
+    #[test]
+    fn a_channel_delivers_each_item_once_and_in_order() {
+        check(|| {
+            for capacity in [0, 1, 3] {
+                let (sender, receiver) = bounded(capacity);
+                let senders = [0, 10].map(|first| {
+                    let sender = sender.clone();
+                    thread::spawn(move || {
+                        (first..first + 2).for_each(|item| sender.send(item).unwrap());
+                    })
+                });
+                drop(sender);
+                let other = receiver.clone();
+                let other = thread::spawn(move || other.into_iter().collect::<Vec<i32>>());
+                let here: Vec<i32> = receiver.into_iter().collect();
+                let mut all = other.join().unwrap();
+                assert!(is_in_order(&all) && is_in_order(&here));
+                all.extend(here);
+                all.sort_unstable();
+                assert_eq!(all, [0, 1, 10, 11]);
+                senders.into_iter().for_each(|sender| sender.join().unwrap());
+            }
+        });
+    }
+
+    /// Whether the items of each sender are in the order in which it sent them.
+    fn is_in_order(items: &[i32]) -> bool {
+        [0, 1].iter().all(|sender| items.iter().filter(|&item| item / 10 == *sender).is_sorted())
+    }
+
+    #[test]
+    fn senders_learn_that_the_receiver_has_gone_and_have_their_items_back() {
+        check(|| {
+            for capacity in [0, 1] {
+                let (sender, receiver) = bounded(capacity);
+                let item = Arc::new(());
+                let senders = [(); 2].map(|()| {
+                    let (sender, item) = (sender.clone(), item.clone());
+                    thread::spawn(move || sender.send(item).is_ok())
+                });
+                drop(receiver.recv().unwrap());
+                drop(receiver);
+                let sent = senders.map(|sender| usize::from(sender.join().unwrap()));
+                let sent: usize = sent.iter().sum();
+                assert!((1..=1 + capacity).contains(&sent));
+                assert_eq!(Arc::strong_count(&item), 1);
+            }
+        });
+    }
+
+    #[test]
+    fn of_selects_that_meet_one_sends_and_one_receives() {
+        check(|| {
+            // All on one channel, and none meets itself.
+            let (sender, receiver) = bounded::<usize>(0);
+            let all = threads((sender, receiver, AtomicUsize::new(0)), 4, |shared, number| {
+                let (sender, receiver, sum) = shared;
+                let item = 1 << number;
+                let (sent, received) = match number {
+                    0 | 1 => select_biased! {
+                        send(sender, item) -> sent => (sent.map(|()| item).unwrap(), 0),
+                        recv(receiver) -> item => (0, item.unwrap()),
+                    },
+                    _ => select_biased! {
+                        recv(receiver) -> item => (0, item.unwrap()),
+                        send(sender, item) -> sent => (sent.map(|()| item).unwrap(), 0),
+                    },
+                };
+                sum.fetch_add(sent.wrapping_sub(received), Ordering::SeqCst);
+            });
+            assert_eq!(all.2.load(Ordering::SeqCst), 0);
+        });
+    }
+
+    #[test]
+    fn a_select_meets_those_who_wait_for_one_thing() {
+        check(|| {
+            let ((one, first), (two, second)) = (bounded(0), bounded(0));
+            let all = threads((one, first, two, second), 3, |(one, first, two, second), number| {
+                match number {
+                    // One of the two exchanges happens at each of its turns.
+                    0 => (0..2).for_each(|_| {
+                        select_biased! {
+                            send(one, 1) -> sent => sent.unwrap(),
+                            recv(second) -> item => assert_eq!(item, Ok(2)),
+                        }
+                    }),
+                    1 => assert_eq!(first.recv(), Ok(1)),
+                    _ => two.send(2).unwrap(),
+                }
+            });
+            assert!(all.1.try_recv().is_err() && all.3.try_recv().is_err());
+        });
+    }
+
+    #[test]
+    fn a_select_takes_an_item_or_sees_an_event_and_not_both() {
+        check(|| {
+            let (sender, receiver) = bounded(1);
+            let shared = (sender, receiver, Event::new(), AtomicUsize::new(0));
+            let all = threads(shared, 4, |(sender, receiver, event, taken), number| match number {
+                0 => event.set(),
+                1 => sender.send(()).unwrap(),
+                _ => select_biased! {
+                    recv(receiver) -> item => {
+                        item.unwrap();
+                        taken.fetch_add(1, Ordering::SeqCst);
+                    }
+                    wait(event) => {}
+                },
+            });
+            assert_eq!(all.3.load(Ordering::SeqCst) + all.1.len(), 1);
+        });
+    }
+
+    #[test]
+    fn a_select_over_channels_ends_when_all_their_senders_have_gone() {
+        check(|| {
+            let channels = [0, 1].map(bounded::<usize>);
+            let (senders, receivers): (Vec<_>, Vec<Receiver<usize>>) = channels.into_iter().unzip();
+            let senders: Vec<_> = senders
+                .into_iter()
+                .map(|sender| thread::spawn(move || (0..2).for_each(|n| sender.send(n).unwrap())))
+                .collect();
+            let mut select = Select::new_biased();
+            for receiver in &receivers {
+                select.recv(receiver);
+            }
+            let (mut next, mut open) = ([0; 2], 2);
+            while open > 0 {
+                let chosen = select.select();
+                let index = chosen.index();
+                match chosen.recv(&receivers[index]) {
+                    Ok(item) => {
+                        assert_eq!(item, next[index]);
+                        next[index] += 1;
+                    }
+                    Err(_) => {
+                        select.remove(index);
+                        open -= 1;
+                    }
+                }
+            }
+            assert_eq!(next, [2, 2]);
+            senders.into_iter().for_each(|sender| sender.join().unwrap());
         });
     }
 }

@@ -329,12 +329,12 @@ fn the_architecture_names_every_file_and_tests_that_exist() {
     for file in sources().keys().filter(|file| !text.contains(&format!("`{file}`"))) {
         wrong.push(format!("ARCHITECTURE.md: does not name `{file}`"));
     }
-    // A test is named as `it::FILE::TEST`, `tidy::TEST` or, for those in src/, `FOLDER::FILE::tests::TEST`.
+    // A test is named as `it::FILE::TEST`, `tidy::TEST`, `model::TEST` or, for those in src/, `FOLDER::FILE::tests::TEST`.
     for name in text.split('`').skip(1).step_by(2).filter(|name| name.contains("::")) {
         let (path, test) = name.rsplit_once("::").unwrap_or_default();
         let file = match path.strip_suffix("::tests") {
             Some(module) => format!("src/{}.rs", module.replace("::", "/")),
-            None if path == "tidy" || path.starts_with("it::") => {
+            None if ["tidy", "model"].contains(&path) || path.starts_with("it::") => {
                 format!("tests/{}.rs", path.replace("::", "/"))
             }
             None => continue,

@@ -285,8 +285,8 @@ pub(crate) fn deadline(timeout: Duration) -> Option<Instant> {
 pub(crate) fn me() -> u64 {
     with_current(|task| match task {
         Some(task) => task.id.get() << 1 | 1,
-        // An address, and even.
-        None => with(|cx| ptr::from_ref(cx.door()).addr() as u64),
+        // An address, and even; of what is there also when a thread ends.
+        None => CURRENT.with(|current| ptr::from_ref(current).addr() as u64),
     })
 }
 

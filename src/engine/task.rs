@@ -89,8 +89,6 @@ pub(crate) enum Wait {
     Children,
     /// Until a token is cancelled.
     Token,
-    /// Until a standard stream is unlocked.
-    Stream,
     /// Until a lock is free that a coroutine of the same run holds.
     Lock,
     /// Until a future's waker is called.
@@ -151,7 +149,6 @@ impl fmt::Display for Wait {
             }
             Self::Children => f.write_str("the coroutines of its scope to end"),
             Self::Token => f.write_str("a token to be cancelled"),
-            Self::Stream => f.write_str("a standard stream that another has locked"),
             Self::Lock => f.write_str("a lock that a coroutine of the same run holds"),
             Self::Sync(Given::Lock) => f.write_str("a lock that is held elsewhere"),
             Self::Sync(Given::Permit) => f.write_str("permits of a semaphore"),

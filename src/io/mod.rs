@@ -2,7 +2,6 @@
 
 pub(crate) mod copy;
 mod duplex;
-mod lock;
 mod pollable;
 pub(crate) mod source;
 mod stdio;

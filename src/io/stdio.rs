@@ -14,20 +14,23 @@ use std::sync::{Mutex, PoisonError};
 use rustix::fs::{FileType, fstat};
 use rustix::io::Errno;
 
-use super::lock::{Hold, Lock};
 use super::pollable::wait;
 use crate::engine::blocking;
 use crate::engine::context;
 use crate::engine::reactor::Interest;
+use crate::sync::{ReentrantMutex, ReentrantMutexGuard};
 
 /// Bytes that are read at once.
 const READ: usize = 8192;
 /// What fits a pipe that is ready to be written (`PIPE_BUF`): such a write does not block.
 const WRITE_MAX: usize = 4096;
 
-static STDIN: Lock = Lock::new();
-static STDOUT: Lock = Lock::new();
-static STDERR: Lock = Lock::new();
+static STDIN: ReentrantMutex<()> = ReentrantMutex::new(());
+static STDOUT: ReentrantMutex<()> = ReentrantMutex::new(());
+static STDERR: ReentrantMutex<()> = ReentrantMutex::new(());
+
+/// A hold on one of these.
+type Hold = ReentrantMutexGuard<'static, ()>;
 
 /// Taken out by whoever holds `STDIN`.
 static INPUT: Mutex<Option<Input>> = Mutex::new(Some(Input::new()));
@@ -216,7 +219,7 @@ impl Stdin {
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
     pub fn lock(&self) -> StdinLock<'static> {
-        let hold = STDIN.hold();
+        let hold = STDIN.lock();
         let input = INPUT.lock().unwrap_or_else(PoisonError::into_inner).take();
         assert!(input.is_some(), "the standard input is locked by the very one who locks it");
         StdinLock { input, _hold: hold, lifetime: PhantomData }
@@ -390,7 +393,7 @@ macro_rules! output {
             ///
             /// Unwinds when the coroutine is cancelled while it waits.
             pub fn lock(&self) -> $lock<'static> {
-                $lock { _hold: $static.hold(), lifetime: PhantomData }
+                $lock { _hold: $static.lock(), lifetime: PhantomData }
             }
         }
 

@@ -2,15 +2,19 @@
 
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::lock::Lock;
-use super::wait::{WaitQueue, wait};
+use super::operation::{Choice, Enlistment, Operation, Ticket};
+use super::wait::{Enlisted, WaitQueue, wait};
 use crate::engine::context;
+use crate::engine::remote::Waiter;
 use crate::engine::shared::atomic::{AtomicBool, Ordering};
 use crate::engine::task::{Given, Wait};
 
-/// A flag that any number of coroutines and threads wait for. (Python's `Event`.)
+/// A flag that any number of coroutines and threads wait for, also in a [`select!`](crate::select).
+/// (Python's `Event`.)
 ///
 /// ```
 /// use plainsong::sync::Event;
@@ -97,6 +101,53 @@ impl Event {
             return true;
         }
         wait(&self.waiting, waiting, |queue| queue, (), Wait::Sync(what), deadline).is_ok()
+    }
+}
+
+impl Operation for Event {
+    fn choose(&self) -> Option<Ticket> {
+        self.is_set().then_some(0)
+    }
+
+    fn is_ready(&self) -> bool {
+        self.is_set()
+    }
+
+    fn stand<'a>(
+        &'a self,
+        waiter: Waiter,
+        choice: &Choice,
+        number: usize,
+    ) -> Option<Box<dyn Enlistment + 'a>> {
+        let waiting = self.waiting.lock();
+        if self.is_set() {
+            return None;
+        }
+        let claim = Some((Arc::clone(choice), number));
+        Some(Box::new(Enlisted::new(&self.waiting, waiting, |queue| queue, (), waiter, claim)))
+    }
+
+    fn look<'a>(
+        &'a self,
+        waiter: Waiter,
+        choice: &Choice,
+        number: usize,
+    ) -> Option<Box<dyn Enlistment + 'a>> {
+        self.stand(waiter, choice, number)
+    }
+
+    fn gives(&self) -> bool {
+        false
+    }
+
+    fn release(&self, _: Ticket) {}
+}
+
+impl Enlistment for Enlisted<&Lock<WaitQueue<()>>, WaitQueue<()>, ()> {
+    fn leave(mut self: Box<Self>, served: bool) -> Option<Ticket> {
+        Enlisted::leave(&mut self);
+        // Who has been let go stays so, though the event be cleared by now.
+        served.then_some(0)
     }
 }
 

@@ -14,8 +14,9 @@ use crate::thread::Thread;
 
 /// Waits for a coroutine to end and takes its result.
 ///
-/// Dropping the handle detaches the coroutine: it runs on, and its result is dropped. A handle is
-/// `Send` when its result is; a plain thread that joins blocks.
+/// Dropping the handle detaches the coroutine: it runs on, and drops its result at its end. The result of
+/// one that has ended is dropped with the handle. A handle is `Send` when its result is; a plain thread
+/// that joins blocks.
 pub struct JoinHandle<T> {
     pub(crate) receiver: Receiver<T>,
     pub(super) thread: Thread,

@@ -2,10 +2,12 @@
 
 use std::cell::RefCell;
 use std::fmt::Write;
+use std::rc::Rc;
 use std::time::Duration;
 
+use plainsong::sync::Event;
 use plainsong::task::{as_completed, gather, wait};
-use plainsong::time::{sleep, timeout};
+use plainsong::time::{now, sleep, sleep_until, timeout};
 use plainsong::{JoinHandle, spawn};
 
 use crate::util::{OnDrop, run, until_parked};
@@ -24,11 +26,6 @@ fn output_of(program: fn()) -> Vec<String> {
         program();
         OUTPUT.take().lines().map(str::to_owned).collect()
     })
-}
-
-/// `await asyncio.sleep(n)`, a hundred times as fast, with a name for who sleeps.
-fn pause(n: u32) {
-    sleep(Duration::from_millis(10) * n);
 }
 
 #[test]
@@ -100,10 +97,13 @@ fn a_wait_with_a_time_out_and_then_the_pending_are_cancelled() {
 #[test]
 fn gather_gives_results_in_order() {
     let output = output_of(|| {
-        let phase = |name: &'static str, pauses: u32| {
+        // From one moment on, as the order of the ends shall not depend on how late they begin.
+        let start = now();
+        let phase = |name: &'static str, seconds: u64| {
             move || {
                 print(&format!("in {name}"));
-                pause(pauses);
+                // A hundred times as fast.
+                sleep_until(start + Duration::from_millis(10 * seconds));
                 print(&format!("done with {name}"));
                 format!("{name} result")
             }
@@ -128,10 +128,13 @@ fn gather_gives_results_in_order() {
 #[test]
 fn as_completed_gives_results_in_the_order_of_the_ends() {
     let output = output_of(|| {
-        let phase = |n: u32| {
+        // Each is let go when the answer of the one after it has been received.
+        let turns: Vec<_> = (0..3).map(|_| Rc::new(Event::new())).collect();
+        let phase = |n: usize| {
+            let turn = Rc::clone(&turns[n]);
             spawn(move || {
                 print(&format!("in phase {n}"));
-                pause(5 - n);
+                turn.wait();
                 print(&format!("done with phase {n}"));
                 format!("phase {n} result")
             })
@@ -140,10 +143,14 @@ fn as_completed_gives_results_in_the_order_of_the_ends() {
         let phases: Vec<_> = (0..3).map(phase).collect();
         print("waiting for phases to complete");
         let mut results = Vec::new();
+        let mut turn = turns.iter().rev();
+        let mut next = || turn.next().into_iter().for_each(|turn| turn.set());
+        next();
         for answer in as_completed(phases) {
             let answer = answer.unwrap();
             print(&format!("received answer {answer:?}"));
             results.push(answer);
+            next();
         }
         print(&format!("results: {results:?}"));
     });

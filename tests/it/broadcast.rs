@@ -172,6 +172,20 @@ fn a_watched_value_may_be_borrowed_across_a_wait() {
 }
 
 #[test]
+fn many_borrow_a_watched_value_at_once() {
+    run(|| {
+        let (sender, receiver) = watch::channel(1);
+        let here = receiver.borrow();
+        let other = receiver.clone();
+        let there = system::spawn(move || *other.borrow());
+        assert_eq!((*here, *sender.borrow(), there.join().unwrap()), (1, 1, 1));
+        drop(here);
+        sender.send_replace(2);
+        assert_eq!(*receiver.borrow(), 2);
+    });
+}
+
+#[test]
 fn one_item_once() {
     both(|| {
         let (sender, receiver) = oneshot::channel();

@@ -2,9 +2,11 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::thread as system;
 use std::time::{Duration, Instant};
 
+use plainsong::sync::Event;
 use plainsong::sync::channel::{RecvError, SendError, after, bounded, never, tick, unbounded};
 use plainsong::sync::select::{Select, SelectTimeoutError, TryReadyError, TrySelectError};
 use plainsong::time::sleep;
@@ -322,6 +324,81 @@ fn joins_are_arms() {
             default(HOUR) => panic!(),
         }
         thread.join().unwrap();
+    });
+}
+
+#[test]
+fn events_are_arms() {
+    both(|| {
+        let event = Arc::new(Event::new());
+        let (_sender, receiver) = unbounded::<u8>();
+        let wait = |timeout| {
+            select! {
+                recv(receiver) -> _ => panic!(),
+                wait(event) => true,
+                default(timeout) => false,
+            }
+        };
+        assert!(!wait(MOMENT));
+        let setter = system::spawn({
+            let event = Arc::clone(&event);
+            move || event.set()
+        });
+        assert!(wait(HOUR));
+        setter.join().unwrap();
+        // It stays set.
+        assert!(wait(Duration::ZERO) && event.is_set());
+        event.clear();
+        assert!(!wait(Duration::ZERO));
+        let mut select = Select::new();
+        let index = select.wait(&event);
+        assert_eq!(select.try_ready(), Err(TryReadyError));
+        event.set();
+        assert_eq!(select.ready(), index);
+        select.select().done();
+    });
+}
+
+#[test]
+fn who_an_event_has_let_go_stays_so() {
+    run(|| {
+        let event = Rc::new(Event::new());
+        let (sender, receiver) = bounded(0);
+        let wait = || {
+            let (event, receiver) = (event.clone(), receiver.clone());
+            let waiting = spawn(move || {
+                select! {
+                    recv(receiver) -> item => item.unwrap(),
+                    wait(event) => 0,
+                }
+            });
+            until_parked(&waiting);
+            waiting
+        };
+        // Cleared and cancelled before its turn: it returns, and the other arm has not happened.
+        let waiting = wait();
+        event.set();
+        event.clear();
+        waiting.cancel();
+        assert!(sender.try_send(1).is_err());
+        assert_eq!(waiting.join().unwrap(), 0);
+        // The other way round, the event lets go those behind it.
+        let waiting = wait();
+        let behind = spawn({
+            let event = event.clone();
+            move || event.wait()
+        });
+        until_parked(&behind);
+        sender.send(1).unwrap();
+        event.set();
+        behind.join().unwrap();
+        assert_eq!(waiting.join().unwrap(), 1);
+        event.clear();
+        let waiting = wait();
+        waiting.cancel();
+        assert!(waiting.join().unwrap_err().is_cancelled());
+        assert!(sender.try_send(2).is_err());
+        event.set();
     });
 }
 

@@ -16,7 +16,7 @@ use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
-use crate::util::{panic_of, until, until_parked, watch};
+use crate::util::{OnDrop, panic_of, until, until_parked, watch};
 use crate::{sys, util};
 
 const CHILD: &str = "PLAINSONG_TEST_STDIO";
@@ -324,6 +324,17 @@ fn streams_that_lead_nowhere_or_are_closed() {
 }
 
 #[test]
+fn a_thread_that_ends_may_lock_a_stream() {
+    thread_local! { static LAST: OnDrop<fn()> = const { OnDrop(|| drop(stderr().lock())) }; }
+    // Made first, it is dropped last, after what this library keeps for the thread.
+    let body = || {
+        LAST.with(|_| ());
+        run(|| ());
+    };
+    thread::spawn(body).join().unwrap();
+}
+
+#[test]
 fn a_lock_is_kept_across_waits_and_may_be_taken_again() {
     util::run(|| {
         let lock = stderr().lock();
@@ -331,7 +342,7 @@ fn a_lock_is_kept_across_waits_and_may_be_taken_again() {
         let again = stderr().lock();
         let other = spawn(|| drop(stderr().lock()));
         until_parked(&other);
-        assert!(format!("{other:?}").contains("standard stream"), "{other:?}");
+        assert!(format!("{other:?}").contains("waits for a lock"), "{other:?}");
         drop(again);
         yield_now();
         assert!(!other.is_finished());

@@ -6,7 +6,9 @@ use std::rc::Rc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use plainsong::time::{MissedTickBehavior, after, at, interval, now, sleep, sleep_until};
+use plainsong::time::{
+    MissedTickBehavior, after, at, interval, now, sleep, sleep_until, timeout_at,
+};
 use plainsong::{spawn, yield_now};
 
 use crate::util::{OnDrop, alone, both, pair, panic_of, resident, run, until_parked, watch};
@@ -369,21 +371,25 @@ fn timers_go_on_beside_a_thread_that_floods() {
 fn a_time_out_and_its_sleep_that_end_together() {
     plainsong::run(|| {
         for first_the_sleep in [false, true] {
-            let deadline = plainsong::time::now() + Duration::from_millis(2);
-            let children: Vec<_> = (0..100)
-                .map(|_| {
-                    plainsong::spawn(move || {
-                        let earlier = deadline - Duration::from_nanos(1);
-                        let (limit, sleep) =
-                            if first_the_sleep { (deadline, earlier) } else { (earlier, deadline) };
-                        let sleep = || plainsong::time::sleep_until(sleep);
-                        plainsong::time::timeout_at(limit, sleep).is_ok()
-                    })
-                })
-                .collect();
-            // Both are overdue when the loop looks at the clock.
-            plainsong::yield_now();
-            std::thread::sleep(Duration::from_millis(4));
+            let mut ahead = Duration::from_millis(2);
+            let children = loop {
+                let deadline = now() + ahead;
+                let earlier = deadline - Duration::from_nanos(1);
+                let (limit, until) =
+                    if first_the_sleep { (deadline, earlier) } else { (earlier, deadline) };
+                let child = || spawn(move || timeout_at(limit, || sleep_until(until)).is_ok());
+                let children: Vec<_> = (0..100).map(|_| child()).collect();
+                yield_now();
+                // All of them sleep by now, if there was time enough.
+                if now() < earlier {
+                    // Both are overdue when the loop looks at the clock.
+                    while now() <= deadline {
+                        thread::sleep(ahead);
+                    }
+                    break children;
+                }
+                ahead *= 2;
+            };
             for child in children {
                 assert_eq!(child.join().unwrap(), first_the_sleep);
             }

@@ -22,12 +22,12 @@ use crate::engine::context;
 use crate::engine::remote::Waiter;
 use crate::engine::task::{Given, Wait};
 use crate::sync::lock::Lock;
-use crate::sync::mutex::{Mutex, MutexGuard};
+use crate::sync::rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::sync::wait::{WaitQueue, wait};
 
 struct Shared<T> {
     // Whoever holds it may wait, so it is one that parks.
-    value: Mutex<T>,
+    value: RwLock<T>,
     state: Lock<State>,
 }
 
@@ -51,16 +51,17 @@ pub struct Receiver<T> {
     seen: u64,
 }
 
-/// The value, lent. Nobody else sees or sets it meanwhile, so keep it for a short time only.
+/// The value, lent. Nobody sets it meanwhile, and those who would borrow it after somebody who waits to
+/// set it wait too. So keep it for a short time only, and do not borrow again: that could be a deadlock.
 pub struct Ref<'a, T> {
-    value: MutexGuard<'a, T>,
+    value: RwLockReadGuard<'a, T>,
     has_changed: bool,
 }
 
 /// A channel that holds one value, at first `value`, which the receiver has seen.
 pub fn channel<T>(value: T) -> (Sender<T>, Receiver<T>) {
     let shared = Arc::new(Shared {
-        value: Mutex::new(value),
+        value: RwLock::new(value),
         state: Lock::new(State {
             version: 0,
             senders: 1,
@@ -73,9 +74,14 @@ pub fn channel<T>(value: T) -> (Sender<T>, Receiver<T>) {
 }
 
 impl<T> Shared<T> {
-    fn lock(&self) -> MutexGuard<'_, T> {
-        // A panic in `send_modify` leaves whatever it has made of the value.
-        self.value.lock().unwrap_or_else(PoisonError::into_inner)
+    // A panic in `send_modify` leaves whatever it has made of the value.
+
+    fn read(&self) -> RwLockReadGuard<'_, T> {
+        self.value.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, T> {
+        self.value.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn changed(&self, seen: &mut u64) -> Result<(), RecvError> {
@@ -153,7 +159,7 @@ impl<T> Sender<T> {
     ///
     /// Unwinds when the coroutine is cancelled while somebody has borrowed the value.
     pub fn send_if_modified(&self, modify: impl FnOnce(&mut T) -> bool) -> bool {
-        let mut value = self.0.lock();
+        let mut value = self.0.write();
         let modified = modify(&mut value);
         if modified {
             // With the value still locked, so that a version belongs to one value.
@@ -170,9 +176,9 @@ impl<T> Sender<T> {
     ///
     /// # Cancellation
     ///
-    /// Unwinds when the coroutine is cancelled while somebody has borrowed the value.
+    /// Unwinds when the coroutine is cancelled while somebody sets the value, or waits to.
     pub fn borrow(&self) -> Ref<'_, T> {
-        Ref { value: self.0.lock(), has_changed: false }
+        Ref { value: self.0.read(), has_changed: false }
     }
 
     /// A further receiver, which has seen the value.
@@ -217,9 +223,9 @@ impl<T> Receiver<T> {
     ///
     /// # Cancellation
     ///
-    /// Unwinds when the coroutine is cancelled while somebody else has borrowed the value.
+    /// Unwinds when the coroutine is cancelled while somebody sets the value, or waits to.
     pub fn borrow(&self) -> Ref<'_, T> {
-        let value = self.shared.lock();
+        let value = self.shared.read();
         let has_changed = self.shared.state.lock().version != self.seen;
         Ref { value, has_changed }
     }
@@ -228,9 +234,9 @@ impl<T> Receiver<T> {
     ///
     /// # Cancellation
     ///
-    /// Unwinds when the coroutine is cancelled while somebody else has borrowed the value.
+    /// Unwinds when the coroutine is cancelled while somebody sets the value, or waits to.
     pub fn borrow_and_update(&mut self) -> Ref<'_, T> {
-        let value = self.shared.lock();
+        let value = self.shared.read();
         let version = self.shared.state.lock().version;
         let has_changed = mem::replace(&mut self.seen, version) != version;
         Ref { value, has_changed }
@@ -273,7 +279,7 @@ impl<T> Receiver<T> {
         mut wanted: impl FnMut(&T) -> bool,
     ) -> Result<Ref<'_, T>, RecvError> {
         loop {
-            let value = self.shared.lock();
+            let value = self.shared.read();
             let version = self.shared.state.lock().version;
             let has_changed = mem::replace(&mut self.seen, version) != version;
             if wanted(&value) {

@@ -7,6 +7,7 @@
 ///     recv(receiver) -> item => …,            // item: Result<T, RecvError>
 ///     send(sender, item) -> sent => …,        // sent: Result<(), SendError<T>>
 ///     join(handle) -> result => …,            // result: Result<T, JoinError>
+///     wait(event) => …,                       // when it is set
 ///     default => …,                           // when none can be done at once
 ///     default(timeout) => …,                  // or when none could be for so long
 /// }
@@ -19,6 +20,7 @@
 /// clock: [`after`](crate::sync::channel::after), [`tick`](crate::sync::channel::tick),
 /// [`never`](crate::sync::channel::never). `join` takes a [`JoinHandle`](crate::JoinHandle), which
 /// is dropped when another arm is chosen, or a `&mut JoinHandle`, which can be joined afterwards.
+/// `wait` takes an [`Event`](crate::sync::Event), and leaves it set.
 /// For any number of arms there is [`Select`](crate::sync::select::Select).
 ///
 /// At most one of `default` and `default(timeout)` may be there, at any place.
@@ -92,6 +94,9 @@ macro_rules! __select {
     (@arms $new:tt $arms:tt $default:tt join $args:tt -> $result:pat => $($rest:tt)*) => {
         $crate::__select!(@body $new $arms $default (join $args ($result)) $($rest)*)
     };
+    (@arms $new:tt $arms:tt $default:tt wait $args:tt => $($rest:tt)*) => {
+        $crate::__select!(@body $new $arms $default (wait $args (())) $($rest)*)
+    };
     (@arms $new:tt $arms:tt [] default => $($rest:tt)*) => {
         $crate::__select!(@body $new $arms [] (default ()) $($rest)*)
     };
@@ -109,7 +114,8 @@ macro_rules! __select {
     (@arms $new:tt $arms:tt $default:tt $($rest:tt)+) => {
         ::core::compile_error!(::core::concat!(
             "an arm of `select!` is `recv(receiver) -> item => …`, `send(sender, item) -> sent => …`, ",
-            "`join(handle) -> result => …`, `default => …` or `default(timeout) => …`, not `",
+            "`join(handle) -> result => …`, `wait(event) => …`, `default => …` or `default(timeout) => …`, ",
+            "not `",
             ::core::stringify!($($rest)+), "`"
         ))
     };
@@ -168,6 +174,17 @@ macro_rules! __select {
             }
         }
     };
+    (@add $select:ident [(wait ($event:expr $(,)?) $result:tt $body:tt) $($arms:tt)*]
+        [$($done:tt)*] $default:tt) => {
+        match &$event {
+            event => {
+                let event: &$crate::sync::Event = event;
+                let index = $select.wait(event);
+                $crate::__select!(@add $select [$($arms)*]
+                    [$($done)* (index (wait) $result $body)] $default)
+            }
+        }
+    };
 
     (@add $select:ident [] $done:tt []) => {{
         let chosen = $select.select();
@@ -212,6 +229,9 @@ macro_rules! __select {
         }
     };
     (@complete $chosen:ident (default)) => {
+        $chosen.done()
+    };
+    (@complete $chosen:ident (wait)) => {
         $chosen.done()
     };
     (@complete $chosen:ident (join $handle:ident)) => {{

@@ -30,6 +30,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::channel::{Receiver, RecvError, SendError, Sender};
+use super::event::Event;
 use super::operation::{self, Enlistment, Operation, Ticket};
 use super::wait::Claim;
 use crate::engine::context;
@@ -114,6 +115,11 @@ impl<'a> Select<'a> {
     /// Adds the end of a coroutine: the join then returns at once. Returns the index of the operation.
     pub fn join<T>(&mut self, handle: &'a mut JoinHandle<T>) -> usize {
         self.add(handle)
+    }
+
+    /// Adds a wait until `event` is set. Returns the index of the operation.
+    pub fn wait(&mut self, event: &'a Event) -> usize {
+        self.add(event)
     }
 
     fn add(&mut self, operation: &'a dyn Operation) -> usize {
@@ -206,7 +212,7 @@ impl<'a> Select<'a> {
             self.operations.iter().any(Option::is_some),
             "no operations have been added to `Select`: it would wait for ever"
         );
-        let Some((index, _)) = self.wait(Aim::Look, Until::Ever) else {
+        let Some((index, _)) = self.first(Aim::Look, Until::Ever) else {
             unreachable!("a wait without end ended without a choice");
         };
         index
@@ -218,7 +224,7 @@ impl<'a> Select<'a> {
     ///
     /// When there is none.
     pub fn try_ready(&mut self) -> Result<usize, TryReadyError> {
-        self.wait(Aim::Look, Until::Now).map(|(index, _)| index).ok_or(TryReadyError)
+        self.first(Aim::Look, Until::Now).map(|(index, _)| index).ok_or(TryReadyError)
     }
 
     /// [`ready`](Self::ready), for `timeout` at most.
@@ -231,7 +237,7 @@ impl<'a> Select<'a> {
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
     pub fn ready_timeout(&mut self, timeout: Duration) -> Result<usize, ReadyTimeoutError> {
-        let chosen = self.wait(Aim::Look, Until::after(timeout));
+        let chosen = self.first(Aim::Look, Until::after(timeout));
         chosen.map(|(index, _)| index).ok_or(ReadyTimeoutError)
     }
 
@@ -245,12 +251,12 @@ impl<'a> Select<'a> {
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
     pub fn ready_deadline(&mut self, deadline: Instant) -> Result<usize, ReadyTimeoutError> {
-        let chosen = self.wait(Aim::Look, Until::Time(deadline));
+        let chosen = self.first(Aim::Look, Until::Time(deadline));
         chosen.map(|(index, _)| index).ok_or(ReadyTimeoutError)
     }
 
     fn choose(&self, until: Until) -> Option<SelectedOperation<'a>> {
-        let (index, ticket) = self.wait(Aim::Choose, until)?;
+        let (index, ticket) = self.first(Aim::Choose, until)?;
         Some(SelectedOperation { index, operation: self.operations[index]?, ticket: ticket? })
     }
 
@@ -264,7 +270,7 @@ impl<'a> Select<'a> {
         order
     }
 
-    fn wait(&self, aim: Aim, until: Until) -> Chosen {
+    fn first(&self, aim: Aim, until: Until) -> Chosen {
         context::spend();
         let order = self.in_order();
         loop {
@@ -422,7 +428,7 @@ impl SelectedOperation<'_> {
     }
 
     /// Completes what has nothing to give: the coroutine has ended, so its handle's
-    /// [`join`](JoinHandle::join) will not wait.
+    /// [`join`](JoinHandle::join) will not wait; or the event has been set.
     ///
     /// # Panics
     ///
