@@ -73,6 +73,8 @@ pub(crate) struct Scheduler {
     stack_size: Cell<usize>,
     // The time when it was last asked for.
     pub(super) time: Cell<u64>,
+    // The same in milliseconds, for those who note when they began to wait.
+    millis: Cell<u32>,
     // Coroutines whose wait something else than a coroutine of this thread may end.
     pub(super) outside: Cell<u32>,
     // Nobody is outside: waits that only a plain thread could end are not ended from outside.
@@ -124,6 +126,7 @@ impl Scheduler {
             origin: OnceCell::new(),
             stack_size: Cell::new(super::stack::DEFAULT_SIZE),
             time: Cell::new(0),
+            millis: Cell::new(0),
             outside: Cell::new(0),
             strict: Cell::new(false),
             post: RefCell::new(None),
@@ -268,8 +271,9 @@ impl Scheduler {
         for timer in task.scope_timers() {
             self.timers.borrow_mut().cancel(timer);
         }
-        let slot = task.slot.get() as usize;
-        drop(self.tasks.borrow_mut().remove(slot));
+        let home = self.tasks.borrow_mut().remove(task.slot.get() as usize);
+        // With it go the coroutine's locals, whose destructors may be any code.
+        drop(home);
     }
 
     // ---- what coroutines and their wakers call ----
@@ -293,6 +297,7 @@ impl Scheduler {
     pub(super) fn elapsed(&self) -> u64 {
         let time = self.nanos(self.now());
         self.time.set(time);
+        self.millis.set((time / 1_000_000) as u32);
         time
     }
 
@@ -355,7 +360,7 @@ impl Scheduler {
                 task.timer.set(Some(key));
             }
             task.waiting.set(why);
-            task.since.set((self.time.get() / 1_000_000) as u32);
+            task.since.set(self.millis.get());
             task.parked.set(true);
             let outside = u32::from(self.is_ended_from_outside(why));
             self.outside.set(self.outside.get() + outside);
