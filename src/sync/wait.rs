@@ -259,10 +259,8 @@ pub(super) fn release_and_wait<S, T>(
     let slot = place.slot.into_inner();
     match wake {
         _ if served => Ok(slot),
-        Wake::Cancelled => {
-            drop(slot);
-            context::unwind();
-        }
+        // The unwind drops what is in the slot, so that this is let wait as in any destructor then.
+        Wake::Cancelled => context::unwind(),
         _ => Err(slot),
     }
 }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::thread as system;
 use std::time::Duration;
 
-use plainsong::spawn;
 use plainsong::sync::broadcast::{self, RecvError as BroadcastError, TryRecvError as TryBroadcast};
 use plainsong::sync::channel::{RecvError, RecvTimeoutError, TryRecvError};
 use plainsong::sync::mpsc::{self, TrySendError};
 use plainsong::sync::{oneshot, watch};
 use plainsong::time::timeout;
+use plainsong::{spawn, yield_now};
 
 use crate::util::{self, OnDrop, both, panic_of, run, until_parked};
 
@@ -294,5 +294,21 @@ fn broadcasts_keep_memory_flat() {
             let more = util::resident().saturating_sub(before);
             assert!(more < 2048, "{more} KiB more");
         });
+    });
+}
+
+#[test]
+fn a_receiver_that_came_meanwhile_keeps_a_watch_open() {
+    run(|| {
+        let (sender, receiver) = watch::channel(1);
+        let theirs = sender.clone();
+        let waiting = spawn(move || theirs.closed());
+        until_parked(&waiting);
+        drop(receiver);
+        let another = sender.subscribe();
+        yield_now();
+        until_parked(&waiting);
+        drop(another);
+        waiting.join().unwrap();
     });
 }

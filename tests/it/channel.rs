@@ -574,3 +574,25 @@ fn errors_say_what_happened() {
     assert_eq!(SendError(7).into_inner(), 7);
     assert!(TryRecvError::from(RecvError).is_disconnected());
 }
+
+#[test]
+fn the_item_of_a_cancelled_send_is_dropped_by_the_unwind() {
+    run(|| {
+        let (sender, receiver) = bounded(0);
+        let dropped = Rc::new(Cell::new(false));
+        let seen = dropped.clone();
+        let sending = spawn(move || {
+            let item = OnDrop(move || {
+                // Destructors wait as ever while a coroutine unwinds.
+                sleep(MOMENT);
+                dropped.set(true);
+            });
+            let _ = sender.send(item);
+        });
+        until_parked(&sending);
+        sending.cancel();
+        assert!(sending.join().unwrap_err().is_cancelled());
+        assert!(seen.get());
+        drop(receiver);
+    });
+}

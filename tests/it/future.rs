@@ -14,6 +14,7 @@ use futures::executor::{LocalPool, ThreadPool};
 use futures::future::{Either, FutureExt, join_all};
 use futures::task::{LocalSpawnExt, SpawnExt};
 use plainsong::sync::channel::{RecvError, TryRecvError, after, bounded, oneshot, unbounded};
+use plainsong::sync::select::Select;
 use plainsong::time::{sleep, timeout};
 use plainsong::{block_on, select, spawn};
 
@@ -298,4 +299,50 @@ fn futures_may_be_sent_when_their_items_may() {
         let sleeper = spawn(|| sleep(HOUR));
         drop(sent(sleeper.into_future()));
     });
+}
+
+#[test]
+fn a_dropped_receive_gives_back_what_a_select_has_sent() {
+    for polls in 1..3 {
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        let (sender, receiver) = bounded(0);
+        let mut future = (&receiver).into_future();
+        assert!(poll(&mut future, &count).is_pending());
+        let mut select = Select::new();
+        select.send(&sender);
+        let chosen = select.select();
+        // Once it has been polled again it knows that its item is being made.
+        (1..polls).for_each(|_| assert!(poll(&mut future, &count).is_pending()));
+        assert_eq!(chosen.send(&sender, 7), Ok(()));
+        drop(future);
+        assert_eq!(receiver.try_recv(), Ok(7));
+    }
+}
+
+#[test]
+fn closing_ends_the_wait_of_a_task() {
+    let count = Arc::new(Count(AtomicUsize::new(0)));
+    let (sender, mut receiver) = oneshot::channel();
+    assert!(poll(&mut receiver, &count).is_pending());
+    receiver.close();
+    assert_eq!(poll(&mut receiver, &count), Poll::Ready(Err(RecvError)));
+    assert_eq!(sender.send(1), Err(1));
+
+    // What came before that is kept.
+    let (sender, mut receiver) = oneshot::channel();
+    assert!(poll(&mut receiver, &count).is_pending());
+    assert_eq!(sender.send(2), Ok(()));
+    receiver.close();
+    assert_eq!(poll(&mut receiver, &count), Poll::Ready(Ok(2)));
+}
+
+#[test]
+fn a_try_in_between_does_not_end_the_wait_of_a_task() {
+    let count = Arc::new(Count(AtomicUsize::new(0)));
+    let (sender, mut receiver) = oneshot::channel();
+    assert!(poll(&mut receiver, &count).is_pending());
+    assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
+    assert_eq!(sender.send(1), Ok(()));
+    assert_eq!(count.0.load(Ordering::Relaxed), 1);
+    assert_eq!(poll(&mut receiver, &count), Poll::Ready(Ok(1)));
 }

@@ -1,6 +1,7 @@
 //! `select!` and `Select` do what crossbeam's do.
 
 use std::cell::Cell;
+use std::hint;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread as system;
@@ -646,5 +647,53 @@ fn ten_thousand_select() {
         drop(done);
         all.into_iter().for_each(|one| one.join().unwrap());
         assert_eq!(served.get(), 3000);
+    });
+}
+
+#[test]
+fn a_choice_that_is_dropped_gives_back_what_was_sent_to_it() {
+    run(|| {
+        let (sender, receiver) = bounded(0);
+        let theirs = receiver.clone();
+        let other = spawn(move || {
+            let mut select = Select::new();
+            select.recv(&theirs);
+            let chosen = select.select();
+            panic_of(|| drop(chosen));
+        });
+        until_parked(&other);
+        let mut select = Select::new();
+        select.send(&sender);
+        assert_eq!(select.select().send(&sender, 7), Ok(()));
+        other.join().unwrap();
+        assert_eq!(receiver.try_recv(), Ok(7));
+    });
+}
+
+#[test]
+fn a_time_out_beside_a_select_that_sends_loses_nothing() {
+    const ITEMS: u64 = 20_000;
+    watch(|| {
+        let (sender, receiver) = bounded(0);
+        let peer = system::spawn(move || {
+            for n in 0..ITEMS {
+                let mut select = Select::new();
+                select.send(&sender);
+                let chosen = select.select();
+                (0..n % 400).for_each(|_| hint::spin_loop());
+                assert_eq!(chosen.send(&sender, n), Ok(()));
+            }
+        });
+        for n in 0..ITEMS {
+            let received = loop {
+                // So short that it often ends while the item is on its way.
+                match receiver.recv_timeout(Duration::from_nanos(n % 7000)) {
+                    Err(error) if error.is_timeout() => {}
+                    received => break received,
+                }
+            };
+            assert_eq!(received, Ok(n));
+        }
+        peer.join().unwrap();
     });
 }

@@ -77,7 +77,7 @@ impl<T> Core<T> {
         let held = self.state.lock().fetch(ticket);
         match held {
             Held::Item(item) => Ok(item),
-            Held::Later(mut item) => match item.wait(None) {
+            Held::Later(item) => match self.owed(item).wait(None) {
                 Ok(item) => Ok(item),
                 // Its sender has made none after all: the next one that comes.
                 Err(_) => self.recv(None).map_err(|_| RecvError),
@@ -125,6 +125,10 @@ impl<T> Core<T> {
                 state.reserved -= 1;
                 let waiter = state.let_in();
                 Self::settle(state, waiter);
+            }
+            Held::Later(item) => {
+                drop(state);
+                drop(self.owed(item));
             }
             held => {
                 drop(state);

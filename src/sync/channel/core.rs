@@ -12,6 +12,7 @@
 
 use std::collections::VecDeque;
 use std::mem;
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
@@ -81,6 +82,35 @@ pub(super) enum Held<T> {
     Later(oneshot::Receiver<T>),
     Room,
     Pair(oneshot::Sender<T>),
+}
+
+/// An item that a chosen sender is making, for one who may give up before it comes: if it has come by
+/// then it goes back to the channel, as its sender was told that it has been sent.
+pub(super) struct Owed<'a, T> {
+    core: &'a Core<T>,
+    item: oneshot::Receiver<T>,
+}
+
+impl<T> Deref for Owed<'_, T> {
+    type Target = oneshot::Receiver<T>;
+
+    fn deref(&self) -> &oneshot::Receiver<T> {
+        &self.item
+    }
+}
+
+impl<T> DerefMut for Owed<'_, T> {
+    fn deref_mut(&mut self) -> &mut oneshot::Receiver<T> {
+        &mut self.item
+    }
+}
+
+impl<T> Drop for Owed<'_, T> {
+    fn drop(&mut self) {
+        if let Some(item) = self.item.refuse() {
+            self.core.give_back(item);
+        }
+    }
 }
 
 /// Why nothing could be sent.
@@ -308,7 +338,7 @@ impl<T> Core<T> {
             match want {
                 Want::Item(item) => return Ok(item),
                 Want::Nothing => return Err(RecvTimeoutError::Disconnected),
-                Want::Later(mut item) => match item.wait(deadline) {
+                Want::Later(item) => match self.owed(item).wait(deadline) {
                     // The sender was chosen, and has made no item: there is another, perhaps.
                     Err(RecvTimeoutError::Disconnected) => {}
                     result => return result,
@@ -331,8 +361,8 @@ impl<T> Core<T> {
         loop {
             match self.take() {
                 Ok(Want::Item(item)) => return Ok(item),
-                Ok(Want::Later(mut item)) => {
-                    if let Ok(item) = item.wait(None) {
+                Ok(Want::Later(item)) => {
+                    if let Ok(item) = self.owed(item).wait(None) {
                         return Ok(item);
                     }
                 }
@@ -340,6 +370,11 @@ impl<T> Core<T> {
                 Err(Lacking::Empty(_)) => return Err(TryRecvError::Empty),
             }
         }
+    }
+
+    /// What a receiver that was given this waits for.
+    pub(super) fn owed(&self, item: oneshot::Receiver<T>) -> Owed<'_, T> {
+        Owed { core: self, item }
     }
 
     // ---- the two ends ----

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::thread;
 use std::time::Instant;
 
-use super::core::{Core, State, Want};
+use super::core::{Core, Owed, State, Want};
 use super::error::{RecvError, TryRecvError};
 use super::{Receiver, Source, oneshot};
 use crate::engine::context;
@@ -29,7 +29,7 @@ enum Progress<'a, T> {
     New,
     Enlisted(Place<'a, T>),
     /// A sender that was chosen makes its item.
-    Later(oneshot::Receiver<T>),
+    Later(Owed<'a, T>),
     /// A thread waits for this time.
     Clock(Instant),
     Done,
@@ -43,7 +43,8 @@ impl<T> Future for RecvFuture<'_, T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         this.door.watch(cx.waker());
-        let core = match &this.receiver.source {
+        let receiver = this.receiver;
+        let core = match &receiver.source {
             Source::Core(core) => core,
             Source::Alarm(alarm) => {
                 return match alarm.try_recv() {
@@ -66,7 +67,7 @@ impl<T> Future for RecvFuture<'_, T> {
                 },
                 Progress::Enlisted(place) if !place.is_served() => return Poll::Pending,
                 Progress::Enlisted(place) => place.leave().unwrap_or(Want::Nothing),
-                Progress::Later(item) => match Pin::new(item).poll(cx) {
+                Progress::Later(item) => match Pin::new(&mut **item).poll(cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(item)) => Want::Item(item),
                     Poll::Ready(Err(_)) => {
@@ -82,7 +83,7 @@ impl<T> Future for RecvFuture<'_, T> {
             match want {
                 Want::Item(item) => return Poll::Ready(Ok(item)),
                 Want::Nothing => return Poll::Ready(Err(RecvError)),
-                Want::Later(item) => this.state = Progress::Later(item),
+                Want::Later(item) => this.state = Progress::Later(core.owed(item)),
             }
         }
     }
@@ -128,9 +129,12 @@ impl<T> Drop for RecvFuture<'_, T> {
     fn drop(&mut self) {
         if let (Progress::Enlisted(place), Source::Core(core)) =
             (&mut self.state, &self.receiver.source)
-            && let Some(Want::Item(item)) = place.leave()
         {
-            core.give_back(item);
+            match place.leave() {
+                Some(Want::Item(item)) => core.give_back(item),
+                Some(Want::Later(item)) => drop(core.owed(item)),
+                Some(Want::Nothing) | None => {}
+            }
         }
     }
 }

@@ -169,6 +169,11 @@ impl<T> Receiver<T> {
         }
     }
 
+    /// Whether a task waits, and nothing has come.
+    fn is_awaited(&self) -> bool {
+        self.polled.as_ref().is_some_and(|polled| !polled.place.is_served())
+    }
+
     /// Ends the wait of a task. Returns what it has been given.
     fn given(&mut self) -> Option<T> {
         self.polled.take()?.place.leave()?
@@ -180,6 +185,10 @@ impl<T> Receiver<T> {
     ///
     /// `Empty` when it has not been sent; `Disconnected` when no item will come any more.
     pub fn try_recv(&mut self) -> Result<T, TryRecvError> {
+        if self.is_awaited() {
+            // The task still waits after this.
+            return Err(TryRecvError::Empty);
+        }
         if let Some(item) = self.given() {
             return Ok(item);
         }
@@ -193,9 +202,9 @@ impl<T> Receiver<T> {
     pub(super) fn poll_recv(&mut self, waker: &Waker) -> Result<T, TryRecvError> {
         if let Some(polled) = &mut self.polled {
             polled.door.watch(waker);
-            if !polled.place.is_served() {
-                return Err(TryRecvError::Empty);
-            }
+        }
+        if self.is_awaited() {
+            return Err(TryRecvError::Empty);
         }
         if let Some(item) = self.given() {
             return Ok(item);
@@ -214,22 +223,31 @@ impl<T> Receiver<T> {
 
     /// Has the sender fail from now on. An item that was sent before can still be received.
     pub fn close(&mut self) {
+        // A task that waits does so no longer, and finds it closed.
+        let given = self.given();
         let mut state = self.state.lock();
         state.receiver_gone = true;
+        if given.is_some() {
+            state.item = given;
+        }
         let served = state.sender.serve(|()| ());
         drop(state);
         if let Some(((), waiter)) = served {
             context::wake(waiter);
         }
     }
+
+    /// Closes it. Returns the item, if it was sent before that.
+    pub(super) fn refuse(&mut self) -> Option<T> {
+        self.close();
+        self.state.lock().item.take()
+    }
 }
 
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
-        self.close();
         // Dropped when the lock is released.
-        let item = self.state.lock().item.take();
-        drop(item);
+        drop(self.refuse());
     }
 }
 

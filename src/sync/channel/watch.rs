@@ -205,8 +205,11 @@ impl<T> Sender<T> {
     /// Unwinds when the coroutine is cancelled while it waits.
     pub fn closed(&self) {
         context::spend();
-        let state = self.0.state.lock();
-        if state.receivers > 0 {
+        loop {
+            let state = self.0.state.lock();
+            if state.receivers == 0 {
+                return;
+            }
             let why = Wait::Sync(Given::Room);
             let _ = wait(&self.0.state, state, |state| &mut state.closing, (), why, None);
         }
