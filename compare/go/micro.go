@@ -135,8 +135,9 @@ func channel(pairs, work int) {
 	if trips < 1 {
 		trips = 1
 	}
-	warm, done := newLine(pairs), newLine(pairs)
-	var all sync.WaitGroup
+	done, start := newLine(pairs), make(chan struct{})
+	var warm, all sync.WaitGroup
+	warm.Add(pairs)
 	for i := 0; i < pairs; i++ {
 		ping, pong := make(chan int), make(chan int)
 		all.Add(2)
@@ -149,7 +150,8 @@ func channel(pairs, work int) {
 		go func() {
 			for i := 0; i < warmUp+trips; i++ {
 				if i == warmUp {
-					warm.cross()
+					warm.Done()
+					<-start
 				}
 				ping <- i
 				<-pong
@@ -158,6 +160,9 @@ func channel(pairs, work int) {
 			all.Done()
 		}()
 	}
+	warm.Wait()
+	letGo := time.Now()
+	close(start)
 	all.Wait()
 	items := 3 * work
 	stream := make(chan int, 128)
@@ -171,7 +176,7 @@ func channel(pairs, work int) {
 		<-stream
 	}
 	elapsed := time.Since(began)
-	fmt.Printf("[%f,%f]\n", nsEach(done.last.Sub(warm.last), pairs*trips), nsEach(elapsed, items))
+	fmt.Printf("[%f,%f]\n", nsEach(done.last.Sub(letGo), pairs*trips), nsEach(elapsed, items))
 }
 
 func cross(trips int) {

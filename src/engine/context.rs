@@ -5,6 +5,7 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::blocking;
@@ -29,6 +30,7 @@ thread_local! {
     static BUDGET: Cell<u32> = const { Cell::new(0) };
     static STARTING: Cell<*const Coroutine> = const { Cell::new(ptr::null()) };
     static POOLED: Cell<bool> = const { Cell::new(false) };
+    static ME: Cell<u64> = const { Cell::new(0) };
 
     static CONTEXT: Context = const { Context::new() };
     // Apart, because its values' destructors may use the context.
@@ -280,13 +282,19 @@ pub(crate) fn deadline(timeout: Duration) -> Option<Instant> {
     now().checked_add(timeout)
 }
 
-/// A number that no other coroutine has or had, nor any other thread that lives: for the coroutine
-/// that calls this, or else the thread.
+/// A number that no other coroutine or thread has, or had, or will have: for the coroutine that calls
+/// this, or else the thread.
 pub(crate) fn me() -> u64 {
     with_current(|task| match task {
         Some(task) => task.id.get() << 1 | 1,
-        // An address, and even; of what is there also when a thread ends.
-        None => CURRENT.with(|current| ptr::from_ref(current).addr() as u64),
+        None => {
+            // Not an address, which the next thread may get.
+            static THREADS: AtomicU64 = AtomicU64::new(0);
+            if ME.get() == 0 {
+                ME.set((THREADS.fetch_add(1, Ordering::Relaxed) + 1) << 1);
+            }
+            ME.get()
+        }
     })
 }
 

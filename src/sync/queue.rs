@@ -369,10 +369,11 @@ impl<T> Queue<T> {
         }
         let unfinished = state.unfinished + 1;
         self.set_unfinished(&mut state, unfinished);
+        // The item's order may panic, and the item is there all the same.
+        let _count = Finally::new(|| self.items.add_permits(1));
         let State { store, push, .. } = &mut *state;
         push(store, item);
         drop(state);
-        self.items.add_permits(1);
         Ok(())
     }
 
@@ -388,11 +389,12 @@ impl<T> Queue<T> {
         let give_back = Finally::new(|| self.items.add_permits(1));
         let mut state = self.lock();
         give_back.forget();
+        // The order of the others may panic, and this one is gone all the same.
+        let _room = Finally::new(|| self.give_room());
         let State { store, pop, .. } = &mut *state;
         // After a shutdown it is first come, first served, so there may be none.
         let item = pop(store).ok_or(TryGetError::ShutDown)?;
         drop(state);
-        self.give_room();
         Ok(item)
     }
 

@@ -795,3 +795,15 @@ fn what_threads_may_share_and_panics_may_cross() {
     shared::<LazyLock<i32>>();
     shared::<WaitGroup>();
 }
+
+#[test]
+fn a_reentrant_lock_that_a_thread_has_left_locked_is_not_the_next_thread_s() {
+    let mutex = Arc::new(ReentrantMutex::new(1));
+    let theirs = Arc::clone(&mutex);
+    system::spawn(move || std::mem::forget(theirs.lock())).join().unwrap();
+    for _ in 0..100 {
+        // One of these has the memory of the first.
+        let theirs = Arc::clone(&mutex);
+        assert!(system::spawn(move || theirs.try_lock().is_none()).join().unwrap());
+    }
+}

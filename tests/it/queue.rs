@@ -428,3 +428,30 @@ fn a_read_that_is_cancelled_leaves_the_bytes_to_the_next() {
         assert!(result.is_err() && unwound.get() == Some(ErrorKind::Other));
     });
 }
+
+#[test]
+fn an_order_that_panics_leaves_the_count_right() {
+    #[derive(PartialEq, Eq, PartialOrd)]
+    struct Item(u8, bool);
+    impl Ord for Item {
+        fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+            assert!(!self.1 && !other.1, "no order");
+            self.0.cmp(&other.0)
+        }
+    }
+    run(|| {
+        let queue = Queue::priority(Some(2));
+        assert!(queue.put(Item(1, false)).is_ok());
+        assert!(catch_unwind(AssertUnwindSafe(|| queue.put(Item(2, true)))).is_err());
+        assert_eq!((queue.len(), queue.is_full()), (2, true));
+        // Whichever comes, and however: there are two, and then there is room for two.
+        for _ in 0..2 {
+            let _ = catch_unwind(AssertUnwindSafe(|| queue.try_get().is_ok()));
+        }
+        assert_eq!(queue.len(), 0);
+        assert!(queue.try_get().is_err());
+        assert!(queue.try_put(Item(3, false)).is_ok());
+        assert!(queue.try_put(Item(4, false)).is_ok());
+        assert!(queue.try_put(Item(5, false)).is_err());
+    });
+}

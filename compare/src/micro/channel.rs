@@ -29,22 +29,22 @@ pub(super) fn sample(peer: Peer, pairs: usize, work: usize) -> Result<Sample> {
     }
 }
 
-/// The clock runs from the last pair's first round trip to the last pair's last.
+/// The clock runs from when all pairs are warm, and wait to be let go, to the last pair's last round trip. (A
+/// runtime may let one pair play to the end before the next begins: then the last is warm when the others are
+/// done.)
 struct Match {
     pairs: usize,
     trips: usize,
-    warm: Line,
     done: Line,
 }
 
 impl Match {
     fn new(pairs: usize, work: usize) -> Arc<Match> {
-        let (warm, done) = (Line::new(pairs), Line::new(pairs));
-        Arc::new(Match { pairs, trips: (work / pairs).max(1), warm, done })
+        Arc::new(Match { pairs, trips: (work / pairs).max(1), done: Line::new(pairs) })
     }
 
-    fn ns(&self) -> f64 {
-        ns_each(self.done.last() - self.warm.last(), self.pairs * self.trips)
+    fn ns(&self, began: Instant) -> f64 {
+        ns_each(self.done.last() - began, self.pairs * self.trips)
     }
 }
 
@@ -53,7 +53,11 @@ fn with_stacks<R: StackfulChannels>(pairs: usize, work: usize) -> Result<Sample>
     let stream = work * STREAM;
     R::run(move || {
         let mut tasks = Vec::with_capacity(2 * pairs);
+        let mut gates = Vec::with_capacity(pairs);
         for _ in 0..pairs {
+            let (warm, is_warm) = R::channel(Kind::Unbounded);
+            let (start, mut started) = R::channel(Kind::Unbounded);
+            gates.push((is_warm, start));
             let (ping, mut pinged) = R::channel(Kind::Rendezvous);
             let (pong, mut ponged) = R::channel(Kind::Rendezvous);
             let trips = WARM_UP + game.trips;
@@ -67,10 +71,18 @@ fn with_stacks<R: StackfulChannels>(pairs: usize, work: usize) -> Result<Sample>
                     assert_eq!(R::recv(&mut ponged), n);
                 };
                 (0..WARM_UP as u64).for_each(&mut trip);
-                game.warm.cross();
+                R::send(&warm, 0);
+                R::recv(&mut started);
                 (0..game.trips as u64).for_each(&mut trip);
                 game.done.cross();
             })?);
+        }
+        for (is_warm, _) in &mut gates {
+            R::recv(is_warm);
+        }
+        let let_go = Instant::now();
+        for (_, start) in &gates {
+            R::send(start, 0);
         }
         for task in tasks {
             R::join(task)?;
@@ -81,7 +93,7 @@ fn with_stacks<R: StackfulChannels>(pairs: usize, work: usize) -> Result<Sample>
         (0..stream as u64).for_each(|n| assert_eq!(R::recv(&mut receiver), n));
         let elapsed = began.elapsed();
         R::join(producer)?;
-        Ok(vec![Some(game.ns()), Some(ns_each(elapsed, stream))])
+        Ok(vec![Some(game.ns(let_go)), Some(ns_each(elapsed, stream))])
     })?
 }
 
@@ -91,10 +103,15 @@ fn with_await<R: AsyncChannels>(pairs: usize, work: usize) -> Result<Sample> {
             R::send(&pong, R::recv(&mut pinged).await).await;
         }
     }
-    async fn ping<R: AsyncChannels>(game: Arc<Match>, ping: R::Sender, mut ponged: R::Receiver) {
+    async fn ping<R: AsyncChannels>(
+        game: Arc<Match>,
+        (warm, mut started): (R::Sender, R::Receiver),
+        (ping, mut ponged): (R::Sender, R::Receiver),
+    ) {
         for n in 0..(WARM_UP + game.trips) as u64 {
             if n == WARM_UP as u64 {
-                game.warm.cross();
+                R::send(&warm, 0).await;
+                R::recv(&mut started).await;
             }
             R::send(&ping, n).await;
             assert_eq!(R::recv(&mut ponged).await, n);
@@ -110,11 +127,23 @@ fn with_await<R: AsyncChannels>(pairs: usize, work: usize) -> Result<Sample> {
     let stream = work * STREAM;
     R::run(async {
         let mut tasks = Vec::with_capacity(2 * pairs);
+        let mut gates = Vec::with_capacity(pairs);
         for _ in 0..pairs {
+            let (warm, is_warm) = R::channel(Kind::Unbounded);
+            let (start, started) = R::channel(Kind::Unbounded);
+            gates.push((is_warm, start));
             let (ping_sender, pinged) = R::channel(Kind::Rendezvous);
             let (pong_sender, ponged) = R::channel(Kind::Rendezvous);
             tasks.push(R::spawn(pong::<R>(WARM_UP + game.trips, pong_sender, pinged)));
-            tasks.push(R::spawn(ping::<R>(Arc::clone(&game), ping_sender, ponged)));
+            let players = ((warm, started), (ping_sender, ponged));
+            tasks.push(R::spawn(ping::<R>(Arc::clone(&game), players.0, players.1)));
+        }
+        for (is_warm, _) in &mut gates {
+            R::recv(is_warm).await;
+        }
+        let let_go = Instant::now();
+        for (_, start) in &gates {
+            R::send(start, 0).await;
         }
         for task in tasks {
             R::join(task).await?;
@@ -127,6 +156,6 @@ fn with_await<R: AsyncChannels>(pairs: usize, work: usize) -> Result<Sample> {
         }
         let elapsed = began.elapsed();
         R::join(producer).await?;
-        Ok(vec![Some(game.ns()), Some(ns_each(elapsed, stream))])
+        Ok(vec![Some(game.ns(let_go)), Some(ns_each(elapsed, stream))])
     })?
 }

@@ -65,6 +65,7 @@ impl Stackful for Plainsong {
         task.cancel();
     }
 
+    #[inline]
     fn yield_now() {
         plainsong::yield_now();
     }
@@ -108,6 +109,7 @@ impl Stackful for May {
 
     fn cancel<T: Send + 'static>(_: &Self::Task<T>) {}
 
+    #[inline]
     fn yield_now() {
         may::coroutine::yield_now();
     }
@@ -148,6 +150,7 @@ impl Stackful for Threads {
 
     fn cancel<T: Send + 'static>(_: &Self::Task<T>) {}
 
+    #[inline]
     fn yield_now() {
         thread::yield_now();
     }
