@@ -91,7 +91,8 @@ impl Scheduler {
             return;
         }
         if !self.at_post(|post| post.workers.has_jobs()) {
-            if still && self.at_post(|post| post.workers.settle()) {
+            let waits = !self.tasks.borrow().is_empty();
+            if still && self.at_post(|post| post.workers.settle(post.number, waits)) {
                 self.report_deadlock();
             } else {
                 self.poll(until.map(|until| Duration::from_nanos(until.saturating_sub(now))));

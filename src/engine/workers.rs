@@ -78,6 +78,8 @@ struct Bench {
     queued: AtomicUsize,
     // Whether `queue.own` may have something.
     owed: AtomicBool,
+    // Whether it had coroutines when it last settled.
+    waits: AtomicBool,
 }
 
 #[derive(Default)]
@@ -315,11 +317,14 @@ impl Workers {
     /// A worker is about to sleep, and nothing outside of the run could wake it. Returns whether that is so
     /// for all of them now: then nobody ever will, and this one is to say so. If not,
     /// [`stir`](Self::stir) must be called when it wakes up.
-    pub(crate) fn settle(&self) -> bool {
+    pub(crate) fn settle(&self, number: usize, has_tasks: bool) -> bool {
+        self.each[number].bench.waits.store(has_tasks, Ordering::SeqCst);
         let still = self.still.fetch_add(1, Ordering::SeqCst) + 1;
         // All others that are counted sleep: what they have sent is in an inbox by now. One that is being
         // woken takes its message only after it has changed the word.
+        // Where nobody has a coroutine, a plain thread is just giving the run a job.
         let stuck = still % STIRRED == self.len() as u64
+            && self.each.iter().any(|worker| worker.bench.waits.load(Ordering::SeqCst))
             && !self.each.iter().any(|worker| {
                 // Under the lock, so that a job which a plain thread has begun to give is seen.
                 let queue = worker.queue();
