@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::cancel::ScopeId;
-use super::context;
+use super::context::{self, Context};
 use super::remote::{Door, Message};
 use super::task::{Id, Task};
 
@@ -67,33 +67,25 @@ impl Address {
         Self { id, place: Place::Open(placement) }
     }
 
-    /// Where it is, once it has been put there.
-    fn at(&self) -> Option<(&'static Door, u32)> {
+    /// Where it is; if it is nowhere yet, notes what it will be asked then.
+    fn at(&self, ask: impl FnOnce(&mut Placed)) -> Option<(&'static Door, u32)> {
         match &self.place {
             Place::Known { door, slot } => Some((door, *slot)),
-            Place::Open(placement) => placement.lock().at,
-        }
-    }
-
-    /// [`at`](Self::at); if it is nowhere yet, notes what it will be asked then.
-    fn at_or(&self, ask: impl FnOnce(&mut Placed)) -> Option<(&'static Door, u32)> {
-        if let Place::Open(placement) = &self.place {
-            let mut placed = placement.lock();
-            if placed.at.is_none() {
-                ask(&mut placed);
+            Place::Open(placement) => {
+                let mut placed = placement.lock();
+                if placed.at.is_none() {
+                    ask(&mut placed);
+                }
+                placed.at
             }
         }
-        self.at()
     }
 
     /// Cancels a scope of it, or its root.
     pub(crate) fn cancel(&self, scope: Option<ScopeId>) {
         let id = self.id;
-        let Some((door, slot)) = self.at_or(|placed| placed.cancelled = true) else { return };
-        let here = context::try_with(|cx| {
-            std::ptr::eq(cx.door(), door).then(|| cx.scheduler.cancel(slot, id, scope))
-        });
-        if here.flatten().is_none() {
+        let Some((door, slot)) = self.at(|placed| placed.cancelled = true) else { return };
+        if here(door, |cx| cx.scheduler.cancel(slot, id, scope)).is_none() {
             door.send(Message::Cancel { slot, id, scope });
         }
     }
@@ -101,21 +93,20 @@ impl Address {
     /// Gives it the token that ends a `thread::park`.
     pub(crate) fn unpark(&self) {
         let id = self.id;
-        let Some((door, slot)) = self.at_or(|placed| placed.unparked = true) else { return };
-        let here = context::try_with(|cx| {
-            std::ptr::eq(cx.door(), door).then(|| cx.scheduler.give_park_token(slot, id))
-        });
-        if here.flatten().is_none() {
+        let Some((door, slot)) = self.at(|placed| placed.unparked = true) else { return };
+        if here(door, |cx| cx.scheduler.give_park_token(slot, id)).is_none() {
             door.send(Message::Unpark { slot, id });
         }
     }
 
     /// Calls `f` with the coroutine, if it is one of this thread.
     pub(crate) fn inspect<R>(&self, f: impl FnOnce(&Task) -> R) -> Option<R> {
-        let (door, slot) = self.at()?;
-        let here = context::try_with(|cx| {
-            std::ptr::eq(cx.door(), door).then(|| cx.scheduler.find(slot, self.id, f))
-        });
-        here.flatten().flatten()
+        let (door, slot) = self.at(|_| ())?;
+        here(door, |cx| cx.scheduler.find(slot, self.id, f))?
     }
+}
+
+/// Calls `f` if `door` is this thread's.
+fn here<R>(door: &'static Door, f: impl FnOnce(&Context) -> R) -> Option<R> {
+    context::try_with(|cx| std::ptr::eq(cx.door(), door).then(|| f(cx)))?
 }

@@ -84,9 +84,16 @@ pub(crate) struct Reactor {
 }
 
 impl Reactor {
+    /// # Errors
+    ///
+    /// When the kernel refuses, mostly for lack of descriptors.
     pub(crate) fn new() -> io::Result<Self> {
+        let port = Port::new().map_err(|error| {
+            let advice = "each worker takes up to three descriptors; allow more (ulimit -n)";
+            io::Error::new(error.kind(), format!("cannot make a reactor: {error}; {advice}"))
+        })?;
         Ok(Self {
-            port: Arc::new(Port::new()?),
+            port: Arc::new(port),
             buffer: RefCell::new(backend::Buffer::new(EVENTS)),
             sources: RefCell::default(),
             generation: Cell::new(0),

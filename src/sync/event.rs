@@ -126,21 +126,6 @@ impl Operation for Event {
         let claim = Some((Arc::clone(choice), number));
         Some(Box::new(Enlisted::new(&self.waiting, waiting, |queue| queue, (), waiter, claim)))
     }
-
-    fn look<'a>(
-        &'a self,
-        waiter: Waiter,
-        choice: &Choice,
-        number: usize,
-    ) -> Option<Box<dyn Enlistment + 'a>> {
-        self.stand(waiter, choice, number)
-    }
-
-    fn gives(&self) -> bool {
-        false
-    }
-
-    fn release(&self, _: Ticket) {}
 }
 
 impl Enlistment for Enlisted<&Lock<WaitQueue<()>>, WaitQueue<()>, ()> {

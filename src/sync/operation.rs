@@ -38,7 +38,9 @@ pub(crate) trait Operation {
         waiter: Waiter,
         choice: &Choice,
         number: usize,
-    ) -> Option<Box<dyn Enlistment + 'a>>;
+    ) -> Option<Box<dyn Enlistment + 'a>> {
+        self.stand(waiter, choice, number)
+    }
 
     /// When it will be ready by itself, if it will.
     fn due(&self) -> Option<Instant> {
@@ -46,10 +48,12 @@ pub(crate) trait Operation {
     }
 
     /// Whether something is to be taken or given when it is completed.
-    fn gives(&self) -> bool;
+    fn gives(&self) -> bool {
+        false
+    }
 
     /// Gives back what is held for an operation that will not be completed.
-    fn release(&self, ticket: Ticket);
+    fn release(&self, _ticket: Ticket) {}
 }
 
 /// What is taken back when a wait is over.
@@ -73,16 +77,6 @@ impl Operation for Nothing {
     fn stand<'a>(&'a self, _: Waiter, _: &Choice, _: usize) -> Option<Box<dyn Enlistment + 'a>> {
         None
     }
-
-    fn look<'a>(&'a self, _: Waiter, _: &Choice, _: usize) -> Option<Box<dyn Enlistment + 'a>> {
-        None
-    }
-
-    fn gives(&self) -> bool {
-        false
-    }
-
-    fn release(&self, _: Ticket) {}
 }
 
 impl Enlistment for Nothing {

@@ -60,10 +60,7 @@ impl Away {
 
     /// As [`Group::attend`]. The members at home are cancelled by whoever waits for them.
     fn attend<T>(&self, f: impl FnOnce() -> T) -> T {
-        panic::catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|payload| {
-            if is_unwind(&*payload) {
-                panic::resume_unwind(payload);
-            }
+        attend(f, |payload| {
             let mut away = self.lock();
             if !std::mem::replace(&mut away.failed, true) {
                 away.panic = Some(payload);
@@ -73,7 +70,6 @@ impl Away {
                 body.into_iter().for_each(Target::cancel);
                 waiter.into_iter().for_each(context::wake);
             }
-            resumed_by_scope()
         })
     }
 
@@ -93,23 +89,26 @@ impl Away {
     }
 }
 
-fn resumed_by_scope() -> ! {
-    panic::resume_unwind(Box::new("the panic is resumed by the coroutine's scope"))
+/// Runs what a member does; a panic, but not a cancellation, goes to `fail`.
+fn attend<T>(f: impl FnOnce() -> T, fail: impl FnOnce(Payload)) -> T {
+    panic::catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|payload| {
+        if is_unwind(&*payload) {
+            panic::resume_unwind(payload);
+        }
+        fail(payload);
+        panic::resume_unwind(Box::new("the panic is resumed by the coroutine's scope"))
+    })
 }
 
 impl Group {
     /// Runs what a member does, and tells the others if it panics.
     pub(super) fn attend<T>(&self, f: impl FnOnce() -> T) -> T {
-        panic::catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|payload| {
-            if is_unwind(&*payload) {
-                panic::resume_unwind(payload);
-            }
+        attend(f, |payload| {
             if !self.failed.replace(true) {
                 self.panic.set(Some(payload));
                 self.cancel();
                 self.body.take().into_iter().for_each(Target::cancel);
             }
-            resumed_by_scope()
         })
     }
 

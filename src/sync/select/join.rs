@@ -82,19 +82,4 @@ impl<T> Operation for JoinHandle<T> {
         }
         Some(Box::new(Registered(&self.receiver, waiter)))
     }
-
-    fn look<'a>(
-        &'a self,
-        waiter: Waiter,
-        choice: &Choice,
-        number: usize,
-    ) -> Option<Box<dyn Enlistment + 'a>> {
-        self.stand(waiter, choice, number)
-    }
-
-    fn gives(&self) -> bool {
-        false
-    }
-
-    fn release(&self, _: Ticket) {}
 }
