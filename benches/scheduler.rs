@@ -108,22 +108,38 @@ fn pair(
     }
 }
 
+/// Takes a turn from where a coroutine is: `DEEP` or not.
+///
+/// In a loop of the coroutine's own body, into which the switch is inlined, the processor knows where each
+/// switch leads. One call deep, as in a program that is made of functions, it predicts wrongly where that
+/// call returns to, whoever makes the switch.
+#[inline(always)]
+fn take<const DEEP: bool>(turn: impl Fn()) {
+    #[inline(never)]
+    fn call(turn: impl Fn()) {
+        turn();
+        // Else the call might become a jump, and nothing would return.
+        black_box(());
+    }
+    if DEEP { call(turn) } else { turn() }
+}
+
 /// Times `rounds` rounds in which each of `count` coroutines has one turn; the timer is one of them.
-fn rounds_of_ours(count: usize, rounds: u64) -> Duration {
+fn rounds_of_ours<const DEEP: bool>(count: usize, rounds: u64) -> Duration {
     run(|| {
         let stop = Rc::new(Cell::new(false));
         for _ in 1..count {
             let stop = Rc::clone(&stop);
             spawn(move || {
                 while !stop.get() {
-                    yield_now();
+                    take::<DEEP>(yield_now);
                 }
             });
         }
         yield_now();
         let start = Instant::now();
         for _ in 0..rounds {
-            yield_now();
+            take::<DEEP>(yield_now);
         }
         let time = start.elapsed();
         stop.set(true);
@@ -134,11 +150,11 @@ fn rounds_of_ours(count: usize, rounds: u64) -> Duration {
 type Bare = Coroutine<(), (), (), BareStack>;
 
 /// Coroutines that do nothing but suspend, each a turn into its life.
-fn bare(count: usize) -> Vec<Bare> {
+fn bare<const DEEP: bool>(count: usize) -> Vec<Bare> {
     let start = |stack| {
         let mut coroutine = Coroutine::with_stack(stack, |yielder: &Yielder<(), ()>, ()| {
             loop {
-                yielder.suspend(());
+                take::<DEEP>(|| yielder.suspend(()));
             }
         });
         coroutine.resume(());
@@ -147,9 +163,9 @@ fn bare(count: usize) -> Vec<Bare> {
     BareStack::reserve(count).into_iter().map(start).collect()
 }
 
-fn yields(criterion: &mut Criterion) {
+fn yields<const DEEP: bool>(criterion: &mut Criterion, place: &str) {
     for count in [10, 1_000, 10_000] {
-        let mut coroutines = bare(count);
+        let mut coroutines = bare::<DEEP>(count);
         let theirs = |rounds| {
             let start = Instant::now();
             for _ in 0..rounds {
@@ -159,11 +175,11 @@ fn yields(criterion: &mut Criterion) {
             }
             start.elapsed()
         };
-        let name = format!("yield_now, {count} coroutines");
+        let name = format!("yield_now {place}, {count} coroutines");
         pair(
             criterion,
             (&name, count),
-            |rounds| rounds_of_ours(count, rounds),
+            |rounds| rounds_of_ours::<DEEP>(count, rounds),
             ("corosensei", theirs),
         );
     }
@@ -321,7 +337,8 @@ fn main() {
             .measurement_time(Duration::from_secs(1))
             .configure_from_args()
     };
-    yields(&mut criterion());
+    yields::<false>(&mut criterion(), "in a loop");
+    yields::<true>(&mut criterion(), "one call deep");
     spawns(&mut criterion());
     sleepers(&mut criterion().sample_size(10));
     Criterion::default().configure_from_args().final_summary();

@@ -125,15 +125,20 @@ pub(crate) fn put_buffer(buffer: Box<[u8]>) {
 /// # Panics
 ///
 /// In a destructor of a thread-local that runs after ours.
-#[inline]
+#[inline(always)]
 pub(crate) fn with<R>(f: impl FnOnce(&Context) -> R) -> R {
-    CONTEXT.with(f)
+    let context = CONTEXT.with(ptr::from_ref);
+    // SAFETY: a thread-local lives until its thread's destructors, which do not run while `f` does:
+    // a coroutine, too, runs on its own thread only, and has ended before that does.
+    f(unsafe { &*context })
 }
 
 /// Calls `f` with this thread's context, unless the thread is ending and it is gone.
-#[inline]
+#[inline(always)]
 pub(crate) fn try_with<R>(f: impl FnOnce(&Context) -> R) -> Option<R> {
-    CONTEXT.try_with(f).ok()
+    let context = CONTEXT.try_with(ptr::from_ref).ok()?;
+    // SAFETY: as in `with`.
+    Some(f(unsafe { &*context }))
 }
 
 /// Calls `f` with the arenas of this thread's stacks.
@@ -142,7 +147,7 @@ pub(crate) fn with_arenas<R>(f: impl FnOnce(&Arenas) -> R) -> R {
 }
 
 /// Calls `f` with the coroutine that runs, if this is one.
-#[inline]
+#[inline(always)]
 pub(crate) fn with_current<R>(f: impl FnOnce(Option<&Task>) -> R) -> R {
     let current = CURRENT.get();
     // SAFETY: the caller of `enter` has promised that the task lives until `leave`.
@@ -215,30 +220,39 @@ pub(crate) fn waiter() -> Waiter {
 }
 
 /// Waits until `waiter`, made here just before, is woken, or `deadline` has passed.
+///
+/// Unwinds instead of returning when the coroutine has been cancelled and the wait has not happened: what
+/// a wake has handed over is never lost.
+#[inline]
 pub(crate) fn block(waiter: Waiter, why: Wait, deadline: Option<Instant>) -> Wake {
-    if waiter.is_thread() {
-        return blocking::waiting(|| waiter.block(deadline));
+    if is_interrupted() {
+        unwind();
     }
-    with(|cx| {
-        with_current(|task| {
-            // Whoever made this waiter runs here, so it is a coroutine.
-            task.map_or(Wake::Ready, |task| cx.scheduler.park(task, why, deadline))
-        })
-    })
+    let wake = block_until_woken(waiter, why, deadline);
+    if wake == Wake::Cancelled {
+        unwind();
+    }
+    wake
 }
 
 /// [`block`], for a wait that others must forget before its coroutine unwinds: it returns
 /// `Wake::Cancelled` where that unwinds. Ask [`is_interrupted`] before, and [`unwind`] after.
-#[inline]
+///
+/// It is part of its callers, down to the switch: each return that follows a switch is one that the
+/// processor has predicted wrongly.
+#[inline(always)]
 pub(crate) fn block_until_woken(waiter: Waiter, why: Wait, deadline: Option<Instant>) -> Wake {
     if waiter.is_thread() {
         return blocking::waiting(|| waiter.block(deadline));
     }
-    with(|cx| {
-        with_current(|task| {
-            task.map_or(Wake::Ready, |task| cx.scheduler.suspend_until_woken(task, why, deadline))
-        })
-    })
+    // A closure would be a function of its own.
+    let context = CONTEXT.with(ptr::from_ref);
+    // SAFETY: as in `with`, and as in `with_current`.
+    match unsafe { (&*context, CURRENT.get().as_ref()) } {
+        (context, Some(task)) => context.scheduler.suspend_until_woken(task, why, deadline),
+        // Whoever made this waiter runs here, so it is a coroutine.
+        (_, None) => Wake::Ready,
+    }
 }
 
 /// Whether a wait must unwind, or panic where none is allowed.

@@ -268,7 +268,9 @@ impl Drop for TaskDoor {
 pub(crate) struct Waiter {
     door: &'static Door,
     wait: u64,
-    slot: u32,
+    // As wide as its neighbours, so that what copies this loads what was stored: a load that is wider than the
+    // store before it waits for that store.
+    slot: u64,
 }
 
 impl Waiter {
@@ -277,23 +279,23 @@ impl Waiter {
 
     #[inline]
     pub(crate) fn task(door: &'static Door, slot: u32, wait: u64) -> Self {
-        Self { door, wait, slot }
+        Self { door, wait, slot: slot.into() }
     }
 
     #[inline]
     pub(crate) fn thread(door: &'static Door) -> Self {
-        Self { door, wait: door.number(), slot: Self::THREAD }
+        Self::task(door, Self::THREAD, door.number())
     }
 
     /// The coroutine's slot and the wait's number, if it is one of the thread with this door.
     #[inline]
     pub(crate) fn local_to(&self, door: &'static Door) -> Option<(u32, u64)> {
-        (ptr::eq(self.door, door) && self.slot != Self::THREAD).then_some((self.slot, self.wait))
+        (ptr::eq(self.door, door) && !self.is_thread()).then_some((self.slot as u32, self.wait))
     }
 
     #[inline]
     pub(crate) fn is_thread(&self) -> bool {
-        self.slot == Self::THREAD
+        self.slot == u64::from(Self::THREAD)
     }
 
     /// What [`context::here`](super::context::here) says on the waiter's thread.
@@ -302,11 +304,13 @@ impl Waiter {
     }
 
     /// Ends the wait from another thread.
+    #[inline]
     pub(crate) fn send(&self) {
-        self.door.send(Message::Wake { slot: self.slot, wait: self.wait });
+        self.door.send(Message::Wake { slot: self.slot as u32, wait: self.wait });
     }
 
     /// Blocks the plain thread that this stands for.
+    #[inline]
     pub(crate) fn block(&self, deadline: Option<Instant>) -> Wake {
         debug_assert!(self.is_thread());
         self.door.block(self.wait, deadline)

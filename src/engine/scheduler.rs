@@ -16,7 +16,7 @@ use slab::Slab;
 use super::cancel::ScopeId;
 use super::context::{self, Context};
 use super::coroutine::Suspended;
-use super::interrupt::{raise, unwind};
+use super::interrupt::raise;
 use super::reactor::{Port, Reactor, SourceKey};
 use super::ready::ReadyQueue;
 use super::remote::{Door, Waiter};
@@ -331,22 +331,7 @@ impl Scheduler {
     }
 
     /// Suspends the running coroutine until its wait is woken or `deadline` has passed.
-    ///
-    /// Unwinds instead of returning when it has been cancelled and the wait has not
-    /// happened: what a wake has handed over is never lost.
-    pub(crate) fn park(&self, task: &Task, why: Wait, deadline: Option<Instant>) -> Wake {
-        if task.interrupt.get() {
-            raise(task);
-        }
-        let wake = self.suspend_until_woken(task, why, deadline);
-        if wake == Wake::Cancelled {
-            // It did not unwind when it went to sleep, or nobody would have woken it.
-            unwind(task);
-        }
-        wake
-    }
-
-    /// [`park`](Self::park), but returns `Wake::Cancelled`, for a caller that must tidy up first.
+    #[inline(always)]
     pub(crate) fn suspend_until_woken(
         &self,
         task: &Task,

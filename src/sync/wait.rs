@@ -206,6 +206,7 @@ impl<T> Place<T> {
 /// # Errors
 ///
 /// What was in the slot, when the deadline has passed first.
+#[inline]
 pub(super) fn wait<S, T>(
     lock: &Lock<S>,
     guard: Guard<'_, S>,
@@ -219,6 +220,7 @@ pub(super) fn wait<S, T>(
 
 /// [`wait`], and drops `held` when the place is in the queue and `guard` has been released: who gets it
 /// finds the waiter there. That drop must neither wait nor panic.
+#[inline]
 pub(super) fn release_and_wait<S, T>(
     lock: &Lock<S>,
     mut guard: Guard<'_, S>,

@@ -297,7 +297,7 @@ impl<T> Core<T> {
         }
     }
 
-    #[cold]
+    #[inline]
     fn send_slowly(
         &self,
         mut state: Guard<'_, State<T>>,
@@ -347,6 +347,7 @@ impl<T> Core<T> {
         }
     }
 
+    #[inline]
     fn wait_for_item(
         &self,
         mut state: Guard<'_, State<T>>,
