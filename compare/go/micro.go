@@ -191,7 +191,19 @@ func cross(trips int) {
 		ping <- i
 		<-pong
 	}
-	fmt.Printf("[%f]\n", nsEach(time.Since(began), trips))
+	trip := nsEach(time.Since(began), trips)
+	items := 20 * trips
+	stream := make(chan int, 128)
+	began = time.Now()
+	go func() {
+		for i := 0; i < items; i++ {
+			stream <- i
+		}
+	}()
+	for i := 0; i < items; i++ {
+		<-stream
+	}
+	fmt.Printf("[%f, %f]\n", trip, nsEach(time.Since(began), items))
 }
 
 func lock(work int) {

@@ -144,7 +144,7 @@ impl Bench {
             ],
             Bench::Timeouts => &["time-out ns", "read ns", "read with time-out ns"],
             Bench::Skynet => &["ms"],
-            Bench::Cross => &["ns/round trip"],
+            Bench::Cross => &["ns/round trip", "unbounded ns/item"],
         }
     }
 
@@ -163,7 +163,7 @@ impl Bench {
             Bench::Skynet => {
                 "a tree of tasks, ten children each and a million leaves, that adds numbers up"
             }
-            Bench::Cross => "ping-pong between two threads, a core each",
+            Bench::Cross => "ping-pong between two threads, a core each, and a stream from one to the other",
         }
     }
 
@@ -184,7 +184,8 @@ impl Bench {
             }
             Bench::Cross => Some(
                 "plainsong: two workers, a coroutine on each. tokio and smol: a runtime of its own on each of two \
-                 threads. may and Go: two workers, which may put both tasks on one.",
+                 threads. may and Go: two workers, which may put both tasks on one. Go's stream goes through room for \
+                 128.",
             ),
             _ => None,
         }

@@ -14,8 +14,10 @@ use super::{Bench, Peer, Sample, no_arm};
 
 /// Children of each task that has any.
 const CHILDREN: u64 = 10;
-/// Round trips before the clock runs.
+/// Round trips, or numbers of a stream, before the clock runs.
 const WARM_UP: u64 = 100;
+/// How many numbers stream for one that goes to and fro.
+const STREAM: u64 = 20;
 
 /// How long a tree with `leaves` leaves takes on that many workers.
 pub(super) fn skynet(peer: Peer, workers: usize, leaves: usize) -> Result<Sample> {
@@ -70,84 +72,127 @@ fn tree_async(first: u64, leaves: u64) -> Tree {
     })
 }
 
-/// `work` round trips between two threads.
+/// `work` round trips between two threads, then a stream of numbers from one to the other.
 pub(super) fn cross(peer: Peer, work: usize) -> Result<Sample> {
-    let ns = match peer {
-        Peer::Plainsong => between_workers(work as u64),
-        Peer::Tokio => between_runtimes::<Tokio>(work as u64),
-        Peer::Smol => between_runtimes::<Smol>(work as u64),
+    let (trips, items) = (work as u64, work as u64 * STREAM);
+    let (trip, item) = match peer {
+        Peer::Plainsong => (
+            on_two_workers(ping_pong::<Plainsong>(trips))?,
+            on_two_workers(stream::<Plainsong>(items))?,
+        ),
+        Peer::Tokio => (
+            on_two_runtimes::<Tokio, _, _>(ping_pong_async::<Tokio>(trips))?,
+            on_two_runtimes::<Tokio, _, _>(stream_async::<Tokio>(items))?,
+        ),
+        Peer::Smol => (
+            on_two_runtimes::<Smol, _, _>(ping_pong_async::<Smol>(trips))?,
+            on_two_runtimes::<Smol, _, _>(stream_async::<Smol>(items))?,
+        ),
         Peer::May => {
             // It was asked for one worker only by the others.
             may::config().set_workers(2);
-            between_tasks::<May>(work as u64)
+            (as_two_tasks::<May>(ping_pong::<May>(trips))?, as_two_tasks::<May>(stream::<May>(items))?)
         }
-        Peer::Threads => between_tasks::<Threads>(work as u64),
-        Peer::Bare | Peer::Go => Err(no_arm(Bench::Cross, peer)),
-    }?;
-    Ok(vec![Some(ns)])
+        Peer::Threads => (
+            as_two_tasks::<Threads>(ping_pong::<Threads>(trips))?,
+            as_two_tasks::<Threads>(stream::<Threads>(items))?,
+        ),
+        Peer::Bare | Peer::Go => return Err(no_arm(Bench::Cross, peer)),
+    };
+    Ok(vec![Some(trip), Some(item)])
 }
 
 /// Each end on a worker of its own.
-fn between_workers(trips: u64) -> Result<f64> {
+fn on_two_workers(
+    (one, other): (impl FnOnce() -> f64, impl FnOnce() + Send + 'static),
+) -> Result<f64> {
     let runtime = plainsong::Runtime::builder().workers(2).build()?;
     runtime.run(|| {
-        let (ping, pinged) = Plainsong::channel(Kind::Rendezvous);
-        let (pong, ponged) = Plainsong::channel(Kind::Rendezvous);
         let has_started = Arc::new(AtomicBool::new(false));
-        let answerer = {
+        let other = {
             let has_started = Arc::clone(&has_started);
             plainsong::spawn_anywhere(move || {
                 has_started.store(true, Relaxed);
-                answer::<Plainsong>(trips, &pong, pinged);
+                other();
             })
         };
         // This worker does not give its turn away, so it is the other that starts the coroutine.
         while !has_started.load(Relaxed) {
             std::hint::spin_loop();
         }
-        let ns = ask::<Plainsong>(trips, &ping, ponged);
-        answerer.join().map_err(|error| anyhow!("{error}"))?;
+        let ns = one();
+        other.join().map_err(|error| anyhow!("{error}"))?;
         Ok(ns)
     })
 }
 
-fn between_tasks<R: StackfulChannels>(trips: u64) -> Result<f64> {
-    let (ping, pinged) = R::channel(Kind::Rendezvous);
-    let (pong, ponged) = R::channel(Kind::Rendezvous);
-    let answerer = R::spawn(move || answer::<R>(trips, &pong, pinged))?;
-    let asker = R::spawn(move || ask::<R>(trips, &ping, ponged))?;
-    let ns = R::join(asker)?;
-    R::join(answerer)?;
+fn as_two_tasks<R: StackfulChannels>(
+    (one, other): (impl FnOnce() -> f64 + Send + 'static, impl FnOnce() + Send + 'static),
+) -> Result<f64> {
+    let other = R::spawn(other)?;
+    let one = R::spawn(one)?;
+    let ns = R::join(one)?;
+    R::join(other)?;
     Ok(ns)
 }
 
-fn answer<R: StackfulChannels>(trips: u64, pong: &R::Sender, mut pinged: R::Receiver) {
-    (0..WARM_UP + trips).for_each(|_| R::send(pong, R::recv(&mut pinged)));
+fn on_two_runtimes<R: AsyncChannels, A, B>((one, other): (A, B)) -> Result<f64>
+where
+    A: Future<Output = f64> + Send + 'static,
+    B: Future<Output = ()> + Send + 'static,
+{
+    let other = thread::spawn(|| R::run(other));
+    let ns = R::run(one)?;
+    other.join().map_err(|_| anyhow!("a thread has panicked"))??;
+    Ok(ns)
 }
 
-/// What a round trip takes, in nanoseconds.
-fn ask<R: StackfulChannels>(trips: u64, ping: &R::Sender, mut ponged: R::Receiver) -> f64 {
-    let mut trip = |n| {
-        R::send(ping, n);
-        assert_eq!(R::recv(&mut ponged), n);
-    };
-    (0..WARM_UP).for_each(&mut trip);
-    let began = Instant::now();
-    (0..trips).for_each(&mut trip);
-    ns_each(began.elapsed(), trips as usize)
-}
-
-fn between_runtimes<R: AsyncChannels>(trips: u64) -> Result<f64> {
+/// Asks and answers. The one end says what a round trip takes, in nanoseconds.
+fn ping_pong<R: StackfulChannels>(
+    trips: u64,
+) -> (impl FnOnce() -> f64 + Send + 'static, impl FnOnce() + Send + 'static) {
     let (ping, mut pinged) = R::channel(Kind::Rendezvous);
     let (pong, mut ponged) = R::channel(Kind::Rendezvous);
-    let answerer = thread::spawn(move || {
-        R::run(async {
-            for _ in 0..WARM_UP + trips {
-                R::send(&pong, R::recv(&mut pinged).await).await;
+    let ask = move || {
+        let mut began = Instant::now();
+        for n in 0..WARM_UP + trips {
+            if n == WARM_UP {
+                began = Instant::now();
             }
-        })
-    });
-    let ns = R::run(async {
+            R::send(&ping, n);
+            assert_eq!(R::recv(&mut ponged), n);
+        }
+        ns_each(began.elapsed(), trips as usize)
+    };
+    let answer = move || (0..WARM_UP + trips).for_each(|_| R::send(&pong, R::recv(&mut pinged)));
+    (ask, answer)
+}
+
+/// Receives and sends, without bounds. The one end says what an item takes, in nanoseconds.
+fn stream<R: StackfulChannels>(
+    items: u64,
+) -> (impl FnOnce() -> f64 + Send + 'static, impl FnOnce() + Send + 'static) {
+    let (sender, mut receiver) = R::channel(Kind::Unbounded);
+    let receive = move || {
+        let mut began = Instant::now();
+        for n in 0..WARM_UP + items {
+            if n == WARM_UP {
+                began = Instant::now();
+            }
+            assert_eq!(R::recv(&mut receiver), n);
+        }
+        ns_each(began.elapsed(), items as usize)
+    };
+    (receive, move || (0..WARM_UP + items).for_each(|n| R::send(&sender, n)))
+}
+
+/// As [`ping_pong`].
+fn ping_pong_async<R: AsyncChannels>(
+    trips: u64,
+) -> (impl Future<Output = f64> + Send, impl Future<Output = ()> + Send) {
+    let (ping, mut pinged) = R::channel(Kind::Rendezvous);
+    let (pong, mut ponged) = R::channel(Kind::Rendezvous);
+    let ask = async move {
         let mut began = Instant::now();
         for n in 0..WARM_UP + trips {
             if n == WARM_UP {
@@ -157,7 +202,34 @@ fn between_runtimes<R: AsyncChannels>(trips: u64) -> Result<f64> {
             assert_eq!(R::recv(&mut ponged).await, n);
         }
         ns_each(began.elapsed(), trips as usize)
-    })?;
-    answerer.join().map_err(|_| anyhow!("a thread has panicked"))??;
-    Ok(ns)
+    };
+    let answer = async move {
+        for _ in 0..WARM_UP + trips {
+            R::send(&pong, R::recv(&mut pinged).await).await;
+        }
+    };
+    (ask, answer)
+}
+
+/// As [`stream`].
+fn stream_async<R: AsyncChannels>(
+    items: u64,
+) -> (impl Future<Output = f64> + Send, impl Future<Output = ()> + Send) {
+    let (sender, mut receiver) = R::channel(Kind::Unbounded);
+    let receive = async move {
+        let mut began = Instant::now();
+        for n in 0..WARM_UP + items {
+            if n == WARM_UP {
+                began = Instant::now();
+            }
+            assert_eq!(R::recv(&mut receiver).await, n);
+        }
+        ns_each(began.elapsed(), items as usize)
+    };
+    let send = async move {
+        for n in 0..WARM_UP + items {
+            R::send(&sender, n).await;
+        }
+    };
+    (receive, send)
 }
