@@ -15,6 +15,9 @@ use super::task::{Task, Wake};
 const BUSY_POLL: u64 = 50_000;
 /// Nanoseconds between looks at the stacks that came home, for pages to give back.
 const TRIM: u64 = 1_000_000_000;
+/// Nanoseconds between two batches of them while coroutines are ready: a batch takes the kernel up to a
+/// twentieth of that.
+const TRIM_BUSY: u64 = 2_000_000;
 /// Jobs that are started when the loop looks up from a ready queue that has kept it from starting any.
 const START_MAX: usize = 32;
 /// Nanoseconds between jobs that are started because they have waited longest: few enough for a program
@@ -45,7 +48,7 @@ impl Scheduler {
         }
         if now >= self.next_poll.get() {
             self.next_poll.set(now + BUSY_POLL);
-            self.trim(&cx.stacks, now);
+            self.trim(&cx.stacks, now, TRIM_BUSY);
             if self.reactor.get().is_some_and(|reactor| !reactor.is_empty()) {
                 self.poll(Some(Duration::ZERO));
             }
@@ -84,7 +87,7 @@ impl Scheduler {
         if until.is_some() || untrimmed {
             now = self.elapsed();
         }
-        if untrimmed && self.trim(&cx.stacks, now) {
+        if untrimmed && self.trim(&cx.stacks, now, 0) {
             until = Some(until.unwrap_or(u64::MAX).min(self.next_trim.get()));
         }
         if self.linger(cx.door(), until) || !cx.door().fall_asleep() {
@@ -128,15 +131,13 @@ impl Scheduler {
     }
 
     /// Gives pages back if the time has come. Returns whether there will be more to give.
-    fn trim(&self, stacks: &StackPool, now: u64) -> bool {
+    fn trim(&self, stacks: &StackPool, now: u64, pause: u64) -> bool {
         if now < self.next_trim.get() {
             return true;
         }
         let more = stacks.trim();
-        // A long list is worked off a batch at each look; a short one waits to fill again.
-        if !more {
-            self.next_trim.set(now + TRIM);
-        }
+        // A long list is worked off batch by batch; a short one waits to fill again.
+        self.next_trim.set(now + if more { pause } else { TRIM });
         more
     }
 

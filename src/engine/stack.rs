@@ -301,7 +301,8 @@ impl Stack {
     fn trim(&mut self, keep: usize) {
         let bottom = self.guard() + page_size();
         let len = (self.guard() + self.arena.stride - bottom).saturating_sub(keep);
-        if len == 0 || !resident(bottom, len) {
+        // It has just been used: its first page is there, so the kernel is asked about deeper ones only.
+        if len == 0 || (keep > 0 && !resident(bottom, len)) {
             return;
         }
         // SAFETY: `&mut self` means that nobody runs on this stack, and it is not part of a
