@@ -7,7 +7,7 @@ import (
 	"os"
 )
 
-const bufferBytes = 8 * 1024
+const bufferBytes = 16 * 1024
 
 func main() {
 	listener, err := net.Listen("tcp", os.Args[1])

@@ -22,6 +22,9 @@ const SPARE_FILES: u64 = 100;
 /// not so much that a slower style cannot keep up.
 const OPEN_LOOP_SHARE: f64 = 0.5;
 
+/// How much longer a load runs for each client: time for a handful of requests of it.
+pub const TURN: Duration = Duration::from_micros(60);
+
 /// At which rate the open loop runs.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum OpenLoop {
@@ -145,7 +148,10 @@ impl Course {
     /// Every style takes its turn in every round, so that a slow minute of the machine hits all of them.
     fn compare(&self, load: &Load, styles: &[Style], bar: &ProgressBar) -> Result<Part> {
         let Load { job, shape, .. } = *load;
-        let trial = Trial { job, shape, warm_up: self.window / 5, window: self.window, rate: None };
+        // Every client has its turns before the clock runs, and while it does.
+        let turns = TURN * shape.connections as u32;
+        let (warm_up, window) = (self.window / 5 + turns, self.window + turns);
+        let trial = Trial { job, shape, warm_up, window, rate: None };
         let trial = Trial { rate: rate(load, &trial, bar)?, ..trial };
         let arms = styles.iter().copied().map(Arm::new).collect();
         let mut part = Part { job, shape, rate: trial.rate, arms };

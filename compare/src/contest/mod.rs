@@ -12,6 +12,7 @@ use crate::servers::Style;
 use course::{Course, Load, OpenLoop};
 
 pub use calls::Calls;
+pub use course::TURN;
 pub use results::{Arm, Part, Results};
 pub use trial::free_address;
 
@@ -28,7 +29,8 @@ const LARGE: usize = 16 * 1024;
 const PIPELINE: usize = 16;
 const SCALE_CONNECTIONS: [usize; 9] = [1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000];
 
-/// With very many clients, counting system calls takes long and tells nothing that fewer do not.
+/// With very many clients, counting system calls takes long and tells nothing that fewer do not. Neither does the
+/// open loop.
 const COUNTED_MAX: usize = 2_000;
 
 /// The name under which `echo` keeps its results.
@@ -241,7 +243,7 @@ pub fn scale(options: &ScaleOptions) -> Result<()> {
 pub fn echo_for_report(quick: bool) -> Result<()> {
     let common = Common::for_report(quick, 120);
     let counts = if quick { &CONNECTIONS[..3] } else { &CONNECTIONS };
-    let small = |&n| Load { open_loop: OpenLoop::AsTheFirstCan, ..closed_echo(n, SMALL) };
+    let small = |&n: &usize| Load { open_loop: open_loop_of(n), ..closed_echo(n, SMALL) };
     let mut loads: Vec<Load> = counts.iter().map(small).collect();
     let mut mixed = closed_echo(64, SMALL);
     (mixed.shape.idle, mixed.shape.slow) = (1_000, 16);
@@ -249,6 +251,10 @@ pub fn echo_for_report(quick: bool) -> Result<()> {
     let counts = if quick { &CONNECTIONS[1..2] } else { &CONNECTIONS };
     loads.extend(counts.iter().map(|&n| closed_echo(n, LARGE)));
     common.run(ECHO, common.course(loads))
+}
+
+fn open_loop_of(connections: usize) -> OpenLoop {
+    if connections > COUNTED_MAX { OpenLoop::Not } else { OpenLoop::AsTheFirstCan }
 }
 
 fn closed_echo(connections: usize, size: usize) -> Load {
@@ -264,7 +270,7 @@ pub fn http_for_report(quick: bool) -> Result<()> {
     let common = Common::for_report(quick, 200);
     let counts = if quick { &CONNECTIONS[1..2] } else { &CONNECTIONS };
     let load = |job, n, pipeline| Load {
-        open_loop: OpenLoop::AsTheFirstCan,
+        open_loop: open_loop_of(n),
         ..Load::closed(job, Shape { pipeline, ..Shape::plain(n, SMALL) })
     };
     let mut loads: Vec<Load> = counts.iter().map(|&n| load(Job::Plaintext, n, 1)).collect();

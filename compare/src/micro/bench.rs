@@ -163,7 +163,9 @@ impl Bench {
             Bench::Skynet => {
                 "a tree of tasks, ten children each and a million leaves, that adds numbers up"
             }
-            Bench::Cross => "ping-pong between two threads, a core each, and a stream from one to the other",
+            Bench::Cross => {
+                "ping-pong between two threads, a core each, and a stream from one to the other"
+            }
         }
     }
 

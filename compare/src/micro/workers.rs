@@ -91,7 +91,10 @@ pub(super) fn cross(peer: Peer, work: usize) -> Result<Sample> {
         Peer::May => {
             // It was asked for one worker only by the others.
             may::config().set_workers(2);
-            (as_two_tasks::<May>(ping_pong::<May>(trips))?, as_two_tasks::<May>(stream::<May>(items))?)
+            (
+                as_two_tasks::<May>(ping_pong::<May>(trips))?,
+                as_two_tasks::<May>(stream::<May>(items))?,
+            )
         }
         Peer::Threads => (
             as_two_tasks::<Threads>(ping_pong::<Threads>(trips))?,

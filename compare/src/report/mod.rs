@@ -94,8 +94,8 @@ struct Page {
 const PREFACE: &str = "\
 # plainsong beside other ways to write the same server
 
-Written by `cargo run --release -p compare -- all`, which measures the machine it runs on. The numbers below
-are from one run on one machine; ratios travel better than times, and neither travels far.
+Written by `cargo run --release -p compare -- all`, which measures the machine it runs on. The numbers of each
+part are from one run of it; ratios travel better than times, and neither travels far.
 
 Each server runs in a process of its own on core 0, the load in another on core 1, over loopback. Every style
 takes its turn in every round; a ratio is the median of the ratios *within* each round, with the quartiles
@@ -162,9 +162,10 @@ impl Page {
     fn contest(&mut self, kept: Option<&contest::Results>, name: &str, title: &str) -> Result<()> {
         let Some(results) = kept else { return Ok(()) };
         let (rounds, window) = (results.rounds, results.window.as_millis());
+        let turn = contest::TURN.as_micros();
         writeln!(
             self.text,
-            "## {title}\n\n{rounds} round(s), {window} ms of each load a round.\n"
+            "## {title}\n\n{rounds} round(s), {window} ms of each load a round and {turn} µs for each client.\n"
         )?;
         // Messages of one size in one chart; those of another have times of another order.
         for parts in results.parts.chunk_by(|a, b| a.shape.size == b.shape.size) {

@@ -28,8 +28,8 @@ pub mod threads;
 pub mod tokio_current;
 pub mod tokio_multi;
 
-/// The buffer that every server copies through: as large as that of `std::io::copy`.
-pub const BUFFER_BYTES: usize = 8 * 1024;
+/// The buffer that every server copies through: as large as that of `plainsong::io::copy`, which cannot be changed.
+pub const BUFFER_BYTES: usize = 16 * 1024;
 
 /// A way to write the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum, Serialize, Deserialize)]
