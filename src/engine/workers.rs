@@ -322,7 +322,8 @@ impl Workers {
         let still = self.still.fetch_add(1, Ordering::SeqCst) + 1;
         // All others that are counted sleep: what they have sent is in an inbox by now. One that is being
         // woken takes its message only after it has changed the word.
-        // Where nobody has a coroutine, a plain thread is just giving the run a job.
+        // Where nobody has a coroutine there is nothing to be stuck: a plain thread has given the run a job, has
+        // been stopped before it looked whether somebody sleeps, and a worker has done that job meanwhile.
         let stuck = still % STIRRED == self.len() as u64
             && self.each.iter().any(|worker| worker.bench.waits.load(Ordering::SeqCst))
             && !self.each.iter().any(|worker| {
