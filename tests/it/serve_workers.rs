@@ -43,7 +43,7 @@ fn echo<T: Read + Write>(mut conn: T) -> io::Result<()> {
 }
 
 #[test]
-fn each_worker_has_a_handler_of_its_own_and_its_connections_stay() {
+fn each_worker_has_a_handler_of_its_own_and_gets_some_connections_which_stay() {
     watch(|| {
         let (listener, address) = listen();
         let stop = CancellationToken::new();
@@ -55,41 +55,17 @@ fn each_worker_has_a_handler_of_its_own_and_its_connections_stay() {
             }
             stopper.cancel();
         });
-        let server = Server::new(listener).stop_with(&stop);
-        let result = server.serve_on(&workers(3), || {
-            let home = thread::current().id();
-            let count = Rc::new(Cell::new(0)); // not `Send`
-            let seen = Rc::clone(&count);
-            move |conn: TcpStream| {
-                assert_eq!(thread::current().id(), home);
-                seen.set(seen.get() + 1);
-                echo(conn)
-            }
-        });
-        result.unwrap();
-        clients.join().unwrap();
-    });
-}
-
-#[test]
-fn the_connections_are_shared_out() {
-    watch(|| {
-        let (listener, address) = listen();
-        let stop = CancellationToken::new();
-        let stopper = stop.clone();
-        let clients = thread::spawn(move || {
-            for _ in 0..200 {
-                assert_eq!(ask(&mut net::TcpStream::connect(address).unwrap()), b"ping");
-            }
-            stopper.cancel();
-        });
         static THREADS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
         static MADE: AtomicUsize = AtomicUsize::new(0);
         let server = Server::new(listener).stop_with(&stop);
         let result = server.serve_on(&workers(3), || {
             MADE.fetch_add(1, Ordering::Relaxed);
-            |conn: TcpStream| {
-                THREADS.lock().unwrap().insert(format!("{:?}", thread::current().id()));
+            let home = thread::current().id();
+            let count = Rc::new(Cell::new(0)); // not `Send`
+            move |conn: TcpStream| {
+                assert_eq!(thread::current().id(), home);
+                count.set(count.get() + 1);
+                THREADS.lock().unwrap().insert(format!("{home:?}"));
                 echo(conn)
             }
         });
