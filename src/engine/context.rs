@@ -125,20 +125,15 @@ pub(crate) fn put_buffer(buffer: Box<[u8]>) {
 /// # Panics
 ///
 /// In a destructor of a thread-local that runs after ours.
-#[inline(always)]
+#[inline]
 pub(crate) fn with<R>(f: impl FnOnce(&Context) -> R) -> R {
-    let context = CONTEXT.with(ptr::from_ref);
-    // SAFETY: a thread-local lives until its thread's destructors, which do not run while `f` does:
-    // a coroutine, too, runs on its own thread only, and has ended before that does.
-    f(unsafe { &*context })
+    CONTEXT.with(f)
 }
 
 /// Calls `f` with this thread's context, unless the thread is ending and it is gone.
-#[inline(always)]
+#[inline]
 pub(crate) fn try_with<R>(f: impl FnOnce(&Context) -> R) -> Option<R> {
-    let context = CONTEXT.try_with(ptr::from_ref).ok()?;
-    // SAFETY: as in `with`.
-    Some(f(unsafe { &*context }))
+    CONTEXT.try_with(f).ok()
 }
 
 /// Calls `f` with the arenas of this thread's stacks.
@@ -147,7 +142,7 @@ pub(crate) fn with_arenas<R>(f: impl FnOnce(&Arenas) -> R) -> R {
 }
 
 /// Calls `f` with the coroutine that runs, if this is one.
-#[inline(always)]
+#[inline]
 pub(crate) fn with_current<R>(f: impl FnOnce(Option<&Task>) -> R) -> R {
     let current = CURRENT.get();
     // SAFETY: the caller of `enter` has promised that the task lives until `leave`.
@@ -247,7 +242,10 @@ pub(crate) fn block_until_woken(waiter: Waiter, why: Wait, deadline: Option<Inst
     }
     // A closure would be a function of its own.
     let context = CONTEXT.with(ptr::from_ref);
-    // SAFETY: as in `with`, and as in `with_current`.
+    // SAFETY: a thread-local lives until its thread's destructors, which do not run while this does: a
+    // coroutine, too, runs on its own thread only, and has ended before that does.
+    //
+    // The task: as in `with_current`.
     match unsafe { (&*context, CURRENT.get().as_ref()) } {
         (context, Some(task)) => context.scheduler.suspend_until_woken(task, why, deadline),
         // Whoever made this waiter runs here, so it is a coroutine.
