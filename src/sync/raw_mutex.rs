@@ -80,13 +80,10 @@ impl RawMutex {
     /// The caller must hold the lock.
     #[inline]
     pub(super) fn unlock(&self) {
-        let state = self.state.load(Ordering::Relaxed);
-        let unlocked = state & CONTENDED == 0
-            && self
-                .state
-                .compare_exchange(state, FREE, Ordering::Release, Ordering::Relaxed)
-                .is_ok();
-        if !unlocked {
+        // The word is not read first: the exchange would wait for that. It has another number if the lock was
+        // handed on to another thread, or got by one that had none then.
+        let locked = context::here() | LOCKED;
+        if self.state.compare_exchange(locked, FREE, Ordering::Release, Ordering::Relaxed).is_err() {
             self.unlock_slowly();
         }
     }
