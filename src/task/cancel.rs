@@ -218,6 +218,21 @@ struct Token {
     waiters: Waiters,
     scopes: Slab<Target>,
     children: Vec<Weak<Mutex<Token>>>,
+    // A token that nobody has any more still passes on what its own parent tells it.
+    parent: Option<CancellationToken>,
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        // One after the other: each inside of the next, a long family would overflow the stack.
+        let mut parent = self.parent.take();
+        while let Some(CancellationToken(token)) = parent {
+            let last = Arc::into_inner(token).map(Mutex::into_inner);
+            parent = last.and_then(|token| {
+                token.unwrap_or_else(PoisonError::into_inner).parent.take()
+            });
+        }
+    }
 }
 
 impl fmt::Debug for Token {
@@ -244,8 +259,14 @@ impl CancellationToken {
         if token.cancelled {
             child.lock().cancelled = true;
         } else {
-            token.children.retain(|child| child.strong_count() > 0);
-            token.children.push(Arc::downgrade(&child.0));
+            let children = &mut token.children;
+            if children.len() == children.capacity() {
+                // As many can be added before the next look as there are to look at.
+                children.retain(|child| child.strong_count() > 0);
+                children.reserve(children.len());
+            }
+            children.push(Arc::downgrade(&child.0));
+            child.lock().parent = Some(self.clone());
         }
         drop(token);
         child
