@@ -16,7 +16,7 @@ use crate::task;
 
 /// A number of coroutines or threads that work off the jobs they are given, first come first served.
 ///
-/// Dropping it lets the jobs that it has be done, and waits for nothing.
+/// Dropping it lets the jobs that it has be done, and waits for none of them.
 ///
 /// ```
 /// use plainsong::pool::Pool;

@@ -460,3 +460,47 @@ fn an_order_that_panics_leaves_the_count_right() {
         assert!(queue.try_put(Item(5, false)).is_err());
     });
 }
+
+#[test]
+fn a_pool_that_is_dropped_by_a_cancelled_coroutine_ends() {
+    watch(|| {
+        // Whenever in its turn.
+        for operations in 0..130 {
+            plainsong::run_all(|| {
+                let set = Event::new();
+                set.set();
+                let pool = Pool::coroutines(1).unwrap();
+                plainsong::yield_now();
+                let _ = timeout(Duration::ZERO, || {
+                    (0..operations).for_each(|_| set.wait());
+                    drop(pool);
+                });
+            });
+        }
+    });
+}
+
+#[test]
+fn what_a_queue_is_told_it_knows_though_its_caller_is_cancelled() {
+    run(|| {
+        for operations in 0..130 {
+            let (queue, set) = (Queue::fifo(None), Event::new());
+            set.set();
+            (1..4).for_each(|n| queue.put(n).unwrap());
+            let told = Cell::new((false, false));
+            plainsong::yield_now();
+            let _ = timeout(Duration::ZERO, || {
+                let mut left = operations;
+                while left > 0 {
+                    set.wait();
+                    left -= 1;
+                }
+                told.set((true, false));
+                queue.task_done();
+                told.set((true, true));
+            });
+            // Begun is done.
+            assert!(told.get().0 == told.get().1, "after {operations} operations");
+        }
+    });
+}
