@@ -4,6 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::io;
 use std::iter::FusedIterator;
+use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -92,7 +93,14 @@ impl Pool {
         move || {
             let _share = share;
             while let Ok(job) = leaves.0.get() {
-                job();
+                match panic::catch_unwind(AssertUnwindSafe(job)) {
+                    Ok(()) => {}
+                    // The worker is cancelled.
+                    Err(payload) if cancel::is_unwind(&*payload) => panic::resume_unwind(payload),
+                    // A job's own panic is caught in there. This one is of a destructor, or of who was
+                    // told of the result, and the payload's may panic as well.
+                    Err(payload) => mem::forget(payload),
+                }
                 leaves.0.task_done();
             }
         }
@@ -112,7 +120,9 @@ impl Pool {
         impl<T> Drop for Undone<T> {
             fn drop(&mut self) {
                 // A panic of who is told of it must not meet the one that brought us here.
-                drop(panic::catch_unwind(AssertUnwindSafe(|| self.0.cancel())));
+                if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| self.0.cancel())) {
+                    mem::forget(payload);
+                }
             }
         }
         let promise = Promise::new();
@@ -121,14 +131,16 @@ impl Pool {
             if undone.0.is_done() {
                 return;
             }
-            let outcome = match panic::catch_unwind(AssertUnwindSafe(f)) {
-                Ok(value) => Ok(value),
-                // The worker is cancelled.
+            // It may have been cancelled meanwhile, and then what comes of it is dropped.
+            match panic::catch_unwind(AssertUnwindSafe(f)) {
+                Ok(value) => drop(undone.0.finish(Ok(value))),
                 Err(payload) if cancel::is_unwind(&*payload) => panic::resume_unwind(payload),
-                Err(payload) => Err(PromiseError::Panicked(message(&*payload))),
-            };
-            // It may have been cancelled meanwhile; and a panic of who is told of it is not the pool's.
-            drop(panic::catch_unwind(AssertUnwindSafe(|| drop(undone.0.finish(outcome)))));
+                // The payload goes last: its drop may panic.
+                Err(payload) => {
+                    let error = PromiseError::Panicked(message(&*payload));
+                    drop(undone.0.finish(Err(error)));
+                }
+            }
         };
         // Dropped undone if the pool is shut down.
         drop(self.queue.put(Box::new(job)));

@@ -504,3 +504,36 @@ fn what_a_queue_is_told_it_knows_though_its_caller_is_cancelled() {
         }
     });
 }
+
+#[test]
+fn a_job_whose_captures_panic_in_their_drop_harms_no_other() {
+    struct Bad;
+    impl Drop for Bad {
+        fn drop(&mut self) {
+            resume_unwind(Box::new("scripted"));
+        }
+    }
+    for make in [Pool::coroutines, Pool::threads] {
+        run(move || {
+            let pool = make(1).unwrap();
+            let go = Arc::new(Event::new());
+            let (theirs, bad) = (Arc::clone(&go), Bad);
+            let first = pool.submit(move || theirs.wait());
+            let skipped = pool.submit(move || {
+                let _bad = &bad;
+            });
+            let payload = pool.submit(|| std::panic::panic_any(Bad));
+            let next = pool.submit(|| 1);
+            skipped.cancel();
+            go.set();
+            assert!(first.wait().is_ok());
+            assert!(payload.wait().is_err());
+            assert_eq!(next.wait().unwrap(), &1);
+            let told = pool.submit(|| sleep(MOMENT));
+            told.on_done(|_| std::panic::panic_any(Bad));
+            assert!(told.wait().is_ok());
+            assert_eq!(pool.submit(|| 2).wait().unwrap(), &2);
+            pool.shutdown(true, false);
+        });
+    }
+}
