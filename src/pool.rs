@@ -254,20 +254,25 @@ impl<T> Iterator for Map<T> {
     type Item = Result<T, MapError>;
 
     /// Waits for the next result.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits; no result is lost.
     fn next(&mut self) -> Option<Self::Item> {
-        let promise = self.promises.next()?;
-        Some(match promise.wait_until(self.deadline) {
-            None => {
-                promise.cancel();
-                self.cancel();
-                Err(MapError::TimedOut)
-            }
-            Some(Ok(value)) => {
+        // It is taken out when it is done.
+        let promise = self.promises.as_slice().first()?.clone();
+        let Some(outcome) = promise.wait_until(self.deadline) else {
+            self.cancel();
+            return Some(Err(MapError::TimedOut));
+        };
+        self.promises.next();
+        Some(match outcome {
+            Ok(value) => {
                 let value = value.lock().unwrap_or_else(PoisonError::into_inner).take();
                 value.ok_or(MapError::Cancelled)
             }
-            Some(Err(PromiseError::Panicked(message))) => Err(MapError::Panicked(message.clone())),
-            Some(Err(_)) => Err(MapError::Cancelled),
+            Err(PromiseError::Panicked(message)) => Err(MapError::Panicked(message.clone())),
+            Err(_) => Err(MapError::Cancelled),
         })
     }
 }

@@ -537,3 +537,19 @@ fn a_job_whose_captures_panic_in_their_drop_harms_no_other() {
         });
     }
 }
+
+#[test]
+fn a_map_loses_nothing_to_a_time_out_or_a_cancellation() {
+    run(|| {
+        let pool = Pool::coroutines(1).unwrap();
+        let go = Arc::new(Event::new());
+        let theirs = Arc::clone(&go);
+        let mut map = pool.map([5, 0], move |n| {
+            theirs.wait();
+            n
+        });
+        assert!(timeout(MOMENT, || map.next()).is_err());
+        go.set();
+        assert_eq!((map.next(), map.next(), map.next()), (Some(Ok(5)), Some(Ok(0)), None));
+    });
+}
