@@ -209,7 +209,7 @@ pub fn no_wait<T>(f: impl FnOnce() -> T) -> T {
 ///     assert_eq!(worker.join().unwrap(), None);
 /// });
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct CancellationToken(Arc<Mutex<Token>>);
 
 #[derive(Default)]
@@ -232,12 +232,6 @@ impl Drop for Token {
                 token.unwrap_or_else(PoisonError::into_inner).parent.take()
             });
         }
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Token").field("cancelled", &self.cancelled).finish_non_exhaustive()
     }
 }
 
@@ -352,5 +346,12 @@ impl CancellationToken {
         let result = cancellable(None, list, f);
         drop(listed);
         result
+    }
+}
+
+impl fmt::Debug for CancellationToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cancelled = self.is_cancelled();
+        f.debug_struct("CancellationToken").field("cancelled", &cancelled).finish_non_exhaustive()
     }
 }

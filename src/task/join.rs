@@ -177,10 +177,10 @@ impl fmt::Display for JoinError {
             Kind::Cancelled => return f.write_str("the coroutine was cancelled"),
             Kind::Panicked(payload) => payload.lock().unwrap_or_else(PoisonError::into_inner),
         };
-        let message = payload
-            .downcast_ref::<&str>()
-            .copied()
-            .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let message = text.or_else(|| payload.downcast_ref().cloned());
+        // What it is written to may wait.
+        drop(payload);
         match message {
             Some(message) => write!(f, "the coroutine panicked: {message}"),
             None => f.write_str("the coroutine panicked"),
