@@ -35,7 +35,8 @@ pub fn at(time: Instant) -> Receiver<Instant> {
 }
 
 /// A receiver to which the time is sent each `period`, first in one period from now. It holds one
-/// item at most: ticks that nobody has received in time are left out.
+/// item at most: when nobody has received one before the next was due, that is left out, and the rest
+/// follow the late receive.
 pub fn tick(period: Duration) -> Receiver<Instant> {
     new(context::now().checked_add(period), Some(period))
 }
@@ -90,7 +91,10 @@ impl<T> Alarm<T> {
         // Read under the lock, or a late reading could undo a tick.
         let now = context::now();
         let due = state.due.filter(|due| *due <= now)?;
-        state.due = self.period.and_then(|period| now.checked_add(period));
+        state.due = self.period.and_then(|period| {
+            let next = due.checked_add(period)?;
+            if next > now { Some(next) } else { now.checked_add(period) }
+        });
         Some(due)
     }
 
