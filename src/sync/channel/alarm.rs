@@ -126,21 +126,12 @@ impl<T> Alarm<T> {
         Some(ticket)
     }
 
-    /// Takes what was held for a chosen operation.
+    /// Takes what was held for a chosen operation. It has been sent, received or not.
     pub(super) fn finish(&self, ticket: Ticket) -> Option<T> {
         let mut state = self.state.lock();
         let at = state.held.iter().position(|(number, _)| *number == ticket)?;
         let (_, due) = state.held.swap_remove(at);
         (self.item)(due)
-    }
-
-    /// Gives back what was held. A clock that ticks leaves it out, like any that comes too late.
-    pub(super) fn release(&self, ticket: Ticket) {
-        let mut state = self.state.lock();
-        if let Some(at) = state.held.iter().position(|(number, _)| *number == ticket) {
-            let (_, due) = state.held.swap_remove(at);
-            state.due = state.due.or(Some(due));
-        }
     }
 
     /// Who waits knows the time, so nobody need be told.

@@ -354,7 +354,7 @@ impl<T> Operation for Receiver<T> {
     fn release(&self, ticket: Ticket) {
         match &self.source {
             Source::Core(core) => core.release(ticket),
-            Source::Alarm(alarm) => alarm.release(ticket),
+            Source::Alarm(alarm) => drop(alarm.finish(ticket)),
         }
     }
 }
