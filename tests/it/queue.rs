@@ -553,3 +553,23 @@ fn a_map_loses_nothing_to_a_time_out_or_a_cancellation() {
         assert_eq!((map.next(), map.next(), map.next()), (Some(Ok(5)), Some(Ok(0)), None));
     });
 }
+
+#[test]
+fn calls_of_a_promise_are_made_in_the_order_in_which_they_were_asked_for() {
+    both(|| {
+        let (promise, log) = (Promise::new(), Arc::new(Mutex::new(Vec::new())));
+        let note = |n: i32| {
+            let log = Arc::clone(&log);
+            move |_: &Promise<i32>| log.lock().unwrap().push(n)
+        };
+        let (first, last) = (note(1), note(3));
+        promise.on_done(move |promise| {
+            first(promise);
+            promise.on_done(last);
+        });
+        promise.on_done(note(2));
+        promise.set(0).unwrap();
+        promise.on_done(note(4));
+        assert_eq!(*log.lock().unwrap(), [1, 2, 3, 4]);
+    });
+}
