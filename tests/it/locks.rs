@@ -807,3 +807,16 @@ fn a_reentrant_lock_that_a_thread_has_left_locked_is_not_the_next_thread_s() {
         assert!(system::spawn(move || theirs.try_lock().is_none()).join().unwrap());
     }
 }
+
+#[test]
+fn a_once_lock_that_is_made_of_a_value_waits_for_nothing() {
+    run(|| {
+        let made = timeout(Duration::ZERO, || {
+            for n in 0..300 {
+                let once = OnceLock::from(n);
+                assert_eq!((once.get(), once.clone().into_inner()), (Some(&n), Some(n)));
+            }
+        });
+        assert_eq!(made, Ok(()));
+    });
+}
