@@ -148,7 +148,7 @@ fn park_until(timeout: Option<Duration>) {
         if task.flags.has(Flag::ParkToken) {
             context::spend();
         } else {
-            let deadline = timeout.and_then(|timeout| context::now().checked_add(timeout));
+            let deadline = timeout.and_then(context::deadline);
             context::block(context::waiter(), Wait::Park, deadline);
         }
         task.flags.set(Flag::ParkToken, false);

@@ -100,8 +100,7 @@ pub(crate) fn cancellable<T>(
 /// ```
 #[inline]
 pub fn timeout<T>(limit: Duration, f: impl FnOnce() -> T) -> Result<T, Elapsed> {
-    // What the clock cannot hold does not come.
-    cancellable(context::now().checked_add(limit), |_| (), f).ok_or(Elapsed(()))
+    cancellable(context::deadline(limit), |_| (), f).ok_or(Elapsed(()))
 }
 
 /// Runs `f`, until `deadline` at most: [`timeout`], for a point in time.

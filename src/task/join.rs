@@ -66,7 +66,7 @@ impl<T> JoinHandle<T> {
     /// });
     /// ```
     pub fn join_timeout(self, timeout: Duration) -> Result<Result<T, JoinError>, Self> {
-        let deadline = context::now().checked_add(timeout);
+        let deadline = context::deadline(timeout);
         if self.receiver.wait(self.id, deadline) {
             Ok(self.receiver.take().map_err(JoinError::from))
         } else {

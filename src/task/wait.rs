@@ -51,7 +51,7 @@ pub fn wait<T>(
     timeout: Option<Duration>,
 ) -> (Vec<JoinHandle<T>>, Vec<JoinHandle<T>>) {
     let handles: Vec<_> = handles.into_iter().collect();
-    let deadline = timeout.and_then(|timeout| context::now().checked_add(timeout));
+    let deadline = timeout.and_then(context::deadline);
     for handle in &handles {
         if !handle.receiver.wait(handle.id, deadline) {
             break;

@@ -25,8 +25,7 @@ use crate::sync::operation::{Enlistment, Nothing, Ticket};
 /// });
 /// ```
 pub fn after(duration: Duration) -> Receiver<Instant> {
-    // A time that the clock cannot hold does not come.
-    new(context::now().checked_add(duration), None)
+    new(context::deadline(duration), None)
 }
 
 /// A receiver to which one item is sent at `time`, that time.
@@ -38,7 +37,7 @@ pub fn at(time: Instant) -> Receiver<Instant> {
 /// item at most: when nobody has received one before the next was due, that is left out, and the rest
 /// follow the late receive.
 pub fn tick(period: Duration) -> Receiver<Instant> {
-    new(context::now().checked_add(period), Some(period))
+    new(context::deadline(period), Some(period))
 }
 
 /// A receiver to which nothing is ever sent, as a branch of `select!` that may be switched off.

@@ -77,7 +77,7 @@ enum Until {
 
 impl Until {
     fn after(timeout: Duration) -> Self {
-        context::now().checked_add(timeout).map_or(Self::Ever, Self::Time)
+        context::deadline(timeout).map_or(Self::Ever, Self::Time)
     }
 }
 
