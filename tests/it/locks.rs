@@ -794,6 +794,10 @@ fn what_threads_may_share_and_panics_may_cross() {
     shared::<OnceLock<i32>>();
     shared::<LazyLock<i32>>();
     shared::<WaitGroup>();
+    // A guard is shared if what it guards is, sent or not.
+    fn lent<T: Sync>() {}
+    lent::<plainsong::sync::OwnedMutexGuard<std::sync::MutexGuard<'static, i32>>>();
+    lent::<plainsong::sync::OwnedRwLockWriteGuard<std::sync::MutexGuard<'static, i32>>>();
 }
 
 #[test]
