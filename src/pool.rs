@@ -1,6 +1,5 @@
 //! Workers that take jobs in turn. (Python's `Executor`.)
 
-use std::any::Any;
 use std::fmt;
 use std::io;
 use std::iter::FusedIterator;
@@ -137,8 +136,9 @@ impl Pool {
                 Err(payload) if cancel::is_unwind(&*payload) => panic::resume_unwind(payload),
                 // The payload goes last: its drop may panic.
                 Err(payload) => {
-                    let error = PromiseError::Panicked(message(&*payload));
-                    drop(undone.0.finish(Err(error)));
+                    let message = task::message(&*payload);
+                    let message = message.unwrap_or_else(|| "not a string".to_owned());
+                    drop(undone.0.finish(Err(PromiseError::Panicked(message))));
                 }
             }
         };
@@ -198,12 +198,6 @@ impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool").field("workers", &self.count).finish_non_exhaustive()
     }
-}
-
-/// What a panic says.
-fn message(payload: &(dyn Any + Send)) -> String {
-    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| payload.downcast_ref().cloned()).unwrap_or_else(|| "not a string".to_owned())
 }
 
 /// Results of jobs in order; made by [`Pool::map`].

@@ -171,14 +171,19 @@ impl JoinError {
     }
 }
 
+/// What a panic says, if that is a text.
+pub(crate) fn message(payload: &(dyn Any + Send)) -> Option<String> {
+    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| payload.downcast_ref().cloned())
+}
+
 impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let payload = match &self.0 {
             Kind::Cancelled => return f.write_str("the coroutine was cancelled"),
             Kind::Panicked(payload) => payload.lock().unwrap_or_else(PoisonError::into_inner),
         };
-        let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        let message = text.or_else(|| payload.downcast_ref().cloned());
+        let message = message(&**payload);
         // What it is written to may wait.
         drop(payload);
         match message {
