@@ -29,7 +29,7 @@ use crate::task;
 
 pub use crate::task::{Scope, ScopedJoinHandle, scope, yield_now};
 pub use crate::time::sleep;
-pub use std::thread::{Result, available_parallelism, panicking};
+pub use std::thread::{Result, available_parallelism};
 
 /// A coroutine or a plain thread: who it is, and a way to wake it from [`park`].
 #[derive(Clone)]
@@ -108,6 +108,15 @@ pub fn current() -> Thread {
             Thread::coroutine(address, task.name().cloned())
         }),
     })
+}
+
+/// Whether the coroutine that calls this unwinds, from a panic or because it is cancelled; or else whether
+/// the thread does.
+///
+/// std's speaks for the thread: in a coroutine it is true while any other is suspended in the middle of its
+/// unwinding. At such a time, a panic of the one that calls this is not recognised.
+pub fn panicking() -> bool {
+    if context::in_coroutine() { context::is_unwinding() } else { std::thread::panicking() }
 }
 
 /// Waits until somebody calls [`Thread::unpark`], or returns at once if they have already. May
