@@ -184,7 +184,7 @@ impl<T> Promise<T> {
         &self,
         outcome: Result<T, PromiseError>,
     ) -> Result<(), Result<T, PromiseError>> {
-        // Only a turn of the others passes in there, if any.
+        // What waits in there, for a turn of the others or for who sets it at this moment, is soon over.
         context::shield(|| self.inner.outcome.set(outcome))?;
         let mut panicked = None;
         while let Some(callback) = self.next_callback() {

@@ -49,7 +49,7 @@ pub use self::error::{
 pub use self::future::RecvFuture;
 pub use self::iter::{IntoIter, Iter, TryIter};
 
-/// A channel that holds any number of items, so that sending never waits.
+/// A channel that holds any number of items, so that who sends waits for no room.
 ///
 /// ```
 /// let (sender, receiver) = plainsong::sync::channel::unbounded();

@@ -107,7 +107,7 @@ impl<T> Sender<T> {
         context::spend();
         let state = self.0.lock();
         if !state.receiver_gone {
-            let why = Wait::Sync(Given::Room);
+            let why = Wait::Sync(Given::Closing);
             let _ = wait(&self.0, state, |state| &mut state.sender, (), why, None);
         }
     }

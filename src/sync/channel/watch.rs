@@ -204,7 +204,7 @@ impl<T> Sender<T> {
             if state.receivers == 0 {
                 return;
             }
-            let why = Wait::Sync(Given::Room);
+            let why = Wait::Sync(Given::Closing);
             let _ = wait(&self.0.state, state, |state| &mut state.closing, (), why, None);
         }
     }
