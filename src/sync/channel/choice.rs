@@ -126,7 +126,8 @@ impl<T> Core<T> {
             }
             Held::Room => {
                 state.reserved -= 1;
-                let waiter = state.let_in();
+                // What a sender put there would be seen by nobody: it is told so.
+                let waiter = if state.receivers_gone { None } else { state.let_in() };
                 Self::settle(state, waiter);
             }
             Held::Later(item) => {
