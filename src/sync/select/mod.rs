@@ -312,7 +312,9 @@ fn stand(order: &[(usize, &dyn Operation)], aim: Aim, deadline: Option<Instant>)
         place.map(|place| places.push((index, place))).is_some()
     });
     if all {
-        wake = context::block_until_woken(waiter, Wait::Sync(Given::Choice), until);
+        let internal = order.iter().all(|(_, operation)| operation.is_internal());
+        let why = if internal { Wait::JoinAny } else { Wait::Sync(Given::Choice) };
+        wake = context::block_until_woken(waiter, why, until);
     }
     // From here on nobody is served; who has been is honoured, whatever has ended the wait.
     let served = choice.withdraw();
