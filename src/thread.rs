@@ -2,7 +2,8 @@
 //! its `use` lines.
 //!
 //! What differs: a spawned closure need not be `Send`, as it never leaves this thread, and
-//! [`spawn`] works only inside of a runtime. On a plain thread, [`sleep`], [`park`], [`current`]
+//! [`spawn`] works only inside of a runtime. A panic of a scoped child is always the scope's, so what
+//! [`ScopedJoinHandle::join`] gives is a [`JoinError`](crate::JoinError). On a plain thread, [`sleep`], [`park`], [`current`]
 //! and the rest are std's own.
 //!
 //! ```
@@ -211,6 +212,24 @@ impl Builder {
         T: 'static,
     {
         self.0.spawn(f).map(JoinHandle)
+    }
+
+    /// Starts the coroutine in a [`scope`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`plainsong::Builder::spawn_scoped`](crate::Builder::spawn_scoped).
+    #[track_caller]
+    pub fn spawn_scoped<'scope, F, T>(
+        self,
+        scope: &'scope Scope<'scope, '_>,
+        f: F,
+    ) -> io::Result<ScopedJoinHandle<'scope, T>>
+    where
+        F: FnOnce() -> T + 'scope,
+        T: 'scope,
+    {
+        self.0.spawn_scoped(scope, f)
     }
 }
 

@@ -132,7 +132,8 @@ impl<T: AsFd> Source<T> {
                 return Err(Errno::AGAIN.into());
             }
             if deadline.is_none() {
-                deadline = self.timeout(interest).map(|timeout| (timeout, context::deadline(timeout)));
+                deadline =
+                    self.timeout(interest).map(|timeout| (timeout, context::deadline(timeout)));
             }
             let until = deadline.and_then(|(_, until)| until);
             if self.wait(interest, until)? == Outcome::TimedOut {

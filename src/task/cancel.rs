@@ -227,9 +227,8 @@ impl Drop for Token {
         let mut parent = self.parent.take();
         while let Some(CancellationToken(token)) = parent {
             let last = Arc::into_inner(token).map(Mutex::into_inner);
-            parent = last.and_then(|token| {
-                token.unwrap_or_else(PoisonError::into_inner).parent.take()
-            });
+            parent =
+                last.and_then(|token| token.unwrap_or_else(PoisonError::into_inner).parent.take());
         }
     }
 }
