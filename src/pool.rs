@@ -109,6 +109,10 @@ impl Pool {
     ///
     /// A promise that is cancelled before a worker has begun is not worked on. When the pool has been shut
     /// down, it is cancelled at once.
+    ///
+    /// # Cancellation
+    ///
+    /// May let others run first, and unwinds then when the coroutine is cancelled; nobody calls `f`.
     pub fn submit<T, F>(&self, f: F) -> Promise<T>
     where
         F: FnOnce() -> T + Send + 'static,
@@ -151,6 +155,11 @@ impl Pool {
     ///
     /// All jobs are handed in at once. Those that have not begun when what this returns is dropped are
     /// cancelled.
+    ///
+    /// # Cancellation
+    ///
+    /// May let others run meanwhile, and unwinds then when the coroutine is cancelled; the jobs that were
+    /// handed in are done.
     pub fn map<I, T, F>(&self, items: I, f: F) -> Map<T>
     where
         I: IntoIterator,

@@ -349,8 +349,13 @@ impl<T> Queue<T> {
     }
 
     fn put_until(&self, item: T, deadline: Option<Instant>) -> Result<(), TryPutError<T>> {
-        let room =
-            self.room.as_ref().map_or(Ok(()), |room| room.take_for(1, Given::QueueRoom, deadline));
+        let room = match &self.room {
+            Some(room) => room.take_for(1, Given::QueueRoom, deadline),
+            None => {
+                context::spend();
+                Ok(())
+            }
+        };
         self.put_with(item, room)
     }
 

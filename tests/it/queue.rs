@@ -573,3 +573,16 @@ fn calls_of_a_promise_are_made_in_the_order_in_which_they_were_asked_for() {
         assert_eq!(*log.lock().unwrap(), [1, 2, 3, 4]);
     });
 }
+
+#[test]
+fn who_puts_without_end_is_cancelled() {
+    run(|| {
+        let queue = Queue::fifo(None);
+        let puts = timeout(Duration::ZERO, || (0..300).for_each(|n| queue.put(n).unwrap()));
+        assert!(puts.is_err() && queue.len() < 300);
+        let pool = Pool::coroutines(1).unwrap();
+        let submits = timeout(Duration::ZERO, || (0..300).for_each(|_| drop(pool.submit(|| ()))));
+        assert!(submits.is_err());
+        pool.shutdown(true, false);
+    });
+}
