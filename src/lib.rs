@@ -103,7 +103,8 @@
 //!
 //! **`std::thread::panicking` speaks for the thread.** It is true for all coroutines of a thread
 //! while one is suspended in the middle of its unwinding. A [`std::sync::MutexGuard`] that was
-//! taken before and is dropped then poisons its lock.
+//! taken before and is dropped then poisons its lock. [`thread::panicking`] and the locks of [`sync`] tell
+//! the coroutines apart.
 //!
 //! **`panic = "abort"` leaves no way to unwind.** Coroutines, sockets, timers and generators that
 //! run to their end work. A panic ends the process, as ever. So does every cancellation, with a

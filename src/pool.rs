@@ -1,9 +1,9 @@
 //! Workers that take jobs in turn. (Python's `Executor`.)
 
-use std::any::Any;
 use std::fmt;
 use std::io;
 use std::iter::FusedIterator;
+use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -16,7 +16,7 @@ use crate::task;
 
 /// A number of coroutines or threads that work off the jobs they are given, first come first served.
 ///
-/// Dropping it lets the jobs that it has be done, and waits for nothing.
+/// Dropping it lets the jobs that it has be done, and waits for none of them.
 ///
 /// ```
 /// use plainsong::pool::Pool;
@@ -92,7 +92,14 @@ impl Pool {
         move || {
             let _share = share;
             while let Ok(job) = leaves.0.get() {
-                job();
+                match panic::catch_unwind(AssertUnwindSafe(job)) {
+                    Ok(()) => {}
+                    // The worker is cancelled.
+                    Err(payload) if cancel::is_unwind(&*payload) => panic::resume_unwind(payload),
+                    // A job's own panic is caught in there. This one is of a destructor, or of who was
+                    // told of the result, and the payload's may panic as well.
+                    Err(payload) => mem::forget(payload),
+                }
                 leaves.0.task_done();
             }
         }
@@ -102,6 +109,10 @@ impl Pool {
     ///
     /// A promise that is cancelled before a worker has begun is not worked on. When the pool has been shut
     /// down, it is cancelled at once.
+    ///
+    /// # Cancellation
+    ///
+    /// May let others run first, and unwinds then when the coroutine is cancelled; nobody calls `f`.
     pub fn submit<T, F>(&self, f: F) -> Promise<T>
     where
         F: FnOnce() -> T + Send + 'static,
@@ -112,7 +123,9 @@ impl Pool {
         impl<T> Drop for Undone<T> {
             fn drop(&mut self) {
                 // A panic of who is told of it must not meet the one that brought us here.
-                drop(panic::catch_unwind(AssertUnwindSafe(|| self.0.cancel())));
+                if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| self.0.cancel())) {
+                    mem::forget(payload);
+                }
             }
         }
         let promise = Promise::new();
@@ -121,14 +134,17 @@ impl Pool {
             if undone.0.is_done() {
                 return;
             }
-            let outcome = match panic::catch_unwind(AssertUnwindSafe(f)) {
-                Ok(value) => Ok(value),
-                // The worker is cancelled.
+            // It may have been cancelled meanwhile, and then what comes of it is dropped.
+            match panic::catch_unwind(AssertUnwindSafe(f)) {
+                Ok(value) => drop(undone.0.finish(Ok(value))),
                 Err(payload) if cancel::is_unwind(&*payload) => panic::resume_unwind(payload),
-                Err(payload) => Err(PromiseError::Panicked(message(&*payload))),
-            };
-            // It may have been cancelled meanwhile; and a panic of who is told of it is not the pool's.
-            drop(panic::catch_unwind(AssertUnwindSafe(|| drop(undone.0.finish(outcome)))));
+                // The payload goes last: its drop may panic.
+                Err(payload) => {
+                    let message = task::message(&*payload);
+                    let message = message.unwrap_or_else(|| "not a string".to_owned());
+                    drop(undone.0.finish(Err(PromiseError::Panicked(message))));
+                }
+            }
         };
         // Dropped undone if the pool is shut down.
         drop(self.queue.put(Box::new(job)));
@@ -139,6 +155,11 @@ impl Pool {
     ///
     /// All jobs are handed in at once. Those that have not begun when what this returns is dropped are
     /// cancelled.
+    ///
+    /// # Cancellation
+    ///
+    /// May let others run meanwhile, and unwinds then when the coroutine is cancelled; the jobs that were
+    /// handed in are done.
     pub fn map<I, T, F>(&self, items: I, f: F) -> Map<T>
     where
         I: IntoIterator,
@@ -186,12 +207,6 @@ impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool").field("workers", &self.count).finish_non_exhaustive()
     }
-}
-
-/// What a panic says.
-fn message(payload: &(dyn Any + Send)) -> String {
-    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| payload.downcast_ref().cloned()).unwrap_or_else(|| "not a string".to_owned())
 }
 
 /// Results of jobs in order; made by [`Pool::map`].
@@ -242,20 +257,25 @@ impl<T> Iterator for Map<T> {
     type Item = Result<T, MapError>;
 
     /// Waits for the next result.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits; no result is lost.
     fn next(&mut self) -> Option<Self::Item> {
-        let promise = self.promises.next()?;
-        Some(match promise.wait_until(self.deadline) {
-            None => {
-                promise.cancel();
-                self.cancel();
-                Err(MapError::TimedOut)
-            }
-            Some(Ok(value)) => {
+        // It is taken out when it is done.
+        let promise = self.promises.as_slice().first()?.clone();
+        let Some(outcome) = promise.wait_until(self.deadline) else {
+            self.cancel();
+            return Some(Err(MapError::TimedOut));
+        };
+        self.promises.next();
+        Some(match outcome {
+            Ok(value) => {
                 let value = value.lock().unwrap_or_else(PoisonError::into_inner).take();
                 value.ok_or(MapError::Cancelled)
             }
-            Some(Err(PromiseError::Panicked(message))) => Err(MapError::Panicked(message.clone())),
-            Some(Err(_)) => Err(MapError::Cancelled),
+            Err(PromiseError::Panicked(message)) => Err(MapError::Panicked(message.clone())),
+            Err(_) => Err(MapError::Cancelled),
         })
     }
 }

@@ -2,7 +2,8 @@
 //! its `use` lines.
 //!
 //! What differs: a spawned closure need not be `Send`, as it never leaves this thread, and
-//! [`spawn`] works only inside of a runtime. On a plain thread, [`sleep`], [`park`], [`current`]
+//! [`spawn`] works only inside of a runtime. A panic of a scoped child is always the scope's, so what
+//! [`ScopedJoinHandle::join`] gives is a [`JoinError`](crate::JoinError). On a plain thread, [`sleep`], [`park`], [`current`]
 //! and the rest are std's own.
 //!
 //! ```
@@ -29,7 +30,7 @@ use crate::task;
 
 pub use crate::task::{Scope, ScopedJoinHandle, scope, yield_now};
 pub use crate::time::sleep;
-pub use std::thread::{Result, available_parallelism, panicking};
+pub use std::thread::{Result, available_parallelism};
 
 /// A coroutine or a plain thread: who it is, and a way to wake it from [`park`].
 #[derive(Clone)]
@@ -110,6 +111,15 @@ pub fn current() -> Thread {
     })
 }
 
+/// Whether the coroutine that calls this unwinds, from a panic or because it is cancelled; or else whether
+/// the thread does.
+///
+/// std's speaks for the thread: in a coroutine it is true while any other is suspended in the middle of its
+/// unwinding. At such a time, a panic of the one that calls this is not recognised.
+pub fn panicking() -> bool {
+    if context::in_coroutine() { context::is_unwinding() } else { std::thread::panicking() }
+}
+
 /// Waits until somebody calls [`Thread::unpark`], or returns at once if they have already. May
 /// also return for no reason, as std's.
 ///
@@ -148,7 +158,7 @@ fn park_until(timeout: Option<Duration>) {
         if task.flags.has(Flag::ParkToken) {
             context::spend();
         } else {
-            let deadline = timeout.and_then(|timeout| context::now().checked_add(timeout));
+            let deadline = timeout.and_then(context::deadline);
             context::block(context::waiter(), Wait::Park, deadline);
         }
         task.flags.set(Flag::ParkToken, false);
@@ -202,6 +212,24 @@ impl Builder {
         T: 'static,
     {
         self.0.spawn(f).map(JoinHandle)
+    }
+
+    /// Starts the coroutine in a [`scope`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`plainsong::Builder::spawn_scoped`](crate::Builder::spawn_scoped).
+    #[track_caller]
+    pub fn spawn_scoped<'scope, F, T>(
+        self,
+        scope: &'scope Scope<'scope, '_>,
+        f: F,
+    ) -> io::Result<ScopedJoinHandle<'scope, T>>
+    where
+        F: FnOnce() -> T + 'scope,
+        T: 'scope,
+    {
+        self.0.spawn_scoped(scope, f)
     }
 }
 

@@ -35,7 +35,7 @@ pub fn sleep(duration: Duration) {
     if duration.is_zero() {
         return crate::yield_now();
     }
-    park_until(now().checked_add(duration));
+    park_until(context::deadline(duration));
 }
 
 /// Waits until `deadline`; one that has passed lets the other coroutines that are ready run first.
@@ -132,7 +132,7 @@ impl Interval {
 
     /// Makes the next tick come a whole period from now.
     pub fn reset(&mut self) {
-        self.next = now().checked_add(self.period);
+        self.next = context::deadline(self.period);
     }
 
     /// Sets what happens when a tick is asked for too late.
@@ -162,8 +162,7 @@ impl Interval {
 /// ```
 #[track_caller]
 pub fn after<F: FnOnce() + 'static>(delay: Duration, f: F) -> Timer {
-    // A time that the clock cannot hold does not come.
-    schedule(now().checked_add(delay), f)
+    schedule(context::deadline(delay), f)
 }
 
 /// Calls `f` in a coroutine of its own at `time`: [`after`], for a point in time.

@@ -11,6 +11,7 @@
 #![cfg(plainsong_model)]
 
 mod model {
+    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
     use std::sync::Arc;
 
     use plainsong::select_biased;
@@ -339,6 +340,30 @@ mod model {
             }
             assert_eq!(next, [2, 2]);
             senders.into_iter().for_each(|sender| sender.join().unwrap());
+        });
+    }
+    #[test]
+    fn no_item_is_left_in_a_channel_whose_receivers_have_gone() {
+        check(|| {
+            let (sender, receiver) = bounded(1);
+            let item = Arc::new(());
+            let mut select = Select::new();
+            select.send(&sender);
+            // It has the room, until it is dropped.
+            let chosen = select.select();
+            let sends = thread::spawn({
+                let (sender, item) = (sender.clone(), Arc::clone(&item));
+                move || sender.send(item).is_ok()
+            });
+            let leaves = thread::spawn(move || drop(receiver));
+            let dropped = catch_unwind(AssertUnwindSafe(|| {
+                let _chosen = chosen;
+                resume_unwind(Box::new("scripted"));
+            }));
+            assert!(dropped.is_err());
+            leaves.join().unwrap();
+            sends.join().unwrap();
+            assert_eq!(Arc::strong_count(&item), 1);
         });
     }
 }

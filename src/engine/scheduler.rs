@@ -1,4 +1,4 @@
-//! One thread's scheduler: the ready queue, the loop, and `park`.
+//! One thread's scheduler: the ready queue, the loop, and how a coroutine is parked and woken.
 //!
 //! Read [`Scheduler::run`] first. No borrow of scheduler state is held while a coroutine runs.
 
@@ -322,7 +322,7 @@ impl Scheduler {
         slot
     }
 
-    /// Makes a waiter for the running coroutine, which must [`park`](Self::park) next.
+    /// Makes a waiter for the running coroutine, which must wait next.
     #[inline]
     pub(crate) fn prepare(&self, task: &Task, door: &'static Door) -> Waiter {
         let wait = door.number();

@@ -63,7 +63,7 @@ impl fmt::Display for Id {
     }
 }
 
-/// Why a coroutine is parked. Each reason is used in one place.
+/// Why a coroutine is parked, as the `Debug` of its handle and the report of a deadlock tell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Wait {
     /// Not waiting.
@@ -113,10 +113,12 @@ pub(crate) enum Given {
     Promise,
     Bytes,
     Space,
-    /// An item of a channel.
+    /// An item of a channel of whatever kind, or the value of a `watch`.
     Item,
     /// Room in a channel, or somebody who takes the item.
     Room,
+    /// The end of a channel's receivers.
+    Closing,
     /// One of the operations of a `select!`.
     Choice,
 }
@@ -166,6 +168,7 @@ impl fmt::Display for Wait {
             Self::Future => f.write_str("a future"),
             Self::Sync(Given::Item) => f.write_str("an item of a channel"),
             Self::Sync(Given::Room) => f.write_str("room in a channel"),
+            Self::Sync(Given::Closing) => f.write_str("the receivers of a channel to go"),
             Self::Sync(Given::Choice) => f.write_str("one of several operations of a `select!`"),
             Self::Blocking => f.write_str("a blocking call on another thread"),
         }
@@ -179,7 +182,7 @@ pub(crate) enum Wake {
     Ready,
     /// The deadline has passed first.
     TimedOut,
-    /// A cancellation came first: `park` unwinds.
+    /// A cancellation came first: who waited unwinds.
     Cancelled,
 }
 

@@ -132,7 +132,8 @@ impl<T: AsFd> Source<T> {
                 return Err(Errno::AGAIN.into());
             }
             if deadline.is_none() {
-                deadline = self.timeout(interest).map(|timeout| (timeout, after(timeout)));
+                deadline =
+                    self.timeout(interest).map(|timeout| (timeout, context::deadline(timeout)));
             }
             let until = deadline.and_then(|(_, until)| until);
             if self.wait(interest, until)? == Outcome::TimedOut {
@@ -167,7 +168,7 @@ impl<T: AsFd> Source<T> {
         mut op: impl FnMut(&T) -> io::Result<R>,
     ) -> io::Result<R> {
         let timeout = self.timeout(Interest::Write);
-        let deadline = timeout.and_then(after);
+        let deadline = timeout.and_then(context::deadline);
         let mut pause = RETRY;
         loop {
             match self.attempt(&mut op) {
@@ -179,7 +180,7 @@ impl<T: AsFd> Source<T> {
             if deadline.is_some_and(|deadline| context::now() >= deadline) {
                 return Err(timed_out(Interest::Write, timeout));
             }
-            let until = after(pause).into_iter().chain(deadline).min();
+            let until = context::deadline(pause).into_iter().chain(deadline).min();
             let why = Wait::Writable(self.io.as_fd().as_raw_fd());
             context::block(context::waiter(), why, until);
             pause = (pause * 2).min(RETRY_MAX);
@@ -341,11 +342,6 @@ impl Drop for Subscription {
 #[inline]
 fn with_reactor<R: Default>(f: impl FnOnce(&Reactor) -> R) -> R {
     context::with(|cx| cx.scheduler.reactor().map(f)).unwrap_or_default()
-}
-
-/// Now and `timeout`; `None` when the clock cannot hold it.
-pub(crate) fn after(timeout: Duration) -> Option<Instant> {
-    context::now().checked_add(timeout)
 }
 
 /// Blocks a plain thread until its descriptor is ready.

@@ -12,7 +12,6 @@ use super::tcp::{TcpListener, TcpStream};
 use super::unix::{UnixListener, UnixStream};
 use crate::engine::context;
 use crate::engine::stack::Stack;
-use crate::io::source::after;
 use crate::task::{CancellationToken, Group, spawn_on};
 use crate::time::{now, sleep};
 
@@ -224,7 +223,7 @@ impl<L: Listener> Server<L> {
         let result = panic::catch_unwind(AssertUnwindSafe(|| {
             let serve = || accept_until(&listener, Until::Never, start);
             let stopped = stop.run_until_cancelled(serve);
-            let deadline = after(grace);
+            let deadline = context::deadline(grace);
             // What is queued has been let in: take it, and nothing that comes later.
             let result =
                 stopped.unwrap_or_else(|| accept_until(&listener, Until::Drained(deadline), start));

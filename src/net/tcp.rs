@@ -13,7 +13,8 @@ use super::addr::{ToSocketAddrs, name, try_each};
 use super::listener::Incoming;
 use super::socket::{BACKLOG, Socket, accept, socket};
 use super::surface::{socket_surface, stream_surface, timeout_surface};
-use crate::io::source::{after, zero_timeout};
+use crate::engine::context;
+use crate::io::source::zero_timeout;
 
 /// A TCP connection: [`std::net::TcpStream`], whose calls park only their own coroutine.
 ///
@@ -87,16 +88,18 @@ impl TcpStream {
             Err(Errno::INPROGRESS | Errno::INTR) => {}
             Err(error) => return Err(named(error.into())),
         }
-        stream.0.wait_connected(timeout.and_then(after)).map_err(|error| match error.kind() {
-            io::ErrorKind::TimedOut => io::Error::new(
-                error.kind(),
-                format!(
-                    "cannot connect to {address}: no answer within {:?}",
-                    timeout.unwrap_or_default()
+        stream.0.wait_connected(timeout.and_then(context::deadline)).map_err(
+            |error| match error.kind() {
+                io::ErrorKind::TimedOut => io::Error::new(
+                    error.kind(),
+                    format!(
+                        "cannot connect to {address}: no answer within {:?}",
+                        timeout.unwrap_or_default()
+                    ),
                 ),
-            ),
-            _ => named(error),
-        })?;
+                _ => named(error),
+            },
+        )?;
         match stream.take_error()? {
             None => Ok(stream),
             Some(error) => Err(named(error)),

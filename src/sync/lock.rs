@@ -25,7 +25,9 @@ const YIELDS: u32 = 64;
 const SLEEP: Duration = Duration::from_micros(50);
 
 /// Guards a primitive's state for a few instructions, in which nothing waits and no code of a user
-/// runs: so it may spin, and nobody can panic while it is held.
+/// runs: so it may spin. (One that has others woken may make a system call, where their thread sleeps.)
+/// Who would wait where that is not possible any more, in the last destructors of a thread, panics before
+/// it has changed the state.
 ///
 /// It is taken with one atomic exchange and released with a plain store, where a lock that the
 /// kernel knows of needs an exchange for each. The holder can be late only when the kernel takes

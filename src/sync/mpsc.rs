@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use super::channel;
 
+pub use super::channel::{IntoIter, Iter, TryIter};
 pub use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
 
 /// A channel that holds any number of items: [`std::sync::mpsc::channel`].
@@ -46,7 +47,7 @@ pub fn sync_channel<T>(bound: usize) -> (SyncSender<T>, Receiver<T>) {
     (SyncSender(sender), Receiver { inner: receiver, not_sync: PhantomData })
 }
 
-/// The end of a [`channel()`] that sends, and never waits.
+/// The end of a [`channel()`] that sends, and waits for nobody.
 pub struct Sender<T>(channel::Sender<T>);
 
 /// The end of a [`sync_channel`] that sends.
@@ -60,11 +61,16 @@ pub struct Receiver<T> {
 }
 
 impl<T> Sender<T> {
-    /// Sends an item. Never waits.
+    /// Sends an item. Waits for nobody.
     ///
     /// # Errors
     ///
     /// When the receiver has gone, with the item.
+    ///
+    /// # Cancellation
+    ///
+    /// May let others run first, and unwinds then when the coroutine is cancelled; the item has not been
+    /// sent.
     pub fn send(&self, item: T) -> Result<(), SendError<T>> {
         self.0.send(item).map_err(|error| SendError(error.0))
     }
@@ -150,12 +156,12 @@ impl<T> Receiver<T> {
     }
 
     /// The items as they come, until every sender has gone; waits for each.
-    pub fn iter(&self) -> channel::Iter<'_, T> {
+    pub fn iter(&self) -> Iter<'_, T> {
         self.inner.iter()
     }
 
     /// The items that are there now; waits for none.
-    pub fn try_iter(&self) -> channel::TryIter<'_, T> {
+    pub fn try_iter(&self) -> TryIter<'_, T> {
         self.inner.try_iter()
     }
 }
@@ -169,18 +175,18 @@ fn timed(error: channel::RecvTimeoutError) -> RecvTimeoutError {
 
 impl<T> IntoIterator for Receiver<T> {
     type Item = T;
-    type IntoIter = channel::IntoIter<T>;
+    type IntoIter = IntoIter<T>;
 
-    fn into_iter(self) -> channel::IntoIter<T> {
+    fn into_iter(self) -> IntoIter<T> {
         self.inner.into_iter()
     }
 }
 
 impl<'a, T> IntoIterator for &'a Receiver<T> {
     type Item = T;
-    type IntoIter = channel::Iter<'a, T>;
+    type IntoIter = Iter<'a, T>;
 
-    fn into_iter(self) -> channel::Iter<'a, T> {
+    fn into_iter(self) -> Iter<'a, T> {
         self.iter()
     }
 }

@@ -246,7 +246,7 @@ pub struct OwnedMutexGuard<T: ?Sized> {
 
 // SAFETY: a shared guard gives out shared references to the value only; the share of the mutex in it
 // cannot be got at.
-unsafe impl<T: ?Sized + Send + Sync> Sync for OwnedMutexGuard<T> {}
+unsafe impl<T: ?Sized + Sync> Sync for OwnedMutexGuard<T> {}
 
 impl<T: ?Sized> OwnedMutexGuard<T> {
     /// # Safety

@@ -185,8 +185,9 @@ impl<T: Clone> Clone for OnceLock<T> {
 
 impl<T> From<T> for OnceLock<T> {
     fn from(value: T) -> Self {
-        let once = Self::new();
-        let Ok(()) = once.set(value) else { unreachable!("it is new") };
+        let mut once = Self::new();
+        *once.value.get_mut() = Some(value);
+        once.done.set();
         once
     }
 }

@@ -47,6 +47,11 @@ pub(crate) trait Operation {
         None
     }
 
+    /// Whether only a coroutine of the same run can make it ready.
+    fn is_internal(&self) -> bool {
+        false
+    }
+
     /// Whether something is to be taken or given when it is completed.
     fn gives(&self) -> bool {
         false

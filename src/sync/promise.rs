@@ -1,5 +1,6 @@
 //! `Promise`.
 
+use std::collections::VecDeque;
 use std::error::Error;
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
@@ -31,8 +32,8 @@ pub struct Promise<T> {
 
 struct Inner<T> {
     outcome: OnceLock<Result<T, PromiseError>>,
-    // None when it is done.
-    callbacks: Lock<Option<Vec<Callback<T>>>>,
+    // None when it is done, and all of them have been called.
+    callbacks: Lock<Option<VecDeque<Callback<T>>>>,
 }
 
 type Callback<T> = Box<dyn FnOnce(&Promise<T>) + Send>;
@@ -70,7 +71,7 @@ impl Error for PromiseError {
 impl<T> Promise<T> {
     /// A promise that is not done.
     pub fn new() -> Self {
-        let callbacks = Lock::new(Some(Vec::new()));
+        let callbacks = Lock::new(Some(VecDeque::new()));
         Self { inner: Arc::new(Inner { outcome: OnceLock::new(), callbacks }) }
     }
 
@@ -158,8 +159,8 @@ impl<T> Promise<T> {
         self.inner.outcome.wait_for(Given::Promise, deadline).map(Result::as_ref)
     }
 
-    /// Has `f` called when the promise is done, by whoever does that; now, if it is done already. Calls are
-    /// made in the order in which they were asked for.
+    /// Has `f` called when the promise is done, by whoever does that; now, if it is done already and no
+    /// calls are left to make. Calls are made in the order in which they were asked for.
     ///
     /// ```
     /// use plainsong::sync::Promise;
@@ -171,7 +172,7 @@ impl<T> Promise<T> {
     pub fn on_done(&self, f: impl FnOnce(&Self) + Send + 'static) {
         let mut callbacks = self.inner.callbacks.lock();
         match &mut *callbacks {
-            Some(list) => list.push(Box::new(f)),
+            Some(list) => list.push_back(Box::new(f)),
             None => {
                 drop(callbacks);
                 f(self);
@@ -183,11 +184,10 @@ impl<T> Promise<T> {
         &self,
         outcome: Result<T, PromiseError>,
     ) -> Result<(), Result<T, PromiseError>> {
-        // Nothing waits in there.
+        // What waits in there, for a turn of the others or for who sets it at this moment, is soon over.
         context::shield(|| self.inner.outcome.set(outcome))?;
-        let callbacks = self.inner.callbacks.lock().take();
         let mut panicked = None;
-        for callback in callbacks.into_iter().flatten() {
+        while let Some(callback) = self.next_callback() {
             let result = panic::catch_unwind(AssertUnwindSafe(|| callback(self)));
             panicked = panicked.or(result.err());
         }
@@ -195,6 +195,16 @@ impl<T> Promise<T> {
             Some(payload) => panic::resume_unwind(payload),
             None => Ok(()),
         }
+    }
+
+    /// The call that was asked for first. When there is none, what is asked for from now on is called at once.
+    fn next_callback(&self) -> Option<Callback<T>> {
+        let mut callbacks = self.inner.callbacks.lock();
+        let next = callbacks.as_mut().and_then(VecDeque::pop_front);
+        if next.is_none() {
+            *callbacks = None;
+        }
+        next
     }
 }
 

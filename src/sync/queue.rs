@@ -332,9 +332,11 @@ impl<T> Queue<T> {
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
+        // It is soon free, and what is told to a queue must reach it though who tells it is cancelled.
+        //
         // Code of the user's runs under it, an item's order, and a panic there leaves a heap in order
         // enough.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        context::shield(|| self.state.lock()).unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set_unfinished(&self, state: &mut State<T>, count: usize) {
@@ -347,8 +349,13 @@ impl<T> Queue<T> {
     }
 
     fn put_until(&self, item: T, deadline: Option<Instant>) -> Result<(), TryPutError<T>> {
-        let room =
-            self.room.as_ref().map_or(Ok(()), |room| room.take_for(1, Given::QueueRoom, deadline));
+        let room = match &self.room {
+            Some(room) => room.take_for(1, Given::QueueRoom, deadline),
+            None => {
+                context::spend();
+                Ok(())
+            }
+        };
         self.put_with(item, room)
     }
 
@@ -359,7 +366,7 @@ impl<T> Queue<T> {
             Err(TryAcquireError::Closed) => return Err(TryPutError::ShutDown(item)),
             Err(TryAcquireError::NoPermits) => return Err(TryPutError::Full(item)),
         }
-        // The lock may have to be waited for: should that be cut short, the room is another's.
+        // The lock may have to be waited for: where that is forbidden, the room is another's.
         let give_back = Finally::new(|| self.give_room());
         let mut state = self.lock();
         give_back.forget();

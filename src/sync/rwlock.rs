@@ -240,7 +240,7 @@ impl<T: ?Sized + fmt::Debug> fmt::Debug for RwLock<T> {
 
 /// Makes the guards of one way to hold the lock: `$holder`.
 macro_rules! guards {
-    ([$($life:lifetime)?], $read:ident, $write:ident, $holder:ty, $bound:path, $by:literal) => {
+    ([$($life:lifetime)?], $read:ident, $write:ident, $holder:ty, $by:literal) => {
         #[doc = concat!("Holds a [`RwLock`] for reading; made by [`RwLock::read", $by, "`].")]
         #[must_use = "the lock is given back when the guard is dropped"]
         pub struct $read<$($life,)? T: ?Sized> {
@@ -258,9 +258,9 @@ macro_rules! guards {
         }
 
         // SAFETY: a shared guard gives out shared references to the value only.
-        unsafe impl<$($life,)? T: ?Sized + $bound> Sync for $read<$($life,)? T> {}
+        unsafe impl<$($life,)? T: ?Sized + Sync> Sync for $read<$($life,)? T> {}
         // SAFETY: as above.
-        unsafe impl<$($life,)? T: ?Sized + $bound> Sync for $write<$($life,)? T> {}
+        unsafe impl<$($life,)? T: ?Sized + Sync> Sync for $write<$($life,)? T> {}
 
         impl<$($life,)? T: ?Sized> $read<$($life,)? T> {
             /// # Safety
@@ -314,6 +314,6 @@ macro_rules! guards {
     };
 }
 
-guards!(['a], RwLockReadGuard, RwLockWriteGuard, &'a RwLock<T>, Sync, "");
+guards!(['a], RwLockReadGuard, RwLockWriteGuard, &'a RwLock<T>, "");
 // (A shared one cannot be made to give up its share of the lock.)
-guards!([], OwnedRwLockReadGuard, OwnedRwLockWriteGuard, Arc<RwLock<T>>, Sync, "_owned");
+guards!([], OwnedRwLockReadGuard, OwnedRwLockWriteGuard, Arc<RwLock<T>>, "_owned");

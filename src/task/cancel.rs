@@ -100,8 +100,7 @@ pub(crate) fn cancellable<T>(
 /// ```
 #[inline]
 pub fn timeout<T>(limit: Duration, f: impl FnOnce() -> T) -> Result<T, Elapsed> {
-    // What the clock cannot hold does not come.
-    cancellable(context::now().checked_add(limit), |_| (), f).ok_or(Elapsed(()))
+    cancellable(context::deadline(limit), |_| (), f).ok_or(Elapsed(()))
 }
 
 /// Runs `f`, until `deadline` at most: [`timeout`], for a point in time.
@@ -209,7 +208,7 @@ pub fn no_wait<T>(f: impl FnOnce() -> T) -> T {
 ///     assert_eq!(worker.join().unwrap(), None);
 /// });
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct CancellationToken(Arc<Mutex<Token>>);
 
 #[derive(Default)]
@@ -218,11 +217,19 @@ struct Token {
     waiters: Waiters,
     scopes: Slab<Target>,
     children: Vec<Weak<Mutex<Token>>>,
+    // A token that nobody has any more still passes on what its own parent tells it.
+    parent: Option<CancellationToken>,
 }
 
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Token").field("cancelled", &self.cancelled).finish_non_exhaustive()
+impl Drop for Token {
+    fn drop(&mut self) {
+        // One after the other: each inside of the next, a long family would overflow the stack.
+        let mut parent = self.parent.take();
+        while let Some(CancellationToken(token)) = parent {
+            let last = Arc::into_inner(token).map(Mutex::into_inner);
+            parent =
+                last.and_then(|token| token.unwrap_or_else(PoisonError::into_inner).parent.take());
+        }
     }
 }
 
@@ -244,8 +251,14 @@ impl CancellationToken {
         if token.cancelled {
             child.lock().cancelled = true;
         } else {
-            token.children.retain(|child| child.strong_count() > 0);
-            token.children.push(Arc::downgrade(&child.0));
+            let children = &mut token.children;
+            if children.len() == children.capacity() {
+                // As many can be added before the next look as there are to look at.
+                children.retain(|child| child.strong_count() > 0);
+                children.reserve(children.len());
+            }
+            children.push(Arc::downgrade(&child.0));
+            child.lock().parent = Some(self.clone());
         }
         drop(token);
         child
@@ -331,5 +344,12 @@ impl CancellationToken {
         let result = cancellable(None, list, f);
         drop(listed);
         result
+    }
+}
+
+impl fmt::Debug for CancellationToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cancelled = self.is_cancelled();
+        f.debug_struct("CancellationToken").field("cancelled", &cancelled).finish_non_exhaustive()
     }
 }

@@ -210,7 +210,7 @@ impl Group {
         T: 'static,
     {
         // SAFETY: it borrows nothing that could end.
-        let (handle, member) = unsafe { self.spawn_unchecked(stack, spawned, false, f) };
+        let (handle, member) = unsafe { self.spawn_unchecked(stack, None, spawned, false, f) };
         let group = Rc::clone(self);
         if let Some(address) = handle.thread().address() {
             address.inspect(|task| task.on_abandon(Box::new(move || group.leave(member))));
@@ -227,6 +227,7 @@ impl Group {
     pub(super) unsafe fn spawn_unchecked<F, T>(
         self: &Rc<Self>,
         stack: Stack,
+        name: Option<Arc<str>>,
         spawned: &'static Location<'static>,
         borrows: bool,
         f: F,
@@ -241,7 +242,7 @@ impl Group {
         let leave = move || last.leave(member);
         // SAFETY: by the caller's promise, as the coroutine has ended when it has left.
         let handle = context::with(|cx| unsafe {
-            spawn_unchecked(cx, stack, None, spawned, borrows, f, leave)
+            spawn_unchecked(cx, stack, name, spawned, borrows, f, leave)
         });
         let target = handle.thread().address().cloned().map(Target::root);
         self.members.borrow_mut()[member].clone_from(&target);

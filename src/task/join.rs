@@ -66,7 +66,7 @@ impl<T> JoinHandle<T> {
     /// });
     /// ```
     pub fn join_timeout(self, timeout: Duration) -> Result<Result<T, JoinError>, Self> {
-        let deadline = context::now().checked_add(timeout);
+        let deadline = context::deadline(timeout);
         if self.receiver.wait(self.id, deadline) {
             Ok(self.receiver.take().map_err(JoinError::from))
         } else {
@@ -171,16 +171,21 @@ impl JoinError {
     }
 }
 
+/// What a panic says, if that is a text.
+pub(crate) fn message(payload: &(dyn Any + Send)) -> Option<String> {
+    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| payload.downcast_ref().cloned())
+}
+
 impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let payload = match &self.0 {
             Kind::Cancelled => return f.write_str("the coroutine was cancelled"),
             Kind::Panicked(payload) => payload.lock().unwrap_or_else(PoisonError::into_inner),
         };
-        let message = payload
-            .downcast_ref::<&str>()
-            .copied()
-            .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let message = message(&**payload);
+        // What it is written to may wait.
+        drop(payload);
         match message {
             Some(message) => write!(f, "the coroutine panicked: {message}"),
             None => f.write_str("the coroutine panicked"),

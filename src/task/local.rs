@@ -1,5 +1,6 @@
 //! Values that each coroutine has its own of.
 
+use std::any::Any;
 use std::error::Error;
 use std::fmt;
 use std::ptr;
@@ -74,10 +75,15 @@ impl<T: 'static> LocalKey<T> {
             Some(value) => value,
             None => {
                 // Any code, so no borrow is held: it may use this key itself, or wait.
-                let value = Rc::new((self.init)());
-                let push = |locals: &mut Locals| locals.push((key, Rc::clone(&value) as _));
-                context::with_locals(push).ok_or(AccessError(()))?;
-                return Ok(f(&value));
+                let made: Rc<dyn Any> = Rc::new((self.init)());
+                let keep = |locals: &mut Locals| {
+                    // What it made for itself has been seen, and stays.
+                    find(locals).unwrap_or_else(|| {
+                        locals.push((key, Rc::clone(&made)));
+                        Rc::clone(&made)
+                    })
+                };
+                context::with_locals(keep).ok_or(AccessError(()))?
             }
         };
         match value.downcast::<T>() {

@@ -13,6 +13,7 @@ pub(crate) use anywhere::inject;
 pub use anywhere::spawn_anywhere;
 pub use cancel::{CancellationToken, Elapsed, no_wait, shield, timeout, timeout_at};
 pub(crate) use group::Group;
+pub(crate) use join::message;
 pub use join::{JoinError, JoinHandle};
 pub use local::{AccessError, LocalKey};
 pub use scope::{Scope, ScopedJoinHandle, gather, race, scope};

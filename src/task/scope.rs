@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 use std::mem;
 use std::panic::{self, AssertUnwindSafe, Location};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::anywhere::{place, place_on};
@@ -17,6 +18,7 @@ use super::join::{JoinError, JoinHandle};
 use super::spawn::{refuse, take_stack};
 use crate::engine::cancel::is_unwind;
 use crate::engine::context;
+use crate::engine::stack::Stack;
 use crate::engine::task::{Id, Task};
 use crate::engine::workers::Job;
 use crate::thread::Thread;
@@ -118,13 +120,28 @@ impl<'scope> Scope<'scope, '_> {
             Ok(stack) => stack,
             Err(error) => refuse(&error),
         };
+        self.spawn_named(stack, None, spawned, f)
+    }
+
+    /// Starts a coroutine on `stack` that may borrow what outlives the scope.
+    pub(super) fn spawn_named<F, T>(
+        &'scope self,
+        stack: Stack,
+        name: Option<Arc<str>>,
+        spawned: &'static Location<'static>,
+        f: F,
+    ) -> ScopedJoinHandle<'scope, T>
+    where
+        F: FnOnce() -> T + 'scope,
+        T: 'scope,
+    {
         // SAFETY: `f` and its result borrow for `'scope`, which does not end before `scope`, above,
         // returns; and that does not return, in whatever way, before the group is empty.
         //
         // The handle cannot outlive `'scope`, as its type says.
         let (handle, _) = unsafe {
             // `move`: what is captured is `&'scope self`, and not a borrow of this very frame.
-            self.group.spawn_unchecked(stack, spawned, true, move || self.group.attend(f))
+            self.group.spawn_unchecked(stack, name, spawned, true, move || self.group.attend(f))
         };
         ScopedJoinHandle { handle, scope: PhantomData }
     }

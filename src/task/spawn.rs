@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::anywhere;
 use super::join::JoinHandle;
+use super::scope::{Scope, ScopedJoinHandle};
 use crate::engine::address::Address;
 use crate::engine::cancel::{self, Failure};
 use crate::engine::context::{self, Context};
@@ -262,13 +263,49 @@ impl Builder {
         T: 'static,
     {
         let spawned = Location::caller();
+        let stack = self.take_stack()?;
+        Ok(context::with(|cx| spawn_on(cx, stack, self.name, spawned, f)))
+    }
+
+    /// Starts the coroutine in a [`scope`](crate::scope), where it may borrow.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for a stack size below 16 KiB or above 1 GiB; and when the system has no room for
+    /// another stack.
+    ///
+    /// ```
+    /// plainsong::run(|| {
+    ///     let text = String::from("plain song");
+    ///     let len = plainsong::scope(|s| {
+    ///         let counts = plainsong::Builder::new().name("counts").spawn_scoped(s, || text.len());
+    ///         counts.unwrap().join().unwrap()
+    ///     });
+    ///     assert_eq!(len, 10);
+    /// });
+    /// ```
+    #[track_caller]
+    pub fn spawn_scoped<'scope, F, T>(
+        self,
+        scope: &'scope Scope<'scope, '_>,
+        f: F,
+    ) -> io::Result<ScopedJoinHandle<'scope, T>>
+    where
+        F: FnOnce() -> T + 'scope,
+        T: 'scope,
+    {
+        let spawned = Location::caller();
+        let stack = self.take_stack()?;
+        Ok(scope.spawn_named(stack, self.name, spawned, f))
+    }
+
+    fn take_stack(&self) -> io::Result<Stack> {
         context::with(|cx| {
             let size = match self.stack_size {
                 Some(size) => stack::check_size(size)?,
                 None => cx.scheduler.stack_size(),
             };
-            let stack = take_stack(cx, size)?;
-            Ok(spawn_on(cx, stack, self.name, spawned, f))
+            take_stack(cx, size)
         })
     }
 

@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::iter::FusedIterator;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::join::{JoinError, JoinHandle};
 use crate::engine::context;
 use crate::engine::remote::Waiter;
-use crate::engine::task::{Wait, Wake};
+use crate::engine::task::Wait;
 
 /// Waits for all coroutines and returns their results in the order of the handles.
 ///
@@ -51,7 +51,7 @@ pub fn wait<T>(
     timeout: Option<Duration>,
 ) -> (Vec<JoinHandle<T>>, Vec<JoinHandle<T>>) {
     let handles: Vec<_> = handles.into_iter().collect();
-    let deadline = timeout.and_then(|timeout| context::now().checked_add(timeout));
+    let deadline = timeout.and_then(context::deadline);
     for handle in &handles {
         if !handle.receiver.wait(handle.id, deadline) {
             break;
@@ -122,7 +122,7 @@ impl<T> Iterator for AsCompleted<T> {
             if self.pending.is_empty() {
                 return None;
             }
-            wait_any(&self.pending, None);
+            wait_any(&self.pending);
         }
     }
 
@@ -141,8 +141,8 @@ impl<T> fmt::Debug for AsCompleted<T> {
     }
 }
 
-/// Waits until one of the coroutines has ended, or `deadline` has passed.
-fn wait_any<T>(handles: &[JoinHandle<T>], deadline: Option<Instant>) -> Wake {
+/// Waits until one of the coroutines has ended, perhaps.
+fn wait_any<T>(handles: &[JoinHandle<T>]) {
     /// Takes the waiter back, in whatever way the wait ends.
     struct Registered<'a, T>(&'a [JoinHandle<T>], Waiter);
     impl<T> Drop for Registered<'_, T> {
@@ -152,11 +152,11 @@ fn wait_any<T>(handles: &[JoinHandle<T>], deadline: Option<Instant>) -> Wake {
     }
     let registered = Registered(handles, context::waiter());
     if !handles.iter().all(|handle| handle.receiver.register(registered.1)) {
-        return Wake::Ready;
+        return;
     }
     let why = match handles.iter().all(|handle| handle.receiver.is_of_this_run()) {
         true => Wait::JoinAny,
         false => Wait::JoinAnyElsewhere,
     };
-    context::block(registered.1, why, deadline)
+    context::block(registered.1, why, None);
 }

@@ -596,3 +596,14 @@ fn the_item_of_a_cancelled_send_is_dropped_by_the_unwind() {
         drop(receiver);
     });
 }
+
+#[test]
+fn ticks_that_are_received_in_time_are_a_period_apart() {
+    run(|| {
+        let period = 5 * MOMENT;
+        let times: Vec<_> = tick(period).iter().take(20).collect();
+        assert!(times.windows(2).all(|two| two[1] - two[0] >= period));
+        // On a busy machine some may be late.
+        assert!(times.windows(2).any(|two| two[1] - two[0] == period));
+    });
+}

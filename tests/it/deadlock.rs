@@ -116,7 +116,8 @@ fn one_that_joins_itself() {
 
 #[test]
 fn many_ways_to_wait_for_each_other() {
-    let waits: [fn(JoinHandle<()>); 4] = [
+    let waits: [fn(JoinHandle<()>); 5] = [
+        |other| plainsong::select! { join(other) -> _ => {} },
         |other| drop(plainsong::task::join_all([other])),
         |other| drop(plainsong::task::wait([other], None)),
         |other| drop(plainsong::task::as_completed([other]).next()),

@@ -346,3 +346,34 @@ fn a_try_in_between_does_not_end_the_wait_of_a_task() {
     assert_eq!(count.0.load(Ordering::Relaxed), 1);
     assert_eq!(poll(&mut receiver, &count), Poll::Ready(Ok(1)));
 }
+
+#[test]
+fn what_a_dropped_receive_gives_back_is_found_after_the_last_sender_has_gone() {
+    let count = Arc::new(Count(AtomicUsize::new(0)));
+    let (sender, receiver) = unbounded();
+    let (mut one, mut two) = ((&receiver).into_future(), (&receiver).into_future());
+    assert!(poll(&mut one, &count).is_pending() && poll(&mut two, &count).is_pending());
+    sender.send(1).unwrap();
+    drop(sender);
+    drop(one);
+    assert_eq!(poll(&mut two, &count), Poll::Ready(Ok(1)));
+    assert_eq!(poll(&mut (&receiver).into_future(), &count), Poll::Ready(Err(RecvError)));
+
+    // By a coroutine that waits for it as well.
+    run(|| {
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        let (sender, receiver) = unbounded();
+        let mut one = (&receiver).into_future();
+        assert!(poll(&mut one, &count).is_pending());
+        let theirs = receiver.clone();
+        let two = spawn(move || theirs.recv());
+        let theirs = receiver.clone();
+        let three = spawn(move || select! { recv(theirs) -> item => item });
+        until_parked(&two);
+        until_parked(&three);
+        sender.send(1).unwrap();
+        drop(sender);
+        drop(one);
+        assert_eq!((two.join().unwrap(), three.join().unwrap()), (Ok(1), Err(RecvError)));
+    });
+}

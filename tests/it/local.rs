@@ -199,3 +199,23 @@ fn a_value_may_be_used_while_others_are_made() {
         assert!(COUNT.try_with(Cell::get).is_ok());
     });
 }
+
+#[test]
+fn an_initialiser_that_uses_its_own_key_makes_one_value() {
+    coroutine_local! {
+        static OWN: Cell<u32> = {
+            thread_local! {
+                static DEPTH: Cell<u32> = const { Cell::new(0) };
+            }
+            let depth = DEPTH.replace(DEPTH.get() + 1);
+            Cell::new(if depth == 0 { OWN.with(Cell::get) + 10 } else { depth })
+        };
+    }
+    run(|| {
+        let seen = OWN.with(|own| {
+            OWN.with(|same| assert!(std::ptr::eq(own, same)));
+            own.get()
+        });
+        assert_eq!((seen, OWN.with(Cell::get)), (1, 1));
+    });
+}

@@ -794,6 +794,10 @@ fn what_threads_may_share_and_panics_may_cross() {
     shared::<OnceLock<i32>>();
     shared::<LazyLock<i32>>();
     shared::<WaitGroup>();
+    // A guard is shared if what it guards is, sent or not.
+    fn lent<T: Sync>() {}
+    lent::<plainsong::sync::OwnedMutexGuard<std::sync::MutexGuard<'static, i32>>>();
+    lent::<plainsong::sync::OwnedRwLockWriteGuard<std::sync::MutexGuard<'static, i32>>>();
 }
 
 #[test]
@@ -806,4 +810,17 @@ fn a_reentrant_lock_that_a_thread_has_left_locked_is_not_the_next_thread_s() {
         let theirs = Arc::clone(&mutex);
         assert!(system::spawn(move || theirs.try_lock().is_none()).join().unwrap());
     }
+}
+
+#[test]
+fn a_once_lock_that_is_made_of_a_value_waits_for_nothing() {
+    run(|| {
+        let made = timeout(Duration::ZERO, || {
+            for n in 0..300 {
+                let once = OnceLock::from(n);
+                assert_eq!((once.get(), once.clone().into_inner()), (Some(&n), Some(n)));
+            }
+        });
+        assert_eq!(made, Ok(()));
+    });
 }

@@ -460,3 +460,129 @@ fn an_order_that_panics_leaves_the_count_right() {
         assert!(queue.try_put(Item(5, false)).is_err());
     });
 }
+
+#[test]
+fn a_pool_that_is_dropped_by_a_cancelled_coroutine_ends() {
+    watch(|| {
+        // Whenever in its turn.
+        for operations in 0..130 {
+            plainsong::run_all(|| {
+                let set = Event::new();
+                set.set();
+                let pool = Pool::coroutines(1).unwrap();
+                plainsong::yield_now();
+                let _ = timeout(Duration::ZERO, || {
+                    (0..operations).for_each(|_| set.wait());
+                    drop(pool);
+                });
+            });
+        }
+    });
+}
+
+#[test]
+fn what_a_queue_is_told_it_knows_though_its_caller_is_cancelled() {
+    run(|| {
+        for operations in 0..130 {
+            let (queue, set) = (Queue::fifo(None), Event::new());
+            set.set();
+            (1..4).for_each(|n| queue.put(n).unwrap());
+            let told = Cell::new((false, false));
+            plainsong::yield_now();
+            let _ = timeout(Duration::ZERO, || {
+                let mut left = operations;
+                while left > 0 {
+                    set.wait();
+                    left -= 1;
+                }
+                told.set((true, false));
+                queue.task_done();
+                told.set((true, true));
+            });
+            // Begun is done.
+            assert!(told.get().0 == told.get().1, "after {operations} operations");
+        }
+    });
+}
+
+#[test]
+fn a_job_whose_captures_panic_in_their_drop_harms_no_other() {
+    struct Bad;
+    impl Drop for Bad {
+        fn drop(&mut self) {
+            resume_unwind(Box::new("scripted"));
+        }
+    }
+    for make in [Pool::coroutines, Pool::threads] {
+        run(move || {
+            let pool = make(1).unwrap();
+            let go = Arc::new(Event::new());
+            let (theirs, bad) = (Arc::clone(&go), Bad);
+            let first = pool.submit(move || theirs.wait());
+            let skipped = pool.submit(move || {
+                let _bad = &bad;
+            });
+            let payload = pool.submit(|| std::panic::panic_any(Bad));
+            let next = pool.submit(|| 1);
+            skipped.cancel();
+            go.set();
+            assert!(first.wait().is_ok());
+            assert!(payload.wait().is_err());
+            assert_eq!(next.wait().unwrap(), &1);
+            let told = pool.submit(|| sleep(MOMENT));
+            told.on_done(|_| std::panic::panic_any(Bad));
+            assert!(told.wait().is_ok());
+            assert_eq!(pool.submit(|| 2).wait().unwrap(), &2);
+            pool.shutdown(true, false);
+        });
+    }
+}
+
+#[test]
+fn a_map_loses_nothing_to_a_time_out_or_a_cancellation() {
+    run(|| {
+        let pool = Pool::coroutines(1).unwrap();
+        let go = Arc::new(Event::new());
+        let theirs = Arc::clone(&go);
+        let mut map = pool.map([5, 0], move |n| {
+            theirs.wait();
+            n
+        });
+        assert!(timeout(MOMENT, || map.next()).is_err());
+        go.set();
+        assert_eq!((map.next(), map.next(), map.next()), (Some(Ok(5)), Some(Ok(0)), None));
+    });
+}
+
+#[test]
+fn calls_of_a_promise_are_made_in_the_order_in_which_they_were_asked_for() {
+    both(|| {
+        let (promise, log) = (Promise::new(), Arc::new(Mutex::new(Vec::new())));
+        let note = |n: i32| {
+            let log = Arc::clone(&log);
+            move |_: &Promise<i32>| log.lock().unwrap().push(n)
+        };
+        let (first, last) = (note(1), note(3));
+        promise.on_done(move |promise| {
+            first(promise);
+            promise.on_done(last);
+        });
+        promise.on_done(note(2));
+        promise.set(0).unwrap();
+        promise.on_done(note(4));
+        assert_eq!(*log.lock().unwrap(), [1, 2, 3, 4]);
+    });
+}
+
+#[test]
+fn who_puts_without_end_is_cancelled() {
+    run(|| {
+        let queue = Queue::fifo(None);
+        let puts = timeout(Duration::ZERO, || (0..300).for_each(|n| queue.put(n).unwrap()));
+        assert!(puts.is_err() && queue.len() < 300);
+        let pool = Pool::coroutines(1).unwrap();
+        let submits = timeout(Duration::ZERO, || (0..300).for_each(|_| drop(pool.submit(|| ()))));
+        assert!(submits.is_err());
+        pool.shutdown(true, false);
+    });
+}

@@ -566,3 +566,24 @@ fn on_a_plain_thread_in_a_plain_scope() {
         assert_eq!(total, 9);
     });
 }
+
+#[test]
+fn children_with_names_and_stacks_of_their_own() {
+    run(|| {
+        let words = Lent::new();
+        thread::scope(|s| {
+            let named = thread::Builder::new().name("borrows".to_owned()).stack_size(1 << 20);
+            let child = named.spawn_scoped(s, || {
+                words.check();
+                thread::current().name().map(str::to_owned)
+            });
+            assert_eq!(child.unwrap().join().unwrap().as_deref(), Some("borrows"));
+            let refused = plainsong::Builder::new().stack_size(1).spawn_scoped(s, || words.check());
+            assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
+            // One that is not joined is waited for as ever.
+            let last = plainsong::Builder::new().name("last");
+            last.spawn_scoped(s, || words.use_until_cancelled()).unwrap().cancel();
+        });
+        assert_eq!(words.users.get(), 0);
+    });
+}

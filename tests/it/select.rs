@@ -697,3 +697,19 @@ fn a_time_out_beside_a_select_that_sends_loses_nothing() {
         peer.join().unwrap();
     });
 }
+
+#[test]
+fn a_time_that_is_chosen_and_dropped_has_been_sent() {
+    run(|| {
+        let once = after(Duration::ZERO);
+        let mut select = Select::new();
+        select.recv(&once);
+        let chosen = select.select();
+        let theirs = once.clone();
+        let other = spawn(move || theirs.recv_timeout(MOMENT));
+        until_parked(&other);
+        panic_of(|| drop(chosen));
+        assert!(other.join().unwrap().is_err());
+        assert!(once.try_recv().is_err());
+    });
+}

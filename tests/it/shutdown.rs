@@ -513,3 +513,52 @@ fn a_token_cancelled_from_within() {
         assert!(result.is_none());
     });
 }
+
+#[test]
+fn a_grandchild_token_is_cancelled_though_its_parent_has_gone() {
+    run(|| {
+        let token = CancellationToken::new();
+        let grandchild = token.child_token().child_token();
+        let theirs = grandchild.clone();
+        let waits = plainsong::spawn(move || theirs.run_until_cancelled(|| sleep(HOUR)));
+        until_parked(&waits);
+        token.cancel();
+        assert!(grandchild.is_cancelled());
+        assert!(waits.join().unwrap().is_none());
+        // A parent that has children left is held by them alone.
+        let token = CancellationToken::new();
+        let mut last = token.clone();
+        for _ in 0..100_000 {
+            last = last.child_token();
+        }
+        let other = last.child_token();
+        drop(last);
+        token.cancel();
+        assert!(other.is_cancelled());
+    });
+}
+
+#[test]
+fn a_long_family_of_tokens_goes_at_once() {
+    run(|| {
+        let mut last = CancellationToken::new();
+        for _ in 0..100_000 {
+            last = last.child_token();
+        }
+        let held = last.clone();
+        drop(last);
+        held.cancel();
+        assert!(held.is_cancelled());
+        drop(held);
+    });
+}
+
+#[test]
+fn many_child_tokens_that_live_are_listed_in_no_time() {
+    run(|| {
+        let token = CancellationToken::new();
+        let children: Vec<_> = (0..200_000).map(|_| token.child_token()).collect();
+        token.cancel();
+        assert!(children.iter().all(CancellationToken::is_cancelled));
+    });
+}

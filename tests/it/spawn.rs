@@ -252,3 +252,32 @@ fn a_chain_of_spawns_and_joins() {
         assert_eq!(link(1000), 1000);
     });
 }
+
+#[test]
+fn an_error_or_a_token_may_be_written_to_something_that_waits() {
+    use std::fmt::Write;
+    /// Like a socket that is full.
+    struct Slow;
+    impl Write for Slow {
+        fn write_str(&mut self, _: &str) -> std::fmt::Result {
+            yield_now();
+            Ok(())
+        }
+    }
+    run(|| {
+        let scripted = || std::panic::resume_unwind(Box::new("scripted"));
+        let error = spawn(scripted).join().unwrap_err();
+        let token = plainsong::CancellationToken::new();
+        assert_eq!(format!("{error:?}"), "JoinError(the coroutine panicked: scripted)");
+        assert_eq!(format!("{token:?}"), "CancellationToken { cancelled: false, .. }");
+        plainsong::scope(|s| {
+            for _ in 0..2 {
+                s.spawn(|| write!(Slow, "{error} {error:?}").unwrap());
+            }
+        });
+        plainsong::scope(|s| {
+            s.spawn(|| write!(Slow, "{token:?}").unwrap());
+            s.spawn(|| token.is_cancelled());
+        });
+    });
+}

@@ -2,15 +2,15 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
-use std::panic::resume_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
 use plainsong::net::{TcpStream, UnixDatagram};
 use plainsong::time::sleep;
-use plainsong::{spawn, yield_now};
+use plainsong::{spawn, thread, yield_now};
 
-use crate::util::{Folder, OnDrop, alone, dying, pair, run, until, until_parked};
+use crate::util::{Folder, OnDrop, alone, both, dying, pair, run, until, until_parked};
 
 /// Ends the coroutine by a panic, without a message.
 fn quietly() -> ! {
@@ -306,5 +306,38 @@ fn others_are_well_when_of_two_that_unwind_the_known_one_has_ended() {
         gates[1].set(true);
         panicking.thread().unpark();
         assert!(panicking.join().unwrap_err().is_panic());
+    });
+}
+
+#[test]
+fn who_unwinds_is_told_so_and_no_other() {
+    both(|| {
+        assert!(!thread::panicking());
+        let seen = Rc::new(Cell::new(false));
+        let theirs = Rc::clone(&seen);
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            let _guard = OnDrop(|| theirs.set(thread::panicking()));
+            resume_unwind(Box::new("scripted"));
+        }));
+        assert!(result.is_err() && seen.get());
+    });
+    run(|| {
+        let seen = Rc::new(Cell::new((false, false)));
+        let theirs = Rc::clone(&seen);
+        let child = spawn(move || {
+            let _guard = OnDrop(|| {
+                let before = thread::panicking();
+                plainsong::yield_now();
+                theirs.set((before, thread::panicking()));
+            });
+            sleep(Duration::from_secs(3600));
+        });
+        until_parked(&child);
+        child.cancel();
+        plainsong::yield_now();
+        // It is suspended in the middle of its unwinding.
+        assert!(std::thread::panicking() && !thread::panicking());
+        assert!(child.join().unwrap_err().is_cancelled());
+        assert_eq!(seen.get(), (true, true));
     });
 }

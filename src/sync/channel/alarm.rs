@@ -25,8 +25,7 @@ use crate::sync::operation::{Enlistment, Nothing, Ticket};
 /// });
 /// ```
 pub fn after(duration: Duration) -> Receiver<Instant> {
-    // A time that the clock cannot hold does not come.
-    new(context::now().checked_add(duration), None)
+    new(context::deadline(duration), None)
 }
 
 /// A receiver to which one item is sent at `time`, that time.
@@ -35,9 +34,10 @@ pub fn at(time: Instant) -> Receiver<Instant> {
 }
 
 /// A receiver to which the time is sent each `period`, first in one period from now. It holds one
-/// item at most: ticks that nobody has received in time are left out.
+/// item at most: when nobody has received one before the next was due, that is left out, and the rest
+/// follow the late receive.
 pub fn tick(period: Duration) -> Receiver<Instant> {
-    new(context::now().checked_add(period), Some(period))
+    new(context::deadline(period), Some(period))
 }
 
 /// A receiver to which nothing is ever sent, as a branch of `select!` that may be switched off.
@@ -90,7 +90,10 @@ impl<T> Alarm<T> {
         // Read under the lock, or a late reading could undo a tick.
         let now = context::now();
         let due = state.due.filter(|due| *due <= now)?;
-        state.due = self.period.and_then(|period| now.checked_add(period));
+        state.due = self.period.and_then(|period| {
+            let next = due.checked_add(period)?;
+            if next > now { Some(next) } else { now.checked_add(period) }
+        });
         Some(due)
     }
 
@@ -122,21 +125,12 @@ impl<T> Alarm<T> {
         Some(ticket)
     }
 
-    /// Takes what was held for a chosen operation.
+    /// Takes what was held for a chosen operation. It has been sent, received or not.
     pub(super) fn finish(&self, ticket: Ticket) -> Option<T> {
         let mut state = self.state.lock();
         let at = state.held.iter().position(|(number, _)| *number == ticket)?;
         let (_, due) = state.held.swap_remove(at);
         (self.item)(due)
-    }
-
-    /// Gives back what was held. A clock that ticks leaves it out, like any that comes too late.
-    pub(super) fn release(&self, ticket: Ticket) {
-        let mut state = self.state.lock();
-        if let Some(at) = state.held.iter().position(|(number, _)| *number == ticket) {
-            let (_, due) = state.held.swap_remove(at);
-            state.due = state.due.or(Some(due));
-        }
     }
 
     /// Who waits knows the time, so nobody need be told.

@@ -18,7 +18,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::engine::context;
-use crate::engine::remote::Waiter;
 use crate::engine::task::{Given, Wait};
 use crate::sync::lock::{Guard, Lock};
 use crate::sync::wait::{WaitQueue, wait};
@@ -55,6 +54,9 @@ pub struct Receiver<T> {
 /// A channel of which each receiver gets each item. Of those that not all have received it holds the
 /// last `capacity`.
 ///
+/// The receivers share an item until each has its clone. So its ends are `Send` only when items are `Sync`
+/// as well, where tokio's ask for `Send` alone.
+///
 /// # Panics
 ///
 /// When `capacity` is zero.
@@ -90,12 +92,9 @@ impl<T> State<T> {
 
     /// Ends all waits: those who waited look again.
     fn wake_all(mut state: Guard<'_, Self>) {
-        let mut woken: Vec<Waiter> = Vec::new();
-        while let Some(((), waiter)) = state.waiting.serve(|()| ()) {
-            woken.push(waiter);
-        }
+        let mut woken = state.waiting.serve_all(|()| ());
         drop(state);
-        woken.into_iter().for_each(context::wake);
+        woken.take().for_each(context::wake);
     }
 }
 
@@ -106,11 +105,16 @@ fn subscribe<T>(shared: &Arc<Lock<State<T>>>) -> Receiver<T> {
 }
 
 impl<T> Sender<T> {
-    /// Sends an item to all receivers there are; returns their number. Never waits.
+    /// Sends an item to all receivers there are; returns their number. Waits for none of them.
     ///
     /// # Errors
     ///
     /// When there is no receiver, with the item. There may be some later.
+    ///
+    /// # Cancellation
+    ///
+    /// May let others run first, and unwinds then when the coroutine is cancelled; the item has not been
+    /// sent.
     pub fn send(&self, item: T) -> Result<usize, SendError<T>> {
         context::spend();
         let item = Arc::new(item);

@@ -76,14 +76,17 @@ impl<T> Core<T> {
     fn finish_recv(&self, ticket: Ticket) -> Result<T, RecvError> {
         let held = self.state.lock().fetch(ticket);
         match held {
-            Held::Item(item) => Ok(item),
-            Held::Later(item) => match self.owed(item).wait(None) {
-                Ok(item) => Ok(item),
-                // Its sender has made none after all: the next one that comes.
-                Err(_) => self.recv(None).map_err(|_| RecvError),
-            },
-            _ => Err(RecvError),
+            Held::Item(item) => return Ok(item),
+            Held::Later(item) => {
+                if let Ok(item) = self.owed(item).wait(None) {
+                    return Ok(item);
+                }
+            }
+            _ => {}
         }
+        // Its sender has made none after all, or every sender has gone: the next one that comes, be it
+        // that it is given back.
+        self.recv(None).map_err(|_| RecvError)
     }
 
     fn finish_send(&self, ticket: Ticket, item: T) -> Result<(), SendError<T>> {
@@ -123,7 +126,8 @@ impl<T> Core<T> {
             }
             Held::Room => {
                 state.reserved -= 1;
-                let waiter = state.let_in();
+                // What a sender put there would be seen by nobody: it is told so.
+                let waiter = if state.receivers_gone { None } else { state.let_in() };
                 Self::settle(state, waiter);
             }
             Held::Later(item) => {
@@ -351,7 +355,7 @@ impl<T> Operation for Receiver<T> {
     fn release(&self, ticket: Ticket) {
         match &self.source {
             Source::Core(core) => core.release(ticket),
-            Source::Alarm(alarm) => alarm.release(ticket),
+            Source::Alarm(alarm) => drop(alarm.finish(ticket)),
         }
     }
 }

@@ -337,7 +337,8 @@ impl<T> Core<T> {
             };
             match want {
                 Want::Item(item) => return Ok(item),
-                Want::Nothing => return Err(RecvTimeoutError::Disconnected),
+                // Every sender has gone. An item may have been given back since.
+                Want::Nothing => {}
                 Want::Later(item) => match self.owed(item).wait(deadline) {
                     // The sender was chosen, and has made no item: there is another, perhaps.
                     Err(RecvTimeoutError::Disconnected) => {}

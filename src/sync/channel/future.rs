@@ -66,7 +66,14 @@ impl<T> Future for RecvFuture<'_, T> {
                     }
                 },
                 Progress::Enlisted(place) if !place.is_served() => return Poll::Pending,
-                Progress::Enlisted(place) => place.leave().unwrap_or(Want::Nothing),
+                Progress::Enlisted(place) => match place.leave() {
+                    // Every sender has gone. An item may have been given back since.
+                    Some(Want::Nothing) | None => {
+                        this.state = Progress::New;
+                        continue;
+                    }
+                    Some(want) => want,
+                },
                 Progress::Later(item) => match Pin::new(&mut **item).poll(cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(item)) => Want::Item(item),

@@ -54,7 +54,7 @@ impl<T> Iterator for IntoIter<T> {
     }
 }
 
-// Nobody can become a sender when all have gone.
+// Nobody can become a sender when all have gone; only what others have taken could be given back.
 impl<T> FusedIterator for Iter<'_, T> {}
 impl<T> FusedIterator for IntoIter<T> {}
 

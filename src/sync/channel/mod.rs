@@ -49,7 +49,7 @@ pub use self::error::{
 pub use self::future::RecvFuture;
 pub use self::iter::{IntoIter, Iter, TryIter};
 
-/// A channel that holds any number of items, so that sending never waits.
+/// A channel that holds any number of items, so that who sends waits for no room.
 ///
 /// ```
 /// let (sender, receiver) = plainsong::sync::channel::unbounded();
@@ -138,7 +138,7 @@ impl<T> Sender<T> {
     ///
     /// Unwinds when the coroutine is cancelled while it waits; the item has not been sent then.
     pub fn send_timeout(&self, item: T, timeout: Duration) -> Result<(), SendTimeoutError<T>> {
-        self.core.send(item, context::now().checked_add(timeout))
+        self.core.send(item, context::deadline(timeout))
     }
 
     /// Sends an item; waits until `deadline` at most while there is no room.
@@ -231,7 +231,7 @@ impl<T> Receiver<T> {
     ///
     /// Unwinds when the coroutine is cancelled while it waits; no item has been taken then.
     pub fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
-        self.recv_until(context::now().checked_add(timeout))
+        self.recv_until(context::deadline(timeout))
     }
 
     /// Waits for an item, until `deadline` at most.

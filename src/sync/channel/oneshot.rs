@@ -107,7 +107,7 @@ impl<T> Sender<T> {
         context::spend();
         let state = self.0.lock();
         if !state.receiver_gone {
-            let why = Wait::Sync(Given::Room);
+            let why = Wait::Sync(Given::Closing);
             let _ = wait(&self.0, state, |state| &mut state.sender, (), why, None);
         }
     }
@@ -151,7 +151,7 @@ impl<T> Receiver<T> {
     /// Unwinds when the coroutine is cancelled while it waits.
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<T, RecvTimeoutError> {
         context::spend();
-        self.wait(context::now().checked_add(timeout))
+        self.wait(context::deadline(timeout))
     }
 
     pub(super) fn wait(&mut self, deadline: Option<Instant>) -> Result<T, RecvTimeoutError> {

@@ -19,7 +19,6 @@ use std::sync::{Arc, PoisonError};
 pub use super::error::{RecvError, SendError};
 
 use crate::engine::context;
-use crate::engine::remote::Waiter;
 use crate::engine::task::{Given, Wait};
 use crate::sync::lock::Lock;
 use crate::sync::rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -102,13 +101,8 @@ impl<T> Shared<T> {
 
     /// Ends the waits of those in a queue, who look again.
     fn wake_all(&self, queue: fn(&mut State) -> &mut WaitQueue<()>) {
-        let mut woken: Vec<Waiter> = Vec::new();
-        let mut state = self.state.lock();
-        while let Some(((), waiter)) = queue(&mut state).serve(|()| ()) {
-            woken.push(waiter);
-        }
-        drop(state);
-        woken.into_iter().for_each(context::wake);
+        let mut woken = queue(&mut self.state.lock()).serve_all(|()| ());
+        woken.take().for_each(context::wake);
     }
 }
 
@@ -210,7 +204,7 @@ impl<T> Sender<T> {
             if state.receivers == 0 {
                 return;
             }
-            let why = Wait::Sync(Given::Room);
+            let why = Wait::Sync(Given::Closing);
             let _ = wait(&self.0.state, state, |state| &mut state.closing, (), why, None);
         }
     }

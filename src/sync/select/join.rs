@@ -70,6 +70,10 @@ impl<T> Operation for JoinHandle<T> {
         self.is_finished()
     }
 
+    fn is_internal(&self) -> bool {
+        self.receiver.is_of_this_run()
+    }
+
     fn stand<'a>(
         &'a self,
         waiter: Waiter,

@@ -67,8 +67,11 @@ pub struct Select<'a> {
     biased: bool,
 }
 
+/// What is known of a wait that has no end.
+const ENDLESS: &str = "a wait without end ends with a choice";
+
 /// Until when an operation is waited for.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Until {
     Now,
     Ever,
@@ -77,7 +80,7 @@ enum Until {
 
 impl Until {
     fn after(timeout: Duration) -> Self {
-        context::now().checked_add(timeout).map_or(Self::Ever, Self::Time)
+        context::deadline(timeout).map_or(Self::Ever, Self::Time)
     }
 }
 
@@ -147,14 +150,7 @@ impl<'a> Select<'a> {
     ///
     /// Unwinds when the coroutine is cancelled while it waits; no operation has been done then.
     pub fn select(&mut self) -> SelectedOperation<'a> {
-        assert!(
-            self.operations.iter().any(Option::is_some),
-            "no operations have been added to `Select`: it would wait for ever"
-        );
-        let Some(chosen) = self.choose(Until::Ever) else {
-            unreachable!("a wait without end ended without a choice");
-        };
-        chosen
+        self.choose(Until::Ever).expect(ENDLESS)
     }
 
     /// Begins an operation that can be done at once. It must then be completed.
@@ -208,14 +204,7 @@ impl<'a> Select<'a> {
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
     pub fn ready(&mut self) -> usize {
-        assert!(
-            self.operations.iter().any(Option::is_some),
-            "no operations have been added to `Select`: it would wait for ever"
-        );
-        let Some((index, _)) = self.first(Aim::Look, Until::Ever) else {
-            unreachable!("a wait without end ended without a choice");
-        };
-        index
+        self.first(Aim::Look, Until::Ever).map(|(index, _)| index).expect(ENDLESS)
     }
 
     /// The index of an operation that could be done at once.
@@ -273,6 +262,10 @@ impl<'a> Select<'a> {
     fn first(&self, aim: Aim, until: Until) -> Chosen {
         context::spend();
         let order = self.in_order();
+        assert!(
+            !(order.is_empty() && until == Until::Ever),
+            "no operations have been added to `Select`: it would wait for ever"
+        );
         loop {
             for (index, operation) in &order {
                 match aim {
@@ -319,7 +312,9 @@ fn stand(order: &[(usize, &dyn Operation)], aim: Aim, deadline: Option<Instant>)
         place.map(|place| places.push((index, place))).is_some()
     });
     if all {
-        wake = context::block_until_woken(waiter, Wait::Sync(Given::Choice), until);
+        let internal = order.iter().all(|(_, operation)| operation.is_internal());
+        let why = if internal { Wait::JoinAny } else { Wait::Sync(Given::Choice) };
+        wake = context::block_until_woken(waiter, why, until);
     }
     // From here on nobody is served; who has been is honoured, whatever has ended the wait.
     let served = choice.withdraw();
