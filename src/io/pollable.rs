@@ -5,8 +5,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
-use super::source::Source;
+use super::source::{Source, is_ready, poll_one};
 use crate::engine::reactor::Interest;
+use crate::engine::{blocking, context};
 
 /// Any pollable descriptor (a pipe, an eventfd, a terminal, a socket of another library) as a
 /// stream whose `read` and `write` park only their own coroutine.
@@ -174,7 +175,7 @@ impl<T: AsFd> AsRawFd for Pollable<T> {
 ///
 /// # Errors
 ///
-/// When the descriptor cannot be duplicated or watched.
+/// When it is not ready, and cannot be duplicated or watched.
 ///
 /// # Cancellation
 ///
@@ -187,7 +188,7 @@ pub fn wait_readable(fd: impl AsFd) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// When the descriptor cannot be duplicated or watched.
+/// When it is not ready, and cannot be duplicated or watched.
 ///
 /// # Cancellation
 ///
@@ -197,6 +198,14 @@ pub fn wait_writable(fd: impl AsFd) -> io::Result<()> {
 }
 
 pub(super) fn wait(fd: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
+    context::spend();
+    // First, as to be watched takes a descriptor, and there may be none to spare.
+    if is_ready(fd, interest)? {
+        return Ok(());
+    }
+    if !context::in_coroutine() {
+        return blocking::waiting(|| poll_one(fd, interest, None)).map(drop);
+    }
     // A duplicate, as the descriptor itself may be registered already, by us or by others.
     let source = Source::new(fd.try_clone_to_owned()?);
     source.retry(interest, |fd| {

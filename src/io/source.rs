@@ -59,7 +59,7 @@ impl std::fmt::Debug for Registration {
 
 /// What a wait for a descriptor came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Outcome {
+pub(super) enum Outcome {
     /// Try again.
     Ready,
     TimedOut,
@@ -349,7 +349,7 @@ pub(crate) fn after(timeout: Duration) -> Option<Instant> {
 }
 
 /// Blocks a plain thread until its descriptor is ready.
-fn poll_one(
+pub(super) fn poll_one(
     fd: BorrowedFd<'_>,
     interest: Interest,
     deadline: Option<Instant>,
