@@ -3,13 +3,13 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::panic::{self, AssertUnwindSafe, Location};
+use std::panic::Location;
 use std::sync::Arc;
 
 use super::join::JoinHandle;
 use super::spawn::{Origin, check_running, refuse, start};
 use crate::engine::address::{Address, Placement};
-use crate::engine::cancel::Failure;
+use crate::engine::cancel::{self, Failure};
 use crate::engine::context;
 use crate::engine::packet::{Sender, packet};
 use crate::engine::remote::Door;
@@ -178,8 +178,8 @@ impl<F: FnOnce() -> T, T, L: FnOnce()> Seed<F, T, L> {
     fn end(&mut self, failure: Failure) {
         let Some((_, f, sender, last)) = self.parts.take() else { return };
         // What is dropped may be any code.
-        let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(f)));
-        let _ = panic::catch_unwind(AssertUnwindSafe(|| sender.finish(Err(failure))));
+        cancel::quietly(|| drop(f));
+        cancel::quietly(|| sender.finish(Err(failure)));
         last();
     }
 }
