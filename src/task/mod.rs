@@ -16,6 +16,6 @@ pub(crate) use group::Group;
 pub use join::{JoinError, JoinHandle};
 pub use local::{AccessError, LocalKey};
 pub use scope::{Scope, ScopedJoinHandle, gather, race, scope};
-pub(crate) use spawn::{spawn_at, spawn_on};
+pub(crate) use spawn::spawn_on;
 pub use spawn::{Builder, spawn, yield_now};
 pub use wait::{AsCompleted, as_completed, join_all, wait};

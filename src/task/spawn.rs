@@ -60,14 +60,6 @@ pub(super) fn refuse(error: &io::Error) -> ! {
     panic!("cannot spawn a coroutine: {error}")
 }
 
-/// [`spawn`], said to be from `spawned`, for calls from the loop, where nobody can be told that
-/// there is no room for another stack: the panic takes the process.
-pub(crate) fn spawn_at(spawned: &'static Location<'static>, f: impl FnOnce() + 'static) {
-    if let Err(error) = context::with(|cx| spawn_default(cx, spawned, f)) {
-        refuse(&error);
-    }
-}
-
 #[inline]
 fn spawn_default<F, T>(
     cx: &Context,
