@@ -368,6 +368,34 @@ fn a_terminal_is_written_to_and_read_without_a_descriptor_to_spare() {
 }
 
 #[test]
+fn a_thread_that_ends_may_wait() {
+    thread_local! { static LAST: OnDrop<fn()> = const { OnDrop(wait) }; }
+    fn wait() {
+        drop(stderr().lock());
+        assert_eq!(HANDLE.lock().unwrap().take().unwrap().join().unwrap(), 1);
+        plainsong::time::sleep(Duration::from_millis(1));
+    }
+    static HANDLE: std::sync::Mutex<Option<plainsong::JoinHandle<i32>>> =
+        std::sync::Mutex::new(None);
+    util::alone(a_thread_that_ends_may_wait, || {
+        let runtime = plainsong::Runtime::default();
+        *HANDLE.lock().unwrap() = Some(runtime.handle().spawn(|| 1));
+        let held = stderr().lock();
+        // Made first, it is dropped last, after what this library keeps for the thread.
+        let ends = thread::spawn(|| {
+            LAST.with(|_| ());
+            run(|| ());
+        });
+        // Long enough for it to wait, nearly always.
+        thread::sleep(Duration::from_millis(100));
+        drop(held);
+        thread::sleep(Duration::from_millis(100));
+        runtime.run_all(|| ());
+        ends.join().unwrap();
+    });
+}
+
+#[test]
 fn a_lock_is_kept_across_waits_and_may_be_taken_again() {
     util::run(|| {
         let lock = stderr().lock();
