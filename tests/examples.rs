@@ -1,8 +1,10 @@
 //! Runs the examples as a user would: each in a process of its own, driven through sockets of std's.
 
+use std::fs::Permissions;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -1038,6 +1040,43 @@ fn files_counts_the_lines_of_all() {
         output[201].split_whitespace().collect::<Vec<_>>().join(" "),
         "19900 99506 in 201 files"
     );
+}
+
+#[test]
+fn files_needs_no_more_memory_for_many_and_leaves_out_what_is_no_file() {
+    let folder = Folder::new("files-many");
+    for n in 0..40 {
+        let file = std::fs::File::create(folder.0.join(format!("{n}"))).unwrap();
+        file.set_len(16 << 20).unwrap();
+    }
+    // To read it would take for ever.
+    let _name = UnixListener::bind(folder.0.join("socket")).unwrap();
+    let pipe = Command::new("mkfifo").arg(folder.0.join("pipe")).status().unwrap();
+    assert!(pipe.success());
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -v 450000; exec \"$0\" \"$1\""]);
+    // Without address space for each thread to allocate from.
+    command.args([&path_of("files"), &folder.0]).env("MALLOC_ARENA_MAX", "1");
+    let output = Program::spawn(&mut command).output();
+    assert_eq!(output.len(), 41);
+    assert!(output[40].ends_with("671088640 in 40 files"), "{}", output[40]);
+}
+
+#[test]
+fn files_counts_what_it_may_read() {
+    let folder = Folder::new("files-closed");
+    let closed = folder.0.join("closed");
+    std::fs::create_dir(&closed).unwrap();
+    std::fs::write(folder.0.join("one"), "one\n").unwrap();
+    std::os::unix::fs::symlink("nowhere", folder.0.join("link")).unwrap();
+    let allow = |mode| std::fs::set_permissions(&closed, Permissions::from_mode(mode)).unwrap();
+    allow(0o000);
+    let is_root = std::fs::read_dir(&closed).is_ok();
+    let (code, stdout, stderr) = Program::start("files", &[folder.0.to_str().unwrap()]).finish();
+    allow(0o700);
+    assert_eq!((code, stdout.len()), (Some(0), 2));
+    // The superuser may read anything.
+    assert!(is_root || stderr.concat().contains("closed"), "{stderr:?}");
 }
 
 #[test]

@@ -83,7 +83,8 @@ impl RawMutex {
         // The word is not read first: the exchange would wait for that. It has another number if the lock was
         // handed on to another thread, or got by one that had none then.
         let locked = context::here() | LOCKED;
-        if self.state.compare_exchange(locked, FREE, Ordering::Release, Ordering::Relaxed).is_err() {
+        if self.state.compare_exchange(locked, FREE, Ordering::Release, Ordering::Relaxed).is_err()
+        {
             self.unlock_slowly();
         }
     }
