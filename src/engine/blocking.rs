@@ -101,6 +101,8 @@ impl Pool {
         loop {
             // There may be too many for a while: those that have waited come back at once.
             if queue.threads > THREADS_MAX {
+                // It may have been told of a job, which is for another then.
+                self.work.notify_one();
                 break;
             }
             if let Some((_, job)) = queue.jobs.pop_front() {
