@@ -71,6 +71,9 @@ impl<T: AsFd> Pollable<T> {
 
     /// Does `op`, which reads, until it does not fail with `WouldBlock`, waiting in between.
     ///
+    /// `op` may fail so only when the descriptor itself would block: what it has left there is not
+    /// reported again.
+    ///
     /// # Errors
     ///
     /// Those of `op`.
@@ -79,10 +82,13 @@ impl<T: AsFd> Pollable<T> {
     ///
     /// Unwinds in the waits between the calls of `op`.
     pub fn read_with<R>(&self, mut op: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
-        self.source.retry(Interest::Read, |_| op(&self.io))
+        self.source.retry_waiting(Interest::Read, || op(&self.io))
     }
 
     /// Does `op`, which writes, until it does not fail with `WouldBlock`, waiting in between.
+    ///
+    /// `op` may fail so only when the descriptor itself would block: what it has left there is not
+    /// reported again.
     ///
     /// # Errors
     ///
@@ -92,7 +98,7 @@ impl<T: AsFd> Pollable<T> {
     ///
     /// Unwinds in the waits between the calls of `op`.
     pub fn write_with<R>(&self, mut op: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
-        self.source.retry(Interest::Write, |_| op(&self.io))
+        self.source.retry_waiting(Interest::Write, || op(&self.io))
     }
 }
 
@@ -208,11 +214,8 @@ pub(super) fn wait(fd: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
     }
     // A duplicate, as the descriptor itself may be registered already, by us or by others.
     let source = Source::new(fd.try_clone_to_owned()?);
-    source.retry(interest, |fd| {
-        if super::source::is_ready(fd.as_fd(), interest)? {
-            Ok(())
-        } else {
-            Err(io::ErrorKind::WouldBlock.into())
-        }
+    source.retry(interest, |fd| match is_ready(fd.as_fd(), interest)? {
+        true => Ok(()),
+        false => Err(io::ErrorKind::WouldBlock.into()),
     })
 }

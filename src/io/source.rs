@@ -141,6 +141,30 @@ impl<T: AsFd> Source<T> {
         }
     }
 
+    /// [`retry`](Self::retry), for an `op` that may wait, for whatever it likes.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`retry`](Self::retry).
+    pub(crate) fn retry_waiting<R>(
+        &self,
+        interest: Interest,
+        mut op: impl FnMut() -> io::Result<R>,
+    ) -> io::Result<R> {
+        // Of no reactor, where none knows it yet.
+        let edges = || self.here().and_then(|key| with_reactor(|reactor| reactor.edges(key)));
+        self.retry(interest, |_| {
+            let before = edges();
+            match op() {
+                // What has come meanwhile is not reported again.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && edges() != before => {
+                    Err(Errno::INTR.into())
+                }
+                result => result,
+            }
+        })
+    }
+
     /// Does `op` once, and does not wait.
     ///
     /// # Errors
