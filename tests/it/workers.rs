@@ -14,7 +14,7 @@ use plainsong::time::{self, sleep, timeout};
 use plainsong::{
     CancellationToken, Handle, JoinHandle, Runtime, scope, spawn, spawn_anywhere, thread, yield_now,
 };
-use rustix::thread::{CpuSet, sched_getaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::anywhere::{on_another, run_on};
 use crate::util::{
@@ -846,5 +846,20 @@ fn a_blocking_call_of_a_pinned_worker_may_run_anywhere() {
             let theirs = plainsong::blocking(|| sched_getaffinity(None).unwrap().count());
             assert_eq!(theirs, before);
         });
+    });
+}
+
+#[test]
+fn when_a_pinned_run_has_ended_blocking_calls_run_where_their_thread_may() {
+    alone(when_a_pinned_run_has_ended_blocking_calls_run_where_their_thread_may, || {
+        let runtime = Runtime::builder().pin_workers(true).build().unwrap();
+        runtime.run(|| ());
+        let all = sched_getaffinity(None).unwrap();
+        let mut one = CpuSet::new();
+        one.set((0..CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu)).unwrap());
+        // The program confines itself.
+        sched_setaffinity(None, &one).unwrap();
+        let theirs = plainsong::run(|| plainsong::blocking(|| sched_getaffinity(None).unwrap()));
+        assert_eq!(theirs, one);
     });
 }
