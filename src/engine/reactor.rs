@@ -91,7 +91,7 @@ impl Reactor {
     /// When the kernel refuses, mostly for lack of descriptors.
     pub(crate) fn new() -> io::Result<Self> {
         let port = Port::new().map_err(|error| {
-            let advice = "each worker takes up to three descriptors; allow more (ulimit -n)";
+            let advice = "each worker takes up to four descriptors; allow more (ulimit -n)";
             io::Error::new(error.kind(), format!("cannot make a reactor: {error}; {advice}"))
         })?;
         Ok(Self {
