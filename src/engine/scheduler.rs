@@ -7,7 +7,8 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::ptr;
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Instant;
 
@@ -454,9 +455,9 @@ impl Scheduler {
     }
 
     /// Forgets a descriptor, if it was registered with this reactor, and wakes who waits for it.
-    pub(crate) fn deregister(&self, port: &Arc<Port>, key: SourceKey) {
+    pub(crate) fn deregister(&self, port: &Weak<Port>, key: SourceKey) {
         if let Some(reactor) = self.reactor.get()
-            && Arc::ptr_eq(reactor.port(), port)
+            && ptr::eq(Arc::as_ptr(reactor.port()), port.as_ptr())
         {
             reactor.deregister(key).for_each(context::wake);
         }

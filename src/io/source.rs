@@ -336,8 +336,9 @@ impl<T: AsFd> Drop for Source<T> {
         for Registration { port, door, key } in self.home.take().into_iter().chain(others.drain(..))
         {
             // The kernel has forgotten it along with a reactor that is gone.
-            let Some(port) = port.upgrade() else { continue };
-            port.forget(self.io.as_fd());
+            let Some(alive) = port.upgrade() else { continue };
+            alive.forget(self.io.as_fd());
+            drop(alive);
             let here = context::try_with(|cx| {
                 ptr::eq(cx.door(), door).then(|| cx.scheduler.deregister(&port, key))
             });
