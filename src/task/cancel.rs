@@ -244,7 +244,11 @@ impl CancellationToken {
         if token.cancelled {
             child.lock().cancelled = true;
         } else {
-            token.children.retain(|child| child.strong_count() > 0);
+            // Only before it would grow, so that to have many children is not to look at each of
+            // them for each.
+            if token.children.len() == token.children.capacity() {
+                token.children.retain(|child| child.strong_count() > 0);
+            }
             token.children.push(Arc::downgrade(&child.0));
         }
         drop(token);
