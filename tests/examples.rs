@@ -442,6 +442,24 @@ fn crawler_without_arguments_crawls_its_own_site() {
 }
 
 #[test]
+fn crawler_knows_addresses_of_ipv6() {
+    let listener = TcpListener::bind("[::1]:0").ok();
+    let port = listener.as_ref().map_or(1, |listener| listener.local_addr().unwrap().port());
+    let urls = ["http://[::1]/".to_owned(), format!("http://[::1]:{port}/")];
+    let crawler = Program::start("crawler", &urls.each_ref().map(String::as_str));
+    if let Some(listener) = listener {
+        let (stream, _) = listener.accept().unwrap();
+        let mut client = Client(BufReader::new(stream));
+        while !client.line().is_empty() {}
+        client.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        let output = crawler.output();
+        // Nobody may listen on port 80.
+        assert!(!output[0].contains("socket address"), "{output:#?}");
+        assert!(output[1].starts_with("200 "), "{output:#?}");
+    }
+}
+
+#[test]
 fn crawler_reads_what_servers_send_and_says_what_failed() {
     let replies = [
         ("sized", "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello and more"),
