@@ -815,6 +815,15 @@ fn unix_echo_takes_its_name_along_and_takes_over_what_a_dead_one_left() {
     assert!(!path.exists());
     assert_eq!(idle.read(&mut [0]).unwrap(), 0);
 
+    // Nor is one that accepts nobody for a while.
+    let busy = UnixListener::bind(&path).unwrap();
+    rustix::net::listen(&busy, 0).unwrap();
+    let waits = UnixStream::connect(&path).unwrap();
+    let error = error_of("unix_echo", name);
+    assert!(error.contains("in use"), "{error}");
+    drop((busy, waits));
+    std::fs::remove_file(&path).unwrap();
+
     // Another kind of file is left as it is.
     std::fs::write(&path, "precious").unwrap();
     error_of("unix_echo", name);
