@@ -609,8 +609,9 @@ fn scope_asks_all_before_any_answers() {
 
 #[test]
 fn scope_says_what_failed() {
-    let output = Program::start("scope", &["127.0.0.1:1", "nonsense"]).output();
-    assert_eq!(output.len(), 3, "{output:#?}");
+    let output = Program::start("scope", &["127.0.0.1:1", "nonsense", "nonsense"]).output();
+    assert_eq!(output.len(), 4, "{output:#?}");
+    assert!(output[3].starts_with("3 answers in "), "{output:#?}");
     assert!(output[0].starts_with("127.0.0.1:1: failed: "), "{output:#?}");
     assert!(output[1].starts_with("nonsense: failed: "), "{output:#?}");
 }
