@@ -671,6 +671,18 @@ fn signal(program: &Program, name: &str) {
 }
 
 #[test]
+fn servers_of_lines_hold_no_endless_one_in_memory() {
+    for name in ["graceful_shutdown", "activated"] {
+        let (server, address) = Program::serve(name);
+        let mut client = Client::connect(&address);
+        let endless = "x".repeat(8192);
+        client.send(&endless);
+        assert_eq!(client.receive(endless.len()), endless.as_bytes());
+        server.stop();
+    }
+}
+
+#[test]
 fn graceful_shutdown_serves_all_who_are_connected() {
     for name in ["TERM", "INT"] {
         let (server, address) = Program::serve("graceful_shutdown");
