@@ -218,6 +218,11 @@ fn echo_by_hand_sends_back_what_it_reads() {
 }
 
 #[test]
+fn many_cores_sends_back_what_it_reads() {
+    echoes("many_cores");
+}
+
+#[test]
 fn time_server_tells_every_client_the_time_each_second() {
     let (server, address) = Program::serve("time_server");
     let mut clients = [(); 3].map(|()| Client::connect(&address));
