@@ -256,7 +256,8 @@ impl Handle {
         Self(injector.expect("no plainsong runtime runs on this thread: take `Runtime::handle`"))
     }
 
-    /// Starts a coroutine on the worker that has least to do.
+    /// Starts a coroutine on the worker that has least to do; on a worker of the runtime itself, as
+    /// [`spawn_anywhere`](crate::spawn_anywhere).
     #[track_caller]
     pub fn spawn<F, T>(&self, f: F) -> JoinHandle<T>
     where
