@@ -107,6 +107,10 @@ impl Child {
     ///
     /// Those of the reads and of [`wait`](Self::wait).
     ///
+    /// # Panics
+    ///
+    /// As [`gather`](crate::task::gather), where both are piped.
+    ///
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled; the child lives on, and its pipes are closed.

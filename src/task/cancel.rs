@@ -85,6 +85,10 @@ pub(crate) fn cancellable<T>(
 ///
 /// [`Elapsed`] when `f` was unwound.
 ///
+/// # Panics
+///
+/// On a plain thread, as [`run`](crate::run).
+///
 /// # Cancellation
 ///
 /// Unwinds when the coroutine is cancelled, from within `f`.
@@ -109,6 +113,10 @@ pub fn timeout<T>(limit: Duration, f: impl FnOnce() -> T) -> Result<T, Elapsed> 
 /// # Errors
 ///
 /// [`Elapsed`] when `f` was unwound.
+///
+/// # Panics
+///
+/// On a plain thread, as [`run`](crate::run).
 ///
 /// # Cancellation
 ///
@@ -304,6 +312,10 @@ impl CancellationToken {
 
     /// Runs `f`, unless the token is cancelled before it has ended: then its wait unwinds, and this
     /// returns `None`. On a plain thread, `f` runs as a coroutine.
+    ///
+    /// # Panics
+    ///
+    /// On a plain thread, as [`run`](crate::run).
     ///
     /// # Cancellation
     ///

@@ -38,7 +38,7 @@ pub struct Scope<'scope, 'env: 'scope> {
 ///
 /// # Panics
 ///
-/// With the first panic of a child or of `f`.
+/// With the first panic of a child or of `f`. On a plain thread, also as [`run`](crate::run).
 ///
 /// # Cancellation
 ///
@@ -265,7 +265,8 @@ impl<T> fmt::Debug for ScopedJoinHandle<'_, T> {
 ///
 /// # Panics
 ///
-/// With the first panic.
+/// With the first panic; when no stack can be made for one. On a plain thread, also as
+/// [`run`](crate::run).
 ///
 /// # Cancellation
 ///
@@ -297,7 +298,7 @@ where
 ///
 /// # Panics
 ///
-/// When `fs` is empty; with the first panic.
+/// When `fs` is empty, and as [`gather`].
 ///
 /// # Cancellation
 ///
