@@ -10,13 +10,16 @@
 //! systemd-socket-activate -l 127.0.0.1:4915 target/release/examples/activated
 //! ```
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::time::Duration;
 
 use listenfd::ListenFd;
 use plainsong::CancellationToken;
 use plainsong::net::{Server, TcpListener, TcpStream};
 use plainsong::signal::{SIGINT, SIGTERM, Signals};
+
+/// A longer line is answered in pieces.
+const LINE_MAX: u64 = 4096;
 
 fn main() -> io::Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:4915".to_owned());
@@ -51,7 +54,7 @@ fn main() -> io::Result<()> {
 fn echo_lines(mut conn: &TcpStream) -> io::Result<()> {
     let mut lines = BufReader::new(conn);
     let mut line = Vec::new();
-    while lines.read_until(b'\n', &mut line)? > 0 {
+    while lines.by_ref().take(LINE_MAX).read_until(b'\n', &mut line)? > 0 {
         conn.write_all(&line)?;
         line.clear();
     }

@@ -12,6 +12,10 @@ use std::time::{Duration, Instant};
 
 use plainsong::net::{TcpListener, TcpStream};
 use plainsong::thread;
+use plainsong::time::timeout;
+
+/// How long a server may take to be reached, and to send more.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 fn main() -> io::Result<()> {
     let urls: Vec<String> = std::env::args().skip(1).collect();
@@ -38,12 +42,11 @@ fn main() -> io::Result<()> {
 fn fetch(url: &str) -> io::Result<(String, u64)> {
     let rest = url.strip_prefix("http://").ok_or_else(|| invalid("only http:// is spoken here"))?;
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let conn = if host.contains(':') {
-        TcpStream::connect(host)?
-    } else {
-        TcpStream::connect((host, 80))?
-    };
-    conn.set_read_timeout(Some(Duration::from_secs(10)))?;
+    // An address of IPv6 has colons of its own, in brackets.
+    let has_port = host.rsplit(']').next().is_some_and(|rest| rest.contains(':'));
+    let server = if has_port { host.to_owned() } else { format!("{host}:80") };
+    let conn = timeout(PATIENCE, || TcpStream::connect(server))??;
+    conn.set_read_timeout(Some(PATIENCE))?;
     let request = format!("GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     (&conn).write_all(request.as_bytes())?;
 

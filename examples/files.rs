@@ -1,15 +1,20 @@
-//! Counts the lines of many files, all at once: each call that would block does so on a thread of
+//! Counts the lines of many files, a few at a time: each call that would block does so on a thread of
 //! the pool, and the coroutines read like a program that does one file after the other.
 //!
 //! ```text
 //! cargo run --release --example files [PATH...]
 //! ```
 
+use std::fs::FileType;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use plainsong::sync::Semaphore;
 use plainsong::task::gather;
 use plainsong::{blocking, fs};
+
+/// How many are in memory at a time.
+const FILES_MAX: usize = 8;
 
 fn main() -> io::Result<()> {
     let mut roots: Vec<_> = std::env::args().skip(1).map(PathBuf::from).collect();
@@ -19,10 +24,19 @@ fn main() -> io::Result<()> {
     plainsong::run(|| {
         let mut paths = Vec::new();
         for root in roots {
-            find(root, &mut paths)?;
+            let metadata = fs::metadata(&root).map_err(|error| {
+                io::Error::new(error.kind(), format!("cannot look at {}: {error}", root.display()))
+            })?;
+            find(root, metadata.file_type(), &mut paths);
         }
         paths.sort();
-        let counts = gather(paths.iter().map(|path| move || count(path)));
+        let room = &Semaphore::new(FILES_MAX);
+        let counts = gather(paths.iter().map(|path| {
+            move || {
+                let _permit = room.acquire();
+                count(path)
+            }
+        }));
 
         let mut total = (0, 0);
         for (path, count) in paths.iter().zip(counts) {
@@ -39,21 +53,22 @@ fn main() -> io::Result<()> {
     })
 }
 
-/// The files at and below `path`.
-fn find(path: PathBuf, found: &mut Vec<PathBuf>) -> io::Result<()> {
-    let metadata = fs::metadata(&path).map_err(|error| {
-        io::Error::new(error.kind(), format!("cannot look at {}: {error}", path.display()))
-    })?;
-    if metadata.is_dir() {
-        for entry in fs::read_dir(&path)? {
-            let entry = entry?;
-            // A link may lead back up.
-            if !entry.file_type()?.is_symlink() {
-                find(entry.path(), found)?;
-            }
-        }
-    } else {
+/// The files at and below `path`. What is no file (a pipe, a device) might have no end.
+fn find(path: PathBuf, kind: FileType, found: &mut Vec<PathBuf>) {
+    if kind.is_file() {
         found.push(path);
+    } else if kind.is_dir()
+        && let Err(error) = find_in(&path, found)
+    {
+        eprintln!("cannot look into {}: {error}", path.display());
+    }
+}
+
+fn find_in(folder: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        // That of a link itself, which may lead back up.
+        find(entry.path(), entry.file_type()?, found);
     }
     Ok(())
 }

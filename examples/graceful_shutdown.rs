@@ -1,5 +1,6 @@
 //! An echo server that stops well: on Ctrl-C or SIGTERM it accepts no more, serves those who
-//! are connected to the end of what they have sent, and only then exits. Nobody is cut off.
+//! are connected to the end of what they have sent, and only then exits. Who goes on talking is cut off
+//! after ten seconds.
 //!
 //! ```text
 //! cargo run --release --example graceful_shutdown [ADDR]
@@ -7,7 +8,7 @@
 //! kill -TERM PID
 //! ```
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::time::Duration;
 
 use plainsong::CancellationToken;
@@ -15,6 +16,8 @@ use plainsong::net::{Server, TcpListener, TcpStream};
 use plainsong::signal::{SIGINT, SIGTERM, Signals};
 use plainsong::time::timeout;
 
+/// A longer line is answered in pieces.
+const LINE_MAX: u64 = 4096;
 /// How long a client may take for one more request once the server stops.
 const LAST_CALL: Duration = Duration::from_millis(100);
 
@@ -57,7 +60,7 @@ fn echo_lines(mut conn: &TcpStream, stopping: &CancellationToken) -> io::Result<
             return Ok(());
         }
         let mut line = Vec::new();
-        lines.read_until(b'\n', &mut line)?;
+        lines.by_ref().take(LINE_MAX).read_until(b'\n', &mut line)?;
         conn.write_all(&line)?;
     }
 }

@@ -7,7 +7,6 @@
 //! cargo run --release --example scope [HOST:PORT...]
 //! ```
 
-use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Write};
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,7 @@ fn main() -> io::Result<()> {
     plainsong::run(|| {
         let servers = if arguments.is_empty() { own_servers()? } else { arguments };
         let request = &format!("GET / HTTP/1.0\r\nFrom: {}\r\n\r\n", std::process::id());
-        let mut answers = BTreeMap::new();
+        let mut answers = Vec::new();
 
         let start = Instant::now();
         plainsong::scope(|s| {
@@ -28,8 +27,7 @@ fn main() -> io::Result<()> {
                 .map(|server| s.spawn(move || (server, fetch(server, request))))
                 .collect();
             for fetch in fetches {
-                let (server, answer) = fetch.join().expect("a fetch panicked");
-                answers.insert(server, answer);
+                answers.push(fetch.join().expect("a fetch panicked"));
             }
         });
 

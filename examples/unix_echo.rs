@@ -8,10 +8,13 @@
 
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use std::{env, fs, io};
 
+use plainsong::CancellationToken;
 use plainsong::net::{UnixListener, UnixStream};
 use plainsong::signal::{SIGINT, SIGTERM, Signals};
+use plainsong::time::timeout;
 
 fn main() -> io::Result<()> {
     let path = env::args_os().nth(1).map(PathBuf::from);
@@ -20,9 +23,17 @@ fn main() -> io::Result<()> {
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
         let listener = listen(&path)?;
         println!("listening on {}", path.display());
-        plainsong::spawn(move || listener.serve(|conn| io::copy(&mut &conn, &mut &conn)));
-        signals.wait()?;
-        fs::remove_file(&path)
+        let stop = CancellationToken::new();
+        let stopper = stop.clone();
+        plainsong::spawn(move || {
+            let signal = signals.wait();
+            stopper.cancel();
+            signal
+        });
+        let served =
+            stop.run_until_cancelled(|| listener.serve(|conn| io::copy(&mut &conn, &mut &conn)));
+        fs::remove_file(&path)?;
+        served.unwrap_or(Ok(()))
     })
 }
 
@@ -42,5 +53,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
 fn is_stale(path: &Path) -> bool {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    is_socket && UnixStream::connect(path).is_err_and(refused)
+    // One that accepts nobody for a while is busy, and not gone.
+    let connected = timeout(Duration::from_secs(1), || UnixStream::connect(path));
+    is_socket && connected.is_ok_and(|connected| connected.is_err_and(refused))
 }

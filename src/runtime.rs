@@ -9,7 +9,7 @@ use std::thread;
 use crate::engine::pin::Pinned;
 use crate::engine::root::{self, Settings};
 use crate::engine::workers::{Injector, Post, Workers};
-use crate::engine::{context, stack};
+use crate::engine::{cancel, context, stack};
 use crate::task::{self, JoinHandle};
 
 /// More threads than any machine has processors for.
@@ -154,11 +154,10 @@ impl Runtime {
             context::with_current(|main| {
                 let Some(main) = main else { unreachable!("a coroutine is running") };
                 result.set(Some(panic::catch_unwind(AssertUnwindSafe(f))));
-                task::drop_locals(main);
+                cancel::drop_locals(main);
                 if cancel_rest {
                     for call in context::with(|cx| cx.scheduler.close(main)) {
-                        // What a call holds is dropped: that may be any code.
-                        let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(call)));
+                        cancel::quietly(|| drop(call));
                     }
                 }
             });
@@ -257,7 +256,8 @@ impl Handle {
         Self(injector.expect("no plainsong runtime runs on this thread: take `Runtime::handle`"))
     }
 
-    /// Starts a coroutine on the worker that has least to do.
+    /// Starts a coroutine on the worker that has least to do; on a worker of the runtime itself, as
+    /// [`spawn_anywhere`](crate::spawn_anywhere).
     #[track_caller]
     pub fn spawn<F, T>(&self, f: F) -> JoinHandle<T>
     where

@@ -8,6 +8,7 @@ use crate::engine::blocking;
 use crate::engine::context;
 use crate::engine::scheduler::CallKey;
 use crate::engine::task::Wait;
+use crate::task::spawn_on;
 
 pub use crate::task::{Elapsed, timeout, timeout_at};
 
@@ -143,7 +144,8 @@ impl Interval {
 
 /// Calls `f` in a coroutine of its own after `delay`: no coroutine waits until then.
 ///
-/// The call is dropped unmade when the runtime ends first.
+/// The call is dropped unmade when the runtime ends first. Where there is no memory for its stack when
+/// the time comes, it is made when there is.
 ///
 /// # Panics
 ///
@@ -184,7 +186,9 @@ fn schedule<F: FnOnce() + 'static>(time: Option<Instant>, f: F) -> Timer {
             "no plainsong runtime runs on this thread to call later; \
              wrap the program in `plainsong::run(|| …)`"
         );
-        let call = Box::new(move || crate::task::spawn_at(spawned, f));
+        let call = Box::new(move |stack| {
+            context::with(|cx| spawn_on(cx, stack, None, spawned, f));
+        });
         Timer { key: cx.scheduler.call_at(time, call), local: PhantomData }
     })
 }

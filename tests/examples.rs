@@ -1,8 +1,10 @@
 //! Runs the examples as a user would: each in a process of its own, driven through sockets of std's.
 
+use std::fs::Permissions;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -213,6 +215,11 @@ fn echo_sends_back_what_it_reads() {
 #[test]
 fn echo_by_hand_sends_back_what_it_reads() {
     echoes("echo_by_hand");
+}
+
+#[test]
+fn many_cores_sends_back_what_it_reads() {
+    echoes("many_cores");
 }
 
 #[test]
@@ -440,6 +447,24 @@ fn crawler_without_arguments_crawls_its_own_site() {
 }
 
 #[test]
+fn crawler_knows_addresses_of_ipv6() {
+    let listener = TcpListener::bind("[::1]:0").ok();
+    let port = listener.as_ref().map_or(1, |listener| listener.local_addr().unwrap().port());
+    let urls = ["http://[::1]/".to_owned(), format!("http://[::1]:{port}/")];
+    let crawler = Program::start("crawler", &urls.each_ref().map(String::as_str));
+    if let Some(listener) = listener {
+        let (stream, _) = listener.accept().unwrap();
+        let mut client = Client(BufReader::new(stream));
+        while !client.line().is_empty() {}
+        client.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        let output = crawler.output();
+        // Nobody may listen on port 80.
+        assert!(!output[0].contains("socket address"), "{output:#?}");
+        assert!(output[1].starts_with("200 "), "{output:#?}");
+    }
+}
+
+#[test]
 fn crawler_reads_what_servers_send_and_says_what_failed() {
     let replies = [
         ("sized", "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello and more"),
@@ -589,8 +614,9 @@ fn scope_asks_all_before_any_answers() {
 
 #[test]
 fn scope_says_what_failed() {
-    let output = Program::start("scope", &["127.0.0.1:1", "nonsense"]).output();
-    assert_eq!(output.len(), 3, "{output:#?}");
+    let output = Program::start("scope", &["127.0.0.1:1", "nonsense", "nonsense"]).output();
+    assert_eq!(output.len(), 4, "{output:#?}");
+    assert!(output[3].starts_with("3 answers in "), "{output:#?}");
     assert!(output[0].starts_with("127.0.0.1:1: failed: "), "{output:#?}");
     assert!(output[1].starts_with("nonsense: failed: "), "{output:#?}");
 }
@@ -647,6 +673,18 @@ fn signal(program: &Program, name: &str) {
     let id = program.child.id().to_string();
     let status = Command::new("kill").args(["-s", name, &id]).status().unwrap();
     assert!(status.success());
+}
+
+#[test]
+fn servers_of_lines_hold_no_endless_one_in_memory() {
+    for name in ["graceful_shutdown", "activated"] {
+        let (server, address) = Program::serve(name);
+        let mut client = Client::connect(&address);
+        let endless = "x".repeat(8192);
+        client.send(&endless);
+        assert_eq!(client.receive(endless.len()), endless.as_bytes());
+        server.stop();
+    }
 }
 
 #[test]
@@ -794,6 +832,15 @@ fn unix_echo_takes_its_name_along_and_takes_over_what_a_dead_one_left() {
     assert_eq!(server.output(), [""; 0]);
     assert!(!path.exists());
     assert_eq!(idle.read(&mut [0]).unwrap(), 0);
+
+    // Nor is one that accepts nobody for a while.
+    let busy = UnixListener::bind(&path).unwrap();
+    rustix::net::listen(&busy, 0).unwrap();
+    let waits = UnixStream::connect(&path).unwrap();
+    let error = error_of("unix_echo", name);
+    assert!(error.contains("in use"), "{error}");
+    drop((busy, waits));
+    std::fs::remove_file(&path).unwrap();
 
     // Another kind of file is left as it is.
     std::fs::write(&path, "precious").unwrap();
@@ -1038,6 +1085,43 @@ fn files_counts_the_lines_of_all() {
         output[201].split_whitespace().collect::<Vec<_>>().join(" "),
         "19900 99506 in 201 files"
     );
+}
+
+#[test]
+fn files_needs_no_more_memory_for_many_and_leaves_out_what_is_no_file() {
+    let folder = Folder::new("files-many");
+    for n in 0..40 {
+        let file = std::fs::File::create(folder.0.join(format!("{n}"))).unwrap();
+        file.set_len(16 << 20).unwrap();
+    }
+    // To read it would take for ever.
+    let _name = UnixListener::bind(folder.0.join("socket")).unwrap();
+    let pipe = Command::new("mkfifo").arg(folder.0.join("pipe")).status().unwrap();
+    assert!(pipe.success());
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -v 450000; exec \"$0\" \"$1\""]);
+    // Without address space for each thread to allocate from.
+    command.args([&path_of("files"), &folder.0]).env("MALLOC_ARENA_MAX", "1");
+    let output = Program::spawn(&mut command).output();
+    assert_eq!(output.len(), 41);
+    assert!(output[40].ends_with("671088640 in 40 files"), "{}", output[40]);
+}
+
+#[test]
+fn files_counts_what_it_may_read() {
+    let folder = Folder::new("files-closed");
+    let closed = folder.0.join("closed");
+    std::fs::create_dir(&closed).unwrap();
+    std::fs::write(folder.0.join("one"), "one\n").unwrap();
+    std::os::unix::fs::symlink("nowhere", folder.0.join("link")).unwrap();
+    let allow = |mode| std::fs::set_permissions(&closed, Permissions::from_mode(mode)).unwrap();
+    allow(0o000);
+    let is_root = std::fs::read_dir(&closed).is_ok();
+    let (code, stdout, stderr) = Program::start("files", &[folder.0.to_str().unwrap()]).finish();
+    allow(0o700);
+    assert_eq!((code, stdout.len()), (Some(0), 2));
+    // The superuser may read anything.
+    assert!(is_root || stderr.concat().contains("closed"), "{stderr:?}");
 }
 
 #[test]

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use super::remote::Waiter;
 use super::task::{Wait, Wake};
-use super::{context, pin};
+use super::{cancel, context, pin};
 
 /// tokio's figure for the same thing.
 const THREADS_MAX: usize = 512;
@@ -101,14 +101,14 @@ impl Pool {
         loop {
             // There may be too many for a while: those that have waited come back at once.
             if queue.threads > THREADS_MAX {
+                // It may have been told of a job, which is for another then.
+                self.work.notify_one();
                 break;
             }
             if let Some((_, job)) = queue.jobs.pop_front() {
                 drop(queue);
                 // The call's own panics are caught in there; this one is of a destructor.
-                if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(job)) {
-                    mem::forget(payload);
-                }
+                cancel::quietly(job);
                 queue = lock(&self.queue);
                 continue;
             }

@@ -8,9 +8,11 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
+use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::process;
 
+use super::context;
 use super::task::{Flag, Id, Task};
 use super::timer::TimerKey;
 
@@ -203,6 +205,34 @@ pub(crate) fn catch<T>(
     body: impl FnOnce() -> T,
 ) -> Result<T, Failure> {
     panic::catch_unwind(AssertUnwindSafe(body)).map_err(|payload| classify(task, scope, payload))
+}
+
+/// Calls `f`, which drops what is any code: what it ends with is forgotten, as the drop of that may
+/// panic, too.
+#[inline]
+pub(crate) fn quietly(f: impl FnOnce()) {
+    if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(f)) {
+        forget(payload);
+    }
+}
+
+#[cold]
+fn forget(payload: Box<dyn Any + Send>) {
+    mem::forget(context::with_current(|task| match task {
+        Some(task) => classify(task, None, payload),
+        None => Failure::Panicked(payload),
+    }));
+}
+
+/// Drops the locals of `task`, which runs, and those that their destructors make, within reason.
+pub(crate) fn drop_locals(task: &Task) {
+    for _ in 0..16 {
+        let locals = task.take_locals();
+        if locals.is_empty() {
+            return;
+        }
+        quietly(|| drop(locals));
+    }
 }
 
 #[cold]

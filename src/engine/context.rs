@@ -31,6 +31,7 @@ thread_local! {
     static STARTING: Cell<*const Coroutine> = const { Cell::new(ptr::null()) };
     static POOLED: Cell<bool> = const { Cell::new(false) };
     static ME: Cell<u64> = const { Cell::new(0) };
+    static LATE: Cell<Option<&'static Door>> = const { Cell::new(None) };
 
     static CONTEXT: Context = const { Context::new() };
     // Apart, because its values' destructors may use the context.
@@ -206,12 +207,19 @@ pub(crate) fn set_pooled(pooled: bool) -> bool {
 /// A waiter for what calls this: the coroutine, or else the thread. It must [`block`] next.
 #[inline]
 pub(crate) fn waiter() -> Waiter {
-    with(|cx| {
-        with_current(|task| match task {
-            Some(task) => cx.scheduler.prepare(task, cx.door()),
-            None => Waiter::thread(cx.door()),
-        })
+    with_current(|task| match task {
+        Some(task) => with(|cx| cx.scheduler.prepare(task, cx.door())),
+        None => Waiter::thread(try_with(Context::door).unwrap_or_else(late_door)),
     })
+}
+
+/// A door for the destructors of thread-locals that run after ours. Nothing tells when the last has, so
+/// it is never passed on.
+#[cold]
+fn late_door() -> &'static Door {
+    let door = LATE.get().unwrap_or_else(Door::acquire);
+    LATE.set(Some(door));
+    door
 }
 
 /// Waits until `waiter`, made here just before, is woken, or `deadline` has passed.

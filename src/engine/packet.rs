@@ -205,9 +205,11 @@ impl<T> Receiver<T> {
     /// Whether the coroutine is, or was, one of the run of the calling one.
     pub(crate) fn is_of_this_run(&self) -> bool {
         let home = self.header().home;
-        context::with(|cx| {
+        let is_ours = context::try_with(|cx| {
             std::ptr::eq(cx.door(), home) || cx.scheduler.at_post(|post| post.workers.knows(home))
-        })
+        });
+        // A thread that is ending has no run any more.
+        is_ours.unwrap_or(false)
     }
 
     /// Has `waiter` woken at the end. Returns `false` when the coroutine has ended already.

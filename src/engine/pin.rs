@@ -2,19 +2,24 @@
 
 use std::io;
 #[cfg(any(target_os = "linux", target_os = "android"))]
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// Where the threads that were pinned might run before, for those that they start.
+/// How many threads are pinned, and where the last of them might run before, for those that they start.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-static BEFORE: Mutex<Option<CpuSet>> = Mutex::new(None);
+static PINNED: Mutex<(usize, Option<CpuSet>)> = Mutex::new((0, None));
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn pinned() -> MutexGuard<'static, (usize, Option<CpuSet>)> {
+    PINNED.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Lets the calling thread, which may have been started by a pinned one, run where that might before.
 pub(crate) fn unpin() {
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    if let Some(before) = &*BEFORE.lock().unwrap_or_else(PoisonError::into_inner) {
+    if let (_, Some(before)) = &*pinned() {
         // If it may no longer, it stays where it is.
         let _ = sched_setaffinity(None, before);
     }
@@ -41,8 +46,9 @@ impl Pinned {
             let mut one = CpuSet::new();
             one.set(*cpu);
             sched_setaffinity(None, &one)?;
-            *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
         }
+        let mut pinned = pinned();
+        *pinned = (pinned.0 + 1, Some(before));
         Ok(Self { before })
     }
 }
@@ -52,6 +58,11 @@ impl Drop for Pinned {
     fn drop(&mut self) {
         // It was allowed before; if it no longer is, the thread stays where it is.
         let _ = sched_setaffinity(None, &self.before);
+        let mut pinned = pinned();
+        pinned.0 -= 1;
+        if pinned.0 == 0 {
+            pinned.1 = None;
+        }
     }
 }
 

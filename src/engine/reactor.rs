@@ -71,6 +71,8 @@ struct Source {
     readable: bool,
     writable: bool,
     ending: bool,
+    /// How often anything has been reported.
+    edges: u32,
     readers: Waiters,
     writers: Waiters,
 }
@@ -89,7 +91,7 @@ impl Reactor {
     /// When the kernel refuses, mostly for lack of descriptors.
     pub(crate) fn new() -> io::Result<Self> {
         let port = Port::new().map_err(|error| {
-            let advice = "each worker takes up to three descriptors; allow more (ulimit -n)";
+            let advice = "each worker takes up to four descriptors; allow more (ulimit -n)";
             io::Error::new(error.kind(), format!("cannot make a reactor: {error}; {advice}"))
         })?;
         Ok(Self {
@@ -124,6 +126,7 @@ impl Reactor {
             readable: true,
             writable: true,
             ending: false,
+            edges: 0,
             readers: Waiters::default(),
             writers: Waiters::default(),
         });
@@ -160,6 +163,11 @@ impl Reactor {
             Interest::Read => source.readable = false,
             Interest::Write => source.writable = false,
         });
+    }
+
+    /// A number that changes with each report on a descriptor.
+    pub(crate) fn edges(&self, key: SourceKey) -> Option<u32> {
+        self.with(key, |source| source.edges)
     }
 
     /// Notes that a read of a TCP stream got less than it asked for.
@@ -216,6 +224,7 @@ impl Reactor {
                 continue;
             };
             source.ending |= event.ending;
+            source.edges = source.edges.wrapping_add(1);
             if event.readable {
                 source.readable = true;
                 woken.extend(source.readers.take());

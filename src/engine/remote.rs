@@ -12,7 +12,7 @@
 use std::fmt;
 use std::mem;
 use std::ptr;
-use std::sync::{self, Arc, PoisonError};
+use std::sync::{self, Arc, PoisonError, Weak};
 use std::task::Waker;
 use std::time::Instant;
 
@@ -30,8 +30,9 @@ pub(crate) enum Message {
     Unpark { slot: u32, id: Id },
     /// Cancel a scope of this coroutine, or its root.
     Cancel { slot: u32, id: Id, scope: Option<ScopeId> },
-    /// Forget a descriptor that was closed elsewhere, if this is still your reactor's port.
-    Deregister { port: Arc<Port>, key: SourceKey },
+    /// Forget a descriptor that was closed elsewhere, if this is still your reactor's port. Weak, as a
+    /// message to a thread that has ended lies at its door until that has another owner.
+    Deregister { port: Weak<Port>, key: SourceKey },
     /// Look whether there is something to start.
     Look,
     /// Cancel all coroutines, and what starts from now on.

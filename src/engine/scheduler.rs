@@ -7,7 +7,8 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::ptr;
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Instant;
 
@@ -20,7 +21,7 @@ use super::interrupt::raise;
 use super::reactor::{Port, Reactor, SourceKey};
 use super::ready::ReadyQueue;
 use super::remote::{Door, Waiter};
-use super::stack::StackPool;
+use super::stack::{Stack, StackPool};
 use super::task::{Flag, Home, Id, Task, Wait, Wake};
 use super::timer::{TimerKey, Timers};
 use super::workers::{Post, Rest};
@@ -44,8 +45,8 @@ pub(super) enum Alarm {
     Call(u32),
 }
 
-/// What spawns a coroutine later.
-pub(crate) type Call = Box<dyn FnOnce()>;
+/// What spawns a coroutine later, on a stack that is there already.
+pub(crate) type Call = Box<dyn FnOnce(Stack)>;
 
 pub(super) struct Later {
     pub(super) call: Call,
@@ -428,6 +429,25 @@ impl Scheduler {
         Some(later.call)
     }
 
+    /// Takes all calls back.
+    pub(super) fn cancel_calls(&self) -> Vec<Call> {
+        let mut timers = self.timers.borrow_mut();
+        let take = |(_, later): (usize, Later)| {
+            timers.cancel(later.timer);
+            later.call
+        };
+        self.calls.take().into_iter().map(take).collect()
+    }
+
+    /// Has all calls made as soon as that can be.
+    pub(super) fn hurry_calls(&self) {
+        let (mut timers, now) = (self.timers.borrow_mut(), self.elapsed());
+        for (slot, later) in &mut *self.calls.borrow_mut() {
+            timers.cancel(later.timer);
+            later.timer = timers.add(now, Alarm::Call(slot as u32));
+        }
+    }
+
     /// This thread's reactor, once it has run coroutines.
     #[inline]
     pub(crate) fn reactor(&self) -> Option<&Reactor> {
@@ -435,9 +455,9 @@ impl Scheduler {
     }
 
     /// Forgets a descriptor, if it was registered with this reactor, and wakes who waits for it.
-    pub(crate) fn deregister(&self, port: &Arc<Port>, key: SourceKey) {
+    pub(crate) fn deregister(&self, port: &Weak<Port>, key: SourceKey) {
         if let Some(reactor) = self.reactor.get()
-            && Arc::ptr_eq(reactor.port(), port)
+            && ptr::eq(Arc::as_ptr(reactor.port()), port.as_ptr())
         {
             reactor.deregister(key).for_each(context::wake);
         }

@@ -80,8 +80,7 @@ pub struct Lent {
 const BUFFER_BYTES: usize = 16 * 1024;
 
 impl Lent {
-    /// Reads into a buffer of the worker, and takes it along unless that fails. Returns what `short` says
-    /// of how much was read.
+    /// Reads into a buffer of the worker, and takes it along unless that fails.
     pub(crate) fn fill(read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<Self> {
         let buffer = context::take_buffer().unwrap_or_else(|| vec![0; BUFFER_BYTES].into());
         // From here on it goes back, whatever happens.
@@ -92,7 +91,7 @@ impl Lent {
         Ok(lent)
     }
 
-    /// Whether the buffer has room for more.
+    /// Whether some has been read, and less than there was room for.
     pub(crate) fn is_short(&self) -> bool {
         self.len > 0 && self.len < BUFFER_BYTES
     }

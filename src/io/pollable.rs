@@ -5,8 +5,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
-use super::source::Source;
+use super::source::{Source, is_ready, poll_one};
 use crate::engine::reactor::Interest;
+use crate::engine::{blocking, context};
 
 /// Any pollable descriptor (a pipe, an eventfd, a terminal, a socket of another library) as a
 /// stream whose `read` and `write` park only their own coroutine.
@@ -70,6 +71,9 @@ impl<T: AsFd> Pollable<T> {
 
     /// Does `op`, which reads, until it does not fail with `WouldBlock`, waiting in between.
     ///
+    /// `op` may fail so only when the descriptor itself would block: what it has left there is not
+    /// reported again.
+    ///
     /// # Errors
     ///
     /// Those of `op`.
@@ -78,10 +82,13 @@ impl<T: AsFd> Pollable<T> {
     ///
     /// Unwinds in the waits between the calls of `op`.
     pub fn read_with<R>(&self, mut op: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
-        self.source.retry(Interest::Read, |_| op(&self.io))
+        self.source.retry_waiting(Interest::Read, || op(&self.io))
     }
 
     /// Does `op`, which writes, until it does not fail with `WouldBlock`, waiting in between.
+    ///
+    /// `op` may fail so only when the descriptor itself would block: what it has left there is not
+    /// reported again.
     ///
     /// # Errors
     ///
@@ -91,7 +98,7 @@ impl<T: AsFd> Pollable<T> {
     ///
     /// Unwinds in the waits between the calls of `op`.
     pub fn write_with<R>(&self, mut op: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
-        self.source.retry(Interest::Write, |_| op(&self.io))
+        self.source.retry_waiting(Interest::Write, || op(&self.io))
     }
 }
 
@@ -174,7 +181,7 @@ impl<T: AsFd> AsRawFd for Pollable<T> {
 ///
 /// # Errors
 ///
-/// When the descriptor cannot be duplicated or watched.
+/// When it is not ready, and cannot be duplicated or watched.
 ///
 /// # Cancellation
 ///
@@ -187,7 +194,7 @@ pub fn wait_readable(fd: impl AsFd) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// When the descriptor cannot be duplicated or watched.
+/// When it is not ready, and cannot be duplicated or watched.
 ///
 /// # Cancellation
 ///
@@ -197,13 +204,18 @@ pub fn wait_writable(fd: impl AsFd) -> io::Result<()> {
 }
 
 pub(super) fn wait(fd: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
+    context::spend();
+    // First, as to be watched takes a descriptor, and there may be none to spare.
+    if is_ready(fd, interest)? {
+        return Ok(());
+    }
+    if !context::in_coroutine() {
+        return blocking::waiting(|| poll_one(fd, interest, None)).map(drop);
+    }
     // A duplicate, as the descriptor itself may be registered already, by us or by others.
     let source = Source::new(fd.try_clone_to_owned()?);
-    source.retry(interest, |fd| {
-        if super::source::is_ready(fd.as_fd(), interest)? {
-            Ok(())
-        } else {
-            Err(io::ErrorKind::WouldBlock.into())
-        }
+    source.retry(interest, |fd| match is_ready(fd.as_fd(), interest)? {
+        true => Ok(()),
+        false => Err(io::ErrorKind::WouldBlock.into()),
     })
 }

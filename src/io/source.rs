@@ -1,6 +1,7 @@
 //! The one way that I/O is done: try, and park when the kernel says that it would block.
 
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -26,7 +27,8 @@ const RETRY_MAX: Duration = Duration::from_millis(50);
 /// until the drop, which deregisters it first.
 #[derive(Debug)]
 pub(crate) struct Source<T: AsFd> {
-    io: T,
+    // `None` only after `into_inner`.
+    io: Option<T>,
     // Nearly always the only one: where the descriptor was first waited for.
     home: OnceLock<Registration>,
     others: Mutex<Vec<Registration>>,
@@ -59,7 +61,7 @@ impl std::fmt::Debug for Registration {
 
 /// What a wait for a descriptor came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Outcome {
+pub(super) enum Outcome {
     /// Try again.
     Ready,
     TimedOut,
@@ -69,7 +71,7 @@ impl<T: AsFd> Source<T> {
     /// Takes a descriptor, which must be in non-blocking mode.
     pub(crate) fn new(io: T) -> Self {
         Self {
-            io,
+            io: Some(io),
             home: OnceLock::new(),
             others: Mutex::default(),
             timeouts: [AtomicU64::new(0), AtomicU64::new(0)],
@@ -80,7 +82,19 @@ impl<T: AsFd> Source<T> {
     /// What was taken. Using it directly bypasses the waits.
     #[inline]
     pub(crate) fn get(&self) -> &T {
-        &self.io
+        match &self.io {
+            Some(io) => io,
+            None => unreachable!("`into_inner` takes the source along"),
+        }
+    }
+
+    /// Gives up what was taken, which no reactor knows any more.
+    pub(crate) fn into_inner(mut self) -> T {
+        self.deregister();
+        match self.io.take() {
+            Some(io) => io,
+            None => unreachable!("only this takes it"),
+        }
     }
 
     /// Does `op` until it does not block, waiting in between.
@@ -114,7 +128,7 @@ impl<T: AsFd> Source<T> {
             let nonblocking = self.is_nonblocking();
             let drained = |key| with_reactor(|reactor| reactor.is_drained(key, interest));
             if nonblocking || !here.is_some_and(drained) {
-                match op(&self.io) {
+                match op(self.get()) {
                     Ok(result) => {
                         if let Some(key) = here
                             && short(&result)
@@ -142,6 +156,30 @@ impl<T: AsFd> Source<T> {
         }
     }
 
+    /// [`retry`](Self::retry), for an `op` that may wait, for whatever it likes.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`retry`](Self::retry).
+    pub(crate) fn retry_waiting<R>(
+        &self,
+        interest: Interest,
+        mut op: impl FnMut() -> io::Result<R>,
+    ) -> io::Result<R> {
+        // Of no reactor, where none knows it yet.
+        let edges = || self.here().and_then(|key| with_reactor(|reactor| reactor.edges(key)));
+        self.retry(interest, |_| {
+            let before = edges();
+            match op() {
+                // What has come meanwhile is not reported again.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && edges() != before => {
+                    Err(Errno::INTR.into())
+                }
+                result => result,
+            }
+        })
+    }
+
     /// Does `op` once, and does not wait.
     ///
     /// # Errors
@@ -150,7 +188,7 @@ impl<T: AsFd> Source<T> {
     pub(crate) fn attempt<R>(&self, mut op: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
         loop {
             context::spend();
-            match op(&self.io) {
+            match op(self.get()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => return result,
             }
@@ -181,7 +219,7 @@ impl<T: AsFd> Source<T> {
                 return Err(timed_out(Interest::Write, timeout));
             }
             let until = context::deadline(pause).into_iter().chain(deadline).min();
-            let why = Wait::Writable(self.io.as_fd().as_raw_fd());
+            let why = Wait::Writable(self.get().as_fd().as_raw_fd());
             context::block(context::waiter(), why, until);
             pause = (pause * 2).min(RETRY_MAX);
         }
@@ -201,7 +239,7 @@ impl<T: AsFd> Source<T> {
 
     fn wait(&self, interest: Interest, deadline: Option<Instant>) -> io::Result<Outcome> {
         if !context::in_coroutine() {
-            return blocking::waiting(|| poll_one(self.io.as_fd(), interest, deadline));
+            return blocking::waiting(|| poll_one(self.get().as_fd(), interest, deadline));
         }
         check_unwinding()?;
         context::with(|cx| {
@@ -219,7 +257,7 @@ impl<T: AsFd> Source<T> {
                     Err(error) => return Err(error),
                 },
             };
-            let fd = self.io.as_fd();
+            let fd = self.get().as_fd();
             let subscribed = Subscription { key, interest, waiter: context::waiter() };
             reactor.set_drained(key, interest);
             reactor.subscribe(key, fd, interest, subscribed.waiter)?;
@@ -230,7 +268,7 @@ impl<T: AsFd> Source<T> {
             let wake = context::block(subscribed.waiter, why, deadline);
             if wake == Wake::Ready {
                 // The reactor let go of the waiter when it woke it.
-                std::mem::forget(subscribed);
+                mem::forget(subscribed);
                 return Ok(Outcome::Ready);
             }
             Ok(Outcome::TimedOut)
@@ -258,7 +296,7 @@ impl<T: AsFd> Source<T> {
 
     #[cold]
     fn register(&self, cx: &Context, reactor: &Reactor) -> io::Result<SourceKey> {
-        let key = reactor.register(self.io.as_fd())?;
+        let key = reactor.register(self.get().as_fd())?;
         let port = Arc::downgrade(reactor.port());
         if let Err(registration) = self.home.set(Registration { port, door: cx.door(), key }) {
             let mut others = self.others();
@@ -307,14 +345,16 @@ impl<T: AsFd> Source<T> {
     }
 }
 
-impl<T: AsFd> Drop for Source<T> {
-    fn drop(&mut self) {
+impl<T: AsFd> Source<T> {
+    /// Has the reactors forget the descriptor.
+    fn deregister(&mut self) {
         let others = self.others.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for Registration { port, door, key } in self.home.take().into_iter().chain(others.drain(..))
-        {
+        let others = mem::take(others);
+        for Registration { port, door, key } in self.home.take().into_iter().chain(others) {
             // The kernel has forgotten it along with a reactor that is gone.
-            let Some(port) = port.upgrade() else { continue };
-            port.forget(self.io.as_fd());
+            let Some(alive) = port.upgrade() else { continue };
+            alive.forget(self.get().as_fd());
+            drop(alive);
             let here = context::try_with(|cx| {
                 ptr::eq(cx.door(), door).then(|| cx.scheduler.deregister(&port, key))
             });
@@ -322,6 +362,12 @@ impl<T: AsFd> Drop for Source<T> {
                 door.send(Message::Deregister { port, key });
             }
         }
+    }
+}
+
+impl<T: AsFd> Drop for Source<T> {
+    fn drop(&mut self) {
+        self.deregister();
     }
 }
 
@@ -345,7 +391,7 @@ fn with_reactor<R: Default>(f: impl FnOnce(&Reactor) -> R) -> R {
 }
 
 /// Blocks a plain thread until its descriptor is ready.
-fn poll_one(
+pub(super) fn poll_one(
     fd: BorrowedFd<'_>,
     interest: Interest,
     deadline: Option<Instant>,

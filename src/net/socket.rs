@@ -99,15 +99,23 @@ impl<T: AsFd + From<OwnedFd>> Socket<T> {
 
     /// Gives the socket up, with its time-outs and in the mode that its user has set.
     pub(super) fn release(self) -> T {
-        let duplicate = self.get().as_fd().try_clone_to_owned();
-        let duplicate = duplicate.expect("no descriptor is left to give a socket up");
-        for (interest, kernels) in TIMEOUTS {
-            let _ = sockopt::set_socket_timeout(&duplicate, kernels, self.timeout(interest));
+        let timeouts = TIMEOUTS.map(|(interest, kernels)| (kernels, self.timeout(interest)));
+        let nonblocking = self.is_nonblocking();
+        let socket = match Arc::try_unwrap(self.0) {
+            Ok(source) => {
+                let socket = source.into_inner();
+                let _ = rustix::io::ioctl_fionbio(&socket, nonblocking);
+                socket
+            }
+            Err(shared) => {
+                let duplicate = shared.get().as_fd().try_clone_to_owned();
+                T::from(duplicate.expect("no descriptor is left to give up a socket with clones"))
+            }
+        };
+        for (kernels, timeout) in timeouts {
+            let _ = sockopt::set_socket_timeout(&socket, kernels, timeout);
         }
-        if !self.is_shared() {
-            let _ = rustix::io::ioctl_fionbio(&duplicate, self.is_nonblocking());
-        }
-        T::from(duplicate)
+        socket
     }
 }
 

@@ -80,12 +80,12 @@ macro_rules! socket_surface {
         }
 
         /// Gives the socket up, with its time-outs and in the mode that was set with
-        /// `set_nonblocking`. While other handles of it are left, it stays in non-blocking
-        /// mode, which its descriptor shares with theirs.
+        /// `set_nonblocking`. While other handles of it are left, it is a duplicate, and stays in
+        /// non-blocking mode, which its descriptor shares with theirs.
         ///
         /// # Panics
         ///
-        /// When the process has no descriptor left for the moment of the exchange.
+        /// When other handles of it are left, and the process has no descriptor for a duplicate.
         impl From<$type> for $std {
             fn from(socket: $type) -> Self {
                 socket.0.release()

@@ -107,6 +107,10 @@ impl Child {
     ///
     /// Those of the reads and of [`wait`](Self::wait).
     ///
+    /// # Panics
+    ///
+    /// As [`gather`](crate::task::gather), where both are piped.
+    ///
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled; the child lives on, and its pipes are closed.
@@ -211,24 +215,15 @@ macro_rules! pipe {
         }
 
         /// Gives the pipe up, in blocking mode.
-        ///
-        /// # Panics
-        ///
-        /// When the process has no descriptor left for the moment of the exchange.
         impl From<$name> for OwnedFd {
             fn from(pipe: $name) -> Self {
-                let fd = pipe.0.get().as_fd().try_clone_to_owned();
-                let fd = fd.expect("no descriptor is left to give a pipe up");
+                let fd = OwnedFd::from(pipe.0.into_inner());
                 let _ = ioctl_fionbio(&fd, false);
                 fd
             }
         }
 
         /// For another child, in blocking mode.
-        ///
-        /// # Panics
-        ///
-        /// As [`OwnedFd`]'s.
         impl From<$name> for Stdio {
             fn from(pipe: $name) -> Self {
                 OwnedFd::from(pipe).into()

@@ -172,6 +172,10 @@ impl Command {
     ///
     /// Those of [`spawn`](Self::spawn) and of [`Child::wait_with_output`].
     ///
+    /// # Panics
+    ///
+    /// As [`Child::wait_with_output`].
+    ///
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled; the child lives on, and its pipes are closed.

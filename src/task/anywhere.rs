@@ -3,21 +3,21 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::panic::{self, AssertUnwindSafe, Location};
+use std::panic::Location;
 use std::sync::Arc;
 
 use super::join::JoinHandle;
 use super::spawn::{Origin, check_running, refuse, start};
 use crate::engine::address::{Address, Placement};
-use crate::engine::cancel::Failure;
+use crate::engine::cancel::{self, Failure};
 use crate::engine::context;
 use crate::engine::packet::{Sender, packet};
 use crate::engine::remote::Door;
 use crate::engine::workers::{Injector, Job};
 use crate::thread::Thread;
 
-/// Starts a coroutine on any worker of the runtime: on the one that has least to do, or on one that
-/// has nothing to do and takes it before it has started. From then on it stays there.
+/// Starts a coroutine on any worker of the runtime: on this one, unless another sleeps or has far less
+/// to do, or on one that has nothing to do and takes it before it has started. From then on it stays there.
 ///
 /// What a worker starts first is what was spawned there last, so that a program which branches like a
 /// tree needs few stacks; no one waits for ever. With one worker it is [`spawn`](crate::spawn), but
@@ -178,8 +178,8 @@ impl<F: FnOnce() -> T, T, L: FnOnce()> Seed<F, T, L> {
     fn end(&mut self, failure: Failure) {
         let Some((_, f, sender, last)) = self.parts.take() else { return };
         // What is dropped may be any code.
-        let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(f)));
-        let _ = panic::catch_unwind(AssertUnwindSafe(|| sender.finish(Err(failure))));
+        cancel::quietly(|| drop(f));
+        cancel::quietly(|| sender.finish(Err(failure)));
         last();
     }
 }

@@ -85,6 +85,10 @@ pub(crate) fn cancellable<T>(
 ///
 /// [`Elapsed`] when `f` was unwound.
 ///
+/// # Panics
+///
+/// On a plain thread, as [`run`](crate::run).
+///
 /// # Cancellation
 ///
 /// Unwinds when the coroutine is cancelled, from within `f`.
@@ -108,6 +112,10 @@ pub fn timeout<T>(limit: Duration, f: impl FnOnce() -> T) -> Result<T, Elapsed> 
 /// # Errors
 ///
 /// [`Elapsed`] when `f` was unwound.
+///
+/// # Panics
+///
+/// On a plain thread, as [`run`](crate::run).
 ///
 /// # Cancellation
 ///
@@ -313,6 +321,10 @@ impl CancellationToken {
 
     /// Runs `f`, unless the token is cancelled before it has ended: then its wait unwinds, and this
     /// returns `None`. On a plain thread, `f` runs as a coroutine.
+    ///
+    /// # Panics
+    ///
+    /// On a plain thread, as [`run`](crate::run).
     ///
     /// # Cancellation
     ///

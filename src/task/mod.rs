@@ -17,6 +17,6 @@ pub(crate) use join::message;
 pub use join::{JoinError, JoinHandle};
 pub use local::{AccessError, LocalKey};
 pub use scope::{Scope, ScopedJoinHandle, gather, race, scope};
+pub(crate) use spawn::spawn_on;
 pub use spawn::{Builder, spawn, yield_now};
-pub(crate) use spawn::{drop_locals, spawn_at, spawn_on};
 pub use wait::{AsCompleted, as_completed, join_all, wait};

@@ -40,7 +40,7 @@ pub struct Scope<'scope, 'env: 'scope> {
 ///
 /// # Panics
 ///
-/// With the first panic of a child or of `f`.
+/// With the first panic of a child or of `f`. On a plain thread, also as [`run`](crate::run).
 ///
 /// # Cancellation
 ///
@@ -282,7 +282,8 @@ impl<T> fmt::Debug for ScopedJoinHandle<'_, T> {
 ///
 /// # Panics
 ///
-/// With the first panic.
+/// With the first panic; when no stack can be made for one. On a plain thread, also as
+/// [`run`](crate::run).
 ///
 /// # Cancellation
 ///
@@ -314,7 +315,7 @@ where
 ///
 /// # Panics
 ///
-/// When `fs` is empty; with the first panic.
+/// When `fs` is empty, and as [`gather`].
 ///
 /// # Cancellation
 ///

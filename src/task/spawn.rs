@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::panic::{self, AssertUnwindSafe, Location};
+use std::panic::Location;
 use std::sync::Arc;
 
 use super::anywhere;
@@ -59,14 +59,6 @@ where
 #[track_caller]
 pub(super) fn refuse(error: &io::Error) -> ! {
     panic!("cannot spawn a coroutine: {error}")
-}
-
-/// [`spawn`], said to be from `spawned`, for calls from the loop, where nobody can be told that
-/// there is no room for another stack: the panic takes the process.
-pub(crate) fn spawn_at(spawned: &'static Location<'static>, f: impl FnOnce() + 'static) {
-    if let Err(error) = context::with(|cx| spawn_default(cx, spawned, f)) {
-        refuse(&error);
-    }
 }
 
 #[inline]
@@ -192,26 +184,15 @@ fn body<F: FnOnce() -> T, T>(f: F, sender: Sender<T>) {
         let Some(task) = task else { unreachable!("a coroutine runs as the current task") };
         let result = if task.interrupt.get() {
             // Cancelled before it began: it never does.
-            let _ = cancel::catch(task, None, || drop(f));
+            cancel::quietly(|| drop(f));
             Err(Failure::Cancelled)
         } else {
             cancel::catch(task, None, f)
         };
-        drop_locals(task);
+        cancel::drop_locals(task);
         // Dropping a result that nobody wants may be any code.
-        let _ = panic::catch_unwind(AssertUnwindSafe(|| sender.finish(result)));
+        cancel::quietly(|| sender.finish(result));
     });
-}
-
-/// Drops the coroutine's locals, and those that their destructors make, within reason.
-pub(crate) fn drop_locals(task: &Task) {
-    for _ in 0..16 {
-        let locals = task.take_locals();
-        if locals.is_empty() {
-            return;
-        }
-        let _ = cancel::catch(task, None, || drop(locals));
-    }
 }
 
 /// Names a coroutine or gives it a stack of another size.

@@ -342,8 +342,12 @@ fn httpd_lets_clients_go_that_leave_in_the_middle() {
     server.stop();
 }
 
-/// Serves with these limits in a thread of its own, which ends with the process.
+/// Serves a long body with these limits in a thread of its own, which ends with the process.
 fn serve_with(limits: http::Limits) -> SocketAddr {
+    serve_bodies(limits, 1024 * 1024)
+}
+
+fn serve_bodies(limits: http::Limits, bytes: usize) -> SocketAddr {
     let (sender, receiver) = std::sync::mpsc::channel();
     thread::spawn(move || {
         plainsong::run(|| {
@@ -351,7 +355,7 @@ fn serve_with(limits: http::Limits) -> SocketAddr {
             sender.send(listener.local_addr().unwrap()).unwrap();
             let server = http::Server::new(limits);
             listener.serve(move |conn| {
-                let body = "x".repeat(1024 * 1024);
+                let body = "x".repeat(bytes);
                 server.attend(&conn, |_, reply| reply.send(200, &[], body.as_bytes()))
             })
         })
@@ -384,6 +388,30 @@ fn httpd_gives_a_body_that_does_not_come_no_more_time() {
         let answer = client.ask(&format!("POST / HTTP/1.1\r\nHost: h\r\n{framing}\r\n\r\n"));
         assert_eq!((answer.status, answer.closes()), (408, true));
         assert!(client.is_closed());
+    }
+}
+
+#[test]
+fn httpd_has_all_the_time_for_a_head_or_body_while_the_client_does_not_read() {
+    let limits = http::Limits { head_time: SHORT, body_time: SHORT, ..http::Limits::default() };
+    // Both are often cut in the middle where they fill the server's buffer.
+    let filler = format!("X: {}\r\n", "x".repeat(50));
+    for (bytes, request) in [
+        (14, format!("GET / HTTP/1.1\r\nHost: here\r\n{filler}\r\n")),
+        (400, format!("POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 900\r\n\r\n{:900}", "")),
+    ] {
+        let mut client = Client::connect(&serve_bodies(limits, bytes).to_string());
+        let sender = client.0.get_ref().try_clone().unwrap();
+        let (some, mut sent) = (request.repeat(1000), 0);
+        sender.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+        // Until nothing of it is taken any more: the server waits for its answers to be read.
+        while let Ok(taken) = (&sender).write(&some.as_bytes()[sent % some.len()..]) {
+            sent += taken;
+        }
+        sender.shutdown(Shutdown::Write).unwrap();
+        for _ in 0..sent / request.len() {
+            assert_eq!(client.answer().status, 200);
+        }
     }
 }
 

@@ -5,15 +5,18 @@ use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use plainsong::generator::Generator;
+use plainsong::sync::Event;
 use plainsong::time::{sleep, timeout};
 use plainsong::{CancellationToken, JoinHandle, blocking, run, scope, shield, spawn, yield_now};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use crate::util::{self, OnDrop, alone, both, limit_descriptors, panic_of, until, watch};
+use crate::util::{
+    self, OnDrop, alone, both, limit_descriptors, panic_of, until, until_parked, watch,
+};
 
 /// The bound of the pool.
 const THREADS: usize = 512;
@@ -181,6 +184,36 @@ fn more_than_the_pool_holds_wait_for_each_other() {
                 timeout(Duration::MAX, || sleep_until(all)).unwrap();
             };
             wait_for_each_other(nested, || ());
+        });
+    });
+}
+
+#[test]
+fn a_thread_too_many_leaves_the_call_to_an_idle_one() {
+    alone(a_thread_too_many_leaves_the_call_to_an_idle_one, || {
+        run(|| {
+            let (first, second) = (gate(), gate());
+            let event = Arc::new(Event::new());
+            let theirs = Arc::clone(&event);
+            // Not counted while it waits.
+            let waits = spawn(move || {
+                blocking(|| {
+                    theirs.wait();
+                    second.pass();
+                });
+            });
+            until_parked(&waits);
+            let all = fill_the_pool(first);
+            first.open();
+            all.into_iter().for_each(|call| call.join().unwrap());
+            // They have nothing to do: let them see that.
+            sleep(Duration::from_millis(100));
+            event.set();
+            until(|| second.waiting() == 1);
+            // The first is told of this, and is one too many.
+            timeout(Duration::from_secs(5), || blocking(|| ())).unwrap();
+            second.open();
+            waits.join().unwrap();
         });
     });
 }

@@ -6,42 +6,18 @@ use std::io::{BufRead, BufReader, ErrorKind, IoSlice, Read, Seek, SeekFrom, Writ
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, DirEntryExt, FileExt, MetadataExt};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use plainsong::fs::{self, DirBuilder, File, FileTimes, OpenOptions, Permissions, TryLockError};
 use plainsong::{scope, spawn, yield_now};
 
-use crate::util::{self, both, kind, until_parked};
-
-/// A new directory, which goes when this is dropped.
-struct TempDir(PathBuf);
-
-fn temp_dir() -> TempDir {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let path = std::env::temp_dir().join(format!("plainsong-fs-{}-{number}", std::process::id()));
-    std_fs::create_dir(&path).unwrap();
-    TempDir(path)
-}
-
-impl TempDir {
-    fn join(&self, name: impl AsRef<Path>) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for TempDir {
-    fn drop(&mut self) {
-        let _ = std_fs::remove_dir_all(&self.0);
-    }
-}
+use crate::util::{self, Folder, both, kind, until_parked};
 
 #[test]
 fn what_is_written_is_read() {
     both(|| {
-        let dir = temp_dir();
+        let dir = Folder::new();
         let path = dir.join("file");
         let mut file = File::create(&path).unwrap();
         file.write_all(b"it's alright. have a good time").unwrap();
@@ -61,7 +37,7 @@ fn what_is_written_is_read() {
 #[test]
 fn what_does_not_exist() {
     both(|| {
-        let dir = temp_dir();
+        let dir = Folder::new();
         let path = dir.join("file_that_does_not_exist.txt");
         assert_eq!(kind(File::open(&path)), ErrorKind::NotFound);
         assert_eq!(kind(fs::remove_file(&path)), ErrorKind::NotFound);
@@ -78,7 +54,7 @@ fn what_does_not_exist() {
 #[test]
 fn seeking_and_telling() {
     both(|| {
-        let dir = temp_dir();
+        let dir = Folder::new();
         let mut file =
             OpenOptions::new().read(true).write(true).create(true).open(dir.join("f")).unwrap();
         file.write_all(b"foobarbaz").unwrap();
@@ -101,7 +77,7 @@ fn seeking_and_telling() {
 #[test]
 fn reading_and_writing_at() {
     both(|| {
-        let dir = temp_dir();
+        let dir = Folder::new();
         let file = File::create_new(dir.join("f")).unwrap();
         assert_eq!(file.write_at(b"asdf", 0).unwrap(), 4);
         assert_eq!(file.write_at(b"qwer", 8).unwrap(), 4);
@@ -122,7 +98,7 @@ fn reading_and_writing_at() {
 #[test]
 fn flavours_of_opening() {
     both(|| {
-        let dir = temp_dir();
+        let dir = Folder::new();
         let path = dir.join("f");
         let options = OpenOptions::new;
         assert_eq!(kind(options().open(&path)), ErrorKind::InvalidInput);
@@ -154,7 +130,7 @@ fn std_fs_read_of(path: &Path) -> std::io::Result<usize> {
 #[test]
 fn a_files_length_times_and_permissions() {
     both(|| {
-        let dir = temp_dir();
+        let dir = Folder::new();
         let path = dir.join("f");
         let file = File::create(&path).unwrap();
         file.set_len(10).unwrap();
@@ -177,7 +153,7 @@ fn a_files_length_times_and_permissions() {
 #[test]
 fn clones_share_the_position() {
     both(|| {
-        let dir = temp_dir();
+        let dir = Folder::new();
         fs::write(dir.join("f"), "hello world").unwrap();
         let mut file = File::open(dir.join("f")).unwrap();
         let mut clone = file.try_clone().unwrap();
@@ -194,7 +170,7 @@ fn clones_share_the_position() {
 #[test]
 fn links() {
     both(|| {
-        let dir = temp_dir();
+        let dir = Folder::new();
         let (file, soft, hard) = (dir.join("file"), dir.join("soft"), dir.join("hard"));
         fs::write(&file, "x").unwrap();
         fs::symlink(&file, &soft).unwrap();
@@ -213,7 +189,7 @@ fn links() {
 #[test]
 fn copying_and_renaming() {
     both(|| {
-        let dir = temp_dir();
+        let dir = Folder::new();
         let (one, two) = (dir.join("one"), dir.join("two"));
         fs::write(&one, "hello").unwrap();
         fs::set_permissions(&one, Permissions::from_mode(0o444)).unwrap();
@@ -229,7 +205,7 @@ fn copying_and_renaming() {
 #[test]
 fn directories_are_made_and_removed() {
     both(|| {
-        let dir = temp_dir();
+        let dir = Folder::new();
         let deep = dir.join("a/b/c");
         assert_eq!(kind(fs::create_dir(&deep)), ErrorKind::NotFound);
         fs::create_dir_all(&deep).unwrap();
@@ -252,7 +228,7 @@ fn directories_are_made_and_removed() {
 #[test]
 fn the_entries_of_a_directory() {
     both(|| {
-        let dir = temp_dir();
+        let dir = Folder::new();
         assert_eq!(fs::read_dir(&dir.0).unwrap().count(), 0);
         // More than one batch.
         for n in 0..300 {
@@ -280,7 +256,7 @@ fn the_entries_of_a_directory() {
 #[test]
 fn locks_exclude_others_who_lock() {
     both(|| {
-        let dir = temp_dir();
+        let dir = Folder::new();
         fs::write(dir.join("f"), "").unwrap();
         let (one, two) = (File::open(dir.join("f")).unwrap(), File::open(dir.join("f")).unwrap());
         one.lock_shared().unwrap();
@@ -297,7 +273,7 @@ fn locks_exclude_others_who_lock() {
 #[test]
 fn one_that_waits_for_a_lock_parks() {
     util::run(|| {
-        let dir = temp_dir();
+        let dir = Folder::new();
         fs::write(dir.join("f"), "").unwrap();
         let (one, two) = (File::open(dir.join("f")).unwrap(), File::open(dir.join("f")).unwrap());
         one.lock().unwrap();
@@ -311,7 +287,7 @@ fn one_that_waits_for_a_lock_parks() {
 #[test]
 fn lines_of_a_file_with_others_at_their_own() {
     util::run(|| {
-        let dir = temp_dir();
+        let dir = Folder::new();
         let text: String = (0..5000).map(|n| format!("line {n}\n")).collect();
         scope(|s| {
             for n in 0..20 {
@@ -329,7 +305,7 @@ fn lines_of_a_file_with_others_at_their_own() {
 #[test]
 fn a_reader_of_what_is_in_memory_lets_others_run() {
     util::run(|| {
-        let dir = temp_dir();
+        let dir = Folder::new();
         fs::write(dir.join("f"), "x").unwrap();
         let file = File::open(dir.join("f")).unwrap();
         let other = spawn(|| ());
@@ -359,7 +335,7 @@ fn what_system_files_cannot_do_at_once_is_done_later() {
 #[test]
 fn a_cancelled_write_has_been_made_or_not() {
     util::run(|| {
-        let dir = temp_dir();
+        let dir = Folder::new();
         for round in 0..200 {
             let path = dir.join(round.to_string());
             let child = spawn({

@@ -15,7 +15,7 @@ use plainsong::sync::{
 use plainsong::time::{sleep, timeout};
 use plainsong::{CancellationToken, yield_now};
 
-use crate::util::{run, until_parked, watch};
+use crate::util::{below, run, until_parked, watch};
 
 type Wait = Rc<dyn Fn()>;
 type Give = Box<dyn FnOnce()>;
@@ -182,16 +182,6 @@ fn what_is_given_when_the_time_is_up_goes_to_somebody() {
             }
         }
     });
-}
-
-/// A number below `below`. (xorshift64)
-fn below(random: &Cell<u64>, below: usize) -> usize {
-    let mut x = random.get();
-    x ^= x << 13;
-    x ^= x >> 7;
-    x ^= x << 17;
-    random.set(x);
-    (x >> 33) as usize % below
 }
 
 fn seeded(seed: u64) -> Cell<u64> {

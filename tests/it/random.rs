@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use plainsong::time::{sleep, timeout};
 use plainsong::{JoinHandle, thread};
 
-use crate::util::{OnDrop, alone, descriptors, mappings, until};
+use crate::util::{OnDrop, alone, below, descriptors, mappings, until};
 
 const PANIC: &str = "scripted";
 
@@ -50,14 +50,8 @@ impl World {
         })
     }
 
-    /// A number below `below`. (xorshift64)
-    fn below(&self, below: usize) -> usize {
-        let mut x = self.random.get();
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
-        self.random.set(x);
-        (x >> 33) as usize % below
+    fn below(&self, bound: usize) -> usize {
+        below(&self.random, bound)
     }
 
     fn pause(&self) -> Duration {

@@ -340,3 +340,29 @@ fn threads_that_have_ended_leave_no_descriptor_with_a_socket_that_lives_on() {
         },
     );
 }
+
+#[test]
+fn what_comes_while_an_operation_waits_is_not_missed() {
+    run(|| {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let reader = Pollable::new(reader).unwrap();
+        let read = |meanwhile: &mut dyn FnMut()| {
+            reader.read_with(|mut io| {
+                let result = io.read(&mut [0]);
+                meanwhile();
+                result
+            })
+        };
+        let mut theirs = writer.try_clone().unwrap();
+        let other = plainsong::spawn(move || theirs.write_all(b"x"));
+        // Now it is registered.
+        assert_eq!(read(&mut || ()).unwrap(), 1);
+        other.join().unwrap().unwrap();
+        let mut write = Some(|| writer.write_all(b"x").unwrap());
+        let again = read(&mut || {
+            write.take().into_iter().for_each(|mut write| write());
+            plainsong::time::sleep(Duration::from_millis(5));
+        });
+        assert_eq!(again.unwrap(), 1);
+    });
+}

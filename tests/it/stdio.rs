@@ -335,6 +335,67 @@ fn a_thread_that_ends_may_lock_a_stream() {
 }
 
 #[test]
+fn a_terminal_is_written_to_and_read_without_a_descriptor_to_spare() {
+    let body = || {
+        let exchange = || {
+            util::limit_descriptors(3);
+            writeln!(stdout(), "still heard").unwrap();
+            plainsong::io::wait_writable(io::stdout()).unwrap();
+            let mut line = String::new();
+            stdin().read_line(&mut line).unwrap();
+            assert_eq!(line, "still read\n");
+        };
+        run(exchange);
+        exchange();
+    };
+    if is_child(body) {
+        return;
+    }
+    watch(|| {
+        let (mut user, program) = terminal();
+        user.write_all(b"still read\nstill read\n").unwrap();
+        let mut child = start(
+            a_terminal_is_written_to_and_read_without_a_descriptor_to_spare,
+            program.try_clone().unwrap(),
+            program,
+        );
+        let stderr = child.stderr.take().unwrap();
+        ended_well(child, stderr);
+        let mut lines = BufReader::new(user).lines().map_while(Result::ok);
+        assert!(lines.any(|line| line.ends_with("still heard")));
+        assert!(lines.any(|line| line.ends_with("still heard")));
+    });
+}
+
+#[test]
+fn a_thread_that_ends_may_wait() {
+    thread_local! { static LAST: OnDrop<fn()> = const { OnDrop(wait) }; }
+    fn wait() {
+        drop(stderr().lock());
+        assert_eq!(HANDLE.lock().unwrap().take().unwrap().join().unwrap(), 1);
+        plainsong::time::sleep(Duration::from_millis(1));
+    }
+    static HANDLE: std::sync::Mutex<Option<plainsong::JoinHandle<i32>>> =
+        std::sync::Mutex::new(None);
+    util::alone(a_thread_that_ends_may_wait, || {
+        let runtime = plainsong::Runtime::default();
+        *HANDLE.lock().unwrap() = Some(runtime.handle().spawn(|| 1));
+        let held = stderr().lock();
+        // Made first, it is dropped last, after what this library keeps for the thread.
+        let ends = thread::spawn(|| {
+            LAST.with(|_| ());
+            run(|| ());
+        });
+        // Long enough for it to wait, nearly always.
+        thread::sleep(Duration::from_millis(100));
+        drop(held);
+        thread::sleep(Duration::from_millis(100));
+        runtime.run_all(|| ());
+        ends.join().unwrap();
+    });
+}
+
+#[test]
 fn a_lock_is_kept_across_waits_and_may_be_taken_again() {
     util::run(|| {
         let lock = stderr().lock();

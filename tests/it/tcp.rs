@@ -7,11 +7,13 @@ use std::thread;
 use std::time::Duration;
 
 use plainsong::net::{TcpListener, TcpStream, UdpSocket};
+use plainsong::process::ChildStdout;
 use plainsong::time::timeout;
 use rustix::net::{AddressFamily, SocketType};
 
 use crate::util::{
-    both, kind, pair, panic_of, reset, run, std_pair, until_parked, until_readable, watch,
+    alone, both, kind, limit_descriptors, pair, panic_of, reset, run, std_pair, until_parked,
+    until_readable, watch,
 };
 
 #[test]
@@ -274,9 +276,41 @@ fn conversions_keep_the_connection() {
         let mut ours = TcpStream::from(OwnedFd::from(TcpStream::from(back)));
         peer.write_all(b"own").unwrap();
         assert_eq!(ours.read(&mut [0; 8]).unwrap(), 3);
-        let number = ours.into_raw_fd();
-        assert!(number >= 0);
+        let number = ours.as_raw_fd();
+        assert_eq!(ours.into_raw_fd(), number);
         // Raw and unowned now; the process keeps it to its end.
+    });
+}
+
+#[test]
+fn a_connection_that_is_given_up_needs_no_other_descriptor() {
+    alone(a_connection_that_is_given_up_needs_no_other_descriptor, || {
+        let exchange = || {
+            let (mut ours, mut peer) = pair();
+            let (one, mut other) = std::io::pipe().unwrap();
+            let mut one = ChildStdout::from(OwnedFd::from(one));
+            thread::spawn(move || {
+                thread::sleep(Duration::from_millis(5));
+                peer.write_all(b"x").unwrap();
+                other.write_all(b"x").unwrap();
+                thread::park();
+            });
+            // They are registered, in a coroutine.
+            assert_eq!(ours.read(&mut [0]).unwrap() + one.read(&mut [0]).unwrap(), 2);
+            limit_descriptors(3);
+            let number = ours.as_raw_fd();
+            let back = net::TcpStream::from(ours);
+            assert_eq!(back.as_raw_fd(), number);
+            let number = one.as_raw_fd();
+            assert_eq!(one.into_raw_fd(), number);
+            limit_descriptors(500);
+            // They are not watched any more, so they can be again.
+            let mut again = TcpStream::from(back);
+            again.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+            assert_eq!(kind(again.read(&mut [0])), ErrorKind::WouldBlock);
+        };
+        plainsong::run(exchange);
+        exchange();
     });
 }
 
@@ -362,11 +396,11 @@ fn one_connection_in_two_runtimes_at_once() {
 }
 
 #[test]
-fn std_into_ours_without_a_descriptor_left_is_said() {
-    crate::util::alone(std_into_ours_without_a_descriptor_left_is_said, || {
+fn that_a_connection_with_clones_needs_a_descriptor_to_be_given_up_is_said() {
+    alone(that_a_connection_with_clones_needs_a_descriptor_to_be_given_up_is_said, || {
         let (ours, _peer) = pair();
-        crate::util::limit_descriptors(crate::util::descriptors() as u64);
-        let _rest: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+        let _clone = ours.try_clone().unwrap();
+        limit_descriptors(3);
         let message = panic_of(|| net::TcpStream::from(ours));
         assert!(message.contains("descriptor"), "{message}");
     });

@@ -1,8 +1,10 @@
 //! Clocks and timers: what comes first, and what never comes. How long things take is not tested.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::io::Read;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,7 +13,7 @@ use plainsong::time::{
 };
 use plainsong::{spawn, yield_now};
 
-use crate::util::{OnDrop, alone, both, pair, panic_of, resident, run, until_parked, watch};
+use crate::util::{OnDrop, alone, both, pair, panic_of, resident, run, until, until_parked, watch};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -394,5 +396,74 @@ fn a_time_out_and_its_sleep_that_end_together() {
                 assert_eq!(child.join().unwrap(), first_the_sleep);
             }
         }
+    });
+}
+
+#[test]
+fn calls_without_room_for_a_stack_come_when_there_is_some() {
+    alone(calls_without_room_for_a_stack_come_when_there_is_some, || {
+        plainsong::run(|| {
+            let limit = |bytes| {
+                let maximum = rustix::process::getrlimit(rustix::process::Resource::As).maximum;
+                let limit = rustix::process::Rlimit { current: bytes, maximum };
+                rustix::process::setrlimit(rustix::process::Resource::As, limit).unwrap();
+            };
+            let called = Rc::new(Cell::new(0));
+            let call = |delay| {
+                let called = Rc::clone(&called);
+                after(Duration::from_millis(delay), move || called.set(called.get() + 1))
+            };
+            limit(Some(1 << 20));
+            // Until there are no stacks but those that are in use.
+            let mut all: Vec<_> = std::iter::from_fn(|| {
+                plainsong::Builder::new().spawn(plainsong::thread::park).ok()
+            })
+            .collect();
+            let _first = call(1);
+            let second = call(1);
+            let third = call(2);
+            sleep(Duration::from_millis(20));
+            assert_eq!(called.get(), 0);
+            // It can still be taken back.
+            assert!(second.cancel());
+            let last = all.pop().unwrap();
+            last.thread().unpark();
+            last.join().unwrap();
+            until(|| {
+                sleep(Duration::from_millis(1));
+                called.get() == 2
+            });
+            assert!(!third.cancel());
+            limit(None);
+        });
+    });
+}
+
+#[test]
+fn what_other_workers_were_to_call_is_dropped_without_a_coroutine_for_each() {
+    struct Note(Arc<Mutex<HashSet<plainsong::thread::ThreadId>>>);
+    impl Drop for Note {
+        fn drop(&mut self) {
+            self.0.lock().unwrap().insert(plainsong::thread::current().id());
+        }
+    }
+    watch(|| {
+        let by = Arc::new(Mutex::new(HashSet::new()));
+        let runtime = plainsong::Runtime::builder().workers(2).build().unwrap();
+        let both = std::sync::Barrier::new(2);
+        runtime.run(|| {
+            plainsong::scope(|s| {
+                for _ in 0..2 {
+                    s.spawn_anywhere(|| {
+                        both.wait();
+                        for _ in 0..100 {
+                            let note = Note(Arc::clone(&by));
+                            after(Duration::from_secs(60), move || drop(note));
+                        }
+                    });
+                }
+            });
+        });
+        assert_eq!(by.lock().unwrap().len(), 2);
     });
 }

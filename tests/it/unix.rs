@@ -182,7 +182,7 @@ fn names_that_cannot_be_had_are_told() {
         assert!(refused.to_string().contains(&shown), "{refused}");
         assert_eq!(kind(UnixListener::bind(&path)), ErrorKind::AddrInUse);
 
-        let long = folder.join(&"x".repeat(200));
+        let long = folder.join("x".repeat(200));
         assert_eq!(kind(UnixListener::bind(&long)), ErrorKind::InvalidInput);
         assert_eq!(kind(UnixStream::connect(&long)), ErrorKind::InvalidInput);
         // An abstract name is no path.

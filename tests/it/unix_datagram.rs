@@ -53,7 +53,7 @@ fn senders_with_the_longest_names() {
         let room = 108 - folder.join("").as_os_str().len();
         // As long as the system takes: std cannot write that; and as long as std can.
         for (len, known) in [(room, false), (room - 1, true)] {
-            let name = folder.join(&"c".repeat(len));
+            let name = folder.join("c".repeat(len));
             let client = net::UnixDatagram::unbound().unwrap();
             let address = rustix::net::SocketAddrUnix::new(&name).unwrap();
             rustix::net::bind(&client, &address).unwrap();
@@ -132,7 +132,7 @@ fn names_that_cannot_be_had_are_told() {
         let refused = socket.connect(&path).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
         assert!(refused.to_string().contains(&shown), "{refused}");
-        let long = folder.join(&"x".repeat(200));
+        let long = folder.join("x".repeat(200));
         assert_eq!(kind(UnixDatagram::bind(&long)), ErrorKind::InvalidInput);
         assert_eq!(kind(socket.connect(&long)), ErrorKind::InvalidInput);
         assert_eq!(kind(socket.send_to(b"x", &long)), ErrorKind::InvalidInput);

@@ -238,6 +238,60 @@ fn a_payload_whose_drop_panics() {
     });
 }
 
+/// A destructor's panic is caught wherever a coroutine's belongings are dropped, and so is what dropping
+/// its payload does.
+#[test]
+fn a_destructor_with_a_payload_whose_drop_panics() {
+    struct Payload;
+    impl Drop for Payload {
+        fn drop(&mut self) {
+            panic!("in a payload's destructor");
+        }
+    }
+    struct Throws;
+    impl Drop for Throws {
+        fn drop(&mut self) {
+            std::panic::panic_any(Payload);
+        }
+    }
+    fn hold() {
+        let throws = Throws;
+        plainsong::time::after(Duration::from_secs(60), move || drop(throws));
+    }
+    plainsong::coroutine_local! {
+        static LOCAL: Cell<Option<Throws>> = const { Cell::new(None) };
+    }
+    alone(a_destructor_with_a_payload_whose_drop_panics, || {
+        plainsong::run(|| {
+            // As a result, as a local, and as what one has that never begins, here or anywhere.
+            drop(spawn(|| Throws));
+            spawn(|| LOCAL.with(|local| local.set(Some(Throws)))).join().unwrap();
+            let throws = Throws;
+            let never = spawn(move || drop(throws));
+            never.cancel();
+            assert!(never.join().unwrap_err().is_cancelled());
+            let throws = Throws;
+            let never = plainsong::spawn_anywhere(move || drop(throws));
+            never.cancel();
+            assert!(never.join().unwrap_err().is_cancelled());
+            hold();
+        });
+        let runtime = plainsong::Runtime::builder().workers(2).build().unwrap();
+        // What is to be called later on each worker.
+        let both = std::sync::Barrier::new(2);
+        runtime.run(|| {
+            plainsong::scope(|s| {
+                for _ in 0..2 {
+                    s.spawn_anywhere(|| {
+                        both.wait();
+                        hold();
+                    });
+                }
+            });
+        });
+    });
+}
+
 #[test]
 fn connections_of_a_panicking_coroutine_close() {
     run(|| {

@@ -1,13 +1,14 @@
 //! What the tests share.
 
 use std::any::type_name;
+use std::cell::Cell;
 use std::fmt::Debug;
 use std::fs;
 use std::io;
 use std::net;
 use std::os::fd::AsFd;
 use std::panic::{self, AssertUnwindSafe};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -176,6 +177,16 @@ pub(crate) fn kind<T: Debug>(result: io::Result<T>) -> io::ErrorKind {
     result.unwrap_err().kind()
 }
 
+/// A number below `below`. (xorshift64)
+pub(crate) fn below(random: &Cell<u64>, below: usize) -> usize {
+    let mut x = random.get();
+    x ^= x << 13;
+    x ^= x >> 7;
+    x ^= x << 17;
+    random.set(x);
+    (x >> 33) as usize % below
+}
+
 /// Calls a function when dropped.
 pub(crate) struct OnDrop<F: FnMut()>(pub(crate) F);
 
@@ -185,8 +196,8 @@ impl<F: FnMut()> Drop for OnDrop<F> {
     }
 }
 
-/// A folder for the names of sockets, removed when dropped.
-pub(crate) struct Folder(PathBuf);
+/// A new folder, removed when dropped.
+pub(crate) struct Folder(pub(crate) PathBuf);
 
 impl Folder {
     pub(crate) fn new() -> Self {
@@ -198,7 +209,7 @@ impl Folder {
         Self(path)
     }
 
-    pub(crate) fn join(&self, name: &str) -> PathBuf {
+    pub(crate) fn join(&self, name: impl AsRef<Path>) -> PathBuf {
         self.0.join(name)
     }
 }

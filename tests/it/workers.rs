@@ -14,7 +14,7 @@ use plainsong::time::{self, sleep, timeout};
 use plainsong::{
     CancellationToken, Handle, JoinHandle, Runtime, scope, spawn, spawn_anywhere, thread, yield_now,
 };
-use rustix::thread::{CpuSet, sched_getaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::anywhere::{on_another, run_on};
 use crate::util::{
@@ -720,17 +720,22 @@ fn a_run_whose_workers_lack_descriptors_says_so_and_ends() {
     alone(a_run_whose_workers_lack_descriptors_says_so_and_ends, || {
         watch(|| {
             let runtime = runtime(8);
-            let kept = runtime.handle().spawn(|| 1);
+            let mut kept = Some(runtime.handle().spawn(|| 1));
             // From none to one less than it takes, which differs by reactor.
             let open = descriptors() as u64;
             let mut room = 0;
             loop {
                 limit_descriptors(open + room);
-                let outcome = panic::catch_unwind(|| runtime.run(|| ()));
+                let join = || kept.take().map(|kept| kept.join().unwrap());
+                let outcome = panic::catch_unwind(AssertUnwindSafe(|| runtime.run(join)));
                 limit_descriptors(500);
                 // This thread may keep its own reactor.
-                assert!(descriptors() as u64 <= open + 3);
-                let Err(payload) = outcome else { break };
+                assert!(descriptors() as u64 <= open + 4);
+                let payload = match outcome {
+                    Ok(result) => break assert_eq!(result, Some(1)),
+                    Err(payload) => payload,
+                };
+                assert!(kept.as_ref().is_some_and(|kept| !kept.is_finished()));
                 let message = payload.downcast::<String>().unwrap();
                 assert!(message.contains("cannot run coroutines"), "{message}");
                 assert!(message.contains("ulimit -n"), "{message}");
@@ -740,8 +745,6 @@ fn a_run_whose_workers_lack_descriptors_says_so_and_ends() {
                 room += 1;
             }
             assert!(room >= 8, "{room}");
-            assert!(!kept.is_finished());
-            assert_eq!(runtime.run(|| kept.join().unwrap()), 1);
         });
     });
 }
@@ -846,5 +849,20 @@ fn a_blocking_call_of_a_pinned_worker_may_run_anywhere() {
             let theirs = plainsong::blocking(|| sched_getaffinity(None).unwrap().count());
             assert_eq!(theirs, before);
         });
+    });
+}
+
+#[test]
+fn when_a_pinned_run_has_ended_blocking_calls_run_where_their_thread_may() {
+    alone(when_a_pinned_run_has_ended_blocking_calls_run_where_their_thread_may, || {
+        let runtime = Runtime::builder().pin_workers(true).build().unwrap();
+        runtime.run(|| ());
+        let all = sched_getaffinity(None).unwrap();
+        let mut one = CpuSet::new();
+        one.set((0..CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu)).unwrap());
+        // The program confines itself.
+        sched_setaffinity(None, &one).unwrap();
+        let theirs = plainsong::run(|| plainsong::blocking(|| sched_getaffinity(None).unwrap()));
+        assert_eq!(theirs, one);
     });
 }

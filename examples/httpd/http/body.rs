@@ -28,6 +28,11 @@ pub(super) fn read(
     if expects_continue && body.wire.input.unread().is_empty() {
         body.wire.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
     }
+    let is_here = |length| length <= body.wire.input.unread().len();
+    if !matches!(framing, Framing::Length(length) if is_here(length)) {
+        // Not in the time for the body: see `read_head`.
+        body.wire.flush()?;
+    }
     let read = || match framing {
         Framing::None => Ok(()),
         Framing::Length(length) => body.take(length),

@@ -163,6 +163,8 @@ impl Server {
                 false => Failure::Refused(414, "the request line is too long"),
             });
         }
+        // By itself: its time-out is that of sending, and a flush must not be given up half-way.
+        wire.flush()?;
         // What comes byte by byte gets no more time for it.
         let due = *due.get_or_insert_with(|| plainsong::time::now() + self.limits.head_time);
         match timeout_at(due, || wire.read_line()) {
