@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::blocking;
 use crate::engine::context;
-use crate::engine::scheduler::CallKey;
+use crate::engine::calls::CallKey;
 use crate::engine::task::Wait;
 use crate::task::spawn_on;
 

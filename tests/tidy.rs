@@ -45,7 +45,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// Files of the engine that may name the scheduler. The others are called by it.
-const MAY_SEE_SCHEDULER: &[&str] = &["context", "deadlock", "idle", "interrupt", "mod"];
+const MAY_SEE_SCHEDULER: &[&str] = &["calls", "context", "deadlock", "idle", "interrupt", "mod"];
 
 /// Files of the engine that may name few of the others, so that they can be thought of alone.
 const ALONE: &[(&str, &[&str])] = &[

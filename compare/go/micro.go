@@ -396,7 +396,8 @@ func timers(tasks int) string {
 	fired.left.wait()
 
 	park, add := nsEach(parked.entering(), tasks), nsEach(fired.entering(), tasks)
-	end := nsEach(ended.left.last.Sub(ended.entered.first), tasks)
+	// It was due as its gate was opened.
+	end := nsEach(ended.left.last.Sub(ended.due), tasks)
 	fire := nsEach(fired.left.last.Sub(fired.due), tasks)
 	without, with := nsEach(cancelParked, tasks), nsEach(cancelAsleep, tasks)
 	return fmt.Sprintf("[%f,%f,%f,%f,%f,%f]", add-park, fire-end, with-without, add, fire, with)

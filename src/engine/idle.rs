@@ -23,8 +23,6 @@ const START_MAX: usize = 32;
 /// Nanoseconds between jobs that are started because they have waited longest: few enough for a program
 /// that branches like a tree to stay deep and narrow.
 const OLDEST: u64 = 10_000_000;
-/// Nanoseconds after which a call is tried again for which there was no room.
-const ROOM: u64 = 10_000_000;
 /// Nanoseconds for which the loop waits for a message before it sleeps, if it does, and within which one
 /// must come after the loop last looked for that to be worth trying.
 const LINGER: u64 = 20_000;
@@ -179,24 +177,6 @@ impl Scheduler {
                     self.interrupt(task);
                 }),
                 Alarm::Call(slot) => self.call(slot),
-            }
-        }
-    }
-
-    /// Makes a coroutine of the call in this slot, whose timer has gone.
-    fn call(&self, slot: u32) {
-        let mut calls = self.calls.borrow_mut();
-        let Some(later) = calls.get_mut(slot as usize) else { return };
-        match context::with(|cx| cx.take_stack(self.stack_size())) {
-            Ok(stack) => {
-                let call = calls.remove(slot as usize).call;
-                drop(calls);
-                call(stack);
-            }
-            // Nobody can be told, but there may be room later.
-            Err(_) => {
-                let again = self.elapsed() + ROOM;
-                later.timer = self.timers.borrow_mut().add(again, Alarm::Call(slot));
             }
         }
     }

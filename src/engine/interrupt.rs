@@ -6,15 +6,15 @@
 #![allow(unsafe_code)]
 
 use std::io::{self, Write};
-use std::panic::Location;
 use std::process;
 use std::thread;
 use std::time::Instant;
 
+use super::calls::Call;
 use super::cancel::{self, ScopeId};
 use super::context;
-use super::coroutine::{Coroutine, Suspended};
-use super::scheduler::{Alarm, Call, Scheduler, suspend};
+use super::coroutine::Suspended;
+use super::scheduler::{Alarm, Scheduler, suspend};
 use super::task::{Flag, Id, Task, Wake};
 
 /// How often a coroutine may swallow a cancellation before it is given up.
@@ -41,22 +41,7 @@ impl Scheduler {
     pub(super) fn close_all(&self) {
         self.add_to_report();
         self.cancel_all(None);
-        if self.calls.borrow().is_empty() {
-            return;
-        }
-        let Ok(stack) = context::with(|cx| cx.take_stack(self.stack_size())) else {
-            // Without room for a coroutine that drops them, each becomes one when there is some, and is
-            // cancelled before it begins.
-            return self.hurry_calls();
-        };
-        let calls = self.cancel_calls();
-        let body = || {
-            calls.into_iter().for_each(|call| cancel::quietly(|| drop(call)));
-            context::with_current(|task| task.into_iter().for_each(cancel::drop_locals));
-        };
-        let id = context::with(|cx| cx.allocate_id());
-        let name = Some("calls of `time::after`".into());
-        self.add(Task::new(Coroutine::new(stack, body), id, name, Location::caller()));
+        self.drop_calls();
     }
 
     /// Cancels every coroutine of this thread but `except`, and whatever is spawned from now on.

@@ -24,6 +24,8 @@ pub(crate) mod cancel;
 
 pub(crate) mod scheduler;
 
+pub(crate) mod calls;
+
 mod idle;
 
 mod interrupt;

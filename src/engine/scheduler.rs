@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use slab::Slab;
 
+use super::calls::Later;
 use super::cancel::ScopeId;
 use super::context::{self, Context};
 use super::coroutine::Suspended;
@@ -21,9 +22,9 @@ use super::interrupt::raise;
 use super::reactor::{Port, Reactor, SourceKey};
 use super::ready::ReadyQueue;
 use super::remote::{Door, Waiter};
-use super::stack::{Stack, StackPool};
+use super::stack::StackPool;
 use super::task::{Flag, Home, Id, Task, Wait, Wake};
-use super::timer::{TimerKey, Timers};
+use super::timer::Timers;
 use super::workers::{Post, Rest};
 
 /// Operations that need not wait a coroutine may do in one turn; then it yields, so that a socket
@@ -45,15 +46,6 @@ pub(super) enum Alarm {
     Call(u32),
 }
 
-/// What spawns a coroutine later, on a stack that is there already.
-pub(crate) type Call = Box<dyn FnOnce(Stack)>;
-
-pub(super) struct Later {
-    pub(super) call: Call,
-    serial: u64,
-    pub(super) timer: TimerKey,
-}
-
 /// Runs the coroutines of one thread.
 pub(crate) struct Scheduler {
     pub(super) ready: ReadyQueue,
@@ -63,7 +55,7 @@ pub(crate) struct Scheduler {
     vacant: RefCell<Vec<Home>>,
     pub(super) timers: RefCell<Timers<Alarm>>,
     pub(super) calls: RefCell<Slab<Later>>,
-    call_serial: Cell<u64>,
+    pub(super) call_serial: Cell<u64>,
     pub(super) reactor: OnceCell<Reactor>,
     // Since the loop last looked up.
     pub(super) turns: Cell<u32>,
@@ -101,13 +93,6 @@ impl fmt::Debug for Scheduler {
             .field("timers", &self.timers.borrow().len())
             .finish_non_exhaustive()
     }
-}
-
-/// Names one call that was asked for with [`Scheduler::call_at`].
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct CallKey {
-    slot: u32,
-    serial: u64,
 }
 
 impl Scheduler {
@@ -400,52 +385,6 @@ impl Scheduler {
     /// Calls `f` with the coroutine in this slot, if it is still this one.
     pub(crate) fn find<R>(&self, slot: u32, id: Id, f: impl FnOnce(&Task) -> R) -> Option<R> {
         self.tasks.borrow().get(slot as usize).filter(|task| task.id == id).map(|task| f(task))
-    }
-
-    /// Calls `call` from the loop at `deadline`; never, without one.
-    pub(crate) fn call_at(&self, deadline: Option<Instant>, call: Call) -> CallKey {
-        let serial = self.call_serial.get() + 1;
-        self.call_serial.set(serial);
-        if self.closing.get() {
-            // It would be dropped unmade: let that be here, where its destructors may wait.
-            return CallKey { slot: u32::MAX, serial };
-        }
-        let mut calls = self.calls.borrow_mut();
-        let entry = calls.vacant_entry();
-        let slot = u32::try_from(entry.key()).expect("fewer than 2^32 calls");
-        let deadline = deadline.map_or(u64::MAX, |deadline| self.nanos(deadline));
-        let timer = self.timers.borrow_mut().add(deadline, Alarm::Call(slot));
-        entry.insert(Later { call, serial, timer });
-        CallKey { slot, serial }
-    }
-
-    /// Takes a call back, if it has not been made or taken back already.
-    pub(crate) fn cancel_call(&self, key: CallKey) -> Option<Call> {
-        let slot = key.slot as usize;
-        let mut calls = self.calls.borrow_mut();
-        calls.get(slot).filter(|later| later.serial == key.serial)?;
-        let later = calls.remove(slot);
-        self.timers.borrow_mut().cancel(later.timer);
-        Some(later.call)
-    }
-
-    /// Takes all calls back.
-    pub(super) fn cancel_calls(&self) -> Vec<Call> {
-        let mut timers = self.timers.borrow_mut();
-        let take = |(_, later): (usize, Later)| {
-            timers.cancel(later.timer);
-            later.call
-        };
-        self.calls.take().into_iter().map(take).collect()
-    }
-
-    /// Has all calls made as soon as that can be.
-    pub(super) fn hurry_calls(&self) {
-        let (mut timers, now) = (self.timers.borrow_mut(), self.elapsed());
-        for (slot, later) in &mut *self.calls.borrow_mut() {
-            timers.cancel(later.timer);
-            later.timer = timers.add(now, Alarm::Call(slot as u32));
-        }
     }
 
     /// This thread's reactor, once it has run coroutines.

@@ -21,6 +21,10 @@ pub(super) trait Stackful: 'static {
     fn cancel<T: Send + 'static>(task: &Self::Task<T>);
     fn yield_now();
     fn sleep(duration: Duration);
+    /// Waits as a sleeper does, without a timer, to be cancelled; for [`Stackful::unpark`] where nobody is.
+    fn sleep_without_timer() {
+        Self::park();
+    }
     /// Waits, without a timer, for [`Stackful::unpark`].
     fn park();
     fn unpark<T: Send + 'static>(task: &Self::Task<T>);
@@ -72,6 +76,11 @@ impl Stackful for Plainsong {
 
     fn sleep(duration: Duration) {
         plainsong::time::sleep(duration);
+    }
+
+    fn sleep_without_timer() {
+        // The clock cannot hold that time.
+        plainsong::time::sleep(Duration::MAX);
     }
 
     fn park() {

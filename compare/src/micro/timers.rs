@@ -6,7 +6,7 @@
 //! | what    | timed                                  | less                                      |
 //! |---------|----------------------------------------|-------------------------------------------|
 //! | add     | all tasks enter a sleep                | all enter a wait without a timer          |
-//! | fire    | from when all are due until all ended  | all are resumed and end                   |
+//! | fire    | from when all are due until all ended  | all are woken, are resumed, and end       |
 //! | cancel  | all are cancelled in a long sleep      | all are cancelled in a wait without one   |
 //!
 //! Before that, a crowd of the same size comes and goes: the first to be here pays for the memory that the others
@@ -62,6 +62,8 @@ struct Crowd {
     reached: Line,
     /// Where waiting is `.await`, tasks look for this in turn; elsewhere the gate is a park.
     open: AtomicBool,
+    /// When the gate was opened.
+    opened: OnceLock<Instant>,
     /// When those that sleep are due; set as the gate opens.
     due: OnceLock<Instant>,
     entered: Line,
@@ -73,6 +75,7 @@ impl Crowd {
         Arc::new(Crowd {
             reached: Line::new(tasks),
             open: AtomicBool::new(false),
+            opened: OnceLock::new(),
             due: OnceLock::new(),
             entered: Line::new(tasks),
             left: Line::new(tasks),
@@ -83,11 +86,17 @@ impl Crowd {
         self.entered.last() - self.entered.first()
     }
 
-    /// Sets when sleepers are due, before they are let through.
-    fn set_due(&self, wait: Wait) {
+    /// Notes the time, before tasks are let through, and when sleepers are due.
+    fn opens(&self, wait: Wait) {
+        let now = *self.opened.get_or_init(Instant::now);
         if let Wait::Sleep(lead) = wait {
-            let _ = self.due.set(Instant::now() + lead);
+            let _ = self.due.set(now + lead);
         }
+    }
+
+    /// How long it took to let all through that ended at once.
+    fn ending(&self) -> Duration {
+        self.left.last() - *self.opened.get().expect("the gate is open")
     }
 
     /// How long task `index` has to sleep.
@@ -169,7 +178,7 @@ fn once<R: Stackful>(tasks: usize) -> Result<Timed> {
     Ok(Timed {
         park: parked.entering(),
         add: fired.entering(),
-        end: ended.left.last() - ended.entered.first(),
+        end: ended.ending(),
         fire: fired.firing()?,
         cancel: with.map(|with| (without, with)),
     })
@@ -189,14 +198,14 @@ fn crowd<R: Stackful>(tasks: usize, wait: Wait) -> Result<(Arc<Crowd>, Handles<R
             crowd.entered.cross();
             match wait {
                 Wait::Not => {}
-                Wait::WithoutTimer => R::park(),
+                Wait::WithoutTimer => R::sleep_without_timer(),
                 Wait::Sleep(_) => R::sleep(crowd.sleep_of(index)),
             }
         }
     };
     let handles = (0..tasks).map(|index| R::spawn(body(index))).collect::<Result<Vec<_>>>()?;
     until::<R>(&crowd.reached);
-    crowd.set_due(wait);
+    crowd.opens(wait);
     handles.iter().for_each(R::unpark);
     until::<R>(&crowd.entered);
     Ok((crowd, handles))
@@ -240,7 +249,7 @@ async fn once_async<R: Async>(tasks: usize) -> Result<Timed> {
     Ok(Timed {
         park: parked.entering(),
         add: fired.entering(),
-        end: ended.left.last() - ended.entered.first(),
+        end: ended.ending(),
         fire: fired.firing()?,
         cancel: Some((without, with)),
     })
@@ -271,7 +280,7 @@ async fn crowd_async<R: Async>(tasks: usize, wait: Wait) -> (Arc<Crowd>, AsyncHa
     };
     let handles = (0..tasks).map(|index| R::spawn(body(index))).collect();
     until_async::<R>(&crowd.reached).await;
-    crowd.set_due(wait);
+    crowd.opens(wait);
     crowd.open.store(true, Relaxed);
     until_async::<R>(&crowd.entered).await;
     (crowd, handles)
