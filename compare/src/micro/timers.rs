@@ -9,8 +9,8 @@
 //! | fire    | from when all are due until all ended  | all are woken, are resumed, and end       |
 //! | cancel  | all are cancelled in a long sleep      | all are cancelled in a wait without one   |
 //!
-//! Before that, a crowd of the same size comes and goes: the first to be here pays for the memory that the others
-//! find.
+//! Before that, a crowd of the same size comes and is cancelled: the first to be here pays for the memory that the
+//! others find, and unwinding takes more of it than anything else.
 //!
 //! Deadlines are in no order that a timer queue could profit from, but those of neighbours are near each other:
 //! in any order of all, every task that is resumed would be one that no cache holds, and the column would
@@ -156,8 +156,9 @@ impl Timed {
 
 fn with_stacks<R: Stackful>(tasks: usize) -> Result<Sample> {
     R::run(move || {
-        let (first, _) = crowd::<R>(tasks, Wait::Not)?;
-        until::<R>(&first.left);
+        let (first, handles) = crowd::<R>(tasks, Wait::WithoutTimer)?;
+        cancel::<R>(&first, &handles);
+        drop(handles);
         Ok(once::<R>(tasks)?.sample(tasks))
     })?
 }
@@ -227,9 +228,8 @@ fn cancel<R: Stackful>(crowd: &Crowd, handles: &Handles<R>) -> Duration {
 
 fn with_await<R: Async>(tasks: usize) -> Result<Sample> {
     R::run(async {
-        let (first, handles) = crowd_async::<R>(tasks, Wait::Not).await;
-        until_async::<R>(&first.left).await;
-        handles.into_iter().for_each(R::detach);
+        let (first, handles) = crowd_async::<R>(tasks, Wait::WithoutTimer).await;
+        cancel_async::<R>(&first, handles).await;
         Ok(once_async::<R>(tasks).await?.sample(tasks))
     })?
 }
