@@ -5,8 +5,8 @@ use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
 use crate::engine::blocking;
-use crate::engine::context;
 use crate::engine::calls::CallKey;
+use crate::engine::context;
 use crate::engine::task::Wait;
 use crate::task::spawn_on;
 

@@ -21,9 +21,12 @@ pub(super) fn table(kept: &Kept) -> Table {
     let mut table = Table::new(&["what", "to reach", "seen", "quartiles", ""]);
     for row in rows(kept) {
         let Row { what, bound, seen, digits } = row;
+        // To the digit that is shown.
+        let scale = 10f64.powi(digits as i32);
+        let median = (seen.median * scale).round() / scale;
         let (sign, bound, reached) = match bound {
-            Most(most) => ("≤", most, seen.median <= most),
-            Least(least) => ("≥", least, seen.median >= least),
+            Most(most) => ("≤", most, median <= most),
+            Least(least) => ("≥", least, median >= least),
         };
         let verdict = if reached { "reached" } else { "missed" };
         let number = |value| terminal::number(Some(value), digits);
