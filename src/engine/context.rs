@@ -226,7 +226,7 @@ fn late_door() -> &'static Door {
 ///
 /// Unwinds instead of returning when the coroutine has been cancelled and the wait has not happened: what
 /// a wake has handed over is never lost.
-#[inline]
+#[inline(always)]
 pub(crate) fn block(waiter: Waiter, why: Wait, deadline: Option<Instant>) -> Wake {
     if is_interrupted() {
         unwind();

@@ -415,7 +415,7 @@ pub(crate) fn yield_now(task: &Task) {
     }
 }
 
-#[inline]
+#[inline(always)]
 pub(super) fn suspend(task: &Task, how: Suspended) {
     if thread::panicking() {
         return context::with(|cx| cx.scheduler.suspend_unwinding(task, how));

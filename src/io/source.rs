@@ -114,7 +114,7 @@ impl<T: AsFd> Source<T> {
 
     /// [`retry`](Self::retry), where `short` says of a result that the descriptor is drained,
     /// unless it is at its end.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn retry_unless_short<R>(
         &self,
         interest: Interest,
@@ -237,42 +237,46 @@ impl<T: AsFd> Source<T> {
         }
     }
 
+    #[inline]
     fn wait(&self, interest: Interest, deadline: Option<Instant>) -> io::Result<Outcome> {
         if !context::in_coroutine() {
             return blocking::waiting(|| poll_one(self.get().as_fd(), interest, deadline));
         }
         check_unwinding()?;
-        context::with(|cx| {
-            let Some(reactor) = cx.scheduler.reactor() else {
-                unreachable!("a coroutine runs, so its thread has a reactor")
-            };
-            let key = match self.here() {
-                Some(key) => key,
-                None => match self.register(cx, reactor) {
-                    Ok(key) => key,
-                    // A regular file: always ready.
-                    Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
-                        return Ok(Outcome::Ready);
-                    }
-                    Err(error) => return Err(error),
-                },
-            };
-            let fd = self.get().as_fd();
-            let subscribed = Subscription { key, interest, waiter: context::waiter() };
-            reactor.set_drained(key, interest);
-            reactor.subscribe(key, fd, interest, subscribed.waiter)?;
-            let why = match interest {
-                Interest::Read => Wait::Readable(fd.as_raw_fd()),
-                Interest::Write => Wait::Writable(fd.as_raw_fd()),
-            };
-            let wake = context::block(subscribed.waiter, why, deadline);
-            if wake == Wake::Ready {
-                // The reactor let go of the waiter when it woke it.
-                mem::forget(subscribed);
-                return Ok(Outcome::Ready);
-            }
-            Ok(Outcome::TimedOut)
-        })
+        let Some(subscribed) = context::with(|cx| self.subscribe(cx, interest))? else {
+            // A regular file: always ready.
+            return Ok(Outcome::Ready);
+        };
+        let fd = self.get().as_fd().as_raw_fd();
+        let why = match interest {
+            Interest::Read => Wait::Readable(fd),
+            Interest::Write => Wait::Writable(fd),
+        };
+        if context::block(subscribed.waiter, why, deadline) == Wake::Ready {
+            // The reactor let go of the waiter when it woke it.
+            mem::forget(subscribed);
+            return Ok(Outcome::Ready);
+        }
+        Ok(Outcome::TimedOut)
+    }
+
+    /// Has the reactor wake who calls this, unless it cannot watch the descriptor.
+    fn subscribe(&self, cx: &Context, interest: Interest) -> io::Result<Option<Subscription>> {
+        let Some(reactor) = cx.scheduler.reactor() else {
+            unreachable!("a coroutine runs, so its thread has a reactor")
+        };
+        let key = match self.here() {
+            Some(key) => key,
+            None => match self.register(cx, reactor) {
+                Ok(key) => key,
+                Err(error) if error.raw_os_error() == Some(libc::EPERM) => return Ok(None),
+                Err(error) => return Err(error),
+            },
+        };
+        let subscribed = Subscription { key, interest, waiter: context::waiter() };
+        reactor.set_drained(key, interest);
+        reactor.subscribe(key, self.get().as_fd(), interest, subscribed.waiter)?;
+        Ok(Some(subscribed))
     }
 
     /// The key of this descriptor at this thread's reactor. What that knows is of use only to
