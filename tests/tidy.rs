@@ -62,6 +62,7 @@ const UNSAFE: &[&str] = &[
     "engine/context.rs",
     "engine/coroutine.rs",
     "engine/interrupt.rs",
+    "engine/job.rs",
     "engine/overflow.rs",
     "engine/packet.rs",
     "engine/reactor.rs",

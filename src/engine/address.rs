@@ -1,9 +1,10 @@
 //! Where a coroutine is, for those who want something of it from anywhere.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::cancel::ScopeId;
 use super::context::{self, Context};
+use super::job::{Placed, Placement};
 use super::remote::{Door, Message};
 use super::task::{Id, Task};
 
@@ -24,39 +25,6 @@ enum Place {
     Open(Arc<Placement>),
 }
 
-/// The place of a coroutine that has none yet, and what is asked of it before it has.
-#[derive(Debug, Default)]
-pub(crate) struct Placement(Mutex<Placed>);
-
-#[derive(Debug, Default)]
-struct Placed {
-    at: Option<(&'static Door, u32)>,
-    cancelled: bool,
-    unparked: bool,
-}
-
-impl Placement {
-    fn lock(&self) -> MutexGuard<'_, Placed> {
-        // No user code runs under this lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Notes where the coroutine has been put, and hands on what was asked of it before.
-    pub(crate) fn settle(&self, id: Id, door: &'static Door, slot: u32) {
-        let mut placed = self.lock();
-        placed.at = Some((door, slot));
-        let (cancelled, unparked) = (placed.cancelled, placed.unparked);
-        drop(placed);
-        let address = Address::known(door, slot, id);
-        if cancelled {
-            address.cancel(None);
-        }
-        if unparked {
-            address.unpark();
-        }
-    }
-}
-
 impl Address {
     #[inline]
     pub(crate) fn known(door: &'static Door, slot: u32, id: Id) -> Self {
@@ -73,10 +41,10 @@ impl Address {
             Place::Known { door, slot } => Some((door, *slot)),
             Place::Open(placement) => {
                 let mut placed = placement.lock();
-                if placed.at.is_none() {
+                if placed.at().is_none() {
                     ask(&mut placed);
                 }
-                placed.at
+                placed.at()
             }
         }
     }

@@ -5,6 +5,7 @@ use std::hint;
 use std::time::Duration;
 
 use super::context::{self, Context};
+use super::job::Job;
 use super::remote::{Door, Message};
 use super::scheduler::{Alarm, Scheduler};
 use super::stack::StackPool;
@@ -214,7 +215,7 @@ impl Scheduler {
         let any = job.is_some();
         if let Some(job) = job {
             self.started.set(true);
-            job();
+            job.start();
         }
         any
     }
@@ -222,6 +223,6 @@ impl Scheduler {
     /// Starts a job of another worker.
     pub(super) fn steal(&self) -> bool {
         let job = self.at_post(|post| post.workers.steal(post.number));
-        job.map(|job| job()).is_some()
+        job.map(Job::start).is_some()
     }
 }

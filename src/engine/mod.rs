@@ -36,6 +36,8 @@ pub(crate) mod context;
 
 pub(crate) mod overflow;
 
+pub(crate) mod job;
+
 pub(crate) mod address;
 
 pub(crate) mod packet;

@@ -1,6 +1,6 @@
 //! The threads of one run, and what has not started yet on any of them.
 //!
-//! A coroutine that has started never leaves its thread; what may move is a [`Job`], a closure that
+//! A coroutine that has started never leaves its thread; what may move is a [`Job`], which
 //! will be one. Each worker has a queue of them. It starts its newest first, which keeps few
 //! stacks in use at once in a program that branches like a tree, and now and then its oldest, so
 //! that none waits for ever. A worker with nothing to do takes the oldest of another.
@@ -14,10 +14,8 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use super::job::Job;
 use super::remote::{Door, Message};
-
-/// What starts a coroutine on the thread that calls it. One that is dropped tells its handle.
-pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
 /// Jobs that are taken from another worker at once: half of what it has, but no more than this.
 const STEAL_MAX: usize = 32;

@@ -3,17 +3,20 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::num::NonZero;
 use std::panic::Location;
 use std::sync::Arc;
 
 use super::join::JoinHandle;
 use super::spawn::{Origin, check_running, refuse, start};
-use crate::engine::address::{Address, Placement};
+use crate::engine::address::Address;
 use crate::engine::cancel::{self, Failure};
 use crate::engine::context;
+use crate::engine::job::{self, Job};
 use crate::engine::packet::{Sender, packet};
 use crate::engine::remote::Door;
-use crate::engine::workers::{Injector, Job};
+use crate::engine::task::Id;
+use crate::engine::workers::Injector;
 use crate::thread::Thread;
 
 /// Starts a coroutine on any worker of the runtime: on this one, unless another sleeps or has far less
@@ -97,8 +100,39 @@ where
     T: Send + 'static,
 {
     // SAFETY: `f` and its result borrow nothing that could end.
-    let (seed, handle) = unsafe { Seed::new(home, name, stack_size, spawned, false, f, || ()) };
-    (Box::new(move || seed.start()), handle)
+    unsafe { job_unchecked(home, name, stack_size, spawned, false, f, || ()) }
+}
+
+/// [`job`], for a coroutine that may borrow: `borrows` says whether it does. `home` is that of the run that
+/// will start it, or nowhere. `last` is the last thing that the coroutine does, or the drop of an
+/// unstarted one; it must not unwind.
+///
+/// # Safety
+///
+/// What `f` and its result borrow must live until `last` has been called, and the handle must be
+/// dropped or forgotten while they live.
+pub(super) unsafe fn job_unchecked<'a, F, T, L>(
+    home: &'static Door,
+    name: Option<Arc<str>>,
+    stack_size: Option<usize>,
+    spawned: &'static Location<'static>,
+    borrows: bool,
+    f: F,
+    last: L,
+) -> (Job, JoinHandle<T>)
+where
+    F: FnOnce() -> T + Send + 'a,
+    T: Send + 'a,
+    L: FnOnce() + Send + 'a,
+{
+    let (sender, receiver) = packet(home);
+    let id = context::with(|cx| cx.allocate_id());
+    let parts = Some((Origin { id, name: name.clone(), spawned, borrows }, f, sender, last));
+    // SAFETY: started or ended, it has none of its parts any more; and what they borrow lives until
+    // `last` has been called, by the caller's promise, which is after that.
+    let job = unsafe { Job::new(Seed { parts, stack_size: stack_size.and_then(NonZero::new) }) };
+    let address = Address::open(Arc::clone(job.placement()), id);
+    (job, JoinHandle { receiver, thread: Thread::coroutine(address, name), id })
 }
 
 /// Gives a job to a worker; the calling thread is one, and runs.
@@ -117,75 +151,56 @@ pub(super) fn place_on(number: usize, job: Job) {
     debug_assert!(refused.is_none());
 }
 
-/// A coroutine that has not started. Dropped unstarted, it has been cancelled.
-pub(super) struct Seed<F: FnOnce() -> T, T, L: FnOnce()> {
-    // `None` once it has started.
+/// A coroutine that has not started.
+struct Seed<F: FnOnce() -> T, T, L: FnOnce()> {
+    // `None` once it has started, or ended.
     parts: Option<(Origin, F, Sender<T>, L)>,
-    stack_size: Option<usize>,
-    placement: Arc<Placement>,
+    stack_size: Option<NonZero<usize>>,
+}
+
+impl<F, T, L> job::Seed for Seed<F, T, L>
+where
+    F: FnOnce() -> T + Send,
+    T: Send,
+    L: FnOnce() + Send,
+{
+    fn start(&mut self) -> Option<(Id, &'static Door, u32)> {
+        context::with(|cx| {
+            let size = self.stack_size.map_or_else(|| cx.scheduler.stack_size(), NonZero::get);
+            let stack = match cx.take_stack(size) {
+                Ok(stack) => stack,
+                Err(error) => {
+                    self.fail(&error);
+                    return None;
+                }
+            };
+            let (origin, f, sender, last) = self.parts.take()?;
+            let id = origin.id;
+            // SAFETY: what `f` borrows lives until `last` has been called, which is the end of the
+            // coroutine, by the promise to `job_unchecked`.
+            let slot = unsafe { start(cx, stack, origin, f, sender, last) };
+            Some((id, cx.door(), slot))
+        })
+    }
+
+    fn end(&mut self) {
+        self.end_with(Failure::Cancelled);
+    }
 }
 
 impl<F: FnOnce() -> T, T, L: FnOnce()> Seed<F, T, L> {
-    /// `home` is that of the run that will start it, or nowhere. `last` is the last thing that the
-    /// coroutine does, or the drop of an unstarted one; it must not unwind.
-    ///
-    /// # Safety
-    ///
-    /// What `f` and its result borrow must live until `last` has been called, and the handle must be
-    /// dropped or forgotten while they live.
-    pub(super) unsafe fn new(
-        home: &'static Door,
-        name: Option<Arc<str>>,
-        stack_size: Option<usize>,
-        spawned: &'static Location<'static>,
-        borrows: bool,
-        f: F,
-        last: L,
-    ) -> (Self, JoinHandle<T>) {
-        let (sender, receiver) = packet(home);
-        let id = context::with(|cx| cx.allocate_id());
-        let placement: Arc<Placement> = Arc::default();
-        let address = Address::open(Arc::clone(&placement), id);
-        let thread = Thread::coroutine(address, name.clone());
-        let parts = Some((Origin { id, name, spawned, borrows }, f, sender, last));
-        (Self { parts, stack_size, placement }, JoinHandle { receiver, thread, id })
-    }
-
-    /// Makes a coroutine of this thread of it.
-    pub(super) fn start(mut self) {
-        context::with(|cx| {
-            let size = self.stack_size.unwrap_or_else(|| cx.scheduler.stack_size());
-            let stack = match cx.take_stack(size) {
-                Ok(stack) => stack,
-                Err(error) => return self.fail(&error),
-            };
-            let Some((origin, f, sender, last)) = self.parts.take() else { return };
-            let id = origin.id;
-            // SAFETY: what `f` borrows lives until `last` has been called, which is the end of the
-            // coroutine, by the promise to `new`.
-            let slot = unsafe { start(cx, stack, origin, f, sender, last) };
-            self.placement.settle(id, cx.door(), slot);
-        });
-    }
-
     /// Ends it unstarted: nobody but its handle can be told.
     #[cold]
     fn fail(&mut self, error: &io::Error) {
         let message = format!("cannot start a coroutine that was spawned anywhere: {error}");
-        self.end(Failure::Panicked(Box::new(message)));
+        self.end_with(Failure::Panicked(Box::new(message)));
     }
 
-    fn end(&mut self, failure: Failure) {
+    fn end_with(&mut self, failure: Failure) {
         let Some((_, f, sender, last)) = self.parts.take() else { return };
         // What is dropped may be any code.
         cancel::quietly(|| drop(f));
         cancel::quietly(|| sender.finish(Err(failure)));
         last();
-    }
-}
-
-impl<F: FnOnce() -> T, T, L: FnOnce()> Drop for Seed<F, T, L> {
-    fn drop(&mut self) {
-        self.end(Failure::Cancelled);
     }
 }

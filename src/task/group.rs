@@ -12,12 +12,13 @@ use std::time::Instant;
 
 use slab::Slab;
 
-use super::anywhere::{Seed, home};
+use super::anywhere::{home, job_unchecked};
 use super::cancel::Target;
 use super::join::JoinHandle;
 use super::spawn::spawn_unchecked;
 use crate::engine::cancel::is_unwind;
 use crate::engine::context;
+use crate::engine::job::Job;
 use crate::engine::remote::Waiter;
 use crate::engine::stack::Stack;
 use crate::engine::task::{Wait, Wake};
@@ -261,7 +262,7 @@ impl Group {
         &self,
         spawned: &'static Location<'static>,
         f: F,
-    ) -> (Box<dyn FnOnce() + Send + 'a>, JoinHandle<T>)
+    ) -> (Job, JoinHandle<T>)
     where
         F: FnOnce() -> T + Send + 'a,
         T: Send + 'a,
@@ -281,12 +282,13 @@ impl Group {
         let (theirs, last) = (Arc::clone(&away), Arc::clone(&away));
         let (attend, leave) = (move || theirs.attend(f), move || last.leave(member));
         // SAFETY: by the caller's promise, as the coroutine has ended when it has left.
-        let (seed, handle) = unsafe { Seed::new(home(), None, None, spawned, true, attend, leave) };
+        let (job, handle) =
+            unsafe { job_unchecked(home(), None, None, spawned, true, attend, leave) };
         let target = handle.thread().address().cloned().map(Target::root);
         away.lock().members[member].clone_from(&target);
         if self.cancelled.get() {
             target.into_iter().for_each(Target::cancel);
         }
-        (Box::new(move || seed.start()), handle)
+        (job, handle)
     }
 }

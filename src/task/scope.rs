@@ -5,7 +5,6 @@
 use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
-use std::mem;
 use std::panic::{self, AssertUnwindSafe, Location};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,9 +17,9 @@ use super::join::{JoinError, JoinHandle};
 use super::spawn::{refuse, take_stack};
 use crate::engine::cancel::is_unwind;
 use crate::engine::context;
+use crate::engine::job::Job;
 use crate::engine::stack::Stack;
 use crate::engine::task::{Id, Task};
-use crate::engine::workers::Job;
 use crate::thread::Thread;
 
 /// Where coroutines are started that borrow; made by [`scope`].
@@ -194,11 +193,8 @@ impl<'scope> Scope<'scope, '_> {
         F: FnOnce() -> T + Send + 'scope,
         T: Send + 'scope,
     {
-        // SAFETY: as in `spawn`; and `place` gives the job to a worker, which calls or drops it.
+        // SAFETY: as in `spawn`; and `place` gives the job to a worker, which starts or drops it.
         let (job, handle) = unsafe { self.group.job(spawned, f) };
-        // SAFETY: what the job borrows lives for `'scope`, which does not end before the member has
-        // left the group; and that is the last thing that happens to it, started or dropped.
-        let job = unsafe { mem::transmute::<Box<dyn FnOnce() + Send + 'scope>, Job>(job) };
         place(job);
         ScopedJoinHandle { handle, scope: PhantomData }
     }
