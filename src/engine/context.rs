@@ -34,6 +34,8 @@ thread_local! {
     static LATE: Cell<Option<&'static Door>> = const { Cell::new(None) };
 
     static CONTEXT: Context = const { Context::new() };
+    // Where that is, while it is there: to be found with one load.
+    static PLACE: Cell<*const Context> = const { Cell::new(ptr::null()) };
     // Apart, because its values' destructors may use the context.
     static LOCALS: RefCell<Locals> = const { RefCell::new(Vec::new()) };
 }
@@ -99,6 +101,7 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
+        PLACE.set(ptr::null());
         if let Some(door) = self.door.get() {
             HERE.set(0);
             door.release();
@@ -128,13 +131,29 @@ pub(crate) fn put_buffer(buffer: Box<[u8]>) {
 /// In a destructor of a thread-local that runs after ours.
 #[inline]
 pub(crate) fn with<R>(f: impl FnOnce(&Context) -> R) -> R {
-    CONTEXT.with(f)
+    match try_with(f) {
+        Some(result) => result,
+        None => panic!("a destructor of a thread-local does what only a thread that lives can"),
+    }
 }
 
 /// Calls `f` with this thread's context, unless the thread is ending and it is gone.
 #[inline]
 pub(crate) fn try_with<R>(f: impl FnOnce(&Context) -> R) -> Option<R> {
-    CONTEXT.try_with(f).ok()
+    let known = PLACE.get();
+    let place = if known.is_null() { find() } else { known };
+    // SAFETY: where it is not null, the context is there: its drop sets `PLACE` to null. That comes with the
+    // end of its thread, which does not come while `f` runs: a coroutine, too, runs on its own
+    // thread only, and has ended before that does.
+    unsafe { place.as_ref() }.map(f)
+}
+
+/// Notes where the context is, if it is there.
+#[cold]
+fn find() -> *const Context {
+    let place = CONTEXT.try_with(ptr::from_ref).unwrap_or(ptr::null());
+    PLACE.set(place);
+    place
 }
 
 /// Calls `f` with the arenas of this thread's stacks.
@@ -249,15 +268,12 @@ pub(crate) fn block_until_woken(waiter: Waiter, why: Wait, deadline: Option<Inst
         return blocking::waiting(|| waiter.block(deadline));
     }
     // A closure would be a function of its own.
-    let context = CONTEXT.with(ptr::from_ref);
-    // SAFETY: a thread-local lives until its thread's destructors, which do not run while this does: a
-    // coroutine, too, runs on its own thread only, and has ended before that does.
     //
-    // The task: as in `with_current`.
-    match unsafe { (&*context, CURRENT.get().as_ref()) } {
-        (context, Some(task)) => context.scheduler.suspend_until_woken(task, why, deadline),
-        // Whoever made this waiter runs here, so it is a coroutine.
-        (_, None) => Wake::Ready,
+    // SAFETY: as in `try_with` and `with_current`.
+    match unsafe { (PLACE.get().as_ref(), CURRENT.get().as_ref()) } {
+        (Some(context), Some(task)) => context.scheduler.suspend_until_woken(task, why, deadline),
+        // Whoever made this waiter runs here, so it is a coroutine, of a thread that has a context.
+        _ => Wake::Ready,
     }
 }
 

@@ -69,7 +69,6 @@ struct Event {
 struct Source {
     key: SourceKey,
     readable: bool,
-    writable: bool,
     ending: bool,
     /// How often anything has been reported.
     edges: u32,
@@ -124,7 +123,6 @@ impl Reactor {
             key,
             // Not known yet: the kernel reports what is ready now as the first edge.
             readable: true,
-            writable: true,
             ending: false,
             edges: 0,
             readers: Waiters::default(),
@@ -147,22 +145,10 @@ impl Reactor {
         sources.get_mut(key.index()).filter(|source| source.key == key).map(f)
     }
 
-    /// Whether an operation would only be told to wait, as far as the last poll knows.
+    /// Whether a read would only be told to wait, as far as the last poll knows.
     #[inline]
-    pub(crate) fn is_drained(&self, key: SourceKey, interest: Interest) -> bool {
-        self.with(key, |source| match interest {
-            Interest::Read => !source.readable,
-            Interest::Write => !source.writable,
-        })
-        .unwrap_or(false)
-    }
-
-    /// Notes that an operation was told to wait.
-    pub(crate) fn set_drained(&self, key: SourceKey, interest: Interest) {
-        self.with(key, |source| match interest {
-            Interest::Read => source.readable = false,
-            Interest::Write => source.writable = false,
-        });
+    pub(crate) fn is_drained(&self, key: SourceKey) -> bool {
+        self.with(key, |source| !source.readable).unwrap_or(false)
     }
 
     /// A number that changes with each report on a descriptor.
@@ -181,7 +167,9 @@ impl Reactor {
         self.with(key, |source| source.readable &= source.ending || !backend::TELLS_ENDING);
     }
 
-    /// Lets `waiter` know at the next edge of `fd`, the descriptor of `key`.
+    /// Lets `waiter` know at the next edge of `fd`, the descriptor of `key`, of which an operation was
+    /// told to wait.
+    #[inline]
     pub(crate) fn subscribe(
         &self,
         key: SourceKey,
@@ -191,7 +179,10 @@ impl Reactor {
     ) -> io::Result<()> {
         self.port.rearm(fd, key.0)?;
         let known = self.with(key, |source| match interest {
-            Interest::Read => source.readers.push(waiter),
+            Interest::Read => {
+                source.readable = false;
+                source.readers.push(waiter);
+            }
             Interest::Write => source.writers.push(waiter),
         });
         known.ok_or_else(|| io::Error::other("waited for a descriptor that is not registered"))
@@ -227,11 +218,10 @@ impl Reactor {
             source.edges = source.edges.wrapping_add(1);
             if event.readable {
                 source.readable = true;
-                woken.extend(source.readers.take());
+                source.readers.append_to(woken);
             }
             if event.writable {
-                source.writable = true;
-                woken.extend(source.writers.take());
+                source.writers.append_to(woken);
             }
         }
         Ok(())

@@ -356,6 +356,17 @@ impl Waiters {
         }
     }
 
+    /// Moves all of them to the end of `to`.
+    #[inline]
+    pub(crate) fn append_to(&mut self, to: &mut Vec<Waiter>) {
+        if let Some(first) = self.first.take() {
+            to.push(first);
+            if !self.rest.is_empty() {
+                to.append(&mut self.rest);
+            }
+        }
+    }
+
     /// Takes all of them.
     #[inline]
     pub(crate) fn take(&mut self) -> impl Iterator<Item = Waiter> + use<> {

@@ -100,6 +100,7 @@ impl Lent {
 impl Deref for Lent {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         self.buffer.as_ref().map_or(&[], |buffer| &buffer[..self.len])
     }

@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::engine::blocking;
-use crate::engine::context::{self, Context};
+use crate::engine::context;
 use crate::engine::reactor::{Interest, Port, Reactor, SourceKey};
 use crate::engine::remote::{Door, Message, Waiter};
 use crate::engine::task::{Wait, Wake};
@@ -124,16 +124,13 @@ impl<T: AsFd> Source<T> {
         let mut deadline = None;
         loop {
             context::spend();
-            let here = self.here();
             let nonblocking = self.is_nonblocking();
-            let drained = |key| with_reactor(|reactor| reactor.is_drained(key, interest));
-            if nonblocking || !here.is_some_and(drained) {
+            let drained = || self.at_reactor(Reactor::is_drained).unwrap_or(false);
+            if nonblocking || interest == Interest::Write || !drained() {
                 match op(self.get()) {
                     Ok(result) => {
-                        if let Some(key) = here
-                            && short(&result)
-                        {
-                            with_reactor(|reactor| reactor.set_short(key));
+                        if short(&result) {
+                            self.at_reactor(Reactor::set_short);
                         }
                         return Ok(result);
                     }
@@ -167,7 +164,7 @@ impl<T: AsFd> Source<T> {
         mut op: impl FnMut() -> io::Result<R>,
     ) -> io::Result<R> {
         // Of no reactor, where none knows it yet.
-        let edges = || self.here().and_then(|key| with_reactor(|reactor| reactor.edges(key)));
+        let edges = || self.at_reactor(Reactor::edges).flatten();
         self.retry(interest, |_| {
             let before = edges();
             match op() {
@@ -243,7 +240,7 @@ impl<T: AsFd> Source<T> {
             return blocking::waiting(|| poll_one(self.get().as_fd(), interest, deadline));
         }
         check_unwinding()?;
-        let Some(subscribed) = context::with(|cx| self.subscribe(cx, interest))? else {
+        let Some(subscribed) = self.subscribe(interest)? else {
             // A regular file: always ready.
             return Ok(Outcome::Ready);
         };
@@ -261,53 +258,61 @@ impl<T: AsFd> Source<T> {
     }
 
     /// Has the reactor wake who calls this, unless it cannot watch the descriptor.
-    fn subscribe(&self, cx: &Context, interest: Interest) -> io::Result<Option<Subscription>> {
-        let Some(reactor) = cx.scheduler.reactor() else {
-            unreachable!("a coroutine runs, so its thread has a reactor")
+    #[inline]
+    fn subscribe(&self, interest: Interest) -> io::Result<Option<Subscription>> {
+        let subscribe = |reactor: &Reactor, key| {
+            let subscribed = Subscription { key, interest, waiter: context::waiter() };
+            reactor.subscribe(key, self.get().as_fd(), interest, subscribed.waiter)?;
+            Ok(Some(subscribed))
         };
-        let key = match self.here() {
-            Some(key) => key,
-            None => match self.register(cx, reactor) {
-                Ok(key) => key,
-                Err(error) if error.raw_os_error() == Some(libc::EPERM) => return Ok(None),
-                Err(error) => return Err(error),
+        match self.at_reactor(subscribe) {
+            Some(result) => result,
+            None => match self.register() {
+                Ok(()) => self.subscribe(interest),
+                Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(None),
+                Err(error) => Err(error),
             },
-        };
-        let subscribed = Subscription { key, interest, waiter: context::waiter() };
-        reactor.set_drained(key, interest);
-        reactor.subscribe(key, self.get().as_fd(), interest, subscribed.waiter)?;
-        Ok(Some(subscribed))
+        }
     }
 
-    /// The key of this descriptor at this thread's reactor. What that knows is of use only to
-    /// coroutines: while a plain thread runs, nobody polls it.
+    /// Calls `f` with this thread's reactor and the key of this descriptor there, if it has one. What the
+    /// reactor knows is of use only to coroutines: while a plain thread runs, nobody polls it.
     #[inline]
-    fn here(&self) -> Option<SourceKey> {
+    fn at_reactor<R>(&self, f: impl FnOnce(&Reactor, SourceKey) -> R) -> Option<R> {
         let home = self.home.get().filter(|_| context::in_coroutine())?;
         context::with(|cx| {
-            let port = cx.scheduler.reactor()?.port();
-            if home.is_with(port) {
-                return Some(home.key);
-            }
-            let others = self.others();
-            others.iter().find(|other| other.is_with(port)).map(|other| other.key)
+            let reactor = cx.scheduler.reactor()?;
+            let here = home.is_with(reactor.port());
+            let key = if here { home.key } else { self.other_key(reactor.port())? };
+            Some(f(reactor, key))
         })
+    }
+
+    #[cold]
+    fn other_key(&self, port: &Arc<Port>) -> Option<SourceKey> {
+        self.others().iter().find(|other| other.is_with(port)).map(|other| other.key)
     }
 
     fn others(&self) -> MutexGuard<'_, Vec<Registration>> {
         self.others.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Has this thread's reactor know the descriptor.
     #[cold]
-    fn register(&self, cx: &Context, reactor: &Reactor) -> io::Result<SourceKey> {
-        let key = reactor.register(self.get().as_fd())?;
-        let port = Arc::downgrade(reactor.port());
-        if let Err(registration) = self.home.set(Registration { port, door: cx.door(), key }) {
-            let mut others = self.others();
-            others.retain(|other| other.port.strong_count() > 0);
-            others.push(registration);
-        }
-        Ok(key)
+    fn register(&self) -> io::Result<()> {
+        context::with(|cx| {
+            let Some(reactor) = cx.scheduler.reactor() else {
+                unreachable!("a coroutine runs, so its thread has a reactor")
+            };
+            let key = reactor.register(self.get().as_fd())?;
+            let port = Arc::downgrade(reactor.port());
+            if let Err(registration) = self.home.set(Registration { port, door: cx.door(), key }) {
+                let mut others = self.others();
+                others.retain(|other| other.port.strong_count() > 0);
+                others.push(registration);
+            }
+            Ok(())
+        })
     }
 
     /// The time-out of [`retry`](Self::retry) for a direction.
@@ -384,14 +389,11 @@ struct Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        with_reactor(|reactor| reactor.unsubscribe(self.key, self.interest, self.waiter));
+        context::with(|cx| {
+            let reactor = cx.scheduler.reactor().into_iter();
+            reactor.for_each(|reactor| reactor.unsubscribe(self.key, self.interest, self.waiter));
+        });
     }
-}
-
-/// Calls `f` with this thread's reactor; there must be one.
-#[inline]
-fn with_reactor<R: Default>(f: impl FnOnce(&Reactor) -> R) -> R {
-    context::with(|cx| cx.scheduler.reactor().map(f)).unwrap_or_default()
 }
 
 /// Blocks a plain thread until its descriptor is ready.
