@@ -59,7 +59,8 @@ pub(crate) enum Failure {
     /// Its scope was cancelled, and it has unwound.
     Cancelled,
     /// It panicked with this payload, or an outer scope was cancelled.
-    Panicked(Box<dyn Any + Send>),
+    // In a box of its own, so that the place for a result needs room for no more than a word of it.
+    Panicked(Box<Box<dyn Any + Send>>),
 }
 
 impl Task {
@@ -220,7 +221,7 @@ pub(crate) fn quietly(f: impl FnOnce()) {
 fn forget(payload: Box<dyn Any + Send>) {
     mem::forget(context::with_current(|task| match task {
         Some(task) => classify(task, None, payload),
-        None => Failure::Panicked(payload),
+        None => Failure::Panicked(Box::new(payload)),
     }));
 }
 
@@ -245,7 +246,7 @@ fn classify(task: &Task, scope: Option<ScopeId>, payload: Box<dyn Any + Send>) -
         task.obeyed();
         return Failure::Cancelled;
     }
-    Failure::Panicked(payload)
+    Failure::Panicked(Box::new(payload))
 }
 
 /// Whether a panic's payload is a cancellation on its way to its scope.

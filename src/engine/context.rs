@@ -232,6 +232,14 @@ pub(crate) fn waiter() -> Waiter {
     })
 }
 
+/// Has what the running coroutine will look at first after its wait fetched ahead of that.
+#[inline]
+pub(crate) fn looks_next_at<T>(what: &T) {
+    with_current(|task| {
+        task.into_iter().for_each(|task| task.ahead.set(ptr::from_ref(what).cast()))
+    });
+}
+
 /// A door for the destructors of thread-locals that run after ours. Nothing tells when the last has, so
 /// it is never passed on.
 #[cold]

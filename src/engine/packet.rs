@@ -32,10 +32,11 @@ const ABANDONED: u8 = 8;
 /// A packet but for its result.
 pub(crate) struct Header {
     state: AtomicU8,
-    // Slot and wait of a coroutine of the home thread: almost every join is by one, and this costs
+    // Slot and wait of a coroutine of the home thread: almost every join is by one, and these cost
     // it no lock. One that gave up may still be here: its wait is over, so waking it does nothing.
-    joiner: (Cell<u32>, Cell<u64>),
-    // The coroutine's thread, the only one that uses `joiner`; nobody's when any worker may start it.
+    joiner_slot: Cell<u32>,
+    joiner_wait: Cell<u64>,
+    // The coroutine's thread, the only one that uses these two; nobody's when any worker may start it.
     home: &'static Door,
     elsewhere: OnceLock<Arc<Mutex<Waiters>>>,
 }
@@ -57,7 +58,8 @@ impl Header {
     #[inline]
     fn end(&self, how: u8) -> bool {
         // From here on the second is the time of the end, for those who ask which came first.
-        let joiner = (self.joiner.0.get(), self.joiner.1.replace(context::with(Context::tick)));
+        let joiner =
+            (self.joiner_slot.get(), self.joiner_wait.replace(context::with(Context::tick)));
         // Once `ENDED` is set the receiver may free the packet, so this is the last use of `self`.
         if self.state.compare_exchange(0, how, Ordering::AcqRel, Ordering::Acquire).is_err() {
             return self.end_slowly(how, joiner);
@@ -96,8 +98,8 @@ impl Header {
     fn register(&self, waiter: Waiter) -> bool {
         if let Some((slot, wait)) = waiter.local_to(self.home) {
             // Only whoever owns the handle can wait, so the one before has given up.
-            self.joiner.0.set(slot);
-            self.joiner.1.set(wait);
+            self.joiner_slot.set(slot);
+            self.joiner_wait.set(wait);
             return true;
         }
         let mut waiters = lock(self.elsewhere.get_or_init(Arc::default));
@@ -110,7 +112,7 @@ impl Header {
 
     /// For coroutines of one thread that have ended: a number that says which ended first.
     fn ended_at(&self) -> Option<u64> {
-        self.is_ended().then(|| self.joiner.1.get())
+        self.is_ended().then(|| self.joiner_wait.get())
     }
 
     fn unregister(&self, waiter: Waiter) {
@@ -128,7 +130,7 @@ fn wake_joiner((slot, wait): (u32, u64)) {
 pub(crate) struct Sender<T>(NonNull<Packet<T>>);
 
 // SAFETY: a sender that goes to another thread is one of a packet that is at home nowhere, as those
-// who send it have it made: then nobody else uses `joiner`, and the rest is as for a receiver.
+// who send it have it made: then nobody else uses the joiner's two cells, and the rest is as for a receiver.
 //
 // The result goes from one thread to another, which a `T: Send` allows.
 unsafe impl<T: Send> Send for Sender<T> {}
@@ -139,7 +141,7 @@ pub(crate) struct Receiver<T>(NonNull<Packet<T>>);
 // SAFETY: what a receiver does with a packet on another thread is take or drop the result,
 // which a `T: Send` allows, use the state, which is atomic, and use `elsewhere`, which is locked.
 //
-// It uses `joiner` only after it has found itself on the home thread.
+// It uses the joiner's cells only after it has found itself on the home thread.
 unsafe impl<T: Send> Send for Receiver<T> {}
 // SAFETY: as above; a shared receiver does not touch the result.
 unsafe impl<T: Send> Sync for Receiver<T> {}
@@ -150,7 +152,8 @@ pub(crate) fn packet<T>(home: &'static Door) -> (Sender<T>, Receiver<T>) {
     let packet = NonNull::from(Box::leak(Box::new(Packet {
         header: Header {
             state: AtomicU8::new(0),
-            joiner: (Cell::new(0), Cell::new(0)),
+            joiner_slot: Cell::new(0),
+            joiner_wait: Cell::new(0),
             home,
             elsewhere: OnceLock::new(),
         },

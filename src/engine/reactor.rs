@@ -13,7 +13,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,8 +27,9 @@ use self::epoll as backend;
 use self::portable as backend;
 pub(crate) use backend::Port;
 
-/// Events taken from the kernel at once.
-const EVENTS: usize = 1024;
+/// Events taken from the kernel at once. What is touched when their coroutines are woken should be in the
+/// processor's second cache still when these have their turns.
+const EVENTS: usize = 64;
 
 /// What `epoll_wait` can wait in milliseconds is a little more than 24 days.
 const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -65,7 +66,9 @@ struct Event {
     ending: bool,
 }
 
+/// All in one cache line: with many descriptors, what is known of the next is cold.
 #[derive(Debug)]
+#[repr(align(64))]
 struct Source {
     key: SourceKey,
     readable: bool,
@@ -73,8 +76,11 @@ struct Source {
     /// How often anything has been reported.
     edges: u32,
     readers: Waiters,
-    writers: Waiters,
+    /// Seldom is there any.
+    writers: Option<Box<Waiters>>,
 }
+
+const _: () = assert!(size_of::<Source>() == 64);
 
 /// The descriptors that one thread's coroutines wait for.
 pub(crate) struct Reactor {
@@ -126,7 +132,7 @@ impl Reactor {
             ending: false,
             edges: 0,
             readers: Waiters::default(),
-            writers: Waiters::default(),
+            writers: None,
         });
         Ok(key)
     }
@@ -136,7 +142,10 @@ impl Reactor {
         let mut sources = self.sources.borrow_mut();
         let source = sources.get(key.index()).is_some_and(|source| source.key == key);
         let source = source.then(|| sources.remove(key.index()));
-        source.into_iter().flat_map(|mut source| source.readers.take().chain(source.writers.take()))
+        source.into_iter().flat_map(|mut source| {
+            let writers = source.writers.unwrap_or_default().take();
+            source.readers.take().chain(writers)
+        })
     }
 
     #[inline]
@@ -173,7 +182,7 @@ impl Reactor {
     pub(crate) fn subscribe(
         &self,
         key: SourceKey,
-        fd: BorrowedFd<'_>,
+        fd: &impl AsFd,
         interest: Interest,
         waiter: Waiter,
     ) -> io::Result<()> {
@@ -183,7 +192,7 @@ impl Reactor {
                 source.readable = false;
                 source.readers.push(waiter);
             }
-            Interest::Write => source.writers.push(waiter),
+            Interest::Write => source.writers.get_or_insert_default().push(waiter),
         });
         known.ok_or_else(|| io::Error::other("waited for a descriptor that is not registered"))
     }
@@ -192,7 +201,7 @@ impl Reactor {
     pub(crate) fn unsubscribe(&self, key: SourceKey, interest: Interest, waiter: Waiter) {
         self.with(key, |source| match interest {
             Interest::Read => source.readers.remove(waiter),
-            Interest::Write => source.writers.remove(waiter),
+            Interest::Write => source.writers.get_or_insert_default().remove(waiter),
         });
     }
 
@@ -220,8 +229,10 @@ impl Reactor {
                 source.readable = true;
                 source.readers.append_to(woken);
             }
-            if event.writable {
-                source.writers.append_to(woken);
+            if event.writable
+                && let Some(writers) = &mut source.writers
+            {
+                writers.append_to(woken);
             }
         }
         Ok(())
@@ -231,9 +242,7 @@ impl Reactor {
 /// Linux: the poller's own epoll instance, spoken to directly.
 #[cfg(all(target_os = "linux", not(plainsong_portable_reactor)))]
 mod epoll {
-    use std::os::fd::AsFd;
-
-    use super::{BorrowedFd, Duration, Event, io};
+    use super::{AsFd, BorrowedFd, Duration, Event, io};
     use polling::Poller;
     use rustix::buffer::spare_capacity;
     use rustix::event::epoll::{self, EventData, EventFlags};
@@ -273,7 +282,7 @@ mod epoll {
 
         /// Edges need no second asking.
         #[expect(clippy::unused_self, clippy::unnecessary_wraps)]
-        pub(super) fn rearm(&self, _fd: BorrowedFd<'_>, _key: u64) -> io::Result<()> {
+        pub(super) fn rearm(&self, _fd: &impl AsFd, _key: u64) -> io::Result<()> {
             Ok(())
         }
 
@@ -325,7 +334,7 @@ mod epoll {
 /// Every system that polling supports.
 #[cfg(not(all(target_os = "linux", not(plainsong_portable_reactor))))]
 mod portable {
-    use super::{BorrowedFd, Duration, Event, io};
+    use super::{AsFd, BorrowedFd, Duration, Event, io};
     use polling::{Event as Ready, Events, PollMode, Poller};
     use std::os::fd::AsRawFd;
 
@@ -354,7 +363,7 @@ mod portable {
         }
 
         /// Asks again where the system reports a descriptor only once.
-        pub(super) fn rearm(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
+        pub(super) fn rearm(&self, fd: &impl AsFd, key: u64) -> io::Result<()> {
             if self.poller.supports_edge() {
                 return Ok(());
             }

@@ -334,7 +334,9 @@ impl fmt::Debug for Waiter {
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
     first: Option<Waiter>,
-    rest: Vec<Waiter>,
+    // A word as long as there is none.
+    #[expect(clippy::box_collection)]
+    rest: Option<Box<Vec<Waiter>>>,
 }
 
 impl Waiters {
@@ -343,16 +345,17 @@ impl Waiters {
         if self.first.is_none() {
             self.first = Some(waiter);
         } else {
-            self.rest.push(waiter);
+            self.rest.get_or_insert_default().push(waiter);
         }
     }
 
     /// Removes a waiter that gave up; one that was taken already is not here.
     pub(crate) fn remove(&mut self, waiter: Waiter) {
         if self.first == Some(waiter) {
-            self.first = if self.rest.is_empty() { None } else { Some(self.rest.remove(0)) };
-        } else {
-            self.rest.retain(|other| *other != waiter);
+            let next = self.rest.as_mut().filter(|rest| !rest.is_empty());
+            self.first = next.map(|rest| rest.remove(0));
+        } else if let Some(rest) = &mut self.rest {
+            rest.retain(|other| *other != waiter);
         }
     }
 
@@ -361,8 +364,8 @@ impl Waiters {
     pub(crate) fn append_to(&mut self, to: &mut Vec<Waiter>) {
         if let Some(first) = self.first.take() {
             to.push(first);
-            if !self.rest.is_empty() {
-                to.append(&mut self.rest);
+            if let Some(rest) = &mut self.rest {
+                to.append(rest);
             }
         }
     }
@@ -370,7 +373,7 @@ impl Waiters {
     /// Takes all of them.
     #[inline]
     pub(crate) fn take(&mut self) -> impl Iterator<Item = Waiter> + use<> {
-        self.first.take().into_iter().chain(mem::take(&mut self.rest))
+        self.first.take().into_iter().chain(self.rest.take().into_iter().flat_map(|rest| *rest))
     }
 }
 

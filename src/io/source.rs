@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -25,16 +25,21 @@ const RETRY_MAX: Duration = Duration::from_millis(50);
 ///
 /// It owns what it wraps and never lends it mutably, so the descriptor stays the same and open
 /// until the drop, which deregisters it first.
+///
+/// What each operation looks at is in its first cache line: with many descriptors, the next is cold.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct Source<T: AsFd> {
-    // `None` only after `into_inner`.
-    io: Option<T>,
     // Nearly always the only one: where the descriptor was first waited for.
     home: OnceLock<Registration>,
-    others: Mutex<Vec<Registration>>,
     // Nanoseconds; 0 for none.
     timeouts: [AtomicU64; 2],
     nonblocking: AtomicBool,
+    // The descriptor's number, for reports.
+    number: RawFd,
+    // `None` only after `into_inner`.
+    io: Option<T>,
+    others: Mutex<Vec<Registration>>,
 }
 
 /// One thread's reactor knows the descriptor under this key, for as long as that thread lives.
@@ -71,11 +76,12 @@ impl<T: AsFd> Source<T> {
     /// Takes a descriptor, which must be in non-blocking mode.
     pub(crate) fn new(io: T) -> Self {
         Self {
-            io: Some(io),
             home: OnceLock::new(),
-            others: Mutex::default(),
             timeouts: [AtomicU64::new(0), AtomicU64::new(0)],
             nonblocking: AtomicBool::new(false),
+            number: io.as_fd().as_raw_fd(),
+            io: Some(io),
+            others: Mutex::default(),
         }
     }
 
@@ -216,7 +222,7 @@ impl<T: AsFd> Source<T> {
                 return Err(timed_out(Interest::Write, timeout));
             }
             let until = context::deadline(pause).into_iter().chain(deadline).min();
-            let why = Wait::Writable(self.get().as_fd().as_raw_fd());
+            let why = Wait::Writable(self.number);
             context::block(context::waiter(), why, until);
             pause = (pause * 2).min(RETRY_MAX);
         }
@@ -244,10 +250,9 @@ impl<T: AsFd> Source<T> {
             // A regular file: always ready.
             return Ok(Outcome::Ready);
         };
-        let fd = self.get().as_fd().as_raw_fd();
         let why = match interest {
-            Interest::Read => Wait::Readable(fd),
-            Interest::Write => Wait::Writable(fd),
+            Interest::Read => Wait::Readable(self.number),
+            Interest::Write => Wait::Writable(self.number),
         };
         if context::block(subscribed.waiter, why, deadline) == Wake::Ready {
             // The reactor let go of the waiter when it woke it.
@@ -261,9 +266,10 @@ impl<T: AsFd> Source<T> {
     #[inline]
     fn subscribe(&self, interest: Interest) -> io::Result<Option<Subscription>> {
         let subscribe = |reactor: &Reactor, key| {
-            let subscribed = Subscription { key, interest, waiter: context::waiter() };
-            reactor.subscribe(key, self.get().as_fd(), interest, subscribed.waiter)?;
-            Ok(Some(subscribed))
+            context::looks_next_at(self);
+            let waiter = context::waiter();
+            reactor.subscribe(key, self.get(), interest, waiter)?;
+            Ok(Some(Subscription { key, interest, waiter }))
         };
         match self.at_reactor(subscribe) {
             Some(result) => result,

@@ -193,7 +193,7 @@ impl<F: FnOnce() -> T, T, L: FnOnce()> Seed<F, T, L> {
     #[cold]
     fn fail(&mut self, error: &io::Error) {
         let message = format!("cannot start a coroutine that was spawned anywhere: {error}");
-        self.end_with(Failure::Panicked(Box::new(message)));
+        self.end_with(Failure::Panicked(Box::new(Box::new(message))));
     }
 
     fn end_with(&mut self, failure: Failure) {

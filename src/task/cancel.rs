@@ -70,7 +70,7 @@ pub(crate) fn cancellable<T>(
         match result {
             Ok(value) => Some(value),
             Err(Failure::Cancelled) => None,
-            Err(Failure::Panicked(payload)) => panic::resume_unwind(payload),
+            Err(Failure::Panicked(payload)) => panic::resume_unwind(*payload),
         }
     })
 }

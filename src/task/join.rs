@@ -205,7 +205,7 @@ impl From<Failure> for JoinError {
     fn from(failure: Failure) -> Self {
         Self(match failure {
             Failure::Cancelled => Kind::Cancelled,
-            Failure::Panicked(payload) => Kind::Panicked(Mutex::new(payload)),
+            Failure::Panicked(payload) => Kind::Panicked(Mutex::new(*payload)),
         })
     }
 }
