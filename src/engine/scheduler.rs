@@ -295,15 +295,16 @@ impl Scheduler {
     /// Adds a coroutine; it runs at the next turn.
     #[inline]
     pub(crate) fn add(&self, task: Task) -> u32 {
-        if self.closing.get() {
-            task.request(None);
-        }
         let mut tasks = self.tasks.borrow_mut();
         let entry = tasks.vacant_entry();
         let slot = u32::try_from(entry.key()).expect("fewer than 2^32 coroutines");
-        task.slot.set(slot);
         let mut home = self.vacant.borrow_mut().pop().unwrap_or_default();
+        // Nothing has looked at the task where it was made, so it is made here.
         home.move_in(task);
+        home.slot.set(slot);
+        if self.closing.get() {
+            home.request(None);
+        }
         self.push_ready(entry.insert(home));
         slot
     }

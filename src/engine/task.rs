@@ -318,10 +318,10 @@ impl Task {
         name: Option<Arc<str>>,
         spawned: &'static Location<'static>,
     ) -> Self {
-        let extras = OnceCell::new();
-        if name.is_some() {
-            let _ = extras.set(Box::new(Extras { name, ..Extras::default() }));
-        }
+        let extras = match name {
+            None => OnceCell::new(),
+            name => Box::new(Extras { name, ..Extras::default() }).into(),
+        };
         Self {
             coroutine,
             link: Link::new(),
