@@ -133,14 +133,17 @@ pub(crate) fn put_buffer(buffer: Box<[u8]>) {
 pub(crate) fn with<R>(f: impl FnOnce(&Context) -> R) -> R {
     match try_with(f) {
         Some(result) => result,
-        None => panic!("a destructor of a thread-local does what only a thread that lives can"),
+        None => panic!(
+            "this thread is ending, and what plainsong keeps for it has gone: a destructor of a \
+             thread-local must not spawn or use coroutines any more"
+        ),
     }
 }
 
 /// Calls `f` with this thread's context, unless the thread is ending and it is gone.
 #[inline]
 pub(crate) fn try_with<R>(f: impl FnOnce(&Context) -> R) -> Option<R> {
-    let known = PLACE.get();
+    let known = PLACE.try_with(Cell::get).unwrap_or(ptr::null());
     let place = if known.is_null() { find() } else { known };
     // SAFETY: where it is not null, the context is there: its drop sets `PLACE` to null. That comes with the
     // end of its thread, which does not come while `f` runs: a coroutine, too, runs on its own

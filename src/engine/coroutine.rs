@@ -70,7 +70,7 @@ impl Coroutine {
             unsafe { &*context::starting() }.yielder.set(yielder);
             body();
         };
-        let top = ptr::without_provenance(stack.base().get() - LINES * LINE);
+        let top = ptr::without_provenance(stack.base().get() - (LINES - 1) * LINE);
         // SAFETY: the caller promises what this asks for.
         let inner = unsafe { Inner::with_stack_unchecked(stack, start) };
         Self {

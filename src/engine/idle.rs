@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::context::{self, Context};
 use super::job::Job;
+use super::reactor::Reactor;
 use super::remote::{Door, Message};
 use super::scheduler::{Alarm, Scheduler};
 use super::stack::StackPool;
@@ -50,10 +51,9 @@ impl Scheduler {
         if now >= self.next_poll.get() {
             self.next_poll.set(now + BUSY_POLL);
             self.trim(&cx.stacks, now, TRIM_BUSY);
-            if self.reactor.get().is_some_and(|reactor| !reactor.is_empty()) {
-                self.poll(Some(Duration::ZERO));
-            }
-            self.expire();
+            let more = self.reactor.get().is_some_and(|reactor| !reactor.is_empty())
+                && self.poll(Some(Duration::ZERO));
+            self.expire(more);
         }
     }
 
@@ -68,18 +68,17 @@ impl Scheduler {
         self.note_load();
         let before = self.time.get();
         // A message may be there to keep it from sleeping, so none is taken before.
-        if !cx.door().is_pending() {
-            self.sleep_until_something(cx);
-        }
+        let more = cx.door().is_pending() || self.sleep_until_something(cx);
         let rung = cx.door().is_pending();
         self.receive(cx.door());
-        self.expire();
+        self.expire(more);
         if rung && self.time.get() - before < SOON {
             self.haste.set((self.haste.get() + 1).min(HASTE_MAX));
         }
     }
 
-    fn sleep_until_something(&self, cx: &Context) {
+    /// Returns whether the kernel may have more to tell.
+    fn sleep_until_something(&self, cx: &Context) -> bool {
         let mut until = self.timers.borrow().next();
         // Only other workers could wake this one, if anybody.
         let still = until.is_none() && self.outside.get() == 0;
@@ -92,20 +91,23 @@ impl Scheduler {
             until = Some(until.unwrap_or(u64::MAX).min(self.next_trim.get()));
         }
         if self.linger(cx.door(), until) || !cx.door().fall_asleep() {
-            return;
+            return true;
         }
+        let mut more = true;
         if !self.at_post(|post| post.workers.has_jobs()) {
             let waits = !self.tasks.borrow().is_empty();
             if still && self.at_post(|post| post.workers.settle(post.number, waits)) {
                 self.report_deadlock();
             } else {
-                self.poll(until.map(|until| Duration::from_nanos(until.saturating_sub(now))));
+                let timeout = until.map(|until| Duration::from_nanos(until.saturating_sub(now)));
+                more = self.poll(timeout);
                 if still {
                     self.at_post(|post| post.workers.stir());
                 }
             }
         }
         cx.door().wake_up();
+        more
     }
 
     /// Waits a moment for a message instead of sleeping, where messages have come soon of late: waking
@@ -142,20 +144,32 @@ impl Scheduler {
         more
     }
 
-    fn poll(&self, timeout: Option<Duration>) {
-        let Some(reactor) = self.reactor.get() else { return };
+    /// Asks the kernel, and wakes whom it names. Returns whether it may have more to tell.
+    fn poll(&self, timeout: Option<Duration>) -> bool {
+        let Some(reactor) = self.reactor.get() else { return false };
         let mut woken = self.woken.take();
         // epoll_wait fails only for arguments that are not valid: a bug here.
-        reactor.poll(timeout, &mut woken).expect("the kernel refused to wait for events");
+        let more =
+            reactor.poll(timeout, &mut woken).expect("the kernel refused to wait for events");
         for waiter in woken.drain(..) {
             context::wake(waiter);
         }
         self.woken.replace(woken);
+        more
     }
 
-    fn expire(&self) {
+    /// Does what is due; `more` says whether the kernel may have something to tell.
+    fn expire(&self, mut more: bool) {
+        let now = self.elapsed();
+        // Who has what he waits for must not be told that the time for it is over, so first comes all that the
+        // kernel has: it tells of each descriptor once before it tells of one again.
+        let mut batches = self.reactor.get().map_or(0, Reactor::batches);
+        while more && batches > 0 && self.timers.borrow().next().is_some_and(|next| next <= now) {
+            more = self.poll(Some(Duration::ZERO));
+            batches -= 1;
+        }
         let mut due = Vec::new();
-        self.timers.borrow_mut().expire(self.elapsed(), &mut due);
+        self.timers.borrow_mut().expire(now, &mut due);
         // All of these timers are gone: nobody may take one of them back because of another.
         for alarm in &due {
             match *alarm {

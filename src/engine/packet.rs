@@ -57,9 +57,10 @@ impl Header {
     /// home thread if there is one. Returns `false` when the handle had gone before.
     #[inline]
     fn end(&self, how: u8) -> bool {
+        // A job may be dropped so late that its thread has no context any more; nor has that a coroutine.
+        let tick = context::try_with(Context::tick).unwrap_or(0);
         // From here on the second is the time of the end, for those who ask which came first.
-        let joiner =
-            (self.joiner_slot.get(), self.joiner_wait.replace(context::with(Context::tick)));
+        let joiner = (self.joiner_slot.get(), self.joiner_wait.replace(tick));
         // Once `ENDED` is set the receiver may free the packet, so this is the last use of `self`.
         if self.state.compare_exchange(0, how, Ordering::AcqRel, Ordering::Acquire).is_err() {
             return self.end_slowly(how, joiner);
@@ -123,7 +124,7 @@ impl Header {
 }
 
 fn wake_joiner((slot, wait): (u32, u64)) {
-    context::with(|cx| cx.scheduler.unpark(slot, wait, Wake::Ready));
+    context::try_with(|cx| cx.scheduler.unpark(slot, wait, Wake::Ready));
 }
 
 /// The coroutine's end of a packet. Forgetting it leaks the packet.

@@ -1,8 +1,8 @@
 //! The only file that names polling: which descriptors are ready.
 //!
-//! A descriptor is registered once, for both directions, edge-triggered. An edge is kept
-//! as a flag until an operation finds the descriptor drained, so that the operation
-//! after that parks without asking the kernel again.
+//! A descriptor is registered once, for both directions, edge-triggered. That it is readable is kept
+//! as a flag until a read finds the descriptor drained, so that the read after that parks without asking
+//! the kernel again.
 //!
 //! On Linux, `polling` makes the epoll instance, and this file adds to it and waits on
 //! it through rustix: `Poller::wait` would make five system calls where one does, and its
@@ -28,8 +28,9 @@ use self::portable as backend;
 pub(crate) use backend::Port;
 
 /// Events taken from the kernel at once. What is touched when their coroutines are woken should be in the
-/// processor's second cache still when these have their turns.
-const EVENTS: usize = 64;
+/// processor's second cache still when these have their turns. No fewer than the turns after which a loop with a
+/// full ready queue looks up, or descriptors would have less than their share of these.
+const EVENTS: usize = 128;
 
 /// What `epoll_wait` can wait in milliseconds is a little more than 24 days.
 const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -111,6 +112,11 @@ impl Reactor {
         &self.port
     }
 
+    /// How often to poll until each descriptor that is ready now has been told.
+    pub(crate) fn batches(&self) -> usize {
+        self.sources.borrow().len() / EVENTS + 1
+    }
+
     /// Whether no descriptor is registered.
     pub(crate) fn is_empty(&self) -> bool {
         self.sources.borrow().is_empty()
@@ -143,7 +149,7 @@ impl Reactor {
         let source = sources.get(key.index()).is_some_and(|source| source.key == key);
         let source = source.then(|| sources.remove(key.index()));
         source.into_iter().flat_map(|mut source| {
-            let writers = source.writers.unwrap_or_default().take();
+            let writers = source.writers.into_iter().flat_map(|mut writers| writers.take());
             source.readers.take().chain(writers)
         })
     }
@@ -169,8 +175,8 @@ impl Reactor {
     ///
     /// That means drained unless something that comes without a further edge is behind it: the end
     /// of the stream, an error, or data past an urgent mark. Each of these raised an event of its
-    /// own, either before this read (then `ending` is set) or after the last poll (then the
-    /// next poll reports it).
+    /// own, either before this read (then `ending` is set) or after the last poll (then a later
+    /// one reports it).
     #[inline]
     pub(crate) fn set_short(&self, key: SourceKey) {
         self.with(key, |source| source.readable &= source.ending || !backend::TELLS_ENDING);
@@ -186,36 +192,47 @@ impl Reactor {
         interest: Interest,
         waiter: Waiter,
     ) -> io::Result<()> {
-        self.port.rearm(fd, key.0)?;
-        let known = self.with(key, |source| match interest {
-            Interest::Read => {
-                source.readable = false;
-                source.readers.push(waiter);
+        let waits = self.with(key, |source| {
+            match interest {
+                Interest::Read => {
+                    source.readable = false;
+                    source.readers.push(waiter);
+                }
+                Interest::Write => source.writers.get_or_insert_default().push(waiter),
             }
-            Interest::Write => source.writers.get_or_insert_default().push(waiter),
+            (
+                !source.readers.is_empty(),
+                source.writers.as_ref().is_some_and(|writers| !writers.is_empty()),
+            )
         });
-        known.ok_or_else(|| io::Error::other("waited for a descriptor that is not registered"))
+        let Some((readers, writers)) = waits else {
+            return Err(io::Error::other("waited for a descriptor that is not registered"));
+        };
+        let armed = self.port.rearm(fd, key.0, readers, writers);
+        armed.inspect_err(|_| self.unsubscribe(key, interest, waiter))
     }
 
     /// Takes back a [`subscribe`](Self::subscribe) that has not been answered.
     pub(crate) fn unsubscribe(&self, key: SourceKey, interest: Interest, waiter: Waiter) {
         self.with(key, |source| match interest {
             Interest::Read => source.readers.remove(waiter),
-            Interest::Write => source.writers.get_or_insert_default().remove(waiter),
+            Interest::Write => {
+                source.writers.iter_mut().for_each(|writers| writers.remove(waiter));
+            }
         });
     }
 
     /// Waits for events, for `timeout` at most (for ever without one), and appends whom they
-    /// wake.
+    /// wake. Returns whether there may be more of them.
     pub(crate) fn poll(
         &self,
         timeout: Option<Duration>,
         woken: &mut Vec<Waiter>,
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         // Longer ones need a newer system call than some systems have; waking early does no harm.
         let timeout = timeout.map(|timeout| timeout.min(TIMEOUT_MAX));
         let mut buffer = self.buffer.borrow_mut();
-        self.port.wait(&mut buffer, timeout)?;
+        let events = self.port.wait(&mut buffer, timeout)?;
         let mut sources = self.sources.borrow_mut();
         for event in buffer.drain() {
             let key = SourceKey(event.key);
@@ -235,7 +252,8 @@ impl Reactor {
                 writers.append_to(woken);
             }
         }
-        Ok(())
+        // One of them may have been the bell, which is not counted everywhere.
+        Ok(events + 1 >= EVENTS)
     }
 }
 
@@ -282,7 +300,7 @@ mod epoll {
 
         /// Edges need no second asking.
         #[expect(clippy::unused_self, clippy::unnecessary_wraps)]
-        pub(super) fn rearm(&self, _fd: &impl AsFd, _key: u64) -> io::Result<()> {
+        pub(super) fn rearm(&self, _: &impl AsFd, _: u64, _: bool, _: bool) -> io::Result<()> {
             Ok(())
         }
 
@@ -298,12 +316,16 @@ mod epoll {
             let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
         }
 
-        pub(super) fn wait(&self, into: &mut Buffer, timeout: Option<Duration>) -> io::Result<()> {
+        pub(super) fn wait(
+            &self,
+            into: &mut Buffer,
+            timeout: Option<Duration>,
+        ) -> io::Result<usize> {
             let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
             into.0.clear();
             match epoll::wait(self.poller.as_fd(), spare_capacity(&mut into.0), timeout.as_ref()) {
-                Err(rustix::io::Errno::INTR) => Ok(()),
-                result => Ok(result.map(drop)?),
+                Err(rustix::io::Errno::INTR) => Ok(0),
+                result => Ok(result?),
             }
         }
     }
@@ -362,12 +384,20 @@ mod portable {
             if self.poller.supports_edge() { PollMode::Edge } else { PollMode::Oneshot }
         }
 
-        /// Asks again where the system reports a descriptor only once.
-        pub(super) fn rearm(&self, fd: &impl AsFd, key: u64) -> io::Result<()> {
+        /// Asks again where the system reports a descriptor only once: for what is waited for, as the other
+        /// direction would be reported at once, and instead.
+        pub(super) fn rearm(
+            &self,
+            fd: &impl AsFd,
+            key: u64,
+            readable: bool,
+            writable: bool,
+        ) -> io::Result<()> {
             if self.poller.supports_edge() {
                 return Ok(());
             }
-            self.poller.modify_with_mode(fd, Ready::all(key as usize), self.mode())
+            let interest = Ready::new(key as usize, readable, writable);
+            self.poller.modify_with_mode(fd, interest, self.mode())
         }
 
         /// Stops watching a descriptor, from any thread.
@@ -380,25 +410,35 @@ mod portable {
             let _ = self.poller.notify();
         }
 
-        pub(super) fn wait(&self, into: &mut Buffer, timeout: Option<Duration>) -> io::Result<()> {
-            into.0.clear();
-            self.poller.wait(&mut into.0, timeout).map(drop)
+        pub(super) fn wait(
+            &self,
+            into: &mut Buffer,
+            timeout: Option<Duration>,
+        ) -> io::Result<usize> {
+            into.events.clear();
+            // What is reported once is not watched any more, for either direction.
+            into.both = !self.poller.supports_edge();
+            self.poller.wait(&mut into.events, timeout)
         }
     }
 
-    pub(super) struct Buffer(Events);
+    pub(super) struct Buffer {
+        events: Events,
+        both: bool,
+    }
 
     impl Buffer {
         pub(super) fn new(capacity: usize) -> Self {
             let capacity = std::num::NonZeroUsize::new(capacity);
-            Self(capacity.map_or_else(Events::new, Events::with_capacity))
+            let events = capacity.map_or_else(Events::new, Events::with_capacity);
+            Self { events, both: false }
         }
 
         pub(super) fn drain(&mut self) -> impl Iterator<Item = Event> {
-            self.0.iter().map(|event| Event {
+            self.events.iter().map(|event| Event {
                 key: event.key as u64,
-                readable: event.readable,
-                writable: event.writable,
+                readable: event.readable || self.both,
+                writable: event.writable || self.both,
                 ending: false,
             })
         }

@@ -69,7 +69,10 @@ impl ReadyQueue {
         // SAFETY: as above.
         if let Some(second) = unsafe { second.as_ref() } {
             second.fetch_ahead();
-            Task::fetch(second.link.0.get());
+            let third = second.link.0.get();
+            if !third.is_null() {
+                Task::fetch(third);
+            }
         }
         Some(first)
     }

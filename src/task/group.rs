@@ -257,7 +257,7 @@ impl Group {
     ///
     /// # Safety
     ///
-    /// As for [`spawn_unchecked`](Self::spawn_unchecked), and the job must be called or dropped.
+    /// As for [`spawn_unchecked`](Self::spawn_unchecked), and the job must be started or dropped.
     pub(super) unsafe fn job<'a, F, T>(
         &self,
         spawned: &'static Location<'static>,

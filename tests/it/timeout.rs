@@ -69,6 +69,27 @@ fn over_ready_data_whose_time_is_over() {
 }
 
 #[test]
+fn of_more_reads_than_one_look_tells_whose_data_came_in_time() {
+    run(|| {
+        let (mut theirs, mut readers) = (Vec::new(), Vec::new());
+        for _ in 0..150 {
+            let (mut ours, their) = pair();
+            let limit = Duration::from_millis(100);
+            readers.push(move || timeout(limit, || ours.read(&mut [0]).unwrap()));
+            theirs.push(their);
+        }
+        let readers: Vec<_> = readers.into_iter().map(plainsong::spawn).collect();
+        plainsong::yield_now();
+        theirs.iter_mut().for_each(|their| their.write_all(b"x").unwrap());
+        // The whole thread stands still for longer than all of them.
+        std::thread::sleep(Duration::from_millis(110));
+        for reader in readers {
+            assert_eq!(reader.join().unwrap(), Ok(1));
+        }
+    });
+}
+
+#[test]
 fn of_a_time_out_and_a_sleep_that_expire_in_one_look() {
     run(|| {
         for (limit, pause) in [(1, 2), (2, 1), (1, 1)] {

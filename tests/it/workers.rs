@@ -255,6 +255,24 @@ fn a_handle_of_a_runtime_that_has_gone() {
 }
 
 #[test]
+fn what_a_runtime_has_not_started_ends_with_it_even_after_its_thread() {
+    thread_local! {
+        static LAST: RefCell<Option<Runtime>> = const { RefCell::new(None) };
+    }
+    watch(|| {
+        let thread = std::thread::spawn(|| {
+            // Made first, so dropped last: after what the library keeps for the thread.
+            LAST.with(|_| ());
+            let runtime = Runtime::builder().build().unwrap();
+            let handle = runtime.handle().spawn(|| 1);
+            LAST.set(Some(runtime));
+            handle
+        });
+        assert!(thread.join().unwrap().join().unwrap_err().is_cancelled());
+    });
+}
+
+#[test]
 fn outside_of_a_run_there_is_no_current_handle() {
     watch(|| {
         assert!(panic_of(Handle::current).contains("Runtime::handle"));
