@@ -260,7 +260,7 @@ impl Reactor {
 /// Linux: the poller's own epoll instance, spoken to directly.
 #[cfg(all(target_os = "linux", not(plainsong_portable_reactor)))]
 mod epoll {
-    use super::{AsFd, BorrowedFd, Duration, Event, io};
+    use super::{AsFd, BorrowedFd, Duration, EVENTS, Event, io};
     use polling::Poller;
     use rustix::buffer::spare_capacity;
     use rustix::event::epoll::{self, EventData, EventFlags};
@@ -324,7 +324,8 @@ mod epoll {
             let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
             into.0.clear();
             match epoll::wait(self.poller.as_fd(), spare_capacity(&mut into.0), timeout.as_ref()) {
-                Err(rustix::io::Errno::INTR) => Ok(0),
+                // A process that was stopped and goes on, say: nothing is known of what has come meanwhile.
+                Err(rustix::io::Errno::INTR) => Ok(EVENTS),
                 result => Ok(result?),
             }
         }

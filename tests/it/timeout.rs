@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use plainsong::generator::Generator;
 use plainsong::time::{sleep, timeout, timeout_at};
 use plainsong::{CancellationToken, task, thread};
 
-use crate::util::{OnDrop, both, pair, run, until_parked, watch};
+use crate::util::{OnDrop, alone, both, pair, run, until_parked, watch};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const MOMENT: Duration = Duration::from_millis(1);
@@ -86,6 +87,25 @@ fn of_more_reads_than_one_look_tells_whose_data_came_in_time() {
         for reader in readers {
             assert_eq!(reader.join().unwrap(), Ok(1));
         }
+    });
+}
+
+/// A process that goes on after it was stopped finds its sleep interrupted, and its time-outs over.
+#[test]
+fn of_a_process_that_was_stopped_while_data_came() {
+    alone(of_a_process_that_was_stopped_while_data_came, || {
+        plainsong::run(|| {
+            let (mut ours, theirs) = pair();
+            let limit = Duration::from_millis(200);
+            let reader = plainsong::spawn(move || timeout(limit, || ours.read(&mut [0]).unwrap()));
+            until_parked(&reader);
+            let script = "kill -STOP $PPID; printf x; sleep 0.3; kill -CONT $PPID";
+            let mut shell = std::process::Command::new("sh");
+            shell.args(["-c", script]).stdout(OwnedFd::from(theirs));
+            let mut shell = shell.spawn().unwrap();
+            assert_eq!(reader.join().unwrap(), Ok(1));
+            assert!(shell.wait().unwrap().success());
+        });
     });
 }
 
