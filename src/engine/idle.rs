@@ -208,6 +208,11 @@ impl Scheduler {
         }
         let mut messages = Vec::new();
         door.receive(&mut messages);
+        // What coroutines of another worker send as they are cancelled comes after that: it must find ours as
+        // they were, and a report of theirs must list them.
+        if !self.closing.get() && self.at_post(|post| post.workers.is_closing()) {
+            self.close_all();
+        }
         for message in messages {
             match message {
                 Message::Wake { slot, wait } => {
@@ -217,7 +222,6 @@ impl Scheduler {
                 Message::Cancel { slot, id, scope } => self.cancel(slot, id, scope),
                 Message::Deregister { port, key } => self.deregister(&port, key),
                 Message::Look => {}
-                Message::Close => self.close_all(),
             }
         }
     }

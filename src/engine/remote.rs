@@ -33,10 +33,8 @@ pub(crate) enum Message {
     /// Forget a descriptor that was closed elsewhere, if this is still your reactor's port. Weak, as a
     /// message to a thread that has ended lies at its door until that has another owner.
     Deregister { port: Weak<Port>, key: SourceKey },
-    /// Look whether there is something to start.
+    /// Look whether there is something to start, or the run closes.
     Look,
-    /// Cancel all coroutines, and what starts from now on.
-    Close,
 }
 
 /// Where one thread takes its messages.

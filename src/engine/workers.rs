@@ -347,8 +347,14 @@ impl Workers {
         self.closing.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         for (_, worker) in self.each.iter().enumerate().filter(|(number, _)| *number != from) {
-            worker.door.get().inspect(|door| door.send(Message::Close));
+            worker.look();
         }
+    }
+
+    /// Whether [`close`](Self::close) has been called: known to whoever takes a message that was sent because
+    /// of that.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
     }
 
     /// Notes what the coroutines of one worker wait for, who have nobody left to wake them. Returns whether
