@@ -23,7 +23,8 @@ pub(crate) trait Seed: Send {
 
 /// The place of a coroutine that has none yet, and what is asked of it before it has.
 ///
-/// The seed is kept with it, as one allocation instead of two; only the [`Job`] reaches that.
+/// The seed is kept with it, as one allocation instead of two; only the [`Job`] reaches that. So what
+/// a closure was captured in is freed with the last handle, and not when it starts.
 pub(crate) struct Placement<S: ?Sized = dyn Seed> {
     placed: Mutex<Placed>,
     seed: UnsafeCell<S>,
@@ -32,7 +33,7 @@ pub(crate) struct Placement<S: ?Sized = dyn Seed> {
 // SAFETY: a shared placement gives access to what is locked only, and a job, which has the seed to itself, is
 // shared with nobody: the seed only moves between threads, which a `Seed: Send` allows.
 unsafe impl<S: ?Sized + Send> Sync for Placement<S> {}
-// What code of a user panics is not under the lock.
+// No code of a user runs under the lock.
 impl<S: ?Sized> RefUnwindSafe for Placement<S> {}
 
 #[derive(Default)]

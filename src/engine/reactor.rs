@@ -30,7 +30,7 @@ pub(crate) use backend::Port;
 /// Events taken from the kernel at once. What is touched when their coroutines are woken should be in the
 /// processor's second cache still when these have their turns. No fewer than the turns after which a loop with a
 /// full ready queue looks up, or descriptors would have less than their share of these.
-const EVENTS: usize = 128;
+pub(super) const EVENTS: usize = 128;
 
 /// What `epoll_wait` can wait in milliseconds is a little more than 24 days.
 const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);

@@ -19,7 +19,7 @@ use super::cancel::ScopeId;
 use super::context::{self, Context};
 use super::coroutine::Suspended;
 use super::interrupt::raise;
-use super::reactor::{Port, Reactor, SourceKey};
+use super::reactor::{EVENTS, Port, Reactor, SourceKey};
 use super::ready::ReadyQueue;
 use super::remote::{Door, Waiter};
 use super::stack::StackPool;
@@ -32,6 +32,7 @@ use super::workers::{Post, Rest};
 const BUDGET: u32 = 128;
 /// Turns after which the loop looks up from a full ready queue.
 const GLANCE: u32 = 128;
+const _: () = assert!(EVENTS >= GLANCE as usize);
 /// Homes of ended tasks that are kept for the next ones.
 const VACANT_MAX: usize = 256;
 

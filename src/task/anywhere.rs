@@ -125,36 +125,6 @@ where
     T: Send + 'a,
     L: FnOnce() + Send + 'a,
 {
-    // SAFETY: by the caller's promise.
-    unsafe {
-        if size_of::<F>() > LARGE {
-            let f = Box::new(f);
-            return job_of_seed(home, name, stack_size, spawned, borrows, f, last);
-        }
-        job_of_seed(home, name, stack_size, spawned, borrows, f, last)
-    }
-}
-
-/// Bytes of a closure above which it has a box of its own: the handle keeps the memory that a seed was in.
-const LARGE: usize = 512;
-
-/// # Safety
-///
-/// As for [`job_unchecked`].
-unsafe fn job_of_seed<'a, F, T, L>(
-    home: &'static Door,
-    name: Option<Arc<str>>,
-    stack_size: Option<usize>,
-    spawned: &'static Location<'static>,
-    borrows: bool,
-    f: F,
-    last: L,
-) -> (Job, JoinHandle<T>)
-where
-    F: FnOnce() -> T + Send + 'a,
-    T: Send + 'a,
-    L: FnOnce() + Send + 'a,
-{
     let (sender, receiver) = packet(home);
     let id = context::with(|cx| cx.allocate_id());
     let parts = Some((Origin { id, name: name.clone(), spawned, borrows }, f, sender, last));
@@ -185,6 +155,7 @@ pub(super) fn place_on(number: usize, job: Job) {
 struct Seed<F: FnOnce() -> T, T, L: FnOnce()> {
     // `None` once it has started, or ended.
     parts: Option<(Origin, F, Sender<T>, L)>,
+    // A word: allocators are quickest with what is small.
     stack_size: Option<NonZero<usize>>,
 }
 
