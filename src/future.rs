@@ -4,13 +4,16 @@ use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::mem;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
-use crate::engine::context;
-use crate::engine::remote::{TaskDoor, Waiter};
+use crate::engine::mutex::{Mutex, MutexGuard};
+use crate::engine::park;
 use crate::engine::task::Wait;
+use crate::engine::waiter::{FutureWaiter, Parker};
 use crate::task::{JoinError, JoinHandle};
+
+const WAIT: Wait = Wait::outside("a future");
 
 /// Runs a future and returns its output. In a coroutine this parks the coroutine while the future is
 /// pending, so the others go on; on a plain thread it blocks the thread.
@@ -36,7 +39,7 @@ pub fn block_on<F: IntoFuture>(future: F) -> F::Output {
     let waker = Waker::from(signal.clone());
     let mut cx = Context::from_waker(&waker);
     loop {
-        context::spend();
+        park::spend();
         if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
             return output;
         }
@@ -51,23 +54,22 @@ struct Signal(Mutex<Called>);
 #[derive(Default)]
 struct Called {
     woken: bool,
-    waiter: Option<Waiter>,
+    waiter: Option<Parker>,
 }
 
 impl Signal {
     fn lock(&self) -> MutexGuard<'_, Called> {
-        // No user code runs under this lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Waits until it is called, or has been since the last wait.
     fn wait(&self) {
         let mut called = self.lock();
         if !mem::take(&mut called.woken) {
-            let waiter = context::waiter();
+            let waiter = park::waiter();
             called.waiter = Some(waiter);
             drop(called);
-            context::block(waiter, Wait::Future, None);
+            park::block(waiter, WAIT, None);
             self.lock().woken = false;
         }
     }
@@ -84,7 +86,9 @@ impl Wake for Signal {
             called.woken = true;
             called.waiter.take()
         };
-        waiter.into_iter().for_each(context::wake);
+        if let Some(waiter) = waiter {
+            park::wake(waiter.into());
+        }
     }
 }
 
@@ -93,8 +97,8 @@ impl Wake for Signal {
 pub struct JoinFuture<T> {
     // `None` when it is done.
     handle: Option<JoinHandle<T>>,
-    door: TaskDoor,
-    registered: Option<Waiter>,
+    waiter: FutureWaiter,
+    registered: bool,
 }
 
 impl<T> Future for JoinFuture<T> {
@@ -103,11 +107,10 @@ impl<T> Future for JoinFuture<T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let handle = this.handle.as_ref().expect("a future was polled after it had ended");
-        this.door.watch(cx.waker());
-        if this.registered.is_none() {
-            let waiter = this.door.waiter();
-            handle.receiver.register(waiter);
-            this.registered = Some(waiter);
+        this.waiter.set_waker(cx.waker());
+        if !this.registered {
+            this.registered = true;
+            handle.receiver.register(this.waiter.waiter());
         }
         // Asked last: an end before this is seen here, and one after it wakes the task.
         if !handle.is_finished() {
@@ -121,8 +124,8 @@ impl<T> Unpin for JoinFuture<T> {}
 
 impl<T> Drop for JoinFuture<T> {
     fn drop(&mut self) {
-        if let (Some(handle), Some(waiter)) = (&self.handle, self.registered) {
-            handle.receiver.unregister(waiter);
+        if let Some(handle) = self.handle.as_ref().filter(|_| self.registered) {
+            handle.receiver.unregister(&self.waiter.waiter());
         }
     }
 }
@@ -140,6 +143,6 @@ impl<T> IntoFuture for JoinHandle<T> {
     type IntoFuture = JoinFuture<T>;
 
     fn into_future(self) -> JoinFuture<T> {
-        JoinFuture { handle: Some(self), door: TaskDoor::acquire(), registered: None }
+        JoinFuture { handle: Some(self), waiter: FutureWaiter::new(), registered: false }
     }
 }

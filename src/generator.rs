@@ -50,8 +50,8 @@ use std::rc::Rc;
 use crate::engine::cancel::unwind_with;
 use crate::engine::context;
 use crate::engine::coroutine::Coroutine;
+use crate::engine::current;
 use crate::engine::stack;
-use crate::engine::task::Task;
 
 /// How often a body that goes on after it was closed is closed again, before it is given up.
 const CLOSE_MAX: u32 = 1000;
@@ -100,7 +100,10 @@ impl<Y: 'static, S: 'static> Generator<Y, S> {
     ///
     /// When the system has no room for another stack.
     pub fn new(body: impl FnOnce(&Yielder<Y, S>) + 'static) -> Self {
-        let made = context::with(|cx| Self::with_stack_size(cx.scheduler.stack_size(), body));
+        let made = {
+            let size = context::with(|scheduler| scheduler.stack_size());
+            Self::with_stack_size(size, body)
+        };
         match made {
             Ok(generator) => generator,
             Err(error) => panic!("cannot make a generator: {error}"),
@@ -117,7 +120,7 @@ impl<Y: 'static, S: 'static> Generator<Y, S> {
         bytes: usize,
         body: impl FnOnce(&Yielder<Y, S>) + 'static,
     ) -> io::Result<Self> {
-        let stack = context::with(|cx| cx.take_stack(stack::check_size(bytes)?))?;
+        let stack = context::with(|scheduler| scheduler.take_stack(stack::check_size(bytes)?))?;
         let shared = Rc::new(Shared {
             coroutine: OnceCell::new(),
             stack: stack.bounds(),
@@ -237,7 +240,7 @@ impl<Y, S> Shared<Y, S> {
 
 /// How many scopes the coroutine that runs has open.
 fn depth() -> usize {
-    context::with_current(|task| task.map_or(0, Task::depth))
+    current::with(|task| task.map_or(0, |task| task.scopes.depth()))
 }
 
 impl<Y, S> Yielder<Y, S> {
@@ -308,7 +311,7 @@ impl<Y, S> Drop for Generator<Y, S> {
                 Rc::get_mut(&mut self.shared).and_then(|shared| shared.coroutine.take())
             && let Some(stack) = coroutine.into_stack()
         {
-            context::try_with(|cx| cx.stacks.put(stack));
+            context::try_with(|scheduler| scheduler.put_stack(stack));
         }
         if let Some(payload) = panic
             && !std::thread::panicking()

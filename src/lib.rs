@@ -154,11 +154,11 @@ pub mod thread;
 pub mod time;
 
 pub use engine::blocking::blocking;
-pub use engine::task::Id;
+pub use engine::id::Id;
 pub use future::{JoinFuture, block_on};
 pub use runtime::{Builder as RuntimeBuilder, Handle, Runtime, run, run_all};
+pub use task::thread::current;
 pub use task::{
     AccessError, Builder, CancellationToken, JoinError, JoinHandle, LocalKey, Scope,
     ScopedJoinHandle, no_wait, scope, shield, spawn, spawn_anywhere, yield_now,
 };
-pub use thread::current;

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::engine::cancel;
-use crate::engine::context;
+use crate::engine::park;
 use crate::sync::{Promise, PromiseError, Queue, WaitGroup};
 use crate::task;
 
@@ -95,7 +95,9 @@ impl Pool {
                 match panic::catch_unwind(AssertUnwindSafe(job)) {
                     Ok(()) => {}
                     // The worker is cancelled.
-                    Err(payload) if cancel::is_unwind(&*payload) => panic::resume_unwind(payload),
+                    Err(payload) if cancel::is_cancellation(&*payload) => {
+                        panic::resume_unwind(payload)
+                    }
                     // A job's own panic is caught in there. This one is of a destructor, or of who was
                     // told of the result, and the payload's may panic as well.
                     Err(payload) => mem::forget(payload),
@@ -137,7 +139,7 @@ impl Pool {
             // It may have been cancelled meanwhile, and then what comes of it is dropped.
             match panic::catch_unwind(AssertUnwindSafe(f)) {
                 Ok(value) => drop(undone.0.finish(Ok(value))),
-                Err(payload) if cancel::is_unwind(&*payload) => panic::resume_unwind(payload),
+                Err(payload) if cancel::is_cancellation(&*payload) => panic::resume_unwind(payload),
                 // The payload goes last: its drop may panic.
                 Err(payload) => {
                     let message = task::message(&*payload);
@@ -242,7 +244,7 @@ impl std::error::Error for MapError {}
 impl<T> Map<T> {
     /// Waits for `timeout` from now on at most, for all results together.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.deadline = context::deadline(timeout);
+        self.deadline = park::deadline(timeout);
         self
     }
 

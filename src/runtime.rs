@@ -1,15 +1,12 @@
 //! Running a program of coroutines.
 
-use std::cell::Cell;
 use std::io;
-use std::panic::{self, AssertUnwindSafe, Location};
-use std::sync::{Arc, mpsc};
-use std::thread;
+use std::panic::Location;
+use std::sync::Arc;
 
-use crate::engine::pin::Pinned;
 use crate::engine::root::{self, Settings};
-use crate::engine::workers::{Injector, Post, Workers};
-use crate::engine::{cancel, context, stack};
+use crate::engine::workers::Injector;
+use crate::engine::{context, stack};
 use crate::task::{self, JoinHandle};
 
 /// More threads than any machine has processors for.
@@ -60,7 +57,7 @@ pub fn run<F: FnOnce() -> T, T>(f: F) -> T {
 /// As [`run`].
 #[track_caller]
 pub fn run_all<F: FnOnce() -> T, T>(f: F) -> T {
-    Runtime::default().start(f, false)
+    Runtime::default().run_all(f)
 }
 
 /// Schedulers of coroutines, one a worker thread, and their settings.
@@ -82,13 +79,13 @@ pub fn run_all<F: FnOnce() -> T, T>(f: F) -> T {
 /// ```
 #[derive(Debug)]
 pub struct Runtime {
-    settings: Builder,
+    settings: Settings,
     injector: Arc<Injector>,
 }
 
 impl Default for Runtime {
     fn default() -> Self {
-        Self { settings: Self::builder(), injector: Arc::default() }
+        Self { settings: Settings::default(), injector: Arc::default() }
     }
 }
 
@@ -101,7 +98,7 @@ impl Drop for Runtime {
 impl Runtime {
     /// Settings for a runtime.
     pub fn builder() -> Builder {
-        Builder { stack_size: stack::DEFAULT_SIZE, strict: false, workers: 1, pin: false }
+        Builder(Settings::default())
     }
 
     /// Runs `f` as a coroutine on this thread: see [`run`](crate::run).
@@ -115,7 +112,7 @@ impl Runtime {
     /// descriptor and a stack for each worker, and threads.
     #[track_caller]
     pub fn run<F: FnOnce() -> T, T>(&self, f: F) -> T {
-        self.start(f, true)
+        root::start(self.settings, &self.injector, true, f)
     }
 
     /// Runs `f` as [`run`](Self::run) does, but waits for all other coroutines to end by themselves first:
@@ -126,7 +123,7 @@ impl Runtime {
     /// As [`run`](Self::run).
     #[track_caller]
     pub fn run_all<F: FnOnce() -> T, T>(&self, f: F) -> T {
-        self.start(f, false)
+        root::start(self.settings, &self.injector, false, f)
     }
 
     /// How many workers it has.
@@ -144,86 +141,6 @@ impl Runtime {
     /// ```
     pub fn handle(&self) -> Handle {
         Handle(Arc::clone(&self.injector))
-    }
-
-    #[track_caller]
-    fn start<F: FnOnce() -> T, T>(&self, f: F, cancel_rest: bool) -> T {
-        let spawned = Location::caller();
-        let result = Cell::new(None);
-        let main = || {
-            context::with_current(|main| {
-                let Some(main) = main else { unreachable!("a coroutine is running") };
-                result.set(Some(panic::catch_unwind(AssertUnwindSafe(f))));
-                cancel::drop_locals(main);
-                if cancel_rest {
-                    for call in context::with(|cx| cx.scheduler.close(main)) {
-                        cancel::quietly(|| drop(call));
-                    }
-                }
-            });
-        };
-        let workers = Workers::new(self.settings.workers, &self.injector);
-        let outcome = self.work(&workers, spawned, Box::new(main));
-        if let Some(waits) = workers.deadlock() {
-            panic!("deadlock: every coroutine that is left waits for another of them{waits}");
-        }
-        match (outcome, result.into_inner()) {
-            (Ok(()), Some(Ok(value))) => value,
-            (Ok(()), Some(Err(payload))) => panic::resume_unwind(payload),
-            (Ok(()), None) => unreachable!("the main coroutine has ended"),
-            (Err(error), _) => panic!("cannot run coroutines on this thread: {error}"),
-        }
-    }
-
-    /// Runs `main` on the first worker, this thread, and what comes of it on all.
-    fn work(
-        &self,
-        workers: &Arc<Workers>,
-        spawned: &'static Location<'static>,
-        main: Box<dyn FnOnce() + '_>,
-    ) -> io::Result<()> {
-        let Builder { stack_size, strict, pin, .. } = self.settings;
-        let settings = Settings { stack_size, strict };
-        let post = |number| Post { workers: Arc::clone(workers), number };
-        thread::scope(|s| {
-            // If this unwinds, or some cannot start, the others have nothing to do and end.
-            let (sender, ready) = mpsc::channel();
-            let mut threads = Vec::new();
-            for number in 1..workers.len() {
-                let (theirs, post) = (sender.clone(), post(number));
-                let body = move || {
-                    let _pinned = pin.then(|| Pinned::new(number));
-                    let say = |outcome| theirs.send(outcome).unwrap_or_default();
-                    context::with(|cx| root::work(cx, settings, post, say));
-                };
-                let name = format!("plainsong-worker-{number}");
-                match thread::Builder::new().name(name).spawn_scoped(s, body) {
-                    Ok(thread) => threads.push(thread),
-                    Err(error) => {
-                        workers.rest(number);
-                        let _ = sender.send(Err(error));
-                    }
-                }
-            }
-            drop(sender);
-            let started: io::Result<()> = ready.iter().take(workers.len() - 1).collect();
-            let outcome = started.and_then(|()| {
-                // Last: threads inherit where they may run.
-                let _pinned = if pin { Some(Pinned::new(0)?) } else { None };
-                let ready = || self.injector.open(workers);
-                context::with(|cx| root::run(cx, settings, post(0), spawned, ready, main))
-            });
-            self.injector.leave(workers);
-            if outcome.is_err() {
-                workers.rest(0);
-            }
-            for thread in threads {
-                // The scope would wait for what it runs only, and not for its thread-locals, which
-                // hold descriptors and stacks. It cannot panic: that would have ended the process.
-                let _ = thread.join();
-            }
-            outcome
-        })
     }
 }
 
@@ -250,8 +167,8 @@ impl Handle {
     /// ```
     #[track_caller]
     pub fn current() -> Self {
-        let injector = context::with(|cx| {
-            cx.scheduler.at_post(|post| Some(Arc::clone(&post.workers.injector)))
+        let injector = context::with(|scheduler| {
+            scheduler.with_worker(|worker| Some(Arc::clone(worker.workers.injector())))
         });
         Self(injector.expect("no plainsong runtime runs on this thread: take `Runtime::handle`"))
     }
@@ -271,12 +188,7 @@ impl Handle {
 /// Settings for a [`Runtime`].
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `build`"]
-pub struct Builder {
-    stack_size: usize,
-    strict: bool,
-    workers: usize,
-    pin: bool,
-}
+pub struct Builder(Settings);
 
 impl Builder {
     /// Sets the number of worker threads, the one that calls [`Runtime::run`] included.
@@ -284,7 +196,7 @@ impl Builder {
     /// The default is one. [`available_parallelism`](std::thread::available_parallelism) tells how many the
     /// machine has room for.
     pub fn workers(mut self, workers: usize) -> Self {
-        self.workers = workers;
+        self.0.workers = workers;
         self
     }
 
@@ -295,7 +207,7 @@ impl Builder {
     /// blocking calls.
     /// It does nothing where the system has no way to do so, other than on Linux.
     pub fn pin_workers(mut self, pin: bool) -> Self {
-        self.pin = pin;
+        self.0.pin = pin;
         self
     }
 
@@ -304,7 +216,7 @@ impl Builder {
     ///
     /// The default is 256 KiB. Memory is used only as far as it is touched, a page for most.
     pub fn stack_size(mut self, bytes: usize) -> Self {
-        self.stack_size = bytes;
+        self.0.stack_size = bytes;
         self
     }
 
@@ -319,7 +231,7 @@ impl Builder {
     /// runtime.run(plainsong::thread::park); // panics: nobody is left to unpark it
     /// ```
     pub fn strict_deadlock(mut self, strict: bool) -> Self {
-        self.strict = strict;
+        self.0.strict = strict;
         self
     }
 
@@ -329,14 +241,14 @@ impl Builder {
     ///
     /// `InvalidInput` for a stack size below 16 KiB or above 1 GiB, and for no workers or more than 1024.
     pub fn build(&self) -> io::Result<Runtime> {
-        let stack_size = stack::check_size(self.stack_size)?;
-        if !(1..=WORKERS_MAX).contains(&self.workers) {
+        let stack_size = stack::check_size(self.0.stack_size)?;
+        if !(1..=WORKERS_MAX).contains(&self.0.workers) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("{} workers: ask for 1 to {WORKERS_MAX} of them", self.workers),
+                format!("{} workers: ask for 1 to {WORKERS_MAX} of them", self.0.workers),
             ));
         }
-        let settings = Self { stack_size, ..self.clone() };
+        let settings = Settings { stack_size, ..self.0 };
         Ok(Runtime { settings, injector: Arc::default() })
     }
 }

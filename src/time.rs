@@ -4,17 +4,20 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
-use crate::engine::blocking;
-use crate::engine::calls::CallKey;
+use crate::engine::blocking_pool as pool;
 use crate::engine::context;
+use crate::engine::park;
+use crate::engine::scheduler::{Call, CallKey};
+use crate::engine::spawn::{self, Spec};
 use crate::engine::task::Wait;
-use crate::task::spawn_on;
 
 pub use crate::task::{Elapsed, timeout, timeout_at};
 
+const WAIT: Wait = Wait::outside("a timer");
+
 /// The time, as this thread's scheduler tells it: [`Instant::now`].
 pub fn now() -> Instant {
-    context::now()
+    park::now()
 }
 
 /// Waits for `duration`. A duration of zero lets the other coroutines that are ready run first; one
@@ -30,13 +33,13 @@ pub fn now() -> Instant {
 /// plainsong::run(|| plainsong::time::sleep(Duration::from_millis(1)));
 /// ```
 pub fn sleep(duration: Duration) {
-    if !context::in_coroutine() {
-        return blocking::waiting(|| std::thread::sleep(duration));
+    if !park::in_coroutine() {
+        return pool::while_blocked(|| std::thread::sleep(duration));
     }
     if duration.is_zero() {
         return crate::yield_now();
     }
-    park_until(context::deadline(duration));
+    park_until(park::deadline(duration));
 }
 
 /// Waits until `deadline`; one that has passed lets the other coroutines that are ready run first.
@@ -45,7 +48,7 @@ pub fn sleep(duration: Duration) {
 ///
 /// Unwinds when the coroutine is cancelled.
 pub fn sleep_until(deadline: Instant) {
-    if context::in_coroutine() && deadline > now() {
+    if park::in_coroutine() && deadline > now() {
         park_until(Some(deadline));
     } else {
         sleep(deadline.saturating_duration_since(now()));
@@ -53,7 +56,7 @@ pub fn sleep_until(deadline: Instant) {
 }
 
 fn park_until(deadline: Option<Instant>) {
-    context::block(context::waiter(), Wait::Sleep, deadline);
+    park::block(park::waiter(), WAIT, deadline);
 }
 
 /// A clock that ticks every `period`, from now on: the first tick comes at once.
@@ -133,7 +136,7 @@ impl Interval {
 
     /// Makes the next tick come a whole period from now.
     pub fn reset(&mut self) {
-        self.next = context::deadline(self.period);
+        self.next = park::deadline(self.period);
     }
 
     /// Sets what happens when a tick is asked for too late.
@@ -164,7 +167,7 @@ impl Interval {
 /// ```
 #[track_caller]
 pub fn after<F: FnOnce() + 'static>(delay: Duration, f: F) -> Timer {
-    schedule(context::deadline(delay), f)
+    schedule(park::deadline(delay), f)
 }
 
 /// Calls `f` in a coroutine of its own at `time`: [`after`], for a point in time.
@@ -180,16 +183,16 @@ pub fn at<F: FnOnce() + 'static>(time: Instant, f: F) -> Timer {
 #[track_caller]
 fn schedule<F: FnOnce() + 'static>(time: Option<Instant>, f: F) -> Timer {
     let spawned = std::panic::Location::caller();
-    context::with(|cx| {
+    context::with(|scheduler| {
         assert!(
-            cx.scheduler.is_running(),
+            scheduler.is_running(),
             "no plainsong runtime runs on this thread to call later; \
              wrap the program in `plainsong::run(|| …)`"
         );
-        let call = Box::new(move |stack| {
-            context::with(|cx| spawn_on(cx, stack, None, spawned, f));
+        let call: Call = Box::new(move |scheduler, stack| {
+            spawn::detached(scheduler, stack, Spec::at(spawned), f)
         });
-        Timer { key: cx.scheduler.call_at(time, call), local: PhantomData }
+        Timer { key: scheduler.call_at(time, call), local: PhantomData }
     })
 }
 
@@ -204,7 +207,7 @@ impl Timer {
     /// Takes the call back. Returns `false` when it has been made or taken back already.
     pub fn cancel(&self) -> bool {
         // Dropped with nothing borrowed: it may be any code.
-        let call = context::with(|cx| cx.scheduler.cancel_call(self.key));
+        let call = context::with(|scheduler| scheduler.cancel_call(self.key));
         call.is_some()
     }
 }

@@ -1,80 +1,108 @@
-//! Where a coroutine is, for those who want something of it from anywhere.
+//! Where a coroutine is, for those that want something of it from anywhere.
 
+use std::ptr;
 use std::sync::Arc;
 
-use super::cancel::ScopeId;
-use super::context::{self, Context};
-use super::job::{Placed, Placement};
-use super::remote::{Door, Message};
-use super::task::{Id, Task};
+use super::context;
+use super::id::Id;
+use super::job::{Asked, Slot};
+use super::mailbox::{Mailbox, Message};
+use super::scheduler::Scheduler;
+use super::scopes::{Level, ScopeId};
+use super::task::Task;
 
 /// Finds one coroutine. It may have ended, or not have started: then nothing is found.
 #[derive(Clone, Debug)]
 pub(crate) struct Address {
-    pub(crate) id: Id,
+    id: Id,
     place: Place,
 }
 
 #[derive(Clone, Debug)]
 enum Place {
     Known {
-        door: &'static Door,
+        mailbox: &'static Mailbox,
         slot: u32,
     },
     /// Of a coroutine that any worker may start.
-    Open(Arc<Placement>),
+    Pending(Arc<Slot>),
 }
 
 impl Address {
+    /// The address of a coroutine of the thread with this mailbox.
     #[inline]
-    pub(crate) fn known(door: &'static Door, slot: u32, id: Id) -> Self {
-        Self { id, place: Place::Known { door, slot } }
+    pub(crate) fn known(mailbox: &'static Mailbox, slot: u32, id: Id) -> Self {
+        Self { id, place: Place::Known { mailbox, slot } }
     }
 
-    pub(crate) fn open(placement: Arc<Placement>, id: Id) -> Self {
-        Self { id, place: Place::Open(placement) }
+    /// The address of a coroutine that any worker may start.
+    pub(crate) fn pending(slot: Arc<Slot>, id: Id) -> Self {
+        Self { id, place: Place::Pending(slot) }
     }
 
-    /// Where it is; if it is nowhere yet, notes what it will be asked then.
-    fn at(&self, ask: impl FnOnce(&mut Placed)) -> Option<(&'static Door, u32)> {
+    pub(crate) fn id(&self) -> Id {
+        self.id
+    }
+
+    /// Where it is; if it has not started, notes what it will be asked then.
+    fn find(&self, ask: impl FnOnce(&mut Asked)) -> Option<(&'static Mailbox, u32)> {
         match &self.place {
-            Place::Known { door, slot } => Some((door, *slot)),
-            Place::Open(placement) => {
-                let mut placed = placement.lock();
-                if placed.at().is_none() {
-                    ask(&mut placed);
-                }
-                placed.at()
-            }
+            Place::Known { mailbox, slot } => Some((mailbox, *slot)),
+            Place::Pending(slot) => slot.place_or(ask),
         }
     }
 
-    /// Cancels a scope of it, or its root.
-    pub(crate) fn cancel(&self, scope: Option<ScopeId>) {
+    /// Cancels a level of it.
+    pub(crate) fn cancel(&self, level: Level) {
         let id = self.id;
-        let Some((door, slot)) = self.at(|placed| placed.cancelled = true) else { return };
-        if here(door, |cx| cx.scheduler.cancel(slot, id, scope)).is_none() {
-            door.send(Message::Cancel { slot, id, scope });
+        let Some((mailbox, slot)) = self.find(|asked| asked.cancelled = true) else { return };
+        if here(mailbox, |scheduler| scheduler.cancel(slot, id, level)).is_none() {
+            mailbox.send(Message::Cancel { slot, id, level });
         }
     }
 
     /// Gives it the token that ends a `thread::park`.
     pub(crate) fn unpark(&self) {
         let id = self.id;
-        let Some((door, slot)) = self.at(|placed| placed.unparked = true) else { return };
-        if here(door, |cx| cx.scheduler.give_park_token(slot, id)).is_none() {
-            door.send(Message::Unpark { slot, id });
+        let Some((mailbox, slot)) = self.find(|asked| asked.unparked = true) else { return };
+        if here(mailbox, |scheduler| scheduler.give_park_token(slot, id)).is_none() {
+            mailbox.send(Message::Unpark { slot, id });
         }
     }
 
-    /// Calls `f` with the coroutine, if it is one of this thread.
+    /// Calls `f`, which must run no user code, with the coroutine, if it is one of this thread.
     pub(crate) fn inspect<R>(&self, f: impl FnOnce(&Task) -> R) -> Option<R> {
-        let (door, slot) = self.at(|_| ())?;
-        here(door, |cx| cx.scheduler.find(slot, self.id, f))?
+        let (mailbox, slot) = self.find(|_| ())?;
+        here(mailbox, |scheduler| scheduler.find(slot, self.id, f))?
     }
 }
 
-/// Calls `f` if `door` is this thread's.
-fn here<R>(door: &'static Door, f: impl FnOnce(&Context) -> R) -> Option<R> {
-    context::try_with(|cx| std::ptr::eq(cx.door(), door).then(|| f(cx)))?
+/// Calls `f` if `mailbox` is this thread's.
+fn here<R>(mailbox: &'static Mailbox, f: impl FnOnce(&Scheduler) -> R) -> Option<R> {
+    context::try_with(|scheduler| ptr::eq(scheduler.mailbox(), mailbox).then(|| f(scheduler)))?
+}
+
+/// What is to be cancelled: one level of one coroutine.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    address: Address,
+    level: Level,
+}
+
+impl Target {
+    /// The whole coroutine.
+    pub(crate) fn root(address: Address) -> Self {
+        Self { address, level: Level::Root }
+    }
+
+    /// A scope of the coroutine `task`, which runs on this thread.
+    pub(crate) fn scope(scheduler: &Scheduler, task: &Task, scope: ScopeId) -> Self {
+        let address = Address::known(scheduler.mailbox(), task.slot.get(), task.id);
+        Self { address, level: Level::Scope(scope) }
+    }
+
+    /// Has it cancelled, if it is still there.
+    pub(crate) fn cancel(&self) {
+        self.address.cancel(self.level);
+    }
 }

@@ -1,164 +1,30 @@
-//! Threads for calls that have no other way than to block theirs, such as file I/O and name
-//! resolution.
-//!
-//! The pool grows with the calls that are under way, up to [`THREADS_MAX`], and its threads
-//! end when they have had nothing to do for [`IDLE_MAX`]. A thread that waits for something of
-//! ours is not counted while it waits: what it waits for may be a call that has no thread yet.
+//! Calls that block their thread, made on another one, such as file I/O and name resolution.
 //!
 //! There is one way to make a call and two ways to give one up. A cancelled caller takes back a call
-//! that no thread has begun. One that has begun is waited for by [`blocking`], which lends it
-//! what is on the caller's stack, and left alone by [`offload`], which lends nothing.
+//! that no thread has begun. A call that has begun is waited for by [`blocking`], which lends it what is
+//! on the caller's stack, and left alone by [`offload`], which lends nothing.
 
 #![allow(unsafe_code)]
 
-use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::panic::{self, AssertUnwindSafe};
-use std::process;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
-use super::remote::Waiter;
+use super::abort::AbortOnUnwind;
+use super::blocking_pool::{self as pool, Job};
+use super::mutex::Mutex;
+use super::park;
 use super::task::{Wait, Wake};
-use super::{cancel, context, pin};
+use super::waiter::Parker;
 
-/// tokio's figure for the same thing.
-const THREADS_MAX: usize = 512;
-const IDLE_MAX: Duration = Duration::from_secs(10);
-
-type Job = Box<dyn FnOnce() + Send>;
-
-struct Pool {
-    queue: Mutex<Queue>,
-    work: Condvar,
-}
-
-struct Queue {
-    // Each with its number, by which it can be taken back.
-    jobs: VecDeque<(u64, Job)>,
-    next: u64,
-    // Those that work or are idle, and not those that wait.
-    threads: usize,
-    idle: usize,
-}
-
-static POOL: Pool = Pool {
-    queue: Mutex::new(Queue { jobs: VecDeque::new(), next: 0, threads: 0, idle: 0 }),
-    work: Condvar::new(),
-};
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No user code runs under these locks.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Pool {
-    /// Queues a job; returns its number.
-    fn submit(&'static self, job: Job) -> io::Result<u64> {
-        let mut queue = lock(&self.queue);
-        let number = queue.next;
-        queue.next += 1;
-        queue.jobs.push_back((number, job));
-        let Err(error) = self.grow(&mut queue) else { return Ok(number) };
-        let job = queue.jobs.pop_back();
-        drop(queue);
-        // It is dropped with nothing locked: that may be any code.
-        drop(job);
-        Err(error)
-    }
-
-    /// Sees to it that somebody takes the last job.
-    fn grow(&'static self, queue: &mut Queue) -> io::Result<()> {
-        if queue.idle >= queue.jobs.len() {
-            self.work.notify_one();
-            return Ok(());
-        }
-        if queue.threads < THREADS_MAX {
-            let name = "plainsong-blocking".to_owned();
-            match thread::Builder::new().name(name).spawn(|| self.serve()) {
-                Ok(_) => queue.threads += 1,
-                // With a thread at work, the job's turn will come.
-                Err(_) if queue.threads > 0 => {}
-                // Not its own kind: `WouldBlock` would mean something else to the caller.
-                Err(error) => {
-                    return Err(io::Error::other(format!(
-                        "no thread can be started for a blocking call: {error}; the limit of \
-                         threads or of memory is reached"
-                    )));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// What each thread of the pool does.
-    fn serve(&self) {
-        context::set_pooled(true);
-        pin::unpin();
-        let mut queue = lock(&self.queue);
-        loop {
-            // There may be too many for a while: those that have waited come back at once.
-            if queue.threads > THREADS_MAX {
-                // It may have been told of a job, which is for another then.
-                self.work.notify_one();
-                break;
-            }
-            if let Some((_, job)) = queue.jobs.pop_front() {
-                drop(queue);
-                // The call's own panics are caught in there; this one is of a destructor.
-                cancel::quietly(job);
-                queue = lock(&self.queue);
-                continue;
-            }
-            queue.idle += 1;
-            let (woken, timeout) =
-                self.work.wait_timeout(queue, IDLE_MAX).unwrap_or_else(PoisonError::into_inner);
-            queue = woken;
-            queue.idle -= 1;
-            if timeout.timed_out() && queue.jobs.is_empty() {
-                break;
-            }
-        }
-        queue.threads -= 1;
-    }
-
-    /// Takes back a job that nobody has begun.
-    fn take_back(&self, number: u64) -> Option<Job> {
-        let mut queue = lock(&self.queue);
-        // They are in the order of their numbers.
-        let at = queue.jobs.binary_search_by_key(&number, |(number, _)| *number).ok()?;
-        queue.jobs.remove(at).map(|(_, job)| job)
-    }
-}
-
-/// Runs `wait`, in which this thread does nothing but wait for something of ours. If it is one of the
-/// pool, another takes its place meanwhile.
-pub(crate) fn waiting<R>(wait: impl FnOnce() -> R) -> R {
-    struct Back;
-    impl Drop for Back {
-        fn drop(&mut self) {
-            lock(&POOL.queue).threads += 1;
-            context::set_pooled(true);
-        }
-    }
-    let _back = context::set_pooled(false).then(|| {
-        let mut queue = lock(&POOL.queue);
-        queue.threads -= 1;
-        if !queue.jobs.is_empty() {
-            // When there is no room for another thread, the next call tries again.
-            let _ = POOL.grow(&mut queue);
-        }
-        Back
-    });
-    wait()
-}
+const WAIT: Wait = Wait::outside("a blocking call on another thread");
 
 /// What a call has come to.
 enum Answer<T> {
-    /// Nothing yet. Whom to wake, once somebody waits.
-    Awaited(Option<Waiter>),
+    /// Nothing yet. The caller, once it waits.
+    Awaited(Option<Parker>),
     Given(thread::Result<T>),
     /// The caller has gone.
     Unwanted,
@@ -190,7 +56,7 @@ impl<T: Send> Call<T> {
         let job: Box<dyn FnOnce() + Send + 'a> = Box::new(move || {
             let result = panic::catch_unwind(AssertUnwindSafe(f));
             let before = {
-                let mut answer = lock(&theirs);
+                let mut answer = theirs.lock();
                 if matches!(*answer, Answer::Unwanted) {
                     Answer::Given(result)
                 } else {
@@ -198,7 +64,7 @@ impl<T: Send> Call<T> {
                 }
             };
             if let Answer::Awaited(Some(waiter)) = before {
-                context::wake(waiter);
+                park::wake(waiter.into());
             }
         });
         // SAFETY: the box differs from what it becomes in the lifetime of what it borrows. While it
@@ -214,7 +80,7 @@ impl<T: Send> Call<T> {
         //
         // A submission that fails drops the box before it returns.
         let job = unsafe { mem::transmute::<Box<dyn FnOnce() + Send + 'a>, Job>(job) };
-        let number = POOL.submit(job)?;
+        let number = pool::submit(job)?;
         Ok(Self { number, answer })
     }
 
@@ -222,12 +88,12 @@ impl<T: Send> Call<T> {
     /// cancelled first.
     fn wait(&self) -> Option<thread::Result<T>> {
         loop {
-            let waiter = context::waiter();
+            let waiter = park::waiter();
             let next = Answer::Awaited(Some(waiter));
-            if let Answer::Given(result) = mem::replace(&mut *lock(&self.answer), next) {
+            if let Answer::Given(result) = mem::replace(&mut *self.answer.lock(), next) {
                 return Some(result);
             }
-            if context::block_until_woken(waiter, Wait::Blocking, None) == Wake::Cancelled {
+            if park::block_unless_cancelled(waiter, WAIT, None) == Wake::Cancelled {
                 return None;
             }
         }
@@ -235,12 +101,12 @@ impl<T: Send> Call<T> {
 
     /// Says that nobody will ask for the answer. Returns what is there of it.
     fn leave(&self) -> Answer<T> {
-        mem::replace(&mut *lock(&self.answer), Answer::Unwanted)
+        mem::replace(&mut *self.answer.lock(), Answer::Unwanted)
     }
 
     /// Takes the call back, if nobody has begun it.
     fn take_back(&self) -> Option<Job> {
-        POOL.take_back(self.number)
+        pool::take_back(self.number)
     }
 }
 
@@ -316,30 +182,22 @@ pub(crate) fn offload<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static)
 ///
 /// Where it does not lend, `f` and its value may borrow nothing that could end.
 unsafe fn make<T: Send>(f: impl FnOnce() -> T + Send, lends: bool) -> io::Result<T> {
-    /// Ends the process should the wait unwind: the call would be left with what it was lent.
-    struct Bomb;
-    impl Drop for Bomb {
-        fn drop(&mut self) {
-            process::abort();
-        }
-    }
-    if !context::in_coroutine() {
+    if !park::in_coroutine() {
         return Ok(f());
     }
-    if context::is_interrupted() {
-        // One that must not wait, or not any more, makes no call.
-        context::unwind();
-    }
+    // A coroutine that must not wait, or not any more, makes no call.
+    park::check_cancelled();
     // SAFETY: where it lends, the loop below is left only with the answer or with the job that was
     // taken back, and that is dropped in this very frame. Nothing unwinds out of the loop: its wait
-    // returns when the coroutine is cancelled, and any other way ends the process (`Bomb`).
+    // returns when the coroutine is cancelled, and any other way ends the process (`AbortOnUnwind`).
     //
     // Nor can the frame vanish while the coroutine is suspended in it: no suspended coroutine
     // is dropped, and one is given up only where it unwinds, which is after the loop.
     //
     // Where it does not lend, nothing is borrowed, by the caller's promise.
     let call = unsafe { Call::submit(f) }?;
-    let bomb = Bomb;
+    // The call would be left with what it was lent.
+    let abort = AbortOnUnwind::new();
     let ended = loop {
         if let Some(result) = call.wait() {
             break Ok(result);
@@ -349,12 +207,12 @@ unsafe fn make<T: Send>(f: impl FnOnce() -> T + Send, lends: bool) -> io::Result
             break Err((job, call.leave()));
         }
     };
-    mem::forget(bomb);
+    abort.disarm();
     match ended {
         Ok(result) => result.map_or_else(|panic| panic::resume_unwind(panic), Ok),
         Err(_left) => {
             // What the job has captured is dropped by the unwind, like all else.
-            context::unwind()
+            park::raise()
         }
     }
 }

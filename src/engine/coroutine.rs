@@ -14,8 +14,15 @@ use std::ptr;
 use corosensei::stack::Stack as _;
 use corosensei::{CoroutineResult, Yielder};
 
-use super::context;
+#[cfg(plainsong_model)]
+use super::shared::LocalCell;
+use super::shared::thread_local;
 use super::stack::Stack;
+
+thread_local! {
+    // The coroutine that is being resumed for the first time, for its body.
+    static STARTING: Cell<*const Coroutine> = const { Cell::new(ptr::null()) };
+}
 
 // With no input, a switch passes nothing through memory.
 type Inner = corosensei::Coroutine<(), Suspended, (), Stack>;
@@ -26,12 +33,12 @@ const LINES: usize = 10;
 /// Bytes of a cache line.
 pub(super) const LINE: usize = 64;
 
-/// What a coroutine that suspends tells who resumed it.
+/// What a coroutine that suspends says to the loop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Suspended {
     /// Resume me again when my turn comes.
     Ready,
-    /// Somebody will say when to resume me.
+    /// Resume me when I am woken.
     Parked,
     /// Never resume me.
     Abandoned,
@@ -39,8 +46,8 @@ pub(crate) enum Suspended {
 
 /// A closure on its own stack.
 ///
-/// One that has started and not ended is leaked by its drop, stack and all: its frames may
-/// be borrowed from, and nothing but resuming it until it returns ends them soundly.
+/// The drop of a coroutine that has started and not ended leaks it, stack and all: its frames may be
+/// borrowed from, and nothing but resuming it until it returns ends them soundly.
 pub(crate) struct Coroutine {
     inner: UnsafeCell<ManuallyDrop<Inner>>,
     yielder: Cell<*const Yielder<(), Suspended>>,
@@ -67,7 +74,7 @@ impl Coroutine {
         let start = move |yielder: &Yielder<(), Suspended>, ()| {
             // SAFETY: the `resume` that runs us has just set this to its `self`, which is
             // borrowed until that call returns.
-            unsafe { &*context::starting() }.yielder.set(yielder);
+            unsafe { &*STARTING.get() }.yielder.set(yielder);
             body();
         };
         let top = ptr::without_provenance(stack.base().get() - (LINES - 1) * LINE);
@@ -95,7 +102,7 @@ impl Coroutine {
         // caller's promise no other one does now.
         let inner = unsafe { &mut *self.inner.get() };
         if self.yielder.get().is_null() {
-            context::set_starting(self);
+            STARTING.set(self);
         }
         match inner.resume(()) {
             CoroutineResult::Yield(suspended) => Some(suspended),

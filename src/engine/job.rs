@@ -1,126 +1,135 @@
-//! What will be a coroutine, on whatever thread, and where it has been put.
+//! A coroutine that has not started: it may go to any thread, and is made where it starts.
 
 #![allow(unsafe_code)]
 
 use std::cell::UnsafeCell;
 use std::fmt;
+use std::io;
 use std::panic::RefUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use super::address::Address;
-use super::remote::Door;
-use super::task::Id;
+use super::mailbox::Mailbox;
+use super::mutex::{Mutex, MutexGuard};
+use super::stack::Stack;
+use super::task::Task;
 
 /// What is kept of a coroutine before it starts.
-pub(crate) trait Seed: Send {
-    /// Makes a coroutine of this thread of it, and says which; `None` when that is not possible, or has
-    /// been done.
-    fn start(&mut self) -> Option<(Id, &'static Door, u32)>;
+pub(crate) trait PendingTask: Send {
+    /// The size of stack that was asked for.
+    fn stack_size(&self) -> Option<usize>;
 
-    /// Says that it will not be started, unless it has been.
-    fn end(&mut self);
+    /// Makes a task of the calling thread of it; `None` when it has started or ended.
+    fn make_task(&mut self, stack: Stack) -> Option<Task>;
+
+    /// Ends it unstarted, unless it has started or ended: because of `error`, or else as cancelled.
+    fn end(&mut self, error: Option<io::Error>);
 }
 
-/// The place of a coroutine that has none yet, and what is asked of it before it has.
+/// Where a coroutine is that may be started on any worker, and what is asked of it before it is anywhere.
 ///
-/// The seed is kept with it, as one allocation instead of two; only the [`Job`] reaches that. So what
-/// a closure was captured in is freed with the last handle, and not when it starts.
-pub(crate) struct Placement<S: ?Sized = dyn Seed> {
-    placed: Mutex<Placed>,
-    seed: UnsafeCell<S>,
+/// The pending task is kept with it, as one allocation instead of two; only the [`Job`] reaches that.
+pub(crate) struct Slot<P: ?Sized = dyn PendingTask> {
+    state: Mutex<State>,
+    pending: UnsafeCell<P>,
 }
 
-// SAFETY: a shared placement gives access to what is locked only, and a job, which has the seed to itself, is
-// shared with nobody: the seed only moves between threads, which a `Seed: Send` allows.
-unsafe impl<S: ?Sized + Send> Sync for Placement<S> {}
+// SAFETY: a shared slot gives access to what is locked only, and a job, which has the pending task to itself,
+// is shared with nobody: the pending task only moves between threads, which its `Send` allows.
+unsafe impl<P: ?Sized + Send> Sync for Slot<P> {}
 // No code of a user runs under the lock.
-impl<S: ?Sized> RefUnwindSafe for Placement<S> {}
+impl<P: ?Sized> RefUnwindSafe for Slot<P> {}
 
-#[derive(Default)]
-pub(super) struct Placed {
-    door: Option<&'static Door>,
-    slot: u32,
+#[derive(Clone, Copy, Default)]
+struct State {
+    place: Option<(&'static Mailbox, u32)>,
+    asked: Asked,
+}
+
+/// What was asked of a coroutine before it started.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Asked {
     pub(super) cancelled: bool,
     pub(super) unparked: bool,
 }
 
-impl Placed {
-    pub(super) fn at(&self) -> Option<(&'static Door, u32)> {
-        Some((self.door?, self.slot))
+impl<P: ?Sized> Slot<P> {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// The thread and the slot there of the coroutine; if it has not started, `ask` notes what is asked.
+    pub(super) fn place_or(&self, ask: impl FnOnce(&mut Asked)) -> Option<(&'static Mailbox, u32)> {
+        let mut state = self.lock();
+        if state.place.is_none() {
+            ask(&mut state.asked);
+        }
+        state.place
     }
 }
 
-impl<S: ?Sized> Placement<S> {
-    pub(super) fn lock(&self) -> MutexGuard<'_, Placed> {
-        // No user code runs under this lock.
-        self.placed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Notes where the coroutine has been put, and hands on what was asked of it before.
-    fn settle(&self, id: Id, door: &'static Door, slot: u32) {
-        let mut placed = self.lock();
-        (placed.door, placed.slot) = (Some(door), slot);
-        let (cancelled, unparked) = (placed.cancelled, placed.unparked);
-        drop(placed);
-        let address = Address::known(door, slot, id);
-        if cancelled {
-            address.cancel(None);
-        }
-        if unparked {
-            address.unpark();
-        }
-    }
-}
-
-impl fmt::Debug for Placement {
+impl fmt::Debug for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Placement").field("at", &self.lock().at()).finish_non_exhaustive()
+        f.debug_struct("Slot").field("place", &self.lock().place).finish_non_exhaustive()
     }
 }
 
-/// What starts a coroutine on the thread that it is called on. One that is dropped tells its handle.
-pub(crate) struct Job(Arc<Placement>);
+/// What makes a coroutine of the thread that it is started on. A job that is dropped tells its handle.
+pub(crate) struct Job(Arc<Slot>);
 
 impl Job {
-    /// The job that `seed` is for.
+    /// The job of a pending task.
     ///
     /// # Safety
     ///
-    /// The seed must hold nothing that borrows any more once it has started or ended, and what it
+    /// The pending task must hold nothing that borrows any more once it has started or ended, and what it
     /// borrows must live until then.
-    pub(crate) unsafe fn new<'a>(seed: impl Seed + 'a) -> Self {
-        let placement: Arc<Placement<dyn Seed + 'a>> =
-            Arc::new(Placement { placed: Mutex::default(), seed: UnsafeCell::new(seed) });
-        // SAFETY: the two types differ in a lifetime only. Whoever shares the placement keeps it for longer
-        // than that, perhaps, but reaches nothing of the seed but its memory; and when that is
-        // freed nothing in it borrows, by the caller's promise.
-        Self(unsafe {
-            std::mem::transmute::<Arc<Placement<dyn Seed + 'a>>, Arc<Placement>>(placement)
-        })
+    pub(crate) unsafe fn new<'a>(pending: impl PendingTask + 'a) -> Self {
+        let slot: Arc<Slot<dyn PendingTask + 'a>> =
+            Arc::new(Slot { state: Mutex::default(), pending: UnsafeCell::new(pending) });
+        // SAFETY: the two types differ in a lifetime only. Other owners of the slot may keep it for longer than
+        // that, but reach nothing of the pending task but its memory; and when that is freed nothing in it
+        // borrows, by the caller's promise.
+        Self(unsafe { std::mem::transmute::<Arc<Slot<dyn PendingTask + 'a>>, Arc<Slot>>(slot) })
     }
 
     /// Where its coroutine is, or will be.
-    pub(crate) fn placement(&self) -> &Arc<Placement> {
+    pub(crate) fn slot(&self) -> &Arc<Slot> {
         &self.0
     }
 
     #[inline]
-    fn seed(&mut self) -> &mut dyn Seed {
-        // SAFETY: there is one job of a placement, which is borrowed mutably, and nobody else reaches the seed.
-        unsafe { &mut *self.0.seed.get() }
+    fn pending(&mut self) -> &mut dyn PendingTask {
+        // SAFETY: there is one job of a slot, it is borrowed mutably, and nothing else reaches the task.
+        unsafe { &mut *self.0.pending.get() }
     }
 
-    /// Makes a coroutine of this thread of it.
+    /// The size of stack that was asked for.
+    pub(super) fn stack_size(&mut self) -> Option<usize> {
+        self.pending().stack_size()
+    }
+
+    /// Makes a task of the calling thread of it, to be added there.
     #[inline]
-    pub(crate) fn start(mut self) {
-        if let Some((id, door, slot)) = self.seed().start() {
-            self.0.settle(id, door, slot);
-        }
+    pub(super) fn make_task(&mut self, stack: Stack) -> Option<Task> {
+        self.pending().make_task(stack)
+    }
+
+    /// Notes where the task is. Returns what was asked of it before.
+    pub(super) fn started(self, mailbox: &'static Mailbox, slot: u32) -> Asked {
+        let mut state = self.0.lock();
+        state.place = Some((mailbox, slot));
+        state.asked
+    }
+
+    /// Ends it unstarted, because of `error`.
+    #[cold]
+    pub(super) fn fail(mut self, error: io::Error) {
+        self.pending().end(Some(error));
     }
 }
 
 impl Drop for Job {
     fn drop(&mut self) {
-        self.seed().end();
+        self.pending().end(None);
     }
 }

@@ -13,7 +13,8 @@ use std::mem;
 use std::ptr;
 use std::sync::OnceLock;
 
-use super::context;
+use super::current;
+use super::stack;
 use super::task::Task;
 
 /// Room for the handler, and for the handlers of others that it may pass a fault on to.
@@ -96,8 +97,8 @@ extern "C" fn handler(
 ) {
     // SAFETY: the kernel passes a valid `siginfo_t`, which for these signals has an address.
     let address = unsafe { (*info).si_addr() }.addr();
-    if let Some(size) = context::with_arenas(|arenas| arenas.overflowed(address)) {
-        context::with_current(|task| report(task, size));
+    if let Some(size) = stack::overflowed(address) {
+        current::with(|task| report(task, size));
         // SAFETY: ends the process; async-signal-safe by POSIX.
         unsafe { libc::abort() };
     }

@@ -1,14 +1,23 @@
 //! Where a coroutine leaves its result for the handle that takes it.
 //!
-//! One allocation with two owners, the coroutine and the handle; whoever sees that the other has
-//! gone frees it. Three bits say how far they are:
+//! A packet is one allocation with two owners, the coroutine and the handle; whichever sees that the other
+//! has gone frees it. The states, as bits that are only ever added:
 //!
 //! ```text
-//! ENDED      the result is there, and the coroutine has gone
-//! DETACHED   the handle has gone
-//! ELSEWHERE  somebody who is not a coroutine of the home thread waits, or has waited
+//! ENDED      the result is there, and the coroutine is done with the packet
+//! DETACHED   the handle is done with the packet
+//! ELSEWHERE  a waiter that is no coroutine of the home thread waits, or has waited
 //! ABANDONED  with ENDED: there is no result and never will be
 //! ```
+//!
+//! 1. The coroutine writes the result, then adds `ENDED`. If `DETACHED` was set, it frees the packet.
+//! 2. The handle adds `DETACHED` when it is dropped. If `ENDED` was set, it frees the packet. A handle that
+//!    takes the result has seen `ENDED`, and frees the packet without adding a bit.
+//! 3. A joiner of the home thread writes itself into the two cells, which only that thread uses. Another
+//!    adds `ELSEWHERE` under the lock of the list that it enters, and the coroutine takes that lock before
+//!    it adds `ENDED`: so the joiner is in the list by then, or sees `ENDED`.
+//!
+//! After its step the other owner may free the packet at any moment, so both steps take a pointer.
 
 #![allow(unsafe_code)]
 
@@ -16,18 +25,37 @@ use std::cell::{Cell, UnsafeCell};
 use std::mem::{self, MaybeUninit};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use super::cancel::Failure;
-use super::context::{self, Context};
-use super::remote::{Door, Waiter, Waiters};
-use super::task::{Id, Wait, Wake};
+use super::context;
+use super::id::Id;
+use super::mailbox::ThreadId;
+use super::mutex::Mutex;
+use super::park;
+use super::task::{Completion, Wait, Wake};
+use super::waiter::{Waiter, Waiters};
+use super::workers::RunId;
 
 const ENDED: u8 = 1;
 const DETACHED: u8 = 2;
 const ELSEWHERE: u8 = 4;
 const ABANDONED: u8 = 8;
+
+const WAIT_HERE: Wait = Wait::for_run("coroutine #{} to end");
+const WAIT_ELSEWHERE: Wait = Wait::outside("coroutine #{} of another runtime to end");
+
+/// Where a coroutine runs, as far as that is known when it is spawned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Home {
+    /// On this thread.
+    Thread(ThreadId),
+    /// On any worker of this run.
+    Run(RunId),
+    /// On a run that may not have begun.
+    Unknown,
+}
 
 /// A packet but for its result.
 pub(crate) struct Header {
@@ -36,8 +64,9 @@ pub(crate) struct Header {
     // it no lock. One that gave up may still be here: its wait is over, so waking it does nothing.
     joiner_slot: Cell<u32>,
     joiner_wait: Cell<u64>,
-    // The coroutine's thread, the only one that uses these two; nobody's when any worker may start it.
-    home: &'static Door,
+    // Which coroutine of its thread ended first: written before `ENDED`.
+    ended_at: Cell<u64>,
+    home: Home,
     elsewhere: OnceLock<Arc<Mutex<Waiters>>>,
 }
 
@@ -47,49 +76,48 @@ struct Packet<T> {
     result: UnsafeCell<MaybeUninit<Result<T, Failure>>>,
 }
 
-fn lock(waiters: &Mutex<Waiters>) -> MutexGuard<'_, Waiters> {
-    // No user code runs under this lock.
-    waiters.lock().unwrap_or_else(PoisonError::into_inner)
+/// The coroutine's step. Returns `false` when the handle has gone before.
+///
+/// # Safety
+///
+/// The packet must be alive, and this be called once, on the home thread if there is one.
+#[inline]
+unsafe fn end(header: NonNull<Header>, how: u8) -> bool {
+    // SAFETY: by the caller's promise it is alive up to the exchange, and not used after that.
+    let header = unsafe { &*header.as_ptr() };
+    // A job may be dropped so late that its thread has no scheduler any more; it has no joiner here then.
+    header.ended_at.set(context::try_with(|scheduler| scheduler.next_end()).unwrap_or(0));
+    let joiner = (header.joiner_slot.get(), header.joiner_wait.get());
+    let exchange = header.state.compare_exchange(0, how, Ordering::AcqRel, Ordering::Acquire);
+    let (before, elsewhere) = match exchange {
+        Ok(before) => (before, None),
+        Err(_) => end_slowly(header, how),
+    };
+    context::try_with(|scheduler| scheduler.unpark(joiner.0, joiner.1));
+    if let Some(waiters) = elsewhere {
+        park::wake_all(waiters);
+    }
+    before & DETACHED == 0
+}
+
+#[cold]
+fn end_slowly(header: &Header, how: u8) -> (u8, Option<Waiters>) {
+    let elsewhere = header.elsewhere.get().cloned();
+    // Without a list, it was the handle that went.
+    let mut waiters = elsewhere.as_ref().map(|waiters| waiters.lock());
+    let before = header.state.fetch_or(how, Ordering::AcqRel);
+    (before, waiters.as_mut().map(|waiters| waiters.take()))
+}
+
+impl Completion for Header {
+    fn abandon(&self) {
+        // SAFETY: the task has this pointer for as long as its coroutine has not taken its step, so this is that
+        // step. If the handle has gone, the packet stays behind like the rest of the coroutine.
+        unsafe { end(NonNull::from(self), ENDED | ABANDONED) };
+    }
 }
 
 impl Header {
-    /// Says that the coroutine has gone, and wakes those who wait for that. Must be called once, on the
-    /// home thread if there is one. Returns `false` when the handle had gone before.
-    #[inline]
-    fn end(&self, how: u8) -> bool {
-        // A job may be dropped so late that its thread has no context any more; nor has that a coroutine.
-        let tick = context::try_with(Context::tick).unwrap_or(0);
-        // From here on the second is the time of the end, for those who ask which came first.
-        let joiner = (self.joiner_slot.get(), self.joiner_wait.replace(tick));
-        // Once `ENDED` is set the receiver may free the packet, so this is the last use of `self`.
-        if self.state.compare_exchange(0, how, Ordering::AcqRel, Ordering::Acquire).is_err() {
-            return self.end_slowly(how, joiner);
-        }
-        wake_joiner(joiner);
-        true
-    }
-
-    #[cold]
-    fn end_slowly(&self, how: u8, joiner: (u32, u64)) -> bool {
-        let elsewhere = self.elsewhere.get().cloned();
-        let (before, waiters) = {
-            // Who registers holds this lock while it sets `ELSEWHERE`: it is either in the
-            // list by now or will see `ENDED`. (Without a list, it was the handle that went.)
-            let mut guard = elsewhere.as_deref().map(lock);
-            let before = self.state.fetch_or(how, Ordering::AcqRel);
-            (before, guard.as_mut().map(|waiters| waiters.take()))
-        };
-        wake_joiner(joiner);
-        waiters.into_iter().flatten().for_each(context::wake);
-        before & DETACHED == 0
-    }
-
-    /// Says that the coroutine will never end. Must be called on the home thread, once.
-    pub(crate) fn abandon(&self) {
-        // If the handle has gone, the packet stays behind like the rest of the coroutine.
-        self.end(ENDED | ABANDONED);
-    }
-
     #[inline]
     fn is_ended(&self) -> bool {
         self.state.load(Ordering::Acquire) & ENDED != 0
@@ -97,13 +125,15 @@ impl Header {
 
     /// Has `waiter` woken at the end. Returns `false` when the coroutine has ended already.
     fn register(&self, waiter: Waiter) -> bool {
-        if let Some((slot, wait)) = waiter.local_to(self.home) {
-            // Only whoever owns the handle can wait, so the one before has given up.
+        if self.home == Home::Thread(waiter.thread())
+            && let Some((slot, wait)) = waiter.coroutine()
+        {
+            // Only the owner of the handle can wait, so the one before has given up.
             self.joiner_slot.set(slot);
             self.joiner_wait.set(wait);
             return true;
         }
-        let mut waiters = lock(self.elsewhere.get_or_init(Arc::default));
+        let mut waiters = self.elsewhere.get_or_init(Arc::default).lock();
         if self.state.fetch_or(ELSEWHERE, Ordering::AcqRel) & ENDED != 0 {
             return false;
         }
@@ -111,27 +141,18 @@ impl Header {
         true
     }
 
-    /// For coroutines of one thread that have ended: a number that says which ended first.
-    fn ended_at(&self) -> Option<u64> {
-        self.is_ended().then(|| self.joiner_wait.get())
-    }
-
-    fn unregister(&self, waiter: Waiter) {
+    fn unregister(&self, waiter: &Waiter) {
         if let Some(elsewhere) = self.elsewhere.get() {
-            lock(elsewhere).remove(waiter);
+            elsewhere.lock().remove(waiter);
         }
     }
-}
-
-fn wake_joiner((slot, wait): (u32, u64)) {
-    context::try_with(|cx| cx.scheduler.unpark(slot, wait, Wake::Ready));
 }
 
 /// The coroutine's end of a packet. Forgetting it leaks the packet.
 pub(crate) struct Sender<T>(NonNull<Packet<T>>);
 
-// SAFETY: a sender that goes to another thread is one of a packet that is at home nowhere, as those
-// who send it have it made: then nobody else uses the joiner's two cells, and the rest is as for a receiver.
+// SAFETY: a sender that goes to another thread is one of a packet without a home thread, as the callers that
+// send it have it made: then nothing else uses the joiner's two cells, and the rest is as for a receiver.
 //
 // The result goes from one thread to another, which a `T: Send` allows.
 unsafe impl<T: Send> Send for Sender<T> {}
@@ -142,19 +163,20 @@ pub(crate) struct Receiver<T>(NonNull<Packet<T>>);
 // SAFETY: what a receiver does with a packet on another thread is take or drop the result,
 // which a `T: Send` allows, use the state, which is atomic, and use `elsewhere`, which is locked.
 //
-// It uses the joiner's cells only after it has found itself on the home thread.
+// It uses the joiner's cells only for a waiter of the home thread, which is then the calling one.
 unsafe impl<T: Send> Send for Receiver<T> {}
 // SAFETY: as above; a shared receiver does not touch the result.
 unsafe impl<T: Send> Sync for Receiver<T> {}
 
-/// A packet for a coroutine of the thread with this door, which is the calling one or nobody.
+/// A packet for a coroutine that runs at `home`.
 #[inline]
-pub(crate) fn packet<T>(home: &'static Door) -> (Sender<T>, Receiver<T>) {
+pub(crate) fn packet<T>(home: Home) -> (Sender<T>, Receiver<T>) {
     let packet = NonNull::from(Box::leak(Box::new(Packet {
         header: Header {
             state: AtomicU8::new(0),
             joiner_slot: Cell::new(0),
             joiner_wait: Cell::new(0),
+            ended_at: Cell::new(0),
             home,
             elsewhere: OnceLock::new(),
         },
@@ -164,23 +186,24 @@ pub(crate) fn packet<T>(home: &'static Door) -> (Sender<T>, Receiver<T>) {
 }
 
 impl<T> Sender<T> {
-    /// The packet but for its result; valid until [`finish`](Self::finish).
-    pub(crate) fn header(&self) -> NonNull<Header> {
+    /// What completes the packet without a result; valid until [`finish`](Self::finish).
+    #[inline]
+    pub(crate) fn completion(&self) -> NonNull<dyn Completion> {
         // The header is the packet's first field.
-        self.0.cast()
+        self.0.cast::<Header>()
     }
 
-    /// Leaves the result and wakes those who wait for it. Must be called on the home thread, if there
-    /// is one.
+    /// Leaves the result and wakes its waiters. Must be called on the home thread, if there is one.
     ///
-    /// A result that nobody will take is dropped here, which may be any code.
+    /// A result that no handle will take is dropped here, and wakers of futures are called: both are code
+    /// of users. All that is left to do by then is theirs.
     #[inline]
     pub(crate) fn finish(self, result: Result<T, Failure>) {
-        // SAFETY: a receiver frees the packet only once `ENDED` is set, which `end` below does.
-        let packet = unsafe { self.0.as_ref() };
-        // SAFETY: until `ENDED` is set, the one sender alone touches the result.
-        unsafe { (*packet.result.get()).write(result) };
-        if !packet.header.end(ENDED) {
+        // SAFETY: the packet is alive, since the receiver frees it only once `ENDED` is set; and until then the
+        // one sender alone touches the result.
+        unsafe { (*self.0.as_ref().result.get()).write(result) };
+        // SAFETY: as above; this uses up the sender.
+        if !unsafe { end(self.0.cast(), ENDED) } {
             // SAFETY: the receiver has gone, and the result was written above.
             drop(unsafe { take(self.0) });
         }
@@ -203,17 +226,20 @@ impl<T> Receiver<T> {
 
     /// For coroutines of one thread that have ended: a number that says which ended first.
     pub(crate) fn ended_at(&self) -> Option<u64> {
-        self.header().ended_at()
+        let header = self.header();
+        header.is_ended().then(|| header.ended_at.get())
     }
 
     /// Whether the coroutine is, or was, one of the run of the calling one.
     pub(crate) fn is_of_this_run(&self) -> bool {
-        let home = self.header().home;
-        let is_ours = context::try_with(|cx| {
-            std::ptr::eq(cx.door(), home) || cx.scheduler.at_post(|post| post.workers.knows(home))
-        });
-        // A thread that is ending has no run any more.
-        is_ours.unwrap_or(false)
+        match self.header().home {
+            Home::Thread(thread) => {
+                thread == ThreadId::current()
+                    || with_worker(|worker| worker.workers.has_thread(thread))
+            }
+            Home::Run(run) => with_worker(|worker| worker.workers.id() == run),
+            Home::Unknown => false,
+        }
     }
 
     /// Has `waiter` woken at the end. Returns `false` when the coroutine has ended already.
@@ -222,21 +248,20 @@ impl<T> Receiver<T> {
     }
 
     /// Takes back a [`register`](Self::register) whose wait is over.
-    pub(crate) fn unregister(&self, waiter: Waiter) {
+    pub(crate) fn unregister(&self, waiter: &Waiter) {
         self.header().unregister(waiter);
     }
 
     /// Waits until the coroutine, `id`, has ended. Returns `false` if `deadline` passes first.
     pub(crate) fn wait(&self, id: Id, deadline: Option<Instant>) -> bool {
         let header = self.header();
-        let why = match self.is_of_this_run() {
-            true => Wait::Join(id.short()),
-            false => Wait::JoinElsewhere(id.short()),
-        };
+        let why = if self.is_of_this_run() { WAIT_HERE } else { WAIT_ELSEWHERE };
         while !header.is_ended() {
-            let waiter = context::waiter();
-            if header.register(waiter) && context::block(waiter, why, deadline) == Wake::TimedOut {
-                header.unregister(waiter);
+            let parker = park::waiter();
+            if header.register(parker.into())
+                && park::block(parker, why.with(id.short()), deadline) == Wake::TimedOut
+            {
+                header.unregister(&parker.into());
                 return header.is_ended();
             }
         }
@@ -259,6 +284,11 @@ impl<T> Receiver<T> {
     }
 }
 
+fn with_worker(f: impl FnOnce(&super::workers::WorkerHandle) -> bool) -> bool {
+    // A thread that is ending has no run any more.
+    context::try_with(|scheduler| scheduler.with_worker(f)).unwrap_or(false)
+}
+
 impl<T> Drop for Receiver<T> {
     #[inline]
     fn drop(&mut self) {
@@ -273,7 +303,7 @@ impl<T> Drop for Receiver<T> {
 ///
 /// # Safety
 ///
-/// `ENDED` must be set, or the result have been written, and nobody may use the packet any more.
+/// `ENDED` must be set, or the result have been written, and nothing may use the packet any more.
 #[inline]
 unsafe fn take<T>(packet: NonNull<Packet<T>>) -> Result<T, Failure> {
     // SAFETY: the packet was leaked from a box, and by the caller's promise it is ours alone.

@@ -1,25 +1,27 @@
 //! The only file that names polling: which descriptors are ready.
 //!
-//! A descriptor is registered once, for both directions, edge-triggered. That it is readable is kept
-//! as a flag until a read finds the descriptor drained, so that the read after that parks without asking
-//! the kernel again.
+//! A descriptor is registered once per thread, for both directions, edge-triggered. That it is readable is
+//! kept as a flag until a read finds the descriptor drained, so that the read after that parks without
+//! asking the kernel again.
 //!
 //! On Linux, `polling` makes the epoll instance, and this file adds to it and waits on
 //! it through rustix: `Poller::wait` would make five system calls where one does, and its
-//! events do not tell a peer's half-close (`EPOLLRDHUP`). Elsewhere, or with
+//! events do not report a peer's half-close (`EPOLLRDHUP`). Elsewhere, or with
 //! `--cfg plainsong_portable_reactor`, `polling` does it all.
 //!
-//! The reactor runs no coroutine: it says whom to wake.
+//! The reactor runs no coroutine and wakes none: it returns the waiters that are to be woken.
 
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use slab::Slab;
 
-use super::remote::{Waiter, Waiters};
+use super::waiter::{Waiter, Waiters};
 
 #[cfg(all(target_os = "linux", not(plainsong_portable_reactor)))]
 use self::epoll as backend;
@@ -27,12 +29,12 @@ use self::epoll as backend;
 use self::portable as backend;
 pub(crate) use backend::Port;
 
-/// Events taken from the kernel at once. What is touched when their coroutines are woken should be in the
-/// processor's second cache still when these have their turns. No fewer than the turns after which a loop with a
-/// full ready queue looks up, or descriptors would have less than their share of these.
+/// Events taken from the kernel at once. What is touched when their coroutines are woken should still be in
+/// the processor's second cache when these have their turns. No fewer than the turns between two ticks of the
+/// loop, or descriptors would get less than their share of a ready queue that is never empty.
 pub(super) const EVENTS: usize = 128;
 
-/// What `epoll_wait` can wait in milliseconds is a little more than 24 days.
+/// `epoll_wait` takes milliseconds in 32 bits, a little more than 24 days.
 const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// A direction of data.
@@ -44,9 +46,9 @@ pub(crate) enum Interest {
 
 /// Names a registration; never that of another descriptor, before or after.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct SourceKey(u64);
+pub(crate) struct Token(u64);
 
-impl SourceKey {
+impl Token {
     fn new(index: usize, generation: u32) -> Self {
         Self(u64::from(generation) << 32 | index as u64)
     }
@@ -54,12 +56,17 @@ impl SourceKey {
     fn index(self) -> usize {
         self.0 as u32 as usize
     }
+
+    /// The token as a message to another thread carries it.
+    pub(crate) fn number(self) -> u64 {
+        self.0
+    }
 }
 
 /// What the kernel said of one descriptor.
 #[derive(Clone, Copy)]
 struct Event {
-    key: u64,
+    token: u64,
     readable: bool,
     writable: bool,
     /// The peer has ended its side or sent urgent data, or the descriptor failed: from now on
@@ -67,11 +74,11 @@ struct Event {
     ending: bool,
 }
 
-/// All in one cache line: with many descriptors, what is known of the next is cold.
+/// One registered descriptor, in one cache line: with many descriptors, the next one is cold.
 #[derive(Debug)]
 #[repr(align(64))]
-struct Source {
-    key: SourceKey,
+struct Entry {
+    token: Token,
     readable: bool,
     ending: bool,
     /// How often anything has been reported.
@@ -81,13 +88,13 @@ struct Source {
     writers: Option<Box<Waiters>>,
 }
 
-const _: () = assert!(size_of::<Source>() == 64);
+const _: () = assert!(size_of::<Entry>() == 64);
 
 /// The descriptors that one thread's coroutines wait for.
 pub(crate) struct Reactor {
     port: Arc<Port>,
     buffer: RefCell<backend::Buffer>,
-    sources: RefCell<Slab<Source>>,
+    entries: RefCell<Slab<Entry>>,
     generation: Cell<u32>,
 }
 
@@ -95,44 +102,56 @@ impl Reactor {
     /// # Errors
     ///
     /// When the kernel refuses, mostly for lack of descriptors.
-    pub(crate) fn new() -> io::Result<Self> {
-        let port = Port::new().map_err(|error| {
+    pub(super) fn new() -> io::Result<Self> {
+        static REACTORS: AtomicU64 = AtomicU64::new(0);
+        let number = REACTORS.fetch_add(1, Ordering::Relaxed);
+        let port = Port::new(number).map_err(|error| {
             let advice = "each worker takes up to four descriptors; allow more (ulimit -n)";
             io::Error::new(error.kind(), format!("cannot make a reactor: {error}; {advice}"))
         })?;
         Ok(Self {
             port: Arc::new(port),
             buffer: RefCell::new(backend::Buffer::new(EVENTS)),
-            sources: RefCell::default(),
+            entries: RefCell::default(),
             generation: Cell::new(0),
         })
+    }
+
+    /// A number that no other reactor of the process has.
+    pub(super) fn number(&self) -> u64 {
+        self.port.number
     }
 
     pub(crate) fn port(&self) -> &Arc<Port> {
         &self.port
     }
 
-    /// How often to poll until each descriptor that is ready now has been told.
-    pub(crate) fn batches(&self) -> usize {
-        self.sources.borrow().len() / EVENTS + 1
+    /// What ends a [`poll`](Self::poll) that waits, from any thread.
+    pub(super) fn waker(&self) -> Waker {
+        Waker::from(Arc::clone(&self.port))
+    }
+
+    /// How often to poll until each descriptor that is ready now has been reported.
+    pub(super) fn batches(&self) -> usize {
+        self.entries.borrow().len() / EVENTS + 1
     }
 
     /// Whether no descriptor is registered.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.sources.borrow().is_empty()
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.borrow().is_empty()
     }
 
     /// Starts to watch a descriptor, which must be given to [`Port::forget`] before it is
-    /// closed, and its key to [`deregister`](Self::deregister).
-    pub(crate) fn register(&self, fd: BorrowedFd<'_>) -> io::Result<SourceKey> {
+    /// closed, and its token to [`deregister`](Self::deregister).
+    pub(crate) fn register(&self, fd: BorrowedFd<'_>) -> io::Result<Token> {
         let generation = self.generation.get().wrapping_add(1);
         self.generation.set(generation);
-        let mut sources = self.sources.borrow_mut();
-        let vacant = sources.vacant_entry();
-        let key = SourceKey::new(vacant.key(), generation);
-        self.port.watch(fd, key.0)?;
-        vacant.insert(Source {
-            key,
+        let mut entries = self.entries.borrow_mut();
+        let vacant = entries.vacant_entry();
+        let token = Token::new(vacant.key(), generation);
+        self.port.watch(fd, token.0)?;
+        vacant.insert(Entry {
+            token,
             // Not known yet: the kernel reports what is ready now as the first edge.
             readable: true,
             ending: false,
@@ -140,35 +159,84 @@ impl Reactor {
             readers: Waiters::default(),
             writers: None,
         });
-        Ok(key)
+        Ok(token)
     }
 
-    /// Forgets a registration; late events for it find nothing. Returns who still waited.
-    pub(crate) fn deregister(&self, key: SourceKey) -> impl Iterator<Item = Waiter> + use<> {
-        let mut sources = self.sources.borrow_mut();
-        let source = sources.get(key.index()).is_some_and(|source| source.key == key);
-        let source = source.then(|| sources.remove(key.index()));
-        source.into_iter().flat_map(|mut source| {
-            let writers = source.writers.into_iter().flat_map(|mut writers| writers.take());
-            source.readers.take().chain(writers)
+    /// Forgets the registration whose token has this number; late events for it find nothing. Returns the
+    /// waiters that it still had.
+    pub(super) fn deregister(&self, number: u64) -> impl Iterator<Item = Waiter> + use<> {
+        let token = Token(number);
+        let mut entries = self.entries.borrow_mut();
+        let known = entries.get(token.index()).is_some_and(|entry| entry.token == token);
+        let entry = known.then(|| entries.remove(token.index()));
+        entry.into_iter().flat_map(|entry| {
+            let writers = entry.writers.into_iter().flat_map(|writers| *writers);
+            entry.readers.into_iter().chain(writers)
         })
     }
 
+    /// What is known of a registered descriptor.
     #[inline]
-    fn with<R>(&self, key: SourceKey, f: impl FnOnce(&mut Source) -> R) -> Option<R> {
-        let mut sources = self.sources.borrow_mut();
-        sources.get_mut(key.index()).filter(|source| source.key == key).map(f)
+    pub(crate) fn readiness(&self, token: Token) -> Readiness<'_> {
+        Readiness { reactor: self, token }
     }
 
-    /// Whether a read would only be told to wait, as far as the last poll knows.
+    /// Waits for events, for `timeout` at most (for ever without one), and appends the waiters that they
+    /// wake. Returns whether there may be more of them.
+    pub(super) fn poll(
+        &self,
+        timeout: Option<Duration>,
+        woken: &mut Vec<Waiter>,
+    ) -> io::Result<bool> {
+        // Longer ones need a newer system call than some systems have; waking early does no harm.
+        let timeout = timeout.map(|timeout| timeout.min(TIMEOUT_MAX));
+        let mut buffer = self.buffer.borrow_mut();
+        let events = self.port.wait(&mut buffer, timeout)?;
+        let mut entries = self.entries.borrow_mut();
+        for event in buffer.drain() {
+            let token = Token(event.token);
+            let entry = entries.get_mut(token.index()).filter(|entry| entry.token == token);
+            let Some(entry) = entry else { continue };
+            entry.ending |= event.ending;
+            entry.edges = entry.edges.wrapping_add(1);
+            if event.readable {
+                entry.readable = true;
+                entry.readers.append_to(woken);
+            }
+            if event.writable {
+                if let Some(writers) = &mut entry.writers {
+                    writers.append_to(woken);
+                }
+            }
+        }
+        // One of them may have been the waker's, which is not counted everywhere.
+        Ok(events + 1 >= EVENTS)
+    }
+}
+
+/// What one thread's reactor knows of one descriptor. An operation finds it once.
+#[derive(Clone, Copy)]
+pub(crate) struct Readiness<'a> {
+    reactor: &'a Reactor,
+    token: Token,
+}
+
+impl Readiness<'_> {
     #[inline]
-    pub(crate) fn is_drained(&self, key: SourceKey) -> bool {
-        self.with(key, |source| !source.readable).unwrap_or(false)
+    fn with<R>(&self, f: impl FnOnce(&mut Entry) -> R) -> Option<R> {
+        let mut entries = self.reactor.entries.borrow_mut();
+        entries.get_mut(self.token.index()).filter(|entry| entry.token == self.token).map(f)
     }
 
-    /// A number that changes with each report on a descriptor.
-    pub(crate) fn edges(&self, key: SourceKey) -> Option<u32> {
-        self.with(key, |source| source.edges)
+    /// Whether a read would fail with `WouldBlock`, as far as the last poll knows.
+    #[inline]
+    pub(crate) fn is_drained(&self) -> bool {
+        self.with(|entry| !entry.readable).unwrap_or(false)
+    }
+
+    /// A number that changes with each report on the descriptor.
+    pub(crate) fn edges(&self) -> Option<u32> {
+        self.with(|entry| entry.edges)
     }
 
     /// Notes that a read of a TCP stream got less than it asked for.
@@ -178,82 +246,63 @@ impl Reactor {
     /// own, either before this read (then `ending` is set) or after the last poll (then a later
     /// one reports it).
     #[inline]
-    pub(crate) fn set_short(&self, key: SourceKey) {
-        self.with(key, |source| source.readable &= source.ending || !backend::TELLS_ENDING);
+    pub(crate) fn set_short(&self) {
+        self.with(|entry| entry.readable &= entry.ending || !backend::TELLS_ENDING);
     }
 
-    /// Lets `waiter` know at the next edge of `fd`, the descriptor of `key`, of which an operation was
-    /// told to wait.
+    /// Has `waiter` woken at the next edge of `fd`, the registered descriptor, of which an operation has
+    /// failed with `WouldBlock`.
     #[inline]
     pub(crate) fn subscribe(
         &self,
-        key: SourceKey,
         fd: &impl AsFd,
         interest: Interest,
         waiter: Waiter,
     ) -> io::Result<()> {
-        let waits = self.with(key, |source| {
+        let waits = self.with(|entry| {
             match interest {
                 Interest::Read => {
-                    source.readable = false;
-                    source.readers.push(waiter);
+                    entry.readable = false;
+                    entry.readers.push(waiter);
                 }
-                Interest::Write => source.writers.get_or_insert_default().push(waiter),
+                Interest::Write => entry.writers.get_or_insert_default().push(waiter),
             }
-            (
-                !source.readers.is_empty(),
-                source.writers.as_ref().is_some_and(|writers| !writers.is_empty()),
-            )
+            let any_writer = entry.writers.as_ref().is_some_and(|writers| !writers.is_empty());
+            (!entry.readers.is_empty(), any_writer)
         });
         let Some((readers, writers)) = waits else {
             return Err(io::Error::other("waited for a descriptor that is not registered"));
         };
-        let armed = self.port.rearm(fd, key.0, readers, writers);
-        armed.inspect_err(|_| self.unsubscribe(key, interest, waiter))
+        self.reactor.port.rearm(fd, self.token.0, readers, writers)
     }
 
     /// Takes back a [`subscribe`](Self::subscribe) that has not been answered.
-    pub(crate) fn unsubscribe(&self, key: SourceKey, interest: Interest, waiter: Waiter) {
-        self.with(key, |source| match interest {
-            Interest::Read => source.readers.remove(waiter),
+    pub(crate) fn unsubscribe(&self, interest: Interest, waiter: &Waiter) {
+        self.with(|entry| match interest {
+            Interest::Read => entry.readers.remove(waiter),
             Interest::Write => {
-                source.writers.iter_mut().for_each(|writers| writers.remove(waiter));
+                if let Some(writers) = &mut entry.writers {
+                    writers.remove(waiter);
+                }
             }
         });
     }
+}
 
-    /// Waits for events, for `timeout` at most (for ever without one), and appends whom they
-    /// wake. Returns whether there may be more of them.
-    pub(crate) fn poll(
-        &self,
-        timeout: Option<Duration>,
-        woken: &mut Vec<Waiter>,
-    ) -> io::Result<bool> {
-        // Longer ones need a newer system call than some systems have; waking early does no harm.
-        let timeout = timeout.map(|timeout| timeout.min(TIMEOUT_MAX));
-        let mut buffer = self.buffer.borrow_mut();
-        let events = self.port.wait(&mut buffer, timeout)?;
-        let mut sources = self.sources.borrow_mut();
-        for event in buffer.drain() {
-            let key = SourceKey(event.key);
-            let Some(source) = sources.get_mut(key.index()).filter(|source| source.key == key)
-            else {
-                continue;
-            };
-            source.ending |= event.ending;
-            source.edges = source.edges.wrapping_add(1);
-            if event.readable {
-                source.readable = true;
-                source.readers.append_to(woken);
-            }
-            if event.writable
-                && let Some(writers) = &mut source.writers
-            {
-                writers.append_to(woken);
-            }
-        }
-        // One of them may have been the bell, which is not counted everywhere.
-        Ok(events + 1 >= EVENTS)
+impl Port {
+    /// The number of its reactor.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+}
+
+impl Wake for Port {
+    fn wake(self: Arc<Self>) {
+        self.notify();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.notify();
     }
 }
 
@@ -269,33 +318,39 @@ mod epoll {
 
     pub(super) const TELLS_ENDING: bool = true;
 
-    /// The key of the bell: no source has it, as a slab never holds 2^32 - 1 descriptors.
-    const BELL: u64 = u64::MAX;
+    /// The key of the eventfd: no entry has it, as a slab never holds 2^32 - 1 descriptors.
+    const WAKER: u64 = u64::MAX;
 
     /// The part of a reactor that other threads may use.
     #[derive(Debug)]
     pub(crate) struct Port {
+        pub(super) number: u64,
         poller: Poller,
         // `Poller::notify` is re-armed only by `Poller::wait`, which is never called here.
-        bell: OwnedFd,
+        eventfd: OwnedFd,
     }
 
     impl Port {
-        pub(super) fn new() -> io::Result<Self> {
+        pub(super) fn new(number: u64) -> io::Result<Self> {
             let poller = Poller::new()?;
-            let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-            // Edge-triggered, so that nobody has to read it: each ring is an edge.
-            epoll::add(&poller, &bell, EventData::new_u64(BELL), EventFlags::IN | EventFlags::ET)?;
-            Ok(Self { poller, bell })
+            let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+            // Edge-triggered, so that it need not be read: each write is an edge.
+            epoll::add(
+                &poller,
+                &eventfd,
+                EventData::new_u64(WAKER),
+                EventFlags::IN | EventFlags::ET,
+            )?;
+            Ok(Self { number, poller, eventfd })
         }
 
-        pub(super) fn watch(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
+        pub(super) fn watch(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
             let flags = EventFlags::IN
                 | EventFlags::OUT
                 | EventFlags::PRI
                 | EventFlags::RDHUP
                 | EventFlags::ET;
-            Ok(epoll::add(&self.poller, fd, EventData::new_u64(key), flags)?)
+            Ok(epoll::add(&self.poller, fd, EventData::new_u64(token), flags)?)
         }
 
         /// Edges need no second asking.
@@ -310,10 +365,10 @@ mod epoll {
             let _ = epoll::delete(&self.poller, fd);
         }
 
-        /// Ends the owner's sleep.
-        pub(crate) fn ring(&self) {
-            // Fails only when 2^64 - 1 rings are unread, and then it is ringing.
-            let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+        /// Ends a wait of the reactor's thread.
+        pub(super) fn notify(&self) {
+            // Fails only when the count is 2^64 - 1 already, and then the wait has ended.
+            let _ = rustix::io::write(&self.eventfd, &1u64.to_ne_bytes());
         }
 
         pub(super) fn wait(
@@ -341,10 +396,10 @@ mod epoll {
         pub(super) fn drain(&mut self) -> impl Iterator<Item = Event> {
             const FAILED: EventFlags = EventFlags::HUP.union(EventFlags::ERR);
             const ENDING: EventFlags = FAILED.union(EventFlags::RDHUP).union(EventFlags::PRI);
-            self.0.iter().filter(|event| event.data.u64() != BELL).map(|event| {
+            self.0.iter().filter(|event| event.data.u64() != WAKER).map(|event| {
                 let flags = event.flags;
                 Event {
-                    key: event.data.u64(),
+                    token: event.data.u64(),
                     readable: flags.intersects(ENDING | EventFlags::IN),
                     writable: flags.intersects(FAILED | EventFlags::OUT),
                     ending: flags.intersects(ENDING),
@@ -366,17 +421,18 @@ mod portable {
     /// The part of a reactor that other threads may use.
     #[derive(Debug)]
     pub(crate) struct Port {
+        pub(super) number: u64,
         poller: Poller,
     }
 
     impl Port {
-        pub(super) fn new() -> io::Result<Self> {
-            Ok(Self { poller: Poller::new()? })
+        pub(super) fn new(number: u64) -> io::Result<Self> {
+            Ok(Self { number, poller: Poller::new()? })
         }
 
         #[allow(unsafe_code)]
-        pub(super) fn watch(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
-            let interest = Ready::all(key as usize);
+        pub(super) fn watch(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
+            let interest = Ready::all(token as usize);
             // SAFETY: the descriptor's owner calls `forget` before it closes it.
             unsafe { self.poller.add_with_mode(fd.as_raw_fd(), interest, self.mode()) }
         }
@@ -390,14 +446,14 @@ mod portable {
         pub(super) fn rearm(
             &self,
             fd: &impl AsFd,
-            key: u64,
+            token: u64,
             readable: bool,
             writable: bool,
         ) -> io::Result<()> {
             if self.poller.supports_edge() {
                 return Ok(());
             }
-            let interest = Ready::new(key as usize, readable, writable);
+            let interest = Ready::new(token as usize, readable, writable);
             self.poller.modify_with_mode(fd, interest, self.mode())
         }
 
@@ -406,8 +462,8 @@ mod portable {
             let _ = self.poller.delete(fd);
         }
 
-        /// Ends the owner's sleep.
-        pub(crate) fn ring(&self) {
+        /// Ends a wait of the reactor's thread.
+        pub(super) fn notify(&self) {
             let _ = self.poller.notify();
         }
 
@@ -437,7 +493,7 @@ mod portable {
 
         pub(super) fn drain(&mut self) -> impl Iterator<Item = Event> {
             self.events.iter().map(|event| Event {
-                key: event.key as u64,
+                token: event.token as u64,
                 readable: event.readable || self.both,
                 writable: event.writable || self.both,
                 ending: false,

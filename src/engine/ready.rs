@@ -83,7 +83,7 @@ mod tests {
     use super::*;
     use crate::engine::coroutine::Coroutine;
     use crate::engine::stack::{MIN_SIZE, StackPool};
-    use crate::engine::task::Id;
+    use crate::engine::id::Id;
     use std::collections::VecDeque;
     use std::panic::Location;
 

@@ -10,8 +10,9 @@
 //! (`MADV_GUARD_INSTALL`, Linux 6.13) that split no mapping; where the kernel refuses
 //! them, `mprotect` stands in and the mapping limit returns.
 //!
-//! Sizes are powers of two, so a stack and its guard take an odd number of pages, which spreads neighbouring tops over the sets of the TLB; the colour spreads
-//! them over the sets of the first-level cache.
+//! Sizes are powers of two, so a stack and its guard take an odd number of pages, which spreads
+//! neighbouring tops over the sets of the TLB; the colour spreads them over the sets of the first-level
+//! cache.
 
 #![allow(unsafe_code)]
 
@@ -25,7 +26,12 @@ use std::sync::OnceLock;
 
 use corosensei::stack::{StackPointer, valgrind::ValgrindStackRegistration};
 
-use super::context;
+use super::shared::thread_local;
+
+thread_local! {
+    // Without a destructor, so that the signal handler may read it at any time.
+    static ARENAS: Arenas = const { Arenas::new() };
+}
 
 /// Stacks smaller than this cannot hold a panic message with its backtrace.
 pub(crate) const MIN_SIZE: usize = 16 * 1024;
@@ -167,7 +173,7 @@ impl Arena {
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        context::with_arenas(|arenas| arenas.remove(self));
+        ARENAS.with(|arenas| arenas.remove(self));
         self.valgrind.borrow_mut().clear();
         // SAFETY: the mapping is ours, and no stack of it is left: each holds a
         // reference to this arena.
@@ -175,12 +181,17 @@ impl Drop for Arena {
     }
 }
 
+/// The size of the stack of this thread whose guard page holds `address`. Async-signal-safe.
+pub(super) fn overflowed(address: usize) -> Option<usize> {
+    ARENAS.with(|arenas| arenas.overflowed(address))
+}
+
 /// A thread's arenas, for its signal handler: a list that can be walked at any moment.
 #[derive(Debug)]
-pub(crate) struct Arenas(Cell<*const Arena>);
+struct Arenas(Cell<*const Arena>);
 
 impl Arenas {
-    pub(crate) const fn new() -> Self {
+    const fn new() -> Self {
         Self(Cell::new(ptr::null()))
     }
 
@@ -202,8 +213,7 @@ impl Arenas {
         }
     }
 
-    /// The size of the stack whose guard page holds `address`. Async-signal-safe.
-    pub(crate) fn overflowed(&self, address: usize) -> Option<usize> {
+    fn overflowed(&self, address: usize) -> Option<usize> {
         let mut at = self.0.get();
         // SAFETY: as in `remove`.
         while let Some(arena) = unsafe { at.as_ref() } {
@@ -297,7 +307,6 @@ impl Stack {
     }
 
     /// Gives back what lies deeper than `keep` bytes below the top, if any of it is resident.
-    #[cfg(unix)]
     fn trim(&mut self, keep: usize) {
         let bottom = self.guard() + page_size();
         let len = (self.guard() + self.arena.stride - bottom).saturating_sub(keep);
@@ -401,7 +410,7 @@ impl StackPool {
             count = (arena.count * 2).min(ARENA_BYTES / arena.stride).max(1);
         }
         let fresh = arena.insert(Rc::new(Arena::reserve(size, count, guard)?));
-        context::with_arenas(|arenas| arenas.add(fresh));
+        ARENAS.with(|arenas| arenas.add(fresh));
         fresh.carve()?.ok_or_else(|| io::Error::other("a new arena has no stack"))
     }
 
@@ -615,7 +624,7 @@ mod tests {
     #[test]
     fn an_overflow_is_known_by_its_address_while_the_stack_exists() {
         with_both(|pool| {
-            let overflowed = |at| context::with_arenas(|arenas| arenas.overflowed(at));
+            let overflowed = |at| super::overflowed(at);
             let (small, large) = (pool.take(SIZE).unwrap(), pool.take(2 * SIZE).unwrap());
             let (first, last) = (small.guard(), small.bounds().start - 1);
             assert_eq!(overflowed(first), Some(SIZE));

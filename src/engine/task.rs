@@ -5,172 +5,77 @@
 use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
-use std::num::NonZeroU64;
-use std::ops::Deref;
 use std::panic::Location;
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::cancel::Scopes;
 use super::coroutine::{Coroutine, LINE, Suspended, prefetch};
-use super::packet::Header;
+use super::id::Id;
 use super::ready::Link;
+use super::scopes::Scopes;
 use super::timer::TimerKey;
 
-/// Identifies a coroutine; no other coroutine of the process has had it or will.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Id(NonZeroU64);
-
-impl Id {
-    /// Ids that a thread takes at once, so that a spawn touches no shared memory.
-    const BLOCK: u64 = 1024;
-
-    /// The next id of this thread, whose counter is `next`.
-    #[inline]
-    pub(crate) fn allocate(next: &Cell<u64>) -> Self {
-        static BLOCKS: AtomicU64 = AtomicU64::new(0);
-        let mut id = next.get();
-        if id.is_multiple_of(Self::BLOCK) {
-            id = BLOCKS.fetch_add(1, Ordering::Relaxed) * Self::BLOCK;
-        }
-        next.set(id + 1);
-        // Ids count from one, the way people do; a block's last id ends in 1024.
-        Self(NonZeroU64::MIN.saturating_add(id))
-    }
-
-    /// The id as a number.
-    pub(crate) fn get(self) -> u64 {
-        self.0.get()
-    }
-
-    /// The id as reports carry it, to keep a `Wait` in a word: exact for the first four billion.
-    pub(crate) fn short(self) -> u32 {
-        self.0.get() as u32
-    }
-}
-
-impl fmt::Debug for Id {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "#{}", self.0)
-    }
-}
-
-impl fmt::Display for Id {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
-    }
-}
-
-/// Why a coroutine is parked, as the `Debug` of its handle and the report of a deadlock tell.
+/// Why a coroutine is parked, as the `Debug` of its handle and the report of a deadlock show it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Wait {
-    /// Not waiting.
-    Nothing,
-    Sleep,
-    /// Until this descriptor is readable.
-    Readable(i32),
-    /// Until this descriptor is writable.
-    Writable(i32),
-    /// Until the coroutine with this id, cut to 32 bits, has ended.
-    Join(u32),
-    /// `thread::park`.
-    Park,
-    /// Until a thread of the blocking pool has done something.
-    Blocking,
-    /// Until the coroutine with this id, cut to 32 bits, of another run has ended.
-    JoinElsewhere(u32),
-    /// Until one of several coroutines has ended.
-    JoinAny,
-    /// Until one of several coroutines, some of other runs, has ended.
-    JoinAnyElsewhere,
-    /// Until the coroutines of a scope have ended.
-    Children,
-    /// Until a token is cancelled.
-    Token,
-    /// Until a lock is free that a coroutine of the same run holds.
-    Lock,
-    /// Until a future's waker is called.
-    Future,
-    /// Until something of `sync` is given that any thread could give.
-    Sync(Given),
+pub(crate) struct Wait {
+    by: EndedBy,
+    // A number that stands for `{}` in the reason: a descriptor, an id.
+    detail: u32,
+    reason: &'static str,
 }
 
-/// What can be given from any thread.
+/// What can end a wait: a deadlock is a run whose every wait only the run itself could end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Given {
-    Lock,
-    Permit,
-    Notice,
-    Event,
-    Barrier,
-    Group,
-    Once,
-    QueueItem,
-    QueueRoom,
-    QueueDone,
-    Promise,
-    Bytes,
-    Space,
-    /// An item of a channel of whatever kind, or the value of a `watch`.
-    Item,
-    /// Room in a channel, or somebody who takes the item.
-    Room,
-    /// The end of a channel's receivers.
-    Closing,
-    /// One of the operations of a `select!`.
-    Choice,
+enum EndedBy {
+    /// A coroutine of the same run, and nothing else.
+    Run,
+    /// Any thread that knows of it.
+    AnyThread,
+    /// The kernel, the clock, another run.
+    Outside,
 }
 
 impl Wait {
+    /// Not waiting.
+    pub(crate) const NONE: Self = Self::outside("nothing");
+
+    /// A wait that only a coroutine of the same run can end.
+    pub(crate) const fn for_run(reason: &'static str) -> Self {
+        Self { by: EndedBy::Run, detail: 0, reason }
+    }
+
+    /// A wait that any thread may end.
+    pub(crate) const fn for_any_thread(reason: &'static str) -> Self {
+        Self { by: EndedBy::AnyThread, detail: 0, reason }
+    }
+
+    /// A wait that the kernel, the clock or another run ends.
+    pub(crate) const fn outside(reason: &'static str) -> Self {
+        Self { by: EndedBy::Outside, detail: 0, reason }
+    }
+
+    /// The same wait, with a number for the `{}` of its reason.
+    pub(crate) const fn with(self, detail: u32) -> Self {
+        Self { detail, ..self }
+    }
+
     /// Whether only a coroutine of the same run can end this wait.
     pub(crate) fn is_internal(self) -> bool {
-        matches!(self, Self::Join(_) | Self::JoinAny | Self::Children | Self::Lock)
+        self.by == EndedBy::Run
     }
 
     /// Whether a plain thread could end this wait, if there is one that knows of it.
     pub(crate) fn is_ended_by_threads(self) -> bool {
-        matches!(self, Self::Park | Self::Token | Self::Sync(_))
+        self.by == EndedBy::AnyThread
     }
 }
 
 impl fmt::Display for Wait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Nothing => f.write_str("nothing"),
-            Self::Sleep => f.write_str("a timer"),
-            Self::Readable(fd) => write!(f, "descriptor {fd} to be readable"),
-            Self::Writable(fd) => write!(f, "descriptor {fd} to be writable"),
-            Self::Join(id) => write!(f, "coroutine #{id} to end"),
-            Self::Park => f.write_str("unpark"),
-            Self::JoinElsewhere(id) => write!(f, "coroutine #{id} of another runtime to end"),
-            Self::JoinAny => f.write_str("one of several coroutines to end"),
-            Self::JoinAnyElsewhere => {
-                f.write_str("one of several coroutines, some of other runtimes, to end")
-            }
-            Self::Children => f.write_str("the coroutines of its scope to end"),
-            Self::Token => f.write_str("a token to be cancelled"),
-            Self::Lock => f.write_str("a lock that a coroutine of the same run holds"),
-            Self::Sync(Given::Lock) => f.write_str("a lock that is held elsewhere"),
-            Self::Sync(Given::Permit) => f.write_str("permits of a semaphore"),
-            Self::Sync(Given::Notice) => f.write_str("a condition variable to be notified"),
-            Self::Sync(Given::Event) => f.write_str("an event to be set"),
-            Self::Sync(Given::Barrier) => f.write_str("the others at a barrier"),
-            Self::Sync(Given::Group) => f.write_str("the members of a wait group to be done"),
-            Self::Sync(Given::Once) => f.write_str("a value to be initialised"),
-            Self::Sync(Given::QueueItem) => f.write_str("an item of a queue"),
-            Self::Sync(Given::QueueRoom) => f.write_str("room in a queue"),
-            Self::Sync(Given::QueueDone) => f.write_str("the items of a queue to be dealt with"),
-            Self::Sync(Given::Promise) => f.write_str("a promise to be kept"),
-            Self::Sync(Given::Bytes) => f.write_str("bytes of a stream in memory"),
-            Self::Sync(Given::Space) => f.write_str("space in a stream in memory"),
-            Self::Future => f.write_str("a future"),
-            Self::Sync(Given::Item) => f.write_str("an item of a channel"),
-            Self::Sync(Given::Room) => f.write_str("room in a channel"),
-            Self::Sync(Given::Closing) => f.write_str("the receivers of a channel to go"),
-            Self::Sync(Given::Choice) => f.write_str("one of several operations of a `select!`"),
-            Self::Blocking => f.write_str("a blocking call on another thread"),
+        match self.reason.split_once("{}") {
+            Some((before, after)) => write!(f, "{before}{}{after}", self.detail),
+            None => f.write_str(self.reason),
         }
     }
 }
@@ -182,11 +87,18 @@ pub(crate) enum Wake {
     Ready,
     /// The deadline has passed first.
     TimedOut,
-    /// A cancellation came first: who waited unwinds.
+    /// A cancellation came first: the waiter unwinds.
     Cancelled,
 }
 
-/// A coroutine and its bookkeeping. Only its own thread ever sees it.
+/// Where a coroutine's result is awaited.
+pub(crate) trait Completion {
+    /// There is no result and never will be.
+    fn abandon(&self);
+}
+
+/// A coroutine and its bookkeeping. Only its own thread ever sees it. The table of its scheduler owns it,
+/// from the moment it is added until its coroutine has ended.
 ///
 /// What a turn touches stands together at the front.
 #[repr(C)]
@@ -195,8 +107,7 @@ pub(crate) struct Task {
     pub(crate) link: Link,
     pub(crate) slot: Cell<u32>,
     pub(crate) timer: Cell<Option<TimerKey>>,
-    /// A wait must unwind: a scope is cancelled that no shield hides, or waits are forbidden.
-    pub(crate) interrupt: Cell<bool>,
+    pub(crate) scopes: Scopes,
     /// Suspended until `unpark`; if not, it runs or is in the ready queue.
     pub(crate) parked: Cell<bool>,
     pub(crate) wake: Cell<Wake>,
@@ -210,41 +121,10 @@ pub(crate) struct Task {
     pub(crate) ahead: Cell<*const u8>,
     pub(crate) id: Id,
     pub(crate) spawned: &'static Location<'static>,
-    /// Where the result goes; not for a runtime's main coroutine.
-    pub(crate) packet: Cell<Option<NonNull<Header>>>,
+    /// What has to be told that this coroutine will never end, until it tells that itself. Nothing is set
+    /// while code of users runs that may free it. (The main coroutine of a run never has one.)
+    pub(crate) completion: Cell<Option<NonNull<dyn Completion>>>,
     extras: OnceCell<Box<Extras>>,
-}
-
-/// Where a task lives and stays; when it has ended, the next may live there.
-#[derive(Default)]
-pub(crate) struct Home(Box<Option<Task>>);
-
-const _: () = assert!(size_of::<Option<Task>>() == size_of::<Task>());
-
-impl Home {
-    /// Moves a task into a home that is free.
-    #[inline]
-    pub(crate) fn move_in(&mut self, task: Task) {
-        *self.0 = Some(task);
-    }
-
-    /// Takes the task out.
-    #[inline]
-    pub(crate) fn move_out(&mut self) -> Option<Task> {
-        self.0.take()
-    }
-}
-
-impl Deref for Home {
-    type Target = Task;
-
-    #[inline]
-    fn deref(&self) -> &Task {
-        match &*self.0 {
-            Some(task) => task,
-            None => unreachable!("nobody looks into a home that is free"),
-        }
-    }
 }
 
 /// What is asked of a task too seldom to have a byte of its own.
@@ -262,11 +142,11 @@ pub(crate) enum Flag {
     Borrows = 2,
     /// `thread::unpark` came before `thread::park`.
     ParkToken = 4,
-    /// The `JoinHandle`'s scope is cancelled.
-    RootCancelled = 8,
+    /// Parked in `thread::park`.
+    InPark = 8,
     /// Suspended while it unwinds: no cancellation may wake it.
     Unwinds = 16,
-    /// Counted among those who are suspended while the thread panics.
+    /// Counted among the coroutines that are suspended while the thread panics.
     Counted = 32,
 }
 
@@ -290,7 +170,6 @@ impl Flags {
 pub(crate) struct Extras {
     pub(crate) name: Option<Arc<str>>,
     pub(crate) locals: RefCell<Locals>,
-    pub(crate) scopes: Scopes,
     swallowed: Cell<u32>,
     on_abandon: Cell<Option<Box<dyn FnOnce()>>>,
 }
@@ -327,16 +206,16 @@ impl Task {
             link: Link::new(),
             id,
             spawned,
-            packet: Cell::new(None),
+            completion: Cell::new(None),
             slot: Cell::new(0),
             timer: Cell::new(None),
-            interrupt: Cell::new(false),
+            scopes: Scopes::default(),
             parked: Cell::new(false),
             wake: Cell::new(Wake::Ready),
             flags: Flags::default(),
             since: Cell::new(0),
             wait: Cell::new(0),
-            waiting: Cell::new(Wait::Nothing),
+            waiting: Cell::new(Wait::NONE),
             // Something that is there, as what is not takes the processor longer.
             ahead: Cell::new(ptr::from_ref(spawned).cast()),
             extras,
@@ -356,23 +235,23 @@ impl Task {
         prefetch(self.ahead.get());
     }
 
-    /// Tells those who wait for this coroutine that it will never end.
+    /// Says to the waiters for this coroutine that it will never end.
     pub(crate) fn abandoned(&self) {
-        if let Some(packet) = self.packet.take() {
-            // SAFETY: the packet is alive until its sender has finished, and that is on the stack
-            // of this coroutine, which has not ended.
-            unsafe { packet.as_ref() }.abandon();
+        if let Some(completion) = self.completion.take() {
+            // SAFETY: it is alive until the coroutine completes it, and takes it out of the task before.
+            unsafe { completion.as_ref() }.abandon();
         }
         if let Some(f) = self.extras.get().and_then(|extras| extras.on_abandon.take()) {
             f();
         }
     }
 
-    /// Notes that no payload is on its way: it was caught where it belongs, or nothing asks for it
-    /// any more.
-    pub(crate) fn obeyed(&self) {
+    /// Notes that no payload is on its way: it was caught at its level, or nothing asks for it any more.
+    pub(crate) fn clear_raised(&self) {
         self.flags.set(Flag::Raised, false);
-        self.extras.get().inspect(|extras| extras.swallowed.set(0));
+        if let Some(extras) = self.extras.get() {
+            extras.swallowed.set(0);
+        }
     }
 
     /// Has `f` called if the coroutine is given up.
@@ -393,14 +272,6 @@ impl Task {
 
     pub(crate) fn locals(&self) -> &RefCell<Locals> {
         &self.extras.get_or_init(Box::default).locals
-    }
-
-    pub(crate) fn scopes(&self) -> &Scopes {
-        &self.extras.get_or_init(Box::default).scopes
-    }
-
-    pub(crate) fn scopes_if_any(&self) -> Option<&Scopes> {
-        self.extras.get().map(|extras| &extras.scopes)
     }
 
     /// Takes the locals, to drop them; allocates nothing where there are none.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use super::{FileTimes, Metadata, Permissions, TryLockError, call};
-use crate::engine::context;
+use crate::engine::park;
 
 /// What stands for the position of the file itself where the system asks for an offset.
 #[cfg(target_os = "linux")]
@@ -204,13 +204,13 @@ impl File {
     fn read_cached(&self, buf: &mut [u8], at: Option<u64>) -> Option<usize> {
         // A call that uses the position at this moment would make this one wait for it.
         let free = at.is_some() || self.busy.load(Ordering::Relaxed) == 0;
-        if !free || !context::in_coroutine() {
+        if !free || !park::in_coroutine() {
             return None;
         }
         if at == Some(POSITION) {
             return None;
         }
-        context::spend();
+        park::spend();
         let empty = buf.is_empty();
         let bufs = &mut [IoSliceMut::new(buf)];
         let at = at.unwrap_or(POSITION);

@@ -1,9 +1,16 @@
 //! Copying without a buffer for each that waits.
 
+use std::cell::RefCell;
 use std::io::{self, Read, Write};
 use std::ops::Deref;
 
-use crate::engine::context;
+thread_local! {
+    // Buffers that nothing on this thread uses.
+    static BUFFERS: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Buffers that a thread keeps when nothing uses them.
+const BUFFERS_MAX: usize = 16;
 
 /// A stream of this crate that can wait without a buffer: a [`TcpStream`](crate::net::TcpStream), a
 /// [`UnixStream`](crate::net::UnixStream), or a reference to one.
@@ -82,7 +89,8 @@ const BUFFER_BYTES: usize = 16 * 1024;
 impl Lent {
     /// Reads into a buffer of the worker, and takes it along unless that fails.
     pub(crate) fn fill(read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<Self> {
-        let buffer = context::take_buffer().unwrap_or_else(|| vec![0; BUFFER_BYTES].into());
+        let buffer = BUFFERS.try_with(|buffers| buffers.borrow_mut().pop()).ok().flatten();
+        let buffer = buffer.unwrap_or_else(|| vec![0; BUFFER_BYTES].into());
         // From here on it goes back, whatever happens.
         let mut lent = Self { buffer: Some(buffer), len: 0 };
         if let Some(buffer) = &mut lent.buffer {
@@ -109,7 +117,13 @@ impl Deref for Lent {
 impl Drop for Lent {
     fn drop(&mut self) {
         if let Some(buffer) = self.buffer.take() {
-            context::put_buffer(buffer);
+            // A thread that is ending keeps none.
+            let _ = BUFFERS.try_with(|buffers| {
+                let mut buffers = buffers.borrow_mut();
+                if buffers.len() < BUFFERS_MAX {
+                    buffers.push(buffer);
+                }
+            });
         }
     }
 }

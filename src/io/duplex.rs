@@ -7,8 +7,8 @@ use std::net::Shutdown;
 use std::sync::{Arc, PoisonError};
 
 use super::source::check_unwinding;
-use crate::engine::context;
-use crate::engine::task::Given;
+use crate::engine::park;
+use crate::engine::task::Wait;
 use crate::sync::{Condvar, Mutex};
 
 /// Two ends of a connection in memory: what is written to one is read from the other, as far as
@@ -75,9 +75,14 @@ impl Pipe {
         }
         let bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
         let is_empty = |bytes: &mut Bytes| {
-            bytes.under_way.is_empty() && !bytes.ended && !bytes.unread && !context::is_unwinding()
+            bytes.under_way.is_empty() && !bytes.ended && !bytes.unread && !park::is_unwinding()
         };
-        let waited = self.filled.wait_while_for(bytes, Given::Bytes, None, is_empty);
+        let waited = self.filled.wait_while_for(
+            bytes,
+            Wait::for_any_thread("bytes of a stream in memory"),
+            None,
+            is_empty,
+        );
         let (mut bytes, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if bytes.unread {
             return Ok(0);
@@ -103,9 +108,14 @@ impl Pipe {
         let bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
         let is_full = |bytes: &mut Bytes| {
             let full = bytes.under_way.len() >= self.capacity;
-            full && !bytes.ended && !bytes.unread && !context::is_unwinding()
+            full && !bytes.ended && !bytes.unread && !park::is_unwinding()
         };
-        let waited = self.drained.wait_while_for(bytes, Given::Space, None, is_full);
+        let waited = self.drained.wait_while_for(
+            bytes,
+            Wait::for_any_thread("space in a stream in memory"),
+            None,
+            is_full,
+        );
         let (mut bytes, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if bytes.ended || bytes.unread {
             return Err(ErrorKind::BrokenPipe.into());
@@ -126,7 +136,7 @@ impl Pipe {
 
     fn close(&self, close: impl FnOnce(&mut Bytes)) {
         // Waits for nobody: nothing waits under the lock.
-        close(&mut context::shield(|| self.bytes.lock().unwrap_or_else(PoisonError::into_inner)));
+        close(&mut park::shield(|| self.bytes.lock().unwrap_or_else(PoisonError::into_inner)));
         self.filled.notify_all();
         self.drained.notify_all();
     }

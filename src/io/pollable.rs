@@ -7,7 +7,7 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 use super::source::{Source, is_ready, poll_one};
 use crate::engine::reactor::Interest;
-use crate::engine::{blocking, context};
+use crate::engine::{blocking_pool as pool, park};
 
 /// Any pollable descriptor (a pipe, an eventfd, a terminal, a socket of another library) as a
 /// stream whose `read` and `write` park only their own coroutine.
@@ -82,7 +82,7 @@ impl<T: AsFd> Pollable<T> {
     ///
     /// Unwinds in the waits between the calls of `op`.
     pub fn read_with<R>(&self, mut op: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
-        self.source.retry_waiting(Interest::Read, || op(&self.io))
+        self.source.retry_user(Interest::Read, || op(&self.io))
     }
 
     /// Does `op`, which writes, until it does not fail with `WouldBlock`, waiting in between.
@@ -98,7 +98,7 @@ impl<T: AsFd> Pollable<T> {
     ///
     /// Unwinds in the waits between the calls of `op`.
     pub fn write_with<R>(&self, mut op: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
-        self.source.retry_waiting(Interest::Write, || op(&self.io))
+        self.source.retry_user(Interest::Write, || op(&self.io))
     }
 }
 
@@ -204,13 +204,13 @@ pub fn wait_writable(fd: impl AsFd) -> io::Result<()> {
 }
 
 pub(super) fn wait(fd: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
-    context::spend();
+    park::spend();
     // First, as to be watched takes a descriptor, and there may be none to spare.
     if is_ready(fd, interest)? {
         return Ok(());
     }
-    if !context::in_coroutine() {
-        return blocking::waiting(|| poll_one(fd, interest, None)).map(drop);
+    if !park::in_coroutine() {
+        return pool::while_blocked(|| poll_one(fd, interest, None)).map(drop);
     }
     // A duplicate, as the descriptor itself may be registered already, by us or by others.
     let source = Source::new(fd.try_clone_to_owned()?);

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use super::pollable::wait;
 use crate::engine::blocking;
-use crate::engine::context;
+use crate::engine::park;
 use crate::engine::reactor::Interest;
 use crate::sync::{ReentrantMutex, ReentrantMutexGuard};
 
@@ -42,7 +42,7 @@ fn transfer(
     mut now: impl FnMut() -> Result<usize, Errno>,
     mut later: impl FnMut() -> Result<usize, Errno> + Send,
 ) -> io::Result<usize> {
-    context::spend();
+    park::spend();
     loop {
         match now() {
             Ok(moved) => return Ok(moved),

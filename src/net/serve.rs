@@ -11,8 +11,10 @@ use super::socket::BACKLOG;
 use super::tcp::{TcpListener, TcpStream};
 use super::unix::{UnixListener, UnixStream};
 use crate::engine::context;
+use crate::engine::park;
+use crate::engine::spawn::{self, Spec};
 use crate::engine::stack::Stack;
-use crate::task::{CancellationToken, Group, spawn_on};
+use crate::task::{CancellationToken, Group};
 use crate::time::{now, sleep};
 
 /// The first and the longest pause after an `accept` that failed for want of something that the
@@ -120,7 +122,9 @@ where
     accept_until(listener, Until::Never, |stack, stream| {
         let handler = Rc::clone(&handler);
         let attend = move || attend::<L, R>(stream, &*handler);
-        context::with(|cx| spawn_on(cx, stack, None, spawned, attend));
+        context::with(|scheduler| {
+            scheduler.add(spawn::detached(scheduler, stack, Spec::at(spawned), attend));
+        });
     })
 }
 
@@ -214,16 +218,17 @@ impl<L: Listener> Server<L> {
         check_runtime();
         let spawned = Location::caller();
         let Self { listener, stop, grace } = self;
-        let handlers: Rc<Group> = Rc::default();
+        let handlers = Group::default();
         let handler = Rc::new(handler);
-        let start = |stack, stream| {
+        let start = |stack, stream: L::Stream| {
             let handler = Rc::clone(&handler);
-            handlers.spawn(stack, spawned, move || attend::<L, R>(stream, &*handler));
+            let attend = move || attend::<L, R>(stream, &*handler);
+            context::with(|scheduler| handlers.spawn(scheduler, stack, Spec::at(spawned), attend));
         };
         let result = panic::catch_unwind(AssertUnwindSafe(|| {
             let serve = || accept_until(&listener, Until::Never, start);
             let stopped = stop.run_until_cancelled(serve);
-            let deadline = context::deadline(grace);
+            let deadline = park::deadline(grace);
             // What is queued has been let in: take it, and nothing that comes later.
             let result =
                 stopped.unwrap_or_else(|| accept_until(&listener, Until::Drained(deadline), start));
@@ -239,10 +244,7 @@ impl<L: Listener> Server<L> {
 
 #[track_caller]
 fn check_runtime() {
-    assert!(
-        context::in_coroutine(),
-        "`serve` starts coroutines: call it inside of `plainsong::run`"
-    );
+    assert!(park::in_coroutine(), "`serve` starts coroutines: call it inside of `plainsong::run`");
 }
 
 /// When to stop accepting, other than when it fails.
@@ -297,7 +299,7 @@ struct Spare(Option<Stack>);
 impl Spare {
     fn fill(&mut self) -> io::Result<()> {
         if self.0.is_none() {
-            self.0 = Some(context::with(|cx| cx.take_stack(cx.scheduler.stack_size()))?);
+            self.0 = Some(context::with(|scheduler| spawn::take_stack(scheduler, None))?);
         }
         Ok(())
     }
@@ -306,7 +308,7 @@ impl Spare {
 impl Drop for Spare {
     fn drop(&mut self) {
         if let Some(stack) = self.0.take() {
-            context::with(|cx| cx.stacks.put(stack));
+            context::with(|scheduler| scheduler.put_stack(stack));
         }
     }
 }

@@ -133,7 +133,7 @@ where
     pub(super) fn read(&self, buf: &mut [u8], ends_show: bool) -> io::Result<usize> {
         let len = buf.len();
         let short = |&n: &usize| ends_show && n > 0 && n < len;
-        self.retry_unless_short(Interest::Read, |mut io| io.read(buf), short)
+        self.retry_short(Interest::Read, |mut io| io.read(buf), short)
     }
 
     /// [`read`](Self::read), into a buffer of the worker.
@@ -141,7 +141,7 @@ where
     pub(super) fn read_lent(&self, ends_show: bool) -> io::Result<Lent> {
         let short = |lent: &Lent| ends_show && lent.is_short();
         let read = |mut io: &T| Lent::fill(|buf| io.read(buf));
-        self.retry_unless_short(Interest::Read, read, short)
+        self.retry_short(Interest::Read, read, short)
     }
 
     pub(super) fn read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {

@@ -13,7 +13,7 @@ use super::addr::{ToSocketAddrs, name, try_each};
 use super::listener::Incoming;
 use super::socket::{BACKLOG, Socket, accept, socket};
 use super::surface::{socket_surface, stream_surface, timeout_surface};
-use crate::engine::context;
+use crate::engine::park;
 use crate::io::source::zero_timeout;
 
 /// A TCP connection: [`std::net::TcpStream`], whose calls park only their own coroutine.
@@ -88,8 +88,8 @@ impl TcpStream {
             Err(Errno::INPROGRESS | Errno::INTR) => {}
             Err(error) => return Err(named(error.into())),
         }
-        stream.0.wait_connected(timeout.and_then(context::deadline)).map_err(
-            |error| match error.kind() {
+        stream.0.wait_connected(timeout.and_then(park::deadline)).map_err(|error| {
+            match error.kind() {
                 io::ErrorKind::TimedOut => io::Error::new(
                     error.kind(),
                     format!(
@@ -98,8 +98,8 @@ impl TcpStream {
                     ),
                 ),
                 _ => named(error),
-            },
-        )?;
+            }
+        })?;
         match stream.take_error()? {
             None => Ok(stream),
             Some(error) => Err(named(error)),

@@ -8,7 +8,7 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use super::{ExitStatus, Output, Stdio};
 use crate::engine::blocking::offload;
-use crate::engine::context;
+use crate::engine::park;
 use crate::engine::reactor::Interest;
 use crate::io::source::Source;
 use crate::task::gather;
@@ -83,7 +83,7 @@ impl Child {
         }
         let status = match &self.ended {
             // Who unwinds waits for no descriptor, and must not leave a zombie for that.
-            Some(ended) if !context::is_unwinding() => {
+            Some(ended) if !park::is_unwinding() => {
                 ended.retry(Interest::Read, |_| match self.inner.try_wait()? {
                     Some(status) => Ok(status),
                     None => Err(io::ErrorKind::WouldBlock.into()),

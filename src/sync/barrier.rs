@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::lock::Lock;
 use super::wait::{WaitQueue, wait};
-use crate::engine::context;
-use crate::engine::task::{Given, Wait};
+use crate::engine::park;
+use crate::engine::task::Wait;
 
 /// Lets several begin something together, as [`std::sync::Barrier`], and again and again.
 ///
@@ -75,19 +75,19 @@ impl Barrier {
     /// As [`wait`](Self::wait).
     #[must_use = "the others may not have come"]
     pub fn wait_timeout(&self, timeout: Duration) -> Option<BarrierWaitResult> {
-        self.wait_until(context::deadline(timeout))
+        self.wait_until(park::deadline(timeout))
     }
 
     fn wait_until(&self, deadline: Option<Instant>) -> Option<BarrierWaitResult> {
-        context::spend();
+        park::spend();
         let mut waiting = self.waiting.lock();
         if waiting.len() + 1 >= self.parties {
-            let mut served = waiting.serve_all(|()| ());
+            let served = waiting.serve_all(|()| ());
             drop(waiting);
-            served.take().for_each(context::wake);
+            park::wake_all(served);
             return Some(BarrierWaitResult(true));
         }
-        let why = Wait::Sync(Given::Barrier);
+        let why = Wait::for_any_thread("the others at a barrier");
         let released = wait(&self.waiting, waiting, |queue| queue, (), why, deadline);
         released.ok().map(|()| BarrierWaitResult(false))
     }

@@ -5,12 +5,12 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::{LockResult, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::guard::Finally;
 use super::lock::Lock;
 use super::mutex::MutexGuard;
 use super::wait::{WaitQueue, release_and_wait};
-use crate::engine::context;
-use crate::engine::task::{Given, Wait};
+use crate::engine::defer::Defer;
+use crate::engine::park;
+use crate::engine::task::Wait;
 
 /// Waits for something that others do to the value of a [`Mutex`](super::Mutex), as
 /// [`std::sync::Condvar`].
@@ -80,7 +80,11 @@ impl Condvar {
     /// Unwinds, with the mutex unlocked, when the coroutine is cancelled while it waits. If it has been
     /// notified by then, and waits for the mutex only, the notification goes to the next.
     pub fn wait<'a, T: ?Sized>(&self, guard: MutexGuard<'a, T>) -> LockResult<MutexGuard<'a, T>> {
-        into_guard(self.wait_for(guard, Given::Notice, None))
+        into_guard(self.wait_for(
+            guard,
+            Wait::for_any_thread("a condition variable to be notified"),
+            None,
+        ))
     }
 
     /// Waits as long as `condition` holds of the value.
@@ -97,7 +101,12 @@ impl Condvar {
         guard: MutexGuard<'a, T>,
         condition: impl FnMut(&mut T) -> bool,
     ) -> LockResult<MutexGuard<'a, T>> {
-        into_guard(self.wait_while_for(guard, Given::Notice, None, condition))
+        into_guard(self.wait_while_for(
+            guard,
+            Wait::for_any_thread("a condition variable to be notified"),
+            None,
+            condition,
+        ))
     }
 
     /// Waits for a notification, for `timeout` at most.
@@ -114,7 +123,11 @@ impl Condvar {
         guard: MutexGuard<'a, T>,
         timeout: Duration,
     ) -> LockResult<(MutexGuard<'a, T>, WaitTimeoutResult)> {
-        self.wait_for(guard, Given::Notice, context::deadline(timeout))
+        self.wait_for(
+            guard,
+            Wait::for_any_thread("a condition variable to be notified"),
+            park::deadline(timeout),
+        )
     }
 
     /// Waits as long as `condition` holds of the value, for `timeout` at most.
@@ -145,26 +158,31 @@ impl Condvar {
         timeout: Duration,
         condition: impl FnMut(&mut T) -> bool,
     ) -> LockResult<(MutexGuard<'a, T>, WaitTimeoutResult)> {
-        self.wait_while_for(guard, Given::Notice, context::deadline(timeout), condition)
+        self.wait_while_for(
+            guard,
+            Wait::for_any_thread("a condition variable to be notified"),
+            park::deadline(timeout),
+            condition,
+        )
     }
 
     /// Ends the wait of the one that has waited longest, if any waits.
     pub fn notify_one(&self) {
         let served = self.waiting.lock().serve(|notice| *notice = Notice::ToOne);
-        served.into_iter().for_each(|((), waiter)| context::wake(waiter));
+        served.into_iter().for_each(|((), waiter)| park::wake(waiter));
     }
 
     /// Ends the waits of all.
     pub fn notify_all(&self) {
-        let mut served = self.waiting.lock().serve_all(|notice| *notice = Notice::ToAll);
-        served.take().for_each(context::wake);
+        let served = self.waiting.lock().serve_all(|notice| *notice = Notice::ToAll);
+        park::wake_all(served);
     }
 
     /// [`wait_timeout_while`](Self::wait_timeout_while), saying what is waited for.
     pub(crate) fn wait_while_for<'a, T: ?Sized>(
         &self,
         mut guard: MutexGuard<'a, T>,
-        what: Given,
+        why: Wait,
         deadline: Option<Instant>,
         mut condition: impl FnMut(&mut T) -> bool,
     ) -> LockResult<(MutexGuard<'a, T>, WaitTimeoutResult)> {
@@ -176,18 +194,18 @@ impl Condvar {
             if timed_out.timed_out() {
                 return Ok((guard, timed_out));
             }
-            (guard, timed_out) = self.wait_for(guard, what, deadline)?;
+            (guard, timed_out) = self.wait_for(guard, why, deadline)?;
         }
     }
 
     fn wait_for<'a, T: ?Sized>(
         &self,
         guard: MutexGuard<'a, T>,
-        what: Given,
+        why: Wait,
         deadline: Option<Instant>,
     ) -> LockResult<(MutexGuard<'a, T>, WaitTimeoutResult)> {
         let mutex = guard.mutex();
-        let (waiting, why) = (self.waiting.lock(), Wait::Sync(what));
+        let waiting = self.waiting.lock();
         // Into the queue first: who then changes the value and notifies finds us there.
         let notice = release_and_wait(
             &self.waiting,
@@ -199,9 +217,9 @@ impl Condvar {
             guard,
         );
         // Whoever gives up now has not looked at what it was notified of.
-        let pass_on = (notice == Ok(Notice::ToOne)).then(|| Finally::new(|| self.notify_one()));
+        let pass_on = (notice == Ok(Notice::ToOne)).then(|| Defer::new(|| self.notify_one()));
         let guard = mutex.lock();
-        pass_on.into_iter().for_each(Finally::forget);
+        pass_on.into_iter().for_each(Defer::disarm);
         let result = WaitTimeoutResult(notice.is_err());
         match guard {
             Ok(guard) => Ok((guard, result)),

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use super::lock::Lock;
 use super::operation::{Choice, Enlistment, Operation, Ticket};
 use super::wait::{Enlisted, WaitQueue, wait};
-use crate::engine::context;
-use crate::engine::remote::Waiter;
+use crate::engine::park;
 use crate::engine::shared::atomic::{AtomicBool, Ordering};
-use crate::engine::task::{Given, Wait};
+use crate::engine::task::Wait;
+use crate::engine::waiter::Waiter;
 
 /// A flag that any number of coroutines and threads wait for, also in a [`select!`](crate::select).
 /// (Python's `Event`.)
@@ -54,9 +54,9 @@ impl Event {
     pub fn set(&self) {
         let mut waiting = self.waiting.lock();
         self.set.store(true, Ordering::Release);
-        let mut served = waiting.serve_all(|()| ());
+        let served = waiting.serve_all(|()| ());
         drop(waiting);
-        served.take().for_each(context::wake);
+        park::wake_all(served);
     }
 
     /// Takes it back that the event is set. Those who have been let go stay so.
@@ -71,7 +71,7 @@ impl Event {
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
     pub fn wait(&self) {
-        self.wait_for(Given::Event, None);
+        self.wait_for(Wait::for_any_thread("an event to be set"), None);
     }
 
     /// Waits until the event is set, for `timeout` at most. Returns whether it was set in time.
@@ -88,11 +88,11 @@ impl Event {
     /// ```
     #[must_use = "it may not have been set"]
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
-        self.wait_for(Given::Event, context::deadline(timeout))
+        self.wait_for(Wait::for_any_thread("an event to be set"), park::deadline(timeout))
     }
 
-    pub(super) fn wait_for(&self, what: Given, deadline: Option<Instant>) -> bool {
-        context::spend();
+    pub(super) fn wait_for(&self, why: Wait, deadline: Option<Instant>) -> bool {
+        park::spend();
         if self.is_set() {
             return true;
         }
@@ -100,7 +100,7 @@ impl Event {
         if self.is_set() {
             return true;
         }
-        wait(&self.waiting, waiting, |queue| queue, (), Wait::Sync(what), deadline).is_ok()
+        wait(&self.waiting, waiting, |queue| queue, (), why, deadline).is_ok()
     }
 }
 

@@ -45,25 +45,3 @@ macro_rules! lends_mut {
 }
 
 pub(super) use {lends, lends_mut};
-
-/// Calls a function when it is dropped, unless it has been forgotten: for what must be done when a
-/// wait unwinds.
-pub(super) struct Finally<F: FnOnce()>(Option<F>);
-
-impl<F: FnOnce()> Finally<F> {
-    pub(super) fn new(f: F) -> Self {
-        Self(Some(f))
-    }
-
-    pub(super) fn forget(mut self) {
-        self.0 = None;
-    }
-}
-
-impl<F: FnOnce()> Drop for Finally<F> {
-    fn drop(&mut self) {
-        if let Some(f) = self.0.take() {
-            f();
-        }
-    }
-}

@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::guard::{lends, lends_mut};
 use super::poison::{Poison, Watch};
 use super::raw_mutex::RawMutex;
-use crate::engine::context;
+use crate::engine::park;
 
 /// Mutual exclusion, as [`std::sync::Mutex`], for coroutines and threads alike.
 ///
@@ -127,7 +127,7 @@ impl<T: ?Sized> Mutex<T> {
     /// });
     /// ```
     pub fn lock_timeout(&self, timeout: Duration) -> TryLockResult<MutexGuard<'_, T>> {
-        if !self.raw.lock_until(context::deadline(timeout)) {
+        if !self.raw.lock_until(park::deadline(timeout)) {
             return Err(TryLockError::WouldBlock);
         }
         // SAFETY: just locked.

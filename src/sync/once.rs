@@ -11,11 +11,11 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::Instant;
 
 use super::event::Event;
-use super::guard::Finally;
 use super::lock::Lock;
 use super::raw_mutex::RawMutex;
-use crate::engine::context;
-use crate::engine::task::Given;
+use crate::engine::defer::Defer;
+use crate::engine::park;
+use crate::engine::task::Wait;
 
 /// A value that is set once, as [`std::sync::OnceLock`], by an initialiser that may wait.
 ///
@@ -78,14 +78,14 @@ impl<T> OnceLock<T> {
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
     pub fn wait(&self) -> &T {
-        match self.wait_for(Given::Once, None) {
+        match self.wait_for(Wait::for_any_thread("a value to be initialised"), None) {
             Some(value) => value,
             None => unreachable!("a wait without a deadline"),
         }
     }
 
-    pub(super) fn wait_for(&self, what: Given, deadline: Option<Instant>) -> Option<&T> {
-        self.done.wait_for(what, deadline);
+    pub(super) fn wait_for(&self, why: Wait, deadline: Option<Instant>) -> Option<&T> {
+        self.done.wait_for(why, deadline);
         self.get()
     }
 
@@ -149,7 +149,7 @@ impl<T> OnceLock<T> {
     #[cold]
     fn initialise<E>(&self, f: impl FnOnce() -> Result<T, E>) -> Result<&T, E> {
         self.turn.lock();
-        let _turn = Finally::new(|| self.turn.unlock());
+        let _turn = Defer::new(|| self.turn.unlock());
         if let Some(value) = self.get() {
             return Ok(value);
         }
@@ -251,7 +251,7 @@ impl<T, F: FnOnce() -> T> LazyLock<T, F> {
         this.once.get_or_init(|| {
             let init = this.init.lock().take();
             let init = init.expect("LazyLock instance has previously been poisoned");
-            context::shield(init)
+            park::shield(init)
         })
     }
 

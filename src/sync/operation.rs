@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::wait::Claim;
-use crate::engine::remote::Waiter;
+use crate::engine::waiter::Waiter;
 
 /// One wait for several operations, of which one is chosen.
 pub(crate) type Choice = Arc<Claim>;

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LockResult, PoisonError};
 
-use crate::engine::context;
+use crate::engine::park;
 
 /// Whether a panic has passed through while a lock was held.
 #[derive(Debug, Default)]
@@ -17,12 +17,12 @@ impl Poison {
     /// To be asked when a guard is made, and told when it goes: a panic in between poisons.
     #[inline]
     pub(super) fn watch(&self) -> Watch {
-        Watch { panicking: context::is_panicking() }
+        Watch { panicking: park::is_panicking() }
     }
 
     #[inline]
     pub(super) fn done(&self, watch: &Watch) {
-        if !watch.panicking && context::is_panicking() {
+        if !watch.panicking && park::is_panicking() {
             self.0.store(true, Ordering::Relaxed);
         }
     }

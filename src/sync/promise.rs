@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::lock::Lock;
 use super::once::OnceLock;
-use crate::engine::context;
-use crate::engine::task::Given;
+use crate::engine::park;
+use crate::engine::task::Wait;
 
 /// A value that is set later, once, for all who wait for it. (Python's `concurrent.futures.Future`.)
 ///
@@ -148,7 +148,7 @@ impl<T> Promise<T> {
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<&T, &PromiseError>> {
-        self.wait_until(context::deadline(timeout))
+        self.wait_until(park::deadline(timeout))
     }
 
     /// [`wait_timeout`](Self::wait_timeout), for a point in time, if there is one.
@@ -156,7 +156,10 @@ impl<T> Promise<T> {
         &self,
         deadline: Option<Instant>,
     ) -> Option<Result<&T, &PromiseError>> {
-        self.inner.outcome.wait_for(Given::Promise, deadline).map(Result::as_ref)
+        self.inner
+            .outcome
+            .wait_for(Wait::for_any_thread("a promise to be fulfilled"), deadline)
+            .map(Result::as_ref)
     }
 
     /// Has `f` called when the promise is done, by whoever does that; now, if it is done already and no
@@ -185,7 +188,7 @@ impl<T> Promise<T> {
         outcome: Result<T, PromiseError>,
     ) -> Result<(), Result<T, PromiseError>> {
         // What waits in there, for a turn of the others or for who sets it at this moment, is soon over.
-        context::shield(|| self.inner.outcome.set(outcome))?;
+        park::shield(|| self.inner.outcome.set(outcome))?;
         let mut panicked = None;
         while let Some(callback) = self.next_callback() {
             let result = panic::catch_unwind(AssertUnwindSafe(|| callback(self)));

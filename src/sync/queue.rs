@@ -8,11 +8,11 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use super::event::Event;
-use super::guard::Finally;
 use super::mutex::{Mutex, MutexGuard};
 use super::semaphore::{Semaphore, TryAcquireError};
-use crate::engine::context;
-use crate::engine::task::Given;
+use crate::engine::defer::Defer;
+use crate::engine::park;
+use crate::engine::task::Wait;
 
 /// Work for others: who puts may wait until it is all done. (Python's `queue`.)
 ///
@@ -222,7 +222,7 @@ impl<T> Queue<T> {
     ///
     /// Unwinds when the coroutine is cancelled while it waits; the item has not been put.
     pub fn put_timeout(&self, item: T, timeout: Duration) -> Result<(), TryPutError<T>> {
-        self.put_until(item, context::deadline(timeout))
+        self.put_until(item, park::deadline(timeout))
     }
 
     /// Puts `item`, if there is room and nobody waits for it.
@@ -258,7 +258,7 @@ impl<T> Queue<T> {
     ///
     /// Unwinds when the coroutine is cancelled while it waits; it has then taken nothing.
     pub fn get_timeout(&self, timeout: Duration) -> Result<T, TryGetError> {
-        self.get_until(context::deadline(timeout))
+        self.get_until(park::deadline(timeout))
     }
 
     /// Takes an item, if there is one that nobody waits for.
@@ -290,7 +290,7 @@ impl<T> Queue<T> {
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
     pub fn join(&self) {
-        self.finished.wait_for(Given::QueueDone, None);
+        self.finished.wait_for(Wait::for_any_thread("the items of a queue to be done"), None);
     }
 
     /// Takes no more items. Those that are in the queue can still be got; if `immediate`, they
@@ -336,7 +336,7 @@ impl<T> Queue<T> {
         //
         // Code of the user's runs under it, an item's order, and a panic there leaves a heap in order
         // enough.
-        context::shield(|| self.state.lock()).unwrap_or_else(PoisonError::into_inner)
+        park::shield(|| self.state.lock()).unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set_unfinished(&self, state: &mut State<T>, count: usize) {
@@ -350,9 +350,9 @@ impl<T> Queue<T> {
 
     fn put_until(&self, item: T, deadline: Option<Instant>) -> Result<(), TryPutError<T>> {
         let room = match &self.room {
-            Some(room) => room.take_for(1, Given::QueueRoom, deadline),
+            Some(room) => room.take_for(1, Wait::for_any_thread("room in a queue"), deadline),
             None => {
-                context::spend();
+                park::spend();
                 Ok(())
             }
         };
@@ -367,9 +367,9 @@ impl<T> Queue<T> {
             Err(TryAcquireError::NoPermits) => return Err(TryPutError::Full(item)),
         }
         // The lock may have to be waited for: where that is forbidden, the room is another's.
-        let give_back = Finally::new(|| self.give_room());
+        let give_back = Defer::new(|| self.give_room());
         let mut state = self.lock();
-        give_back.forget();
+        give_back.disarm();
         if state.shut_down {
             drop(state);
             return Err(TryPutError::ShutDown(item));
@@ -377,7 +377,7 @@ impl<T> Queue<T> {
         let unfinished = state.unfinished + 1;
         self.set_unfinished(&mut state, unfinished);
         // The item's order may panic, and the item is there all the same.
-        let _count = Finally::new(|| self.items.add_permits(1));
+        let _count = Defer::new(|| self.items.add_permits(1));
         let State { store, push, .. } = &mut *state;
         push(store, item);
         drop(state);
@@ -385,7 +385,7 @@ impl<T> Queue<T> {
     }
 
     fn get_until(&self, deadline: Option<Instant>) -> Result<T, TryGetError> {
-        self.get_with(self.items.take_for(1, Given::QueueItem, deadline))
+        self.get_with(self.items.take_for(1, Wait::for_any_thread("an item of a queue"), deadline))
     }
 
     /// Takes an item, if one was got.
@@ -393,11 +393,11 @@ impl<T> Queue<T> {
         if item == Err(TryAcquireError::NoPermits) {
             return Err(TryGetError::Empty);
         }
-        let give_back = Finally::new(|| self.items.add_permits(1));
+        let give_back = Defer::new(|| self.items.add_permits(1));
         let mut state = self.lock();
-        give_back.forget();
+        give_back.disarm();
         // The order of the others may panic, and this one is gone all the same.
-        let _room = Finally::new(|| self.give_room());
+        let _room = Defer::new(|| self.give_room());
         let State { store, pop, .. } = &mut *state;
         // After a shutdown it is first come, first served, so there may be none.
         let item = pop(store).ok_or(TryGetError::ShutDown)?;

@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use super::lock::Lock;
 use super::wait::{WaitQueue, wait};
-use crate::engine::context;
-use crate::engine::remote::Door;
+use crate::engine::mailbox::ThreadId;
+use crate::engine::park;
 use crate::engine::shared::atomic::{AtomicUsize, Ordering};
-use crate::engine::task::{Given, Wait};
+use crate::engine::task::Wait;
 
 /// Mutual exclusion without a value. It is handed from one who unlocks to the first who waits.
 #[derive(Debug)]
@@ -30,8 +30,11 @@ const LOCKED: usize = 1;
 /// Somebody may wait: who unlocks must look.
 const CONTENDED: usize = 2;
 
-// The rest of the word is the holder's thread, which is the address of its door.
-const _: () = assert!(align_of::<Door>() > LOCKED | CONTENDED);
+// The rest of the word is the number of the holder's thread.
+const _: () = assert!(1 << ThreadId::FREE_BITS > LOCKED | CONTENDED);
+
+pub(super) const WAIT_HERE: Wait = Wait::for_run("a lock that a coroutine of the same run holds");
+pub(super) const WAIT_ELSEWHERE: Wait = Wait::for_any_thread("a lock that is held elsewhere");
 
 impl RawMutex {
     pub(super) const fn new() -> Self {
@@ -41,13 +44,13 @@ impl RawMutex {
 
     #[inline]
     pub(super) fn try_lock(&self) -> bool {
-        let locked = context::here() | LOCKED;
+        let locked = ThreadId::current().number() | LOCKED;
         self.state.compare_exchange(FREE, locked, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
     #[inline]
     pub(super) fn lock(&self) {
-        context::spend();
+        park::spend();
         if !self.try_lock() {
             self.lock_slowly(None);
         }
@@ -55,7 +58,7 @@ impl RawMutex {
 
     /// Returns whether the lock was got before `deadline`.
     pub(super) fn lock_until(&self, deadline: Option<Instant>) -> bool {
-        context::spend();
+        park::spend();
         self.try_lock() || self.lock_slowly(deadline)
     }
 
@@ -66,14 +69,14 @@ impl RawMutex {
         let before = self.state.fetch_or(CONTENDED, Ordering::Acquire);
         if before == FREE {
             // Who unlocks with somebody in the queue hands over, so it is empty.
-            self.state.store(context::here() | LOCKED, Ordering::Relaxed);
+            self.state.store(ThreadId::current().number() | LOCKED, Ordering::Relaxed);
             return true;
         }
-        let holder = before & !(LOCKED | CONTENDED);
-        let same = context::shares_run_with(holder);
+        let holder = ThreadId::from_number(before & !(LOCKED | CONTENDED));
+        let same = park::shares_run_with(holder);
         // Those behind do not count: they get the lock later.
         waiting.elsewhere = !same || waiting.elsewhere && !waiting.queue.is_empty();
-        let why = if waiting.elsewhere { Wait::Sync(Given::Lock) } else { Wait::Lock };
+        let why = if waiting.elsewhere { WAIT_ELSEWHERE } else { WAIT_HERE };
         wait(&self.waiting, waiting, |w| &mut w.queue, (), why, deadline).is_ok()
     }
 
@@ -82,7 +85,7 @@ impl RawMutex {
     pub(super) fn unlock(&self) {
         // The word is not read first: the exchange would wait for that. It has another number if the lock was
         // handed on to another thread, or got by one that had none then.
-        let locked = context::here() | LOCKED;
+        let locked = ThreadId::current().number() | LOCKED;
         if self.state.compare_exchange(locked, FREE, Ordering::Release, Ordering::Relaxed).is_err()
         {
             self.unlock_slowly();
@@ -98,8 +101,8 @@ impl RawMutex {
             return;
         };
         let contended = if waiting.queue.is_empty() { 0 } else { CONTENDED };
-        self.state.store(next.thread_number() | LOCKED | contended, Ordering::Relaxed);
+        self.state.store(next.thread().number() | LOCKED | contended, Ordering::Relaxed);
         drop(waiting);
-        context::wake(next);
+        park::wake(next);
     }
 }

@@ -2,13 +2,14 @@
 
 use std::time::Instant;
 
-use super::guard::Finally;
 use super::lock::Lock;
+use super::raw_mutex::{WAIT_ELSEWHERE, WAIT_HERE};
 use super::wait::{WaitQueue, wait};
-use crate::engine::context;
-use crate::engine::remote::Waiters;
+use crate::engine::defer::Defer;
+use crate::engine::mailbox::ThreadId;
+use crate::engine::park;
 use crate::engine::shared::atomic::{AtomicUsize, Ordering};
-use crate::engine::task::{Given, Wait};
+use crate::engine::waiter::Waiters;
 
 /// How one wants the lock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,7 +66,7 @@ impl RawRwLock {
     /// Waits for the lock. Returns whether it was got before `deadline`.
     #[inline]
     pub(super) fn lock(&self, access: Access, deadline: Option<Instant>) -> bool {
-        context::spend();
+        park::spend();
         self.try_lock(access) || self.lock_slowly(access, deadline)
     }
 
@@ -79,11 +80,11 @@ impl RawRwLock {
             return true;
         }
         // Should we give up, those behind us may want less.
-        let give_up = Finally::new(|| self.grant());
-        let why = if self.home.is_here() { Wait::Lock } else { Wait::Sync(Given::Lock) };
+        let give_up = Defer::new(|| self.grant());
+        let why = if self.home.is_here() { WAIT_HERE } else { WAIT_ELSEWHERE };
         let locked = wait(&self.queue, queue, |queue| queue, access, why, deadline).is_ok();
         if locked {
-            give_up.forget();
+            give_up.disarm();
         }
         locked
     }
@@ -117,7 +118,7 @@ impl RawRwLock {
             self.state.fetch_and(!QUEUED, Ordering::Relaxed);
         }
         drop(queue);
-        served.take().for_each(context::wake);
+        park::wake_all(served);
     }
 
     /// The caller must hold the lock for this.
@@ -158,7 +159,7 @@ impl Home {
     #[inline]
     fn visit(&self) {
         let home = self.0.load(Ordering::Relaxed);
-        if home == Self::NOBODY || home != Self::SEVERAL && home != context::here() {
+        if home == Self::NOBODY || home != Self::SEVERAL && home != ThreadId::current().number() {
             self.visit_first(home);
         }
     }
@@ -166,7 +167,7 @@ impl Home {
     #[cold]
     fn visit_first(&self, home: usize) {
         // A thread that has no number yet may have one when it waits.
-        let here = match context::here() {
+        let here = match ThreadId::current().number() {
             0 => Self::SEVERAL,
             here => here,
         };
@@ -178,6 +179,6 @@ impl Home {
     }
 
     fn is_here(&self) -> bool {
-        context::in_coroutine() && self.0.load(Ordering::Relaxed) == context::here()
+        park::in_coroutine() && self.0.load(Ordering::Relaxed) == ThreadId::current().number()
     }
 }

@@ -10,8 +10,30 @@ use std::time::{Duration, Instant};
 
 use super::guard::lends;
 use super::raw_mutex::RawMutex;
-use crate::engine::context;
+use crate::engine::current;
+use crate::engine::park;
 use crate::engine::shared::atomic::{AtomicU64, Ordering};
+
+thread_local! {
+    // The number of this thread where it is an owner itself, outside of coroutines.
+    static THREAD: Cell<u64> = const { Cell::new(0) };
+}
+
+/// A number that no other coroutine or thread has, had or will have: that of the coroutine that calls this,
+/// or else of the thread.
+fn owner_number() -> u64 {
+    // Not an address, which the next thread may get.
+    static THREADS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+    current::with(|task| match task {
+        Some(task) => task.id.get() << 1 | 1,
+        None => {
+            if THREAD.get() == 0 {
+                THREAD.set(THREADS.fetch_add(1, Ordering::Relaxed) << 1);
+            }
+            THREAD.get()
+        }
+    })
+}
 
 /// A lock that the coroutine which has it can take again. (std's unstable `ReentrantLock`.)
 ///
@@ -101,7 +123,7 @@ impl<T: ?Sized> ReentrantMutex<T> {
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
     pub fn lock_timeout(&self, timeout: Duration) -> Option<ReentrantMutexGuard<'_, T>> {
-        let deadline: Option<Instant> = context::deadline(timeout);
+        let deadline: Option<Instant> = park::deadline(timeout);
         self.take(|raw| raw.lock_until(deadline))
     }
 
@@ -111,7 +133,7 @@ impl<T: ?Sized> ReentrantMutex<T> {
     }
 
     fn take(&self, lock: impl FnOnce(&RawMutex) -> bool) -> Option<ReentrantMutexGuard<'_, T>> {
-        let me = context::me();
+        let me = owner_number();
         // Nobody else writes this number, so it is there only if we have the lock.
         if self.owner.load(Ordering::Relaxed) == me {
             let count = self.count.get().checked_add(1);

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::guard::{lends, lends_mut};
 use super::poison::{Poison, Watch};
 use super::raw_rwlock::{Access, RawRwLock};
-use crate::engine::context;
+use crate::engine::park;
 
 /// One writer or any number of readers, as [`std::sync::RwLock`], for coroutines and threads alike.
 ///
@@ -104,7 +104,7 @@ impl<T: ?Sized> RwLock<T> {
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
     pub fn read_timeout(&self, timeout: Duration) -> TryLockResult<RwLockReadGuard<'_, T>> {
-        self.until(Access::Read, context::deadline(timeout))?;
+        self.until(Access::Read, park::deadline(timeout))?;
         // SAFETY: just locked.
         Ok(self.poison.check(unsafe { RwLockReadGuard::new(self) })?)
     }
@@ -147,7 +147,7 @@ impl<T: ?Sized> RwLock<T> {
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
     pub fn write_timeout(&self, timeout: Duration) -> TryLockResult<RwLockWriteGuard<'_, T>> {
-        self.until(Access::Write, context::deadline(timeout))?;
+        self.until(Access::Write, park::deadline(timeout))?;
         // SAFETY: just locked.
         Ok(self.poison.check(unsafe { RwLockWriteGuard::new(self) })?)
     }

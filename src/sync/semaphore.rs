@@ -6,12 +6,12 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::guard::Finally;
 use super::lock::Lock;
 use super::wait::{WaitQueue, wait};
-use crate::engine::context;
-use crate::engine::remote::Waiters;
-use crate::engine::task::{Given, Wait};
+use crate::engine::defer::Defer;
+use crate::engine::park;
+use crate::engine::task::Wait;
+use crate::engine::waiter::Waiters;
 
 /// A number of permits, for as many as may do something at once. (The names are tokio's.)
 ///
@@ -174,7 +174,7 @@ impl Semaphore {
         n: u32,
         timeout: Duration,
     ) -> Result<SemaphorePermit<'_>, TryAcquireError> {
-        self.take(n, context::deadline(timeout))?;
+        self.take(n, park::deadline(timeout))?;
         Ok(SemaphorePermit { semaphore: self, permits: n })
     }
 
@@ -263,9 +263,9 @@ impl Semaphore {
             panic!("adding {n} permits makes more than `Semaphore::MAX_PERMITS`");
         };
         state.permits = permits;
-        let mut served = state.grant();
+        let served = state.grant();
         drop(state);
-        served.take().for_each(context::wake);
+        park::wake_all(served);
     }
 
     /// Takes away up to `n` permits that are there, for good. Returns how many that were.
@@ -287,9 +287,9 @@ impl Semaphore {
     pub fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
-        let mut served = state.queue.serve_all(|request| *request = Request::Refused);
+        let served = state.queue.serve_all(|request| *request = Request::Refused);
         drop(state);
-        served.take().for_each(context::wake);
+        park::wake_all(served);
     }
 
     /// Whether the semaphore is closed.
@@ -309,28 +309,28 @@ impl Semaphore {
     }
 
     fn take(&self, n: u32, deadline: Option<Instant>) -> Result<(), TryAcquireError> {
-        self.take_for(n, Given::Permit, deadline)
+        self.take_for(n, Wait::for_any_thread("permits of a semaphore"), deadline)
     }
 
     /// Takes `n` permits, for whoever calls this to give back. They are `what` it waits for.
     pub(super) fn take_for(
         &self,
         n: u32,
-        what: Given,
+        why: Wait,
         deadline: Option<Instant>,
     ) -> Result<(), TryAcquireError> {
-        context::spend();
+        park::spend();
         let mut state = self.state.lock();
         if self.try_take(n, &mut state) != Err(TryAcquireError::NoPermits) {
             return if state.closed { Err(TryAcquireError::Closed) } else { Ok(()) };
         }
         // Should we give up, those behind us may want less.
-        let give_up = Finally::new(|| self.add_permits(0));
-        let (request, why) = (Request::Wants(n as usize), Wait::Sync(what));
+        let give_up = Defer::new(|| self.add_permits(0));
+        let (request, why) = (Request::Wants(n as usize), why);
         match wait(&self.state, state, |state| &mut state.queue, request, why, deadline) {
             Ok(Request::Refused) => Err(TryAcquireError::Closed),
             Ok(_) => {
-                give_up.forget();
+                give_up.disarm();
                 Ok(())
             }
             Err(_) => Err(TryAcquireError::NoPermits),

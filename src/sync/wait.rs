@@ -11,18 +11,17 @@
 
 use std::cell::{Cell, UnsafeCell};
 use std::fmt;
-use std::mem;
 use std::ops::Deref;
-use std::process;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::lock::{Guard, Lock};
-use crate::engine::context;
-use crate::engine::remote::{Waiter, Waiters};
+use crate::engine::abort::AbortOnUnwind;
+use crate::engine::park;
 use crate::engine::shared::atomic::{AtomicUsize, Ordering};
 use crate::engine::task::{Wait, Wake};
+use crate::engine::waiter::{Waiter, Waiters};
 
 /// Who waits, first come first served. Part of the state in a primitive's [`Lock`].
 pub(super) struct WaitQueue<T> {
@@ -133,7 +132,7 @@ impl<T> WaitQueue<T> {
                 // SAFETY: the place has just been taken out, under the lock: its owner looks at it
                 // only when it has been woken, or has got the lock that we hold.
                 let result = f(unsafe { &mut *place.slot.get() });
-                return Some((result, place.waiter));
+                return Some((result, place.waiter.clone()));
             }
         }
     }
@@ -230,25 +229,19 @@ pub(super) fn release_and_wait<S, T>(
     deadline: Option<Instant>,
     held: impl Sized,
 ) -> Result<T, T> {
-    if context::is_interrupted() {
+    if park::is_cancel_pending() {
         drop(guard);
-        context::unwind();
+        park::raise();
     }
-    /// Ends the process should the wait unwind: a place would be left in the queue.
-    struct Bomb;
-    impl Drop for Bomb {
-        fn drop(&mut self) {
-            process::abort();
-        }
-    }
-    let waiter = context::waiter();
-    let place = Place::new(waiter, None, slot);
-    let bomb = Bomb;
+    let parker = park::waiter();
+    let place = Place::new(parker.into(), None, slot);
+    // A place would be left in the queue.
+    let abort = AbortOnUnwind::new();
     // SAFETY: `place` stays where it is until it is taken apart below, and is not in the queue then.
     unsafe { queue(&mut guard).link(&place) };
     drop(guard);
     drop(held);
-    let wake = context::block_until_woken(waiter, why, deadline);
+    let wake = park::block_unless_cancelled(parker, why, deadline);
     let mut served = true;
     if wake != Wake::Ready {
         let mut guard = lock.lock();
@@ -257,12 +250,12 @@ pub(super) fn release_and_wait<S, T>(
             queue(&mut guard).unlink(&place);
         }
     }
-    mem::forget(bomb);
+    abort.disarm();
     let slot = place.slot.into_inner();
     match wake {
         _ if served => Ok(slot),
         // The unwind drops what is in the slot, so that this is let wait as in any destructor then.
-        Wake::Cancelled => context::unwind(),
+        Wake::Cancelled => park::raise(),
         _ => Err(slot),
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::event::Event;
-use crate::engine::context;
-use crate::engine::task::Given;
+use crate::engine::park;
+use crate::engine::task::Wait;
 
 /// Waits until all who have a share of it have dropped theirs.
 ///
@@ -67,13 +67,13 @@ impl WaitGroup {
     /// As [`wait`](Self::wait).
     #[must_use = "some may not be done"]
     pub fn wait_timeout(self, timeout: Duration) -> bool {
-        self.wait_until(context::deadline(timeout))
+        self.wait_until(park::deadline(timeout))
     }
 
     fn wait_until(self, deadline: Option<Instant>) -> bool {
         let done = Arc::clone(&self.share.done);
         drop(self);
-        done.wait_for(Given::Group, deadline)
+        done.wait_for(Wait::for_any_thread("the members of a wait group to be done"), deadline)
     }
 }
 

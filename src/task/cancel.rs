@@ -4,75 +4,60 @@ use std::cell::Cell;
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::mem;
 use std::panic;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use crate::engine::address::Address;
-use crate::engine::cancel::{self, Failure, ScopeId};
-use crate::engine::context;
-use crate::engine::remote::{Door, Waiter, Waiters};
-use crate::engine::task::{Task, Wait, Wake};
+use crate::engine::address::Target;
+use crate::engine::cancel::{self, Failure};
+use crate::engine::defer::Defer;
+use crate::engine::mutex::{Mutex, MutexGuard};
+use crate::engine::park::{self, Running};
+use crate::engine::scopes::Level;
+use crate::engine::task::Wait;
+use crate::engine::waiter::Waiters;
+use crate::engine::{context, current, root};
 
-/// A scope of a coroutine, wherever that is.
-#[derive(Clone)]
-pub(crate) struct Target {
-    address: Address,
-    scope: Option<ScopeId>,
-}
+const WAIT: Wait = Wait::for_any_thread("a token to be cancelled");
 
-impl Target {
-    pub(crate) fn root(address: Address) -> Self {
-        Self { address, scope: None }
-    }
-
-    fn of(task: &Task, door: &'static Door, scope: ScopeId) -> Self {
-        Self { address: Address::known(door, task.slot.get(), task.id), scope: Some(scope) }
-    }
-
-    /// Has the scope cancelled, if it is still open.
-    pub(crate) fn cancel(self) {
-        self.address.cancel(self.scope);
-    }
-}
-
-/// Runs `f` in a scope of its own, which `setup` is told of. `None` when the scope was cancelled.
+/// Runs `f` in a scope of its own, which `setup` gets as a target. `None` when the scope was cancelled.
+#[inline]
 pub(crate) fn cancellable<T>(
     deadline: Option<Instant>,
     setup: impl FnOnce(Target),
     f: impl FnOnce() -> T,
 ) -> Option<T> {
-    if !context::in_coroutine() {
+    park::running(|running| match running {
+        Some(running) => cancellable_here(running, deadline, setup, f),
         // A plain thread's waits cannot be cut short: become a coroutine for the time.
-        return crate::run(|| cancellable(deadline, setup, f));
-    }
-    context::with_current(|task| {
-        let task = task?;
-        let (scope, door) = context::with(|cx| {
-            // A deadline that has passed needs no timer.
-            let later = deadline.filter(|deadline| *deadline > cx.scheduler.now());
-            let scope = cx.scheduler.open_scope(task, later);
-            if deadline.is_some() && later.is_none() {
-                task.request(Some(scope));
-            }
-            (scope, cx.door())
-        });
-        setup(Target::of(task, door, scope));
-        let result = cancel::catch(task, Some(scope), f);
-        context::with(|cx| cx.scheduler.close_scope(task, scope));
-        if result.is_ok() && !task.interrupt.get() && !std::thread::panicking() {
-            // A payload that the body has swallowed is no longer asked for. (One that is on its way
-            // outside of a shield is: then we are in a destructor.)
-            task.obeyed();
-        }
-        match result {
-            Ok(value) => Some(value),
-            Err(Failure::Cancelled) => None,
-            Err(Failure::Panicked(payload)) => panic::resume_unwind(*payload),
-        }
+        None => root::start_default(|| cancellable(deadline, setup, f)),
     })
+}
+
+fn cancellable_here<T>(
+    running: Running<'_>,
+    deadline: Option<Instant>,
+    setup: impl FnOnce(Target),
+    f: impl FnOnce() -> T,
+) -> Option<T> {
+    let Running { scheduler, task } = running;
+    let scope = scheduler.open_scope(task, deadline);
+    setup(Target::scope(scheduler, task, scope));
+    let result = cancel::catch(task, Level::Scope(scope), f);
+    scheduler.close_scope(task, scope);
+    if result.is_ok() && !task.scopes.is_pending() && !std::thread::panicking() {
+        // Nothing asks any more for a payload that the body has swallowed. (While this unwinds, a payload is on
+        // its way outside of a shield.)
+        task.clear_raised();
+    }
+    match result {
+        Ok(value) => Some(value),
+        Err(Failure::Cancelled) => None,
+        Err(Failure::Panicked(payload)) => panic::resume_unwind(*payload),
+    }
 }
 
 /// Runs `f`, for `limit` at most: then its wait unwinds.
@@ -104,7 +89,7 @@ pub(crate) fn cancellable<T>(
 /// ```
 #[inline]
 pub fn timeout<T>(limit: Duration, f: impl FnOnce() -> T) -> Result<T, Elapsed> {
-    cancellable(context::deadline(limit), |_| (), f).ok_or(Elapsed(()))
+    cancellable(park::deadline(limit), |_| (), f).ok_or(Elapsed(()))
 }
 
 /// Runs `f`, until `deadline` at most: [`timeout`], for a point in time.
@@ -159,7 +144,7 @@ impl From<Elapsed> for io::Error {
 /// });
 /// ```
 pub fn shield<T>(f: impl FnOnce() -> T) -> T {
-    context::shield(f)
+    park::shield(f)
 }
 
 /// Runs `f` and panics if it waits: for code that must not be interleaved with other coroutines, such as
@@ -181,17 +166,8 @@ pub fn shield<T>(f: impl FnOnce() -> T) -> T {
 /// assert!(waited.is_err());
 /// ```
 pub fn no_wait<T>(f: impl FnOnce() -> T) -> T {
-    struct Allow<'a>(&'a Task);
-    impl Drop for Allow<'_> {
-        fn drop(&mut self) {
-            self.0.allow_waits();
-        }
-    }
-    context::with_current(|task| {
-        let _allow = task.map(|task| {
-            task.forbid_waits();
-            Allow(task)
-        });
+    current::with(|task| {
+        let _allow = task.map(|task| task.scopes.forbid_waits());
         f()
     })
 }
@@ -235,8 +211,7 @@ impl Drop for Token {
         let mut parent = self.parent.take();
         while let Some(CancellationToken(token)) = parent {
             let last = Arc::into_inner(token).map(Mutex::into_inner);
-            parent =
-                last.and_then(|token| token.unwrap_or_else(PoisonError::into_inner).parent.take());
+            parent = last.and_then(|mut token| token.parent.take());
         }
     }
 }
@@ -248,8 +223,7 @@ impl CancellationToken {
     }
 
     fn lock(&self) -> MutexGuard<'_, Token> {
-        // No user code runs under this lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// A token that is cancelled when this one is, and can be cancelled by itself.
@@ -278,14 +252,14 @@ impl CancellationToken {
         while let Some(next) = family.pop() {
             let mut token = next.lock();
             token.cancelled = true;
-            let waiters: Vec<Waiter> = token.waiters.take().collect();
-            // They stay listed: whoever listed one takes it off the list.
+            let waiters = token.waiters.take();
+            // They stay listed: each takes itself off the list.
             let scopes: Vec<Target> =
                 token.scopes.iter().map(|(_, target)| target.clone()).collect();
-            let children = std::mem::take(&mut token.children);
+            let children = mem::take(&mut token.children);
             drop(token);
-            waiters.into_iter().for_each(context::wake);
-            scopes.into_iter().for_each(Target::cancel);
+            park::wake_all(waiters);
+            scopes.iter().for_each(Target::cancel);
             family.extend(children.iter().filter_map(Weak::upgrade).map(Self));
         }
     }
@@ -301,21 +275,15 @@ impl CancellationToken {
     ///
     /// Unwinds when the coroutine is cancelled.
     pub fn cancelled(&self) {
-        struct Waiting<'a>(&'a CancellationToken, Waiter);
-        impl Drop for Waiting<'_> {
-            fn drop(&mut self) {
-                self.0.lock().waiters.remove(self.1);
-            }
-        }
-        loop {
-            let mut token = self.lock();
-            if token.cancelled {
-                return;
-            }
-            let waiting = Waiting(self, context::waiter());
-            token.waiters.push(waiting.1);
-            drop(token);
-            let _: Wake = context::block(waiting.1, Wait::Token, None);
+        while !self.is_cancelled() {
+            park::until(WAIT, None, |waiter| {
+                let mut token = self.lock();
+                if token.cancelled {
+                    return None;
+                }
+                token.waiters.push(waiter.clone());
+                Some(Defer::new(move || self.lock().waiters.remove(&waiter)))
+            });
         }
     }
 
@@ -334,7 +302,7 @@ impl CancellationToken {
         impl Drop for Listed<'_> {
             fn drop(&mut self) {
                 self.0.lock().scopes.remove(self.1);
-                context::with(|cx| cx.scheduler.watched_from_outside(false));
+                context::with(|scheduler| scheduler.watched_from_outside(false));
             }
         }
         if self.is_cancelled() {
@@ -346,8 +314,8 @@ impl CancellationToken {
             let key = token.scopes.insert(target.clone());
             let late = token.cancelled;
             drop(token);
-            // Whoever has the token, a plain thread perhaps, can end what waits in here.
-            context::with(|cx| cx.scheduler.watched_from_outside(true));
+            // Any thread that has the token can end the waits in here.
+            context::with(|scheduler| scheduler.watched_from_outside(true));
             listed.set(Some(Listed(self, key)));
             if late {
                 target.cancel();

@@ -3,179 +3,146 @@
 #![allow(unsafe_code)]
 
 use std::any::Any;
-use std::cell::{Cell, OnceCell, RefCell};
-use std::panic::{self, AssertUnwindSafe, Location};
-use std::process;
-use std::rc::Rc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::mem;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
 use std::time::Instant;
 
 use slab::Slab;
 
-use super::anywhere::{home, job_unchecked};
-use super::cancel::Target;
 use super::join::JoinHandle;
-use super::spawn::spawn_unchecked;
-use crate::engine::cancel::is_unwind;
-use crate::engine::context;
-use crate::engine::job::Job;
-use crate::engine::remote::Waiter;
+use crate::engine::abort::AbortOnUnwind;
+use crate::engine::address::Target;
+use crate::engine::cancel::is_cancellation;
+use crate::engine::mutex::Mutex;
+use crate::engine::scheduler::Scheduler;
+use crate::engine::spawn::{self, Spec};
 use crate::engine::stack::Stack;
 use crate::engine::task::{Wait, Wake};
+use crate::engine::waiter::Parker;
+use crate::engine::{current, park};
 
 type Payload = Box<dyn Any + Send>;
 
-/// Coroutines of one thread that are cancelled and waited for together.
-#[derive(Default)]
-pub(crate) struct Group {
-    members: RefCell<Slab<Option<Target>>>,
-    cancelled: Cell<bool>,
-    // The body of the scope, to be cancelled when a member panics.
-    body: Cell<Option<Target>>,
-    // The first panic of a member, unless the body's came first.
-    panic: Cell<Option<Payload>>,
-    failed: Cell<bool>,
-    waiter: Cell<Option<Waiter>>,
-    away: OnceCell<Arc<Away>>,
-}
+const WAIT: Wait = Wait::for_run("the coroutines of its scope to end");
 
-/// Members of a group that may be on any thread.
-#[derive(Default)]
-struct Away(Mutex<AwayMembers>);
+/// Coroutines, on whatever threads, that are cancelled and waited for together.
+#[derive(Clone, Default)]
+pub(crate) struct Group(Arc<Mutex<State>>);
 
 #[derive(Default)]
-struct AwayMembers {
+struct State {
+    // `None` only while the member is being spawned.
     members: Slab<Option<Target>>,
+    cancelled: bool,
+    // The body of the scope, to be cancelled when a member panics.
     body: Option<Target>,
+    // The first panic of a member, unless the body's came first.
     panic: Option<Payload>,
-    // A member has panicked, or the body has.
+    // A member or the body has panicked.
     failed: bool,
-    waiter: Option<Waiter>,
-}
-
-impl Away {
-    fn lock(&self) -> MutexGuard<'_, AwayMembers> {
-        // No user code runs under this lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// As [`Group::attend`]. The members at home are cancelled by whoever waits for them.
-    fn attend<T>(&self, f: impl FnOnce() -> T) -> T {
-        attend(f, |payload| {
-            let mut away = self.lock();
-            if !std::mem::replace(&mut away.failed, true) {
-                away.panic = Some(payload);
-                let (body, waiter) = (away.body.take(), away.waiter.take());
-                drop(away);
-                self.cancel();
-                body.into_iter().for_each(Target::cancel);
-                waiter.into_iter().for_each(context::wake);
-            }
-        })
-    }
-
-    fn cancel(&self) {
-        let away = self.lock();
-        let targets: Vec<Target> = away.members.iter().filter_map(|(_, m)| m.clone()).collect();
-        drop(away);
-        targets.into_iter().for_each(Target::cancel);
-    }
-
-    fn leave(&self, member: usize) {
-        let mut away = self.lock();
-        away.members.remove(member);
-        let waiter = if away.members.is_empty() { away.waiter.take() } else { None };
-        drop(away);
-        waiter.into_iter().for_each(context::wake);
-    }
-}
-
-/// Runs what a member does; a panic, but not a cancellation, goes to `fail`.
-fn attend<T>(f: impl FnOnce() -> T, fail: impl FnOnce(Payload)) -> T {
-    panic::catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|payload| {
-        if is_unwind(&*payload) {
-            panic::resume_unwind(payload);
-        }
-        fail(payload);
-        panic::resume_unwind(Box::new("the panic is resumed by the coroutine's scope"))
-    })
+    waiter: Option<Parker>,
 }
 
 impl Group {
-    /// Runs what a member does, and tells the others if it panics.
+    /// Runs what a member does; a panic, but not a cancellation, cancels the others and the body.
     pub(super) fn attend<T>(&self, f: impl FnOnce() -> T) -> T {
-        attend(f, |payload| {
-            if !self.failed.replace(true) {
-                self.panic.set(Some(payload));
-                self.cancel();
-                self.body.take().into_iter().for_each(Target::cancel);
+        panic::catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|payload| {
+            if is_cancellation(&*payload) {
+                panic::resume_unwind(payload);
             }
+            self.member_panicked(payload);
+            panic::resume_unwind(Box::new("the panic is resumed by the coroutine's scope"))
         })
     }
 
-    /// Cancels the members, and those that are still to come.
+    fn member_panicked(&self, payload: Payload) {
+        let mut state = self.0.lock();
+        if mem::replace(&mut state.failed, true) {
+            drop(state);
+            // Its destructor is code of a user.
+            return drop(payload);
+        }
+        state.panic = Some(payload);
+        let body = state.body.take();
+        drop(state);
+        self.cancel();
+        if let Some(body) = body {
+            body.cancel();
+        }
+    }
+
+    /// Cancels the members, and all that are added from now on.
     pub(crate) fn cancel(&self) {
-        self.cancelled.set(true);
-        let members = self.members.borrow();
+        let mut state = self.0.lock();
+        state.cancelled = true;
         let targets: Vec<Target> =
-            members.iter().filter_map(|(_, member)| member.clone()).collect();
-        drop(members);
-        targets.into_iter().for_each(Target::cancel);
-        self.away.get().inspect(|away| away.cancel());
+            state.members.iter().filter_map(|(_, member)| member.clone()).collect();
+        drop(state);
+        targets.iter().for_each(Target::cancel);
     }
 
     /// The body runs, and is to be cancelled when a member panics; or it has ended.
     pub(super) fn set_body(&self, body: Option<Target>) {
-        self.body.set(body);
+        self.0.lock().body = body;
     }
 
     /// The body has panicked: a panic of a member is the lesser news from now on.
-    pub(super) fn fail(&self) {
-        self.failed.set(true);
-        self.away.get().inspect(|away| away.lock().failed = true);
+    pub(super) fn body_panicked(&self) {
+        self.0.lock().failed = true;
     }
 
     /// The first panic of a member, unless the body's came first.
     pub(super) fn take_panic(&self) -> Option<Payload> {
-        self.panic.take().or_else(|| self.away.get()?.lock().panic.take())
+        self.0.lock().panic.take()
     }
 
     pub(super) fn is_cancelled(&self) -> bool {
-        self.cancelled.get()
+        self.0.lock().cancelled
     }
 
     /// How many members have not ended.
     pub(crate) fn len(&self) -> usize {
-        let away = self.away.get().map_or(0, |away| away.lock().members.len());
-        self.members.borrow().len() + away
+        self.0.lock().members.len()
+    }
+
+    /// Adds a member that [`set_target`](Self::set_target) will name.
+    fn enter(&self) -> usize {
+        self.0.lock().members.insert(None)
+    }
+
+    /// Names a member. One that is added to a cancelled group is cancelled.
+    fn set_target(&self, member: usize, target: Target) {
+        let mut state = self.0.lock();
+        state.members[member] = Some(target.clone());
+        let cancelled = state.cancelled;
+        drop(state);
+        if cancelled {
+            target.cancel();
+        }
     }
 
     fn leave(&self, member: usize) {
-        let mut members = self.members.borrow_mut();
-        members.remove(member);
-        if members.is_empty() {
-            self.waiter.take().into_iter().for_each(context::wake);
+        let mut state = self.0.lock();
+        state.members.remove(member);
+        let waiter = if state.members.is_empty() { state.waiter.take() } else { None };
+        drop(state);
+        if let Some(waiter) = waiter {
+            park::wake(waiter.into());
         }
     }
 
     /// Waits until all members have ended, or `deadline` has passed.
     pub(crate) fn wait(&self, deadline: Option<Instant>) {
-        while self.len() > 0 {
-            let waiter = context::waiter();
-            self.waiter.set(Some(waiter));
-            if let Some(away) = self.away.get() {
-                let mut away = away.lock();
-                if away.failed && !self.cancelled.get() {
-                    drop(away);
-                    self.cancel();
-                    continue;
-                }
-                if away.members.is_empty() && self.members.borrow().is_empty() {
-                    return;
-                }
-                away.waiter = Some(waiter);
+        loop {
+            let mut state = self.0.lock();
+            if state.members.is_empty() {
+                return;
             }
-            if context::block(waiter, Wait::Children, deadline) == Wake::TimedOut {
+            let parker = park::waiter();
+            state.waiter = Some(parker);
+            drop(state);
+            if park::block(parker, WAIT, deadline) == Wake::TimedOut {
                 return;
             }
         }
@@ -183,27 +150,21 @@ impl Group {
 
     /// Waits until all members have ended, whatever happens.
     pub(crate) fn wait_for_all(&self) {
-        /// Ends the process if the wait unwinds after all: the members may borrow.
-        struct Bomb;
-        impl Drop for Bomb {
-            fn drop(&mut self) {
-                process::abort();
-            }
-        }
-        let bomb = Bomb;
-        context::with_current(|task| {
-            let forbidden = task.map(|task| task.override_all());
+        // The members may borrow.
+        let abort = AbortOnUnwind::new();
+        current::with(|task| {
+            let _allow = task.map(|task| task.scopes.allow_waits());
             self.wait(None);
-            task.zip(forbidden).inspect(|(task, forbidden)| task.restore(*forbidden));
         });
-        std::mem::forget(bomb);
+        abort.disarm();
     }
 
-    /// Starts a coroutine as a member, whose panic is its own, and which may be given up.
+    /// Starts a coroutine of this thread as a member, whose panic is its own, and which may be given up.
     pub(crate) fn spawn<F, T>(
-        self: &Rc<Self>,
+        &self,
+        scheduler: &Scheduler,
         stack: Stack,
-        spawned: &'static Location<'static>,
+        spec: Spec,
         f: F,
     ) -> JoinHandle<T>
     where
@@ -211,84 +172,63 @@ impl Group {
         T: 'static,
     {
         // SAFETY: it borrows nothing that could end.
-        let (handle, member) = unsafe { self.spawn_unchecked(stack, None, spawned, false, f) };
-        let group = Rc::clone(self);
-        if let Some(address) = handle.thread().address() {
-            address.inspect(|task| task.on_abandon(Box::new(move || group.leave(member))));
-        }
+        let (handle, member) = unsafe { self.spawn_unchecked(scheduler, stack, spec, f) };
+        let group = self.clone();
+        handle.address().inspect(|task| task.on_abandon(Box::new(move || group.leave(member))));
         handle
     }
 
-    /// Starts a coroutine as a member that may borrow: `borrows` says whether it does.
+    /// Starts a coroutine of this thread as a member that may borrow.
     ///
     /// # Safety
     ///
     /// What `f` and its result borrow must live until the group is empty; and the handle must be
     /// dropped or forgotten while they live.
     pub(super) unsafe fn spawn_unchecked<F, T>(
-        self: &Rc<Self>,
+        &self,
+        scheduler: &Scheduler,
         stack: Stack,
-        name: Option<Arc<str>>,
-        spawned: &'static Location<'static>,
-        borrows: bool,
+        spec: Spec,
         f: F,
     ) -> (JoinHandle<T>, usize)
     where
         F: FnOnce() -> T,
     {
-        let member = self.members.borrow_mut().insert(None);
-        let last = Rc::clone(self);
+        let (member, group) = (self.enter(), self.clone());
         // The last thing that a member does is to leave, so that nothing of it is left to run
         // when the group is empty.
-        let leave = move || last.leave(member);
+        let leave = move || group.leave(member);
         // SAFETY: by the caller's promise, as the coroutine has ended when it has left.
-        let handle = context::with(|cx| unsafe {
-            spawn_unchecked(cx, stack, name, spawned, borrows, f, leave)
-        });
-        let target = handle.thread().address().cloned().map(Target::root);
-        self.members.borrow_mut()[member].clone_from(&target);
-        if self.cancelled.get() {
-            target.into_iter().for_each(Target::cancel);
-        }
+        let handle = JoinHandle::new(unsafe { spawn::here(scheduler, stack, spec, f, leave) });
+        self.set_target(member, Target::root(handle.address().clone()));
         (handle, member)
     }
 
-    /// Makes a job of what will be a member on any thread, and may borrow.
+    /// Starts a coroutine on the worker with this `number`, or on any, as a member that may borrow.
     ///
     /// # Safety
     ///
-    /// As for [`spawn_unchecked`](Self::spawn_unchecked), and the job must be started or dropped.
-    pub(super) unsafe fn job<'a, F, T>(
+    /// As for [`spawn_unchecked`](Self::spawn_unchecked).
+    pub(super) unsafe fn spawn_anywhere<'a, F, T>(
         &self,
-        spawned: &'static Location<'static>,
+        scheduler: &Scheduler,
+        number: Option<usize>,
+        spec: Spec,
         f: F,
-    ) -> (Job, JoinHandle<T>)
+    ) -> JoinHandle<T>
     where
         F: FnOnce() -> T + Send + 'a,
         T: Send + 'a,
     {
-        let away = Arc::clone(self.away.get_or_init(|| {
-            let body = self.body.take();
-            self.body.set(body.clone());
-            let failed = self.failed.get();
-            Arc::new(Away(Mutex::new(AwayMembers { body, failed, ..AwayMembers::default() })))
-        }));
-        let member = {
-            let mut away = away.lock();
-            // Who waits already must hear of a panic.
-            away.waiter = away.waiter.or(self.waiter.get());
-            away.members.insert(None)
-        };
-        let (theirs, last) = (Arc::clone(&away), Arc::clone(&away));
-        let (attend, leave) = (move || theirs.attend(f), move || last.leave(member));
-        // SAFETY: by the caller's promise, as the coroutine has ended when it has left.
-        let (job, handle) =
-            unsafe { job_unchecked(home(), None, None, spawned, true, attend, leave) };
-        let target = handle.thread().address().cloned().map(Target::root);
-        away.lock().members[member].clone_from(&target);
-        if self.cancelled.get() {
-            target.into_iter().for_each(Target::cancel);
-        }
-        (job, handle)
+        let (member, group) = (self.enter(), self.clone());
+        let leave = move || group.leave(member);
+        let home = spawn::this_run(scheduler);
+        // SAFETY: by the caller's promise, as the coroutine has ended when it has left; and the job is placed,
+        // so it is started or dropped.
+        let (job, spawned) = unsafe { spawn::anywhere(scheduler, home, spec, f, leave) };
+        let handle = JoinHandle::new(spawned);
+        self.set_target(member, Target::root(handle.address().clone()));
+        spawn::place(job, number);
+        handle
     }
 }

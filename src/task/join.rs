@@ -3,14 +3,17 @@
 use std::any::Any;
 use std::error::Error;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::thread::Thread;
+use crate::engine::address::Address;
 use crate::engine::cancel::Failure;
-use crate::engine::context;
+use crate::engine::id::Id;
+use crate::engine::mutex::Mutex;
 use crate::engine::packet::Receiver;
-use crate::engine::task::Id;
-use crate::thread::Thread;
+use crate::engine::park;
+use crate::engine::scopes::Level;
+use crate::engine::spawn::Spawned;
 
 /// Waits for a coroutine to end and takes its result.
 ///
@@ -19,11 +22,28 @@ use crate::thread::Thread;
 /// that joins blocks.
 pub struct JoinHandle<T> {
     pub(crate) receiver: Receiver<T>,
-    pub(super) thread: Thread,
-    pub(super) id: Id,
+    thread: Thread,
+    id: Id,
 }
 
 impl<T> JoinHandle<T> {
+    #[inline]
+    pub(super) fn new(spawned: Spawned<T>) -> Self {
+        let Spawned { receiver, address, name } = spawned;
+        let id = address.id();
+        Self { receiver, thread: Thread::coroutine(address, name), id }
+    }
+
+    /// Waits for the end. Returns `false` if `deadline` passes first.
+    pub(super) fn wait(&self, deadline: Option<Instant>) -> bool {
+        self.receiver.wait(self.id, deadline)
+    }
+
+    /// Where the coroutine is.
+    pub(super) fn address(&self) -> &Address {
+        self.thread.address()
+    }
+
     /// Waits for the coroutine to end and returns its result.
     ///
     /// # Errors
@@ -41,7 +61,7 @@ impl<T> JoinHandle<T> {
     /// });
     /// ```
     pub fn join(self) -> Result<T, JoinError> {
-        self.receiver.wait(self.id, None);
+        self.wait(None);
         self.receiver.take().map_err(JoinError::from)
     }
 
@@ -57,7 +77,7 @@ impl<T> JoinHandle<T> {
     /// A caller that is cancelled while it waits detaches the coroutine.
     ///
     /// ```
-    /// use std::time::Duration;
+    /// use std::time::{Duration, Instant};
     ///
     /// plainsong::run(|| {
     ///     let slow = plainsong::spawn(|| plainsong::time::sleep(Duration::from_secs(3600)));
@@ -66,8 +86,8 @@ impl<T> JoinHandle<T> {
     /// });
     /// ```
     pub fn join_timeout(self, timeout: Duration) -> Result<Result<T, JoinError>, Self> {
-        let deadline = context::deadline(timeout);
-        if self.receiver.wait(self.id, deadline) {
+        let deadline = park::deadline(timeout);
+        if self.wait(deadline) {
             Ok(self.receiver.take().map_err(JoinError::from))
         } else {
             Err(self)
@@ -80,7 +100,7 @@ impl<T> JoinHandle<T> {
     /// A coroutine that does not wait is not cancelled, nor one that has ended; it keeps its result.
     ///
     /// ```
-    /// use std::time::Duration;
+    /// use std::time::{Duration, Instant};
     ///
     /// plainsong::run(|| {
     ///     let sleeper = plainsong::spawn(|| plainsong::time::sleep(Duration::from_secs(3600)));
@@ -89,7 +109,7 @@ impl<T> JoinHandle<T> {
     /// });
     /// ```
     pub fn cancel(&self) {
-        self.thread.address().inspect(|address| address.cancel(None));
+        self.address().cancel(Level::Root);
     }
 
     /// Whether the coroutine has ended, so that [`join`](Self::join) returns at once.
@@ -121,9 +141,9 @@ impl<T> fmt::Debug for JoinHandle<T> {
             out.field("state", &"finished");
         } else {
             // What it waits for is known on its own thread only.
-            let state = self.thread.address().and_then(|at| {
-                at.inspect(|task| (task.parked.get(), task.waiting.get().to_string(), task.spawned))
-            });
+            let state = self
+                .address()
+                .inspect(|task| (task.parked.get(), task.waiting.get().to_string(), task.spawned));
             match state {
                 Some((true, ref wait, _)) => out.field("state", &format_args!("waits for {wait}")),
                 Some((false, ..)) => out.field("state", &"ready"),
@@ -165,7 +185,7 @@ impl JoinError {
     /// When it was cancelled and did not panic.
     pub fn into_panic(self) -> Box<dyn Any + Send> {
         match self.0 {
-            Kind::Panicked(payload) => payload.into_inner().unwrap_or_else(PoisonError::into_inner),
+            Kind::Panicked(payload) => payload.into_inner(),
             Kind::Cancelled => panic!("the coroutine did not panic: it was cancelled"),
         }
     }
@@ -181,7 +201,7 @@ impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let payload = match &self.0 {
             Kind::Cancelled => return f.write_str("the coroutine was cancelled"),
-            Kind::Panicked(payload) => payload.lock().unwrap_or_else(PoisonError::into_inner),
+            Kind::Panicked(payload) => payload.lock(),
         };
         let message = message(&**payload);
         // What it is written to may wait.

@@ -1,13 +1,28 @@
 //! Values that each coroutine has its own of.
 
 use std::any::Any;
+use std::cell::RefCell;
 use std::error::Error;
 use std::fmt;
 use std::ptr;
 use std::rc::Rc;
 
-use crate::engine::context;
+use crate::engine::current;
 use crate::engine::task::Locals;
+
+thread_local! {
+    // The values of a plain thread.
+    static LOCALS: RefCell<Locals> = const { RefCell::new(Vec::new()) };
+}
+
+/// Calls `f`, which must be short and run no user code, with the values of this coroutine or else of this
+/// thread. `None` when the thread is ending and they are gone.
+fn with_locals<R>(f: impl FnOnce(&mut Locals) -> R) -> Option<R> {
+    current::with(|task| match task {
+        Some(task) => Some(f(&mut task.locals().borrow_mut())),
+        None => LOCALS.try_with(|locals| f(&mut locals.borrow_mut())).ok(),
+    })
+}
 
 /// A value that each coroutine has its own of; made by [`coroutine_local!`](crate::coroutine_local).
 ///
@@ -71,7 +86,7 @@ impl<T: 'static> LocalKey<T> {
             let found = locals.iter().find(|(other, _)| *other == key);
             found.map(|(_, value)| Rc::clone(value))
         };
-        let value = match context::with_locals(find).ok_or(AccessError(()))? {
+        let value = match with_locals(find).ok_or(AccessError(()))? {
             Some(value) => value,
             None => {
                 // Any code, so no borrow is held: it may use this key itself, or wait.
@@ -83,7 +98,7 @@ impl<T: 'static> LocalKey<T> {
                         Rc::clone(&made)
                     })
                 };
-                context::with_locals(keep).ok_or(AccessError(()))?
+                with_locals(keep).ok_or(AccessError(()))?
             }
         };
         match value.downcast::<T>() {

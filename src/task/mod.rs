@@ -1,22 +1,23 @@
 //! Coroutines as their users see them, and ways to wait for many of them at once.
 
-mod anywhere;
+mod builder;
 mod cancel;
 mod group;
 mod join;
 mod local;
 mod scope;
 mod spawn;
+pub(crate) mod thread;
 mod wait;
 
-pub(crate) use anywhere::inject;
-pub use anywhere::spawn_anywhere;
+pub use builder::Builder;
 pub use cancel::{CancellationToken, Elapsed, no_wait, shield, timeout, timeout_at};
 pub(crate) use group::Group;
 pub(crate) use join::message;
 pub use join::{JoinError, JoinHandle};
 pub use local::{AccessError, LocalKey};
 pub use scope::{Scope, ScopedJoinHandle, gather, race, scope};
-pub(crate) use spawn::spawn_on;
-pub use spawn::{Builder, spawn, yield_now};
+pub(crate) use spawn::inject;
+pub use spawn::{spawn, spawn_anywhere, yield_now};
+pub(crate) use wait::WAIT_ANY;
 pub use wait::{AsCompleted, as_completed, join_all, wait};

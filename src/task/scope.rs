@@ -4,27 +4,26 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::io;
 use std::marker::PhantomData;
 use std::panic::{self, AssertUnwindSafe, Location};
-use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::anywhere::{place, place_on};
 use super::cancel::cancellable;
 use super::group::Group;
 use super::join::{JoinError, JoinHandle};
-use super::spawn::{refuse, take_stack};
-use crate::engine::cancel::is_unwind;
-use crate::engine::context;
-use crate::engine::job::Job;
-use crate::engine::stack::Stack;
-use crate::engine::task::{Id, Task};
-use crate::thread::Thread;
+use super::spawn::refuse;
+use super::thread::Thread;
+use crate::engine::cancel::is_cancellation;
+use crate::engine::id::Id;
+use crate::engine::root;
+use crate::engine::spawn::{Spec, check_running, take_stack};
+use crate::engine::task::Task;
+use crate::engine::{context, current, park};
 
 /// Where coroutines are started that borrow; made by [`scope`].
 pub struct Scope<'scope, 'env: 'scope> {
-    group: Rc<Group>,
+    group: Group,
     // As in std: invariant in both, so that neither can be shrunk.
     scope: PhantomData<&'scope mut &'scope ()>,
     env: PhantomData<&'env mut &'env ()>,
@@ -61,10 +60,10 @@ pub fn scope<'env, F, T>(f: F) -> T
 where
     F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T,
 {
-    if !context::in_coroutine() {
-        return crate::run(|| scope(f));
+    if !park::in_coroutine() {
+        return root::start_default(|| scope(f));
     }
-    let scope = Scope { group: Rc::default(), scope: PhantomData, env: PhantomData };
+    let scope = Scope { group: Group::default(), scope: PhantomData, env: PhantomData };
     let group = &scope.group;
     // Nothing may leave this function while a member is left: so the body is caught, all are
     // waited for, and only then does what was caught go on.
@@ -77,8 +76,8 @@ where
         Ok(None) => group.cancel(),
         Err(payload) => {
             // A member's panic that comes after that of the body is the lesser news.
-            if !is_unwind(&**payload) {
-                group.fail();
+            if !is_cancellation(&**payload) {
+                group.body_panicked();
             }
             group.cancel();
         }
@@ -89,9 +88,10 @@ where
         group.wait_for_all();
     }
     if let Some(payload) = group.take_panic() {
-        if [result.err(), waited.err()].iter().flatten().any(|payload| is_unwind(&**payload)) {
+        if [result.err(), waited.err()].iter().flatten().any(|payload| is_cancellation(&**payload))
+        {
             // That payload ends here; the cancellation is raised again at the next wait.
-            context::with_current(|task| task.into_iter().for_each(Task::obeyed));
+            current::with(|task| task.into_iter().for_each(Task::clear_raised));
         }
         panic::resume_unwind(payload);
     }
@@ -114,35 +114,33 @@ impl<'scope> Scope<'scope, '_> {
         F: FnOnce() -> T + 'scope,
         T: 'scope,
     {
-        let spawned = Location::caller();
-        let stack = match context::with(|cx| take_stack(cx, cx.scheduler.stack_size())) {
-            Ok(stack) => stack,
+        match self.spawn_with(Spec::at(Location::caller()), f) {
+            Ok(handle) => handle,
             Err(error) => refuse(&error),
-        };
-        self.spawn_named(stack, None, spawned, f)
+        }
     }
 
-    /// Starts a coroutine on `stack` that may borrow what outlives the scope.
-    pub(super) fn spawn_named<F, T>(
+    pub(super) fn spawn_with<F, T>(
         &'scope self,
-        stack: Stack,
-        name: Option<Arc<str>>,
-        spawned: &'static Location<'static>,
+        spec: Spec,
         f: F,
-    ) -> ScopedJoinHandle<'scope, T>
+    ) -> io::Result<ScopedJoinHandle<'scope, T>>
     where
         F: FnOnce() -> T + 'scope,
         T: 'scope,
     {
-        // SAFETY: `f` and its result borrow for `'scope`, which does not end before `scope`, above,
-        // returns; and that does not return, in whatever way, before the group is empty.
-        //
-        // The handle cannot outlive `'scope`, as its type says.
-        let (handle, _) = unsafe {
+        let spec = Spec { borrows: true, ..spec };
+        let (handle, _) = context::with(|scheduler| {
+            let stack = take_stack(scheduler, spec.stack_size)?;
             // `move`: what is captured is `&'scope self`, and not a borrow of this very frame.
-            self.group.spawn_unchecked(stack, name, spawned, true, move || self.group.attend(f))
-        };
-        ScopedJoinHandle { handle, scope: PhantomData }
+            let attend = move || self.group.attend(f);
+            // SAFETY: `f` and its result borrow for `'scope`, which does not end before `scope`, above,
+            // returns; and that does not return, in whatever way, before the group is empty.
+            //
+            // The handle cannot outlive `'scope`, as its type says.
+            io::Result::Ok(unsafe { self.group.spawn_unchecked(scheduler, stack, spec, attend) })
+        })?;
+        Ok(ScopedJoinHandle { handle, scope: PhantomData })
     }
 
     /// Starts a coroutine on any worker, as [`spawn_anywhere`](crate::spawn_anywhere), that may
@@ -170,7 +168,7 @@ impl<'scope> Scope<'scope, '_> {
         F: FnOnce() -> T + Send + 'scope,
         T: Send + 'scope,
     {
-        self.spawn_job(Location::caller(), f, place)
+        self.spawn_at(None, Location::caller(), f)
     }
 
     /// Starts a coroutine on the worker with this number, where it may borrow what outlives the scope and
@@ -180,22 +178,31 @@ impl<'scope> Scope<'scope, '_> {
         F: FnOnce() -> T + Send + 'scope,
         T: Send + 'scope,
     {
-        self.spawn_job(Location::caller(), f, |job| place_on(number, job))
+        self.spawn_at(Some(number), Location::caller(), f)
     }
 
-    fn spawn_job<F, T>(
+    #[track_caller]
+    fn spawn_at<F, T>(
         &'scope self,
+        number: Option<usize>,
         spawned: &'static Location<'static>,
         f: F,
-        place: impl FnOnce(Job),
     ) -> ScopedJoinHandle<'scope, T>
     where
         F: FnOnce() -> T + Send + 'scope,
         T: Send + 'scope,
     {
-        // SAFETY: as in `spawn`; and `place` gives the job to a worker, which starts or drops it.
-        let (job, handle) = unsafe { self.group.job(spawned, f) };
-        place(job);
+        let spec = Spec { borrows: true, ..Spec::at(spawned) };
+        // The group alone goes along: the scope stays on its thread.
+        let group = self.group.clone();
+        let attend = move || group.attend(f);
+        let handle = context::with(|scheduler| {
+            if let Err(error) = check_running(scheduler) {
+                refuse(&error);
+            }
+            // SAFETY: as in `spawn_with`.
+            unsafe { self.group.spawn_anywhere(scheduler, number, spec, attend) }
+        });
         ScopedJoinHandle { handle, scope: PhantomData }
     }
 

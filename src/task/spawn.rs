@@ -1,4 +1,4 @@
-//! Starting coroutines.
+//! Starting coroutines: here, on any worker, and from plain threads.
 
 #![allow(unsafe_code)]
 
@@ -6,18 +6,13 @@ use std::io;
 use std::panic::Location;
 use std::sync::Arc;
 
-use super::anywhere;
 use super::join::JoinHandle;
-use super::scope::{Scope, ScopedJoinHandle};
-use crate::engine::address::Address;
-use crate::engine::cancel::{self, Failure};
-use crate::engine::context::{self, Context};
-use crate::engine::coroutine::Coroutine;
-use crate::engine::packet::{Sender, packet};
-use crate::engine::scheduler;
-use crate::engine::stack::{self, Stack};
-use crate::engine::task::{Flag, Id, Task};
-use crate::thread::Thread;
+use crate::engine::context;
+use crate::engine::packet::Home;
+use crate::engine::park::{self, Running};
+use crate::engine::scheduler::Scheduler;
+use crate::engine::spawn::{self, Spec};
+use crate::engine::workers::Injector;
 
 /// Starts a coroutine on this thread; it runs at the next turn.
 ///
@@ -48,8 +43,8 @@ where
     T: 'static,
 {
     // Not in the closure: it would be its caller.
-    let spawned = Location::caller();
-    match context::with(|cx| spawn_default(cx, spawned, f)) {
+    let spec = Spec::at(Location::caller());
+    match context::with(|scheduler| spawn_here(scheduler, spec, f)) {
         Ok(handle) => handle,
         Err(error) => refuse(&error),
     }
@@ -61,253 +56,96 @@ pub(super) fn refuse(error: &io::Error) -> ! {
     panic!("cannot spawn a coroutine: {error}")
 }
 
+/// Starts a coroutine of this thread.
 #[inline]
-fn spawn_default<F, T>(
-    cx: &Context,
-    spawned: &'static Location<'static>,
-    f: F,
-) -> io::Result<JoinHandle<T>>
+pub(super) fn spawn_here<F, T>(scheduler: &Scheduler, spec: Spec, f: F) -> io::Result<JoinHandle<T>>
 where
     F: FnOnce() -> T + 'static,
     T: 'static,
 {
-    let stack = take_stack(cx, cx.scheduler.stack_size())?;
-    Ok(spawn_on(cx, stack, None, spawned, f))
+    let stack = spawn::take_stack(scheduler, spec.stack_size)?;
+    // SAFETY: `f` and its result borrow nothing that could end.
+    Ok(JoinHandle::new(unsafe { spawn::here(scheduler, stack, spec, f, || ()) }))
 }
 
-pub(super) fn take_stack(cx: &Context, size: usize) -> io::Result<Stack> {
-    check_running(cx)?;
-    cx.take_stack(size)
-}
-
-pub(super) fn check_running(cx: &Context) -> io::Result<()> {
-    if cx.scheduler.is_running() {
-        return Ok(());
-    }
-    Err(io::Error::other(
-        "no plainsong runtime runs on this thread; wrap the program in `plainsong::run(|| …)`, or \
-         spawn through the runtime's `Handle`",
-    ))
-}
-
-/// Starts a coroutine on `stack`.
-#[inline]
-pub(crate) fn spawn_on<F, T>(
-    cx: &Context,
-    stack: Stack,
-    name: Option<Arc<str>>,
-    spawned: &'static Location<'static>,
-    f: F,
-) -> JoinHandle<T>
-where
-    F: FnOnce() -> T + 'static,
-    T: 'static,
-{
-    // SAFETY: `f` borrows nothing that could end.
-    unsafe { spawn_unchecked(cx, stack, name, spawned, false, f, || ()) }
-}
-
-/// Starts a coroutine on `stack` that may borrow: `borrows` says whether it does. The last thing it
-/// does is call `last`, which must not unwind.
+/// Starts a coroutine on any worker of the runtime: on this one, unless another sleeps or has far less
+/// to do, or on one that has nothing to do and takes it before it has started. From then on it stays there.
 ///
-/// # Safety
+/// What a worker starts first is what was spawned there last, so that a program which branches like a
+/// tree needs few stacks; no one waits for ever. With one worker it is [`spawn`](crate::spawn), but
+/// for that order.
 ///
-/// What `f` and its result borrow must live until the coroutine has ended, and the result must be
-/// dropped or forgotten before that ends.
-#[inline]
-pub(super) unsafe fn spawn_unchecked<F, T, L>(
-    cx: &Context,
-    stack: Stack,
-    name: Option<Arc<str>>,
-    spawned: &'static Location<'static>,
-    borrows: bool,
-    f: F,
-    last: L,
-) -> JoinHandle<T>
-where
-    F: FnOnce() -> T,
-    L: FnOnce(),
-{
-    let (sender, receiver) = packet(cx.door());
-    let origin = Origin { id: cx.allocate_id(), name, spawned, borrows };
-    let (id, name) = (origin.id, origin.name.clone());
-    // SAFETY: by the caller's promise.
-    let slot = unsafe { start(cx, stack, origin, f, sender, last) };
-    let thread = Thread::coroutine(Address::known(cx.door(), slot, id), name);
-    JoinHandle { receiver, thread, id }
-}
-
-/// What is known of a coroutine before it starts.
-pub(super) struct Origin {
-    pub(super) id: Id,
-    pub(super) name: Option<Arc<str>>,
-    pub(super) spawned: &'static Location<'static>,
-    pub(super) borrows: bool,
-}
-
-/// Makes a coroutine of this thread and returns its slot.
+/// # Panics
 ///
-/// # Safety
-///
-/// As for [`spawn_unchecked`].
-#[inline]
-pub(super) unsafe fn start<F, T, L>(
-    cx: &Context,
-    stack: Stack,
-    origin: Origin,
-    f: F,
-    sender: Sender<T>,
-    last: L,
-) -> u32
-where
-    F: FnOnce() -> T,
-    L: FnOnce(),
-{
-    let header = sender.header();
-    // SAFETY: by the caller's promise.
-    let coroutine = unsafe {
-        Coroutine::new_unchecked(stack, move || {
-            body(f, sender);
-            last();
-        })
-    };
-    let task = Task::new(coroutine, origin.id, origin.name, origin.spawned);
-    task.packet.set(Some(header));
-    task.flags.set(Flag::Borrows, origin.borrows);
-    cx.scheduler.add(task)
-}
-
-/// What runs on a coroutine's stack: `f`, then the destructors of its locals.
-#[inline]
-fn body<F: FnOnce() -> T, T>(f: F, sender: Sender<T>) {
-    context::with_current(|task| {
-        let Some(task) = task else { unreachable!("a coroutine runs as the current task") };
-        let result = if task.interrupt.get() {
-            // Cancelled before it began: it never does.
-            cancel::quietly(|| drop(f));
-            Err(Failure::Cancelled)
-        } else {
-            cancel::catch(task, None, f)
-        };
-        cancel::drop_locals(task);
-        // Dropping a result that nobody wants may be any code.
-        cancel::quietly(|| sender.finish(result));
-    });
-}
-
-/// Names a coroutine or gives it a stack of another size.
+/// Outside of a runtime; a plain thread spawns through a [`Handle`](crate::Handle).
 ///
 /// ```
-/// plainsong::run(|| {
-///     let deep = plainsong::Builder::new().name("deep").stack_size(8 << 20).spawn(|| {
-///         plainsong::current().name().map(str::to_owned)
-///     });
-///     assert_eq!(deep.unwrap().join().unwrap().as_deref(), Some("deep"));
+/// # fn main() -> std::io::Result<()> {
+/// let runtime = plainsong::Runtime::builder().workers(2).build()?;
+/// let sum: u64 = runtime.run(|| {
+///     let halves = [0..500, 500..1000].map(|half| plainsong::spawn_anywhere(|| half.sum::<u64>()));
+///     halves.into_iter().map(|half| half.join().unwrap()).sum()
 /// });
+/// assert_eq!(sum, 499_500);
+/// # Ok(())
+/// # }
 /// ```
-#[derive(Clone, Debug, Default)]
-#[must_use = "a builder does nothing until `spawn`"]
-pub struct Builder {
-    name: Option<Arc<str>>,
-    stack_size: Option<usize>,
+#[track_caller]
+#[inline]
+pub fn spawn_anywhere<F, T>(f: F) -> JoinHandle<T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    match spawn_in_run(Spec::at(Location::caller()), f) {
+        Ok(handle) => handle,
+        Err(error) => refuse(&error),
+    }
 }
 
-impl Builder {
-    /// A builder with nothing set.
-    pub fn new() -> Self {
-        Self::default()
-    }
+/// Starts a coroutine on any worker of this thread's run.
+pub(super) fn spawn_in_run<F, T>(spec: Spec, f: F) -> io::Result<JoinHandle<T>>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    let (job, spawned) = context::with(|scheduler| {
+        spawn::check_running(scheduler)?;
+        let home = spawn::this_run(scheduler);
+        // SAFETY: `f` and its result borrow nothing that could end, and the job is placed below.
+        io::Result::Ok(unsafe { spawn::anywhere(scheduler, home, spec, f, || ()) })
+    })?;
+    spawn::place(job, None);
+    Ok(JoinHandle::new(spawned))
+}
 
-    /// Names the coroutine, for reports and messages.
-    pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = Some(name.into().into());
-        self
+/// Starts a coroutine on the run that `injector` knows, or on its next one.
+pub(crate) fn inject<F, T>(
+    injector: &Arc<Injector>,
+    spawned: &'static Location<'static>,
+    f: F,
+) -> JoinHandle<T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    let spec = Spec::at(spawned);
+    let is_ours = context::with(|scheduler| {
+        scheduler.with_worker(|worker| Arc::ptr_eq(worker.workers.injector(), injector))
+    });
+    if is_ours {
+        return match spawn_in_run(spec, f) {
+            Ok(handle) => handle,
+            Err(error) => refuse(&error),
+        };
     }
-
-    /// Sets the size of the coroutine's stack in bytes, which is rounded up to a power of two.
-    /// Memory is used only as far as it is touched.
-    pub fn stack_size(mut self, bytes: usize) -> Self {
-        self.stack_size = Some(bytes);
-        self
-    }
-
-    /// Starts the coroutine.
-    ///
-    /// # Errors
-    ///
-    /// Outside of a runtime; `InvalidInput` for a stack size below 16 KiB or above 1 GiB; and when the
-    /// system has no room for another stack.
-    #[track_caller]
-    pub fn spawn<F, T>(self, f: F) -> io::Result<JoinHandle<T>>
-    where
-        F: FnOnce() -> T + 'static,
-        T: 'static,
-    {
-        let spawned = Location::caller();
-        let stack = self.take_stack()?;
-        Ok(context::with(|cx| spawn_on(cx, stack, self.name, spawned, f)))
-    }
-
-    /// Starts the coroutine in a [`scope`](crate::scope), where it may borrow.
-    ///
-    /// # Errors
-    ///
-    /// `InvalidInput` for a stack size below 16 KiB or above 1 GiB; and when the system has no room for
-    /// another stack.
-    ///
-    /// ```
-    /// plainsong::run(|| {
-    ///     let text = String::from("plain song");
-    ///     let len = plainsong::scope(|s| {
-    ///         let counts = plainsong::Builder::new().name("counts").spawn_scoped(s, || text.len());
-    ///         counts.unwrap().join().unwrap()
-    ///     });
-    ///     assert_eq!(len, 10);
-    /// });
-    /// ```
-    #[track_caller]
-    pub fn spawn_scoped<'scope, F, T>(
-        self,
-        scope: &'scope Scope<'scope, '_>,
-        f: F,
-    ) -> io::Result<ScopedJoinHandle<'scope, T>>
-    where
-        F: FnOnce() -> T + 'scope,
-        T: 'scope,
-    {
-        let spawned = Location::caller();
-        let stack = self.take_stack()?;
-        Ok(scope.spawn_named(stack, self.name, spawned, f))
-    }
-
-    fn take_stack(&self) -> io::Result<Stack> {
-        context::with(|cx| {
-            let size = match self.stack_size {
-                Some(size) => stack::check_size(size)?,
-                None => cx.scheduler.stack_size(),
-            };
-            take_stack(cx, size)
-        })
-    }
-
-    /// Starts the coroutine on any worker: see [`spawn_anywhere`](crate::spawn_anywhere).
-    ///
-    /// # Errors
-    ///
-    /// Outside of a runtime, and `InvalidInput` for a stack size below 16 KiB or above 1 GiB.
-    #[track_caller]
-    pub fn spawn_anywhere<F, T>(self, f: F) -> io::Result<JoinHandle<T>>
-    where
-        F: FnOnce() -> T + Send + 'static,
-        T: Send + 'static,
-    {
-        let spawned = Location::caller();
-        let stack_size = self.stack_size.map(stack::check_size).transpose()?;
-        context::with(check_running)?;
-        let (job, handle) = anywhere::job(anywhere::home(), self.name, stack_size, spawned, f);
-        anywhere::place(job);
-        Ok(handle)
-    }
+    // From outside, it is not known which run will start it.
+    let (job, spawned) = context::with(|scheduler| {
+        // SAFETY: as in `spawn_in_run`; the injector starts or drops the job.
+        unsafe { spawn::anywhere(scheduler, Home::Unknown, spec, f, || ()) }
+    });
+    injector.push(job);
+    JoinHandle::new(spawned)
 }
 
 /// Lets the other coroutines of this thread that are ready run first.
@@ -327,8 +165,8 @@ impl Builder {
 /// ```
 #[inline]
 pub fn yield_now() {
-    context::with_current(|task| match task {
-        Some(task) => scheduler::yield_now(task),
+    park::running(|running| match running {
+        Some(Running { scheduler, task }) => scheduler.yield_now(task),
         None => std::thread::yield_now(),
     });
 }

@@ -6,9 +6,13 @@ use std::iter::FusedIterator;
 use std::time::Duration;
 
 use super::join::{JoinError, JoinHandle};
-use crate::engine::context;
-use crate::engine::remote::Waiter;
+use crate::engine::defer::Defer;
+use crate::engine::park;
 use crate::engine::task::Wait;
+
+pub(crate) const WAIT_ANY: Wait = Wait::for_run("one of several coroutines to end");
+const WAIT_ANY_ELSEWHERE: Wait =
+    Wait::outside("one of several coroutines, some of other runtimes, to end");
 
 /// Waits for all coroutines and returns their results in the order of the handles.
 ///
@@ -51,9 +55,9 @@ pub fn wait<T>(
     timeout: Option<Duration>,
 ) -> (Vec<JoinHandle<T>>, Vec<JoinHandle<T>>) {
     let handles: Vec<_> = handles.into_iter().collect();
-    let deadline = timeout.and_then(context::deadline);
+    let deadline = timeout.and_then(park::deadline);
     for handle in &handles {
-        if !handle.receiver.wait(handle.id, deadline) {
+        if !handle.wait(deadline) {
             break;
         }
     }
@@ -143,20 +147,13 @@ impl<T> fmt::Debug for AsCompleted<T> {
 
 /// Waits until one of the coroutines has ended, perhaps.
 fn wait_any<T>(handles: &[JoinHandle<T>]) {
-    /// Takes the waiter back, in whatever way the wait ends.
-    struct Registered<'a, T>(&'a [JoinHandle<T>], Waiter);
-    impl<T> Drop for Registered<'_, T> {
-        fn drop(&mut self) {
-            self.0.iter().for_each(|handle| handle.receiver.unregister(self.1));
-        }
-    }
-    let registered = Registered(handles, context::waiter());
-    if !handles.iter().all(|handle| handle.receiver.register(registered.1)) {
-        return;
-    }
-    let why = match handles.iter().all(|handle| handle.receiver.is_of_this_run()) {
-        true => Wait::JoinAny,
-        false => Wait::JoinAnyElsewhere,
-    };
-    context::block(registered.1, why, None);
+    let here = handles.iter().all(|handle| handle.receiver.is_of_this_run());
+    let why = if here { WAIT_ANY } else { WAIT_ANY_ELSEWHERE };
+    park::until(why, None, |waiter| {
+        let pending = handles.iter().all(|handle| handle.receiver.register(waiter.clone()));
+        let registered = Defer::new(move || {
+            handles.iter().for_each(|handle| handle.receiver.unregister(&waiter));
+        });
+        pending.then_some(registered)
+    });
 }

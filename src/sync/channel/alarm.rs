@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Receiver;
 use super::error::{RecvTimeoutError, TryRecvError};
-use crate::engine::context;
+use crate::engine::park;
 use crate::engine::task::Wait;
 use crate::sync::lock::Lock;
 use crate::sync::operation::{Enlistment, Nothing, Ticket};
@@ -25,7 +25,7 @@ use crate::sync::operation::{Enlistment, Nothing, Ticket};
 /// });
 /// ```
 pub fn after(duration: Duration) -> Receiver<Instant> {
-    new(context::deadline(duration), None)
+    new(park::deadline(duration), None)
 }
 
 /// A receiver to which one item is sent at `time`, that time.
@@ -37,7 +37,7 @@ pub fn at(time: Instant) -> Receiver<Instant> {
 /// item at most: when nobody has received one before the next was due, that is left out, and the rest
 /// follow the late receive.
 pub fn tick(period: Duration) -> Receiver<Instant> {
-    new(context::deadline(period), Some(period))
+    new(park::deadline(period), Some(period))
 }
 
 /// A receiver to which nothing is ever sent, as a branch of `select!` that may be switched off.
@@ -82,13 +82,13 @@ impl<T> Alarm<T> {
     }
 
     pub(super) fn is_due(&self) -> bool {
-        self.due().is_some_and(|due| due <= context::now())
+        self.due().is_some_and(|due| due <= park::now())
     }
 
     /// Takes the time that was due, if it has come.
     fn take(&self, state: &mut State) -> Option<Instant> {
         // Read under the lock, or a late reading could undo a tick.
-        let now = context::now();
+        let now = park::now();
         let due = state.due.filter(|due| *due <= now)?;
         state.due = self.period.and_then(|period| {
             let next = due.checked_add(period)?;
@@ -103,16 +103,16 @@ impl<T> Alarm<T> {
     }
 
     pub(super) fn recv(&self, deadline: Option<Instant>) -> Result<T, RecvTimeoutError> {
-        context::spend();
+        park::spend();
         loop {
             if let Ok(item) = self.try_recv() {
                 return Ok(item);
             }
-            if deadline.is_some_and(|deadline| deadline <= context::now()) {
+            if deadline.is_some_and(|deadline| deadline <= park::now()) {
                 return Err(RecvTimeoutError::Timeout);
             }
             let until = [self.due(), deadline].into_iter().flatten().min();
-            context::block(context::waiter(), Wait::Sleep, until);
+            park::block(park::waiter(), Wait::outside("a timer"), until);
         }
     }
 

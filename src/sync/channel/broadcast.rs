@@ -17,8 +17,8 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::engine::context;
-use crate::engine::task::{Given, Wait};
+use crate::engine::park;
+use crate::engine::task::Wait;
 use crate::sync::lock::{Guard, Lock};
 use crate::sync::wait::{WaitQueue, wait};
 
@@ -92,9 +92,9 @@ impl<T> State<T> {
 
     /// Ends all waits: those who waited look again.
     fn wake_all(mut state: Guard<'_, Self>) {
-        let mut woken = state.waiting.serve_all(|()| ());
+        let woken = state.waiting.serve_all(|()| ());
         drop(state);
-        woken.take().for_each(context::wake);
+        park::wake_all(woken);
     }
 }
 
@@ -116,7 +116,7 @@ impl<T> Sender<T> {
     /// May let others run first, and unwinds then when the coroutine is cancelled; the item has not been
     /// sent.
     pub fn send(&self, item: T) -> Result<usize, SendError<T>> {
-        context::spend();
+        park::spend();
         let item = Arc::new(item);
         let mut state = self.0.lock();
         let receivers = state.receivers;
@@ -197,7 +197,7 @@ impl<T: Clone> Receiver<T> {
     ///
     /// Unwinds when the coroutine is cancelled while it waits; no item has been taken then.
     pub fn recv(&mut self) -> Result<T, RecvError> {
-        context::spend();
+        park::spend();
         loop {
             let state = match take(&self.shared, &mut self.next) {
                 Ok(item) => return Ok(item),
@@ -205,7 +205,7 @@ impl<T: Clone> Receiver<T> {
                 Err((TryRecvError::Closed, _)) => return Err(RecvError::Closed),
                 Err((TryRecvError::Empty, state)) => state,
             };
-            let why = Wait::Sync(Given::Item);
+            let why = Wait::for_any_thread("an item of a channel");
             let _ = wait(&self.shared, state, |state| &mut state.waiting, (), why, None);
         }
     }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::core::{Core, Held, Offer, State, Want};
 use super::error::{RecvError, SendError};
 use super::{Receiver, Sender, Source};
-use crate::engine::remote::Waiter;
+use crate::engine::waiter::Waiter;
 use crate::sync::lock::Lock;
 use crate::sync::operation::{Choice, Enlistment, Operation, Ticket};
 use crate::sync::wait::{Enlisted, WaitQueue};

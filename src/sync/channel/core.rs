@@ -18,9 +18,9 @@ use std::time::Instant;
 
 use super::error::{RecvTimeoutError, SendTimeoutError, TryRecvError, TrySendError};
 use super::oneshot;
-use crate::engine::context;
-use crate::engine::remote::Waiter;
-use crate::engine::task::{Given, Wait};
+use crate::engine::park;
+use crate::engine::task::Wait;
+use crate::engine::waiter::Waiter;
 use crate::sync::lock::{Guard, Lock};
 use crate::sync::operation::Ticket;
 use crate::sync::wait::{WaitQueue, wait};
@@ -202,7 +202,7 @@ impl<T> State<T> {
     pub(super) fn show(&mut self) {
         while let Some(((), looker)) = self.lookers.serve(|()| ()) {
             // They are coroutines and threads and no futures, so this runs nobody's code.
-            context::wake(looker);
+            park::wake(looker);
         }
     }
 }
@@ -233,7 +233,7 @@ impl<T> Core<T> {
         state.show();
         drop(state);
         if let Some(waiter) = waiter {
-            context::wake(waiter);
+            park::wake(waiter);
         }
     }
 
@@ -261,7 +261,7 @@ impl<T> Core<T> {
                 // Nobody has used the room.
                 let sender = state.let_in();
                 Self::settle(state, Some(waiter));
-                sender.into_iter().for_each(context::wake);
+                sender.into_iter().for_each(park::wake);
             }
             Err(item) => {
                 state.items.push_back(item);
@@ -289,7 +289,7 @@ impl<T> Core<T> {
         item: T,
         deadline: Option<Instant>,
     ) -> Result<(), SendTimeoutError<T>> {
-        context::spend();
+        park::spend();
         match self.put(item) {
             Ok(()) => Ok(()),
             Err(Refused::Gone(item)) => Err(SendTimeoutError::Disconnected(item)),
@@ -306,7 +306,7 @@ impl<T> Core<T> {
     ) -> Result<(), SendTimeoutError<T>> {
         // Who looks for something to receive will find this sender.
         state.show();
-        let why = Wait::Sync(Given::Room);
+        let why = Wait::for_any_thread("room in a channel");
         let item = Offer::Item(item);
         match wait(&self.state, state, |state| &mut state.senders, item, why, deadline) {
             Ok(Offer::Item(item)) => Err(SendTimeoutError::Disconnected(item)),
@@ -325,7 +325,7 @@ impl<T> Core<T> {
 
     #[inline]
     pub(super) fn recv(&self, deadline: Option<Instant>) -> Result<T, RecvTimeoutError> {
-        context::spend();
+        park::spend();
         loop {
             let want = match self.take() {
                 Ok(want) => want,
@@ -355,7 +355,7 @@ impl<T> Core<T> {
         deadline: Option<Instant>,
     ) -> Option<Want<T>> {
         state.show();
-        let why = Wait::Sync(Given::Item);
+        let why = Wait::for_any_thread("an item of a channel");
         wait(&self.state, state, |state| &mut state.receivers, Want::Nothing, why, deadline).ok()
     }
 
@@ -394,7 +394,7 @@ impl<T> Core<T> {
             self.state.lock().senders_gone = true;
             // Nobody enlists from now on.
             while let Some(waiter) = self.dismiss(|state| &mut state.receivers) {
-                context::wake(waiter);
+                park::wake(waiter);
             }
         }
     }
@@ -407,7 +407,7 @@ impl<T> Core<T> {
             let items = mem::take(&mut state.items);
             drop(state);
             while let Some(waiter) = self.dismiss(|state| &mut state.senders) {
-                context::wake(waiter);
+                park::wake(waiter);
             }
             drop(items);
         }

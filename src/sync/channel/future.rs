@@ -10,15 +10,15 @@ use std::time::Instant;
 use super::core::{Core, Owed, State, Want};
 use super::error::{RecvError, TryRecvError};
 use super::{Receiver, Source, oneshot};
-use crate::engine::context;
-use crate::engine::remote::TaskDoor;
+use crate::engine::park;
+use crate::engine::waiter::FutureWaiter;
 use crate::sync::lock::Lock;
 use crate::sync::wait::Enlisted;
 
 /// A receive in `async` code: made by awaiting a `&Receiver`. One that is dropped has taken nothing.
 pub struct RecvFuture<'a, T> {
     receiver: &'a Receiver<T>,
-    door: TaskDoor,
+    waiter: FutureWaiter,
     state: Progress<'a, T>,
 }
 
@@ -42,7 +42,7 @@ impl<T> Future for RecvFuture<'_, T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        this.door.watch(cx.waker());
+        this.waiter.set_waker(cx.waker());
         let receiver = this.receiver;
         let core = match &receiver.source {
             Source::Core(core) => core,
@@ -58,7 +58,7 @@ impl<T> Future for RecvFuture<'_, T> {
         };
         loop {
             let want = match &mut this.state {
-                Progress::New => match core.take_or_enlist(&mut this.door) {
+                Progress::New => match core.take_or_enlist(&this.waiter) {
                     Ok(want) => want,
                     Err(place) => {
                         this.state = Progress::Enlisted(place);
@@ -101,10 +101,10 @@ impl<T> RecvFuture<'_, T> {
     fn wait_for_clock(&mut self, due: Option<Instant>) -> Poll<Result<T, RecvError>> {
         let waits = matches!(self.state, Progress::Clock(until) if Some(until) == due);
         if let Some(due) = due.filter(|_| !waits) {
-            let waiter = self.door.waiter();
+            let waiter = self.waiter.waiter();
             thread::spawn(move || {
                 thread::sleep(due.saturating_duration_since(Instant::now()));
-                context::wake(waiter);
+                park::wake(waiter);
             });
             self.state = Progress::Clock(due);
         }
@@ -114,7 +114,7 @@ impl<T> RecvFuture<'_, T> {
 
 impl<T> Core<T> {
     /// Takes an item, or else enlists the waiter of a future.
-    fn take_or_enlist(&self, door: &mut TaskDoor) -> Result<Want<T>, Place<'_, T>> {
+    fn take_or_enlist(&self, waiter: &FutureWaiter) -> Result<Want<T>, Place<'_, T>> {
         let mut state = self.state.lock();
         match state.take() {
             Some((want, waiter)) => {
@@ -124,7 +124,7 @@ impl<T> Core<T> {
             None if state.senders_gone => Ok(Want::Nothing),
             None => {
                 state.show();
-                let waiter = door.waiter();
+                let waiter = waiter.waiter();
                 let lock = &self.state;
                 Err(Enlisted::new(lock, state, |s| &mut s.receivers, Want::Nothing, waiter, None))
             }
@@ -154,7 +154,7 @@ impl<'a, T> IntoFuture for &'a Receiver<T> {
     type IntoFuture = RecvFuture<'a, T>;
 
     fn into_future(self) -> RecvFuture<'a, T> {
-        RecvFuture { receiver: self, door: TaskDoor::acquire(), state: Progress::New }
+        RecvFuture { receiver: self, waiter: FutureWaiter::new(), state: Progress::New }
     }
 }
 

@@ -40,7 +40,7 @@ use std::time::{Duration, Instant};
 
 use self::alarm::Alarm;
 use self::core::Core;
-use crate::engine::context;
+use crate::engine::park;
 
 pub use self::alarm::{after, at, never, tick};
 pub use self::error::{
@@ -138,7 +138,7 @@ impl<T> Sender<T> {
     ///
     /// Unwinds when the coroutine is cancelled while it waits; the item has not been sent then.
     pub fn send_timeout(&self, item: T, timeout: Duration) -> Result<(), SendTimeoutError<T>> {
-        self.core.send(item, context::deadline(timeout))
+        self.core.send(item, park::deadline(timeout))
     }
 
     /// Sends an item; waits until `deadline` at most while there is no room.
@@ -231,7 +231,7 @@ impl<T> Receiver<T> {
     ///
     /// Unwinds when the coroutine is cancelled while it waits; no item has been taken then.
     pub fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
-        self.recv_until(context::deadline(timeout))
+        self.recv_until(park::deadline(timeout))
     }
 
     /// Waits for an item, until `deadline` at most.

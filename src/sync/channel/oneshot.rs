@@ -17,9 +17,9 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::error::{RecvError, RecvTimeoutError, TryRecvError};
-use crate::engine::context;
-use crate::engine::remote::TaskDoor;
-use crate::engine::task::{Given, Wait};
+use crate::engine::park;
+use crate::engine::task::Wait;
+use crate::engine::waiter::FutureWaiter;
 use crate::sync::lock::{Guard, Lock};
 use crate::sync::wait::{Enlisted, WaitQueue, wait};
 
@@ -43,7 +43,7 @@ pub struct Receiver<T> {
 
 /// The wait of a task.
 struct Polled<T> {
-    door: TaskDoor,
+    waiter: FutureWaiter,
     place: Enlisted<Arc<Lock<State<T>>>, State<T>, Option<T>>,
 }
 
@@ -88,7 +88,7 @@ impl<T> Sender<T> {
         }
         drop(state);
         if let Some(((), waiter)) = served {
-            context::wake(waiter);
+            park::wake(waiter);
         }
         Ok(())
     }
@@ -104,10 +104,10 @@ impl<T> Sender<T> {
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
     pub fn closed(&mut self) {
-        context::spend();
+        park::spend();
         let state = self.0.lock();
         if !state.receiver_gone {
-            let why = Wait::Sync(Given::Closing);
+            let why = Wait::for_any_thread("the receivers of a channel to close");
             let _ = wait(&self.0, state, |state| &mut state.sender, (), why, None);
         }
     }
@@ -120,7 +120,7 @@ impl<T> Drop for Sender<T> {
         let served = state.receiver.serve(|_| ());
         drop(state);
         if let Some(((), waiter)) = served {
-            context::wake(waiter);
+            park::wake(waiter);
         }
     }
 }
@@ -136,7 +136,7 @@ impl<T> Receiver<T> {
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
     pub fn recv(mut self) -> Result<T, RecvError> {
-        context::spend();
+        park::spend();
         self.wait(None).map_err(|_| RecvError)
     }
 
@@ -150,8 +150,8 @@ impl<T> Receiver<T> {
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<T, RecvTimeoutError> {
-        context::spend();
-        self.wait(context::deadline(timeout))
+        park::spend();
+        self.wait(park::deadline(timeout))
     }
 
     pub(super) fn wait(&mut self, deadline: Option<Instant>) -> Result<T, RecvTimeoutError> {
@@ -162,7 +162,7 @@ impl<T> Receiver<T> {
             Ok(item) => return item.ok_or(RecvTimeoutError::Disconnected),
             Err(state) => state,
         };
-        let why = Wait::Sync(Given::Item);
+        let why = Wait::for_any_thread("an item of a channel");
         match wait(&self.state, state, |state| &mut state.receiver, None, why, deadline) {
             Ok(item) => item.ok_or(RecvTimeoutError::Disconnected),
             Err(_) => Err(RecvTimeoutError::Timeout),
@@ -201,7 +201,7 @@ impl<T> Receiver<T> {
     /// [`try_recv`](Self::try_recv), and has `waker` called when that may give something else.
     pub(super) fn poll_recv(&mut self, waker: &Waker) -> Result<T, TryRecvError> {
         if let Some(polled) = &mut self.polled {
-            polled.door.watch(waker);
+            polled.waiter.set_waker(waker);
         }
         if self.is_awaited() {
             return Err(TryRecvError::Empty);
@@ -209,15 +209,16 @@ impl<T> Receiver<T> {
         if let Some(item) = self.given() {
             return Ok(item);
         }
-        let mut door = TaskDoor::acquire();
-        door.watch(waker);
+        let waiter = FutureWaiter::new();
+        waiter.set_waker(waker);
         let state = match take(&self.state) {
             Ok(item) => return item.ok_or(TryRecvError::Disconnected),
             Err(state) => state,
         };
-        let (lock, waiter) = (self.state.clone(), door.waiter());
-        let place = Enlisted::new(lock, state, |state| &mut state.receiver, None, waiter, None);
-        self.polled = Some(Polled { door, place });
+        let lock = self.state.clone();
+        let listed = waiter.waiter();
+        let place = Enlisted::new(lock, state, |state| &mut state.receiver, None, listed, None);
+        self.polled = Some(Polled { waiter, place });
         Err(TryRecvError::Empty)
     }
 
@@ -233,7 +234,7 @@ impl<T> Receiver<T> {
         let served = state.sender.serve(|()| ());
         drop(state);
         if let Some(((), waiter)) = served {
-            context::wake(waiter);
+            park::wake(waiter);
         }
     }
 

@@ -18,8 +18,8 @@ use std::sync::{Arc, PoisonError};
 
 pub use super::error::{RecvError, SendError};
 
-use crate::engine::context;
-use crate::engine::task::{Given, Wait};
+use crate::engine::park;
+use crate::engine::task::Wait;
 use crate::sync::lock::Lock;
 use crate::sync::rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::sync::wait::{WaitQueue, wait};
@@ -84,7 +84,7 @@ impl<T> Shared<T> {
     }
 
     fn changed(&self, seen: &mut u64) -> Result<(), RecvError> {
-        context::spend();
+        park::spend();
         loop {
             let state = self.state.lock();
             if state.version != *seen {
@@ -94,15 +94,15 @@ impl<T> Shared<T> {
             if state.senders == 0 {
                 return Err(RecvError);
             }
-            let why = Wait::Sync(Given::Item);
+            let why = Wait::for_any_thread("an item of a channel");
             let _ = wait(&self.state, state, |state| &mut state.watching, (), why, None);
         }
     }
 
     /// Ends the waits of those in a queue, who look again.
     fn wake_all(&self, queue: fn(&mut State) -> &mut WaitQueue<()>) {
-        let mut woken = queue(&mut self.state.lock()).serve_all(|()| ());
-        woken.take().for_each(context::wake);
+        let woken = queue(&mut self.state.lock()).serve_all(|()| ());
+        park::wake_all(woken);
     }
 }
 
@@ -198,13 +198,13 @@ impl<T> Sender<T> {
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
     pub fn closed(&self) {
-        context::spend();
+        park::spend();
         loop {
             let state = self.0.state.lock();
             if state.receivers == 0 {
                 return;
             }
-            let why = Wait::Sync(Given::Closing);
+            let why = Wait::for_any_thread("the receivers of a channel to close");
             let _ = wait(&self.0.state, state, |state| &mut state.closing, (), why, None);
         }
     }

@@ -1,7 +1,7 @@
 //! Coroutines that end, in a `select!`.
 
 use crate::engine::packet::Receiver;
-use crate::engine::remote::Waiter;
+use crate::engine::waiter::Waiter;
 use crate::sync::operation::{Choice, Enlistment, Operation, Ticket};
 use crate::task::{JoinError, JoinHandle};
 
@@ -56,7 +56,7 @@ struct Registered<'a, T>(&'a Receiver<T>, Waiter);
 
 impl<T> Enlistment for Registered<'_, T> {
     fn leave(self: Box<Self>, _: bool) -> Option<Ticket> {
-        self.0.unregister(self.1);
+        self.0.unregister(&self.1);
         None
     }
 }
@@ -81,7 +81,7 @@ impl<T> Operation for JoinHandle<T> {
         _: usize,
     ) -> Option<Box<dyn Enlistment + 'a>> {
         // Only one may wait at a handle: whoever selects has it borrowed mutably.
-        if self.is_finished() || !self.receiver.register(waiter) {
+        if self.is_finished() || !self.receiver.register(waiter.clone()) {
             return None;
         }
         Some(Box::new(Registered(&self.receiver, waiter)))

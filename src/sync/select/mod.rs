@@ -33,9 +33,11 @@ use super::channel::{Receiver, RecvError, SendError, Sender};
 use super::event::Event;
 use super::operation::{self, Enlistment, Operation, Ticket};
 use super::wait::Claim;
-use crate::engine::context;
-use crate::engine::task::{Given, Wait, Wake};
-use crate::task::JoinHandle;
+use crate::engine::park;
+use crate::engine::task::{Wait, Wake};
+use crate::task::{JoinHandle, WAIT_ANY};
+
+const WAIT: Wait = Wait::for_any_thread("one of several operations of a `select!`");
 
 pub use self::join::Joined;
 
@@ -80,7 +82,7 @@ enum Until {
 
 impl Until {
     fn after(timeout: Duration) -> Self {
-        context::deadline(timeout).map_or(Self::Ever, Self::Time)
+        park::deadline(timeout).map_or(Self::Ever, Self::Time)
     }
 }
 
@@ -260,7 +262,7 @@ impl<'a> Select<'a> {
     }
 
     fn first(&self, aim: Aim, until: Until) -> Chosen {
-        context::spend();
+        park::spend();
         let order = self.in_order();
         assert!(
             !(order.is_empty() && until == Until::Ever),
@@ -282,7 +284,7 @@ impl<'a> Select<'a> {
                 Until::Ever => None,
                 Until::Time(deadline) => Some(deadline),
             };
-            if deadline.is_some_and(|deadline| deadline <= context::now()) {
+            if deadline.is_some_and(|deadline| deadline <= park::now()) {
                 return None;
             }
             if let Some(chosen) = stand(&order, aim, deadline) {
@@ -295,26 +297,26 @@ impl<'a> Select<'a> {
 /// Waits in all queues at once until an operation is chosen, or it is time to look at all of them
 /// again.
 fn stand(order: &[(usize, &dyn Operation)], aim: Aim, deadline: Option<Instant>) -> Chosen {
-    if context::is_interrupted() {
-        context::unwind();
+    if park::is_cancel_pending() {
+        park::raise();
     }
     let due = order.iter().filter_map(|(_, operation)| operation.due());
     let until = due.chain(deadline).min();
-    let waiter = context::waiter();
+    let parker = park::waiter();
     let choice = Arc::new(Claim::new());
     let mut places: Vec<(usize, Box<dyn Enlistment + '_>)> = Vec::with_capacity(order.len());
     let mut wake = Wake::Ready;
     let all = order.iter().all(|&(index, operation)| {
         let place = match aim {
-            Aim::Choose => operation.stand(waiter, &choice, index),
-            Aim::Look => operation.look(waiter, &choice, index),
+            Aim::Choose => operation.stand(parker.into(), &choice, index),
+            Aim::Look => operation.look(parker.into(), &choice, index),
         };
         place.map(|place| places.push((index, place))).is_some()
     });
     if all {
         let internal = order.iter().all(|(_, operation)| operation.is_internal());
-        let why = if internal { Wait::JoinAny } else { Wait::Sync(Given::Choice) };
-        wake = context::block_until_woken(waiter, why, until);
+        let why = if internal { WAIT_ANY } else { WAIT };
+        wake = park::block_unless_cancelled(parker, why, until);
     }
     // From here on nobody is served; who has been is honoured, whatever has ended the wait.
     let served = choice.withdraw();
@@ -325,7 +327,7 @@ fn stand(order: &[(usize, &dyn Operation)], aim: Aim, deadline: Option<Instant>)
         }
     }
     if chosen.is_none() && wake == Wake::Cancelled {
-        context::unwind();
+        park::raise();
     }
     chosen
 }

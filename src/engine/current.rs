@@ -1,0 +1,68 @@
+//! Which coroutine runs on this thread, and what is left of its turn's budget.
+
+#![allow(unsafe_code)]
+
+use std::cell::Cell;
+use std::ptr;
+
+#[cfg(plainsong_model)]
+use super::shared::LocalCell;
+use super::shared::thread_local;
+use super::task::Task;
+
+thread_local! {
+    // Neither has a destructor, so that a signal handler may read them at any time.
+    static CURRENT: Cell<*const Task> = const { Cell::new(ptr::null()) };
+    // Operations that this turn may still do without waiting.
+    static BUDGET: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Makes `task` the current coroutine.
+///
+/// # Safety
+///
+/// The task must stay alive until [`leave`] or the next `enter`.
+#[inline]
+pub(super) unsafe fn enter(task: *const Task) {
+    CURRENT.set(task);
+}
+
+/// Makes none the current coroutine.
+#[inline]
+pub(super) fn leave() {
+    CURRENT.set(ptr::null());
+}
+
+/// Whether a coroutine runs.
+#[inline]
+pub(crate) fn in_coroutine() -> bool {
+    !CURRENT.get().is_null()
+}
+
+/// Calls `f` with the coroutine that runs, if one does.
+#[inline]
+pub(crate) fn with<R>(f: impl FnOnce(Option<&Task>) -> R) -> R {
+    // SAFETY: the caller of `enter` has promised that the task lives until `leave`.
+    //
+    // A closure that suspends keeps the reference on the coroutine's own stack: it is used again only
+    // when that coroutine runs, and a task is freed only after its coroutine has ended. On a
+    // generator's stack, which another coroutine may resume, only scopes keep one across user code,
+    // and `Yielder` refuses to yield while one is open.
+    f(unsafe { CURRENT.get().as_ref() })
+}
+
+/// Sets how many operations the next turn may do without waiting.
+#[inline]
+pub(super) fn set_budget(operations: u32) {
+    BUDGET.set(operations);
+}
+
+/// Takes one operation from the budget. Returns `false` when none is left.
+#[inline]
+pub(super) fn spend() -> bool {
+    let left = BUDGET.get().checked_sub(1);
+    if let Some(left) = left {
+        BUDGET.set(left);
+    }
+    left.is_some()
+}

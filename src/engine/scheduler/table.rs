@@ -1,0 +1,90 @@
+//! The tasks of one scheduler, by slot.
+//!
+//! The table owns each task, from the moment it is added until its coroutine has ended. A task stays
+//! where it is for that time, so the ready queue and the frames of its own coroutine may point to it.
+//! Frames are gone when a coroutine has ended. A coroutine that is given up keeps its frames, so its
+//! task is leaked along with its stack.
+
+use std::cell::RefCell;
+use std::mem;
+
+use slab::Slab;
+
+use super::super::id::Id;
+use super::super::task::Task;
+
+/// Free places of ended tasks that are kept for the next ones.
+const FREE_MAX: usize = 256;
+
+/// Where a task lives; when it has ended, the next may live there.
+type Place = Box<Option<Task>>;
+
+const _: () = assert!(size_of::<Option<Task>>() == size_of::<Task>());
+
+#[derive(Default)]
+pub(super) struct TaskTable {
+    places: RefCell<Slab<Place>>,
+    free: RefCell<Vec<Place>>,
+}
+
+impl TaskTable {
+    pub(super) const fn new() -> Self {
+        Self { places: RefCell::new(Slab::new()), free: RefCell::new(Vec::new()) }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.places.borrow().len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.places.borrow().is_empty()
+    }
+
+    /// Adds a task, and calls `f` with it where it now is.
+    #[inline]
+    pub(super) fn insert(&self, task: Task, f: impl FnOnce(&Task)) -> u32 {
+        let mut places = self.places.borrow_mut();
+        let entry = places.vacant_entry();
+        let slot = u32::try_from(entry.key()).expect("fewer than 2^32 coroutines");
+        let mut place = self.free.borrow_mut().pop().unwrap_or_default();
+        // Nothing has looked at the task before, so the compiler makes it here.
+        let task = place.insert(task);
+        task.slot.set(slot);
+        f(task);
+        entry.insert(place);
+        slot
+    }
+
+    /// Removes the task in a slot, whose coroutine has ended.
+    #[inline]
+    pub(super) fn remove(&self, slot: u32) -> Option<Task> {
+        let mut place = self.places.borrow_mut().remove(slot as usize);
+        let task = place.take();
+        let mut free = self.free.borrow_mut();
+        if free.len() < FREE_MAX {
+            free.push(place);
+        }
+        task
+    }
+
+    /// Removes the task in a slot, whose coroutine will not end, and leaks it.
+    pub(super) fn leak(&self, slot: u32) {
+        mem::forget(self.places.borrow_mut().remove(slot as usize));
+    }
+
+    /// Calls `f`, which must run no user code, with the task in a slot.
+    #[inline]
+    pub(super) fn with<R>(&self, slot: u32, f: impl FnOnce(&Task) -> R) -> Option<R> {
+        self.places.borrow().get(slot as usize)?.as_ref().as_ref().map(f)
+    }
+
+    /// [`with`](Self::with), if it is still the task with this id.
+    pub(super) fn find<R>(&self, slot: u32, id: Id, f: impl FnOnce(&Task) -> R) -> Option<R> {
+        self.with(slot, |task| (task.id == id).then(|| f(task))).flatten()
+    }
+
+    /// Calls `f`, which must run no user code, with each task.
+    pub(super) fn for_each(&self, f: impl FnMut(&Task)) {
+        self.places.borrow().iter().filter_map(|(_, place)| place.as_ref().as_ref()).for_each(f);
+    }
+}

@@ -1,0 +1,195 @@
+//! What can be cancelled of one coroutine: its root, which belongs to its `JoinHandle`, and the scopes
+//! that it has open, which belong to time-outs and the like. Scopes nest, and so do shields: a shield
+//! hides the root and the scopes that were open when it was raised from the waits inside of it.
+//!
+//! ```text
+//! request   sets a flag on one level             any thread, through the coroutine's own
+//! wake      ends the wait of a parked coroutine  the scheduler
+//! raise     unwinds from the next wait           cancel.rs
+//! catch     stops the unwind at its level        cancel.rs
+//! ```
+//!
+//! This file is the first step: pure bookkeeping of one coroutine.
+
+use std::cell::{Cell, OnceCell, RefCell};
+
+use super::timer::TimerKey;
+
+/// Names one scope among all that a thread has ever opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ScopeId(u32);
+
+impl ScopeId {
+    /// The next id, from this thread's counter.
+    pub(crate) fn next(counter: &Cell<u32>) -> Self {
+        let id = counter.get();
+        counter.set(id.wrapping_add(1));
+        Self(id)
+    }
+}
+
+/// What a cancellation is aimed at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Level {
+    /// The whole coroutine.
+    Root,
+    /// What runs inside of one scope.
+    Scope(ScopeId),
+}
+
+#[derive(Debug)]
+struct Scope {
+    id: ScopeId,
+    requested: bool,
+    timer: Option<TimerKey>,
+}
+
+/// The levels of one coroutine and the requests to cancel them.
+#[derive(Debug, Default)]
+pub(crate) struct Scopes {
+    /// Whether the next wait must raise a cancellation, or panic because it is forbidden. Kept up to
+    /// date by each method here, so that a wait asks for one byte.
+    pending: Cell<bool>,
+    root_requested: Cell<bool>,
+    // Few coroutines ever open a scope.
+    nested: OnceCell<Box<Nested>>,
+}
+
+#[derive(Debug, Default)]
+struct Nested {
+    open: RefCell<Vec<Scope>>,
+    // For each shield, how many scopes were open when it was raised: those are hidden.
+    shields: RefCell<Vec<usize>>,
+    // How many `no_wait`s are under way.
+    forbidden: Cell<u32>,
+}
+
+impl Scopes {
+    fn nested(&self) -> &Nested {
+        self.nested.get_or_init(Box::default)
+    }
+
+    /// Whether a wait must not just wait.
+    #[inline]
+    pub(crate) fn is_pending(&self) -> bool {
+        self.pending.get()
+    }
+
+    /// Opens a scope inside of those that are open.
+    pub(crate) fn open(&self, id: ScopeId, timer: Option<TimerKey>) {
+        self.nested().open.borrow_mut().push(Scope { id, requested: false, timer });
+    }
+
+    /// Closes the innermost scope. Returns its timer if that has not fired.
+    pub(crate) fn close(&self, id: ScopeId) -> Option<TimerKey> {
+        let scope = self.nested().open.borrow_mut().pop();
+        debug_assert_eq!(scope.as_ref().map(|scope| scope.id), Some(id), "scopes nest");
+        self.update();
+        scope.and_then(|scope| scope.timer)
+    }
+
+    /// Requests that a level be cancelled. A scope that is closed is not found.
+    pub(crate) fn request(&self, level: Level) {
+        match level {
+            Level::Root => self.root_requested.set(true),
+            Level::Scope(id) => self.with_open(id, |scope| scope.requested = true),
+        }
+        self.update();
+    }
+
+    /// Notes that the timer of a scope has fired.
+    pub(crate) fn forget_timer(&self, id: ScopeId) {
+        self.with_open(id, |scope| scope.timer = None);
+    }
+
+    fn with_open(&self, id: ScopeId, f: impl FnOnce(&mut Scope)) {
+        if let Some(nested) = self.nested.get()
+            && let Some(scope) = nested.open.borrow_mut().iter_mut().find(|scope| scope.id == id)
+        {
+            f(scope);
+        }
+    }
+
+    /// Hides all levels that are open now, until the guard is dropped.
+    pub(crate) fn shield(&self) -> impl Drop + '_ {
+        struct Lower<'a>(&'a Scopes);
+        impl Drop for Lower<'_> {
+            fn drop(&mut self) {
+                self.0.nested().shields.borrow_mut().pop();
+                self.0.update();
+            }
+        }
+        let nested = self.nested();
+        nested.shields.borrow_mut().push(nested.open.borrow().len());
+        self.update();
+        Lower(self)
+    }
+
+    /// Makes waits panic until the guard is dropped.
+    pub(crate) fn forbid_waits(&self) -> impl Drop + '_ {
+        struct Allow<'a>(&'a Scopes);
+        impl Drop for Allow<'_> {
+            fn drop(&mut self) {
+                let forbidden = &self.0.nested().forbidden;
+                forbidden.set(forbidden.get() - 1);
+                self.0.update();
+            }
+        }
+        let forbidden = &self.nested().forbidden;
+        forbidden.set(forbidden.get() + 1);
+        self.update();
+        Allow(self)
+    }
+
+    /// Lets waits happen in spite of everything until the guard is dropped: for what must be waited
+    /// for before its frame is left.
+    pub(crate) fn allow_waits(&self) -> impl Drop + '_ {
+        struct Restore<'a, S>(&'a Scopes, u32, S);
+        impl<S> Drop for Restore<'_, S> {
+            fn drop(&mut self) {
+                // The shield, a field, is lowered after this, and looks at what is pending again.
+                self.0.nested().forbidden.set(self.1);
+            }
+        }
+        let shield = self.shield();
+        let forbidden = self.nested().forbidden.take();
+        self.update();
+        Restore(self, forbidden, shield)
+    }
+
+    /// Whether waits panic.
+    pub(crate) fn are_waits_forbidden(&self) -> bool {
+        self.nested.get().is_some_and(|nested| nested.forbidden.get() > 0)
+    }
+
+    /// How many scopes, shields and `no_wait`s are open.
+    pub(crate) fn depth(&self) -> usize {
+        self.nested.get().map_or(0, |nested| {
+            let (open, shields) = (nested.open.borrow().len(), nested.shields.borrow().len());
+            open + shields + nested.forbidden.get() as usize
+        })
+    }
+
+    /// The timers of the open scopes, for a coroutine that will never close them.
+    pub(crate) fn timers(&self) -> Vec<TimerKey> {
+        let Some(nested) = self.nested.get() else { return Vec::new() };
+        nested.open.borrow().iter().filter_map(|scope| scope.timer).collect()
+    }
+
+    fn update(&self) {
+        self.pending.set(self.target().is_some() || self.are_waits_forbidden());
+    }
+
+    /// The outermost requested level that no shield hides: the one that an unwind is for.
+    pub(crate) fn target(&self) -> Option<Level> {
+        let root = self.root_requested.get().then_some(Level::Root);
+        let Some(nested) = self.nested.get() else { return root };
+        let hidden = nested.shields.borrow().last().copied();
+        if hidden.is_none() && root.is_some() {
+            return root;
+        }
+        let open = nested.open.borrow();
+        let mut visible = open[hidden.unwrap_or(0)..].iter();
+        visible.find(|scope| scope.requested).map(|scope| Level::Scope(scope.id))
+    }
+}

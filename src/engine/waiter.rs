@@ -1,0 +1,240 @@
+//! A wait as others see it: what they keep in their lists to end it later.
+
+use std::fmt;
+use std::mem;
+use std::ptr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::Instant;
+
+use super::mailbox::{Mailbox, Message, ThreadId};
+
+/// One wait of one coroutine or plain thread, as plain data. It may be kept too long: a wait that is
+/// over is not found any more.
+#[derive(Clone, Copy)]
+pub(crate) struct Parker {
+    mailbox: &'static Mailbox,
+    wait: u64,
+    // As wide as its neighbours, so that a copy loads just what was stored: a load that is wider than the
+    // store before it waits for that store.
+    slot: u64,
+}
+
+impl Parker {
+    /// The next wait, with this number, of the coroutine in `slot`.
+    #[inline]
+    pub(crate) fn coroutine(mailbox: &'static Mailbox, slot: u32, wait: u64) -> Self {
+        Self { mailbox, wait, slot: slot.into() }
+    }
+
+    /// The next wait of the calling plain thread.
+    #[inline]
+    pub(crate) fn thread(mailbox: &'static Mailbox) -> Self {
+        Self::coroutine(mailbox, Mailbox::THREAD, mailbox.next_wait())
+    }
+
+    #[inline]
+    pub(crate) fn is_thread(&self) -> bool {
+        self.slot == u64::from(Mailbox::THREAD)
+    }
+
+    /// The coroutine's slot and the wait's number, if it is a coroutine of the thread with this mailbox.
+    #[inline]
+    pub(crate) fn local_to(&self, mailbox: &'static Mailbox) -> Option<(u32, u64)> {
+        let here = ptr::eq(self.mailbox, mailbox) && !self.is_thread();
+        here.then_some((self.slot as u32, self.wait))
+    }
+
+    /// Ends the wait from another thread.
+    #[inline]
+    pub(crate) fn send(&self) {
+        self.mailbox.send(Message::Wake { slot: self.slot as u32, wait: self.wait });
+    }
+
+    /// Blocks the plain thread that this stands for. Returns whether it was woken before `deadline`.
+    #[inline]
+    pub(crate) fn block(&self, deadline: Option<Instant>) -> bool {
+        debug_assert!(self.is_thread());
+        self.mailbox.block(self.wait, deadline)
+    }
+}
+
+impl PartialEq for Parker {
+    fn eq(&self, other: &Self) -> bool {
+        ptr::eq(self.mailbox, other.mailbox) && self.wait == other.wait
+    }
+}
+
+impl fmt::Debug for Parker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parker").field("slot", &self.slot).field("wait", &self.wait).finish()
+    }
+}
+
+/// Something that waits: a coroutine, a plain thread, or the task of a future.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Waiter {
+    Parked(Parker),
+    Future(Arc<WakerCell>),
+}
+
+impl From<Parker> for Waiter {
+    #[inline]
+    fn from(parker: Parker) -> Self {
+        Self::Parked(parker)
+    }
+}
+
+impl Waiter {
+    /// The thread that the waiter runs on; a future may run on any.
+    pub(crate) fn thread(&self) -> ThreadId {
+        match self {
+            Self::Parked(parker) => parker.mailbox.thread(),
+            Self::Future(_) => ThreadId::NONE,
+        }
+    }
+
+    /// The slot and the number of the wait, if it is one of a coroutine.
+    #[inline]
+    pub(crate) fn coroutine(&self) -> Option<(u32, u64)> {
+        match self {
+            Self::Parked(parker) if !parker.is_thread() => Some((parker.slot as u32, parker.wait)),
+            Self::Parked(_) | Self::Future(_) => None,
+        }
+    }
+}
+
+/// The waker of a future that waits, as of its last poll.
+///
+/// Wakers are code of users, so none is cloned, woken or dropped under the lock. The future keeps a
+/// share of the cell for as long as it is listed anywhere, and empties the cell at its own drop:
+/// dropping a [`Waiter`] out of some list therefore never drops a waker.
+#[derive(Default)]
+pub(crate) struct WakerCell(Mutex<Option<Waker>>);
+
+impl WakerCell {
+    fn lock(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets the waker. The future checks what it waits for after this, not before.
+    pub(crate) fn set(&self, waker: &Waker) {
+        let waker = waker.clone();
+        let before = self.lock().replace(waker);
+        drop(before);
+    }
+
+    /// Wakes the future, unless that has been done since the last [`set`](Self::set).
+    pub(crate) fn wake(&self) {
+        let waker = self.lock().take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Empties the cell.
+    pub(crate) fn clear(&self) {
+        let waker = self.lock().take();
+        drop(waker);
+    }
+}
+
+impl PartialEq for WakerCell {
+    fn eq(&self, other: &Self) -> bool {
+        ptr::eq(self, other)
+    }
+}
+
+impl fmt::Debug for WakerCell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WakerCell").finish_non_exhaustive()
+    }
+}
+
+/// The waiters for one thing, in the order in which they came. Almost always there is one at most.
+#[derive(Debug, Default)]
+pub(crate) struct Waiters {
+    first: Option<Waiter>,
+    // One word as long as there is none.
+    #[expect(clippy::box_collection)]
+    rest: Option<Box<Vec<Waiter>>>,
+}
+
+impl Waiters {
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    #[inline]
+    pub(crate) fn push(&mut self, waiter: impl Into<Waiter>) {
+        if self.first.is_none() {
+            self.first = Some(waiter.into());
+        } else {
+            self.rest.get_or_insert_default().push(waiter.into());
+        }
+    }
+
+    /// Removes a waiter that gave up. One that was taken already is not here.
+    pub(crate) fn remove(&mut self, waiter: &Waiter) {
+        if self.first.as_ref() == Some(waiter) {
+            let next = self.rest.as_mut().filter(|rest| !rest.is_empty());
+            self.first = next.map(|rest| rest.remove(0));
+        } else if let Some(rest) = &mut self.rest {
+            rest.retain(|other| other != waiter);
+        }
+    }
+
+    /// Moves all of them to the end of `to`.
+    #[inline]
+    pub(crate) fn append_to(&mut self, to: &mut Vec<Waiter>) {
+        if let Some(first) = self.first.take() {
+            to.push(first);
+            if let Some(rest) = &mut self.rest {
+                to.append(rest);
+            }
+        }
+    }
+
+    /// Takes all of them.
+    #[inline]
+    pub(crate) fn take(&mut self) -> Self {
+        mem::take(self)
+    }
+}
+
+impl IntoIterator for Waiters {
+    type Item = Waiter;
+    type IntoIter = std::iter::Chain<std::option::IntoIter<Waiter>, std::vec::IntoIter<Waiter>>;
+
+    #[inline]
+    fn into_iter(self) -> Self::IntoIter {
+        let rest = self.rest.map_or_else(Vec::new, |rest| *rest);
+        self.first.into_iter().chain(rest)
+    }
+}
+
+/// The waiter of a future, for as long as the future lives.
+#[derive(Debug, Default)]
+pub(crate) struct FutureWaiter(Arc<WakerCell>);
+
+impl FutureWaiter {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets what a wake calls. The future checks what it waits for after this, not before.
+    pub(crate) fn set_waker(&self, waker: &Waker) {
+        self.0.set(waker);
+    }
+
+    pub(crate) fn waiter(&self) -> Waiter {
+        Waiter::Future(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for FutureWaiter {
+    fn drop(&mut self) {
+        self.0.clear();
+    }
+}

@@ -1,0 +1,70 @@
+//! The way in for plain threads.
+
+use std::fmt;
+use std::mem;
+use std::sync::Arc;
+
+use super::super::job::Job;
+use super::super::mutex::Mutex;
+use super::Workers;
+
+/// Takes jobs from plain threads, for the runs of one runtime: it outlasts each of them.
+#[derive(Default)]
+pub(crate) struct Injector(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    runs: Vec<Arc<Workers>>,
+    // For the next run.
+    jobs: Vec<Job>,
+    closed: bool,
+}
+
+impl Injector {
+    /// Gives a job to the run, or keeps it for the next one, or drops it if there will be none.
+    pub(crate) fn push(&self, mut job: Job) {
+        let mut state = self.0.lock();
+        for run in &state.runs {
+            match run.push(None, job) {
+                Ok(()) => return,
+                Err(back) => job = back,
+            }
+        }
+        if !state.closed {
+            state.jobs.push(job);
+            return;
+        }
+        // Its destructors are code of users.
+        drop(state);
+        drop(job);
+    }
+
+    /// A run begins: it gets the jobs that wait for it.
+    pub(crate) fn begin(&self, run: &Arc<Workers>) {
+        let mut state = self.0.lock();
+        for job in mem::take(&mut state.jobs) {
+            state.jobs.extend(run.push(None, job).err());
+        }
+        state.runs.push(Arc::clone(run));
+    }
+
+    /// A run has ended.
+    pub(crate) fn end(&self, run: &Arc<Workers>) {
+        self.0.lock().runs.retain(|other| !Arc::ptr_eq(other, run));
+    }
+
+    /// There will be no run any more.
+    pub(crate) fn close(&self) {
+        let mut state = self.0.lock();
+        state.closed = true;
+        let jobs = mem::take(&mut state.jobs);
+        drop(state);
+        drop(jobs);
+    }
+}
+
+impl fmt::Debug for Injector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Injector").finish_non_exhaustive()
+    }
+}

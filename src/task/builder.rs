@@ -1,0 +1,114 @@
+//! `Builder`: what can be set of a coroutine before it is spawned.
+
+use std::io;
+use std::panic::Location;
+use std::sync::Arc;
+
+use super::join::JoinHandle;
+use super::scope::{Scope, ScopedJoinHandle};
+use super::spawn::{spawn_here, spawn_in_run};
+use crate::engine::spawn::Spec;
+use crate::engine::{context, stack};
+
+/// Names a coroutine or gives it a stack of another size.
+///
+/// ```
+/// plainsong::run(|| {
+///     let deep = plainsong::Builder::new().name("deep").stack_size(8 << 20).spawn(|| {
+///         plainsong::current().name().map(str::to_owned)
+///     });
+///     assert_eq!(deep.unwrap().join().unwrap().as_deref(), Some("deep"));
+/// });
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use = "a builder does nothing until `spawn`"]
+pub struct Builder {
+    name: Option<Arc<str>>,
+    stack_size: Option<usize>,
+}
+
+impl Builder {
+    /// A builder with nothing set.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Names the coroutine, for reports and messages.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into().into());
+        self
+    }
+
+    /// Sets the size of the coroutine's stack in bytes, which is rounded up to a power of two.
+    /// Memory is used only as far as it is touched.
+    pub fn stack_size(mut self, bytes: usize) -> Self {
+        self.stack_size = Some(bytes);
+        self
+    }
+
+    /// Starts the coroutine.
+    ///
+    /// # Errors
+    ///
+    /// Outside of a runtime; `InvalidInput` for a stack size below 16 KiB or above 1 GiB; and when the
+    /// system has no room for another stack.
+    #[track_caller]
+    pub fn spawn<F, T>(self, f: F) -> io::Result<JoinHandle<T>>
+    where
+        F: FnOnce() -> T + 'static,
+        T: 'static,
+    {
+        let spec = self.spec(Location::caller());
+        context::with(|scheduler| spawn_here(scheduler, spec, f))
+    }
+
+    /// Starts the coroutine in a [`scope`](crate::scope), where it may borrow.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for a stack size below 16 KiB or above 1 GiB; and when the system has no room for
+    /// another stack.
+    ///
+    /// ```
+    /// plainsong::run(|| {
+    ///     let text = String::from("plain song");
+    ///     let len = plainsong::scope(|s| {
+    ///         let counts = plainsong::Builder::new().name("counts").spawn_scoped(s, || text.len());
+    ///         counts.unwrap().join().unwrap()
+    ///     });
+    ///     assert_eq!(len, 10);
+    /// });
+    /// ```
+    #[track_caller]
+    pub fn spawn_scoped<'scope, F, T>(
+        self,
+        scope: &'scope Scope<'scope, '_>,
+        f: F,
+    ) -> io::Result<ScopedJoinHandle<'scope, T>>
+    where
+        F: FnOnce() -> T + 'scope,
+        T: 'scope,
+    {
+        scope.spawn_with(self.spec(Location::caller()), f)
+    }
+
+    /// Starts the coroutine on any worker: see [`spawn_anywhere`](crate::spawn_anywhere).
+    ///
+    /// # Errors
+    ///
+    /// Outside of a runtime, and `InvalidInput` for a stack size below 16 KiB or above 1 GiB.
+    #[track_caller]
+    pub fn spawn_anywhere<F, T>(self, f: F) -> io::Result<JoinHandle<T>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let spec = self.spec(Location::caller());
+        let stack_size = spec.stack_size.map(stack::check_size).transpose()?;
+        spawn_in_run(Spec { stack_size, ..spec }, f)
+    }
+
+    fn spec(self, spawned: &'static Location<'static>) -> Spec {
+        Spec { name: self.name, stack_size: self.stack_size, ..Spec::at(spawned) }
+    }
+}

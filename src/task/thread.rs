@@ -1,0 +1,148 @@
+//! `Thread`: a coroutine or a plain thread, and how it is parked and unparked by hand.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::engine::address::Address;
+use crate::engine::defer::Defer;
+use crate::engine::id::Id;
+use crate::engine::park::{self, Running};
+use crate::engine::task::{Flag, Wait};
+use crate::engine::{blocking_pool as pool, current};
+
+const WAIT: Wait = Wait::for_any_thread("unpark");
+
+/// A coroutine or a plain thread: its identity, and a way to wake it from [`park`].
+#[derive(Clone)]
+pub struct Thread(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    Coroutine { address: Address, name: Option<Arc<str>> },
+    Plain(std::thread::Thread),
+}
+
+/// Identifies a coroutine or a plain thread of this process.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ThreadId(Which);
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Which {
+    Coroutine(Id),
+    Plain(std::thread::ThreadId),
+}
+
+impl Thread {
+    #[inline]
+    pub(crate) fn coroutine(address: Address, name: Option<Arc<str>>) -> Self {
+        Self(Kind::Coroutine { address, name })
+    }
+
+    /// Identifies it.
+    pub fn id(&self) -> ThreadId {
+        match &self.0 {
+            Kind::Coroutine { address, .. } => ThreadId(Which::Coroutine(address.id())),
+            Kind::Plain(thread) => ThreadId(Which::Plain(thread.id())),
+        }
+    }
+
+    /// Its name, if it has one. The first coroutine of a runtime is called `main`.
+    pub fn name(&self) -> Option<&str> {
+        match &self.0 {
+            Kind::Coroutine { name, .. } => name.as_deref(),
+            Kind::Plain(thread) => thread.name(),
+        }
+    }
+
+    /// Ends its [`park`], or lets its next one return at once. Works from any thread.
+    pub fn unpark(&self) {
+        match &self.0 {
+            Kind::Plain(thread) => thread.unpark(),
+            Kind::Coroutine { address, .. } => address.unpark(),
+        }
+    }
+
+    /// Where the coroutine is; this must be one.
+    pub(crate) fn address(&self) -> &Address {
+        match &self.0 {
+            Kind::Coroutine { address, .. } => address,
+            Kind::Plain(_) => unreachable!("the thread of a join handle is a coroutine"),
+        }
+    }
+}
+
+impl fmt::Debug for Thread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Thread")
+            .field("id", &self.id())
+            .field("name", &self.name())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The coroutine that calls this, or else the thread.
+pub fn current() -> Thread {
+    park::running(|running| match running {
+        None => Thread(Kind::Plain(std::thread::current())),
+        Some(Running { scheduler, task }) => {
+            let address = Address::known(scheduler.mailbox(), task.slot.get(), task.id);
+            Thread::coroutine(address, task.name().cloned())
+        }
+    })
+}
+
+/// Whether the coroutine that calls this unwinds, from a panic or because it is cancelled; on a plain
+/// thread, whether the thread does.
+///
+/// std's speaks for the thread: in a coroutine it is true while any other is suspended in the middle of its
+/// unwinding. At such a time, a panic of the coroutine that calls this is not recognised.
+pub fn panicking() -> bool {
+    if park::in_coroutine() { park::is_unwinding() } else { std::thread::panicking() }
+}
+
+/// Waits until [`Thread::unpark`] is called, or returns at once if it has been already. May also return
+/// for no reason, as std's.
+///
+/// # Cancellation
+///
+/// Unwinds when the coroutine is cancelled.
+///
+/// ```
+/// use plainsong::thread;
+///
+/// plainsong::run(|| {
+///     let sleeper = thread::spawn(|| thread::park());
+///     sleeper.thread().unpark();
+///     sleeper.join().unwrap();
+/// });
+/// ```
+pub fn park() {
+    park_until(None);
+}
+
+/// [`park`], for `timeout` at most.
+///
+/// # Cancellation
+///
+/// Unwinds when the coroutine is cancelled.
+pub fn park_timeout(timeout: Duration) {
+    park_until(Some(timeout));
+}
+
+fn park_until(timeout: Option<Duration>) {
+    current::with(|task| {
+        let Some(task) = task else {
+            let wait = || timeout.map_or_else(std::thread::park, std::thread::park_timeout);
+            return pool::while_blocked(wait);
+        };
+        if task.flags.has(Flag::ParkToken) {
+            park::spend();
+        } else {
+            task.flags.set(Flag::InPark, true);
+            let _leave = Defer::new(|| task.flags.set(Flag::InPark, false));
+            park::block(park::waiter(), WAIT, timeout.and_then(park::deadline));
+        }
+        task.flags.set(Flag::ParkToken, false);
+    });
+}
