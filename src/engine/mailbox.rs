@@ -90,6 +90,8 @@ pub(crate) struct Mailbox {
     sleeper: AtomicU8,
     // The inbox may have messages: while it is awake, the owner reads this flag alone.
     pending: AtomicBool,
+    // Whether `cancelling` has any, or all coroutines of the owner are being cancelled.
+    any_cancelling: AtomicBool,
     arrived: Condvar,
     next_wait: CacheLine<AtomicU64>,
 }
@@ -100,6 +102,10 @@ struct CacheLine<T>(T);
 
 struct Inbox {
     messages: Vec<Message>,
+    // The coroutines that are being cancelled as a whole: from the request until the owner has acted on it.
+    cancelling: Vec<Id>,
+    // So are all of them.
+    cancelling_all: bool,
     // Ends the sleep of an owner that sleeps in its reactor.
     waker: Option<Waker>,
 }
@@ -143,6 +149,9 @@ impl Drop for Lease {
         let late = {
             let mut inbox = self.0.inbox();
             inbox.waker = None;
+            inbox.cancelling.clear();
+            inbox.cancelling_all = false;
+            self.0.any_cancelling.store(false, Ordering::Relaxed);
             mem::take(&mut inbox.messages)
         };
         drop(late);
@@ -153,9 +162,10 @@ impl Drop for Lease {
 impl Mailbox {
     const fn new() -> Self {
         Self {
-            inbox: Mutex::new(Inbox { messages: Vec::new(), waker: None }),
+            inbox: Mutex::new(Inbox { messages: Vec::new(), cancelling: Vec::new(), waker: None }),
             sleeper: AtomicU8::new(AWAKE),
             pending: AtomicBool::new(false),
+            any_cancelling: AtomicBool::new(false),
             arrived: Condvar::new(),
             next_wait: CacheLine(AtomicU64::new(1)),
         }
@@ -209,6 +219,10 @@ impl Mailbox {
     /// Puts a message in, and wakes the owner if it sleeps.
     pub(crate) fn send(&self, message: Message) {
         let mut inbox = self.inbox();
+        if let Message::Cancel { id, level: Level::Root, .. } = message {
+            inbox.cancelling.push(id);
+            self.any_cancelling.store(true, Ordering::Relaxed);
+        }
         inbox.messages.push(message);
         self.pending.store(true, Ordering::SeqCst);
         match self.sleeper.swap(AWAKE, Ordering::SeqCst) {
@@ -222,6 +236,33 @@ impl Mailbox {
             }
             _ => self.arrived.notify_one(),
         }
+    }
+
+    /// Whether the owner has been asked to cancel this coroutine as a whole, and has not done so yet: nothing
+    /// must be handed over to it any more.
+    #[inline]
+    pub(crate) fn is_cancelling(&self, id: Id) -> bool {
+        self.any_cancelling.load(Ordering::Relaxed) && {
+            let inbox = self.inbox();
+            inbox.cancelling_all || inbox.cancelling.contains(&id)
+        }
+    }
+
+    /// The owner is asked to cancel all of its coroutines, or has done so.
+    pub(crate) fn set_cancelling_all(&self, cancelling: bool) {
+        let mut inbox = self.inbox();
+        inbox.cancelling_all = cancelling;
+        self.any_cancelling.store(cancelling || !inbox.cancelling.is_empty(), Ordering::Relaxed);
+    }
+
+    /// The owner has acted on a request to cancel this coroutine as a whole.
+    pub(crate) fn has_cancelled(&self, id: Id) {
+        let mut inbox = self.inbox();
+        if let Some(at) = inbox.cancelling.iter().position(|other| *other == id) {
+            inbox.cancelling.swap_remove(at);
+        }
+        let any = inbox.cancelling_all || !inbox.cancelling.is_empty();
+        self.any_cancelling.store(any, Ordering::Relaxed);
     }
 
     /// Whether there may be messages.

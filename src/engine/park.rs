@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use super::blocking_pool as pool;
 use super::context;
 use super::current;
+use super::id::Id;
 use super::mailbox::{Mailbox, ThreadId};
-use super::task::{Wait, Wake};
+use super::task::{CancelWait, Wait, Wake};
 use super::waiter::{Parker, Waiter, Waiters};
 
 pub(crate) use super::context::{Running, running};
@@ -68,6 +69,41 @@ pub(crate) fn block_unless_cancelled(parker: Parker, why: Wait, deadline: Option
             None => Wake::Ready,
         },
     )
+}
+
+/// [`block_unless_cancelled`], for a wait with a place in a queue, which a cancellation takes out of it at
+/// once, on whatever thread it is requested. (Only the request to cancel one of the scopes inside of a
+/// coroutine, made on another thread, takes effect when the coroutine's thread learns of it.)
+#[inline(always)]
+pub(crate) fn block_in_queue(
+    parker: Parker,
+    why: Wait,
+    deadline: Option<Instant>,
+    place: &dyn CancelWait,
+) -> Wake {
+    if parker.is_thread() {
+        return block_thread(parker, deadline);
+    }
+    context::running(
+        #[inline(always)]
+        |running| match running {
+            Some(Running { scheduler, task }) => {
+                scheduler.park_in_queue(task, why, deadline, place)
+            }
+            None => Wake::Ready,
+        },
+    )
+}
+
+/// The coroutine that calls this, if a cancellation of the whole of it would end its next wait: what
+/// [`Waiter::is_being_cancelled`] asks for.
+#[inline]
+pub(crate) fn cancellable_id() -> Option<Id> {
+    context::running(|running| {
+        let Running { scheduler, task } = running?;
+        let hidden = task.scopes.is_root_shielded() || scheduler.is_unwinding(task);
+        (!hidden).then_some(task.id)
+    })
 }
 
 #[cold]

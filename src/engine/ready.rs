@@ -82,8 +82,8 @@ impl ReadyQueue {
 mod tests {
     use super::*;
     use crate::engine::coroutine::Coroutine;
-    use crate::engine::stack::{MIN_SIZE, StackPool};
     use crate::engine::id::Id;
+    use crate::engine::stack::{MIN_SIZE, StackPool};
     use std::collections::VecDeque;
     use std::panic::Location;
 

@@ -157,6 +157,11 @@ impl Scopes {
         Restore(self, forbidden, shield)
     }
 
+    /// Whether a shield hides the root.
+    pub(crate) fn is_root_shielded(&self) -> bool {
+        self.nested.get().is_some_and(|nested| !nested.shields.borrow().is_empty())
+    }
+
     /// Whether waits panic.
     pub(crate) fn are_waits_forbidden(&self) -> bool {
         self.nested.get().is_some_and(|nested| nested.forbidden.get() > 0)

@@ -97,6 +97,15 @@ pub(crate) trait Completion {
     fn abandon(&self);
 }
 
+/// A wait that has a place in some queue, which a cancellation takes out of it at once: what would be handed
+/// over goes to the next waiter.
+pub(crate) trait CancelWait {
+    /// Takes the place out of its queue, unless it has been served. Returns whether it was taken out, so that
+    /// the wait is over and has not happened. Called on the coroutine's own thread, outside of its
+    /// coroutine; must run no code of users.
+    fn cancel(&self) -> bool;
+}
+
 /// A coroutine and its bookkeeping. Only its own thread ever sees it. The table of its scheduler owns it,
 /// from the moment it is added until its coroutine has ended.
 ///
@@ -117,6 +126,8 @@ pub(crate) struct Task {
     /// The number of the wait under way; 0 when there is none, so that a late wake finds nothing.
     pub(crate) wait: Cell<u64>,
     pub(crate) waiting: Cell<Wait>,
+    /// The place of the wait under way, on the coroutine's own stack.
+    pub(crate) place: Cell<Option<NonNull<dyn CancelWait>>>,
     /// What the coroutine will look at first when its wait is over: fetched ahead of that, never followed.
     pub(crate) ahead: Cell<*const u8>,
     pub(crate) id: Id,
@@ -216,6 +227,7 @@ impl Task {
             since: Cell::new(0),
             wait: Cell::new(0),
             waiting: Cell::new(Wait::NONE),
+            place: Cell::new(None),
             // Something that is there, as what is not takes the processor longer.
             ahead: Cell::new(ptr::from_ref(spawned).cast()),
             extras,

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
+use super::id::Id;
 use super::mailbox::{Mailbox, Message, ThreadId};
 
 /// One wait of one coroutine or plain thread, as plain data. It may be kept too long: a wait that is
@@ -91,6 +92,15 @@ impl Waiter {
         match self {
             Self::Parked(parker) => parker.mailbox.thread(),
             Self::Future(_) => ThreadId::NONE,
+        }
+    }
+
+    /// Whether the coroutine `id`, which waits, has been cancelled on another thread and will learn of it.
+    #[inline]
+    pub(crate) fn is_being_cancelled(&self, id: Option<Id>) -> bool {
+        match (self, id) {
+            (Self::Parked(parker), Some(id)) => parker.mailbox.is_cancelling(id),
+            _ => false,
         }
     }
 

@@ -244,7 +244,12 @@ impl Scheduler {
             match message {
                 Message::Wake { slot, wait } => self.unpark(slot, wait),
                 Message::Unpark { slot, id } => self.give_park_token(slot, id),
-                Message::Cancel { slot, id, level } => self.cancel(slot, id, level),
+                Message::Cancel { slot, id, level } => {
+                    self.cancel(slot, id, level);
+                    if level == Level::Root {
+                        mailbox.has_cancelled(id);
+                    }
+                }
                 Message::Deregister { reactor, token } => self.deregister(reactor, token),
                 Message::Check => {}
             }

@@ -31,7 +31,7 @@ use super::reactor::{EVENTS, Reactor};
 use super::ready::ReadyQueue;
 use super::scopes::ScopeId;
 use super::stack::{self, Stack, StackPool};
-use super::task::{Flag, Task, Wait, Wake};
+use super::task::{CancelWait, Flag, Task, Wait, Wake};
 use super::timer::Timers;
 use super::waiter::{Parker, Waiter};
 use super::workers::{Idle, WorkerHandle};
@@ -156,6 +156,7 @@ impl Scheduler {
         self.outside.set_strict(strict);
         // Messages for a run before this one are of no use.
         self.receive();
+        mailbox.set_cancelling_all(false);
         self.closing.set(worker.workers.enter(worker.number, mailbox));
         self.worker.replace(Some(worker));
         self.running.set(true);
@@ -363,6 +364,23 @@ impl Scheduler {
         task.wake.get()
     }
 
+    /// [`park`](Self::park), with a place that a cancellation takes out of its queue.
+    #[inline(always)]
+    pub(crate) fn park_in_queue(
+        &self,
+        task: &Task,
+        why: Wait,
+        deadline: Option<Instant>,
+        place: &dyn CancelWait,
+    ) -> Wake {
+        // The lifetime of the place is erased: it is taken away again before it ends, below. A coroutine that
+        // is given up is given up while it unwinds, and not while it is parked here.
+        task.place.set(Some(erase(place)));
+        let wake = self.park(task, why, deadline);
+        task.place.set(None);
+        wake
+    }
+
     /// Yields after an operation too many that did not have to wait.
     #[cold]
     pub(crate) fn overspent(&self, task: &Task) {
@@ -449,4 +467,10 @@ impl Scheduler {
             }
         }
     }
+}
+
+fn erase<'a>(place: &'a (dyn CancelWait + 'a)) -> NonNull<dyn CancelWait> {
+    // SAFETY: the two types differ in a lifetime only, and both are pointers that are followed in `unsafe`
+    // code alone, which argues that the place is still there.
+    unsafe { mem::transmute::<NonNull<dyn CancelWait + 'a>, NonNull<dyn CancelWait>>(place.into()) }
 }

@@ -56,6 +56,7 @@ impl Scheduler {
     pub(super) fn close_here(&self) {
         self.add_to_report();
         self.cancel_all(None);
+        self.mailbox().set_cancelling_all(false);
         self.drop_calls();
     }
 
@@ -71,7 +72,13 @@ impl Scheduler {
 
     /// Ends the wait of a task that a request concerns.
     fn wake_cancelled(&self, task: &Task) {
-        if task.scopes.is_pending() && task.parked.get() && !task.flags.has(Flag::Unwinds) {
+        if !task.scopes.is_pending() || !task.parked.get() || task.flags.has(Flag::Unwinds) {
+            return;
+        }
+        // SAFETY: a place is set only for as long as its coroutine is parked on its account.
+        let in_queue = task.place.get().is_none_or(|place| unsafe { place.as_ref() }.cancel());
+        // A wait that has been served has happened, and its wake is on the way.
+        if in_queue {
             self.wake_task(task, Wake::Cancelled);
         }
     }

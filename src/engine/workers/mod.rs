@@ -299,8 +299,11 @@ impl Workers {
     pub(crate) fn close(&self, from: usize) {
         self.closing.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        for (_, worker) in self.each.iter().enumerate().filter(|(number, _)| *number != from) {
-            worker.notify();
+        let others = self.each.iter().enumerate().filter(|(number, _)| *number != from);
+        for mailbox in others.filter_map(|(_, worker)| worker.mailbox.get()) {
+            // From here on nothing is handed over to their coroutines any more.
+            mailbox.set_cancelling_all(true);
+            mailbox.send(Message::Check);
         }
     }
 
