@@ -162,7 +162,12 @@ impl Drop for Lease {
 impl Mailbox {
     const fn new() -> Self {
         Self {
-            inbox: Mutex::new(Inbox { messages: Vec::new(), cancelling: Vec::new(), waker: None }),
+            inbox: Mutex::new(Inbox {
+                messages: Vec::new(),
+                cancelling: Vec::new(),
+                cancelling_all: false,
+                waker: None,
+            }),
             sleeper: AtomicU8::new(AWAKE),
             pending: AtomicBool::new(false),
             any_cancelling: AtomicBool::new(false),
