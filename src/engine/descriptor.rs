@@ -66,7 +66,7 @@ impl Registrations {
         others.iter().find(|other| other.is_with(reactor)).map(|other| other.token)
     }
 
-    /// Has this thread's reactor know the descriptor `fd`. `None` for one that is always ready, such as a
+    /// Has this thread's reactor know the descriptor `fd`, if it does not yet. `None` for one that is always ready, such as a
     /// regular file.
     ///
     /// # Errors
@@ -78,6 +78,10 @@ impl Registrations {
         running: Running<'a>,
         fd: &impl AsFd,
     ) -> io::Result<Option<Readiness<'a>>> {
+        // Another coroutine may have registered it since the operation began.
+        if let Some(readiness) = self.readiness(Some(running)) {
+            return Ok(Some(readiness));
+        }
         let scheduler = running.scheduler;
         let Some(reactor) = scheduler.reactor() else {
             unreachable!("a coroutine runs, so its thread has a reactor")
