@@ -51,6 +51,8 @@ pub(crate) mod scheduler;
 
 pub(crate) mod context;
 
+pub(crate) mod panic_hook;
+
 // What the rest of the crate uses.
 pub(crate) mod blocking_pool;
 

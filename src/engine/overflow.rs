@@ -97,8 +97,11 @@ extern "C" fn handler(
 ) {
     // SAFETY: the kernel passes a valid `siginfo_t`, which for these signals has an address.
     let address = unsafe { (*info).si_addr() }.addr();
-    if let Some(size) = stack::overflowed(address) {
-        current::with(|task| report(task, size));
+    if let Some((size, guard)) = stack::overflowed(address) {
+        // A generator has a stack of its own.
+        current::with(|task| {
+            report(task, task.is_some_and(|t| t.coroutine.guard() == guard), size)
+        });
         // SAFETY: ends the process; async-signal-safe by POSIX.
         unsafe { libc::abort() };
     }
@@ -136,24 +139,28 @@ fn pass_on(signal: libc::c_int, info: *mut libc::siginfo_t, ucontext: *mut libc:
 
 /// Writes the message. Formats numbers and borrowed text into a buffer on this stack: it
 /// allocates nothing and takes no lock.
-fn report(task: Option<&Task>, size: usize) {
+fn report(task: Option<&Task>, own: bool, size: usize) {
     let mut line = Line { bytes: [0; 1024], len: 0 };
     let _ = line.write_str("\nplainsong: ");
+    let name = task.and_then(Task::name).map_or("<unnamed>", |name| name);
     let _ = match task {
-        Some(task) => {
-            let name = task.name().map_or("<unnamed>", |name| name);
-            write!(
-                line,
-                "coroutine {} '{name}', spawned at {}, has overflowed its stack of {size} bytes",
-                task.id, task.spawned
-            )
-        }
+        Some(Task { id, spawned, .. }) if own => write!(
+            line,
+            "coroutine {id} '{name}', spawned at {spawned}, has overflowed its stack of {size} bytes"
+        ),
+        Some(Task { id, spawned, .. }) => write!(
+            line,
+            "a generator has overflowed its stack of {size} bytes; it was resumed by coroutine {id} '{name}', \
+             spawned at {spawned}"
+        ),
         None => write!(line, "a generator has overflowed its stack of {size} bytes"),
     };
-    let _ = line.write_str(
+    let _ = line.write_str(if own {
         "\nGive it more with `Builder::stack_size`, give all of them more with \
-         `Runtime::builder().stack_size`, or recurse less.\n",
-    );
+         `Runtime::builder().stack_size`, or recurse less.\n"
+    } else {
+        "\nGive it more with `Generator::with_stack_size`, or recurse less.\n"
+    });
     let _ = rustix::io::write(io::stderr(), &line.bytes[..line.len]);
 }
 

@@ -46,15 +46,28 @@ pub(crate) struct Spawned<T> {
     pub(crate) name: Option<Arc<str>>,
 }
 
-/// A stack for a coroutine of this thread.
+/// Bytes of a closure or a result above which it does not go on a stack as it is.
+const LARGE: usize = 2048;
+
+/// The size of stack for a coroutine that returns a `T`, where `size` is asked for: in a debug build, some
+/// ten frames of ours have a copy each of what they pass on.
+fn size_for<T>(scheduler: &Scheduler, size: Option<usize>) -> Option<usize> {
+    if size_of::<T>() <= LARGE {
+        return size;
+    }
+    let size = size.unwrap_or_else(|| scheduler.stack_size());
+    Some(size.saturating_add(10 * size_of::<T>()).min(stack::MAX_SIZE))
+}
+
+/// A stack for a coroutine of this thread that returns a `T`.
 ///
 /// # Errors
 ///
 /// Outside of a run, for a size that is not possible, and when the system has no room for a stack.
 #[inline]
-pub(crate) fn take_stack(scheduler: &Scheduler, size: Option<usize>) -> io::Result<Stack> {
+pub(crate) fn take_stack<T>(scheduler: &Scheduler, size: Option<usize>) -> io::Result<Stack> {
     check_running(scheduler)?;
-    let size = match size {
+    let size = match size_for::<T>(scheduler, size) {
         None => scheduler.stack_size(),
         Some(size) => stack::check_size(size)?,
     };
@@ -96,6 +109,12 @@ where
     F: FnOnce() -> T,
     L: FnOnce(),
 {
+    if size_of::<F>() > LARGE {
+        // It stays where it is until it is called.
+        let f: Box<dyn FnOnce() -> T + '_> = Box::new(f);
+        // SAFETY: by the caller's promise.
+        return unsafe { here(scheduler, stack, spec, f, last) };
+    }
     let mailbox = scheduler.mailbox();
     let (sender, receiver) = packet(Home::Thread(mailbox.thread()));
     let (id, name) = (scheduler.allocate_id(), spec.name.clone());
@@ -111,6 +130,10 @@ pub(crate) fn detached<F>(scheduler: &Scheduler, stack: Stack, spec: Spec, f: F)
 where
     F: FnOnce() + 'static,
 {
+    if size_of::<F>() > LARGE {
+        let f: Box<dyn FnOnce()> = Box::new(f);
+        return detached(scheduler, stack, spec, f);
+    }
     let (sender, _) = packet(Home::Thread(scheduler.mailbox().thread()));
     // SAFETY: `f` borrows nothing that could end.
     unsafe { make_task(stack, scheduler.allocate_id(), spec, f, sender, || ()) }
@@ -135,9 +158,14 @@ where
     L: FnOnce() + Send + 'a,
 {
     debug_assert!(!matches!(home, Home::Thread(_)), "any worker may start it");
+    if size_of::<F>() > LARGE {
+        let f: Box<dyn FnOnce() -> T + Send + 'a> = Box::new(f);
+        // SAFETY: by the caller's promise.
+        return unsafe { anywhere(scheduler, home, spec, f, last) };
+    }
     let (sender, receiver) = packet(home);
     let (id, name) = (scheduler.allocate_id(), spec.name.clone());
-    let stack_size = spec.stack_size.and_then(NonZero::new);
+    let stack_size = size_for::<T>(scheduler, spec.stack_size).and_then(NonZero::new);
     let parts = Some((id, spec, f, sender, last));
     // SAFETY: started or ended, it has none of its parts any more; and what they borrow lives until
     // `last` has been called, by the caller's promise, which is after that.

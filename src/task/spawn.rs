@@ -63,7 +63,7 @@ where
     F: FnOnce() -> T + 'static,
     T: 'static,
 {
-    let stack = spawn::take_stack(scheduler, spec.stack_size)?;
+    let stack = spawn::take_stack::<T>(scheduler, spec.stack_size)?;
     // SAFETY: `f` and its result borrow nothing that could end.
     Ok(JoinHandle::new(unsafe { spawn::here(scheduler, stack, spec, f, || ()) }))
 }

@@ -159,6 +159,7 @@ impl Scheduler {
         mailbox.set_cancelling_all(false);
         self.closing.set(worker.workers.enter(worker.number, mailbox));
         self.worker.replace(Some(worker));
+        self.unwinding.start();
         self.running.set(true);
         Ok(Stop(self))
     }
