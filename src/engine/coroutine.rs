@@ -77,13 +77,14 @@ impl Coroutine {
     /// What `body` borrows must outlive it: the coroutine must be resumed until it returns first.
     #[inline]
     pub(crate) unsafe fn new_unchecked<F: FnOnce()>(stack: Stack, body: F) -> Self {
-        if size_of::<F>() > TRANSFER_MAX || align_of::<F>() > TRANSFER_ALIGN_MAX {
-            let body = Box::new(body);
-            // SAFETY: by the caller's promise.
-            return unsafe { Self::on_stack(stack, body) };
-        }
         // SAFETY: by the caller's promise.
-        unsafe { Self::on_stack(stack, body) }
+        unsafe {
+            if size_of::<F>() > TRANSFER_MAX || align_of::<F>() > TRANSFER_ALIGN_MAX {
+                Self::on_stack(stack, Box::new(body))
+            } else {
+                Self::on_stack(stack, body)
+            }
+        }
     }
 
     /// # Safety

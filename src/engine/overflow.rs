@@ -13,6 +13,8 @@ use std::mem;
 use std::ptr;
 use std::sync::OnceLock;
 
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+
 use super::current;
 use super::stack;
 use super::task::Task;
@@ -56,17 +58,16 @@ pub(crate) fn protect_thread() -> Option<AlternateStack> {
         // Rust gives its own threads one.
         return None;
     }
-    let access = libc::PROT_READ | libc::PROT_WRITE;
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
     // SAFETY: a new private mapping at an address of the kernel's choice.
-    let base = unsafe { libc::mmap(ptr::null_mut(), ALTERNATE_SIZE, access, flags, -1, 0) };
-    if base == libc::MAP_FAILED {
-        return None;
+    //
+    // The memory is ours until the thread gives the signal stack up, in `drop`.
+    unsafe {
+        let base = mmap_anonymous(ptr::null_mut(), ALTERNATE_SIZE, access, flags).ok()?;
+        let ours = AlternateStack { base: base.cast() };
+        let set = libc::sigaltstack(&alternate(ours.base, ALTERNATE_SIZE), ptr::null_mut());
+        (set == 0).then_some(ours)
     }
-    let ours = AlternateStack { base };
-    // SAFETY: the memory is ours until the thread gives the stack up, in `drop`.
-    let set = unsafe { libc::sigaltstack(&alternate(base, ALTERNATE_SIZE), ptr::null_mut()) };
-    (set == 0).then_some(ours)
 }
 
 /// What was installed before us, for SIGSEGV and SIGBUS.
@@ -77,15 +78,15 @@ fn install() {
     PREVIOUS.get_or_init(|| {
         SIGNALS.map(|signal| {
             // SAFETY: an all-zero `sigaction` is valid: no flags, no mask, SIG_DFL.
-            let mut ours: libc::sigaction = unsafe { mem::zeroed() };
-            // SAFETY: likewise.
-            let mut previous: libc::sigaction = unsafe { mem::zeroed() };
-            ours.sa_sigaction = handler as *const () as usize;
-            ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-            // SAFETY: `handler` has the signature that SA_SIGINFO asks for and does only what
-            // a signal handler may.
-            unsafe { libc::sigaction(signal, &ours, &mut previous) };
-            previous
+            //
+            // `handler` has the signature that SA_SIGINFO asks for and does only what a signal handler may.
+            unsafe {
+                let (mut ours, mut previous): (libc::sigaction, libc::sigaction) = mem::zeroed();
+                ours.sa_sigaction = handler as *const () as usize;
+                ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+                libc::sigaction(signal, &ours, &mut previous);
+                previous
+            }
         })
     });
 }
@@ -122,16 +123,15 @@ fn pass_on(signal: libc::c_int, info: *mut libc::siginfo_t, ucontext: *mut libc:
         }
         address => {
             let flags = previous.map_or(0, |previous| previous.sa_flags);
-            if flags & libc::SA_SIGINFO != 0 {
-                type Action = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
-                // SAFETY: it was installed as a handler of three arguments.
-                let action = unsafe { mem::transmute::<usize, Action>(address) };
-                action(signal, info, ucontext);
-            } else {
-                // SAFETY: it was installed as a handler of one argument.
-                let action =
-                    unsafe { mem::transmute::<usize, extern "C" fn(libc::c_int)>(address) };
-                action(signal);
+            type Plain = extern "C" fn(libc::c_int);
+            type Full = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
+            // SAFETY: it was installed as a handler of three arguments, or of one, as its flags say.
+            unsafe {
+                if flags & libc::SA_SIGINFO != 0 {
+                    mem::transmute::<usize, Full>(address)(signal, info, ucontext);
+                } else {
+                    mem::transmute::<usize, Plain>(address)(signal);
+                }
             }
         }
     }

@@ -109,19 +109,51 @@ where
     F: FnOnce() -> T,
     L: FnOnce(),
 {
-    if size_of::<F>() > LARGE {
-        // It stays where it is until it is called.
-        let f: Box<dyn FnOnce() -> T + '_> = Box::new(f);
-        // SAFETY: by the caller's promise.
-        return unsafe { here(scheduler, stack, spec, f, last) };
-    }
     let mailbox = scheduler.mailbox();
     let (sender, receiver) = packet(Home::Thread(mailbox.thread()));
     let (id, name) = (scheduler.allocate_id(), spec.name.clone());
-    // SAFETY: by the caller's promise.
-    let task = unsafe { make_task(stack, id, spec, f, sender, last) };
+    // SAFETY: by the caller's promise. (A large closure stays where it is until it is called.)
+    let task = unsafe {
+        if size_of::<F>() > LARGE {
+            let f: Box<dyn FnOnce() -> T + '_> = Box::new(f);
+            make_task(stack, id, spec, f, sender, last)
+        } else {
+            make_task(stack, id, spec, f, sender, last)
+        }
+    };
     let slot = scheduler.add(task);
     Spawned { receiver, address: Address::known(mailbox, slot, id), name }
+}
+
+/// Starts a coroutine of this thread that borrows nothing.
+///
+/// # Errors
+///
+/// Those of [`take_stack`].
+#[inline]
+pub(crate) fn owned_here<F, T>(scheduler: &Scheduler, spec: Spec, f: F) -> io::Result<Spawned<T>>
+where
+    F: FnOnce() -> T + 'static,
+    T: 'static,
+{
+    let stack = take_stack::<T>(scheduler, spec.stack_size)?;
+    // SAFETY: nothing is borrowed.
+    Ok(unsafe { here(scheduler, stack, spec, f, || ()) })
+}
+
+/// [`anywhere`], for a coroutine that borrows nothing.
+pub(crate) fn owned_anywhere<F, T>(
+    scheduler: &Scheduler,
+    home: Home,
+    spec: Spec,
+    f: F,
+) -> (Job, Spawned<T>)
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    // SAFETY: nothing is borrowed.
+    unsafe { anywhere(scheduler, home, spec, f, || ()) }
 }
 
 /// A task for `f` on `stack`, with no handle.
@@ -158,18 +190,19 @@ where
     L: FnOnce() + Send + 'a,
 {
     debug_assert!(!matches!(home, Home::Thread(_)), "any worker may start it");
-    if size_of::<F>() > LARGE {
-        let f: Box<dyn FnOnce() -> T + Send + 'a> = Box::new(f);
-        // SAFETY: by the caller's promise.
-        return unsafe { anywhere(scheduler, home, spec, f, last) };
-    }
     let (sender, receiver) = packet(home);
     let (id, name) = (scheduler.allocate_id(), spec.name.clone());
     let stack_size = size_for::<T>(scheduler, spec.stack_size).and_then(NonZero::new);
-    let parts = Some((id, spec, f, sender, last));
     // SAFETY: started or ended, it has none of its parts any more; and what they borrow lives until
     // `last` has been called, by the caller's promise, which is after that.
-    let job = unsafe { Job::new(Pending { parts, stack_size }) };
+    let job = unsafe {
+        if size_of::<F>() > LARGE {
+            let f: Box<dyn FnOnce() -> T + Send + 'a> = Box::new(f);
+            Job::new(Pending { parts: Some((id, spec, f, sender, last)), stack_size })
+        } else {
+            Job::new(Pending { parts: Some((id, spec, f, sender, last)), stack_size })
+        }
+    };
     let address = Address::pending(Arc::clone(job.slot()), id);
     (job, Spawned { receiver, address, name })
 }

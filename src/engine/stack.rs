@@ -626,7 +626,7 @@ mod tests {
     #[test]
     fn an_overflow_is_known_by_its_address_while_the_stack_exists() {
         with_both(|pool| {
-            let overflowed = |at| super::overflowed(at);
+            let overflowed = |at| super::overflowed(at).map(|(size, _)| size);
             let (small, large) = (pool.take(SIZE).unwrap(), pool.take(2 * SIZE).unwrap());
             let (first, last) = (small.guard(), small.bounds().start - 1);
             assert_eq!(overflowed(first), Some(SIZE));

@@ -22,6 +22,7 @@ mod handover;
 mod hostile;
 mod local;
 mod locks;
+mod new_points;
 mod new_soundness;
 mod overflow;
 mod permits;

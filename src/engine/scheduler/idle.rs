@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::hint;
 use std::time::Duration;
 
+use super::super::blocking_pool;
 use super::super::job::Job;
 use super::super::mailbox::Message;
 use super::super::reactor::Reactor;
@@ -287,7 +288,11 @@ impl Scheduler {
         };
         let stack = match size.and_then(|size| self.take_stack(size)) {
             Ok(stack) => stack,
-            Err(error) => return job.fail(error),
+            Err(error) => {
+                // To end it is code of users, which must not run in the loop.
+                let _ = blocking_pool::submit(Box::new(move || job.fail(error)));
+                return;
+            }
         };
         let Some(task) = job.make_task(stack) else { return };
         let id = task.id;
