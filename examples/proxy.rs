@@ -24,7 +24,13 @@ fn main() -> io::Result<()> {
         let target: Vec<SocketAddr> = target.to_socket_addrs()?.collect();
         let listener = TcpListener::bind(listen)?;
         println!("listening on {}", listener.local_addr()?);
-        listener.serve(move |client| relay(&client, &TcpStream::connect(&target[..])?))
+        listener.serve(move |client| {
+            // A close that lingers for no time is a reset: so ends what does not end in order.
+            client.set_linger(Some(Duration::ZERO))?;
+            let server = TcpStream::connect(&target[..])?;
+            server.set_linger(Some(Duration::ZERO))?;
+            relay(&client, &server)
+        })
     })
 }
 
@@ -34,10 +40,9 @@ fn relay(client: &TcpStream, server: &TcpStream) -> io::Result<()> {
         s.spawn(|| pipe(client, server, &failed));
         pipe(server, client, &failed);
     });
-    if failed.get() {
-        // A close that lingers for no time resets the connection.
-        client.set_linger(Some(Duration::ZERO))?;
-        server.set_linger(Some(Duration::ZERO))?;
+    if !failed.get() {
+        client.set_linger(None)?;
+        server.set_linger(None)?;
     }
     Ok(())
 }
