@@ -1,8 +1,10 @@
 //! The machine that the numbers are from.
 
+use std::fmt;
 use std::fs;
 use std::process::Command;
 
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 /// What a reader has to know about the machine.
@@ -44,6 +46,48 @@ impl Machine {
             go: version("go", "version").map(|text| text.replace("go version ", "")),
         }
     }
+}
+
+/// The machine's load average over a minute, before and after a measurement. A quiet machine has
+/// next to nothing before, and afterwards what the measurement itself has caused.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct LoadAverage {
+    /// Before the measurement.
+    pub before: f64,
+    /// After the measurement.
+    pub after: f64,
+}
+
+impl LoadAverage {
+    /// Measures with `f`, and returns the load averages around it, where the machine has them.
+    ///
+    /// # Errors
+    ///
+    /// When `f` fails.
+    pub fn around<T>(f: impl FnOnce() -> Result<T>) -> Result<(T, Option<LoadAverage>)> {
+        let before = load_average();
+        let result = f()?;
+        let around = before.zip(load_average());
+        Ok((result, around.map(|(before, after)| LoadAverage { before, after })))
+    }
+
+    /// A sentence about it.
+    pub fn sentence(load: Option<LoadAverage>) -> String {
+        match load {
+            Some(load) => format!("Load average of the machine: {load}."),
+            None => "The load average of the machine was not recorded.".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for LoadAverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.2} before, {:.2} after", self.before, self.after)
+    }
+}
+
+fn load_average() -> Option<f64> {
+    fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
 }
 
 /// The version alone: what a builder of kernels appends says nothing to a reader.

@@ -8,10 +8,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::stats::Spread;
 
-/// A bar of `steps` steps. Where standard error is no terminal it stays away.
+/// A bar of `steps` steps; hidden where standard error is not a terminal. It shows the time that has
+/// passed and not the time left, because steps take milliseconds or minutes.
 pub fn progress(steps: usize) -> ProgressBar {
     let bar = ProgressBar::new(steps as u64);
-    let template = "{bar:30} {pos}/{len}  {eta} left  {msg}";
+    let template = "{bar:30} {pos} of {len} done in {elapsed}  now {msg}";
     bar.set_style(ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar()));
     bar
 }

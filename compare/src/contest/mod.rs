@@ -7,8 +7,9 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::load::{Job, Shape};
-use crate::saved;
+use crate::machine::LoadAverage;
 use crate::servers::Style;
+use crate::{saved, terminal};
 use course::{Course, Load, OpenLoop};
 
 pub use calls::Calls;
@@ -178,12 +179,14 @@ impl Common {
     fn run(&self, name: &str, course: Course) -> Result<()> {
         let (rounds, window) = (course.rounds, course.window);
         let prints_parts = course.prints_parts;
-        let parts =
-            course.run(|part| if prints_parts { table::print(part, rounds) } else { Ok(()) })?;
-        let results = Results { rounds, window, parts };
+        let run =
+            || course.run(|part| if prints_parts { table::print(part, rounds) } else { Ok(()) });
+        let (parts, load) = LoadAverage::around(run)?;
+        let results = Results { rounds, window, parts, load };
         if !prints_parts {
             table::print_scale(&results)?;
         }
+        terminal::note(&LoadAverage::sentence(load))?;
         if self.save { saved::save(name, self.quick, results) } else { Ok(()) }
     }
 }

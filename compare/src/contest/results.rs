@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::calls::Calls;
 use crate::load::{Job, Measured, Seen, Shape};
+use crate::machine::LoadAverage;
 use crate::servers::Style;
 use crate::stats::Spread;
 
@@ -18,6 +19,9 @@ pub struct Results {
     pub window: Duration,
     /// One part for each load.
     pub parts: Vec<Part>,
+    /// What else the machine did; older results do not say.
+    #[serde(default)]
+    pub load: Option<LoadAverage>,
 }
 
 /// What was measured under one load.

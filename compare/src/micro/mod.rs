@@ -10,6 +10,7 @@ use clap::Args;
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 
+use crate::machine::LoadAverage;
 use crate::process::Helper;
 use crate::stats::Spread;
 use crate::{go, saved, terminal};
@@ -82,6 +83,9 @@ pub struct Results {
     pub rounds: usize,
     /// One part for each number of tasks.
     pub parts: Vec<Part>,
+    /// What else the machine did; older results do not say.
+    #[serde(default)]
+    pub load: Option<LoadAverage>,
 }
 
 /// What was measured with one number of tasks.
@@ -134,14 +138,18 @@ pub fn run(bench: Bench, options: &Options) -> Result<()> {
     let peers = peers(bench, &options.only)?;
     let bar = terminal::progress(counts.len() * peers.len() * rounds);
     let part = |&count| Part::new(bench, &peers, count);
-    let mut results = Results { bench, rounds, parts: counts.iter().map(part).collect() };
+    let mut parts: Vec<Part> = counts.iter().map(part).collect();
     let work = bench.work(options.quick);
-    for _ in 0..rounds {
-        for part in &mut results.parts {
-            part.turn(bench, work, &bar);
+    let ((), load) = LoadAverage::around(|| {
+        for _ in 0..rounds {
+            for part in &mut parts {
+                part.turn(bench, work, &bar);
+            }
         }
-    }
+        Ok(())
+    })?;
     bar.finish_and_clear();
+    let results = Results { bench, rounds, parts, load };
     table::print(&results)?;
     let arms = results.parts.iter().flat_map(|part| &part.arms);
     let failure =

@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use super::{Arm, Bench, Part, Peer, Results};
+use crate::machine::LoadAverage;
 use crate::stats::Spread;
 use crate::terminal::{self, Table};
 
@@ -12,7 +13,8 @@ pub(super) fn print(results: &Results) -> Result<()> {
     terminal::heading(&format!("{title}, medians of {} round(s)", results.rounds))?;
     table(results).print()?;
     results.bench.remark().into_iter().try_for_each(terminal::note)?;
-    failures(results).iter().try_for_each(|failure| terminal::note(failure))
+    failures(results).iter().try_for_each(|failure| terminal::note(failure))?;
+    terminal::note(&LoadAverage::sentence(results.load))
 }
 
 /// A row for each number of tasks and each runtime.

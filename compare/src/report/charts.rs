@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::plot::{Bars, Curve, Group, curves};
 use crate::contest;
 use crate::load::Measured;
-use crate::micro::{self, Bench};
+use crate::micro::{self, Bench, Peer};
 use crate::servers::Style;
 use crate::stats::Spread;
 
@@ -52,6 +52,7 @@ fn groups(
 ) -> Vec<Group> {
     let group = |style: Style| Group {
         name: style.label().to_owned(),
+        is_ours: style == Style::Plainsong,
         bars: parts.iter().map(|part| of(part, part.arm(style)?)).collect(),
     };
     let has_bars = |group: &Group| group.bars.iter().any(Option::is_some);
@@ -63,6 +64,7 @@ fn groups(
 pub(super) fn scale(results: &contest::Results, path: &Path) -> Result<()> {
     let curve = |style: Style| Curve {
         name: style.label().to_owned(),
+        is_ours: style == Style::Plainsong,
         points: results
             .parts
             .iter()
@@ -85,7 +87,8 @@ pub(super) fn micro(results: &micro::Results, path: &Path) -> Result<()> {
     let mut series = Vec::new();
     let mut bars: Vec<Group> = Vec::new();
     for peer in bench.peers() {
-        bars.push(Group { name: peer.label().to_owned(), bars: Vec::new() });
+        let is_ours = *peer == Peer::Plainsong;
+        bars.push(Group { name: peer.label().to_owned(), is_ours, bars: Vec::new() });
     }
     for part in &results.parts {
         for column in bench.compared() {

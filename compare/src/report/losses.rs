@@ -71,8 +71,14 @@ fn micro_line(results: &micro::Results, part: &micro::Part, column: usize) -> Op
         results.bench.columns()[column]
     );
     let ours = part.arm(Peer::Plainsong)?.column(column);
+    // A difference of two measurements that came out below nothing has no ratio.
+    let is_positive = |column: &[f64]| column.iter().all(|value| *value > 0.0);
+    if !is_positive(&ours) {
+        return None;
+    }
     let peers = part.arms.iter().filter(|arm| !matches!(arm.peer, Peer::Plainsong | Peer::Bare));
-    line(&what, &ours, peers.map(|arm| (arm.peer.label(), arm.column(column))))
+    let peers = peers.map(|arm| (arm.peer.label(), arm.column(column)));
+    line(&what, &ours, peers.filter(|(_, theirs)| is_positive(theirs)))
 }
 
 /// Whether a style is another way to serve many clients in the way people write servers.

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde::de::DeserializeOwned;
 
 use crate::code::{self, Counted};
-use crate::machine::Machine;
+use crate::machine::{LoadAverage, Machine};
 use crate::micro::{self, Bench};
 use crate::saved::{self, Saved};
 use crate::{contest, terminal};
@@ -165,7 +165,8 @@ impl Page {
         let turn = contest::TURN.as_micros();
         writeln!(
             self.text,
-            "## {title}\n\n{rounds} round(s), {window} ms of each load a round and {turn} µs for each client.\n"
+            "## {title}\n\n{rounds} round(s), {window} ms of each load a round and {turn} µs for each client. {}\n",
+            LoadAverage::sentence(results.load)
         )?;
         // Messages of one size in one chart; those of another have times of another order.
         for parts in results.parts.chunk_by(|a, b| a.shape.size == b.shape.size) {
@@ -204,8 +205,9 @@ impl Page {
         self.add("## More and more connections\n");
         writeln!(
             self.text,
-            "CPU µs/request (× floor), closed loop, {} round(s).\n",
-            results.rounds
+            "CPU µs/request (× floor), closed loop, {} round(s). {}\n",
+            results.rounds,
+            LoadAverage::sentence(results.load)
         )?;
         self.add("![Processor time a request by number of connections](scale.svg)\n");
         self.add(&contest::table::scale(results).markdown());
@@ -218,7 +220,8 @@ impl Page {
             let name = results.bench.name()?;
             let title = results.bench.title();
             charts::micro(results, &self.folder.join(&name).with_extension("svg"))?;
-            writeln!(self.text, "## `{name}`: {title}\n\n{} round(s).\n", results.rounds)?;
+            let load = LoadAverage::sentence(results.load);
+            writeln!(self.text, "## `{name}`: {title}\n\n{} round(s). {load}\n", results.rounds)?;
             writeln!(self.text, "![{title}]({name}.svg)\n")?;
             self.add(&micro::table::table(results).markdown());
             if let Some(remark) = results.bench.remark() {

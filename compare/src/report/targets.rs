@@ -20,7 +20,7 @@ const MANY: usize = 1_000_000;
 pub(super) fn table(kept: &Kept) -> Table {
     let mut table = Table::new(&["what", "to reach", "seen", "quartiles", ""]);
     for row in rows(kept) {
-        let Row { what, bound, seen, digits } = row;
+        let Row { what, bound, seen, digits, is_difference } = row;
         // To the digit that is shown.
         let scale = 10f64.powi(digits as i32);
         let median = (seen.median * scale).round() / scale;
@@ -28,7 +28,11 @@ pub(super) fn table(kept: &Kept) -> Table {
             Most(most) => ("≤", most, median <= most),
             Least(least) => ("≥", least, median >= least),
         };
-        let verdict = if reached { "reached" } else { "missed" };
+        let verdict = match reached {
+            _ if is_difference && seen.lower <= 0.0 => "less than the noise",
+            true => "reached",
+            false => "missed",
+        };
         let number = |value| terminal::number(Some(value), digits);
         let quartiles = format!("{}–{}", number(seen.lower), number(seen.upper));
         let cells = [what, format!("{sign} {}", number(bound)), number(seen.median), quartiles];
@@ -42,6 +46,9 @@ struct Row {
     bound: Bound,
     seen: Spread,
     digits: usize,
+    /// Whether it is the difference of two measurements. One that is not clearly above nothing says
+    /// nothing about its target.
+    is_difference: bool,
 }
 
 enum Bound {
@@ -59,7 +66,7 @@ fn rows(kept: &Kept) -> Vec<Row> {
         rows.extend(results.parts.iter().filter_map(|part| {
             let seen = part.ratio(Bench::Switch, part.arm(Peer::Plainsong)?)?;
             let what = format!("yield among {} coroutines, against bare corosensei", part.count);
-            Some(Row { what, bound: Most(1.5), seen, digits: 2 })
+            Some(Row { what, bound: Most(1.5), seen, digits: 2, is_difference: false })
         }));
     }
     if let Some(results) = kept.micro(Bench::Spawn) {
@@ -80,12 +87,15 @@ fn rows(kept: &Kept) -> Vec<Row> {
             bound: Least(MANY as f64),
             seen: Spread { lower: alive, median: alive, upper: alive },
             digits: 0,
+            is_difference: false,
         }));
     }
     if let Some(results) = kept.micro(Bench::Timers) {
         for part in &results.parts {
             rows.extend(["add", "fire", "cancel"].iter().enumerate().filter_map(|(at, verb)| {
-                column(part, at, format!("ns to {verb} a timer, of {}", part.count), 200.0, 0)
+                let what = format!("ns to {verb} a timer, of {}", part.count);
+                let row = column(part, at, what, 200.0, 0)?;
+                Some(Row { is_difference: true, ..row })
             }));
         }
     }
@@ -103,7 +113,7 @@ fn channel_rows(kept: &Kept) -> Vec<Row> {
         let items = |arm: &micro::Arm| arm.column(1).into_iter().map(|ns| 1e3 / ns);
         rows.extend(part.arm(Peer::Plainsong).and_then(|arm| Spread::of(items(arm))).map(|seen| {
             let what = "million items a second through an unbounded channel".to_owned();
-            Row { what, bound: Least(20.0), seen, digits: 1 }
+            Row { what, bound: Least(20.0), seen, digits: 1, is_difference: false }
         }));
     }
     if let Some(part) = part(Bench::Lock) {
@@ -113,6 +123,7 @@ fn channel_rows(kept: &Kept) -> Vec<Row> {
             bound: Most(1.0),
             seen,
             digits: 2,
+            is_difference: false,
         }));
     }
     rows
@@ -126,7 +137,7 @@ fn skynet_row(results: &micro::Results) -> Option<Row> {
     };
     let seen = Spread::of_ratios(&times(1)?, &times(2)?)?;
     let what = "skynet: two workers, against one".to_owned();
-    Some(Row { what, bound: Least(1.7), seen, digits: 2 })
+    Some(Row { what, bound: Least(1.7), seen, digits: 2, is_difference: false })
 }
 
 fn echo_rows(part: &contest::Part) -> Vec<Row> {
@@ -143,6 +154,7 @@ fn echo_rows(part: &contest::Part) -> Vec<Row> {
         bound: Most(most),
         seen,
         digits: 3,
+        is_difference: false,
     }));
     for peer in [Style::TokioCurrent, Style::TokioMulti, Style::Smol, Style::May, Style::Go] {
         let Some(theirs) = part.arm(peer) else { continue };
@@ -151,6 +163,7 @@ fn echo_rows(part: &contest::Part) -> Vec<Row> {
             bound: Most(1.0),
             seen,
             digits: 3,
+            is_difference: false,
         }));
     }
     if connections > 1 {
@@ -161,6 +174,7 @@ fn echo_rows(part: &contest::Part) -> Vec<Row> {
         bound: Most(0.0),
         seen: Spread { lower: calls, median: calls, upper: calls },
         digits: 0,
+        is_difference: false,
     }));
     rows
 }
@@ -174,6 +188,7 @@ fn p99_row(part: &contest::Part, ours: &contest::Arm) -> Option<Row> {
         bound: Most(1.0),
         seen: Spread::of_ratios(&p99(ours), &p99(best))?,
         digits: 3,
+        is_difference: false,
     })
 }
 
@@ -184,6 +199,7 @@ fn http_row(part: &contest::Part) -> Option<Row> {
         bound: Most(1.0),
         seen: Spread::of_ratios(&part.arm(Style::Plainsong)?.cpu_us(), &best.cpu_us())?,
         digits: 3,
+        is_difference: false,
     })
 }
 
@@ -205,5 +221,5 @@ fn spawn_row(part: &Part) -> Option<Row> {
 
 fn column(part: &Part, column: usize, what: String, most: f64, digits: usize) -> Option<Row> {
     let seen = Spread::of(part.arm(Peer::Plainsong)?.column(column))?;
-    Some(Row { what, bound: Most(most), seen, digits })
+    Some(Row { what, bound: Most(most), seen, digits, is_difference: false })
 }
