@@ -34,6 +34,8 @@ enum Command {
     Echo(contest::EchoOptions),
     /// HTTP: pages as text and JSON
     Http(contest::HttpOptions),
+    /// Clients that open a connection for one request, or for ten
+    Short(contest::ShortOptions),
     /// The echo servers with more and more connections
     Scale(contest::ScaleOptions),
     /// Yielding through the scheduler
@@ -89,6 +91,7 @@ fn main() -> Result<()> {
         Command::All { steps, quick } => all::run(&steps, quick),
         Command::Echo(options) => contest::echo(&options),
         Command::Http(options) => contest::http(&options),
+        Command::Short(options) => contest::short(&options),
         Command::Scale(options) => contest::scale(&options),
         Command::Switch(options) => micro::run(Bench::Switch, &options),
         Command::Spawn(options) => micro::run(Bench::Spawn, &options),

@@ -207,7 +207,8 @@ pub struct Usage {
 pub fn usage(pid: u32) -> Result<Usage> {
     let mut usage = Usage { cpu: cpu_time(pid)?, ..Usage::default() };
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let status = fs::read_to_string(task?.path().join("status"))?;
+        // A thread may end meanwhile.
+        let Ok(status) = fs::read_to_string(task?.path().join("status")) else { continue };
         usage.voluntary_switches += field(&status, "voluntary_ctxt_switches:")?;
         usage.involuntary_switches += field(&status, "nonvoluntary_ctxt_switches:")?;
         usage.resident = field(&status, "VmRSS:")? * 1024;

@@ -85,8 +85,8 @@ impl Course {
     fn check(&self) -> Result<()> {
         ensure!(self.rounds > 0, "--rounds must be at least 1");
         let shapes = || self.loads.iter().map(|load| load.shape);
-        let are_sound = shapes().all(|s| s.connections > 0 && s.size > 0 && s.pipeline > 0);
-        ensure!(are_sound, "--connections, --size and --pipeline must be at least 1");
+        let are_sound = shapes().all(|shape| shape.is_sound());
+        ensure!(are_sound, "--connections, --size, --pipeline and --requests must be at least 1");
         let files = raise_file_limit();
         let most = shapes().map(|shape| shape.all()).max().unwrap_or(0) as u64;
         ensure!(
@@ -104,6 +104,7 @@ impl Course {
         let takes_part = move |style: &Style| {
             (*style == first || self.only.is_empty() || self.only.contains(style))
                 && style.capacity().is_none_or(|most| clients <= most)
+                && (load.shape.requests_each.is_none() || style.closes_on_request())
                 && (has_go || *style != Style::Go)
         };
         Style::of(load.job).iter().copied().filter(takes_part)

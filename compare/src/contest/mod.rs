@@ -28,6 +28,8 @@ const CONNECTIONS: [usize; 4] = [1, 64, 1_000, 10_000];
 const SMALL: usize = 128;
 const LARGE: usize = 16 * 1024;
 const PIPELINE: usize = 16;
+const SHORT_CONNECTIONS: usize = 64;
+const SHORT_REQUESTS: [usize; 2] = [1, 10];
 const SCALE_CONNECTIONS: [usize; 9] = [1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000];
 
 /// With very many clients, counting system calls takes long and tells nothing that fewer do not. Neither does the
@@ -38,6 +40,8 @@ const COUNTED_MAX: usize = 2_000;
 pub const ECHO: &str = "echo";
 /// The name under which `http` keeps its results.
 pub const HTTP: &str = "http";
+/// The name under which `short` keeps its results.
+pub const SHORT: &str = "short";
 /// The name under which `scale` keeps its results.
 pub const SCALE: &str = "scale";
 
@@ -76,6 +80,23 @@ pub struct HttpOptions {
     /// How many requests a client sends at a time
     #[arg(long, value_delimiter = ',', value_name = "N,..", default_values_t = [1, PIPELINE])]
     pipeline: Vec<usize>,
+}
+
+/// What `short` compares, and for how long.
+#[derive(Clone, Debug, Args)]
+pub struct ShortOptions {
+    #[command(flatten)]
+    common: Common,
+    /// How many clients there are at a time
+    #[arg(long, value_delimiter = ',', value_name = "N,..", default_values_t = [SHORT_CONNECTIONS])]
+    connections: Vec<usize>,
+    /// How many requests each connection carries
+    #[arg(long, value_delimiter = ',', value_name = "N,..", default_values_t = SHORT_REQUESTS)]
+    requests: Vec<usize>,
+    /// What is asked for
+    #[arg(long, value_delimiter = ',', value_name = "JOB,..",
+        default_values_t = [Job::Echo, Job::Plaintext])]
+    job: Vec<Job>,
 }
 
 /// What `scale` compares, and for how long.
@@ -147,7 +168,7 @@ impl Crowd {
     fn load(&self, job: Job, connections: usize, size: usize, pipeline: usize) -> Load {
         let think = Duration::from_micros(self.think);
         let Crowd { idle, slow, .. } = *self;
-        let shape = Shape { connections, size, pipeline, think, idle, slow };
+        let shape = Shape { pipeline, think, idle, slow, ..Shape::plain(connections, size) };
         Load { job, shape, open_loop: self.open_loop() }
     }
 }
@@ -226,6 +247,26 @@ pub fn http(options: &HttpOptions) -> Result<()> {
     options.common.run(HTTP, course)
 }
 
+/// Compares servers whose clients open a connection for one request or a few, and prints a table
+/// for each load as it is done.
+///
+/// # Errors
+///
+/// As [`echo`].
+pub fn short(options: &ShortOptions) -> Result<()> {
+    let mut loads = Vec::new();
+    for &job in &options.job {
+        for &connections in &options.connections {
+            for &requests in &options.requests {
+                let requests_each = Some(requests);
+                let shape = Shape { requests_each, ..Shape::plain(connections, SMALL) };
+                loads.push(Load::closed(job, shape));
+            }
+        }
+    }
+    options.common.run(SHORT, options.common.course(loads))
+}
+
 /// Compares echo servers with more and more connections, and prints one table.
 ///
 /// # Errors
@@ -281,6 +322,20 @@ pub fn http_for_report(quick: bool) -> Result<()> {
     loads.push(load(Job::Json, 64, 1));
     let course = Course { asks_wrk: true, ..common.course(loads) };
     common.run(HTTP, course)
+}
+
+/// What `short` contributes to the report.
+///
+/// # Errors
+///
+/// As [`echo`].
+pub fn short_for_report(quick: bool) -> Result<()> {
+    short(&ShortOptions {
+        common: Common::for_report(quick, 200),
+        connections: vec![SHORT_CONNECTIONS],
+        requests: SHORT_REQUESTS.to_vec(),
+        job: vec![Job::Echo, Job::Plaintext],
+    })
 }
 
 /// What `scale` contributes to the report: a curve, so few rounds will do.

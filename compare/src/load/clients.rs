@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
@@ -26,7 +26,10 @@ const EVENTS_AT_ONCE: usize = 1024;
 const INBOX_BYTES: usize = 64 * 1024;
 
 struct Client {
-    socket: TcpStream,
+    /// None before the first message, and between short connections.
+    socket: Option<TcpStream>,
+    /// How many messages the connection still carries, with the one under way; none for all.
+    left: Option<usize>,
     /// How many bytes of the message were sent, and how many came back.
     sent: usize,
     received: usize,
@@ -34,11 +37,35 @@ struct Client {
     watches_room: bool,
 }
 
-pub(super) struct Clients {
-    epoll: OwnedFd,
-    clients: Vec<Client>,
+/// A message and the reply that it must get.
+struct Exchange {
     message: Vec<u8>,
     expected: Expected,
+    /// Whether the server closes the connection after the reply.
+    closes: bool,
+}
+
+impl Exchange {
+    fn new(plan: &Plan, is_last: bool) -> Result<Exchange> {
+        let Plan { job, shape, address, .. } = plan;
+        let request = job.request(shape.size, is_last);
+        let reply = job.reply(&request, || connect(*address))?;
+        Ok(Exchange {
+            message: request.repeat(shape.pipeline),
+            expected: reply.pipelined(shape.pipeline),
+            closes: is_last && job.server_closes(),
+        })
+    }
+}
+
+pub(super) struct Clients {
+    epoll: OwnedFd,
+    address: SocketAddr,
+    requests_each: Option<usize>,
+    clients: Vec<Client>,
+    usual: Exchange,
+    /// The last exchange of a short connection.
+    last: Exchange,
     /// How many of the clients take part; those after them are connected and silent.
     active: usize,
     slow: SlowReaders,
@@ -53,13 +80,14 @@ impl Clients {
     /// Connects clients and has each of them served once, so that the server knows them all.
     pub(super) fn connect(plan: &Plan) -> Result<Clients> {
         let shape = &plan.shape;
-        let request = plan.job.request(shape.size);
-        let reply = plan.job.reply(&request, || connect(plan.address))?;
+        let request = plan.job.request(shape.size, false);
         let mut clients = Clients {
             epoll: epoll::create(CreateFlags::CLOEXEC)?,
+            address: plan.address,
+            requests_each: shape.requests_each,
             clients: Vec::with_capacity(shape.connections + shape.idle),
-            message: request.repeat(shape.pipeline),
-            expected: reply.pipelined(shape.pipeline),
+            usual: Exchange::new(plan, false)?,
+            last: Exchange::new(plan, shape.requests_each.is_some())?,
             active: shape.connections,
             slow: SlowReaders::connect(plan.address, shape.slow, &request)?,
             inbox: vec![0; INBOX_BYTES],
@@ -67,11 +95,14 @@ impl Clients {
             ready: Vec::with_capacity(EVENTS_AT_ONCE),
             under_way: 0,
         };
-        let (address, count) = (plan.address, shape.connections + shape.idle);
+        let count = shape.connections + shape.idle;
         while clients.clients.len() < count {
             let first = clients.clients.len();
             for index in first..count.min(first + CONNECT_AT_ONCE) {
-                clients.add(address)?;
+                let (sent, received) = (0, 0);
+                let client =
+                    Client { socket: None, left: None, sent, received, watches_room: false };
+                clients.clients.push(client);
                 clients.send(index)?;
             }
             clients.settle(|_, _| Ok(false))?;
@@ -79,13 +110,19 @@ impl Clients {
         Ok(clients)
     }
 
-    fn add(&mut self, address: SocketAddr) -> Result<()> {
-        let socket = connect(address)?;
+    /// Opens a client's connection, unless it is open.
+    fn open(&mut self, index: usize) -> Result<()> {
+        let client = &mut self.clients[index];
+        if client.socket.is_some() {
+            return Ok(());
+        }
+        let socket = connect(self.address)?;
         socket.set_nodelay(true)?;
         socket.set_nonblocking(true)?;
-        let data = EventData::new_u64(self.clients.len() as u64);
-        epoll::add(&self.epoll, &socket, data, EventFlags::IN)?;
-        self.clients.push(Client { socket, sent: 0, received: 0, watches_room: false });
+        epoll::add(&self.epoll, &socket, EventData::new_u64(index as u64), EventFlags::IN)?;
+        client.socket = Some(socket);
+        client.left = self.requests_each;
+        client.watches_room = false;
         Ok(())
     }
 
@@ -100,12 +137,20 @@ impl Clients {
 
     /// Sends a client's next message. It must have none under way.
     pub(super) fn send(&mut self, index: usize) -> Result<()> {
+        self.open(index)?;
         let client = &mut self.clients[index];
         client.sent = 0;
         client.received = 0;
         self.under_way += 1;
-        client.flush(&self.message)?;
-        self.watch(index)
+        self.flush(index)
+    }
+
+    /// Sends as much as possible, and watches for room for the rest.
+    fn flush(&mut self, index: usize) -> Result<()> {
+        let client = &mut self.clients[index];
+        let exchange = if client.left == Some(1) { &self.last } else { &self.usual };
+        client.flush(&exchange.message)?;
+        client.watch(&self.epoll, index, client.sent < exchange.message.len())
     }
 
     /// Looks once for messages that came back, and adds their clients to `done`.
@@ -124,14 +169,11 @@ impl Clients {
         self.ready.extend(events.iter().map(|event| (event.data.u64() as usize, event.flags)));
         for next in 0..self.ready.len() {
             let (index, flags) = self.ready[next];
-            let client = &mut self.clients[index];
-            if client.sent < self.message.len() {
-                client.flush(&self.message)?;
-                self.watch(index)?;
+            if self.clients[index].watches_room {
+                self.flush(index)?;
             }
             let came_in = EventFlags::IN | EventFlags::HUP | EventFlags::ERR;
-            let client = &mut self.clients[index];
-            if flags.intersects(came_in) && client.receive(&mut self.inbox, &mut self.expected)? {
+            if flags.intersects(came_in) && self.receive(index)? {
                 self.under_way -= 1;
                 done.push(index);
             }
@@ -168,24 +210,40 @@ impl Clients {
         }
     }
 
-    /// Watches for room to send exactly while a client has something left to send.
-    fn watch(&mut self, index: usize) -> Result<()> {
+    /// Takes what came in; true when that completes the exchange. A short connection then closes
+    /// after its last one.
+    fn receive(&mut self, index: usize) -> Result<bool> {
         let client = &mut self.clients[index];
-        let wants_room = client.sent < self.message.len();
-        if wants_room != client.watches_room {
-            client.watches_room = wants_room;
-            let room = if wants_room { EventFlags::OUT } else { EventFlags::empty() };
-            let data = EventData::new_u64(index as u64);
-            epoll::modify(&self.epoll, &client.socket, data, EventFlags::IN | room)?;
+        let exchange = if client.left == Some(1) { &mut self.last } else { &mut self.usual };
+        let socket = client.socket.as_mut().context("an event of a closed connection")?;
+        let n = match socket.read(&mut self.inbox) {
+            Ok(n) => n,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+            Err(error) => return Err(error).context("cannot receive"),
+        };
+        let came = &self.inbox[..n];
+        ensure!(exchange.expected.check(client.received, came), "the server sent something else");
+        client.received += n;
+        let is_whole = client.received == exchange.expected.len();
+        ensure!(n > 0 || (is_whole && exchange.closes), "the server hung up");
+        if !is_whole || (n > 0 && exchange.closes) {
+            return Ok(false);
         }
-        Ok(())
+        if let Some(left) = &mut client.left {
+            *left -= 1;
+            if *left == 0 {
+                client.socket = None;
+            }
+        }
+        Ok(true)
     }
 }
 
 impl Client {
     fn flush(&mut self, message: &[u8]) -> Result<()> {
+        let socket = self.socket.as_mut().context("the connection is closed")?;
         while self.sent < message.len() {
-            match self.socket.write(&message[self.sent..]) {
+            match socket.write(&message[self.sent..]) {
                 Ok(n) => self.sent += n,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error).context("cannot send"),
@@ -194,17 +252,15 @@ impl Client {
         Ok(())
     }
 
-    /// Takes what came in; true when that completes the message.
-    fn receive(&mut self, inbox: &mut [u8], expected: &mut Expected) -> Result<bool> {
-        let n = match self.socket.read(inbox) {
-            Ok(0) => bail!("the server hung up"),
-            Ok(n) => n,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-            Err(error) => return Err(error).context("cannot receive"),
-        };
-        ensure!(expected.check(self.received, &inbox[..n]), "the server sent something else");
-        self.received += n;
-        Ok(self.received == expected.len())
+    /// Watches for room to send exactly while there is something left to send.
+    fn watch(&mut self, epoll: &OwnedFd, index: usize, wants_room: bool) -> Result<()> {
+        if wants_room != self.watches_room {
+            self.watches_room = wants_room;
+            let room = if wants_room { EventFlags::OUT } else { EventFlags::empty() };
+            let socket = self.socket.as_ref().context("the connection is closed")?;
+            epoll::modify(epoll, socket, EventData::new_u64(index as u64), EventFlags::IN | room)?;
+        }
+        Ok(())
     }
 }
 
@@ -218,6 +274,10 @@ pub(super) fn connect(address: SocketAddr) -> Result<TcpStream> {
                     && began.elapsed() < START_PATIENCE =>
             {
                 std::thread::sleep(Duration::from_millis(2));
+            }
+            // The ports of closed connections are free again after a second.
+            Err(error) if error.kind() == ErrorKind::AddrNotAvailable => {
+                return Err(error).context("no port is left: choose a shorter --window");
             }
             result => return result.with_context(|| format!("cannot connect to {address}")),
         }

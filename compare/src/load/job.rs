@@ -35,8 +35,9 @@ pub const TEXT: &str = "Hello, World!";
 pub const JSON: &str = r#"{"message":"Hello, World!"}"#;
 
 impl Job {
-    /// A request; its size is up to the client for echo alone.
-    pub(super) fn request(self, size: usize) -> Vec<u8> {
+    /// A request. Only that of echo has the size that the client chooses. `is_last` says whether it is
+    /// the last of its connection.
+    pub(super) fn request(self, size: usize, is_last: bool) -> Vec<u8> {
         let path = match self {
             // No two neighbouring bytes are equal, so that a byte lost or doubled is noticed.
             Job::Echo => return (0..size).map(|i| (i * 31 + i / 256) as u8).collect(),
@@ -44,13 +45,19 @@ impl Job {
             Job::Json => "/json",
         };
         // What a browser would send is longer, and what `wrk` sends is shorter.
+        let close = if is_last { "Connection: close\r\n" } else { "" };
         let head = format!(
-            "GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\nUser-Agent: compare\r\n\r\n"
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\nUser-Agent: compare\r\n{close}\r\n"
         );
         head.into_bytes()
     }
 
-    /// What a server answers to `request`: for HTTP it is asked, because headers differ.
+    /// Whether the server closes a connection after its last reply. Otherwise the client does.
+    pub(super) fn server_closes(self) -> bool {
+        self != Job::Echo
+    }
+
+    /// The reply to `request`. HTTP servers are asked for it, because their headers differ.
     pub(super) fn reply(
         self,
         request: &[u8],

@@ -31,6 +31,10 @@ pub struct Shape {
     pub size: usize,
     /// How many requests a client sends at a time.
     pub pipeline: usize,
+    /// How many requests a client sends over one connection before it opens the next; none for all of
+    /// them.
+    #[serde(default)]
+    pub requests_each: Option<usize>,
     /// How long a client of the closed loop waits before it sends again.
     pub think: Duration,
     /// How many more clients are connected and silent.
@@ -42,7 +46,14 @@ pub struct Shape {
 impl Shape {
     /// Clients that send one message of `size` bytes at a time, and nobody else.
     pub fn plain(connections: usize, size: usize) -> Shape {
-        Shape { connections, size, pipeline: 1, think: Duration::ZERO, idle: 0, slow: 0 }
+        let think = Duration::ZERO;
+        Shape { connections, size, pipeline: 1, requests_each: None, think, idle: 0, slow: 0 }
+    }
+
+    /// Whether there is anything to do, and that much of everything.
+    pub fn is_sound(&self) -> bool {
+        let Shape { connections, size, pipeline, requests_each, .. } = *self;
+        connections > 0 && size > 0 && pipeline > 0 && requests_each != Some(0)
     }
 
     /// All connections together.
@@ -61,6 +72,11 @@ impl Shape {
         }
         if self.pipeline > 1 {
             words.push(format!("pipelined by {}", self.pipeline));
+        }
+        match self.requests_each {
+            None => {}
+            Some(1) => words.push("1 request each".to_owned()),
+            Some(n) => words.push(format!("{n} requests each")),
         }
         if !self.think.is_zero() {
             words.push(format!("thinking for {:?}", self.think));
@@ -237,8 +253,11 @@ fn measure(server: u32, drive: impl FnOnce() -> Result<Driven>) -> Result<Measur
         latency: Percentiles::of(&driven.latency),
         server: Usage {
             cpu: after.cpu.saturating_sub(before.cpu),
-            voluntary_switches: after.voluntary_switches - before.voluntary_switches,
-            involuntary_switches: after.involuntary_switches - before.involuntary_switches,
+            // A thread that ends takes its counts with it.
+            voluntary_switches: after.voluntary_switches.saturating_sub(before.voluntary_switches),
+            involuntary_switches: after
+                .involuntary_switches
+                .saturating_sub(before.involuntary_switches),
             resident: after.resident,
         },
     })

@@ -15,7 +15,9 @@ const TIE: f64 = 1.01;
 /// A list of all measurements in which some peer does better.
 pub(super) fn text(kept: &Kept) -> String {
     let mut lines = Vec::new();
-    for part in kept.echo.iter().chain(&kept.http).flat_map(|results| &results.parts) {
+    for part in
+        kept.echo.iter().chain(&kept.http).chain(&kept.short).flat_map(|results| &results.parts)
+    {
         let title = part.title();
         lines.extend(contest_line(
             part,

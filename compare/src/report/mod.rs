@@ -11,7 +11,9 @@ use crate::code::{self, Counted};
 use crate::machine::{LoadAverage, Machine};
 use crate::micro::{self, Bench};
 use crate::saved::{self, Saved};
+use crate::servers::Style;
 use crate::{contest, terminal};
+use contest::Part;
 
 mod charts;
 mod losses;
@@ -22,6 +24,7 @@ mod targets;
 struct Kept {
     echo: Option<contest::Results>,
     http: Option<contest::Results>,
+    short: Option<contest::Results>,
     scale: Option<contest::Results>,
     micro: Vec<micro::Results>,
     code: Option<Vec<Counted>>,
@@ -52,6 +55,7 @@ impl Kept {
         let mut kept = Kept {
             echo: None,
             http: None,
+            short: None,
             scale: None,
             micro: Vec::new(),
             code: None,
@@ -65,6 +69,7 @@ impl Kept {
         }
         kept.echo = kept.take(contest::ECHO)?;
         kept.http = kept.take(contest::HTTP)?;
+        kept.short = kept.take(contest::SHORT)?;
         kept.scale = kept.take(contest::SCALE)?;
         Ok(kept)
     }
@@ -119,6 +124,7 @@ impl Page {
         self.notes()?;
         self.contest(kept.echo.as_ref(), contest::ECHO, "The same echo server in every style")?;
         self.contest(kept.http.as_ref(), contest::HTTP, "HTTP")?;
+        self.contest(kept.short.as_ref(), contest::SHORT, "Short connections")?;
         self.scale(kept)?;
         self.micro(kept)?;
         if let Some(counted) = &kept.code {
@@ -168,8 +174,12 @@ impl Page {
             "## {title}\n\n{rounds} round(s), {window} ms of each load a round and {turn} µs for each client. {}\n",
             LoadAverage::sentence(results.load)
         )?;
-        // Messages of one size in one chart; those of another have times of another order.
-        for parts in results.parts.chunk_by(|a, b| a.shape.size == b.shape.size) {
+        // One chart for messages of one size, because others take times of another order; and for
+        // one reference.
+        let fit = |a: &contest::Part, b: &contest::Part| {
+            a.shape.size == b.shape.size && Style::of(a.job) == Style::of(b.job)
+        };
+        for parts in results.parts.chunk_by(fit) {
             self.charts(name, &parts.iter().collect::<Vec<_>>())?;
         }
         for part in &results.parts {
@@ -188,8 +198,12 @@ impl Page {
     }
 
     fn charts(&mut self, name: &str, parts: &[&contest::Part]) -> Result<()> {
-        let size = parts.first().map_or(0, |part| part.shape.size);
-        let file = |what| format!("{name}-{what}-{size}.svg");
+        let Some(Part { job, shape, .. }) = parts.first() else { return Ok(()) };
+        let name = match name {
+            contest::SHORT => format!("{name}-{job}"),
+            _ => name.to_owned(),
+        };
+        let file = |what| format!("{name}-{what}-{}.svg", shape.size);
         charts::cpu(parts, &self.folder.join(file("cpu")))?;
         writeln!(self.text, "![Processor time a request]({})\n", file("cpu"))?;
         if parts.iter().any(|part| part.rate.is_some()) {

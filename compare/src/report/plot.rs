@@ -77,7 +77,7 @@ impl Axis {
         }
         let is_cut = |pair: &&[f64]| pair[0] > OUTLIER * pair[1];
         let few = lengths.len().div_ceil(4);
-        let cut = lengths.windows(2).take(few).filter(is_cut).last();
+        let cut = lengths.windows(2).take(few).rfind(is_cut);
         let end = cut.map_or(most * 1.05, |pair| pair[1] * 1.3);
         Axis { start: 0.0, end, base: 0.0, is_logarithmic: false }
     }

@@ -62,6 +62,7 @@ fn rows(kept: &Kept) -> Vec<Row> {
         rows.extend(echo_rows(part));
     }
     rows.extend(kept.http.iter().flat_map(|results| &results.parts).filter_map(http_row));
+    rows.extend(kept.short.iter().flat_map(|results| &results.parts).flat_map(short_rows));
     if let Some(results) = kept.micro(Bench::Switch) {
         rows.extend(results.parts.iter().filter_map(|part| {
             let seen = part.ratio(Bench::Switch, part.arm(Peer::Plainsong)?)?;
@@ -201,6 +202,20 @@ fn http_row(part: &contest::Part) -> Option<Row> {
         digits: 3,
         is_difference: false,
     })
+}
+
+fn short_rows(part: &contest::Part) -> Vec<Row> {
+    let peers = [Style::TokioCurrent, Style::Hyper].into_iter().filter_map(|peer| part.arm(peer));
+    let row = |theirs: &contest::Arm| {
+        Some(Row {
+            what: format!("{}: CPU a request, against {}", part.title(), theirs.style),
+            bound: Most(1.0),
+            seen: Spread::of_ratios(&part.arm(Style::Plainsong)?.cpu_us(), &theirs.cpu_us())?,
+            digits: 3,
+            is_difference: false,
+        })
+    };
+    peers.filter_map(row).collect()
 }
 
 fn best_peer(

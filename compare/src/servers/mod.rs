@@ -120,6 +120,12 @@ impl Style {
         }
     }
 
+    /// Whether it closes a connection when a request of HTTP asks for that. `may_minihttp` does not
+    /// look.
+    pub fn closes_on_request(self) -> bool {
+        self != Style::MayMinihttp
+    }
+
     /// Its source, as it stands in its file.
     pub fn source(self) -> &'static str {
         match self {
