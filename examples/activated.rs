@@ -1,6 +1,6 @@
 //! An echo server that can be replaced while it runs, without losing a connection. It serves on a
-//! listener that its parent (systemd, systemfd, a supervisor of your own) has opened and keeps open.
-//! Started by hand, it opens a listener itself.
+//! listener that its parent (systemd, systemfd, a supervisor of your own) has opened and keeps
+//! open. Started by hand, it opens a listener itself.
 //!
 //! The parent starts the next server before it sends SIGTERM to this one. Both accept from the same
 //! listener for a while; then this one finishes its connections and exits. A second SIGTERM or
@@ -37,7 +37,7 @@ fn main() -> io::Result<()> {
             Some(listener) => TcpListener::from(listener),
             None => TcpListener::bind(address)?,
         };
-        // A server does its work also when nobody reads what it prints.
+        // The server works also without a reader of its output.
         let _ = writeln!(stdout(), "listening on {}", listener.local_addr()?);
         Server::new(listener)
             .stop_with(&stop)

@@ -1,7 +1,7 @@
 //! A telnet chat: each guest reads what the others write.
 //!
 //! A guest has two coroutines. One reads its lines and broadcasts them, the other writes to it what
-//! the others broadcast. A broadcast waits for nobody: a guest that does not read loses the oldest
+//! the others broadcast. A broadcast never waits: a guest that does not read loses the oldest
 //! lines, and then reads how many.
 //!
 //! ```text
@@ -99,7 +99,7 @@ fn read_lines(conn: &TcpStream, say: impl Fn(String)) -> io::Result<()> {
             b'\n' => pass_on(&mut line),
             IAC => skip_command(&mut input)?,
             _ => {
-                // The first byte of a character in UTF-8 tells its length: none is cut in two.
+                // The first byte of a character in UTF-8 gives its length, so that none is cut in two.
                 let width = match byte {
                     0xc0..=0xdf => 2,
                     0xe0..=0xef => 3,

@@ -21,7 +21,7 @@ fn main() -> io::Result<()> {
             // An error ends this server. `serve` would survive it: when descriptors run out, for
             // example, it pauses and goes on.
             let (conn, _peer) = listener.accept()?;
-            // Nobody joins this coroutine, so its handle is dropped. An error ends it alone.
+            // No other coroutine joins this one, so its handle is dropped. An error ends it alone.
             plainsong::spawn(move || echo(conn));
         }
     })

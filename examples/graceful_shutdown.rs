@@ -28,7 +28,7 @@ fn main() -> io::Result<()> {
     plainsong::run(|| {
         let stop = cancel_on(&[SIGINT, SIGTERM])?;
         let listener = TcpListener::bind(args::address())?;
-        // A server does its work also when nobody reads what it prints.
+        // The server works also without a reader of its output.
         let _ = writeln!(stdout(), "listening on {}", listener.local_addr()?);
         let stopping = stop.clone();
         plainsong::spawn(move || {

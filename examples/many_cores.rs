@@ -18,7 +18,8 @@ fn main() -> io::Result<()> {
     println!("listening on {}", listener.local_addr()?);
     Server::new(listener).serve_on(&runtime, || {
         // Runs once on each worker and returns the handler for that worker's connections. They
-        // never leave the worker, so the handler may hold an `Rc` or anything else that is not `Send`.
+        // never leave the worker, so the handler may hold an `Rc` or anything else that is not
+        // `Send`.
         |conn| io::copy(&mut &conn, &mut &conn)
     })
 }

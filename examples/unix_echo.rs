@@ -27,7 +27,7 @@ fn main() -> io::Result<()> {
     plainsong::run(|| {
         let stop = cancel_on(&[SIGINT, SIGTERM])?;
         let listener = listen(&path)?;
-        // A server does its work also when nobody reads what it prints.
+        // The server works also without a reader of its output.
         let _ = writeln!(stdout(), "listening on {}", path.display());
         let served =
             stop.run_until_cancelled(|| listener.serve(|conn| io::copy(&mut &conn, &mut &conn)));

@@ -160,7 +160,7 @@ pub fn cancel_on(signals: &[i32]) -> io::Result<CancellationToken> {
         Err(_) => deaf.store(true, Ordering::SeqCst),
     };
     std::thread::Builder::new().name("signals".to_owned()).spawn(wait).inspect_err(|_| {
-        // Nobody listens, so the signals get their default action back.
+        // No thread waits, so the signals get their default action back.
         is_second.store(true, Ordering::SeqCst);
     })?;
     Ok(token)

@@ -332,7 +332,7 @@ fn crawler_knows_addresses_of_ipv6() {
         while !client.line().is_empty() {}
         client.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
         let output = crawler.output();
-        // Nobody may listen on port 80.
+        // There may be no listener on port 80.
         assert!(!output[0].contains("socket address"), "{output:#?}");
         assert!(output[1].starts_with("200 "), "{output:#?}");
     }
@@ -447,7 +447,7 @@ fn servers_name_an_address_that_they_cannot_listen_on() {
 
 #[test]
 fn clients_name_a_server_that_does_not_answer() {
-    // A port that nobody listens on, and that no other test is given meanwhile.
+    // A port without a listener, that no other test gets meanwhile.
     let error = error_of("clients", "127.0.0.1:1");
     assert!(error.contains("127.0.0.1:1:") && error.contains("refused"), "{error}");
 }

@@ -1,4 +1,4 @@
-//! `all`: everything that the report shows, or those parts of it that are to be measured anew.
+//! `all`: measures everything that the report shows, or some parts of it.
 
 use std::str::FromStr;
 use std::time::Instant;
@@ -37,7 +37,7 @@ impl Step {
         ])
     }
 
-    /// All that can be asked for.
+    /// The names of all steps.
     fn names() -> String {
         let names: Vec<_> = Step::all().filter_map(|step| step.name().ok()).collect();
         format!("there are {}", names.join(", "))
@@ -81,11 +81,11 @@ impl FromStr for Step {
     }
 }
 
-/// Takes the steps that are named, or all of them, and writes the report from these and from what was kept.
+/// Runs these steps, or all of them, and writes the report from their results and from saved ones.
 ///
 /// # Errors
 ///
-/// When a step fails, or the report cannot be written. The other steps are taken all the same.
+/// When a step fails, or the report cannot be written. A failed step does not stop the others.
 pub fn run(steps: &[Step], quick: bool) -> Result<()> {
     let steps: Vec<Step> =
         Step::all().filter(|step| steps.is_empty() || steps.contains(step)).collect();

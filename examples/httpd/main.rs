@@ -1,8 +1,8 @@
 //! An HTTP/1.1 server: one coroutine for each connection, and each is an ordinary loop that reads a
 //! request and answers it.
 //!
-//! It keeps connections alive, accepts pipelined requests and chunked bodies, and sets limits of size
-//! and time for every client; see `http/mod.rs`. This file is only the site.
+//! It keeps connections alive, accepts pipelined requests and chunked bodies, and sets limits of
+//! size and time for every client; see `http/mod.rs`. This file is only the site.
 //!
 //! ```text
 //! cargo run --release --example httpd [ADDR]

@@ -106,7 +106,7 @@ fn chat_tells_a_guest_that_did_not_read_how_many_lines_it_lost() {
     let (server, address) = Program::serve("chat");
     let [mut ann, mut bob, mut cid] = three_guests(&address);
 
-    // Some 50 MB in all, far more than the sockets' buffers take for Cid, who does not read.
+    // Some 50 MB in all, while Cid does not read: far more than the sockets' buffers hold.
     let padding = "x".repeat(500);
     for first in (0..LINES).step_by(WINDOW) {
         let window: String = (first..first + WINDOW).map(|n| format!("{n} {padding}\n")).collect();

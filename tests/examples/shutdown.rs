@@ -125,7 +125,7 @@ fn unix_echo_removes_its_name_and_takes_over_that_of_a_dead_server() {
     assert!(!path.exists());
     assert_eq!(idle.read_to_end(&mut Vec::new()).unwrap(), 0);
 
-    // Nor is a server that accepts nobody for a while.
+    // Nor is a server that does not accept for a while.
     let busy = UnixListener::bind(&path).unwrap();
     rustix::net::listen(&busy, 0).unwrap();
     let waits = UnixStream::connect(&path).unwrap();
@@ -134,7 +134,7 @@ fn unix_echo_removes_its_name_and_takes_over_that_of_a_dead_server() {
     drop((busy, waits));
     std::fs::remove_file(&path).unwrap();
 
-    // Another kind of file is left as it is, and nobody is advised to remove it.
+    // Another kind of file is left as it is, and the message does not advise to remove it.
     std::fs::write(&path, "precious").unwrap();
     let error = error_of("unix_echo", name);
     assert!(error.contains(name) && error.contains("not a socket"), "{error}");

@@ -1,5 +1,5 @@
-//! Clients: non-blocking connections that each have at most one message under way, in one epoll set. A message
-//! is one request, or as many as are pipelined.
+//! Clients: non-blocking connections in one epoll set. Each has at most one message in flight. A
+//! message is one request, or several pipelined ones.
 
 use std::io::{ErrorKind, Read, Write};
 use std::mem::MaybeUninit;
@@ -16,11 +16,11 @@ use super::Plan;
 use super::job::Expected;
 use super::slow::SlowReaders;
 
-/// How long the server may stay silent while messages are under way.
+/// How long the server may be silent while messages are in flight.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the server may take to listen.
 const START_PATIENCE: Duration = Duration::from_secs(10);
-/// How many connections are made before they are all used: fewer than a listener's queue holds.
+/// How many connections are opened at a time: fewer than a listener's queue holds.
 const CONNECT_AT_ONCE: usize = 64;
 const EVENTS_AT_ONCE: usize = 1024;
 const INBOX_BYTES: usize = 64 * 1024;
@@ -28,16 +28,16 @@ const INBOX_BYTES: usize = 64 * 1024;
 struct Client {
     /// None before the first message, and between short connections.
     socket: Option<TcpStream>,
-    /// How many messages the connection still carries, with the one under way; none for all.
+    /// How many messages the connection still carries, including the one in flight; none for all.
     left: Option<usize>,
-    /// How many bytes of the message were sent, and how many came back.
+    /// How many bytes of the message were sent, and how many of the reply were received.
     sent: usize,
     received: usize,
-    /// Whether the epoll set also watches for room to send.
+    /// Whether the epoll set also reports room to send.
     watches_room: bool,
 }
 
-/// A message and the reply that it must get.
+/// A message and the expected reply.
 struct Exchange {
     message: Vec<u8>,
     expected: Expected,
@@ -66,18 +66,19 @@ pub(super) struct Clients {
     usual: Exchange,
     /// The last exchange of a short connection.
     last: Exchange,
-    /// How many of the clients take part; those after them are connected and silent.
+    /// How many clients take part. The clients after them are connected and idle.
     active: usize,
     slow: SlowReaders,
     inbox: Vec<u8>,
     space: Vec<MaybeUninit<Event>>,
     ready: Vec<(usize, EventFlags)>,
-    /// How many messages are under way.
+    /// How many messages are in flight.
     under_way: usize,
 }
 
 impl Clients {
-    /// Connects clients and has each of them served once, so that the server knows them all.
+    /// Connects the clients and lets each exchange one message, so that the server has accepted
+    /// all.
     pub(super) fn connect(plan: &Plan) -> Result<Clients> {
         let shape = &plan.shape;
         let request = plan.job.request(shape.size, false);
@@ -135,7 +136,7 @@ impl Clients {
         self.under_way
     }
 
-    /// Sends a client's next message. It must have none under way.
+    /// Sends a client's next message. The last one must be complete.
     pub(super) fn send(&mut self, index: usize) -> Result<()> {
         self.open(index)?;
         let client = &mut self.clients[index];
@@ -145,7 +146,7 @@ impl Clients {
         self.flush(index)
     }
 
-    /// Sends as much as possible, and watches for room for the rest.
+    /// Sends as much as possible, and waits for room for the rest.
     fn flush(&mut self, index: usize) -> Result<()> {
         let client = &mut self.clients[index];
         let exchange = if client.left == Some(1) { &self.last } else { &self.usual };
@@ -153,11 +154,11 @@ impl Clients {
         client.watch(&self.epoll, index, client.sent < exchange.message.len())
     }
 
-    /// Looks once for messages that came back, and adds their clients to `done`.
+    /// Polls once, and adds the clients whose messages are complete to `done`.
     ///
-    /// It never sleeps: the load has a core to itself. A sleeping client would have to be woken by the server,
-    /// which costs the server's core more than the rest of its work and, with clients on another machine, would
-    /// not be its job.
+    /// It never sleeps, because the load has a core to itself. The server would have to wake a
+    /// sleeping client, which costs its core more than the rest of its work. With clients on
+    /// another machine the server would not have to do that.
     pub(super) fn poll(&mut self, done: &mut Vec<usize>) -> Result<()> {
         self.slow.turn()?;
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -181,7 +182,8 @@ impl Clients {
         Ok(())
     }
 
-    /// Polls until no message is under way and `next`, which may send more, says that none will be.
+    /// Polls until no message is in flight and `next` returns false. `next` may send further
+    /// messages.
     pub(super) fn settle(
         &mut self,
         mut next: impl FnMut(&mut Clients, &mut Vec<usize>) -> Result<bool>,
@@ -192,7 +194,7 @@ impl Clients {
             let goes_on = next(self, &mut done)?;
             done.clear();
             if self.under_way == 0 {
-                // Nobody has anything to say.
+                // No client waits for the server.
                 heard = Instant::now();
                 if !goes_on {
                     return Ok(());
@@ -210,8 +212,8 @@ impl Clients {
         }
     }
 
-    /// Takes what came in; true when that completes the exchange. A short connection then closes
-    /// after its last one.
+    /// Receives, and returns true when that completes the exchange. After its last exchange, a
+    /// short connection closes.
     fn receive(&mut self, index: usize) -> Result<bool> {
         let client = &mut self.clients[index];
         let exchange = if client.left == Some(1) { &mut self.last } else { &mut self.usual };
@@ -252,7 +254,7 @@ impl Client {
         Ok(())
     }
 
-    /// Watches for room to send exactly while there is something left to send.
+    /// Asks epoll for room to send exactly while there is something left to send.
     fn watch(&mut self, epoll: &OwnedFd, index: usize, wants_room: bool) -> Result<()> {
         if wants_room != self.watches_room {
             self.watches_room = wants_room;
@@ -264,7 +266,7 @@ impl Client {
     }
 }
 
-/// Connects to a server that may have to start first.
+/// Connects to a server that may still be starting.
 pub(super) fn connect(address: SocketAddr) -> Result<TcpStream> {
     let began = Instant::now();
     loop {

@@ -13,16 +13,16 @@ use crate::stats::Spread;
 const WIDTH: u32 = 960;
 const TITLE: i32 = 22;
 const TEXT: i32 = 15;
-/// About how wide a letter of that size is.
+/// The approximate width of a letter of that size.
 const LETTER: i32 = 7;
-/// Room for the title, and for a line of names of series.
+/// Room for the title, and for a line of the legend.
 const HEAD: u32 = 44;
 const LEGEND: i32 = 22;
 /// When the largest value is this many times the least, the axis becomes logarithmic.
 const WIDE: f64 = 30.0;
 /// When a few bars are this many times as long as all others, they are cut and show their length.
 const OUTLIER: f64 = 2.5;
-/// Room for the names at the left.
+/// Room for the names on the left.
 const NAMES: u32 = 210;
 /// Distinct also for people who see colours differently, and in grey.
 const COLOURS: [RGBColor; 8] = [
@@ -61,7 +61,8 @@ pub(super) struct Bars {
 struct Axis {
     start: f64,
     end: f64,
-    /// Where bars begin. A logarithmic axis has no zero: they begin at the mark, or at a power of ten.
+    /// Where bars begin. A logarithmic axis has no zero: they begin at the mark, or at a power of
+    /// ten.
     base: f64,
     is_logarithmic: bool,
 }
@@ -82,7 +83,7 @@ impl Axis {
         Axis { start: 0.0, end, base: 0.0, is_logarithmic: false }
     }
 
-    /// What a reader has to know about it.
+    /// A remark for the axis label.
     fn remark(&self) -> String {
         if self.is_logarithmic {
             format!("; logarithmic, bars begin at {}", self.base)
@@ -93,7 +94,7 @@ impl Axis {
 }
 
 impl Bars {
-    /// Draws them, unless there is nothing to be drawn.
+    /// Draws the bars, if there are any.
     pub(super) fn draw(&self, path: &Path) -> Result<()> {
         let values = || self.groups.iter().flat_map(|group| group.bars.iter().flatten());
         let least = values().map(|spread| spread.lower).filter(|value| *value > 0.0);
@@ -176,8 +177,8 @@ impl Bars {
         area.present().map_err(drawing).with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// The bars of one series: a spread, and the lower and upper edge of its bar. The first group is
-    /// on top.
+    /// The bars of one series: a spread, and the lower and upper edge of its bar. The first group
+    /// is on top.
     fn rectangles(&self, series: usize) -> impl Iterator<Item = (Spread, f64, f64)> {
         let thickness = 0.8 / self.series.len() as f64;
         self.groups.iter().enumerate().filter_map(move |(row, group)| {

@@ -146,8 +146,8 @@ impl Body<'_, '_> {
     }
 }
 
-/// The size in a line `SIZE[;NAME[=VALUE]]...`, if the line is just that. Blanks are allowed only in
-/// a value in quotes: readers disagree about the others.
+/// The size in a line `SIZE[;NAME[=VALUE]]...`, if the line is just that. Blanks are allowed only
+/// in a value in quotes: readers disagree about the others.
 fn parse_size(line: &[u8]) -> Option<usize> {
     let (size, mut extensions) = split(line, u8::is_ascii_hexdigit);
     while let Some(extension) = extensions.strip_prefix(b";") {

@@ -124,8 +124,8 @@ impl<'a> Request<'a> {
         self
     }
 
-    /// Whether another request may follow. That is the default in HTTP/1.1, and must be asked for in
-    /// HTTP/1.0.
+    /// Whether another request may follow. That is the default in HTTP/1.1, and must be asked for
+    /// in HTTP/1.0.
     pub(super) fn keeps_alive(&self) -> bool {
         !self.says_close && (!self.is_1_0 || self.says_keep_alive)
     }
