@@ -41,10 +41,8 @@ fn main() -> io::Result<()> {
 }
 
 fn attend(room: &Sender<Line>, guest: u32, mut conn: &TcpStream) -> io::Result<()> {
-    let say = |line: String| {
-        // Fails when the room is empty.
-        let _ = room.send((guest, (line + "\r\n").into()));
-    };
+    // A message to an empty room is lost.
+    let say = |line: String| drop(room.send((guest, (line + "\r\n").into())));
     let others = room.receiver_count();
     let lines = room.subscribe();
     let greeting = format!("*** you are guest {guest}; others here: {others}\r\n");
@@ -95,53 +93,31 @@ fn read_lines(conn: &TcpStream, say: impl Fn(String)) -> io::Result<()> {
     let mut input = BufReader::new(conn).bytes();
     let mut line = Vec::new();
     while let Some(byte) = input.next().transpose()? {
+        // The first byte of a character in UTF-8 gives its length, so that none is cut in two.
+        let width = byte.leading_ones().max(1) as usize;
+        if byte == b'\n' || line.len() + width > LINE_MAX {
+            pass_on(&mut line);
+        }
         match byte {
-            b'\n' => pass_on(&mut line),
-            IAC => skip_command(&mut input)?,
-            _ => {
-                // The first byte of a character in UTF-8 gives its length, so that none is cut in two.
-                let width = match byte {
-                    0xc0..=0xdf => 2,
-                    0xe0..=0xef => 3,
-                    0xf0.. => 4,
-                    _ => 1,
-                };
-                if line.len() + width > LINE_MAX {
-                    pass_on(&mut line);
+            b'\n' => {}
+            // A command of telnet. WILL, WON'T, DO and DON'T are followed by an option.
+            255 => {
+                if let Some(251..=254) = input.next().transpose()? {
+                    input.next().transpose()?;
                 }
-                line.push(byte);
             }
+            _ => line.push(byte),
         }
     }
     pass_on(&mut line);
     Ok(())
 }
 
-/// Control characters and invisible ones would play tricks with the others' terminals. (The two
-/// joiners are left out of the list: Persian and emoji are written with them.)
+/// Whether a character plays no tricks with the others' terminals: it does not control them, and
+/// neither reorders the text nor hides in it. (Persian and emoji need the two joiners.)
 fn is_harmless(c: char) -> bool {
-    let is_invisible = matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}'..='\u{200f}'
-        | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
-        | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e007f}');
-    !c.is_control() && !is_invisible
-}
-
-/// Bytes of telnet's commands (RFC 854).
-const IAC: u8 = 255;
-const DONT: u8 = 254;
-const WILL: u8 = 251;
-const SB: u8 = 250;
-const SE: u8 = 240;
-
-/// Skips a command after its `IAC`.
-fn skip_command(input: &mut impl Iterator<Item = io::Result<u8>>) -> io::Result<()> {
-    let mut next = || input.next().transpose();
-    match next()? {
-        Some(WILL..=DONT) => {
-            next()?;
-        }
-        Some(SB) => while next()?.is_some_and(|byte| byte != SE) {},
-        _ => {}
-    }
-    Ok(())
+    !c.is_control()
+        && !matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}')
+        && !matches!(c, '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+        && !matches!(c, '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }

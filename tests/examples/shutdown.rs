@@ -272,7 +272,7 @@ fn start_and_read_one_line(name: &str, address: &str) -> (Program, String) {
 }
 
 #[test]
-fn servers_stop_also_when_nobody_reads_their_output() {
+fn servers_stop_also_without_a_reader_of_their_output() {
     let folder = Folder::new("unread");
     let path = folder.0.join("socket");
     for name in ["TERM", "INT"] {
@@ -292,7 +292,7 @@ fn servers_stop_also_when_nobody_reads_their_output() {
 }
 
 #[test]
-fn a_server_serves_also_when_nobody_has_ever_read_its_output() {
+fn a_server_serves_also_when_its_output_never_had_a_reader() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let (_, unread) = io::pipe().unwrap();
