@@ -1,4 +1,4 @@
-//! A course: all styles, under the same load, round after round.
+//! A comparison: all styles under the same loads, round after round.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -16,25 +16,25 @@ use crate::process::raise_file_limit;
 use crate::servers::Style;
 use crate::terminal;
 
-/// Descriptors that a process needs beside its connections.
+/// Descriptors that a process needs besides its connections.
 const SPARE_FILES: u64 = 100;
-/// The share of the first style's closed-loop throughput at which the open loop runs: enough to queue now and then,
-/// not so much that a slower style cannot keep up.
+/// The rate of the open loop, as a share of what the first style can do in the closed loop.
+/// Requests must queue now and then, and slower styles must keep up.
 const OPEN_LOOP_SHARE: f64 = 0.5;
 
-/// How much longer a load runs for each client: time for a handful of requests of it.
+/// How much longer a load runs for each client: enough for a few requests.
 pub const TURN: Duration = Duration::from_micros(60);
 
-/// At which rate the open loop runs.
+/// The rate of the open loop.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum OpenLoop {
     Not,
-    /// At a rate that the first style's throughput gives.
+    /// A share of the throughput of the first style.
     AsTheFirstCan,
     PerSecond(f64),
 }
 
-/// What servers are put under.
+/// A load on the servers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Load {
     pub(super) job: Job,
@@ -48,23 +48,23 @@ impl Load {
     }
 }
 
-/// What every style is put through.
+/// The loads, and how they are measured for every style.
 #[derive(Clone, Debug)]
-pub(super) struct Course {
-    /// Empty for all.
+pub(super) struct Comparison {
+    /// Empty for all styles.
     pub(super) only: Vec<Style>,
     pub(super) loads: Vec<Load>,
     pub(super) rounds: usize,
     pub(super) window: Duration,
-    /// With how many clients system calls are counted.
+    /// System calls are counted for numbers of clients in this range.
     pub(super) counted: Range<usize>,
-    /// Whether each part has a table of its own.
+    /// Whether to print a table for each part.
     pub(super) prints_parts: bool,
     pub(super) asks_wrk: bool,
 }
 
-impl Course {
-    /// Puts the styles through; `on_part` is shown what each load gave.
+impl Comparison {
+    /// Measures all styles. `on_part` gets the results of each load.
     pub(super) fn run(mut self, on_part: impl Fn(&Part) -> Result<()>) -> Result<Vec<Part>> {
         self.check()?;
         let has_go = self.prepare_go()?;
@@ -85,8 +85,8 @@ impl Course {
     fn check(&self) -> Result<()> {
         ensure!(self.rounds > 0, "--rounds must be at least 1");
         let shapes = || self.loads.iter().map(|load| load.shape);
-        let are_sound = shapes().all(|s| s.connections > 0 && s.size > 0 && s.pipeline > 0);
-        ensure!(are_sound, "--connections, --size and --pipeline must be at least 1");
+        let are_sound = shapes().all(|shape| shape.is_sound());
+        ensure!(are_sound, "--connections, --size, --pipeline and --requests must be at least 1");
         let files = raise_file_limit();
         let most = shapes().map(|shape| shape.all()).max().unwrap_or(0) as u64;
         ensure!(
@@ -98,18 +98,19 @@ impl Course {
         Ok(())
     }
 
-    /// The styles that do a job and can serve so many clients, the one that others are held against first.
+    /// The styles that can do this load, the reference first.
     fn styles(&self, load: &Load, has_go: bool) -> impl Iterator<Item = Style> {
         let (first, clients) = (Style::of(load.job)[0], load.shape.all());
         let takes_part = move |style: &Style| {
             (*style == first || self.only.is_empty() || self.only.contains(style))
                 && style.capacity().is_none_or(|most| clients <= most)
+                && (load.shape.requests_each.is_none() || style.closes_on_request())
                 && (has_go || *style != Style::Go)
         };
         Style::of(load.job).iter().copied().filter(takes_part)
     }
 
-    /// Builds Go's servers, or leaves Go out where it is not installed.
+    /// Builds Go's servers. Returns false where Go is not installed.
     fn prepare_go(&self) -> Result<bool> {
         if !self.only.is_empty() && !self.only.contains(&Style::Go) {
             return Ok(false);
@@ -131,7 +132,8 @@ impl Course {
         Ok(wrk::is_here())
     }
 
-    /// It is asked about one load only: it cannot do all of what ours does, and takes whole seconds.
+    /// How often `wrk` measures this load: only for one load, because it cannot do the others and
+    /// takes whole seconds.
     fn rounds_of_wrk(&self, load: &Load) -> usize {
         let is_plain = load.shape == Shape::plain(64, load.shape.size);
         if self.asks_wrk && is_plain { self.rounds.div_ceil(5) } else { 0 }
@@ -145,10 +147,11 @@ impl Course {
         self.rounds + usize::from(self.counts_calls(load)) + self.rounds_of_wrk(load)
     }
 
-    /// Every style takes its turn in every round, so that a slow minute of the machine hits all of them.
+    /// Every style takes its turn in every round, so a slow minute of the machine affects all of
+    /// them.
     fn compare(&self, load: &Load, styles: &[Style], bar: &ProgressBar) -> Result<Part> {
         let Load { job, shape, .. } = *load;
-        // Every client has its turns before the clock runs, and while it does.
+        // Every client takes turns during the warm-up and during the measurement.
         let turns = TURN * shape.connections as u32;
         let (warm_up, window) = (self.window / 5 + turns, self.window + turns);
         let trial = Trial { job, shape, warm_up, window, rate: None };
@@ -192,7 +195,8 @@ impl Arm {
         Arm { style, seen, calls: Calls::NotCounted, idle_calls: None, wrk, failure: None }
     }
 
-    /// Takes a turn. A peer that fails is out and says why; what we cannot do without must not fail.
+    /// Takes a turn. A peer that fails drops out of the comparison and its failure is reported. A
+    /// failure of ours or of a reference ends the comparison.
     fn try_to(&mut self, turn: &dyn Fn(&mut Arm) -> Result<()>) -> Result<()> {
         if self.failure.is_some() {
             return Ok(());
