@@ -502,7 +502,7 @@ fn a_generator_that_overflows_names_its_coroutine_and_its_setting() {
         if n == 0 { 0 } else { deep(n - 1) + block[(n % 64) as usize] }
     }
     let output = dying(a_generator_that_overflows_names_its_coroutine_and_its_setting, || {
-        plainsong::run(|| {
+        let _ = plainsong::run(|| {
             plainsong::Builder::new()
                 .name("resumes")
                 .spawn(|| {
