@@ -4,15 +4,17 @@ use std::collections::HashSet;
 use std::fs as std_fs;
 use std::io::{BufRead, BufReader, ErrorKind, IoSlice, Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, DirEntryExt, FileExt, MetadataExt};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{
+    DirBuilderExt, DirEntryExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt,
+};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use plainsong::fs::{self, DirBuilder, File, FileTimes, OpenOptions, Permissions, TryLockError};
-use plainsong::{scope, spawn, yield_now};
+use plainsong::fs::{DirBuilder, File, FileTimes, OpenOptions, Permissions, TryLockError};
+use plainsong::{fs, scope, spawn, yield_now};
 
-use crate::util::{self, Folder, both, kind, until_parked};
+use crate::util;
+use crate::util::{Folder, both, kind, until_parked};
 
 #[test]
 fn what_is_written_is_read() {

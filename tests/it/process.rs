@@ -1,19 +1,21 @@
 //! Children. Some of this is what std's own tests expect of `std::process`.
 
 use std::cell::Cell;
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::io;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use plainsong::net::{TcpListener, TcpStream};
+use plainsong::net::TcpStream;
 use plainsong::process::{Child, ChildStdout, Command, Stdio};
 use plainsong::time::{sleep, timeout};
 use plainsong::{scope, spawn, yield_now};
 use rustix::fs::{OFlags, fcntl_getfl};
 
-use crate::util::{self, alone, both, descriptors, kind, until_parked};
+use crate::util;
+use crate::util::{MOMENT, alone, both, descriptors, kind, listen, until_parked};
 
 fn shell(script: &str) -> Command {
     let mut command = Command::new("sh");
@@ -308,8 +310,7 @@ fn children_see_only_their_own_descriptors() {
         let ls = std::process::Command::new("ls").arg("/proc/self/fd").output().unwrap();
         let before = &String::from_utf8(ls.stdout).unwrap();
         plainsong::run(|| {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            let address = listener.local_addr().unwrap();
+            let (listener, address) = listen();
             let stop = Rc::new(Cell::new(false));
             // Load: connections, pipes, look-ups, files and other children come and go.
             let connections = spawn(move || {
@@ -381,7 +382,7 @@ fn hundreds_of_children_that_end_at_once() {
                         assert_eq!(child.wait().unwrap().code(), Some((n % 250) as i32))
                     });
                 }
-                sleep(Duration::from_millis(1));
+                sleep(MOMENT);
                 drop(writer);
             });
             #[cfg(feature = "signal")]

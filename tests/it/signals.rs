@@ -8,7 +8,7 @@ use plainsong::signal::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, Signals, ctrl
 use plainsong::time::{sleep, timeout};
 use rustix::process::{Signal, getpid, kill_process};
 
-use crate::util::{alone, dying, run, until_parked};
+use crate::util::{MOMENT, alone, dying, run, until_parked};
 
 fn send(signal: Signal) {
     kill_process(getpid(), signal).unwrap();
@@ -33,7 +33,7 @@ fn waited_for_and_sent() {
             while format!("{waiting:?}").contains("ready") {
                 plainsong::yield_now();
             }
-            sleep(Duration::from_millis(1));
+            sleep(MOMENT);
             send(Signal::HUP);
             assert_eq!(waiting.join().unwrap(), (SIGTERM, SIGHUP));
         });
@@ -52,8 +52,8 @@ fn several_together() {
             both.sort_unstable();
             assert_eq!(both, [SIGUSR1, SIGUSR2]);
             assert_eq!(others.wait().unwrap(), SIGUSR2, "each gets its own");
-            assert!(timeout(Duration::from_millis(1), || signals.wait()).is_err());
-            assert!(timeout(Duration::from_millis(1), || others.wait()).is_err());
+            assert!(timeout(MOMENT, || signals.wait()).is_err());
+            assert!(timeout(MOMENT, || others.wait()).is_err());
         });
     });
 }
