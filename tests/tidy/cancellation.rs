@@ -1,0 +1,90 @@
+//! The operations whose documentation has a section `# Cancellation`, and the tables of the test that
+//! cancels each of them.
+
+use super::source::{Crate, File};
+
+/// An item with a section `# Cancellation`: `sync::Mutex::lock`, `time::sleep`. A name that a macro is
+/// given, and so is not known here, is a `*`.
+pub(crate) struct Documented {
+    pub(crate) place: String,
+    pub(crate) name: String,
+}
+
+/// The documented items of a file. A section of a module's own documentation counts as its module.
+pub(crate) fn documented(all: &Crate, file: &File, text: &str) -> Vec<Documented> {
+    let lines: Vec<_> = text.lines().collect();
+    let module = all.public_module(file);
+    let mut found = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let name = match line.trim() {
+            // That of the whole crate explains what a cancellation is.
+            "//! # Cancellation" if file.module.is_empty() => continue,
+            "//! # Cancellation" => module.clone(),
+            "/// # Cancellation" => {
+                let is_item = |line: &&str| !line.trim().starts_with(['/', '#']);
+                let item = at + lines[at..].iter().position(is_item).unwrap();
+                name(&module, &lines[..=item])
+            }
+            _ => continue,
+        };
+        found.push(Documented { place: format!("src/{}:{}", file.path, at + 1), name });
+    }
+    found
+}
+
+/// The name of the item that begins in the last of these lines.
+fn name(module: &str, lines: &[&str]) -> String {
+    let (item, above) = lines.split_last().unwrap();
+    let words: Vec<_> =
+        item.split([' ', '(', '<', '{', ';', ':']).filter(|w| !w.is_empty()).collect();
+    let kinds = ["fn", "struct", "trait", "enum", "macro_rules!"];
+    let kind = words.iter().position(|word| kinds.contains(word)).unwrap_or(0);
+    let own = known(words[kind + 1]);
+    if words[kind] == "macro_rules!" {
+        return format!("plainsong::{own}!");
+    }
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let is_around = |line: &&&str| {
+        let head = line.trim_start();
+        indent(line) < indent(item) && (head.starts_with("impl ") || head.starts_with("impl<"))
+    };
+    match above.iter().rev().find(is_around).filter(|_| words[kind] == "fn") {
+        Some(head) => format!("{module}::{}::{own}", implemented(head)),
+        None => format!("{module}::{own}"),
+    }
+}
+
+/// The type that an `impl` is for.
+fn implemented(head: &str) -> String {
+    let head = head.trim_start().strip_prefix("impl").unwrap();
+    // Behind the parameters of the `impl` itself.
+    let mut depth = 0;
+    let parameters = head.find(|c: char| {
+        depth += i32::from(c == '<') - i32::from(c == '>');
+        depth == 0 && c != '>'
+    });
+    let head = &head[parameters.unwrap_or(0)..];
+    let head = head.split_once(" for ").map_or(head, |(_, behind)| behind);
+    let path = head.trim_start_matches([' ', '&']).split(['<', ' ', '{']).next().unwrap();
+    known(path.rsplit("::").next().unwrap())
+}
+
+fn known(name: &str) -> String {
+    if name.starts_with('$') { "*".to_owned() } else { name.to_owned() }
+}
+
+/// Whether a row of a table is for a documented item: `net::TcpStream, write` is for `net::TcpStream`.
+pub(crate) fn is_for(row: &str, name: &str) -> bool {
+    let row = row.split_once(',').map_or(row, |(name, _)| name);
+    let (row, name): (Vec<_>, Vec<_>) = (row.split("::").collect(), name.split("::").collect());
+    row.len() == name.len() && row.iter().zip(&name).all(|(a, b)| a == b || *b == "*")
+}
+
+/// The first text of each row of a table: the lines between `const NAME` and the end of its list.
+pub(crate) fn rows(text: &str, table: &str) -> Vec<String> {
+    let head = format!("const {table}:");
+    let rows = text.lines().skip_while(|line| !line.starts_with(&head)).skip(1);
+    let rows = rows.take_while(|line| !line.starts_with("];"));
+    rows.filter_map(|line| line.strip_prefix("    (\"")?.split('"').next().map(str::to_owned))
+        .collect()
+}
