@@ -1,7 +1,7 @@
 //! The operations whose documentation has a section `# Cancellation`, and the tables of the test that
 //! cancels each of them.
 
-use super::source::{Crate, File};
+use crate::source::{Crate, File};
 
 /// An item with a section `# Cancellation`: `sync::Mutex::lock`, `time::sleep`. A name that a macro is
 /// given, and so is not known here, is a `*`.
@@ -36,19 +36,19 @@ pub(crate) fn documented(all: &Crate, file: &File, text: &str) -> Vec<Documented
 fn name(module: &str, lines: &[&str]) -> String {
     let (item, above) = lines.split_last().unwrap();
     let words: Vec<_> =
-        item.split([' ', '(', '<', '{', ';', ':']).filter(|w| !w.is_empty()).collect();
+        item.split([' ', '(', '<', '{', ';', ':']).filter(|word| !word.is_empty()).collect();
     let kinds = ["fn", "struct", "trait", "enum", "macro_rules!"];
     let kind = words.iter().position(|word| kinds.contains(word)).unwrap_or(0);
     let own = known(words[kind + 1]);
     if words[kind] == "macro_rules!" {
         return format!("plainsong::{own}!");
     }
+    // The line that opens the block around the item; a head of several lines ends in `where` and `{`.
     let indent = |line: &str| line.len() - line.trim_start().len();
-    let is_around = |line: &&&str| {
-        let head = line.trim_start();
-        indent(line) < indent(item) && (head.starts_with("impl ") || head.starts_with("impl<"))
-    };
-    match above.iter().rev().find(is_around).filter(|_| words[kind] == "fn") {
+    let is_around = |line: &&&str| !line.is_empty() && indent(line) < indent(item);
+    let mut around = above.iter().rev().filter(is_around);
+    let head = around.find(|line| !["{", "where"].contains(&line.trim()));
+    match head.map(|head| head.trim_start()).filter(|head| head.starts_with("impl")) {
         Some(head) => format!("{module}::{}::{own}", implemented(head)),
         None => format!("{module}::{own}"),
     }
@@ -56,7 +56,7 @@ fn name(module: &str, lines: &[&str]) -> String {
 
 /// The type that an `impl` is for.
 fn implemented(head: &str) -> String {
-    let head = head.trim_start().strip_prefix("impl").unwrap();
+    let head = head.strip_prefix("impl").unwrap().replace("->", "");
     // Behind the parameters of the `impl` itself.
     let mut depth = 0;
     let parameters = head.find(|c: char| {
@@ -80,11 +80,24 @@ pub(crate) fn is_for(row: &str, name: &str) -> bool {
     row.len() == name.len() && row.iter().zip(&name).all(|(a, b)| a == b || *b == "*")
 }
 
-/// The first text of each row of a table: the lines between `const NAME` and the end of its list.
+/// The first text of each row of a table: the rows between `const NAME` and the end of its list.
 pub(crate) fn rows(text: &str, table: &str) -> Vec<String> {
     let head = format!("const {table}:");
-    let rows = text.lines().skip_while(|line| !line.starts_with(&head)).skip(1);
-    let rows = rows.take_while(|line| !line.starts_with("];"));
-    rows.filter_map(|line| line.strip_prefix("    (\"")?.split('"').next().map(str::to_owned))
-        .collect()
+    let lines = text.lines().skip_while(|line| !line.starts_with(&head)).skip(1);
+    let lines: Vec<_> = lines.take_while(|line| !line.starts_with("];")).collect();
+    let heads = (0..lines.len()).filter(|at| lines[*at].starts_with("    ("));
+    let head = |at: usize| lines[at].trim_start_matches([' ', '(']).to_owned();
+    let heads = heads.map(|at| if head(at).is_empty() { head(at + 1) } else { head(at) });
+    heads.map(|head| head.split('"').nth(1).unwrap_or_default().to_owned()).collect()
 }
+
+/// Operations that cannot be made to wait until they are cancelled, and the test that covers each.
+pub(crate) const ELSEWHERE: &[(&str, &str)] = &[
+    (
+        "plainsong::blocking",
+        "it::task::blocking::one_that_runs_is_waited_for_and_its_value_returned",
+    ),
+    ("fs", "it::fs::a_cancelled_write_has_been_made_or_not"),
+    ("io::stdout", "it::io::stdio::a_writer_that_is_cancelled_has_written_some_or_nothing"),
+    ("io::stderr", "it::io::stdio::a_writer_that_is_cancelled_has_written_some_or_nothing"),
+];

@@ -3,7 +3,7 @@
 use std::any::type_name;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -421,5 +421,47 @@ fn a_lock_is_kept_across_waits_and_may_be_taken_again() {
         drop(input);
         until(|| thread.is_finished());
         thread.join().unwrap();
+    });
+}
+
+#[test]
+fn a_writer_that_is_cancelled_has_written_some_or_nothing() {
+    /// Cancels a coroutine that waits to write to a stream, which is the full pipe meanwhile.
+    fn cancel_a_write(
+        stream: BorrowedFd<'_>,
+        redirect: fn(OwnedFd) -> rustix::io::Result<()>,
+        write: fn() -> io::Result<()>,
+    ) {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let before = rustix::io::dup(stream).unwrap();
+        redirect(writer.into()).unwrap();
+        run(|| {
+            let writing = spawn(move || {
+                loop {
+                    write().unwrap();
+                }
+            });
+            until_parked(&writing);
+            writing.cancel();
+            assert!(writing.join().unwrap_err().is_cancelled());
+        });
+        redirect(before).unwrap();
+        let mut written = Vec::new();
+        reader.read_to_end(&mut written).unwrap();
+        assert!(!written.is_empty());
+        assert!(written.iter().enumerate().all(|(at, byte)| *byte == LINE[at % LINE.len()]));
+    }
+    const LINE: &[u8] = b"0123456789abcdefghijklm\n";
+    util::alone(a_writer_that_is_cancelled_has_written_some_or_nothing, || {
+        cancel_a_write(
+            rustix::stdio::stdout(),
+            |fd| rustix::stdio::dup2_stdout(fd),
+            || stdout().write_all(LINE),
+        );
+        cancel_a_write(
+            rustix::stdio::stderr(),
+            |fd| rustix::stdio::dup2_stderr(fd),
+            || stderr().write_all(LINE),
+        );
     });
 }

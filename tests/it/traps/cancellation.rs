@@ -2,28 +2,32 @@
 
 use std::cell::Cell;
 use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread as system;
 use std::time::{Duration, Instant};
 
 use plainsong::generator::Generator;
-use plainsong::io::{Pollable, wait_readable, wait_writable};
+use plainsong::io::{Pollable, stderr, stdin, stdout, wait_readable, wait_writable};
 use plainsong::net::{Server, TcpStream, ToSocketAddrs};
+use plainsong::pool::Pool;
+use plainsong::process::{ChildStdin, ChildStdout, Command, Stdio};
 use plainsong::signal::{SIGUSR2, Signals};
 use plainsong::sync::select::Select;
 use plainsong::sync::{
-    Barrier, Condvar, Event, Mutex, OnceLock, Promise, Queue, ReentrantMutex, RwLock, Semaphore,
-    WaitGroup, broadcast, channel, mpsc, oneshot, watch,
+    Barrier, Condvar, Event, LazyLock, Mutex, OnceLock, Promise, Queue, ReentrantMutex, RwLock,
+    Semaphore, WaitGroup, broadcast, channel, mpsc, oneshot, watch,
 };
 use plainsong::time::{interval, sleep, sleep_until, timeout, timeout_at};
 use plainsong::{CancellationToken, JoinError, JoinHandle, net, select, task, thread};
 
 use crate::util::{
-    HOUR, MOMENT, OnDrop, alone, descriptors, full_listener, listen, mappings, pair, panic_of,
-    spawn_with_handle, until, until_parked, watch,
+    self, Folder, HOUR, MOMENT, OnDrop, alone, descriptors, full_listener, listen, mappings, pair,
+    panic_of, spawn_with_handle, until, until_parked,
 };
 
 fn sleeper() -> JoinHandle<()> {
@@ -66,150 +70,356 @@ fn fill(stream: &TcpStream) -> ! {
     }
 }
 
-/// Every operation that waits, made to wait for ever.
+/// Takes its time to say where something is: until it is cancelled.
+struct Nowhere;
+
+impl ToSocketAddrs for Nowhere {
+    type Iter = std::iter::Empty<std::net::SocketAddr>;
+
+    fn to_socket_addrs(&self) -> std::io::Result<Self::Iter> {
+        sleep(HOUR);
+        unreachable!("slept an hour");
+    }
+}
+
+/// A child process that ends with its input.
+fn cat() -> Command {
+    let mut cat = Command::new("cat");
+    cat.stdin(Stdio::piped()).stdout(Stdio::null());
+    cat
+}
+
+/// A child process whose input does not end before the pipe is dropped.
+fn cat_of_a_pipe() -> (std::io::PipeWriter, Command) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut cat = cat();
+    cat.stdin(reader);
+    (writer, cat)
+}
+
+/// A pool with one worker, which works for ever.
+fn busy_pool() -> Pool {
+    let pool = Pool::coroutines(1).unwrap();
+    drop(pool.submit(|| sleep(HOUR)));
+    pool
+}
+
+/// Every operation whose documentation has a section `# Cancellation`, made to wait for ever. The
+/// name is that of the documentation; what follows a comma tells several rows of one name apart.
 const OPERATIONS: &[(&str, fn())] = &[
-    ("sleep", || sleep(HOUR)),
-    ("sleep for ever", || sleep(Duration::MAX)),
-    ("sleep_until", || sleep_until(Instant::now() + HOUR)),
-    ("tick", || {
+    ("time::sleep", || sleep(HOUR)),
+    ("time::sleep, for ever", || sleep(Duration::MAX)),
+    ("time::sleep, as thread::sleep", || thread::sleep(HOUR)),
+    ("time::sleep_until", || sleep_until(Instant::now() + HOUR)),
+    ("time::Interval::tick", || {
         let mut ticks = interval(HOUR);
         ticks.tick();
         ticks.tick();
     }),
-    ("park", || {
+    ("thread::park", || {
         loop {
             thread::park();
         }
     }),
-    ("park_timeout", || thread::park_timeout(HOUR)),
-    ("thread::sleep", || thread::sleep(HOUR)),
-    ("join", || sleeper().join().unwrap()),
-    ("thread join", || thread::spawn(|| sleep(HOUR)).join().unwrap()),
-    ("join_timeout", || drop(sleeper().join_timeout(HOUR))),
-    ("join_all", || drop(task::join_all([sleeper(), sleeper()]))),
-    ("wait", || drop(task::wait([sleeper(), sleeper()], Some(HOUR)))),
-    ("as_completed", || drop(task::as_completed([sleeper(), sleeper()]).next())),
-    ("gather", || drop(task::gather([HOUR, HOUR].map(|time| move || sleep(time))))),
-    ("race", || task::race([HOUR, HOUR].map(|time| move || sleep(time)))),
-    ("end of scope", || {
+    ("thread::park_timeout", || thread::park_timeout(HOUR)),
+    ("thread::JoinHandle::join", || thread::spawn(|| sleep(HOUR)).join().unwrap()),
+    ("task::JoinHandle::join", || sleeper().join().unwrap()),
+    ("task::JoinHandle::join_timeout", || drop(sleeper().join_timeout(HOUR))),
+    ("task::join_all", || drop(task::join_all([sleeper(), sleeper()]))),
+    ("task::wait", || drop(task::wait([sleeper(), sleeper()], Some(HOUR)))),
+    ("task::AsCompleted::next", || drop(task::as_completed([sleeper(), sleeper()]).next())),
+    ("task::gather", || drop(task::gather([HOUR, HOUR].map(|time| move || sleep(time))))),
+    ("task::race", || task::race([HOUR, HOUR].map(|time| move || sleep(time)))),
+    ("task::scope, at its end", || {
         plainsong::scope(|s| drop(s.spawn(|| sleep(HOUR))));
     }),
-    ("join in scope", || plainsong::scope(|s| s.spawn(|| sleep(HOUR)).join().unwrap())),
-    ("wait in scope", || {
+    ("task::scope, in its body", || {
         plainsong::scope(|s| {
             s.spawn(|| sleep(HOUR));
             sleep(HOUR);
         });
     }),
-    ("cancelled", || CancellationToken::new().cancelled()),
-    ("run_until_cancelled", || {
+    ("task::scope, in a generator", || {
+        let body = |_: &_| plainsong::scope(|s| s.spawn(|| sleep(HOUR)).join().unwrap());
+        ignore(Generator::<()>::new(body).next());
+    }),
+    ("task::ScopedJoinHandle::join", || {
+        plainsong::scope(|s| s.spawn(|| sleep(HOUR)).join().unwrap());
+    }),
+    ("task::ScopedJoinHandle::join_timeout", || {
+        plainsong::scope(|s| drop(s.spawn(|| sleep(HOUR)).join_timeout(HOUR)));
+    }),
+    ("task::CancellationToken::cancelled", || CancellationToken::new().cancelled()),
+    ("task::CancellationToken::run_until_cancelled", || {
         CancellationToken::new().run_until_cancelled(|| sleep(HOUR));
     }),
-    ("timeout", || ignore(timeout(Duration::MAX, || sleep(HOUR)))),
-    ("timeout_at", || ignore(timeout_at(Instant::now() + HOUR, || sleep(HOUR)))),
-    ("accept", || drop(listen().0.accept())),
-    ("incoming", || drop(listen().0.incoming().next())),
-    ("connect", || {
-        let (_listener, address, _clients) = full_listener();
-        drop(TcpStream::connect(address));
+    ("task::timeout", || ignore(timeout(Duration::MAX, || sleep(HOUR)))),
+    ("task::timeout_at", || ignore(timeout_at(Instant::now() + HOUR, || sleep(HOUR)))),
+    ("plainsong::block_on", || plainsong::block_on(std::future::pending::<()>())),
+    ("generator::Generator::send", || {
+        ignore(Generator::<(), u8>::new(|_: &_| sleep(HOUR)).send(1));
     }),
-    ("connect_timeout", || {
-        let (_listener, address, _clients) = full_listener();
-        drop(TcpStream::connect_timeout(&address, HOUR));
+    ("generator::Generator::send, as next", || {
+        ignore(Generator::<()>::new(|_: &_| sleep(HOUR)).next());
     }),
-    ("read", || {
-        let (mut ours, _theirs) = pair();
-        drop(ours.read(&mut [0]));
+    ("pool::Map::next", || ignore(busy_pool().map([1], |n| n).next().is_some())),
+    ("pool::Pool::shutdown", || busy_pool().shutdown(true, false)),
+    ("signal::Signals::wait", || drop(Signals::new([SIGUSR2]).unwrap().wait())),
+    ("signal::ctrl_c", || drop(plainsong::signal::ctrl_c())),
+    ("process::Child::wait", || {
+        let mut child = cat().spawn().unwrap();
+        let _input = child.stdin.take();
+        drop(child.wait());
     }),
-    ("read with a time-out", || {
-        let (mut ours, _theirs) = pair();
-        ours.set_read_timeout(Some(HOUR)).unwrap();
-        drop(ours.read(&mut [0]));
+    ("process::Child::wait_with_output", || {
+        let mut child = cat().spawn().unwrap();
+        let _input = child.stdin.take();
+        drop(child.wait_with_output());
     }),
-    ("peek", || {
-        let (ours, _theirs) = pair();
-        drop(ours.peek(&mut [0]));
+    ("process::Command::status", || {
+        let (_input, mut cat) = cat_of_a_pipe();
+        drop(cat.status());
     }),
-    ("write", || {
-        let (ours, _theirs) = pair();
-        fill(&ours);
+    ("process::Command::output", || {
+        let (_input, mut cat) = cat_of_a_pipe();
+        drop(cat.output());
     }),
-    ("udp recv", || drop(udp().recv(&mut [0]))),
-    ("udp recv_from", || drop(udp().recv_from(&mut [0]))),
-    ("udp peek", || drop(udp().peek(&mut [0]))),
-    ("udp peek_from", || drop(udp().peek_from(&mut [0]))),
-    ("unix accept", || drop(unix_listener().1.accept())),
-    ("unix incoming", || drop(unix_listener().1.incoming().next())),
-    ("unix serve", || drop(unix_listener().1.serve(|_| ()))),
-    ("unix connect", || {
-        let (address, listener) = unix_listener();
-        rustix::net::listen(&listener, 0).unwrap();
-        let _clients: [_; 2] = [(); 2].map(|()| net::UnixStream::connect_addr(&address));
+    ("process::ChildStdout, read", || {
+        let (reader, _writer) = std::io::pipe().unwrap();
+        drop(ChildStdout::from(OwnedFd::from(reader)).read(&mut [0]));
     }),
-    ("unix read", || {
-        let (mut one, _two) = net::UnixStream::pair().unwrap();
-        drop(one.read(&mut [0]));
+    ("process::ChildStdin, write", || {
+        let (_reader, writer) = std::io::pipe().unwrap();
+        let mut writer = ChildStdin::from(OwnedFd::from(writer));
+        while writer.write(&[0; 4096]).is_ok() {}
     }),
-    ("unix peek", || {
-        let (one, _two) = net::UnixStream::pair().unwrap();
-        drop(one.peek(&mut [0]));
-    }),
-    ("unix write", || {
-        let (mut one, _two) = net::UnixStream::pair().unwrap();
-        while one.write(&[0; 4096]).is_ok() {}
-    }),
-    ("unix datagram recv", || drop(datagrams().0.recv(&mut [0]))),
-    ("unix datagram recv_from", || drop(datagrams().0.recv_from(&mut [0]))),
-    ("unix datagram peek", || drop(datagrams().0.peek(&mut [0]))),
-    ("unix datagram peek_from", || drop(datagrams().0.peek_from(&mut [0]))),
-    ("unix datagram send", || {
-        let (one, _two) = datagrams();
-        while one.send(&[0; 512]).is_ok() {}
-    }),
-    ("unix datagram send_to", || {
-        let address = name();
-        let _receiver = net::UnixDatagram::bind_addr(&address).unwrap();
-        let sender = net::UnixDatagram::unbound().unwrap();
-        while sender.send_to_addr(&[0], &address).is_ok() {}
-    }),
-    ("wait_readable", || {
+    ("io::wait_readable", || {
         let (_one, two) = UnixStream::pair().unwrap();
         drop(wait_readable(&two));
     }),
-    ("wait_writable", || {
+    ("io::wait_writable", || {
         let (one, _two) = UnixStream::pair().unwrap();
         one.set_nonblocking(true).unwrap();
         while (&one).write(&[0; 4096]).is_ok() {}
         drop(wait_writable(&one));
     }),
-    ("pollable", || {
+    ("io::Pollable::read_with", || {
+        let (_one, two) = UnixStream::pair().unwrap();
+        drop(Pollable::new(two).unwrap().read_with(|mut two| two.read(&mut [0])));
+    }),
+    ("io::Pollable::read_with, as read", || {
         let (_one, two) = UnixStream::pair().unwrap();
         drop(Pollable::new(two).unwrap().read(&mut [0]));
     }),
-    ("send", || ignore(held(channel::bounded(0)).0.send(()))),
-    ("send_timeout", || ignore(held(channel::bounded(0)).0.send_timeout((), HOUR))),
-    ("recv", || ignore(held(channel::bounded::<()>(1)).1.recv())),
-    ("recv_timeout", || ignore(held(channel::unbounded::<()>()).1.recv_timeout(HOUR))),
-    ("recv of the clock", || ignore(channel::after(HOUR).recv())),
-    ("recv of nothing", || ignore(channel::never::<()>().recv())),
-    ("mpsc recv", || ignore(held(mpsc::channel::<()>()).1.recv())),
-    ("oneshot recv", || {
+    ("io::Pollable::write_with", || {
+        let (_one, two) = UnixStream::pair().unwrap();
+        let two = Pollable::new(two).unwrap();
+        while two.write_with(|mut two| two.write(&[0; 4096])).is_ok() {}
+    }),
+    ("io::copy", || {
+        let (ours, _theirs) = pair();
+        drop(plainsong::io::copy(&mut &ours, &mut &ours));
+    }),
+    ("io::Stdin::lock", || {
+        let _held = stdin().lock();
+        task::gather([|| drop(stdin().lock())]);
+    }),
+    ("io::Stdin::read_line", || drop(stdin().read_line(&mut String::new()))),
+    ("io::Stdin::lines", || drop(stdin().lines().next())),
+    ("io::Stdout::lock", || {
+        let _held = stdout().lock();
+        task::gather([|| drop(stdout().lock())]);
+    }),
+    ("io::Stderr::lock", || {
+        let _held = stderr().lock();
+        task::gather([|| drop(stderr().lock())]);
+    }),
+    ("net::ToSocketAddrs", || drop(TcpStream::connect(Nowhere))),
+    ("net::TcpListener::accept", || drop(listen().0.accept())),
+    ("net::TcpListener::accept, by incoming", || drop(listen().0.incoming().next())),
+    ("net::TcpStream::connect", || {
+        let (_listener, address, _clients) = full_listener();
+        drop(TcpStream::connect(address));
+    }),
+    ("net::TcpStream::connect_timeout", || {
+        let (_listener, address, _clients) = full_listener();
+        drop(TcpStream::connect_timeout(&address, HOUR));
+    }),
+    ("net::TcpStream, read", || {
+        let (mut ours, _theirs) = pair();
+        drop(ours.read(&mut [0]));
+    }),
+    ("net::TcpStream, read with a time-out", || {
+        let (mut ours, _theirs) = pair();
+        ours.set_read_timeout(Some(HOUR)).unwrap();
+        drop(ours.read(&mut [0]));
+    }),
+    ("net::TcpStream, write", || {
+        let (ours, _theirs) = pair();
+        fill(&ours);
+    }),
+    ("net::TcpStream::peek", || {
+        let (ours, _theirs) = pair();
+        drop(ours.peek(&mut [0]));
+    }),
+    ("net::UdpSocket::bind", || drop(net::UdpSocket::bind(Nowhere))),
+    ("net::UdpSocket::connect", || drop(udp().connect(Nowhere))),
+    ("net::UdpSocket::send_to", || drop(udp().send_to(&[0], Nowhere))),
+    ("net::UdpSocket, recv with a time-out", || {
+        let socket = udp();
+        socket.set_read_timeout(Some(HOUR)).unwrap();
+        drop(socket.recv(&mut [0]));
+    }),
+    ("net::UdpSocket::recv", || drop(udp().recv(&mut [0]))),
+    ("net::UdpSocket::recv_from", || drop(udp().recv_from(&mut [0]))),
+    ("net::UdpSocket::peek", || drop(udp().peek(&mut [0]))),
+    ("net::UdpSocket::peek_from", || drop(udp().peek_from(&mut [0]))),
+    ("net::UnixListener::accept", || drop(unix_listener().1.accept())),
+    ("net::UnixListener::accept, by incoming", || drop(unix_listener().1.incoming().next())),
+    ("net::UnixStream::connect", || {
+        let folder = Folder::new();
+        let path = folder.join("full");
+        let listener = net::UnixListener::bind(&path).unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
+        let _clients: [_; 2] = [(); 2].map(|()| net::UnixStream::connect(&path));
+    }),
+    ("net::UnixStream::connect_addr", || {
+        let (address, listener) = unix_listener();
+        rustix::net::listen(&listener, 0).unwrap();
+        let _clients: [_; 2] = [(); 2].map(|()| net::UnixStream::connect_addr(&address));
+    }),
+    ("net::UnixStream, read", || {
+        let (mut one, _two) = net::UnixStream::pair().unwrap();
+        drop(one.read(&mut [0]));
+    }),
+    ("net::UnixStream, write", || {
+        let (mut one, _two) = net::UnixStream::pair().unwrap();
+        while one.write(&[0; 4096]).is_ok() {}
+    }),
+    ("net::UnixStream::peek", || {
+        let (one, _two) = net::UnixStream::pair().unwrap();
+        drop(one.peek(&mut [0]));
+    }),
+    ("net::UnixDatagram, recv with a time-out", || {
+        let (one, _two) = datagrams();
+        one.set_read_timeout(Some(HOUR)).unwrap();
+        drop(one.recv(&mut [0]));
+    }),
+    ("net::UnixDatagram::recv", || drop(datagrams().0.recv(&mut [0]))),
+    ("net::UnixDatagram::recv_from", || drop(datagrams().0.recv_from(&mut [0]))),
+    ("net::UnixDatagram::peek", || drop(datagrams().0.peek(&mut [0]))),
+    ("net::UnixDatagram::peek_from", || drop(datagrams().0.peek_from(&mut [0]))),
+    ("net::UnixDatagram::send", || {
+        let (one, _two) = datagrams();
+        while one.send(&[0; 512]).is_ok() {}
+    }),
+    ("net::UnixDatagram::send_to", || {
+        let folder = Folder::new();
+        let path = folder.join("full");
+        let _receiver = net::UnixDatagram::bind(&path).unwrap();
+        let sender = net::UnixDatagram::unbound().unwrap();
+        while sender.send_to(&[0], &path).is_ok() {}
+    }),
+    ("net::UnixDatagram::send_to_addr", || {
+        let address = name();
+        let _receiver = net::UnixDatagram::bind_addr(&address).unwrap();
+        let sender = net::UnixDatagram::unbound().unwrap();
+        while sender.send_to_addr(&[0], &address).is_ok() {}
+    }),
+    ("net::serve", || drop(net::serve("127.0.0.1:0", |_| ()))),
+    ("net::TcpListener::serve", || drop(listen().0.serve(|_| ()))),
+    ("net::UnixListener::serve", || drop(unix_listener().1.serve(|_| ()))),
+    ("net::Server::serve", || drop(Server::new(listen().0).serve(|_| ()))),
+    ("channel::Sender::send", || ignore(held(channel::bounded(0)).0.send(()))),
+    ("channel::Sender::send_timeout", || {
+        ignore(held(channel::bounded(0)).0.send_timeout((), HOUR));
+    }),
+    ("channel::Sender::send_deadline", || {
+        ignore(held(channel::bounded(0)).0.send_deadline((), Instant::now() + HOUR));
+    }),
+    ("channel::Receiver::recv", || ignore(held(channel::bounded::<()>(1)).1.recv())),
+    ("channel::Receiver::recv, of a clock", || ignore(channel::after(HOUR).recv())),
+    ("channel::Receiver::recv, of nothing", || ignore(channel::never::<()>().recv())),
+    ("channel::Receiver::recv_timeout", || {
+        ignore(held(channel::unbounded::<()>()).1.recv_timeout(HOUR));
+    }),
+    ("channel::Receiver::recv_deadline", || {
+        ignore(held(channel::unbounded::<()>()).1.recv_deadline(Instant::now() + HOUR));
+    }),
+    ("channel::Iter::next", || ignore(held(channel::bounded::<()>(1)).1.iter().next())),
+    ("channel::IntoIter::next", || {
+        let (_sender, receiver) = channel::bounded::<()>(1);
+        ignore(receiver.into_iter().next());
+    }),
+    ("mpsc::SyncSender::send", || ignore(held(mpsc::sync_channel(0)).0.send(()))),
+    ("mpsc::Receiver::recv", || ignore(held(mpsc::channel::<()>()).1.recv())),
+    ("mpsc::Receiver::recv_timeout", || {
+        ignore(held(mpsc::channel::<()>()).1.recv_timeout(HOUR));
+    }),
+    ("mpsc::Receiver::recv_deadline", || {
+        ignore(held(mpsc::channel::<()>()).1.recv_deadline(Instant::now() + HOUR));
+    }),
+    ("oneshot::Receiver::recv", || {
         let (_sender, receiver) = oneshot::channel::<()>();
         ignore(receiver.recv());
     }),
-    ("oneshot closed", || {
+    ("oneshot::Receiver::recv_timeout", || {
+        let (_sender, mut receiver) = oneshot::channel::<()>();
+        ignore(receiver.recv_timeout(HOUR));
+    }),
+    ("oneshot::Sender::closed", || {
         let (mut sender, _receiver) = oneshot::channel::<()>();
         sender.closed();
     }),
-    ("broadcast recv", || {
+    ("broadcast::Receiver::recv", || {
         let (_sender, mut receiver) = broadcast::channel::<()>(1);
         ignore(receiver.recv());
     }),
-    ("watch changed", || {
+    ("watch::Receiver::changed", || {
         let (_sender, mut receiver) = watch::channel(());
         ignore(receiver.changed());
     }),
-    ("select", || {
+    ("watch::Receiver::wait_for", || {
+        let (_sender, mut receiver) = watch::channel(());
+        drop(receiver.wait_for(|()| false));
+    }),
+    ("watch::Receiver::borrow", || {
+        let (sender, receiver) = watch::channel(());
+        sender.send_modify(|()| drop(receiver.borrow()));
+    }),
+    ("watch::Receiver::borrow_and_update", || {
+        let (sender, mut receiver) = watch::channel(());
+        sender.send_modify(|()| drop(receiver.borrow_and_update()));
+    }),
+    ("watch::Sender::borrow", || {
+        let (sender, _receiver) = watch::channel(());
+        sender.send_modify(|()| drop(sender.borrow()));
+    }),
+    ("watch::Sender::send", || {
+        let (sender, receiver) = watch::channel(());
+        let _borrowed = receiver.borrow();
+        ignore(sender.send(()));
+    }),
+    ("watch::Sender::send_replace", || {
+        let (sender, receiver) = watch::channel(());
+        let _borrowed = receiver.borrow();
+        sender.send_replace(());
+    }),
+    ("watch::Sender::send_modify", || {
+        let (sender, receiver) = watch::channel(());
+        let _borrowed = receiver.borrow();
+        sender.send_modify(|()| ());
+    }),
+    ("watch::Sender::send_if_modified", || {
+        let (sender, receiver) = watch::channel(());
+        let _borrowed = receiver.borrow();
+        sender.send_if_modified(|()| true);
+    }),
+    ("watch::Sender::closed", || {
+        let (sender, _receiver) = watch::channel(());
+        sender.closed();
+    }),
+    ("plainsong::select!", || {
         let (sender, receiver) = channel::bounded::<()>(0);
         select! {
             recv(receiver) -> _ => {}
@@ -219,93 +429,247 @@ const OPERATIONS: &[(&str, fn())] = &[
             default(2 * HOUR) => {}
         }
     }),
-    ("ready", || {
-        let (_sender, receiver) = channel::bounded::<()>(0);
+    ("select::Select::select", || {
         let mut select = Select::new();
-        select.recv(&receiver);
+        select.recv(silence());
+        drop(select.select());
+    }),
+    ("select::Select::select_timeout", || {
+        let mut select = Select::new();
+        select.recv(silence());
+        drop(select.select_timeout(HOUR));
+    }),
+    ("select::Select::select_deadline", || {
+        let mut select = Select::new();
+        select.recv(silence());
+        drop(select.select_deadline(Instant::now() + HOUR));
+    }),
+    ("select::Select::ready", || {
+        let mut select = Select::new();
+        select.recv(silence());
         select.ready();
     }),
-    ("block_on", || plainsong::block_on(std::future::pending::<()>())),
-    ("generator", || ignore(Generator::<()>::new(|_: &_| sleep(HOUR)).next())),
-    ("scope in a generator", || {
-        let body = |_: &_| plainsong::scope(|s| s.spawn(|| sleep(HOUR)).join().unwrap());
-        ignore(Generator::<()>::new(body).next());
+    ("select::Select::ready_timeout", || {
+        let mut select = Select::new();
+        select.recv(silence());
+        ignore(select.ready_timeout(HOUR));
     }),
-    ("signal", || drop(Signals::new([SIGUSR2]).unwrap().wait())),
-    ("mutex", || {
+    ("select::Select::ready_deadline", || {
+        let mut select = Select::new();
+        select.recv(silence());
+        ignore(select.ready_deadline(Instant::now() + HOUR));
+    }),
+    ("select::SelectedOperation::send", || {
+        let (sender, receiver) = channel::bounded(0);
+        let theirs = receiver.clone();
+        let met = plainsong::spawn(move || theirs.recv());
+        plainsong::yield_now();
+        let mut select = Select::new();
+        select.send(&sender);
+        let chosen = select.select();
+        // The receiver that was met leaves, so this waits for another.
+        met.cancel();
+        until(|| met.is_finished());
+        ignore(chosen.send(&sender, ()));
+    }),
+    ("select::SelectedOperation::recv", || {
+        let (sender, receiver) = channel::bounded(0);
+        plainsong::spawn(move || select! { send(sender, sleep(HOUR)) -> _ => {} });
+        plainsong::yield_now();
+        let mut select = Select::new();
+        select.recv(&receiver);
+        // The sender that was met takes its time to make the item.
+        ignore(select.select().recv(&receiver));
+    }),
+    ("sync::Mutex::lock", || {
         let mutex = Mutex::new(());
         let _guard = mutex.lock();
         drop(mutex.lock());
     }),
-    ("mutex with a time-out", || {
+    ("sync::Mutex::lock_timeout", || {
         let mutex = Mutex::new(());
         let _guard = mutex.lock();
         drop(mutex.lock_timeout(HOUR));
     }),
-    ("reentrant mutex", || {
+    ("sync::Mutex::lock_owned", || {
+        let mutex = Arc::new(Mutex::new(()));
+        let _guard = mutex.lock();
+        drop(Arc::clone(&mutex).lock_owned());
+    }),
+    ("sync::ReentrantMutex::lock", || {
         let mutex = ReentrantMutex::new(());
         let _guard = mutex.lock();
         task::gather([|| drop(mutex.lock())]);
     }),
-    ("read lock", || {
+    ("sync::ReentrantMutex::lock_timeout", || {
+        let mutex = ReentrantMutex::new(());
+        let _guard = mutex.lock();
+        task::gather([|| drop(mutex.lock_timeout(HOUR))]);
+    }),
+    ("sync::RwLock::read", || {
         let lock = RwLock::new(());
         let _guard = lock.write();
         drop(lock.read());
     }),
-    ("write lock", || {
+    ("sync::RwLock::read_timeout", || {
+        let lock = RwLock::new(());
+        let _guard = lock.write();
+        drop(lock.read_timeout(HOUR));
+    }),
+    ("sync::RwLock::read_owned", || {
+        let lock = Arc::new(RwLock::new(()));
+        let _guard = lock.write();
+        drop(Arc::clone(&lock).read_owned());
+    }),
+    ("sync::RwLock::write", || {
         let lock = RwLock::new(());
         let _guard = lock.read();
         drop(lock.write());
     }),
-    ("write lock with a time-out", || {
+    ("sync::RwLock::write_timeout", || {
         let lock = RwLock::new(());
         let _guard = lock.read();
         drop(lock.write_timeout(HOUR));
     }),
-    ("condition variable", || {
+    ("sync::RwLock::write_owned", || {
+        let lock = Arc::new(RwLock::new(()));
+        let _guard = lock.read();
+        drop(Arc::clone(&lock).write_owned());
+    }),
+    ("sync::Condvar::wait", || {
         drop(Condvar::new().wait(Mutex::new(()).lock().unwrap()));
     }),
-    ("condition variable with a time-out", || {
+    ("sync::Condvar::wait_while", || {
+        drop(Condvar::new().wait_while(Mutex::new(()).lock().unwrap(), |()| true));
+    }),
+    ("sync::Condvar::wait_timeout", || {
         drop(Condvar::new().wait_timeout(Mutex::new(()).lock().unwrap(), HOUR));
     }),
-    ("semaphore", || drop(Semaphore::new(1).acquire_many(2))),
-    ("semaphore with a time-out", || drop(Semaphore::new(0).acquire_timeout(HOUR))),
-    ("barrier", || ignore(Barrier::new(2).wait())),
-    ("barrier with a time-out", || ignore(Barrier::new(2).wait_timeout(HOUR))),
-    ("event", || Event::new().wait()),
-    ("event with a time-out", || ignore(Event::new().wait_timeout(HOUR))),
-    ("wait group", || {
+    ("sync::Condvar::wait_timeout_while", || {
+        drop(Condvar::new().wait_timeout_while(Mutex::new(()).lock().unwrap(), HOUR, |()| true));
+    }),
+    ("sync::Semaphore::acquire", || drop(Semaphore::new(0).acquire())),
+    ("sync::Semaphore::acquire_many", || drop(Semaphore::new(1).acquire_many(2))),
+    ("sync::Semaphore::acquire_timeout", || drop(Semaphore::new(0).acquire_timeout(HOUR))),
+    ("sync::Semaphore::acquire_many_timeout", || {
+        drop(Semaphore::new(1).acquire_many_timeout(2, HOUR));
+    }),
+    ("sync::Semaphore::acquire_owned", || drop(Arc::new(Semaphore::new(0)).acquire_owned())),
+    ("sync::Semaphore::acquire_many_owned", || {
+        drop(Arc::new(Semaphore::new(1)).acquire_many_owned(2));
+    }),
+    ("sync::Barrier::wait", || ignore(Barrier::new(2).wait())),
+    ("sync::Barrier::wait_timeout", || ignore(Barrier::new(2).wait_timeout(HOUR))),
+    ("sync::Event::wait", || Event::new().wait()),
+    ("sync::Event::wait_timeout", || ignore(Event::new().wait_timeout(HOUR))),
+    ("sync::WaitGroup::wait", || {
         let group = WaitGroup::new();
         let _share = group.clone();
         group.wait();
     }),
-    ("once", || ignore(OnceLock::<()>::new().wait())),
-    ("initialiser", || ignore(OnceLock::new().get_or_init(|| sleep(HOUR)))),
-    ("another's initialiser", || {
-        let once = OnceLock::new();
-        task::gather([|| ignore(once.get_or_init(|| sleep(HOUR)))]);
+    ("sync::WaitGroup::wait_timeout", || {
+        let group = WaitGroup::new();
+        let _share = group.clone();
+        ignore(group.wait_timeout(HOUR));
     }),
-    ("get", || ignore(Queue::<()>::fifo(None).get())),
-    ("get with a time-out", || ignore(Queue::<()>::lifo(None).get_timeout(HOUR))),
-    ("put", || {
+    ("sync::OnceLock::wait", || ignore(OnceLock::<()>::new().wait())),
+    ("sync::OnceLock::get_or_init, in its own call", || {
+        ignore(OnceLock::new().get_or_init(|| sleep(HOUR)));
+    }),
+    ("sync::OnceLock::get_or_init, for another's call", || {
+        let once = OnceLock::new();
+        task::gather([(); 2].map(|()| || ignore(once.get_or_init(|| sleep(HOUR)))));
+    }),
+    ("sync::OnceLock::get_or_try_init", || {
+        let once = OnceLock::<()>::new();
+        ignore(once.get_or_try_init(|| {
+            sleep(HOUR);
+            Err(())
+        }));
+    }),
+    ("sync::OnceLock::set", || {
+        let once = OnceLock::new();
+        plainsong::scope(|s| {
+            s.spawn(|| ignore(once.get_or_init(|| sleep(HOUR))));
+            plainsong::yield_now();
+            ignore(once.set(()));
+        });
+    }),
+    ("sync::LazyLock::force", || {
+        let (_sender, receiver) = channel::bounded::<()>(0);
+        // Its initialiser is shielded, and ends when the sender is dropped.
+        let lazy = Rc::new(LazyLock::new(move || ignore(receiver.recv())));
+        let theirs = Rc::clone(&lazy);
+        plainsong::spawn(move || LazyLock::force(&theirs).clone());
+        plainsong::yield_now();
+        LazyLock::force(&lazy);
+    }),
+    ("sync::Queue::get", || ignore(Queue::<()>::fifo(None).get())),
+    ("sync::Queue::get_timeout", || ignore(Queue::<()>::lifo(None).get_timeout(HOUR))),
+    ("sync::Queue::put", || {
         let queue = Queue::priority(Some(1));
         ignore((queue.put(1), queue.put(2)));
     }),
-    ("join of a queue", || {
+    ("sync::Queue::put_timeout", || {
+        let queue = Queue::fifo(Some(1));
+        ignore((queue.put(1), queue.put_timeout(2, HOUR)));
+    }),
+    ("sync::Queue::join", || {
         let queue = Queue::fifo(None);
         queue.put(1).unwrap();
         queue.join();
     }),
-    ("promise", || ignore(Promise::<()>::new().wait().is_ok())),
-    ("promise with a time-out", || ignore(Promise::<()>::new().wait_timeout(HOUR).is_some())),
-    ("duplex read", || drop(plainsong::io::duplex(1).0.read(&mut [0]))),
-    ("duplex write", || {
+    ("sync::Promise::wait", || ignore(Promise::<()>::new().wait().is_ok())),
+    ("sync::Promise::wait_timeout", || {
+        ignore(Promise::<()>::new().wait_timeout(HOUR).is_some());
+    }),
+    // A connection in memory waits as a condition variable does.
+    ("sync::Condvar::wait, in a duplex that reads", || {
+        drop(plainsong::io::duplex(1).0.read(&mut [0]));
+    }),
+    ("sync::Condvar::wait, in a duplex that writes", || {
         let (mut one, _two) = plainsong::io::duplex(1);
         drop(one.write_all(b"12"));
     }),
-    ("serve", || drop(listen().0.serve(|_| ()))),
-    ("Server", || drop(Server::new(listen().0).serve(|_| ()))),
 ];
+
+/// Operations that never have to wait and let others run now and then, each repeated without end.
+const YIELDS: &[(&str, fn())] = &[
+    ("task::yield_now", || {
+        loop {
+            plainsong::yield_now();
+        }
+    }),
+    ("mpsc::Sender::send", || {
+        let (sender, _receiver) = mpsc::channel();
+        while sender.send(()).is_ok() {}
+    }),
+    ("broadcast::Sender::send", || {
+        let (sender, _receiver) = broadcast::channel(1);
+        while sender.send(()).is_ok() {}
+    }),
+    ("pool::Pool::submit", || {
+        let pool = busy_pool();
+        loop {
+            drop(pool.submit(|| ()));
+        }
+    }),
+    ("pool::Pool::map", || drop(busy_pool().map(std::iter::from_fn(|| Some(1)), |n| n))),
+];
+
+/// A channel on which nothing is ever sent.
+fn silence() -> &'static channel::Receiver<()> {
+    static SILENCE: LazyLock<(channel::Sender<()>, channel::Receiver<()>)> =
+        LazyLock::new(|| channel::bounded(0));
+    &SILENCE.1
+}
+
+/// Makes the standard input of this process one that nobody writes to.
+fn silence_stdin() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    rustix::stdio::dup2_stdin(&reader).unwrap();
+    std::mem::forget(writer);
+}
 
 #[track_caller]
 fn assert_cancelled<T: std::fmt::Debug>(what: &str, result: Result<T, JoinError>) {
@@ -327,7 +691,7 @@ fn cancel_each_way(name: &'static str, operation: fn()) {
         plainsong::spawn(move || {
             let _guard = guard;
             operation();
-            panic!("{name} was to wait for ever");
+            panic!("{name} should wait for ever");
         })
     };
 
@@ -354,7 +718,7 @@ fn cancel_each_way(name: &'static str, operation: fn()) {
         let _guard = theirs;
         handle.cancel();
         operation();
-        panic!("{name} was to unwind");
+        panic!("{name} should have unwound");
     });
     plainsong::yield_now();
     while by_itself.borrow().is_none() {
@@ -369,7 +733,7 @@ fn cancel_each_way(name: &'static str, operation: fn()) {
         let ended = plainsong::shield(|| timeout(MOMENT, operation));
         assert!(ended.is_err(), "{name}");
         plainsong::yield_now();
-        panic!("{name} was to unwind after the shield");
+        panic!("{name} should have unwound after the shield");
     });
     plainsong::yield_now();
     while shielded.borrow().is_none() {
@@ -413,6 +777,7 @@ fn cancel_each_way(name: &'static str, operation: fn()) {
 #[test]
 fn each_operation_in_each_way() {
     alone(each_operation_in_each_way, || {
+        silence_stdin();
         let mut before = None;
         for round in 0..3 {
             for &(name, operation) in OPERATIONS {
@@ -429,6 +794,7 @@ fn each_operation_in_each_way() {
 #[test]
 fn cancellations_leave_no_memory_behind() {
     alone(cancellations_leave_no_memory_behind, || {
+        silence_stdin();
         let once = |name, operation: fn()| {
             plainsong::run(|| {
                 let victim = plainsong::spawn(operation);
@@ -437,21 +803,23 @@ fn cancellations_leave_no_memory_behind() {
                 assert_cancelled(name, victim.join());
             });
         };
-        let quick = |name: &str| !name.starts_with("connect");
+        // A child process that was not waited for is left as it is, for its caller to wait for.
+        let is_clean =
+            |name: &str| !name.starts_with("process::Co") && !name.starts_with("process::Child::");
         let all = |times| {
             for _ in 0..times {
-                for &(name, operation) in OPERATIONS.iter().filter(|(name, _)| quick(name)) {
+                for &(name, operation) in OPERATIONS.iter().filter(|(name, _)| is_clean(name)) {
                     once(name, operation);
                 }
             }
         };
         all(20);
         let (descriptors_before, mappings_before) = (descriptors(), mappings());
-        let resident_before = crate::util::resident();
+        let resident_before = util::resident();
         all(60);
         assert_eq!(descriptors(), descriptors_before);
         assert!(mappings() <= mappings_before + 4, "{} of {mappings_before}", mappings());
-        let grown = crate::util::resident().saturating_sub(resident_before);
+        let grown = util::resident().saturating_sub(resident_before);
         // 2,000 operations: a page each would be 8 MB.
         assert!(grown < 2000, "grew by {grown} KiB");
     });
@@ -468,9 +836,9 @@ fn a_descriptor_forgets_those_who_gave_up() {
                 }
             };
             some(10_000);
-            let before = crate::util::resident();
+            let before = util::resident();
             some(60_000);
-            let grown = crate::util::resident().saturating_sub(before);
+            let grown = util::resident().saturating_sub(before);
             assert!(grown < 500, "grew by {grown} KiB");
             theirs.write_all(b"hello").unwrap();
             let mut data = [0; 5];
@@ -619,10 +987,34 @@ fn a_program_at_each_of_its_waits() {
 }
 
 #[test]
+fn each_operation_that_only_yields() {
+    util::run(|| {
+        for &(name, operation) in YIELDS {
+            let busy = plainsong::spawn(operation);
+            (0..3).for_each(|_| plainsong::yield_now());
+            busy.cancel();
+            assert_cancelled(name, busy.join());
+            assert!(timeout(Duration::ZERO, operation).is_err(), "{name}, no time");
+            assert!(timeout(MOMENT, operation).is_err(), "{name}, by time-out");
+            let stop = CancellationToken::new();
+            let theirs = stop.clone();
+            let cancelled = plainsong::spawn(move || theirs.run_until_cancelled(operation));
+            plainsong::yield_now();
+            let outside = system::spawn(move || stop.cancel());
+            assert!(matches!(cancelled.join(), Ok(None)), "{name}, by a token");
+            outside.join().unwrap();
+            // And once more at the end of the run.
+            plainsong::spawn(operation);
+        }
+    });
+}
+
+#[test]
 fn waits_in_no_wait() {
-    watch(|| {
+    alone(waits_in_no_wait, || {
+        silence_stdin();
         for (name, operation) in OPERATIONS {
-            // These tick or connect before they wait, which is waiting too.
+            // Some tick or connect before they wait, which is waiting too.
             let message = panic_of(|| plainsong::run(|| plainsong::no_wait(operation)));
             assert!(message.contains("no_wait"), "{name}: {message}");
         }
