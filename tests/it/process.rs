@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use plainsong::net::TcpStream;
 use plainsong::process::{Child, ChildStdout, Command, Stdio};
-use plainsong::time::{sleep, timeout};
+use plainsong::time::timeout;
 use plainsong::{scope, spawn, yield_now};
 use rustix::fs::{OFlags, fcntl_getfl};
 
 use crate::util;
-use crate::util::{MOMENT, alone, both, descriptors, kind, listen, until_parked};
+use crate::util::{alone, both, descriptors, kind, listen, until_parked};
 
 fn shell(script: &str) -> Command {
     let mut command = Command::new("sh");
@@ -377,12 +377,12 @@ fn hundreds_of_children_that_end_at_once() {
                 .collect();
             drop(reader);
             scope(|s| {
-                for (n, child) in children.iter_mut().enumerate() {
+                let waits = children.iter_mut().enumerate().map(|(n, child)| {
                     s.spawn(move || {
-                        assert_eq!(child.wait().unwrap().code(), Some((n % 250) as i32))
-                    });
-                }
-                sleep(MOMENT);
+                        assert_eq!(child.wait().unwrap().code(), Some((n % 250) as i32));
+                    })
+                });
+                waits.collect::<Vec<_>>().iter().for_each(until_parked);
                 drop(writer);
             });
             #[cfg(feature = "signal")]

@@ -8,7 +8,7 @@ use plainsong::signal::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, Signals, ctrl
 use plainsong::time::{sleep, timeout};
 use rustix::process::{Signal, getpid, kill_process};
 
-use crate::util::{MOMENT, alone, dying, run, until_parked};
+use crate::util::{MOMENT, alone, dying, run, until, until_parked};
 
 fn send(signal: Signal) {
     kill_process(getpid(), signal).unwrap();
@@ -22,20 +22,19 @@ fn waited_for_and_sent() {
             // Before anybody waits.
             send(Signal::USR1);
             assert_eq!(signals.wait().unwrap(), SIGUSR1);
-            // While somebody waits.
+            // While a coroutine waits.
+            let first = Rc::new(Cell::new(0));
+            let theirs = Rc::clone(&first);
             let waiting = plainsong::spawn(move || {
-                let first = signals.wait().unwrap();
-                let second = signals.wait().unwrap();
-                (first, second)
+                theirs.set(signals.wait().unwrap());
+                signals.wait().unwrap()
             });
             until_parked(&waiting);
             send(Signal::TERM);
-            while format!("{waiting:?}").contains("ready") {
-                plainsong::yield_now();
-            }
-            sleep(MOMENT);
+            until(|| first.get() == SIGTERM);
+            until_parked(&waiting);
             send(Signal::HUP);
-            assert_eq!(waiting.join().unwrap(), (SIGTERM, SIGHUP));
+            assert_eq!(waiting.join().unwrap(), SIGHUP);
         });
     });
 }

@@ -18,10 +18,10 @@ use std::thread;
 use std::time::Duration;
 
 use plainsong::net::{TcpListener, TcpStream};
-use plainsong::{JoinHandle, Runtime, spawn_anywhere};
+use plainsong::{JoinHandle, Runtime, ScopedJoinHandle, spawn_anywhere};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, SocketType};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::gettid;
 
 use crate::sys;
@@ -149,12 +149,35 @@ pub(crate) fn until(mut done: impl FnMut() -> bool) {
     }
 }
 
-/// Yields until the coroutine of `handle` waits for something.
+/// A handle of a coroutine, of a scope or not.
+pub(crate) trait Handle: Debug {
+    fn has_ended(&self) -> bool;
+}
+
+impl<T> Handle for JoinHandle<T> {
+    fn has_ended(&self) -> bool {
+        self.is_finished()
+    }
+}
+
+impl<T> Handle for ScopedJoinHandle<'_, T> {
+    fn has_ended(&self) -> bool {
+        self.is_finished()
+    }
+}
+
+/// Yields until a coroutine waits for something.
 #[track_caller]
-pub(crate) fn until_parked<T>(handle: &JoinHandle<T>) {
+pub(crate) fn until_parked(handle: &impl Handle) {
+    until_waits_for(handle, "");
+}
+
+/// Yields until a coroutine waits for what its handle shows as `what`.
+#[track_caller]
+pub(crate) fn until_waits_for(handle: &impl Handle, what: &str) {
     until(|| {
-        assert!(!handle.is_finished(), "ended, and should have parked");
-        format!("{handle:?}").contains("waits for")
+        assert!(!handle.has_ended(), "ended, and should have parked");
+        format!("{handle:?}").contains(&format!("waits for {what}"))
     });
 }
 
@@ -167,22 +190,70 @@ pub(crate) fn asleep<T: Send + 'static>(
         tell.send(gettid()).unwrap();
         body()
     });
-    let id = told.recv().unwrap();
-    until(|| {
-        assert!(!thread.is_finished(), "ended, and should have blocked");
-        is_asleep(id.as_raw_nonzero().get())
-    });
+    until_asleep(told.recv().unwrap());
     thread
 }
 
+/// Calls `then` on another thread as soon as the calling thread sleeps in the kernel. Call this right
+/// before a wait that blocks the whole thread.
+pub(crate) fn once_asleep<T: Send + 'static>(
+    then: impl FnOnce() -> T + Send + 'static,
+) -> thread::JoinHandle<T> {
+    let caller = gettid();
+    thread::spawn(move || {
+        until_asleep(caller);
+        then()
+    })
+}
+
+/// Yields until a thread of this process sleeps in the kernel.
+pub(crate) fn until_asleep(thread: Pid) {
+    until(|| is_asleep(thread));
+}
+
 /// Whether the kernel says that a thread of this process sleeps.
-fn is_asleep(thread: i32) -> bool {
-    // The file is gone once the thread has ended.
-    let Ok(stat) = fs::read_to_string(format!("/proc/self/task/{thread}/stat")) else {
-        return false;
-    };
+fn is_asleep(thread: Pid) -> bool {
+    let path = format!("/proc/self/task/{}/stat", thread.as_raw_nonzero());
+    let stat = fs::read_to_string(path).expect("the thread has ended, and should have slept");
     // The state follows the name, which is in parentheses.
     stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S'))
+}
+
+/// Yields until all other threads of this process sleep in the kernel.
+pub(crate) fn until_others_sleep() {
+    let id = |entry: io::Result<fs::DirEntry>| {
+        let name = entry.ok()?.file_name();
+        Pid::from_raw(name.to_str()?.parse().ok()?)
+    };
+    let caller = gettid();
+    until(|| {
+        let threads = fs::read_dir("/proc/self/task").unwrap().filter_map(id);
+        threads.filter(|thread| *thread != caller).all(is_asleep)
+    });
+}
+
+/// Makes a wait and what ends it, and has the wait begin first: in a coroutine, and on a plain
+/// thread.
+pub(crate) fn both_wait<W, E>(make: fn() -> (W, E))
+where
+    W: FnOnce() + Send + 'static,
+    E: FnOnce() + Send + 'static,
+{
+    run(move || {
+        let (wait, end) = make();
+        let waiting = plainsong::spawn(wait);
+        until_parked(&waiting);
+        // On a thread of its own: this one is needed by the coroutine.
+        let ending = thread::spawn(end);
+        waiting.join().unwrap();
+        ending.join().unwrap();
+    });
+    watch(move || {
+        let (wait, end) = make();
+        let waiting = asleep(wait);
+        end();
+        waiting.join().unwrap();
+    });
 }
 
 /// Blocks this whole thread until a descriptor is readable.

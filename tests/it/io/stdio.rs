@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use std::{io, thread};
 
@@ -325,13 +326,27 @@ fn streams_that_lead_nowhere_or_are_closed() {
 
 #[test]
 fn a_thread_that_ends_may_lock_a_stream() {
-    thread_local! { static LAST: OnDrop<fn()> = const { OnDrop(|| drop(stderr().lock())) }; }
-    // Made first, it is dropped last, after what this library keeps for the thread.
-    let body = || {
-        LAST.with(|_| ());
-        run(|| ());
-    };
-    thread::spawn(body).join().unwrap();
+    static LOCKED: AtomicUsize = AtomicUsize::new(0);
+    fn lock() {
+        let held = stderr().lock();
+        // It may be locked again by the one that has it, and by no other.
+        drop(stderr().lock());
+        let other = util::asleep(|| drop(stderr().lock()));
+        LOCKED.fetch_add(1, Ordering::SeqCst);
+        drop(held);
+        other.join().unwrap();
+        LOCKED.fetch_add(1, Ordering::SeqCst);
+    }
+    thread_local! { static LAST: OnDrop<fn()> = const { OnDrop(lock) }; }
+    util::alone(a_thread_that_ends_may_lock_a_stream, || {
+        // Made first, it is dropped last, after what this library keeps for the thread.
+        let body = || {
+            LAST.with(|_| ());
+            run(|| ());
+        };
+        thread::spawn(body).join().unwrap();
+        assert_eq!(LOCKED.load(Ordering::SeqCst), 2);
+    });
 }
 
 #[test]
@@ -369,29 +384,43 @@ fn a_terminal_is_written_to_and_read_without_a_descriptor_to_spare() {
 
 #[test]
 fn a_thread_that_ends_may_wait() {
-    thread_local! { static LAST: OnDrop<fn()> = const { OnDrop(wait) }; }
-    fn wait() {
-        drop(stderr().lock());
-        assert_eq!(HANDLE.lock().unwrap().take().unwrap().join().unwrap(), 1);
-        plainsong::time::sleep(MOMENT);
-    }
     static HANDLE: std::sync::Mutex<Option<plainsong::JoinHandle<i32>>> =
         std::sync::Mutex::new(None);
+    static STEP: AtomicUsize = AtomicUsize::new(0);
+    fn wait() {
+        let next = || STEP.fetch_add(1, Ordering::SeqCst);
+        next();
+        drop(stderr().lock());
+        next();
+        assert_eq!(HANDLE.lock().unwrap().take().unwrap().join().unwrap(), 1);
+        next();
+        plainsong::time::sleep(MOMENT);
+        next();
+    }
+    thread_local! { static LAST: OnDrop<fn()> = const { OnDrop(wait) }; }
     util::alone(a_thread_that_ends_may_wait, || {
         let runtime = plainsong::Runtime::default();
         *HANDLE.lock().unwrap() = Some(runtime.handle().spawn(|| 1));
         let held = stderr().lock();
+        let (tell, told) = std::sync::mpsc::channel();
         // Made first, it is dropped last, after what this library keeps for the thread.
-        let ends = thread::spawn(|| {
+        let ends = thread::spawn(move || {
+            tell.send(rustix::thread::gettid()).unwrap();
             LAST.with(|_| ());
             run(|| ());
         });
-        // Long enough for it to wait, nearly always.
-        thread::sleep(Duration::from_millis(100));
+        let ending = told.recv().unwrap();
+        let until_waits = |step| {
+            until(|| STEP.load(Ordering::SeqCst) == step);
+            util::until_asleep(ending);
+            assert_eq!(STEP.load(Ordering::SeqCst), step);
+        };
+        until_waits(1);
         drop(held);
-        thread::sleep(Duration::from_millis(100));
+        until_waits(2);
         runtime.run_all(|| ());
         ends.join().unwrap();
+        assert_eq!(STEP.load(Ordering::SeqCst), 4);
     });
 }
 
@@ -453,15 +482,11 @@ fn a_writer_that_is_cancelled_has_written_some_or_nothing() {
     }
     const LINE: &[u8] = b"0123456789abcdefghijklm\n";
     util::alone(a_writer_that_is_cancelled_has_written_some_or_nothing, || {
-        cancel_a_write(
-            rustix::stdio::stdout(),
-            |fd| rustix::stdio::dup2_stdout(fd),
-            || stdout().write_all(LINE),
-        );
-        cancel_a_write(
-            rustix::stdio::stderr(),
-            |fd| rustix::stdio::dup2_stderr(fd),
-            || stderr().write_all(LINE),
-        );
+        cancel_a_write(rustix::stdio::stdout(), rustix::stdio::dup2_stdout, || {
+            stdout().write_all(LINE)
+        });
+        cancel_a_write(rustix::stdio::stderr(), rustix::stdio::dup2_stderr, || {
+            stderr().write_all(LINE)
+        });
     });
 }

@@ -13,15 +13,21 @@ use plainsong::time::timeout;
 
 use crate::util::{
     alone, descriptors, limit_descriptors, limit_memory, listen, panic_of, resident, run, until,
+    until_waits_for,
 };
 
 /// Starts a server on a free port.
 fn start<R: plainsong::net::Outcome + 'static>(
     handler: impl Fn(TcpStream) -> R + 'static,
 ) -> SocketAddr {
+    start_with_handle(handler).0
+}
+
+fn start_with_handle<R: plainsong::net::Outcome + 'static>(
+    handler: impl Fn(TcpStream) -> R + 'static,
+) -> (SocketAddr, plainsong::JoinHandle<io::Result<()>>) {
     let (listener, address) = listen();
-    plainsong::spawn(move || listener.serve(handler));
-    address
+    (address, plainsong::spawn(move || listener.serve(handler)))
 }
 
 fn echo(conn: TcpStream) -> io::Result<u64> {
@@ -129,7 +135,7 @@ fn a_server_without_descriptors_goes_on_when_it_has_some() {
         plainsong::run(|| {
             let served = Rc::new(Cell::new(0));
             let count = Rc::clone(&served);
-            let address = start(move |conn| {
+            let (address, server) = start_with_handle(move |conn| {
                 count.set(count.get() + 1);
                 echo(conn)
             });
@@ -140,7 +146,8 @@ fn a_server_without_descriptors_goes_on_when_it_has_some() {
             limit_descriptors(descriptors() as u64 + 4);
             let rest = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok());
             let mut rest: Vec<_> = rest.collect();
-            plainsong::time::sleep(Duration::from_millis(20));
+            // The server fails to accept, and tries again later.
+            until_waits_for(&server, "a timer");
             assert!(served.get() < 21);
             // A few come back: the server goes on with those, one after the other.
             rest.truncate(rest.len().saturating_sub(3));
@@ -160,7 +167,7 @@ fn a_server_out_of_address_space_serves_later() {
         plainsong::run(|| {
             let served = Rc::new(Cell::new(0));
             let count = Rc::clone(&served);
-            let address = start(move |conn| {
+            let (address, server) = start_with_handle(move |conn| {
                 count.set(count.get() + 1);
                 echo(conn)
             });
@@ -169,7 +176,7 @@ fn a_server_out_of_address_space_serves_later() {
             let clients: Vec<_> =
                 (0..100).map(|_| net::TcpStream::connect(address).unwrap()).collect();
             limit_memory(Some(1 << 20));
-            plainsong::time::sleep(Duration::from_millis(20));
+            until_waits_for(&server, "a timer");
             limit_memory(None);
             assert!(served.get() < 100);
             for mut client in clients {

@@ -15,7 +15,7 @@ use plainsong::time::sleep;
 
 use crate::util::{
     Folder, HOUR, MOMENT, OnDrop, alone, descriptors, limit_descriptors, listen, run, until,
-    until_parked, watch,
+    until_parked, until_waits_for, watch,
 };
 
 fn echo(mut conn: TcpStream) -> std::io::Result<()> {
@@ -306,17 +306,19 @@ fn a_handler_that_never_gives_up_does_not_hold_the_server() {
         plainsong::run(|| {
             let (listener, address) = listen();
             let stop = CancellationToken::new();
+            let at_work = Rc::new(Cell::new(false));
+            let theirs = Rc::clone(&at_work);
             let server = Server::new(listener).stop_with(&stop).grace(Duration::ZERO);
             let serving = plainsong::spawn(move || {
-                server.serve(|_conn| {
+                server.serve(move |_conn| {
+                    theirs.set(true);
                     loop {
                         let _ = catch_unwind(|| sleep(HOUR));
                     }
                 })
             });
             let _client = net::TcpStream::connect(address).unwrap();
-            until_parked(&serving);
-            sleep(MOMENT);
+            until(|| at_work.get());
             stop.cancel();
             serving.join().unwrap().unwrap();
         });
@@ -329,19 +331,31 @@ fn a_stop_without_descriptors_left() {
         plainsong::run(|| {
             let (listener, address) = listen();
             let stop = CancellationToken::new();
+            let at_work = Rc::new(Cell::new(0));
+            let theirs = Rc::clone(&at_work);
             let server = Server::new(listener).stop_with(&stop).grace(MOMENT);
-            let serving = plainsong::spawn(move || server.serve(|_conn| sleep(HOUR)));
+            let serving = plainsong::spawn(move || {
+                server.serve(move |_conn| {
+                    theirs.set(theirs.get() + 1);
+                    let _guard = OnDrop(|| theirs.set(theirs.get() - 1));
+                    sleep(HOUR);
+                })
+            });
             let clients = [(); 4].map(|()| net::TcpStream::connect(address).unwrap());
-            until_parked(&serving);
-            sleep(MOMENT);
+            until(|| at_work.get() == 4);
             // One more is connected, and there is no descriptor to accept it with.
-            let client = net::TcpStream::connect(address).unwrap();
+            limit_descriptors(descriptors() as u64 + 4);
+            let last = net::TcpStream::connect(address).unwrap();
             limit_descriptors(3);
-            sleep(MOMENT);
+            until_waits_for(&serving, "a timer");
             stop.cancel();
-            // It may say that it could not let the last one in.
-            let _ = serving.join().unwrap();
-            drop((clients, client));
+            // It says that it could not let the last one in, and has ended all the others.
+            let error = serving.join().unwrap().unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
+            assert_eq!(at_work.get(), 0);
+            for mut client in clients.into_iter().chain([last]) {
+                assert!(matches!(client.read(&mut [0]), Ok(0) | Err(_)));
+            }
         });
     });
 }

@@ -10,8 +10,8 @@ use plainsong::net::TcpStream;
 use plainsong::process::ChildStdout;
 
 use crate::util::{
-    MOMENT, alone, both, full_listener, kind, limit_descriptors, listen, pair, panic_of, reset,
-    run, std_pair, until_parked, until_readable, watch,
+    MOMENT, alone, both, full_listener, kind, limit_descriptors, listen, once_asleep, pair,
+    panic_of, reset, run, std_pair, until_parked, until_readable, watch,
 };
 
 #[test]
@@ -271,14 +271,13 @@ fn a_connection_that_is_given_up_needs_no_other_descriptor() {
             let (mut ours, mut peer) = pair();
             let (one, mut other) = std::io::pipe().unwrap();
             let mut one = ChildStdout::from(OwnedFd::from(one));
-            thread::spawn(move || {
-                thread::sleep(Duration::from_millis(5));
-                peer.write_all(b"x").unwrap();
-                other.write_all(b"x").unwrap();
-                thread::park();
-            });
-            // They are registered, in a coroutine.
-            assert_eq!(ours.read(&mut [0]).unwrap() + one.read(&mut [0]).unwrap(), 2);
+            // Both reads wait, so both descriptors are registered.
+            let peer = once_asleep(move || peer.write_all(b"x").map(|()| peer));
+            assert_eq!(ours.read(&mut [0]).unwrap(), 1);
+            let _peer = peer.join().unwrap().unwrap();
+            let other = once_asleep(move || other.write_all(b"x").map(|()| other));
+            assert_eq!(one.read(&mut [0]).unwrap(), 1);
+            let _other = other.join().unwrap().unwrap();
             limit_descriptors(3);
             let number = ours.as_raw_fd();
             let back = net::TcpStream::from(ours);

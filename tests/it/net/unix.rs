@@ -17,7 +17,9 @@ use plainsong::net::{UnixListener, UnixStream};
 use plainsong::time::timeout;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
-use crate::util::{Folder, MOMENT, both, kind, run, until, until_parked, until_readable};
+use crate::util::{
+    Folder, MOMENT, both, both_wait, kind, run, until, until_parked, until_readable,
+};
 
 /// A connection: this library's end, and std's.
 fn pair() -> (UnixStream, net::UnixStream) {
@@ -389,20 +391,22 @@ fn bytes_behind_a_descriptor_that_was_passed_are_not_stuck() {
 
 #[test]
 fn connecting_waits_for_room_in_a_full_queue() {
-    both(|| {
+    both_wait(|| {
         let folder = Folder::new();
         let path = folder.join("socket");
         let (listener, clients) = full_listener(&path);
-        // Accepts from another thread, once the connection has had to wait.
         let in_queue = clients.len();
-        let acceptor = thread::spawn(move || {
-            thread::sleep(Duration::from_millis(5));
-            (0..=in_queue).map(|_| listener.accept().unwrap().0).collect::<Vec<_>>()
-        });
-        let mut ours = UnixStream::connect(&path).unwrap();
-        let mut accepted = acceptor.join().unwrap();
-        accepted.last_mut().unwrap().write_all(b"in").unwrap();
-        assert_eq!(ours.read(&mut [0; 8]).unwrap(), 2);
+        let connect = move || {
+            let _folder = folder;
+            let mut ours = UnixStream::connect(&path).unwrap();
+            assert_eq!(ours.read(&mut [0; 8]).unwrap(), 2);
+        };
+        let accept = move || {
+            let accepted: Vec<_> = (0..=in_queue).map(|_| listener.accept().unwrap().0).collect();
+            accepted.last().unwrap().write_all(b"in").unwrap();
+            drop(clients);
+        };
+        (connect, accept)
     });
 }
 
@@ -415,8 +419,8 @@ fn connecting_to_a_full_queue_can_be_cancelled_and_lets_others_run() {
         let there = path.clone();
         let connecting = plainsong::spawn(move || UnixStream::connect(there).map(drop));
         until_parked(&connecting);
-        plainsong::time::sleep(Duration::from_millis(2));
-        assert!(!connecting.is_finished());
+        assert_eq!(plainsong::spawn(|| 5).join().unwrap(), 5);
+        until_parked(&connecting);
         connecting.cancel();
         assert!(connecting.join().unwrap_err().is_cancelled());
         assert!(timeout(MOMENT, || UnixStream::connect(&path)).is_err());

@@ -13,7 +13,7 @@ use std::time::Duration;
 use plainsong::net::UnixDatagram;
 use plainsong::time::timeout;
 
-use crate::util::{Folder, MOMENT, both, kind, run, until_parked, until_readable};
+use crate::util::{Folder, MOMENT, both, both_wait, kind, run, until_parked, until_readable};
 
 /// Fills the queue of the receiver; returns how many datagrams it holds.
 fn fill(send: impl Fn() -> std::io::Result<usize>) -> usize {
@@ -209,65 +209,71 @@ fn time_outs_are_those_of_std() {
     });
 }
 
+/// Sends a thousand numbers, which are more than a queue holds.
+fn send_all(send: impl Fn(&[u8]) -> std::io::Result<usize>) {
+    for n in 0..1000_u32 {
+        assert_eq!(send(&n.to_ne_bytes()).unwrap(), 4);
+    }
+}
+
+fn receive_all(socket: &net::UnixDatagram) {
+    for n in 0..1000_u32 {
+        let mut buf = [0; 8];
+        assert_eq!(socket.recv(&mut buf).unwrap(), 4);
+        assert_eq!(buf[..4], n.to_ne_bytes());
+    }
+}
+
 #[test]
 fn a_sender_waits_for_room_in_the_queue() {
-    // By name no event tells of room; where it is connected, one does.
-    fn send_until_done(send: impl Fn(&[u8]) -> std::io::Result<usize>) {
-        for n in 0..1000u32 {
-            assert_eq!(send(&n.to_ne_bytes()).unwrap(), 4);
-        }
-    }
-    fn receive_all(socket: net::UnixDatagram) {
-        thread::sleep(Duration::from_millis(3));
-        for n in 0..1000u32 {
-            let mut buf = [0; 8];
-            assert_eq!(socket.recv(&mut buf).unwrap(), 4);
-            assert_eq!(buf[..4], n.to_ne_bytes());
-        }
-    }
-    both(|| {
+    // By name: no event tells that there is room.
+    both_wait(|| {
         let folder = Folder::new();
         let path = folder.join("socket");
         let theirs = net::UnixDatagram::bind(&path).unwrap();
-        let receiver = thread::spawn(move || receive_all(theirs));
         let ours = UnixDatagram::unbound().unwrap();
-        send_until_done(|data| ours.send_to(data, &path));
-        receiver.join().unwrap();
-
-        let path = folder.join("connected");
+        let send = move || {
+            let _folder = folder;
+            send_all(|data| ours.send_to(data, &path));
+        };
+        (send, move || receive_all(&theirs))
+    });
+    // Connected to a name.
+    both_wait(|| {
+        let folder = Folder::new();
+        let path = folder.join("socket");
         let theirs = net::UnixDatagram::bind(&path).unwrap();
-        let receiver = thread::spawn(move || receive_all(theirs));
+        let ours = UnixDatagram::unbound().unwrap();
         ours.connect(&path).unwrap();
-        send_until_done(|data| ours.send(data));
-        receiver.join().unwrap();
-
+        (move || send_all(|data| ours.send(data)), move || receive_all(&theirs))
+    });
+    both_wait(|| {
         let (ours, theirs) = net::UnixDatagram::pair().unwrap();
         let ours = UnixDatagram::from(ours);
-        let receiver = thread::spawn(move || receive_all(theirs));
-        send_until_done(|data| ours.send(data));
-        receiver.join().unwrap();
+        (move || send_all(|data| ours.send(data)), move || receive_all(&theirs))
     });
 }
 
 #[test]
 fn a_sender_waits_for_room_that_another_has_taken() {
-    both(|| {
+    both_wait(|| {
         let folder = Folder::new();
         let path = folder.join("socket");
         let receiver = net::UnixDatagram::bind(&path).unwrap();
         let other = net::UnixDatagram::unbound().unwrap();
         other.set_nonblocking(true).unwrap();
         let taken = fill(|| other.send_to(b"other", &path));
-        let receiver = thread::spawn(move || {
-            thread::sleep(Duration::from_millis(5));
-            let mut last = 0;
-            (0..=taken).for_each(|_| last = receiver.recv(&mut [0; 8]).unwrap());
-            last
-        });
-        // None of what is received is this socket's, so nothing tells it.
+        // None of what is received is this socket's, so nothing tells it that there is room.
         let ours = UnixDatagram::unbound().unwrap();
-        assert_eq!(ours.send_to(b"me", &path).unwrap(), 2);
-        assert_eq!(receiver.join().unwrap(), 2);
+        let send = move || {
+            let _folder = folder;
+            assert_eq!(ours.send_to(b"me", &path).unwrap(), 2);
+        };
+        let receive = move || {
+            (0..taken).for_each(|_| assert_eq!(receiver.recv(&mut [0; 8]).unwrap(), 5));
+            assert_eq!(receiver.recv(&mut [0; 8]).unwrap(), 2);
+        };
+        (send, receive)
     });
 }
 

@@ -17,7 +17,7 @@ use plainsong::sync::channel::{
 use plainsong::time::{sleep, timeout};
 use plainsong::{JoinHandle, spawn, yield_now};
 
-use crate::util::{HOUR, MOMENT, OnDrop, both, run, until_parked, watch};
+use crate::util::{HOUR, MOMENT, OnDrop, asleep, both, run, until_parked, watch};
 
 /// A channel of each kind.
 fn kinds<T>() -> [(Sender<T>, Receiver<T>); 4] {
@@ -90,21 +90,44 @@ fn what_was_sent_is_received_after_the_senders_have_gone() {
 }
 
 #[test]
-fn who_waits_learns_that_the_other_end_has_gone() {
+fn a_waiter_learns_that_the_other_end_has_been_dropped() {
+    fn receive(receiver: Receiver<u8>) -> impl FnOnce() + Send {
+        move || assert_eq!(receiver.recv(), Err(RecvError))
+    }
+    fn send(sender: Sender<u8>) -> impl FnOnce() + Send {
+        move || assert_eq!(sender.send(9), Err(SendError(9)))
+    }
+    fn full() -> [(Sender<u8>, Receiver<u8>); 3] {
+        let [rendezvous, one, seven, _] = kinds();
+        one.0.send(0).unwrap();
+        (0..7).for_each(|_| seven.0.send(0).unwrap());
+        [rendezvous, one, seven]
+    }
+    // A thread waits, and a coroutine or another thread drops the other end.
     both(|| {
-        for (sender, receiver) in kinds::<u8>() {
-            let waiting = system::spawn(move || receiver.recv());
-            sleep(MOMENT);
+        for (sender, receiver) in kinds() {
+            let waiting = asleep(receive(receiver));
             drop(sender);
-            assert_eq!(waiting.join().unwrap(), Err(RecvError));
+            waiting.join().unwrap();
         }
-        for (sender, receiver) in kinds::<u8>().into_iter().take(3) {
-            let full = receiver.capacity().unwrap();
-            (0..full).for_each(|_| sender.send(0).unwrap());
-            let waiting = system::spawn(move || sender.send(9));
-            sleep(MOMENT);
+        for (sender, receiver) in full() {
+            let waiting = asleep(send(sender));
             drop(receiver);
-            assert_eq!(waiting.join().unwrap(), Err(SendError(9)));
+            waiting.join().unwrap();
+        }
+    });
+    run(|| {
+        for (sender, receiver) in kinds() {
+            let waiting = spawn(receive(receiver));
+            until_parked(&waiting);
+            drop(sender);
+            waiting.join().unwrap();
+        }
+        for (sender, receiver) in full() {
+            let waiting = spawn(send(sender));
+            until_parked(&waiting);
+            drop(receiver);
+            waiting.join().unwrap();
         }
     });
 }

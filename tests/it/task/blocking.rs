@@ -17,7 +17,7 @@ use rustix::process::{Resource, getrlimit};
 use crate::util;
 use crate::util::{
     MOMENT, OnDrop, alone, both, limit_descriptors, limit_memory, panic_of, status, until,
-    until_parked, watch,
+    until_others_sleep, until_parked, watch,
 };
 
 /// The bound of the pool.
@@ -208,8 +208,8 @@ fn a_thread_too_many_leaves_the_call_to_an_idle_one() {
             let all = fill_the_pool(first);
             first.open();
             all.into_iter().for_each(|call| call.join().unwrap());
-            // They have nothing to do: let them see that.
-            sleep(Duration::from_millis(100));
+            // They have nothing to do, and see that.
+            until_others_sleep();
             event.set();
             until(|| second.waiting() == 1);
             // The first is told of this, and is one too many.

@@ -11,7 +11,7 @@ use plainsong::thread::park;
 use plainsong::time::sleep;
 use plainsong::{Builder, JoinHandle, spawn, yield_now};
 
-use crate::util::{OnDrop, panic_of, run, until, until_parked};
+use crate::util::{OnDrop, asleep, panic_of, run, until, until_asleep, until_parked};
 
 #[test]
 fn waits_are_told_apart_in_the_report() {
@@ -156,9 +156,7 @@ fn handles_are_joined_where_their_results_may_go() {
         send.send(spawn(|| 1)).unwrap();
         yield_now();
         let joiner = thread::spawn(move || receive.recv().unwrap().join().unwrap());
-        while !joiner.is_finished() {
-            yield_now();
-        }
+        until(|| joiner.is_finished());
         assert_eq!(joiner.join().unwrap(), 1);
     });
     // After the end of its run, with the result still in it.
@@ -210,49 +208,40 @@ fn an_error_or_a_token_may_be_written_to_something_that_waits() {
 #[test]
 fn a_handle_joined_by_a_plain_thread() {
     run(|| {
-        for end_first in [false, true] {
-            let child = plainsong::spawn(move || {
-                if !end_first {
-                    sleep(Duration::from_millis(2));
-                }
-                "joined"
-            });
-            if end_first {
-                plainsong::yield_now();
-                assert!(child.is_finished());
-            }
-            let (done, is_done) = mpsc::channel();
-            let joiner = thread::spawn(move || done.send(child.join().unwrap()));
-            while !joiner.is_finished() {
-                sleep(Duration::from_micros(100));
-            }
-            assert_eq!(is_done.recv().unwrap(), "joined");
-        }
+        let child = spawn(|| {
+            park();
+            "joined"
+        });
+        let parked = child.thread().clone();
+        let joiner = asleep(|| child.join().unwrap());
+        parked.unpark();
+        until(|| joiner.is_finished());
+        assert_eq!(joiner.join().unwrap(), "joined");
+        let ended = spawn(|| "joined");
+        yield_now();
+        assert!(ended.is_finished());
+        assert_eq!(thread::spawn(|| ended.join().unwrap()).join().unwrap(), "joined");
     });
 }
 
 #[test]
 fn a_handle_joined_by_a_thread_that_ran_coroutines_before() {
     run(|| {
-        let child = plainsong::spawn(|| {
+        let child = spawn(|| {
             park();
             "joined"
         });
         let waker = child.thread().clone();
-        let (asleep, is_asleep) = mpsc::channel();
+        let (tell, told) = mpsc::channel();
         let joiner = thread::spawn(move || {
             plainsong::run(|| sleep(Duration::from_nanos(1)));
-            asleep.send(()).unwrap();
+            tell.send(rustix::thread::gettid()).unwrap();
             // Not in a runtime any more: this blocks the thread.
             child.join().unwrap()
         });
-        is_asleep.recv().unwrap();
-        // It is asleep in all likelihood; if not, the test is only easier to pass.
-        sleep(Duration::from_millis(20));
+        until_asleep(told.recv().unwrap());
         waker.unpark();
-        while !joiner.is_finished() {
-            sleep(Duration::from_micros(100));
-        }
+        until(|| joiner.is_finished());
         assert_eq!(joiner.join().unwrap(), "joined");
     });
 }
@@ -275,9 +264,7 @@ fn a_handle_joined_in_another_runtime() {
                 value
             })
         });
-        while !other.is_finished() {
-            sleep(Duration::from_micros(100));
-        }
+        until(|| other.is_finished());
         assert_eq!(other.join().unwrap(), [1, 2, 3]);
     });
 }
@@ -300,9 +287,7 @@ fn a_thousand_handles_joined_elsewhere() {
             }
         }
         drop(handles);
-        while !joiner.is_finished() {
-            sleep(Duration::from_micros(100));
-        }
+        until(|| joiner.is_finished());
         let sum: usize = joiner.join().unwrap();
         assert_eq!(sum, 1000 * 999 / 2);
     });

@@ -600,7 +600,7 @@ const OPERATIONS: &[(&str, fn())] = &[
         // Its initialiser is shielded, and ends when the sender is dropped.
         let lazy = Rc::new(LazyLock::new(move || ignore(receiver.recv())));
         let theirs = Rc::clone(&lazy);
-        plainsong::spawn(move || LazyLock::force(&theirs).clone());
+        plainsong::spawn(move || *LazyLock::force(&theirs));
         plainsong::yield_now();
         LazyLock::force(&lazy);
     }),

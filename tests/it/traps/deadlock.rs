@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{panic, thread as system};
 
 use plainsong::sync::{Mutex, OnceLock, ReentrantMutex, RwLock};
@@ -16,8 +16,8 @@ use plainsong::{
 };
 
 use crate::util::{
-    HOUR, MOMENT, OnDrop, dying, on_another, panic_of, run, run_on, runtime, until, until_parked,
-    watch,
+    HOUR, MOMENT, OnDrop, dying, on_another, once_asleep, panic_of, run, run_on, runtime, until,
+    until_asleep, until_parked, watch,
 };
 
 type Slot = Rc<RefCell<Option<JoinHandle<()>>>>;
@@ -189,11 +189,8 @@ fn strict_counts_what_threads_could_end() {
         strict.run(|| {
             let listener = plainsong::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let address = listener.local_addr().unwrap();
-            let client = std::thread::spawn(move || {
-                std::thread::sleep(MOMENT);
-                std::net::TcpStream::connect(address).unwrap()
-            });
             let parked = plainsong::spawn(thread::park);
+            let client = once_asleep(move || std::net::TcpStream::connect(address).unwrap());
             drop(listener.accept().unwrap());
             parked.thread().unpark();
             parked.join().unwrap();
@@ -206,19 +203,13 @@ fn strict_counts_what_threads_could_end() {
 fn none_while_a_thread_may_unpark() {
     run(|| {
         let parked = thread::current();
-        let unparker = std::thread::spawn(move || {
-            std::thread::sleep(MOMENT);
-            parked.unpark();
-        });
+        let unparker = once_asleep(move || parked.unpark());
         thread::park();
         unparker.join().unwrap();
         let token = CancellationToken::new();
         let theirs = token.clone();
-        let canceller = std::thread::spawn(move || {
-            std::thread::sleep(MOMENT);
-            theirs.cancel();
-        });
         let child = plainsong::spawn(move || token.cancelled());
+        let canceller = once_asleep(move || theirs.cancel());
         child.join().unwrap();
         canceller.join().unwrap();
     });
@@ -255,10 +246,7 @@ fn none_while_a_thread_may_cancel_a_token() {
     run(|| {
         let token = CancellationToken::new();
         let theirs = token.clone();
-        let canceller = std::thread::spawn(move || {
-            std::thread::sleep(MOMENT);
-            theirs.cancel();
-        });
+        let canceller = once_asleep(move || theirs.cancel());
         assert!(token.run_until_cancelled(|| plainsong::scope(ring)).is_none());
         canceller.join().unwrap();
     });
@@ -408,45 +396,44 @@ fn one_that_locks_twice_is_a_deadlock_and_with_a_reentrant_lock_is_none() {
     });
 }
 
-#[test]
-fn a_lock_that_another_thread_holds_is_no_deadlock() {
-    watch(|| {
-        let (mutex, lock) = (Mutex::new(0), RwLock::new(0));
-        let reentrant = ReentrantMutex::new(());
-        let held = AtomicBool::new(false);
-        system::scope(|s| {
-            s.spawn(|| {
-                let guards = (mutex.lock().unwrap(), lock.write().unwrap(), reentrant.lock());
-                held.store(true, Ordering::SeqCst);
-                system::sleep(20 * MOMENT);
-                drop(guards);
-            });
-            plainsong::run(|| {
-                until(|| held.load(Ordering::SeqCst));
-                *mutex.lock().unwrap() += 1;
-                *lock.write().unwrap() += 1;
-                drop(reentrant.lock());
-            });
+/// Runs `wait` in a runtime while another thread holds `guard`, until the runtime's thread sleeps.
+fn while_another_holds<G>(guard: impl FnOnce() -> G + Send, wait: impl FnOnce()) {
+    let (held, waits) = (Barrier::new(2), AtomicBool::new(false));
+    let waiter = rustix::thread::gettid();
+    system::scope(|s| {
+        s.spawn(|| {
+            let guard = guard();
+            held.wait();
+            until(|| waits.load(Ordering::SeqCst));
+            until_asleep(waiter);
+            drop(guard);
+        });
+        plainsong::run(|| {
+            held.wait();
+            waits.store(true, Ordering::SeqCst);
+            wait();
         });
     });
 }
 
 #[test]
-fn deadlocks_are_told_again_after_another_thread_has_had_the_mutex() {
+fn a_lock_that_another_thread_holds_is_no_deadlock() {
+    watch(|| {
+        let (mutex, lock) = (Mutex::new(0), RwLock::new(0));
+        let reentrant = ReentrantMutex::new(());
+        while_another_holds(|| mutex.lock().unwrap(), || *mutex.lock().unwrap() += 1);
+        while_another_holds(|| lock.write().unwrap(), || *lock.write().unwrap() += 1);
+        while_another_holds(|| lock.write().unwrap(), || drop(lock.read().unwrap()));
+        while_another_holds(|| reentrant.lock(), || drop(reentrant.lock()));
+        assert_eq!((mutex.into_inner().unwrap(), lock.into_inner().unwrap()), (1, 1));
+    });
+}
+
+#[test]
+fn deadlocks_are_reported_again_after_another_thread_has_held_the_mutex() {
     watch(|| {
         let mutex = Mutex::new(());
-        let held = AtomicBool::new(false);
-        system::scope(|s| {
-            s.spawn(|| {
-                let _guard = mutex.lock().unwrap();
-                held.store(true, Ordering::SeqCst);
-                system::sleep(20 * MOMENT);
-            });
-            plainsong::run(|| {
-                until(|| held.load(Ordering::SeqCst));
-                drop(mutex.lock());
-            });
-        });
+        while_another_holds(|| mutex.lock().unwrap(), || drop(mutex.lock()));
         let report = panic_of(|| {
             plainsong::run(|| {
                 let _one = mutex.lock();
@@ -576,11 +563,11 @@ fn what_a_time_out_on_another_worker_ends_is_no_deadlock() {
 
 #[test]
 fn a_wake_that_crosses_with_falling_asleep_is_no_deadlock() {
-    // All that anybody waits for is of the run, so each moment at which all seem to sleep counts.
+    // All waits are for coroutines of this run, so each moment at which all workers seem to sleep
+    // would count as a deadlock.
     for workers in [2, 3] {
         run_on(workers, || {
-            let end = Instant::now() + Duration::from_secs(2);
-            while Instant::now() < end {
+            for _ in 0..10_000 {
                 on_another(|| ()).join().unwrap();
                 let there_and_back = on_another(|| spawn_anywhere(|| ()).join());
                 there_and_back.join().unwrap().unwrap();

@@ -11,7 +11,7 @@ use std::time::Duration;
 use plainsong::thread::{park, park_timeout};
 use plainsong::time::sleep;
 
-use crate::util::{pair, run, until_parked, watch};
+use crate::util::{pair, run, until_parked, until_waits_for, watch};
 
 /// Parks this coroutine for good, and fails if anything but the end of the run ends that.
 fn must_not_wake() -> plainsong::JoinHandle<()> {
@@ -147,9 +147,7 @@ fn a_coroutine_that_ends_does_not_wake_who_gave_up_on_it() {
             drop(slow);
         });
         // Past the time-out, in the sleep.
-        many_turns();
-        sleep(Duration::from_millis(2));
-        until_parked(&child);
+        until_waits_for(&child, "a timer");
         slow_thread.unpark();
         many_turns();
         assert!(!child.is_finished());
@@ -166,8 +164,7 @@ fn data_does_not_wake_who_gave_up_on_it() {
             sleep(Duration::MAX);
             drop(ours);
         });
-        sleep(Duration::from_millis(2));
-        until_parked(&child);
+        until_waits_for(&child, "a timer");
         theirs.write_all(b"late").unwrap();
         many_turns();
         assert!(!child.is_finished());
