@@ -1,4 +1,4 @@
-//! Signals of the system, sent to this process or to one of its own.
+//! Signals, sent to this process or to a child process.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -19,10 +19,10 @@ fn waited_for_and_sent() {
     alone(waited_for_and_sent, || {
         plainsong::run(|| {
             let mut signals = Signals::new([SIGUSR1, SIGTERM, SIGHUP]).unwrap();
-            // Before anybody waits.
+            // Before a wait.
             send(Signal::USR1);
             assert_eq!(signals.wait().unwrap(), SIGUSR1);
-            // While a coroutine waits.
+            // During a wait.
             let first = Rc::new(Cell::new(0));
             let theirs = Rc::clone(&first);
             let waiting = plainsong::spawn(move || {
@@ -105,7 +105,7 @@ fn ctrl_c_while_others_work() {
             pressed.join().unwrap().unwrap();
             assert!(turns.get() > 0);
             working.cancel();
-            // Asked for again, it is there again.
+            // The signal can be subscribed to again.
             let mut signals = Signals::new([SIGINT]).unwrap();
             send(Signal::INT);
             assert_eq!(signals.wait().unwrap(), SIGINT);

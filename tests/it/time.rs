@@ -1,4 +1,4 @@
-//! Clocks and timers: what comes first, and what never comes. How long things take is not tested.
+//! Clocks and timers: the order in which they expire. Durations are not tested.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -45,7 +45,7 @@ fn sleepers_wake_in_the_order_of_their_times() {
             for sleeper in sleepers {
                 sleeper.join().unwrap();
             }
-            // On a machine that stood still, some did not sleep: the next round will tell.
+            // On a busy machine some did not sleep at all: try another round.
             if in_time {
                 assert_eq!(*log.borrow(), sorted);
                 return;
@@ -59,7 +59,7 @@ fn calls_come_in_the_order_of_their_times() {
     run(|| {
         let mut sorted: Vec<_> = shuffled().collect();
         sorted.sort_unstable();
-        // Due by now; to come; and past.
+        // Due now, in the future, and in the past.
         for start in [|| now(), || now() + MOMENT, || now() - MOMENT] {
             let start = start();
             let log = Rc::new(RefCell::new(Vec::new()));
@@ -146,7 +146,7 @@ fn many_timers_far_apart_fire_in_order() {
     run(|| {
         let log = Rc::new(RefCell::new(Vec::new()));
         let start = now() + MOMENT;
-        // Some are never reached; all are added in the worst order, and every third is taken back.
+        // Some never expire; all are added in the worst order, and every third is cancelled.
         let timers: Vec<_> = (0..3000u64)
             .rev()
             .map(|n| {
@@ -160,7 +160,7 @@ fn many_timers_far_apart_fire_in_order() {
                 assert!(timer.cancel());
             }
         }
-        // Nothing has come due so far: timers fire between turns.
+        // None has expired so far: timers expire between turns.
         let expected: Vec<_> = (0..3000).filter(|n| n % 10 != 9 && n % 3 != 0).collect();
         while log.borrow().len() < expected.len() {
             sleep(MOMENT);
@@ -242,7 +242,7 @@ fn a_million_time_outs_armed_and_disarmed_keep_memory_flat() {
                     }
                 }
             };
-            // Time-outs of a join, whose waits really begin.
+            // Joins with a time-out, which really wait.
             let join = |count| {
                 for _ in 0..count {
                     let child = spawn(|| ());
@@ -292,7 +292,7 @@ fn an_interval_that_keeps_up_ticks_by_the_period() {
     });
 }
 
-/// Ticks after `periods` and a half have been missed.
+/// The ticks after three and a half periods without one.
 fn late_ticks(behavior: MissedTickBehavior) -> (Instant, Instant, [Instant; 3]) {
     let period = 10 * MOMENT;
     let mut ticks = interval(period);
@@ -316,7 +316,7 @@ fn a_late_interval_delays() {
     run(|| {
         let (first, _, [missed, next, after_it]) = late_ticks(MissedTickBehavior::Delay);
         assert_eq!(missed, first + 10 * MOMENT);
-        // A whole period after the late one was taken, not before.
+        // A whole period after the late tick was taken.
         assert!(next >= first + 45 * MOMENT);
         assert!(after_it >= next + 10 * MOMENT);
     });
@@ -368,8 +368,8 @@ fn timers_go_on_beside_a_thread_that_floods() {
     });
 }
 
-/// A time-out and the sleep inside of it that are due at the same moment: each takes the other's
-/// timer back, or would, were it not gone already.
+/// A time-out and the sleep inside it expire at the same moment: each cancels the other's timer,
+/// which has expired already.
 #[test]
 fn a_time_out_and_its_sleep_that_end_together() {
     plainsong::run(|| {
@@ -383,9 +383,9 @@ fn a_time_out_and_its_sleep_that_end_together() {
                 let child = || spawn(move || timeout_at(limit, || sleep_until(until)).is_ok());
                 let children: Vec<_> = (0..100).map(|_| child()).collect();
                 yield_now();
-                // All of them sleep by now, if there was time enough.
+                // All of them sleep now, if there was enough time.
                 if now() < earlier {
-                    // Both are overdue when the loop looks at the clock.
+                    // Both have expired when the loop looks at the clock.
                     while now() <= deadline {
                         thread::sleep(ahead);
                     }
@@ -410,7 +410,7 @@ fn calls_without_room_for_a_stack_come_when_there_is_some() {
                 after(Duration::from_millis(delay), move || called.set(called.get() + 1))
             };
             limit_memory(Some(1 << 20));
-            // Until there are no stacks but those that are in use.
+            // Until all stacks are in use.
             let mut all: Vec<_> = std::iter::from_fn(|| {
                 plainsong::Builder::new().spawn(plainsong::thread::park).ok()
             })
@@ -420,7 +420,7 @@ fn calls_without_room_for_a_stack_come_when_there_is_some() {
             let third = call(2);
             sleep(Duration::from_millis(20));
             assert_eq!(called.get(), 0);
-            // It can still be taken back.
+            // It can still be cancelled.
             assert!(second.cancel());
             let last = all.pop().unwrap();
             last.thread().unpark();

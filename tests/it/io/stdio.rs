@@ -1,4 +1,4 @@
-//! The standard streams: in child processes whose streams are pipes, terminals, files and nothing.
+//! The standard streams, in child processes whose streams are pipes, terminals, files or closed.
 
 use std::any::type_name;
 use std::fs::File;
@@ -22,7 +22,7 @@ use crate::{sys, util};
 
 const CHILD: &str = "PLAINSONG_TEST_STDIO";
 
-/// In the child process that `start` makes: does `body`, and returns `true`.
+/// In the child process that `start` makes, this calls `body` and returns `true`.
 fn is_child(body: impl FnOnce()) -> bool {
     let child = std::env::var_os(CHILD).is_some();
     if child {
@@ -45,7 +45,7 @@ fn start<F: Copy>(_test: F, stdin: impl Into<Stdio>, stdout: impl Into<Stdio>) -
         .unwrap()
 }
 
-/// Waits for the child's next line on its standard error.
+/// Reads the child's next line on its standard error.
 fn heard(stderr: &mut impl BufRead) -> String {
     let mut line = String::new();
     stderr.read_line(&mut line).unwrap();
@@ -63,7 +63,7 @@ fn is_nonblocking(fd: impl AsFd) -> bool {
     fcntl_getfl(fd).unwrap().contains(OFlags::NONBLOCK)
 }
 
-/// A terminal that changes nothing of what goes through it: the end of whoever types, and the other.
+/// A terminal that passes everything on unchanged: the user's end, and the program's.
 fn terminal() -> (File, OwnedFd) {
     let user = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&user).unwrap();
@@ -78,7 +78,7 @@ fn terminal() -> (File, OwnedFd) {
     (user.into(), program)
 }
 
-/// Reads two lines, with another coroutine at its own meanwhile.
+/// Reads two lines while another coroutine runs.
 fn read_two_lines() {
     run(|| {
         for expected in ["one\n", "two\n"] {
@@ -169,7 +169,7 @@ fn one_that_writes_parks_and_lines_stay_whole() {
                 assert_eq!(line.len(), LEN);
                 assert!(line.as_bytes()[1..].iter().all(|byte| *byte == letter), "{line}");
             }
-            // What the test harness writes at its end must have room, too.
+            // The last output of the test harness needs room as well.
             let rest = thread::spawn(move || lines.find(|line| line.starts_with("test result")));
             ended_well(child, stderr);
             assert!(!is_nonblocking(&theirs));
@@ -265,7 +265,7 @@ fn a_file_is_read_by_many_and_written() {
             });
             lines.sort_unstable();
             assert_eq!(lines, (0..LINES).collect::<Vec<_>>());
-            // A file is never full.
+            // A write to a file never waits.
             assert_eq!(stdout().write(&[b' '; 1 << 20]).unwrap(), 1 << 20);
             writeln!(stdout(), "wrote {}", lines.len()).unwrap();
         });
@@ -309,7 +309,7 @@ fn streams_that_lead_nowhere_or_are_closed() {
         sys::close_stream(1);
         try_all();
         run(try_all);
-        // The test harness writes to its end.
+        // The test harness writes until its end.
         let null = File::options().read(true).write(true).open("/dev/null").unwrap();
         std::mem::forget((null.try_clone().unwrap(), null));
     };
@@ -329,7 +329,7 @@ fn a_thread_that_ends_may_lock_a_stream() {
     static LOCKED: AtomicUsize = AtomicUsize::new(0);
     fn lock() {
         let held = stderr().lock();
-        // It may be locked again by the one that has it, and by no other.
+        // The holder may lock it again, and no other thread can.
         drop(stderr().lock());
         let other = util::asleep(|| drop(stderr().lock()));
         LOCKED.fetch_add(1, Ordering::SeqCst);
@@ -339,7 +339,7 @@ fn a_thread_that_ends_may_lock_a_stream() {
     }
     thread_local! { static LAST: OnDrop<fn()> = const { OnDrop(lock) }; }
     util::alone(a_thread_that_ends_may_lock_a_stream, || {
-        // Made first, it is dropped last, after what this library keeps for the thread.
+        // Made first, so dropped last: after the library's own thread-locals.
         let body = || {
             LAST.with(|_| ());
             run(|| ());
@@ -403,7 +403,7 @@ fn a_thread_that_ends_may_wait() {
         *HANDLE.lock().unwrap() = Some(runtime.handle().spawn(|| 1));
         let held = stderr().lock();
         let (tell, told) = std::sync::mpsc::channel();
-        // Made first, it is dropped last, after what this library keeps for the thread.
+        // Made first, so dropped last: after the library's own thread-locals.
         let ends = thread::spawn(move || {
             tell.send(rustix::thread::gettid()).unwrap();
             LAST.with(|_| ());
@@ -428,7 +428,7 @@ fn a_thread_that_ends_may_wait() {
 fn a_lock_is_kept_across_waits_and_may_be_taken_again() {
     util::run(|| {
         let lock = stderr().lock();
-        // Nothing is written: this is the output of all tests.
+        // Nothing is written here, as this is the output of all tests.
         let again = stderr().lock();
         let other = spawn(|| drop(stderr().lock()));
         until_parked(&other);
@@ -436,7 +436,7 @@ fn a_lock_is_kept_across_waits_and_may_be_taken_again() {
         drop(again);
         yield_now();
         assert!(!other.is_finished());
-        // One that gives up is not in the way of those behind it.
+        // A waiter that gives up does not block the waiters behind it.
         let late = spawn(|| drop(stderr().lock()));
         until_parked(&late);
         drop(lock);
@@ -455,7 +455,7 @@ fn a_lock_is_kept_across_waits_and_may_be_taken_again() {
 
 #[test]
 fn a_writer_that_is_cancelled_has_written_some_or_nothing() {
-    /// Cancels a coroutine that waits to write to a stream, which is the full pipe meanwhile.
+    /// Cancels a coroutine that waits to write to a stream, which is replaced by a full pipe.
     fn cancel_a_write(
         stream: BorrowedFd<'_>,
         redirect: fn(OwnedFd) -> rustix::io::Result<()>,

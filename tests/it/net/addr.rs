@@ -11,7 +11,7 @@ use plainsong::time::timeout;
 use crate::util::{MOMENT, both, kind, run};
 
 #[test]
-fn addresses_that_cannot_be_had_are_named() {
+fn addresses_that_are_not_available_are_named() {
     both(|| {
         let taken = net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
@@ -53,7 +53,7 @@ fn names_and_numbers_resolve_as_with_std() {
         let _c = TcpStream::connect(("localhost", port)).unwrap();
         let addresses: Vec<_> = "[::1]:7".to_socket_addrs().unwrap().collect();
         assert_eq!(addresses, ["[::1]:7".parse::<SocketAddr>().unwrap()]);
-        // The first that works is taken.
+        // The first address that works is taken.
         let free = net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let both = [free, listener.local_addr().unwrap()];
         assert_eq!(TcpStream::connect(&both[..]).unwrap().peer_addr().unwrap(), both[1]);
@@ -63,7 +63,7 @@ fn names_and_numbers_resolve_as_with_std() {
 #[test]
 fn resolving_does_not_stop_the_thread() {
     run(|| {
-        // All of these are under way at once, and this coroutine goes on meanwhile.
+        // All look-ups run at once, and this coroutine goes on meanwhile.
         let lookups: Vec<_> = (0..20)
             .map(|n| {
                 plainsong::spawn(move || {
@@ -77,7 +77,7 @@ fn resolving_does_not_stop_the_thread() {
     });
 }
 
-/// Addresses that take their time, as a name's do.
+/// Addresses whose look-up waits, as that of a name does.
 struct Slow(Vec<SocketAddr>);
 
 impl plainsong::net::ToSocketAddrs for Slow {
@@ -95,7 +95,7 @@ fn addresses_that_take_their_time_are_waited_for_or_given_up() {
         let taken = net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let holder = net::TcpListener::bind(taken).unwrap();
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        // The first cannot be had, for binding; nobody listens on the first, for connecting.
+        // For `bind`, the first address is taken; for `connect`, the first address refuses.
         let listener = TcpListener::bind(Slow(vec![taken, any])).unwrap();
         assert_ne!(listener.local_addr().unwrap(), taken);
         drop(holder);
@@ -120,7 +120,7 @@ fn resolving_a_name() {
                 drop(ToSocketAddrs::to_socket_addrs(&"localhost:1"));
             }
         });
-        // It may be between two of its waits.
+        // It may be cancelled between two waits.
         plainsong::yield_now();
         resolving.cancel();
         assert!(resolving.join().unwrap_err().is_cancelled());

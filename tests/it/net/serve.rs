@@ -1,4 +1,4 @@
-//! `serve`: one coroutine a connection, and a server that outlives whatever happens to them.
+//! `serve`: one coroutine for each connection, and a server that survives their failures.
 
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
@@ -86,7 +86,7 @@ fn a_connection_closes_with_its_handler_though_clones_are_left() {
     });
 }
 
-/// Panics without a message, so that a test that panics a lot can be read.
+/// Panics without a message, so that the output of the test stays short.
 mod panic {
     pub(super) fn quietly() -> ! {
         std::panic::resume_unwind(Box::new("quietly"))
@@ -140,7 +140,7 @@ fn a_server_without_descriptors_goes_on_when_it_has_some() {
                 echo(conn)
             });
             exchange(address);
-            // Clients in the kernel's queue, made while there were descriptors, and no more left.
+            // Clients in the kernel's queue, and then no more descriptors.
             let clients: Vec<_> =
                 (0..20).map(|_| net::TcpStream::connect(address).unwrap()).collect();
             limit_descriptors(descriptors() as u64 + 4);
@@ -149,7 +149,7 @@ fn a_server_without_descriptors_goes_on_when_it_has_some() {
             // The server fails to accept, and tries again later.
             until_waits_for(&server, "a timer");
             assert!(served.get() < 21);
-            // A few come back: the server goes on with those, one after the other.
+            // With a few descriptors the server goes on, one connection after the other.
             rest.truncate(rest.len().saturating_sub(3));
             for mut client in clients {
                 client.write_all(b"x").unwrap();
@@ -172,7 +172,7 @@ fn a_server_out_of_address_space_serves_later() {
                 echo(conn)
             });
             exchange(address);
-            // More clients than the stacks that are reserved by now, and no room for others.
+            // More clients than there are reserved stacks, and no memory for other stacks.
             let clients: Vec<_> =
                 (0..100).map(|_| net::TcpStream::connect(address).unwrap()).collect();
             limit_memory(Some(1 << 20));
@@ -206,7 +206,7 @@ fn the_end_of_a_run_closes_the_connections_of_its_server() {
             clients
         });
         for mut client in clients {
-            // A reset where the connection was still in the queue of the listener.
+            // A reset, if the connection was still in the listener's queue.
             let ended = client.read(&mut [0; 8]);
             assert!(matches!(ended, Ok(0)) || ended.is_err());
         }
@@ -239,7 +239,7 @@ fn many_servers_at_once() {
 #[test]
 fn what_cannot_be_listened_on_is_an_error_at_once() {
     run(|| {
-        // So does a socket arrive that was made for another program.
+        // A socket from another program may be of any kind.
         let datagrams = net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let listener = TcpListener::from(OwnedFd::from(datagrams));
         let error = timeout(Duration::from_secs(30), || listener.serve(|_| ())).unwrap();

@@ -17,7 +17,7 @@ use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use crate::util::{Folder, kind, listen, runtime, watch};
 
-/// Sends a line of four and returns what comes back before the end.
+/// Sends four bytes and returns the four that come back.
 fn ask(stream: &mut (impl Read + Write)) -> Vec<u8> {
     stream.write_all(b"ping").unwrap();
     let mut reply = vec![0; 4];
@@ -38,7 +38,7 @@ fn each_worker_has_a_handler_of_its_own_and_gets_some_connections_which_stay() {
         let stop = CancellationToken::new();
         let stopper = stop.clone();
         let clients = thread::spawn(move || {
-            // The kernel shares out by ports: of so many, each worker gets some.
+            // The kernel distributes connections by their ports: of so many, each worker gets some.
             for _ in 0..200 {
                 assert_eq!(ask(&mut net::TcpStream::connect(address).unwrap()), b"ping");
             }
@@ -73,7 +73,7 @@ fn a_port_that_somebody_else_has_is_an_error() {
         let error = runtime(2).serve(address, || |_: TcpStream| ()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
         assert!(error.to_string().contains(&address.to_string()), "{error}");
-        // Nor is one to be had that a server on all workers has already.
+        // A port of a server on all workers is taken as well.
         let (listener, address) = listen();
         let stop = CancellationToken::new();
         let stopper = stop.clone();
@@ -95,7 +95,7 @@ fn what_is_queued_at_any_worker_is_served_after_the_stop() {
         let stop = CancellationToken::new();
         static SERVED: AtomicUsize = AtomicUsize::new(0);
         let stopper = stop.clone();
-        // All workers are kept from accepting until all clients are connected and the stop has come.
+        // No worker can accept until all clients are connected and the server has been stopped.
         let gate: &'static Mutex<()> = Box::leak(Box::default());
         let closed = gate.lock().unwrap();
         let server = thread::spawn(move || {
@@ -132,7 +132,7 @@ fn a_handler_that_panics_costs_its_own_connection() {
                 let mut client = net::TcpStream::connect(address).unwrap();
                 if turn % 2 == 0 {
                     client.write_all(b"oops").unwrap();
-                    // Reset or ended, as what was sent had been read or not.
+                    // Reset or ended, depending on whether the line had been read.
                     let _ = client.read_to_end(&mut Vec::new());
                 } else {
                     assert_eq!(ask(&mut client), b"ping");
@@ -205,7 +205,7 @@ fn handlers_that_are_left_when_the_grace_is_over_are_cancelled_on_all_workers() 
                 assert_eq!(ask(client), b"ping");
             }
             stopper.cancel();
-            // They end, though no client has ended its side.
+            // They end although no client has ended its side.
             for client in &mut clients {
                 assert_eq!(client.read_to_end(&mut Vec::new()).unwrap(), 0);
             }

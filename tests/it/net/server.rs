@@ -1,4 +1,4 @@
-//! `Server`: stopping, the grace period, and what a handler may do.
+//! `Server`: stopping, the grace period, and handlers that panic or do not end.
 
 use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Read, Write};
@@ -29,7 +29,7 @@ fn echo(mut conn: TcpStream) -> std::io::Result<()> {
 fn what_is_queued_is_served() {
     run(|| {
         let (listener, address) = listen();
-        // All of them are connected before anybody accepts, and the stop has come.
+        // All clients are connected, and the server is stopped, before anything is accepted.
         let clients: Vec<_> = (0..100)
             .map(|_| {
                 let mut client = net::TcpStream::connect(address).unwrap();
@@ -73,7 +73,7 @@ fn a_server_that_stops_leaves_the_clones_of_its_listener_as_they_were() {
             until_parked(&stopping);
             stop.cancel();
             stopping.join().unwrap().unwrap();
-            // The other one waits for connections as ever.
+            // The other server still waits for connections.
             let mut client = TcpStream::connect(address).unwrap();
             client.write_all(b"ping").unwrap();
             let mut reply = Vec::new();
@@ -85,7 +85,7 @@ fn a_server_that_stops_leaves_the_clones_of_its_listener_as_they_were() {
 }
 
 #[test]
-fn a_unix_server_serves_who_is_queued_and_then_refuses() {
+fn a_unix_server_serves_queued_clients_and_then_refuses() {
     run(|| {
         let folder = Folder::new();
         let path = folder.join("socket");
@@ -103,7 +103,7 @@ fn a_unix_server_serves_who_is_queued_and_then_refuses() {
         let keep = Rc::clone(&kept);
         let server = Server::new(listener).stop_with(&stop);
         let result = server.serve(move |mut conn: UnixStream| {
-            // A clone that is left does not keep the connection open.
+            // A clone does not keep the connection open.
             keep.borrow_mut().push(conn.try_clone()?);
             let mut line = [0; 4];
             conn.read_exact(&mut line)?;
@@ -141,14 +141,14 @@ fn no_client_that_got_in_is_lost() {
                 .map(|_| {
                     let answered = Arc::clone(&answered);
                     system::spawn(move || {
-                        // Until nobody listens any more.
+                        // Until nothing listens any more.
                         while let Ok(mut client) = net::TcpStream::connect(address) {
                             let mut reply = Vec::new();
                             let sent = client.write_all(b"ping");
                             match sent.and_then(|()| client.read_to_end(&mut reply)) {
                                 Ok(4) => answered.fetch_add(1, Ordering::Relaxed),
-                                // One that connected after the queue was drained, just before
-                                // the listener closed: the kernel resets it.
+                                // The kernel resets a client that connected after the queue was
+                                // drained, just before the listener was closed.
                                 _ => break,
                             };
                         }
@@ -343,13 +343,14 @@ fn a_stop_without_descriptors_left() {
             });
             let clients = [(); 4].map(|()| net::TcpStream::connect(address).unwrap());
             until(|| at_work.get() == 4);
-            // One more is connected, and there is no descriptor to accept it with.
+            // One more client is connected, and no descriptor is left to accept it with.
             limit_descriptors(descriptors() as u64 + 4);
             let last = net::TcpStream::connect(address).unwrap();
             limit_descriptors(3);
             until_waits_for(&serving, "a timer");
             stop.cancel();
-            // It says that it could not let the last one in, and has ended all the others.
+            // The server reports that it could not accept the last client, and has ended all
+            // handlers.
             let error = serving.join().unwrap().unwrap_err();
             assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
             assert_eq!(at_work.get(), 0);

@@ -35,7 +35,7 @@ fn a_read_that_takes_too_long_would_block() {
         let mut buf = [0; 8];
         assert_eq!(kind(ours.read(&mut buf)), ErrorKind::WouldBlock);
         assert_eq!(kind(ours.peek(&mut buf)), ErrorKind::WouldBlock);
-        // It is still a good connection, whose next wait is a new one.
+        // The connection still works, and its next wait is a new one.
         ours.set_read_timeout(None).unwrap();
         theirs.write_all(b"late").unwrap();
         assert_eq!(ours.read(&mut buf).unwrap(), 4);
@@ -83,7 +83,7 @@ fn the_longest_time_out_is_no_error() {
         assert_eq!(ours.read(&mut [0; 8]).unwrap(), 1);
         assert_eq!(ours.write(b"x").unwrap(), 1);
         let address = ours.peer_addr().unwrap();
-        // Nobody listens there; what matters is that the time is no problem.
+        // Nothing listens there, but the time-out itself is accepted.
         assert_eq!(
             kind(TcpStream::connect_timeout(&address, Duration::MAX)),
             ErrorKind::ConnectionRefused
@@ -97,7 +97,7 @@ fn non_blocking_reads_see_what_has_come() {
         let (mut ours, mut theirs) = pair();
         let mut writer = theirs.try_clone().unwrap();
         let peer = thread::spawn(move || writer.write_all(b"first"));
-        // A read that waits and one that gets less than it asked for.
+        // A read that waits and is short.
         assert_eq!(ours.read(&mut [0; 64]).unwrap(), 5);
         peer.join().unwrap().unwrap();
         ours.set_nonblocking(true).unwrap();
@@ -244,7 +244,7 @@ fn conversions_keep_the_connection() {
         assert_eq!(ours.as_raw_fd(), number);
         let mut back = net::TcpStream::from(ours);
         peer.write_all(b"std").unwrap();
-        // In blocking mode again: had it stayed non-blocking, an empty read would fail.
+        // Blocking again: otherwise an empty read would fail.
         let mut buf = [0; 3];
         back.read_exact(&mut buf).unwrap();
         let reader = thread::spawn(move || {
@@ -260,7 +260,7 @@ fn conversions_keep_the_connection() {
         assert_eq!(ours.read(&mut [0; 8]).unwrap(), 3);
         let number = ours.as_raw_fd();
         assert_eq!(ours.into_raw_fd(), number);
-        // Raw and unowned now; the process keeps it to its end.
+        // The raw descriptor stays open until the process ends.
     });
 }
 
@@ -285,7 +285,7 @@ fn a_connection_that_is_given_up_needs_no_other_descriptor() {
             let number = one.as_raw_fd();
             assert_eq!(one.into_raw_fd(), number);
             limit_descriptors(500);
-            // They are not watched any more, so they can be again.
+            // They are deregistered, so they can be registered again.
             let mut again = TcpStream::from(back);
             again.set_read_timeout(Some(MOMENT)).unwrap();
             assert_eq!(kind(again.read(&mut [0])), ErrorKind::WouldBlock);
@@ -310,7 +310,7 @@ fn a_connection_outlives_its_run_and_its_thread() {
     watch(|| {
         let (mut ours, mut peer) = pair();
         let mut echo = move |stream: &mut TcpStream| {
-            // Waits first, then gets less than it asks for.
+            // This read waits first, and is short.
             let mut writer = peer.try_clone().unwrap();
             let helper = thread::spawn(move || writer.write_all(b"ping"));
             assert_eq!(stream.read(&mut [0; 64]).unwrap(), 4);
@@ -321,7 +321,7 @@ fn a_connection_outlives_its_run_and_its_thread() {
         (ours, echo) = thread::spawn(move || {
             plainsong::run(|| echo(&mut ours));
             plainsong::run(|| echo(&mut ours));
-            // A plain thread now, whose reactor has seen the descriptor.
+            // A plain thread now, with a reactor that has seen the descriptor.
             echo(&mut ours);
             echo(&mut ours);
             (ours, echo)

@@ -42,7 +42,7 @@ fn non_blocking_listeners_and_their_clones() {
         let mut client = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         crate::util::until_readable(&clone);
         let (mut stream, _) = clone.accept().unwrap();
-        // What a non-blocking listener accepts waits, as with std on Linux.
+        // A stream accepted by a non-blocking listener blocks, as with std on Linux.
         client.write_all(b"x").unwrap();
         assert_eq!(stream.read(&mut [0; 8]).unwrap(), 1);
         assert_eq!(kind(listener.accept()), ErrorKind::WouldBlock);

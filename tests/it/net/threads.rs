@@ -45,8 +45,7 @@ macro_rules! stream {
 
 stream!(TcpStream, UnixStream);
 
-/// Writes numbers on one thread and reads them on another, through one end each of a connection
-/// that a third thread has accepted; then the same the other way round.
+/// Each end of a connection is written to on one thread and read from on another, by turns.
 fn read_here_write_there<S: Stream>(ours: Arc<S>, theirs: Arc<S>)
 where
     for<'a> &'a S: Read + Write,
@@ -56,13 +55,13 @@ where
         let writer = Arc::clone(stream);
         let reader = Arc::clone(stream);
         let (turn, next) = mpsc::channel();
-        // Each direction of this end has a thread of its own, and they take turns.
+        // Each direction of this end has a thread of its own.
         let reader = elsewhere(move || {
             for round in 0..ROUNDS {
                 let mut number = [0; 4];
                 (&*reader).read_exact(&mut number).unwrap();
                 assert_eq!(u32::from_ne_bytes(number), round);
-                // The writer of this end may have written its last.
+                // The writer of this end may have ended.
                 let _ = turn.send(());
             }
             assert_eq!((&*reader).read(&mut [0; 8]).unwrap(), 0);
@@ -82,7 +81,7 @@ where
     threads.into_iter().flatten().for_each(|thread| thread.join().unwrap());
 }
 
-/// A TCP connection, both of whose ends come from runtimes that have ended.
+/// A TCP connection from a runtime that has ended.
 fn tcp_pair() -> (TcpStream, TcpStream) {
     elsewhere(|| {
         let (listener, address) = listen();
@@ -114,7 +113,7 @@ fn a_unix_connection_used_on_several_threads() {
     });
 }
 
-/// Two threads write, two read, at full speed and with the buffers full: nothing is lost.
+/// Two threads write and two read, with full buffers: nothing is lost.
 fn two_readers_two_writers<S: Stream>(ours: S, theirs: S)
 where
     for<'a> &'a S: Read + Write,
@@ -134,7 +133,7 @@ where
     let readers = [(); 2].map(|()| {
         let stream = Arc::clone(&theirs);
         elsewhere(move || {
-            // Two in each runtime, so that an edge must wake both.
+            // Two readers in each runtime, so that one event must wake both.
             let other = Arc::clone(&stream);
             let other = plainsong::spawn(move || io::copy(&mut &*other, &mut io::sink()).unwrap());
             io::copy(&mut &*stream, &mut io::sink()).unwrap() + other.join().unwrap()
@@ -155,7 +154,7 @@ fn readers_and_writers_of_several_threads_lose_nothing() {
     });
 }
 
-/// Waits on one thread and ends the wait on another, by a shutdown; in a coroutine and not.
+/// Waits on one thread, in a coroutine or not, and ends the wait by a shutdown on another.
 fn ended_elsewhere<S: Stream>(pair: fn() -> (S, S))
 where
     for<'a> &'a S: Read + Write,
@@ -172,7 +171,7 @@ where
         let waiting = if round % 2 == 0 { elsewhere(wait) } else { thread::spawn(wait) };
         let ender = elsewhere(move || {
             started.wait();
-            // Before, during or after the other has begun to wait.
+            // Before, while or after the other begins to wait.
             (0..round).for_each(|_| thread::yield_now());
             ours.end(if round % 3 == 0 { Shutdown::Both } else { Shutdown::Read });
         });
@@ -190,7 +189,7 @@ fn a_shutdown_on_one_thread_ends_a_wait_on_another() {
 }
 
 #[test]
-fn a_shutdown_ends_those_who_wait_to_write_elsewhere() {
+fn a_shutdown_ends_waits_to_write_on_other_threads() {
     watch(|| {
         let (ours, _theirs) = tcp_pair();
         let ours = Arc::new(ours);
@@ -231,7 +230,7 @@ fn a_clone_dropped_on_one_thread_leaves_the_wait_on_another() {
                 parked.send(()).unwrap();
                 reader.join().unwrap()
             });
-            // This end is known to both reactors when it is dropped here.
+            // When this end is dropped here, both reactors have registered it.
             let ours = elsewhere(move || {
                 let moment = Duration::from_nanos(1);
                 assert!(timeout(moment, || (&ours).read(&mut [0; 8])).is_err());
@@ -253,15 +252,15 @@ fn the_last_clone_may_be_dropped_anywhere() {
             let (ours, mut theirs) = pair();
             let clones = [(); 3].map(|()| ours.try_clone().unwrap());
             drop(ours);
-            // Each thread's reactor comes to know the descriptor, and each drops its clone when it
-            // likes: the last of them closes it for all.
+            // Each thread's reactor registers the descriptor, and each thread drops its clone at
+            // its own time: the last one closes the descriptor for all.
             let threads = clones.map(|clone| {
                 elsewhere(move || {
                     assert!(timeout(Duration::ZERO, || (&clone).read(&mut [0; 8])).is_err());
                     let moment = Duration::from_micros(10);
                     assert!(timeout(moment, || (&clone).read(&mut [0; 8])).is_err());
                     drop(clone);
-                    // What comes next at the same number is another's.
+                    // The next descriptor with the same number belongs to another connection.
                     let (mut next, mut peer) = pair();
                     peer.write_all(b"x").unwrap();
                     assert_eq!(next.read(&mut [0; 8]).unwrap(), 1);
@@ -275,8 +274,8 @@ fn the_last_clone_may_be_dropped_anywhere() {
 
 #[test]
 fn wakes_are_not_lost_between_two_reactors() {
-    // One byte at a time for two readers in two runtimes: whoever gets it says so, and only then comes
-    // the next. A wake that is lost leaves both waiting for ever.
+    // Two readers in two runtimes get one byte at a time, and the next byte is sent only after one
+    // of them has confirmed the last. A lost wake would leave both waiting for ever.
     watch(|| {
         let (ours, mut theirs) = pair();
         let ours = Arc::new(ours);
@@ -284,7 +283,7 @@ fn wakes_are_not_lost_between_two_reactors() {
         let readers = [(); 2].map(|()| {
             let (ours, got) = (Arc::clone(&ours), got.clone());
             elsewhere(move || {
-                // Asks for more than comes: a short read lets the next one park unasked.
+                // Every read is short, so the next one may park without a system call.
                 let mut buf = [0; 8];
                 while (&*ours).read(&mut buf).unwrap() > 0 {
                     got.send(()).unwrap();
@@ -322,7 +321,7 @@ fn datagrams_for_several_threads_each_come_once() {
             })
         });
         for round in 0..200 {
-            // Two at once, one at once, and none in between.
+            // Two datagrams at once, then one.
             send(round);
             send(round);
             let mut both = [received.recv().unwrap(), received.recv().unwrap()];
@@ -368,7 +367,7 @@ fn a_unix_datagram_socket_shut_down_elsewhere() {
             let receiver = Arc::clone(&one);
             let wait = move || [(); 2].map(|()| receiver.recv(&mut [0; 8]).unwrap());
             let waiting = if round % 2 == 0 { elsewhere(wait) } else { thread::spawn(wait) };
-            // Comes out whatever happens right after it.
+            // This datagram is received in spite of the shutdown right after it.
             two.send(b"last").unwrap();
             one.shutdown(Shutdown::Read).unwrap();
             assert_eq!(waiting.join().unwrap(), [4, 0]);
@@ -428,7 +427,8 @@ fn one_coroutine_goes_on_while_another_thread_uses_its_socket() {
         let elsewhere_too = Arc::clone(&ours);
         let done = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&done);
-        // A plain thread reads what a coroutine waits for: that one must not end, or end wrongly.
+        // A plain thread reads the bytes that a coroutine waits for. The coroutine must go on
+        // waiting.
         let plain = thread::spawn(move || {
             for _ in 0..100 {
                 (&*elsewhere_too).read_exact(&mut [0; 1]).unwrap();
@@ -440,7 +440,7 @@ fn one_coroutine_goes_on_while_another_thread_uses_its_socket() {
             let reader = plainsong::spawn(move || {
                 let moment = Duration::from_micros(50);
                 while count.load(Ordering::SeqCst) < 100 {
-                    // What this one takes, it sends again for the other.
+                    // Replaces the byte that it has taken from the other.
                     if timeout(moment, || (&*ours).read_exact(&mut [0; 1])).is_ok() {
                         theirs.write_all(b"y").unwrap();
                     }
@@ -535,7 +535,7 @@ fn a_stream_goes_from_worker_to_worker() {
             let expected = round.to_be_bytes();
             let read = move |mut stream: TcpStream| {
                 let mut bytes = [0; 64];
-                // A short read, which leaves its mark at the worker that has done it.
+                // A short read, after which this worker takes the socket for drained.
                 let n = stream.read(&mut bytes).unwrap();
                 assert_eq!(bytes[..n], expected);
                 stream

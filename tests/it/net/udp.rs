@@ -26,7 +26,7 @@ fn two() -> (UdpSocket, UdpSocket, SocketAddr, SocketAddr) {
 fn datagrams_go_there_and_back() {
     both(|| {
         for any in ["127.0.0.1:0", "[::1]:0"] {
-            // A machine may have no IPv6.
+            // The machine may have no IPv6.
             let Ok(server) = UdpSocket::bind(any) else { continue };
             let client = UdpSocket::bind(any).unwrap();
             let to = server.local_addr().unwrap();
@@ -62,7 +62,7 @@ fn each_datagram_is_received_by_itself() {
         for len in [3, 0, 1400, 1, 0] {
             assert_eq!(one.send(&vec![len as u8; len]).unwrap(), len);
         }
-        // Each of these gets less than it asks for, and there is one more behind it.
+        // Each of these reads is short, and there is another datagram behind it.
         for len in [3, 0, 1400, 1, 0] {
             let mut buf = [9; 2000];
             assert_eq!(two.recv(&mut buf).unwrap(), len);
@@ -99,10 +99,10 @@ fn what_does_not_fit_is_dropped() {
         assert_eq!(two.recv(&mut buf).unwrap(), 5);
         assert_eq!(&buf, b"trunc");
         assert_eq!(two.recv(&mut buf).unwrap(), 4);
-        // Into nothing, everything is dropped.
+        // Into an empty buffer nothing is copied.
         one.send_to(b"gone", to).unwrap();
         assert_eq!(two.recv(&mut []).unwrap(), 0);
-        // More than a datagram can be.
+        // More than fits into a datagram.
         assert!(one.send_to(&[0; 70_000], to).is_err());
     });
 }
@@ -137,7 +137,7 @@ fn a_connected_socket_hears_its_peer_only() {
         let mut buf = [0; 16];
         assert_eq!(one.recv(&mut buf).unwrap(), 6);
         assert_eq!(&buf[..6], b"signal");
-        // It may be connected to another.
+        // It can be connected to another socket.
         one.connect(from).unwrap();
         assert_eq!(one.peer_addr().unwrap(), from);
     });
@@ -194,7 +194,7 @@ fn time_outs_are_those_of_std() {
         assert_eq!(kind(one.recv(&mut buf)), ErrorKind::WouldBlock);
         assert_eq!(kind(one.peek_from(&mut buf)), ErrorKind::WouldBlock);
         assert_eq!(kind(one.peek(&mut buf)), ErrorKind::WouldBlock);
-        // It is as good as new.
+        // The socket still works.
         one.set_read_timeout(Some(Duration::from_secs(1000))).unwrap();
         one.send_to(b"late", one.local_addr().unwrap()).unwrap();
         assert_eq!(one.recv(&mut buf).unwrap(), 4);
@@ -274,7 +274,7 @@ fn addresses_are_tried_in_turn() {
         let one = UdpSocket::bind(&[taken, any][..]).unwrap();
         assert_ne!(one.local_addr().unwrap(), taken);
 
-        // A socket of IPv4 cannot be connected to an address of IPv6.
+        // An IPv4 socket cannot be connected to an IPv6 address.
         let other: SocketAddr = "[::1]:7".parse().unwrap();
         one.connect(&[other, taken][..]).unwrap();
         assert_eq!(one.peer_addr().unwrap(), taken);
@@ -316,7 +316,7 @@ fn options_are_kept() {
 #[test]
 fn groups_are_joined_and_left_as_with_std() {
     both(|| {
-        // Whether a machine can join a group is its own business: ours must say what std's says.
+        // Some machines cannot join a group: ours must give the same result as std's.
         let (ours, std) = (bind(), net::UdpSocket::bind("127.0.0.1:0").unwrap());
         let kind_of = |result: std::io::Result<()>| result.map_err(|error| error.kind());
         let (group, interface) = (Ipv4Addr::new(224, 0, 0, 251), Ipv4Addr::LOCALHOST);
@@ -328,7 +328,7 @@ fn groups_are_joined_and_left_as_with_std() {
             kind_of(ours.leave_multicast_v4(&group, &interface)),
             kind_of(std.leave_multicast_v4(&group, &interface))
         );
-        // Not one of a group.
+        // No address of a group.
         assert!(ours.join_multicast_v4(&Ipv4Addr::LOCALHOST, &interface).is_err());
         assert!(ours.leave_multicast_v4(&group, &interface).is_err());
         assert!(ours.join_multicast_v6(&Ipv6Addr::LOCALHOST, 0).is_err());

@@ -27,7 +27,7 @@ fn pair() -> (UnixStream, net::UnixStream) {
     (UnixStream::from(ours), theirs)
 }
 
-/// A listener that accepts nothing and whose queue is full, and those who fill it.
+/// A listener that accepts nothing and whose queue is full, and the clients that fill it.
 fn full_listener(path: &Path) -> (net::UnixListener, Vec<net::UnixStream>) {
     let listener = net::UnixListener::bind(path).unwrap();
     rustix::net::listen(&listener, 1).unwrap();
@@ -91,7 +91,7 @@ fn ours_connect_to_ours() {
             for stream in listener.incoming().take(2) {
                 stream.unwrap().write_all(b"x").unwrap();
             }
-            // By reference, as std's listener can be iterated over.
+            // A reference can be iterated over, as with std's listener.
             for stream in (&listener).into_iter().take(1) {
                 stream.unwrap().write_all(b"x").unwrap();
             }
@@ -164,7 +164,7 @@ fn a_peer_with_a_path() {
 }
 
 #[test]
-fn names_that_cannot_be_had_are_told() {
+fn names_that_are_not_available_are_reported() {
     both(|| {
         let folder = Folder::new();
         let path = folder.join("socket");
@@ -178,7 +178,7 @@ fn names_that_cannot_be_had_are_told() {
         assert_eq!(taken.kind(), ErrorKind::AddrInUse);
         assert!(taken.to_string().contains(&shown), "{taken}");
 
-        // As std's, it leaves its file behind.
+        // The file stays, as with std.
         drop(listener);
         let refused = UnixStream::connect(&path).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
@@ -188,7 +188,7 @@ fn names_that_cannot_be_had_are_told() {
         let long = folder.join("x".repeat(200));
         assert_eq!(kind(UnixListener::bind(&long)), ErrorKind::InvalidInput);
         assert_eq!(kind(UnixStream::connect(&long)), ErrorKind::InvalidInput);
-        // An abstract name is no path.
+        // An abstract name is not a path.
         assert_eq!(kind(UnixListener::bind("\0name")), ErrorKind::InvalidInput);
         assert_eq!(kind(UnixStream::connect("\0name")), ErrorKind::InvalidInput);
     });
@@ -313,7 +313,7 @@ fn shutting_down_ends_what_waits() {
         until_parked(&reader);
         ours.shutdown(Shutdown::Read).unwrap();
         assert_eq!(reader.join().unwrap().unwrap(), 0);
-        // The other direction is as it was.
+        // The other direction still works.
         (&ours).write_all(b"x").unwrap();
         assert_eq!(theirs.read(&mut [0; 8]).unwrap(), 1);
         let writer = ours.try_clone().unwrap();
@@ -327,7 +327,7 @@ fn shutting_down_ends_what_waits() {
         until_parked(&writer);
         ours.shutdown(Shutdown::Write).unwrap();
         assert_eq!(writer.join().unwrap().kind(), ErrorKind::BrokenPipe);
-        // What was written comes, and then the end.
+        // The written bytes arrive, and then the end.
         io::copy(&mut theirs, &mut io::sink()).unwrap();
     });
 }
@@ -377,7 +377,7 @@ fn bytes_behind_a_descriptor_that_was_passed_are_not_stuck() {
                 log.borrow_mut().push(len);
             }
         });
-        // It has read less than it asked for, and waits; then both pieces come in one event.
+        // Its first read was short, and it waits; then both pieces arrive as one event.
         (&theirs).write_all(b"x").unwrap();
         until(|| lens.borrow().len() == 1);
         until_parked(&reader);
@@ -428,7 +428,7 @@ fn connecting_to_a_full_queue_can_be_cancelled_and_lets_others_run() {
 }
 
 #[test]
-fn a_listener_that_goes_refuses_those_who_wait_for_room() {
+fn a_listener_that_is_dropped_refuses_clients_that_wait_for_room() {
     run(|| {
         let folder = Folder::new();
         let path = folder.join("socket");

@@ -52,7 +52,7 @@ fn senders_with_the_longest_names() {
         let path = folder.join("socket");
         let server = UnixDatagram::bind(&path).unwrap();
         let room = 108 - folder.join("").as_os_str().len();
-        // As long as the system takes: std cannot write that; and as long as std can.
+        // The longest name of the system, which std cannot show, and the longest of std.
         for (len, known) in [(room, false), (room - 1, true)] {
             let name = folder.join("c".repeat(len));
             let client = net::UnixDatagram::unbound().unwrap();
@@ -86,7 +86,7 @@ fn sockets_without_a_name() {
         assert_eq!(client.peer_addr().unwrap().as_pathname(), Some(&*path));
         client.send(b"connected").unwrap();
         assert_eq!(server.recv(&mut buf).unwrap(), 9);
-        // It may be connected to another, whose datagrams it then receives.
+        // It can be connected to another socket.
         let other = folder.join("other");
         let second = UnixDatagram::bind(&other).unwrap();
         client.connect(&other).unwrap();
@@ -116,7 +116,7 @@ fn abstract_names_need_no_file() {
 }
 
 #[test]
-fn names_that_cannot_be_had_are_told() {
+fn names_that_are_not_available_are_reported() {
     both(|| {
         let folder = Folder::new();
         let path = folder.join("socket");
@@ -152,7 +152,7 @@ fn each_datagram_is_received_by_itself() {
             assert_eq!(two.recv(&mut buf).unwrap(), len);
             assert!(buf[..len].iter().all(|&byte| byte == len as u8));
         }
-        // What does not fit is dropped; peeking takes nothing.
+        // A datagram is cut to the buffer; peeking takes nothing.
         one.send(b"truncated").unwrap();
         one.send(b"next").unwrap();
         let mut buf = [0; 5];
@@ -200,7 +200,7 @@ fn time_outs_are_those_of_std() {
         assert_eq!(kind(one.recv(&mut [0; 8])), ErrorKind::WouldBlock);
         assert_eq!(kind(one.recv_from(&mut [0; 8])), ErrorKind::WouldBlock);
         assert_eq!(kind(one.peek(&mut [0; 8])), ErrorKind::WouldBlock);
-        // One whose receiver does not receive, by name and connected.
+        // A receiver whose queue is full, by name and connected.
         let full = folder.join("full");
         let _receiver = net::UnixDatagram::bind(&full).unwrap();
         assert!(fill(|| one.send_to(b"x", &full)) > 0);
@@ -263,7 +263,7 @@ fn a_sender_waits_for_room_that_another_has_taken() {
         let other = net::UnixDatagram::unbound().unwrap();
         other.set_nonblocking(true).unwrap();
         let taken = fill(|| other.send_to(b"other", &path));
-        // None of what is received is this socket's, so nothing tells it that there is room.
+        // None of the received datagrams are from this socket, so it gets no event.
         let ours = UnixDatagram::unbound().unwrap();
         let send = move || {
             let _folder = folder;
@@ -292,7 +292,7 @@ fn a_sender_that_waits_leaves_the_processor_alone() {
         let before = used();
         fill(|| ours.send_to(b"x", &path));
         let used = used() - before;
-        // It was asleep for nearly all of a tenth of a second.
+        // It slept for nearly all of a tenth of a second.
         assert!(used < Duration::from_millis(40), "{used:?} of processor time");
     });
 }
@@ -330,7 +330,7 @@ fn a_sender_that_waits_can_be_cancelled() {
         assert!(sender.join().unwrap_err().is_cancelled());
         ours.connect(&path).unwrap();
         assert!(timeout(MOMENT, || ours.send(b"never")).is_err());
-        // Only what was sent has come.
+        // Only the datagrams that were sent have arrived.
         receiver.set_nonblocking(true).unwrap();
         assert_eq!(fill(|| receiver.recv(&mut [0; 8])), sent);
     });

@@ -61,7 +61,7 @@ fn what_a_runtime_has_not_started_ends_with_it_even_after_its_thread() {
     }
     watch(|| {
         let thread = std::thread::spawn(|| {
-            // Made first, so dropped last: after what the library keeps for the thread.
+            // Made first, so dropped last: after the library's own thread-locals.
             LAST.with(|_| ());
             let runtime = Runtime::builder().build().unwrap();
             let handle = runtime.handle().spawn(|| 1);
@@ -154,7 +154,7 @@ fn what_another_run_of_the_same_runtime_does_can_be_waited_for() {
                 });
             });
             begins.recv().unwrap();
-            // The first run has the first claim on what comes through the handle.
+            // The first run may take everything that comes through the handle.
             let answer = runtime.run(|| {
                 let slow = Handle::current().spawn(|| {
                     sleep(Duration::from_millis(20));
@@ -187,7 +187,7 @@ fn two_runtimes_ask_each_other() {
                     })
                     .sum();
                 assert_eq!(sum, 199 * 100);
-                // Not before the other has its answers.
+                // Ends only when the other has its answers.
                 let (done, is_done) = mpsc::channel();
                 std::thread::scope(|s| {
                     s.spawn(|| {

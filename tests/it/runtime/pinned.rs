@@ -1,4 +1,4 @@
-//! `pin_workers`: a processor for each worker, and none of that for other threads.
+//! `pin_workers`: a processor for each worker, and no limits for other threads.
 
 use std::collections::HashSet;
 use std::panic;
@@ -72,7 +72,7 @@ fn when_a_pinned_run_has_ended_blocking_calls_run_where_their_thread_may() {
         let all = sched_getaffinity(None).unwrap();
         let mut one = CpuSet::new();
         one.set((0..CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu)).unwrap());
-        // The program confines itself.
+        // The program confines itself to one processor.
         sched_setaffinity(None, &one).unwrap();
         let theirs = plainsong::run(|| plainsong::blocking(|| sched_getaffinity(None).unwrap()));
         assert_eq!(theirs, one);

@@ -1,4 +1,4 @@
-//! `run` and `run_all`: what they return, what they leave behind, and where they refuse.
+//! `run` and `run_all`: results, clean-up, and misuse.
 
 use std::cell::{Cell, RefCell};
 use std::io::Read;
@@ -29,7 +29,7 @@ fn run_returns_the_value_and_may_borrow() {
 fn run_panics_with_the_panic_of_its_closure() {
     assert_eq!(panic_of(|| plainsong::run(|| panic!("of main"))), "of main");
     assert_eq!(panic_of(|| plainsong::run_all(|| panic!("of main"))), "of main");
-    // The thread is as good as new.
+    // The thread can run again.
     assert_eq!(plainsong::run(|| plainsong::spawn(|| 1).join().unwrap()), 1);
 }
 
@@ -109,7 +109,7 @@ fn what_is_left_at_the_end_is_unwound() {
             for _ in 0..100 {
                 plainsong::yield_now();
             }
-            // Never starts; what it captured is dropped all the same.
+            // This one never starts, and its captures are dropped all the same.
             let guard = count();
             plainsong::spawn(move || {
                 let _guard = guard;
@@ -118,7 +118,7 @@ fn what_is_left_at_the_end_is_unwound() {
         });
         assert_eq!(dropped.get(), 7);
         assert_eq!(descriptors(), before);
-        // No panic message: being cancelled is none.
+        // A cancellation runs no panic hook.
         assert!(!heard.load(std::sync::atomic::Ordering::Relaxed));
     });
 }
@@ -157,9 +157,9 @@ fn nesting_is_refused_in_words() {
                 assert!(message.contains("already"), "{message}");
                 assert!(message.contains("spawn"), "{message}");
             }
-            // The outer one goes on.
+            // The outer run goes on.
             assert_eq!(plainsong::spawn(|| 5).join().unwrap(), 5);
-            // Another thread is another matter.
+            // Another thread can have a run of its own.
             let inner = thread::spawn(|| plainsong::run(|| 6));
             assert_eq!(inner.join().unwrap(), 6);
         });
@@ -177,7 +177,7 @@ fn spawning_outside_is_refused_in_words() {
     let error = plainsong::Builder::new().spawn(|| ()).unwrap_err();
     assert!(error.to_string().contains("plainsong::run"), "{error}");
     plainsong::run(|| ());
-    // Before and after make no difference.
+    // It is the same after a run.
     let message = panic_of(|| plainsong::spawn(|| ()));
     assert!(message.contains("plainsong::run"), "{message}");
 }
@@ -289,7 +289,7 @@ fn what_ends_with_a_run_may_start_more() {
         let log = Rc::new(RefCell::new(Vec::new()));
         let theirs = Rc::clone(&log);
         plainsong::run(|| {
-            // The destructors of a cancelled coroutine: they see a thread that still schedules.
+            // Destructors of a cancelled coroutine may still spawn.
             let guard = OnDrop(move || {
                 let log = Rc::clone(&theirs);
                 let guard = OnDrop(move || log.borrow_mut().push("dropped unrun"));
@@ -320,7 +320,7 @@ fn a_call_dropped_at_the_end_leaves_nothing_behind() {
             after(HOUR, move || drop(guard));
         });
         assert_eq!(*log.borrow(), ["call", "child"]);
-        // The next run has only its own.
+        // The next run has nothing of it.
         log.borrow_mut().clear();
         plainsong::run_all(|| ());
         assert!(log.borrow().is_empty());

@@ -72,7 +72,7 @@ fn the_smallest_stack_works() {
                 })
                 .collect();
             assert_eq!(children.into_iter().map(|c| c.join().unwrap()).sum::<u64>(), 4950);
-            // A panic with its message, which `cargo test` has without a backtrace here.
+            // A panic with its message; `alone` runs this without a backtrace.
             assert!(spawn(|| panic!("on a small stack")).join().unwrap_err().is_panic());
         });
     });
@@ -113,7 +113,7 @@ fn what_a_deep_call_left_is_given_back() {
             for child in deep {
                 child.join().unwrap();
             }
-            // Stacks are looked at about once a second, when there is nothing else to do.
+            // The scheduler trims stacks about once a second, when it is idle.
             for _ in 0..300 {
                 sleep(Duration::from_millis(10));
                 if resident() < before + 2 * 1024 {

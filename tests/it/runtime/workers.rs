@@ -101,7 +101,7 @@ fn what_is_left_on_every_worker_is_unwound() {
                 let others: Vec<_> =
                     (1..workers).map(|_| spawn_anywhere(fill(barrier.clone()))).collect();
                 fill(barrier)();
-                // Some are still at it.
+                // Some are still spawning.
                 drop(others);
             });
             assert_eq!(load(&made), load(&gone));
@@ -174,7 +174,7 @@ fn runs_leave_no_descriptors_threads_or_memory() {
             once();
             assert_eq!(descriptors(), files);
         }
-        // A thread that was joined may be listed for a moment.
+        // The kernel may list a joined thread a little longer.
         until(|| threads() <= threads_before);
         assert!(mappings() <= maps + 20, "{maps} mappings became {}", mappings());
         assert!(resident() <= memory + 4096, "{memory} KiB became {}", resident());
@@ -224,7 +224,7 @@ fn a_runtime_on_a_thread_of_another() {
             inner.join().unwrap()
         });
         assert_eq!(inner.join().unwrap().as_deref(), Some("plainsong-worker-1"));
-        // And on a worker's own thread there is none.
+        // On the thread of a worker no other runtime can run.
         let message = on_another(|| panic_of(|| runtime(2).run(|| ()))).join().unwrap();
         assert!(message.contains("already"), "{message}");
     });
@@ -257,7 +257,7 @@ fn a_run_whose_workers_lack_descriptors_says_so_and_ends() {
         watch(|| {
             let runtime = runtime(8);
             let mut kept = Some(runtime.handle().spawn(|| 1));
-            // From none to one less than it takes, which differs by reactor.
+            // From none to one less than needed, which depends on the reactor.
             let open = descriptors() as u64;
             let mut room = 0;
             loop {
@@ -265,7 +265,7 @@ fn a_run_whose_workers_lack_descriptors_says_so_and_ends() {
                 let join = || kept.take().map(|kept| kept.join().unwrap());
                 let outcome = panic::catch_unwind(AssertUnwindSafe(|| runtime.run(join)));
                 limit_descriptors(500);
-                // This thread may keep its own reactor.
+                // This thread may still have its own reactor.
                 assert!(descriptors() as u64 <= open + 4);
                 let payload = match outcome {
                     Ok(result) => break assert_eq!(result, Some(1)),

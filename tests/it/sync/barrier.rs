@@ -33,7 +33,7 @@ fn a_barrier_has_one_leader_each_time() {
 }
 
 #[test]
-fn one_who_gives_up_at_a_barrier_has_not_been_there() {
+fn a_waiter_that_gives_up_at_a_barrier_does_not_count() {
     run(|| {
         let barrier = Barrier::new(3);
         plainsong::scope(|s| {

@@ -34,7 +34,7 @@ fn each_receiver_gets_each_item() {
 }
 
 #[test]
-fn who_is_too_slow_is_told_how_many_it_has_lost() {
+fn a_receiver_that_is_too_slow_learns_how_many_items_it_has_lost() {
     both(|| {
         let (sender, mut slow) = broadcast::channel(2);
         let mut quick = sender.subscribe();
@@ -66,7 +66,7 @@ fn an_item_is_dropped_when_all_have_received_it() {
         drop((one, two));
         assert!(sender.send(item.clone()).is_err());
         assert_eq!(Arc::strong_count(&item), 1);
-        // And it may come back.
+        // A receiver can subscribe again.
         let mut again = sender.subscribe();
         sender.send(item).unwrap();
         assert!(again.recv().is_ok());

@@ -1,4 +1,4 @@
-//! Channels do what crossbeam's do, and lose nothing when somebody is cancelled.
+//! Channels do what crossbeam's do, and lose nothing to a cancellation.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -17,7 +17,7 @@ use plainsong::sync::channel::{
 use plainsong::time::{sleep, timeout};
 use plainsong::{JoinHandle, spawn, yield_now};
 
-use crate::util::{HOUR, MOMENT, OnDrop, asleep, both, run, until_parked, watch};
+use crate::util::{HOUR, MOMENT, OnDrop, asleep, below, both, run, seeded, until_parked, watch};
 
 /// A channel of each kind.
 fn kinds<T>() -> [(Sender<T>, Receiver<T>); 4] {
@@ -152,7 +152,7 @@ fn a_rendezvous_returns_when_the_item_has_been_taken() {
 }
 
 #[test]
-fn those_who_wait_are_served_in_order() {
+fn waiters_are_served_in_order() {
     run(|| {
         let (sender, receiver) = unbounded();
         let got = Rc::new(RefCell::new(Vec::new()));
@@ -194,7 +194,7 @@ fn an_item_that_is_handed_over_cannot_be_snatched() {
         });
         until_parked(&waiting);
         sender.send(7).unwrap();
-        // It has not run, and the item is its own already.
+        // The receiver has not run yet, but already owns the item.
         assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
         assert_eq!(waiting.join().unwrap(), 7);
     });
@@ -216,7 +216,7 @@ fn many_at_both_ends_lose_and_double_nothing() {
                     let mut last = [0; 4];
                     for item in receiver {
                         seen[item].fetch_add(1, Ordering::Relaxed);
-                        // Of one sender, each receiver sees a later one each time.
+                        // Each receiver gets the items of one sender in order.
                         assert!(item + 1 > last[item / EACH]);
                         last[item / EACH] = item + 1;
                     }
@@ -292,7 +292,7 @@ fn the_drop_of_an_item_may_use_its_channel() {
             assert_eq!(self.1.len(), 0);
             if let Some(sender) = self.0.take() {
                 let again = Echo(None, self.1.clone());
-                // The receivers that are left are in the items.
+                // The only receivers left are inside the items.
                 let _ = sender.try_send(again);
             }
         }
@@ -352,7 +352,7 @@ fn a_cancelled_receive_has_not_taken() {
 }
 
 #[test]
-fn who_was_served_returns_though_cancelled_before_its_turn() {
+fn a_waiter_that_was_served_returns_though_cancelled_before_its_turn() {
     run(|| {
         for (sender, receiver) in kinds() {
             let waiting = spawn({
@@ -374,8 +374,8 @@ fn who_was_served_returns_though_cancelled_before_its_turn() {
 }
 
 #[test]
-fn who_was_served_after_the_cancellation_returns_too() {
-    // The cancellation wakes it; before it runs, it is served: the place is still in the queue.
+fn a_waiter_that_is_served_after_its_cancellation_returns_too() {
+    // The cancellation wakes the waiter. Before it runs, it is served, as it is still in the queue.
     run(|| {
         let (sender, receiver) = bounded(0);
         let waiting = spawn({
@@ -420,21 +420,10 @@ fn a_time_out_and_an_item_at_once_lose_nothing() {
     });
 }
 
-/// A small generator of pseudo-random numbers.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
-}
-
-/// Random sends, receives, time-outs and cancellations on one thread, beside a deque.
+/// Random sends, receives, time-outs and cancellations on one thread.
 fn random_program(seed: u64, capacity: Option<usize>) {
     run(move || {
-        let mut random = Random(seed);
+        let random = seeded(seed);
         let (sender, receiver) = capacity.map_or_else(unbounded, bounded);
         let sent = Rc::new(RefCell::new(VecDeque::new()));
         let got = Rc::new(RefCell::new(Vec::new()));
@@ -442,8 +431,8 @@ fn random_program(seed: u64, capacity: Option<usize>) {
         for item in 0..400_u64 {
             let (sender, receiver) = (sender.clone(), receiver.clone());
             let (sent, got) = (sent.clone(), got.clone());
-            let limit = [None, Some(Duration::ZERO), Some(HOUR)][random.below(3) as usize];
-            let handle = if random.below(2) == 0 {
+            let limit = [None, Some(Duration::ZERO), Some(HOUR)][below(&random, 3)];
+            let handle = if below(&random, 2) == 0 {
                 spawn(move || {
                     let done = match limit {
                         None => sender.send(item).is_ok(),
@@ -463,18 +452,18 @@ fn random_program(seed: u64, capacity: Option<usize>) {
                 })
             };
             running.push_back(handle);
-            if random.below(3) == 0 {
+            if below(&random, 3) == 0 {
                 yield_now();
             }
-            if random.below(4) == 0 {
-                let which = random.below(running.len() as u64) as usize;
+            if below(&random, 4) == 0 {
+                let which = below(&random, running.len());
                 running[which].cancel();
             }
         }
         running.iter().for_each(|handle| handle.cancel());
         running.into_iter().for_each(|handle| drop(handle.join()));
         got.borrow_mut().extend(receiver.try_iter());
-        // Each that was sent was received once, and no other.
+        // Each item that was sent was received once.
         let mut sent: Vec<_> = sent.borrow().iter().copied().collect();
         let mut got = got.take();
         sent.sort_unstable();
@@ -503,7 +492,7 @@ fn ten_thousand_wait_at_one_channel() {
             })
             .collect();
         all.iter().for_each(until_parked);
-        // From the middle, one after the other gives up.
+        // Those in the middle give up, one after the other.
         all[2500..7500].iter().for_each(JoinHandle::cancel);
         (0..5000).for_each(|n| sender.send(n).unwrap());
         let got: Vec<_> = all.into_iter().filter_map(|one| one.join().ok()).collect();
@@ -551,7 +540,7 @@ fn clocks_send_when_it_is_time() {
         assert!(ticks.same_channel(&other) && !ticks.same_channel(&once));
         let times = [ticks.recv().unwrap(), other.recv().unwrap(), ticks.recv().unwrap()];
         assert!(times.is_sorted() && times[2] - times[0] >= 2 * MOMENT);
-        // Ticks that nobody takes are left out.
+        // Ticks that are not received are skipped.
         sleep(10 * MOMENT);
         assert_eq!(ticks.try_iter().take(2).count(), 1);
 
@@ -603,7 +592,7 @@ fn the_item_of_a_cancelled_send_is_dropped_by_the_unwind() {
         let seen = dropped.clone();
         let sending = spawn(move || {
             let item = OnDrop(move || {
-                // Destructors wait as ever while a coroutine unwinds.
+                // Destructors may wait while a coroutine unwinds.
                 sleep(MOMENT);
                 dropped.set(true);
             });
@@ -623,7 +612,7 @@ fn ticks_that_are_received_in_time_are_a_period_apart() {
         let period = 5 * MOMENT;
         let times: Vec<_> = tick(period).iter().take(20).collect();
         assert!(times.windows(2).all(|two| two[1] - two[0] >= period));
-        // On a busy machine some may be late.
+        // On a busy machine some ticks are late.
         assert!(times.windows(2).any(|two| two[1] - two[0] == period));
     });
 }

@@ -10,7 +10,7 @@ use super::panic_with;
 use crate::util::{HOUR, MOMENT, both, run, until, until_parked, watch};
 
 #[test]
-fn a_notification_comes_to_who_has_waited_longest() {
+fn a_notification_wakes_the_longest_waiter() {
     run(|| {
         let (mutex, changed, log) = (Mutex::new(()), Condvar::new(), RefCell::new(Vec::new()));
         plainsong::scope(|s| {
@@ -84,9 +84,9 @@ fn a_condition_variable_tells_of_poison() {
     });
 }
 
-/// Waiters of which the first was notified and cancelled while it waited for the mutex.
+/// The first waiter is notified, and cancelled while it waits for the mutex.
 #[test]
-fn a_notification_of_one_who_is_cancelled_goes_to_the_next() {
+fn a_notification_of_a_cancelled_waiter_goes_to_the_next() {
     run(|| {
         let (mutex, changed) = (Arc::new(Mutex::new(())), Arc::new(Condvar::new()));
         let wait = || {

@@ -23,7 +23,7 @@ fn ten_thousand_wait_for_one_event() {
             }
             plainsong::yield_now();
             event.set();
-            // They have been let go, whatever comes now.
+            // They have been released, so clearing the event changes nothing for them.
             event.clear();
         });
         assert_eq!(order.into_inner(), (0..10_000).collect::<Vec<_>>());

@@ -1,4 +1,4 @@
-//! What all locks have in common: contention, owned guards, `Send` and `Sync`.
+//! All locks together: contention, owned guards, `Send` and `Sync`.
 
 use std::cell::Cell;
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -95,7 +95,7 @@ fn what_threads_may_share_and_panics_may_cross() {
     shared::<OnceLock<i32>>();
     shared::<LazyLock<i32>>();
     shared::<WaitGroup>();
-    // A guard is shared if what it guards is, sent or not.
+    // A guard is `Sync` if its data is, whether or not that is `Send`.
     fn lent<T: Sync>() {}
     lent::<plainsong::sync::OwnedMutexGuard<std::sync::MutexGuard<'static, i32>>>();
     lent::<plainsong::sync::OwnedRwLockWriteGuard<std::sync::MutexGuard<'static, i32>>>();

@@ -27,11 +27,11 @@ use plainsong::time::{sleep, timeout};
 
 use crate::util::HOUR;
 
-/// Cannot be copied, as std's tests have it.
+/// Cannot be copied, as in std's tests.
 #[derive(PartialEq, Eq, Debug)]
 struct NonCopy(i32);
 
-/// Panics with a guard in the hand.
+/// Panics while it holds a guard.
 fn panic_with<G>(guard: impl FnOnce() -> G) {
     let result = catch_unwind(AssertUnwindSafe(|| {
         let _guard = guard();
@@ -40,7 +40,7 @@ fn panic_with<G>(guard: impl FnOnce() -> G) {
     assert!(result.is_err());
 }
 
-/// Is cancelled with a guard in the hand.
+/// Is cancelled while it holds a guard.
 fn cancelled_with<G>(guard: impl FnOnce() -> G) {
     let result = timeout(Duration::ZERO, || {
         let _guard = plainsong::shield(guard);

@@ -8,7 +8,7 @@ use plainsong::sync::mpsc::TrySendError;
 use crate::util::{MOMENT, both};
 
 #[test]
-fn mpsc_is_std_s() {
+fn mpsc_is_what_it_is_in_std() {
     both(|| {
         let (sender, receiver) = mpsc::channel();
         let threads: Vec<_> = (0..3)

@@ -80,7 +80,7 @@ fn locks_go_round_in_the_order_of_asking() {
             }
             plainsong::yield_now();
             drop(first);
-            // One that comes after them does not get in between.
+            // A later waiter does not overtake them.
             mutex.lock().unwrap().push(100);
         });
         assert_eq!(mutex.into_inner().unwrap(), (0..=100).collect::<Vec<_>>());

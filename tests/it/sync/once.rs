@@ -109,7 +109,7 @@ fn a_lazy_lock_is_poisoned_by_a_panic_and_not_by_a_cancellation() {
         });
         assert_eq!(format!("{lazy:?}"), "LazyLock(<uninit>)");
         assert_eq!(LazyLock::get(&lazy), None);
-        // It is shielded; the cancellation comes at the next wait.
+        // The initialiser is shielded, and the cancellation comes at the next wait.
         let _ = timeout(Duration::ZERO, || (*lazy, plainsong::yield_now()));
         assert_eq!(format!("{lazy:?}"), "LazyLock(1)");
         *LazyLock::force_mut(&mut lazy) += 1;

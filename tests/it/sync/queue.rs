@@ -14,7 +14,7 @@ use plainsong::time::{sleep, timeout};
 
 use crate::util::{HOUR, MOMENT, both, panic_of, run, until, until_parked, watch};
 
-/// What a queue gives back of what was put.
+/// Puts numbers, and returns them in the order of `get`.
 fn out(queue: &Queue<i32>, put: &[i32]) -> Vec<i32> {
     put.iter().for_each(|n| queue.put(*n).unwrap());
     std::iter::from_fn(|| queue.try_get().ok()).collect()
@@ -26,7 +26,7 @@ fn three_orders() {
         assert_eq!(out(&Queue::fifo(None), &[2, 3, 1]), [2, 3, 1]);
         assert_eq!(out(&Queue::lifo(None), &[2, 3, 1]), [1, 3, 2]);
         assert_eq!(out(&Queue::priority(None), &[2, 3, 1]), [1, 2, 3]);
-        // Equal ones come in the order in which they were put.
+        // Equal items come in the order in which they were put.
         #[derive(PartialEq, Eq, PartialOrd, Ord, Debug)]
         struct Job(u32);
         let queue = Queue::priority(Some(10));
@@ -119,7 +119,7 @@ fn shutting_down() {
 }
 
 #[test]
-fn those_who_get_are_served_in_order() {
+fn getters_are_served_in_order() {
     run(|| {
         let (queue, got) = (Queue::fifo(Some(1)), RefCell::new(Vec::new()));
         plainsong::scope(|s| {
@@ -138,7 +138,7 @@ fn those_who_get_are_served_in_order() {
 }
 
 #[test]
-fn nothing_is_lost_to_those_who_are_cancelled() {
+fn nothing_is_lost_to_cancelled_waiters() {
     for seed in 1..=8_u64 {
         watch(move || {
             const ITEMS: usize = 400;
@@ -158,7 +158,7 @@ fn nothing_is_lost_to_those_who_are_cancelled() {
                     plainsong::scope(|s| {
                         s.spawn(|| {
                             for n in ITEMS / 2..ITEMS {
-                                // Cancelled or too late: it has not been put.
+                                // If it was cancelled or timed out, the item has not been put.
                                 let put = || queue.put_timeout(n, 30 * MOMENT / 1000).is_ok();
                                 while timeout(20 * MOMENT / 1000, put) != Ok(true) {}
                             }
@@ -168,7 +168,7 @@ fn nothing_is_lost_to_those_who_are_cancelled() {
                             s.spawn(move || {
                                 let time = Duration::from_micros(seed + 7 * worker);
                                 loop {
-                                    // What was got is kept, however late.
+                                    // The item stays here even if the time-out expires afterwards.
                                     let mut got = None;
                                     let result = timeout(time, || got = queue.get().ok());
                                     match got {
@@ -216,7 +216,8 @@ fn an_order_that_panics_leaves_the_count_right() {
         assert!(queue.put(Item(1, false)).is_ok());
         assert!(catch_unwind(AssertUnwindSafe(|| queue.put(Item(2, true)))).is_err());
         assert_eq!((queue.len(), queue.is_full()), (2, true));
-        // Whichever comes, and however: there are two, and then there is room for two.
+        // In any order, and with a panic or without: two items come out, and then there is room for
+        // two.
         for _ in 0..2 {
             let _ = catch_unwind(AssertUnwindSafe(|| queue.try_get().is_ok()));
         }
@@ -229,7 +230,7 @@ fn an_order_that_panics_leaves_the_count_right() {
 }
 
 #[test]
-fn what_a_queue_is_told_it_knows_though_its_caller_is_cancelled() {
+fn task_done_takes_effect_though_its_caller_is_cancelled() {
     run(|| {
         for operations in 0..130 {
             let (queue, set) = (Queue::fifo(None), Event::new());
@@ -247,14 +248,14 @@ fn what_a_queue_is_told_it_knows_though_its_caller_is_cancelled() {
                 queue.task_done();
                 told.set((true, true));
             });
-            // Begun is done.
+            // A call that has begun takes effect.
             assert!(told.get().0 == told.get().1, "after {operations} operations");
         }
     });
 }
 
 #[test]
-fn who_puts_without_end_is_cancelled() {
+fn putting_without_end_can_be_cancelled() {
     run(|| {
         let queue = Queue::fifo(None);
         let puts = timeout(Duration::ZERO, || (0..300).for_each(|n| queue.put(n).unwrap()));

@@ -38,7 +38,7 @@ fn a_reentrant_lock_that_a_thread_has_left_locked_is_not_the_next_thread_s() {
     let theirs = Arc::clone(&mutex);
     system::spawn(move || std::mem::forget(theirs.lock())).join().unwrap();
     for _ in 0..100 {
-        // One of these has the memory of the first.
+        // One of these threads reuses the memory of the first.
         let theirs = Arc::clone(&mutex);
         assert!(system::spawn(move || theirs.try_lock().is_none()).join().unwrap());
     }

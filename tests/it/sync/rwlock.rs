@@ -58,7 +58,8 @@ fn only_a_writer_that_panics_poisons_an_rwlock() {
     });
 }
 
-/// The order in which ways to ask for a lock, given as letters, were served.
+/// Readers (`r`) and writers (`w`) ask in this order. Returns how they were served: a reader logs
+/// `<` and `>`, a writer `(` and `)`.
 fn phases(asked: &'static str) -> String {
     run(move || {
         let (lock, log) = (RwLock::new(()), RefCell::new(String::new()));
@@ -128,7 +129,7 @@ fn a_writer_that_gives_up_lets_readers_in() {
             while lock.try_read().is_ok() && !writer.is_finished() {
                 system::yield_now();
             }
-            // As a rule the writer waits now; it gives up while we have the lock.
+            // The writer usually waits now, and gives up while this thread has the lock.
             drop(lock.read().unwrap());
             assert!(writer.join().unwrap());
         });

@@ -50,7 +50,7 @@ fn ends_that_have_gone_are_ready() {
 }
 
 #[test]
-fn who_waits_is_woken_by_each_kind_of_operation() {
+fn a_waiter_is_woken_by_each_kind_of_operation() {
     run(|| {
         for which in 0..4 {
             let (items, item) = bounded::<u8>(0);
@@ -305,10 +305,10 @@ fn joins_are_arms() {
             join(&mut sleeper) -> _ => panic!(),
             recv(receiver) -> item => item.unwrap(),
         }
-        // Waiting for it has left nothing behind.
+        // The wait for it has left nothing behind.
         sleeper.cancel();
         assert!(sleeper.join().unwrap_err().is_cancelled());
-        // Of another thread.
+        // A coroutine of another thread.
         let (handles, handle) = std::sync::mpsc::channel();
         let (go, gone) = unbounded::<()>();
         let thread = system::spawn(move || {
@@ -343,7 +343,7 @@ fn events_are_arms() {
         });
         assert!(wait(HOUR));
         setter.join().unwrap();
-        // It stays set.
+        // The event stays set.
         assert!(wait(Duration::ZERO) && event.is_set());
         event.clear();
         assert!(!wait(Duration::ZERO));
@@ -357,7 +357,7 @@ fn events_are_arms() {
 }
 
 #[test]
-fn who_an_event_has_let_go_stays_so() {
+fn a_waiter_that_an_event_has_released_stays_released() {
     run(|| {
         let event = Rc::new(Event::new());
         let (sender, receiver) = bounded(0);
@@ -372,14 +372,15 @@ fn who_an_event_has_let_go_stays_so() {
             until_parked(&waiting);
             waiting
         };
-        // Cleared and cancelled before its turn: it returns, and the other arm has not happened.
+        // The event is cleared and the waiter is cancelled before it runs: it still returns, and
+        // the other arm was not chosen.
         let waiting = wait();
         event.set();
         event.clear();
         waiting.cancel();
         assert!(sender.try_send(1).is_err());
         assert_eq!(waiting.join().unwrap(), 0);
-        // The other way round, the event lets go those behind it.
+        // If the other arm was chosen, the event releases the next waiter.
         let waiting = wait();
         let behind = spawn({
             let event = event.clone();
@@ -501,7 +502,7 @@ fn a_cancelled_select_has_done_nothing() {
         waiting.cancel();
         assert!(waiting.join().unwrap_err().is_cancelled());
         assert!(one.try_send(1).is_err() && second.try_recv().is_err());
-        // Served before its turn: it returns, and the item is not lost.
+        // Served before it is cancelled: it returns, and the item is not lost.
         let waiting = spawn({
             let first = first.clone();
             move || select! { recv(first) -> item => item.unwrap() }
@@ -540,7 +541,7 @@ fn the_builder_waits_tries_and_times_out() {
 }
 
 #[test]
-fn who_looks_takes_nothing() {
+fn waiting_for_readiness_takes_nothing() {
     run(|| {
         for capacity in [0, 1] {
             let (sender, receiver) = bounded(capacity);
@@ -581,7 +582,7 @@ fn a_choice_must_be_completed() {
         drop(select.select());
     });
     assert!(message.contains("not completed"), "{message}");
-    // The item is where it was.
+    // The item is still in the channel.
     let other = receiver.clone();
     let message = panic_of(|| {
         let mut select = Select::new();
@@ -590,7 +591,7 @@ fn a_choice_must_be_completed() {
     });
     assert!(message.contains("not what was chosen"), "{message}");
     assert_eq!(receiver.try_recv(), Ok(1));
-    // Room is given back.
+    // The room is given back.
     let message = panic_of(|| {
         let mut select = Select::new();
         select.send(&sender);
@@ -682,7 +683,7 @@ fn a_time_out_beside_a_select_that_sends_loses_nothing() {
         });
         for n in 0..ITEMS {
             let received = loop {
-                // So short that it often ends while the item is on its way.
+                // So short that it often ends while the item is being handed over.
                 match receiver.recv_timeout(Duration::from_nanos(n % 7000)) {
                     Err(error) if error.is_timeout() => {}
                     received => break received,

@@ -70,7 +70,7 @@ fn one_that_asks_for_many_is_not_passed_by_those_that_ask_for_few() {
                 });
             }
             plainsong::yield_now();
-            // Two are there, and yet none can be had.
+            // Two permits are there, but belong to the first waiter.
             assert_eq!(permits.available_permits(), 0);
             assert!(permits.try_acquire().is_err());
             permits.add_permits(1);
@@ -110,7 +110,7 @@ fn one_that_wanted_many_and_gives_up_lets_the_others_go() {
 }
 
 #[test]
-fn closing_sends_all_away_who_wait() {
+fn closing_ends_all_waits_with_an_error() {
     run(|| {
         let permits = Semaphore::new(1);
         plainsong::scope(|s| {

@@ -19,7 +19,7 @@ use crate::util::{
     until, watch,
 };
 
-/// Keeps this thread until `done`.
+/// Blocks this thread until `done` returns true.
 fn hog_until(mut done: impl FnMut() -> bool) {
     while !done() {
         std::thread::yield_now();
@@ -84,7 +84,7 @@ fn the_oldest_does_not_wait_for_ever() {
             }
             let ended = Arc::new(AtomicBool::new(false));
             chain(done, ended.clone());
-            // Not by a wait for the scheduler: it is never idle.
+            // With yields, so that the scheduler is never idle.
             until(|| ended.load(Ordering::SeqCst));
         });
     }
@@ -106,7 +106,7 @@ fn a_worker_that_computes_loses_what_it_has_not_started() {
 fn what_a_thief_takes_along_is_not_kept_by_its_first() {
     for _ in 0..200 {
         run_on(4, || {
-            // Three jobs, each of which keeps a thread until all have one.
+            // Three jobs, each of which blocks a thread until all have started.
             let barrier = Arc::new(Barrier::new(4));
             for _ in 0..3 {
                 let barrier = barrier.clone();
@@ -157,7 +157,7 @@ fn cancelled_before_it_has_started_it_never_begins() {
             }
             assert_eq!(begun.load(Ordering::SeqCst), ended);
             assert_eq!(dropped.load(Ordering::SeqCst), 200);
-            // Nobody else is there to start it.
+            // There is no other worker to start it.
             assert!(workers > 1 || ended == 0);
         });
     }
@@ -191,7 +191,7 @@ fn unparked_before_it_has_started_it_does_not_park() {
 }
 
 #[test]
-fn its_handle_tells_who_it_is() {
+fn its_handle_shows_its_identity() {
     run_on(2, || {
         let handle = Builder::new().name("anywhere").stack_size(64 * 1024).spawn_anywhere(|| {
             let me = thread::current();
@@ -327,7 +327,7 @@ fn a_destructor_that_panics_harms_nobody_else() {
             handle.cancel();
             assert!(handle.join().is_err());
             let worse = OnDrop(|| panic!("in the destructor of a result"));
-            // Whoever is last drops the result: if it has ended already, that is the handle, here.
+            // The last owner drops the result: this handle, if the coroutine has already ended.
             let handle = AssertUnwindSafe(spawn_anywhere(move || worse));
             let _ = catch_unwind(move || drop(handle));
         }
@@ -376,7 +376,7 @@ fn a_scope_lends_to_all_workers() {
                 }
                 let first = s.spawn_anywhere(|| words[0].as_str());
                 assert_eq!(first.join().unwrap(), "0");
-                // Its result borrows too, and nobody takes it.
+                // Its result borrows as well, and is never taken.
                 std::mem::forget(s.spawn_anywhere(|| words[1].as_str()));
                 drop(s.spawn_anywhere(|| &words));
             });
@@ -435,7 +435,7 @@ fn a_panic_of_one_that_a_child_has_spawned_cancels_the_rest() {
                 runtime(workers).run(|| {
                     scope(|s| {
                         s.spawn(|| {
-                            // By now the body waits.
+                            // Now the body waits.
                             yield_now();
                             s.spawn_anywhere(|| panic!("away"));
                             sleep(HOUR);
@@ -595,7 +595,7 @@ fn a_hundred_thousand_keep_memory_flat() {
     });
 }
 
-/// What is known of one coroutine of the storm.
+/// The expected outcome of one coroutine of the storm.
 #[derive(Default)]
 struct Record {
     cancelled: AtomicBool,
@@ -607,13 +607,13 @@ struct Storm {
     seed: AtomicUsize,
     made: AtomicUsize,
     gone: AtomicUsize,
-    // Results that do not fit what is known of their coroutines.
+    // Results that do not match the records of their coroutines.
     wrong: AtomicUsize,
 }
 
 impl Storm {
     fn below(&self, n: usize) -> usize {
-        // A Weyl sequence, mixed: workers may share it.
+        // A mixed Weyl sequence, which workers can share.
         let mut x = self.seed.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed) as u64;
         x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -641,7 +641,7 @@ impl Storm {
                 0 | 1 if depth > 0 => children.push(self.spawn(depth - 1)),
                 2 if depth > 0 => {
                     let children: Vec<_> = (0..2).map(|_| self.spawn(depth - 1)).collect();
-                    // A scope whose children elsewhere join others.
+                    // A scope whose children join other coroutines from any worker.
                     scope(|s| {
                         for (record, handle) in children {
                             s.spawn_anywhere(move || self.check(record, handle));
@@ -699,7 +699,7 @@ fn a_storm_of_them_loses_nobody() {
             let [made, gone, wrong] =
                 [&storm.made, &storm.gone, &storm.wrong].map(|n| n.load(Ordering::SeqCst));
             assert_eq!(made, gone, "seed {seed}");
-            // At an early end all are cancelled, whatever their records say.
+            // An early end of the run cancels all of them, and the records do not show that.
             assert!(!whole || wrong == 0, "seed {seed}");
         }
     }

@@ -1,4 +1,4 @@
-//! The programs that teach asyncio, with the output that they have there.
+//! Programs from introductions to asyncio, with the output that they have there.
 
 use std::cell::RefCell;
 use std::fmt::Write;
@@ -20,7 +20,7 @@ fn print(line: &str) {
     OUTPUT.with_borrow_mut(|output| writeln!(output, "{line}").unwrap());
 }
 
-/// What `program` prints.
+/// The output of `program`.
 fn output_of(program: fn()) -> Vec<String> {
     run(move || {
         program();
@@ -97,12 +97,12 @@ fn a_wait_with_a_time_out_and_then_the_pending_are_cancelled() {
 #[test]
 fn gather_gives_results_in_order() {
     let output = output_of(|| {
-        // From one moment on, as the order of the ends shall not depend on how late they begin.
+        // From one point in time, so that a late start does not change the order of the ends.
         let start = now();
         let phase = |name: &'static str, seconds: u64| {
             move || {
                 print(&format!("in {name}"));
-                // A hundred times as fast.
+                // A hundred times faster.
                 sleep_until(start + Duration::from_millis(10 * seconds));
                 print(&format!("done with {name}"));
                 format!("{name} result")
@@ -128,7 +128,7 @@ fn gather_gives_results_in_order() {
 #[test]
 fn as_completed_gives_results_in_the_order_of_the_ends() {
     let output = output_of(|| {
-        // Each is let go when the answer of the one after it has been received.
+        // Each may end when the answer of the one after it has been received.
         let turns: Vec<_> = (0..3).map(|_| Rc::new(Event::new())).collect();
         let phase = |n: usize| {
             let turn = Rc::clone(&turns[n]);

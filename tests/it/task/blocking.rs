@@ -23,7 +23,7 @@ use crate::util::{
 /// The bound of the pool.
 const THREADS: usize = 512;
 
-/// A door that blocks threads, and not coroutines, until it is opened.
+/// A gate at which threads block, until it is opened.
 #[derive(Default)]
 struct Gate {
     open: Mutex<bool>,
@@ -48,12 +48,12 @@ impl Gate {
     }
 }
 
-/// A gate that lives as long as the program, for coroutines.
+/// A gate that lives as long as the program, so that coroutines can share it.
 fn gate() -> &'static Gate {
     Box::leak(Box::default())
 }
 
-/// Has every thread of the pool wait at `gate`.
+/// Makes every thread of the pool wait at `gate`.
 fn fill_the_pool(gate: &'static Gate) -> Vec<JoinHandle<()>> {
     let calls = (0..THREADS).map(|_| spawn(|| blocking(|| gate.pass()))).collect();
     until(|| gate.waiting() == THREADS);
@@ -79,7 +79,7 @@ fn others_run_meanwhile() {
         let gate = gate();
         let call = spawn(|| blocking(|| gate.pass()));
         until(|| gate.waiting() == 1);
-        // This thread is free to do it.
+        // This thread is not blocked, so it can open the gate.
         gate.open();
         call.join().unwrap();
     });
@@ -113,8 +113,8 @@ fn no_more_than_the_bound_work_at_a_time() {
     });
 }
 
-/// Makes more calls than the pool has threads, each of which does `wait` until the last has come.
-/// Before each `wait` looks, `all` says whether that has happened.
+/// Makes more calls than the pool has threads. Each calls `wait`, which returns when the last call
+/// has begun: its argument tells whether that has happened.
 fn wait_for_each_other(wait: impl Fn(&dyn Fn() -> bool) + Sync, open: impl FnOnce()) {
     const CALLS: usize = 560;
     let arrived = AtomicUsize::new(0);
@@ -130,7 +130,7 @@ fn wait_for_each_other(wait: impl Fn(&dyn Fn() -> bool) + Sync, open: impl FnOnc
         until(all);
         open();
     });
-    // Those that came back are counted again: the pool goes on.
+    // Threads that were waiting count again, and the pool still works.
     assert_eq!(blocking(|| 1), 1);
 }
 
@@ -139,13 +139,13 @@ fn more_than_the_pool_holds_wait_for_each_other() {
     alone(more_than_the_pool_holds_wait_for_each_other, || {
         limit_descriptors(getrlimit(Resource::Nofile).maximum.unwrap_or(65_536));
         run(|| {
-            // For descriptors.
+            // Waits for a descriptor.
             let (reader, writer) = io::pipe().unwrap();
             wait_for_each_other(
                 |_| plainsong::io::wait_readable(&reader).unwrap(),
                 || drop(writer),
             );
-            // In naps.
+            // Sleeps.
             let nap = Duration::from_millis(20);
             let sleep_until = |all: &dyn Fn() -> bool| {
                 while !all() {
@@ -153,7 +153,7 @@ fn more_than_the_pool_holds_wait_for_each_other() {
                 }
             };
             wait_for_each_other(sleep_until, || ());
-            // Parked.
+            // Parks.
             let parked = Mutex::new(Vec::new());
             let park_until = |all: &dyn Fn() -> bool| {
                 parked.lock().unwrap().push(plainsong::thread::current());
@@ -164,11 +164,11 @@ fn more_than_the_pool_holds_wait_for_each_other() {
             wait_for_each_other(park_until, || {
                 parked.lock().unwrap().iter().for_each(plainsong::thread::Thread::unpark);
             });
-            // For a lock.
+            // Waits for a lock.
             let lock = plainsong::sync::Mutex::new(());
             let locked = lock.lock().unwrap();
             wait_for_each_other(|_| drop(lock.lock().unwrap()), || drop(locked));
-            // For a coroutine.
+            // Joins a coroutine.
             let joined = Mutex::new((0..560).map(|_| spawn(plainsong::thread::park)).collect());
             let sleepers: Vec<_> = {
                 let handles: &Vec<JoinHandle<()>> = &joined.lock().unwrap();
@@ -181,7 +181,7 @@ fn more_than_the_pool_holds_wait_for_each_other() {
             wait_for_each_other(join, || {
                 sleepers.iter().for_each(plainsong::thread::Thread::unpark);
             });
-            // In runtimes of their own.
+            // Sleeps in a runtime of its own.
             let nested = |all: &dyn Fn() -> bool| {
                 timeout(Duration::MAX, || sleep_until(all)).unwrap();
             };
@@ -197,7 +197,7 @@ fn a_thread_too_many_leaves_the_call_to_an_idle_one() {
             let (first, second) = (gate(), gate());
             let event = Arc::new(Event::new());
             let theirs = Arc::clone(&event);
-            // Not counted while it waits.
+            // A thread that waits does not count.
             let waits = spawn(move || {
                 blocking(|| {
                     theirs.wait();
@@ -208,11 +208,11 @@ fn a_thread_too_many_leaves_the_call_to_an_idle_one() {
             let all = fill_the_pool(first);
             first.open();
             all.into_iter().for_each(|call| call.join().unwrap());
-            // They have nothing to do, and see that.
+            // All threads of the pool are idle.
             until_others_sleep();
             event.set();
             until(|| second.waiting() == 1);
-            // The first is told of this, and is one too many.
+            // One idle thread is woken for this call, and is one too many.
             timeout(Duration::from_secs(5), || blocking(|| ())).unwrap();
             second.open();
             waits.join().unwrap();
@@ -287,11 +287,11 @@ fn one_that_queues_is_taken_back() {
             });
             util::until_parked(&child);
             child.cancel();
-            // At once: no thread of the pool has become free.
+            // It ends at once, without a free thread of the pool.
             assert!(child.join().unwrap_err().is_cancelled());
             assert_eq!(gate.waiting(), THREADS);
             assert!(dropped.get());
-            // So is one whose time is up.
+            // The same for a call that is timed out.
             assert!(timeout(MOMENT, || blocking(|| gate.pass())).is_err());
             gate.open();
             calls.into_iter().for_each(|call| call.join().unwrap());
@@ -369,7 +369,7 @@ fn a_scope_that_is_cancelled_is_late_and_loses_nothing() {
             })
         };
         assert_eq!(stop.run_until_cancelled(call), Some(5));
-        // Nothing is left of it for the next wait.
+        // Nothing of the cancellation is left for the next wait.
         yield_now();
     });
 }
@@ -478,7 +478,7 @@ fn no_call_is_made_where_no_wait_may_be() {
 
 #[test]
 fn one_that_swallows_its_cancellation_and_calls_again_is_given_up() {
-    // In a process of its own, for what it says.
+    // In a process of its own, because of its output.
     alone(one_that_swallows_its_cancellation_and_calls_again_is_given_up, || {
         run(|| {
             let child = spawn(|| {
@@ -495,7 +495,7 @@ fn one_that_swallows_its_cancellation_and_calls_again_is_given_up() {
 
 #[test]
 fn one_that_has_swallowed_too_much_is_not_given_up_while_it_lends() {
-    // In a process of its own, for what it says.
+    // In a process of its own, because of its output.
     alone(one_that_has_swallowed_too_much_is_not_given_up_while_it_lends, || {
         run(|| {
             let (gate, stop) = (gate(), CancellationToken::new());

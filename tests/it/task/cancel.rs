@@ -1,4 +1,4 @@
-//! `JoinHandle::cancel`, the end of a run, and `shield`: results, swallowed cancellations, destructors.
+//! `cancel`, the end of a run, and `shield`: results, swallowed cancellations, destructors.
 
 use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Read, Write};
@@ -41,7 +41,7 @@ fn the_others_go_on_beside_one_that_swallows() {
         plainsong::run(|| {
             let flag_seen = Rc::clone(&flag);
             let swallower = plainsong::spawn(move || {
-                // Holds on until the other has ended its clean-up, which takes a few turns.
+                // Swallows until the other has ended its clean-up, which takes a few turns.
                 while !flag_seen.get() {
                     let _ = catch_unwind(plainsong::yield_now);
                 }
@@ -149,8 +149,7 @@ fn a_wait_never_returns_because_of_a_cancellation() {
     watch(|| {
         let log = Rc::new(RefCell::new(Vec::new()));
         plainsong::run(|| {
-            // The first to be cancelled takes its time to unwind; nobody else's wait may seem to
-            // have happened meanwhile.
+            // The first to be cancelled is slow to unwind. Meanwhile no other wait may return.
             let slow = plainsong::spawn(|| {
                 let _guard = OnDrop(|| sleep(Duration::from_millis(5)));
                 sleep(Duration::MAX);
@@ -259,7 +258,8 @@ fn the_next_coroutine_in_the_same_place_is_not_cancelled() {
 #[test]
 fn what_has_come_is_not_lost() {
     run(|| {
-        // Both come before the reader runs: the data and the request. It gets the data or leaves it.
+        // The data and the request both come before the reader runs. It takes the data or leaves
+        // it.
         for _ in 0..50 {
             let (mut ours, mut theirs) = pair();
             let kept = ours.try_clone().unwrap();
@@ -368,7 +368,7 @@ fn a_shield_holds_and_nests() {
         shielded.cancel();
         until_parked(&shielded);
         shielded.thread().unpark();
-        // The first unpark may have met the sleep.
+        // The first unpark may have come during the sleep.
         while !shielded.is_finished() {
             shielded.thread().unpark();
             plainsong::yield_now();

@@ -1,4 +1,4 @@
-//! The bridge to `async`, with the crates that people use there.
+//! The bridge to `async`, with crates of that world.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -19,7 +19,7 @@ use plainsong::{block_on, select, spawn};
 
 use crate::util::{HOUR, MOMENT, OnDrop, both, panic_of, run, until_parked, watch};
 
-/// Pending so many times, and wakes itself each time.
+/// Pending this many times, and wakes itself each time.
 fn pending_times(mut times: u32) -> impl Future<Output = &'static str> {
     future::poll_fn(move |cx| {
         if times == 0 {
@@ -47,7 +47,7 @@ fn others_run_while_a_future_is_pending() {
         let other = spawn(move || sender.send(7).unwrap());
         assert_eq!(block_on(receiver), Ok(7));
         other.join().unwrap();
-        // Also beside one that is always awake.
+        // Also beside a coroutine that is always ready.
         let stop = Rc::new(Cell::new(false));
         spawn({
             let stop = stop.clone();
@@ -213,12 +213,12 @@ fn a_dropped_receive_has_taken_nothing() {
     assert!(poll(&mut two, &count).is_pending());
     sender.send(1).unwrap();
     assert_eq!(count.0.load(Ordering::Relaxed), 1);
-    // It was given to the first, which goes: the second gets it.
+    // The item was handed to the first future, which is dropped: the second gets it.
     assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
     drop(one);
     assert_eq!(count.0.load(Ordering::Relaxed), 2);
     assert_eq!(poll(&mut two, &count), Poll::Ready(Ok(1)));
-    // One that waits no more is not in the way.
+    // A future that does not wait any more is skipped.
     let mut three = (&receiver).into_future();
     assert!(poll(&mut three, &count).is_pending());
     drop(three);
@@ -250,7 +250,7 @@ fn the_last_waker_is_the_one_that_is_called() {
     assert!(poll(&mut receiver, &second).is_pending());
     sender.send(4).unwrap();
     assert_eq!((first.0.load(Ordering::Relaxed), second.0.load(Ordering::Relaxed)), (0, 1));
-    // What a poll has waited for can be taken without one.
+    // An item that a poll has waited for can be received without a poll.
     assert_eq!(receiver.try_recv(), Ok(4));
     assert_eq!(receiver.try_recv(), Err(TryRecvError::Disconnected));
 }
@@ -308,7 +308,7 @@ fn a_dropped_receive_gives_back_what_a_select_has_sent() {
         let mut select = Select::new();
         select.send(&sender);
         let chosen = select.select();
-        // Once it has been polled again it knows that its item is being made.
+        // The next poll finds that its item is being made.
         (1..polls).for_each(|_| assert!(poll(&mut future, &count).is_pending()));
         assert_eq!(chosen.send(&sender, 7), Ok(()));
         drop(future);
@@ -325,7 +325,7 @@ fn closing_ends_the_wait_of_a_task() {
     assert_eq!(poll(&mut receiver, &count), Poll::Ready(Err(RecvError)));
     assert_eq!(sender.send(1), Err(1));
 
-    // What came before that is kept.
+    // An item from before the close is still there.
     let (sender, mut receiver) = oneshot::channel();
     assert!(poll(&mut receiver, &count).is_pending());
     assert_eq!(sender.send(2), Ok(()));
@@ -356,7 +356,7 @@ fn what_a_dropped_receive_gives_back_is_found_after_the_last_sender_has_gone() {
     assert_eq!(poll(&mut two, &count), Poll::Ready(Ok(1)));
     assert_eq!(poll(&mut (&receiver).into_future(), &count), Poll::Ready(Err(RecvError)));
 
-    // By a coroutine that waits for it as well.
+    // A coroutine that waits finds it as well.
     run(|| {
         let count = Arc::new(Count(AtomicUsize::new(0)));
         let (sender, receiver) = unbounded();

@@ -1,4 +1,4 @@
-//! Generators as their users and their bodies see them.
+//! Generators: iteration, `send`, `close`, waits and panics in their bodies.
 
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
@@ -25,7 +25,7 @@ fn a_producer_is_an_iterator() {
         let mut ended = count_to(1);
         assert_eq!((ended.next(), ended.next(), ended.next()), (Some(0), None, None));
         assert!(ended.is_done());
-        // Two in step, and one inside of another.
+        // Two in step, and one inside another.
         let sums: Vec<_> = count_to(10).zip(count_to(10)).map(|(a, b)| a + b).collect();
         assert_eq!(sums[9], 18);
         let nested = Generator::new(|out| {
@@ -58,7 +58,7 @@ fn closing_unwinds_where_it_yields() {
         left.next();
         drop(left);
         assert_eq!(dropped.get(), 2);
-        // Never begun: there is nothing to unwind.
+        // Never begun, so there is nothing to unwind.
         drop(make());
         assert_eq!(dropped.get(), 2);
     });
@@ -165,7 +165,7 @@ fn a_generator_may_change_hands() {
             got.extend(next);
         }
         assert_eq!(got, [0, 1, 2, 3, 4, 5]);
-        // Made in a run, used outside of it, and the other way round.
+        // Made in a run and used outside of it, and the other way round.
     });
     watch(|| {
         let mut numbers = plainsong::run(|| {
@@ -231,7 +231,7 @@ fn a_yield_while_the_body_unwinds_does_not_make_the_caller_unwind() {
                     resume_unwind(Box::new("of the body"));
                 });
                 assert_eq!(odd.next(), Some(1));
-                // Whatever comes of it: this side does not unwind.
+                // Whatever the result is, this side does not unwind.
                 let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| odd.next()));
                 assert!(!std::thread::panicking());
                 let (ours, mut theirs) = pair();
@@ -299,8 +299,8 @@ fn misuse_is_a_panic() {
     });
 }
 
-/// A scope belongs to one coroutine, and a generator may be resumed by another: it would close what
-/// is no longer there.
+/// A scope belongs to one coroutine, and another one may resume the generator: the scope would then
+/// end in the wrong coroutine.
 #[test]
 fn a_body_cannot_yield_inside_of_a_scope_of_its_own() {
     use std::time::Duration;
@@ -318,7 +318,7 @@ fn a_body_cannot_yield_inside_of_a_scope_of_its_own() {
             let inner = plainsong::time::timeout(Duration::from_secs(60), || 2);
             out.yield_(inner.unwrap());
         });
-        // The caller's own scopes do not matter, nor which coroutine it is.
+        // Scopes of the caller do not matter, and any coroutine may be the caller.
         assert_eq!(
             plainsong::time::timeout(Duration::from_secs(60), || generator.next()),
             Ok(Some(2))

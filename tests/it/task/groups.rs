@@ -60,8 +60,8 @@ fn gather_with_a_panic_says_nothing_of_the_cancelled() {
             HOOKS.fetch_add(1, Ordering::Relaxed);
         }));
         plainsong::run(|| {
-            // The first ends, the last panics, and the second is cancelled and ends before
-            // the one who gathers has had a turn.
+            // The first ends, the last panics, and the second is cancelled and ends before the
+            // caller of `gather` has a turn.
             let second = Cell::new(None);
             let works: [Work<'_, ()>; 3] = [
                 Box::new(plainsong::yield_now),
@@ -128,7 +128,7 @@ fn race_with_ties() {
         let losers = dropped.get();
         drop(winner);
         assert_eq!(dropped.get(), losers + 1, "one is left, and drops once");
-        // Whoever ends all the same, in spite of the cancellation, loses.
+        // A coroutine that ends in spite of its cancellation loses.
         let first = race([0, 1].map(|n| {
             move || {
                 plainsong::shield(|| {
@@ -156,7 +156,7 @@ fn race_with_panics() {
         assert_eq!(panic_of(|| race(works)), "the second");
         assert!(ended.get());
 
-        // One that panics while it is cancelled, after there was a winner.
+        // A loser panics while it is cancelled.
         let works: [Work<'_, ()>; 2] = [
             Box::new(|| {
                 if catch_unwind(|| sleep(HOUR)).is_err() {
@@ -243,7 +243,7 @@ fn as_completed_by_the_time_of_the_end() {
         let mut completed = as_completed(handles);
         assert_eq!(completed.len(), 5);
         assert_eq!(completed.next().unwrap().unwrap(), 0);
-        // All of the others end before anybody looks.
+        // All others end before the next call.
         for _ in 0..20 {
             plainsong::yield_now();
         }

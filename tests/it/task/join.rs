@@ -27,7 +27,7 @@ fn waits_are_told_apart_in_the_report() {
             until_parked(&handle);
             assert!(format!("{handle:?}").contains(text), "{handle:?}");
         }
-        // Somebody else may end such a wait: it is no deadlock.
+        // Another thread could end such a wait, so it is no deadlock.
         until(|| true);
     });
 }
@@ -36,12 +36,11 @@ fn waits_are_told_apart_in_the_report() {
 fn a_join_gives_the_value() {
     run(|| {
         assert_eq!(spawn(|| vec![1, 2]).join().unwrap(), [1, 2]);
-        // Not `Send`, and neither is what it captures.
+        // Neither the closure nor its result is `Send`.
         let local = Rc::new(5);
         let theirs = Rc::clone(&local);
         let shared = spawn(move || theirs).join().unwrap();
         assert!(Rc::ptr_eq(&local, &shared));
-        // Large results, too.
         let large = spawn(|| [7u8; 10_000]).join().unwrap();
         assert!(large.iter().all(|&byte| byte == 7));
     });
@@ -139,7 +138,8 @@ fn join_timeout_gives_the_handle_back() {
         assert_eq!(value, 5);
         let ended = spawn(|| 6);
         yield_now();
-        // No time is enough for what has ended, and the clock's end is no problem.
+        // A time-out of zero is enough for a coroutine that has ended, and the longest one is
+        // accepted.
         assert_eq!(ended.join_timeout(Duration::ZERO).unwrap().unwrap(), 6);
         assert_eq!(spawn(|| 7).join_timeout(Duration::MAX).unwrap().unwrap(), 7);
     });
@@ -159,7 +159,7 @@ fn handles_are_joined_where_their_results_may_go() {
         until(|| joiner.is_finished());
         assert_eq!(joiner.join().unwrap(), 1);
     });
-    // After the end of its run, with the result still in it.
+    // Joined after the end of its run, with the result still in the handle.
     let child = run(|| {
         let child = spawn(|| vec![3]);
         yield_now();
@@ -179,7 +179,7 @@ fn handles_are_joined_where_their_results_may_go() {
 #[test]
 fn an_error_or_a_token_may_be_written_to_something_that_waits() {
     use std::fmt::Write;
-    /// Like a socket that is full.
+    /// Waits like a socket that is full.
     struct Slow;
     impl Write for Slow {
         fn write_str(&mut self, _: &str) -> std::fmt::Result {
@@ -236,7 +236,7 @@ fn a_handle_joined_by_a_thread_that_ran_coroutines_before() {
         let joiner = thread::spawn(move || {
             plainsong::run(|| sleep(Duration::from_nanos(1)));
             tell.send(rustix::thread::gettid()).unwrap();
-            // Not in a runtime any more: this blocks the thread.
+            // Outside of a runtime this blocks the thread.
             child.join().unwrap()
         });
         until_asleep(told.recv().unwrap());

@@ -178,7 +178,7 @@ fn initialisers_may_wait_and_panic() {
         let child = spawn(|| {
             let first = std::panic::catch_unwind(|| PANICS.with(|value| *value));
             assert!(first.is_err());
-            // As with thread-locals: not made, so tried again.
+            // As with thread-locals, an initialiser that panicked is tried again.
             PANICS.with(|value| *value)
         });
         assert!(child.join().unwrap_err().is_panic());

@@ -67,7 +67,7 @@ fn a_pool_is_shut_down_with_or_without_what_is_pending() {
                 skipped.cancel();
                 begun.wait();
                 let late = pool.map([1], |n| n);
-                // Runs when the pool is shut down, and waited for.
+                // Runs while `shutdown` waits.
                 plainsong::spawn(move || go.set());
                 pool.shutdown(true, cancel_pending);
                 assert!(first.wait().is_ok());
@@ -86,7 +86,7 @@ fn a_map_with_a_time_out() {
         let pool = Pool::coroutines(1).unwrap();
         let slow = pool.map([0, 3600, 0], |n| sleep(Duration::from_secs(n))).timeout(5 * MOMENT);
         assert_eq!(slow.collect::<Vec<_>>(), [Ok(()), Err(MapError::TimedOut)]);
-        // The worker is still at it; at the end of the run it is cancelled, and this with it.
+        // The worker is still busy. The end of the run cancels it, and this job with it.
         let never = pool.submit(|| ());
         assert!(never.wait_timeout(MOMENT).is_none());
         never
@@ -111,7 +111,7 @@ fn the_end_of_a_run_cancels_the_jobs_of_its_coroutines() {
 #[test]
 fn a_pool_that_is_dropped_by_a_cancelled_coroutine_ends() {
     watch(|| {
-        // Whenever in its turn.
+        // At any point of its budget.
         for operations in 0..130 {
             plainsong::run_all(|| {
                 let set = Event::new();

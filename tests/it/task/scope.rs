@@ -1,4 +1,4 @@
-//! `scope`: nobody gets out before the children have ended, whatever happens.
+//! `scope`: it never ends before its children, whatever happens.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -13,7 +13,7 @@ use crate::util::{
     HOUR, MOMENT, OnDrop, alone, both, dying, panic_of, run, until, until_parked, watch,
 };
 
-/// What a child borrows: it must be whole for as long as the child can look at it.
+/// Borrowed by the children: it must stay intact as long as a child can see it.
 struct Lent {
     words: Vec<String>,
     users: Cell<u32>,
@@ -28,7 +28,7 @@ impl Lent {
         assert_eq!(self.words.concat(), "plainsong");
     }
 
-    /// Uses what is lent at the start, and at the end in a destructor that waits.
+    /// Uses the loan at the start, and at the end in a destructor that waits.
     fn use_until_cancelled(&self) {
         self.users.set(self.users.get() + 1);
         let _guard = OnDrop(|| {
@@ -186,7 +186,7 @@ fn the_caller_is_cancelled() {
                         let _ = third.join();
                     }
                 });
-                unreachable!("the scope was to unwind");
+                unreachable!("the scope should have unwound");
             });
             until(|| lent.users.get() == 3);
             until_parked(&parent);
@@ -215,7 +215,7 @@ fn a_body_that_swallows() {
         assert!(result.is_err(), "the wait for the child unwinds again");
         assert_eq!((swallowed.get(), lent.users.get()), (20, 0));
 
-        // And one that swallows what a child's panic sends it.
+        // And a body that swallows the cancellation that a child's panic causes.
         let payload = catch_unwind(AssertUnwindSafe(|| {
             plainsong::scope(|s| {
                 s.spawn(|| resume_unwind(Box::new("a child")));
@@ -284,7 +284,7 @@ fn forgotten_handles_and_guards() {
             std::mem::forget(OnDrop(|| unreachable!("was forgotten")));
         });
         assert_eq!(lent.users.get(), 0);
-        // A result that nobody takes is forgotten with its handle.
+        // The result is forgotten with its handle.
         assert_eq!(drops.get(), 0);
     });
     run(|| {
@@ -490,8 +490,8 @@ fn a_child_that_never_gives_up_ends_the_process() {
 }
 
 #[test]
-fn one_that_never_gives_up_is_abandoned_and_its_joiner_told() {
-    alone(one_that_never_gives_up_is_abandoned_and_its_joiner_told, || {
+fn one_that_never_gives_up_is_abandoned_and_its_joiner_is_woken() {
+    alone(one_that_never_gives_up_is_abandoned_and_its_joiner_is_woken, || {
         plainsong::run(|| {
             let swallowed = Rc::new(Cell::new(0));
             let theirs = Rc::clone(&swallowed);
@@ -510,7 +510,7 @@ fn one_that_never_gives_up_is_abandoned_and_its_joiner_told() {
                 plainsong::yield_now();
             }
             assert_eq!(swallowed.get(), count, "runs on");
-            // The stacks of others are others.
+            // Other coroutines get other stacks.
             let others: Vec<_> = (0..50).map(|n| plainsong::spawn(move || n)).collect();
             for (n, other) in others.into_iter().enumerate() {
                 assert_eq!(other.join().unwrap(), n);
@@ -579,7 +579,7 @@ fn children_with_names_and_stacks_of_their_own() {
             assert_eq!(child.unwrap().join().unwrap().as_deref(), Some("borrows"));
             let refused = plainsong::Builder::new().stack_size(1).spawn_scoped(s, || words.check());
             assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
-            // One that is not joined is waited for as ever.
+            // A child that is not joined is waited for.
             let last = plainsong::Builder::new().name("last");
             last.spawn_scoped(s, || words.use_until_cancelled()).unwrap().cancel();
         });

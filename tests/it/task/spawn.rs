@@ -53,7 +53,7 @@ fn names_and_ids() {
         let (thread, id) = (child.thread().clone(), child.id());
         assert_eq!(thread.id(), child.join().unwrap());
         assert_eq!(spawn(|| ()).name(), None);
-        // Never the same id twice, however often a slot is used again.
+        // An id is never used again, even if a slot is.
         let mut ids = HashSet::from([id]);
         for _ in 0..5000 {
             let child = spawn(|| ());

@@ -1,4 +1,4 @@
-//! `timeout` and `timeout_at`: whose time is over, and what happens then.
+//! `timeout` and `timeout_at`: nested, swallowed, and expired while the thread is busy.
 
 use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Read, Write};
@@ -41,7 +41,7 @@ fn of_more_than_the_clock_holds() {
             5
         });
         assert_eq!(slept, Ok(5));
-        // The longest that it does hold.
+        // The longest time that it does hold.
         let mut longest = Duration::MAX;
         while Instant::now().checked_add(longest).is_none() {
             longest /= 2;
@@ -79,7 +79,7 @@ fn of_more_reads_than_one_look_tells_whose_data_came_in_time() {
         let readers: Vec<_> = readers.into_iter().map(plainsong::spawn).collect();
         plainsong::yield_now();
         theirs.iter_mut().for_each(|their| their.write_all(b"x").unwrap());
-        // The whole thread stands still for longer than all of them.
+        // Blocks the whole thread until all time-outs have passed.
         std::thread::sleep(Duration::from_millis(110));
         for reader in readers {
             assert_eq!(reader.join().unwrap(), Ok(1));
@@ -87,7 +87,7 @@ fn of_more_reads_than_one_look_tells_whose_data_came_in_time() {
     });
 }
 
-/// A process that goes on after it was stopped finds its sleep interrupted, and its time-outs over.
+/// When a stopped process continues, its sleep is interrupted and its time-outs have passed.
 #[test]
 fn of_a_process_that_was_stopped_while_data_came() {
     alone(of_a_process_that_was_stopped_while_data_came, || {
@@ -121,7 +121,7 @@ fn of_a_time_out_and_a_sleep_that_expire_in_one_look() {
                 })
                 .collect();
             plainsong::yield_now();
-            // The whole thread stands still for longer than all of them.
+            // Blocks the whole thread until all time-outs have passed.
             std::thread::sleep(MOMENT);
             for sleeper in sleepers {
                 sleeper.join().unwrap();
@@ -140,7 +140,7 @@ fn nested_ones_each_stop_at_their_own() {
             unreachable!("{inner:?}: the outer one passes through");
         });
         assert!(outer.is_err());
-        // Both are over: the outer one decides.
+        // Both have passed: the outer one decides.
         let both = timeout(Duration::ZERO, || timeout(Duration::ZERO, || sleep(HOUR)));
         assert!(both.is_err());
         // A hundred levels deep.
@@ -169,7 +169,7 @@ fn what_is_swallowed_comes_again() {
             "gives up itself"
         });
         assert_eq!(ended, Ok("gives up itself"));
-        // And nothing of it is left.
+        // And nothing is left of it.
         sleep(MOMENT);
         plainsong::yield_now();
         assert_eq!(swallowed.get(), 100);
@@ -180,7 +180,7 @@ fn what_is_swallowed_comes_again() {
 fn a_swallowed_one_is_forgotten_when_it_is_over() {
     run(|| {
         let worker = plainsong::spawn(|| {
-            // A framework that catches panics meets a time-out at each request.
+            // As in a framework that catches panics, with a time-out for each request.
             for _ in 0..3000 {
                 let request = timeout(Duration::ZERO, || {
                     let _ = catch_unwind(plainsong::yield_now);
@@ -197,7 +197,7 @@ fn a_swallowed_one_is_forgotten_when_it_is_over() {
 #[test]
 fn one_that_swallowed_is_well_while_another_unwinds() {
     run(|| {
-        // Its time-out was caught, and then it had no more to wait for.
+        // The time-out was caught, and no wait followed.
         assert_eq!(
             timeout(Duration::ZERO, || catch_unwind(plainsong::yield_now).is_err()),
             Ok(true)
@@ -214,7 +214,7 @@ fn one_that_swallowed_is_well_while_another_unwinds() {
             std::thread::sleep(MOMENT);
             theirs.write_all(b"hello").unwrap();
         });
-        // The other is in its destructor, and this read has to wait.
+        // This read has to wait while the other is in its destructor.
         assert_eq!(ours.read(&mut [0; 5]).map_err(|error| error.to_string()), Ok(5));
         assert!(timeout(MOMENT, || sleep(HOUR)).is_err());
         slow.thread().unpark();

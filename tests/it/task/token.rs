@@ -9,7 +9,7 @@ use plainsong::{CancellationToken, thread};
 use crate::util::{HOUR, alone, run, until, until_parked};
 
 #[test]
-fn a_token_reaches_all_who_wait_in_whatever_way() {
+fn a_token_reaches_all_waiters_of_each_kind() {
     run(|| {
         let token = CancellationToken::new();
         let child = token.child_token();
@@ -60,7 +60,7 @@ fn a_child_token_is_cancelled_by_itself() {
         assert!(one.is_cancelled() && !token.is_cancelled() && !other.is_cancelled());
         assert_eq!(other.run_until_cancelled(|| 5), Some(5));
         assert_eq!(one.run_until_cancelled(|| 5), None);
-        // The token of a parent that has gone goes on.
+        // A token outlives its parent.
         drop(token);
         assert!(!other.is_cancelled());
         other.cancel();
@@ -82,8 +82,8 @@ fn a_token_with_a_long_family() {
 }
 
 #[test]
-fn a_token_forgets_those_who_gave_up() {
-    alone(a_token_forgets_those_who_gave_up, || {
+fn a_token_forgets_waiters_that_gave_up() {
+    alone(a_token_forgets_waiters_that_gave_up, || {
         plainsong::run(|| {
             let token = CancellationToken::new();
             let some = |count| {
@@ -153,7 +153,7 @@ fn a_grandchild_token_is_cancelled_though_its_parent_has_gone() {
         token.cancel();
         assert!(grandchild.is_cancelled());
         assert!(waits.join().unwrap().is_none());
-        // A parent that has children left is held by them alone.
+        // Here only the children keep their parents alive.
         let token = CancellationToken::new();
         let mut last = token.clone();
         for _ in 0..100_000 {

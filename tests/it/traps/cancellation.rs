@@ -1,4 +1,4 @@
-//! Cancels each waiting operation in each way, and a program that uses many at each of its waits.
+//! Cancels each operation that waits, in each way; and a program, at each of its waits.
 
 use std::cell::Cell;
 use std::io::{Read, Write};
@@ -70,7 +70,7 @@ fn fill(stream: &TcpStream) -> ! {
     }
 }
 
-/// Takes its time to say where something is: until it is cancelled.
+/// An address whose look-up takes until it is cancelled.
 struct Nowhere;
 
 impl ToSocketAddrs for Nowhere {
@@ -104,8 +104,9 @@ fn busy_pool() -> Pool {
     pool
 }
 
-/// Every operation whose documentation has a section `# Cancellation`, made to wait for ever. The
-/// name is that of the documentation; what follows a comma tells several rows of one name apart.
+/// Every operation whose documentation has a section `# Cancellation`, made to wait for ever. A row
+/// has the name of the documented item, and behind a comma whatever tells it from other rows of
+/// that name.
 const OPERATIONS: &[(&str, fn())] = &[
     ("time::sleep", || sleep(HOUR)),
     ("time::sleep, for ever", || sleep(Duration::MAX)),
@@ -467,7 +468,7 @@ const OPERATIONS: &[(&str, fn())] = &[
         let mut select = Select::new();
         select.send(&sender);
         let chosen = select.select();
-        // The receiver that was met leaves, so this waits for another.
+        // The receiver of the choice is gone, so this waits for another one.
         met.cancel();
         until(|| met.is_finished());
         ignore(chosen.send(&sender, ()));
@@ -478,7 +479,7 @@ const OPERATIONS: &[(&str, fn())] = &[
         plainsong::yield_now();
         let mut select = Select::new();
         select.recv(&receiver);
-        // The sender that was met takes its time to make the item.
+        // The sender of the choice is still making the item.
         ignore(select.select().recv(&receiver));
     }),
     ("sync::Mutex::lock", || {
@@ -623,7 +624,7 @@ const OPERATIONS: &[(&str, fn())] = &[
     ("sync::Promise::wait_timeout", || {
         ignore(Promise::<()>::new().wait_timeout(HOUR).is_some());
     }),
-    // A connection in memory waits as a condition variable does.
+    // A connection in memory waits at a condition variable.
     ("sync::Condvar::wait, in a duplex that reads", || {
         drop(plainsong::io::duplex(1).0.read(&mut [0]));
     }),
@@ -633,7 +634,7 @@ const OPERATIONS: &[(&str, fn())] = &[
     }),
 ];
 
-/// Operations that never have to wait and let others run now and then, each repeated without end.
+/// Operations that never have to wait but yield now and then, repeated without end.
 const YIELDS: &[(&str, fn())] = &[
     ("task::yield_now", || {
         loop {
@@ -664,7 +665,7 @@ fn silence() -> &'static channel::Receiver<()> {
     &SILENCE.1
 }
 
-/// Makes the standard input of this process one that nobody writes to.
+/// Makes the standard input of this process a pipe without data.
 fn silence_stdin() {
     let (reader, writer) = std::io::pipe().unwrap();
     rustix::stdio::dup2_stdin(&reader).unwrap();
@@ -679,7 +680,7 @@ fn assert_cancelled<T: std::fmt::Debug>(what: &str, result: Result<T, JoinError>
     }
 }
 
-/// Cancels one operation in every way there is.
+/// Cancels one operation in every possible way.
 fn cancel_each_way(name: &'static str, operation: fn()) {
     let drops = Rc::new(Cell::new(0));
     let guard = || {
@@ -727,7 +728,7 @@ fn cancel_each_way(name: &'static str, operation: fn()) {
     assert_cancelled(name, by_itself.take().unwrap().join());
     assert_eq!(drops.take(), 1, "{name}, by itself");
 
-    // Shielded until it is over, it is cancelled by its own time only.
+    // Inside a shield only its own time-out ends it.
     let shielded = spawn_with_handle(move |handle| {
         handle.cancel();
         let ended = plainsong::shield(|| timeout(MOMENT, operation));
@@ -784,7 +785,7 @@ fn each_operation_in_each_way() {
                 plainsong::run(|| cancel_each_way(name, operation));
             }
             let now = (descriptors(), mappings());
-            // The first round leaves what is kept for the next: stacks, a reactor, a thread.
+            // The first round leaves stacks, a reactor and a thread for the next one.
             assert!(round < 2 || before == Some(now.0), "{before:?} descriptors, now {now:?}");
             before = Some(now.0);
         }
@@ -803,7 +804,7 @@ fn cancellations_leave_no_memory_behind() {
                 assert_cancelled(name, victim.join());
             });
         };
-        // A child process that was not waited for is left as it is, for its caller to wait for.
+        // Without these: a cancelled wait leaves the child process for a later wait.
         let is_clean =
             |name: &str| !name.starts_with("process::Co") && !name.starts_with("process::Child::");
         let all = |times| {
@@ -826,8 +827,8 @@ fn cancellations_leave_no_memory_behind() {
 }
 
 #[test]
-fn a_descriptor_forgets_those_who_gave_up() {
-    alone(a_descriptor_forgets_those_who_gave_up, || {
+fn a_descriptor_forgets_waiters_that_gave_up() {
+    alone(a_descriptor_forgets_waiters_that_gave_up, || {
         plainsong::run(|| {
             let (ours, mut theirs) = pair();
             let some = |count| {
@@ -848,7 +849,7 @@ fn a_descriptor_forgets_those_who_gave_up() {
     });
 }
 
-/// A client and a server with much to wait for; `step` is called before each thing.
+/// A client and a server that wait a lot, and call `step` before each wait.
 fn busy_program(step: &dyn Fn(), guard: &dyn Fn() -> Counted) {
     let _all = guard();
     let (listener, address) = listen();
@@ -932,7 +933,7 @@ impl Drop for Counted {
     }
 }
 
-/// Runs the busy program and cancels it at its wait number `at`. Returns how many waits there were.
+/// Runs the busy program and cancels it at its wait number `at`. Returns the number of waits.
 fn busy_program_cancelled(at: usize) -> usize {
     let (made, dropped) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
     let waits = plainsong::run(|| {
@@ -978,7 +979,7 @@ fn a_program_at_each_of_its_waits() {
         for round in 0..3 {
             for at in 0..all + 5 + round {
                 busy_program_cancelled(at);
-                // A look-up that was given up goes on in its thread, and has a file open.
+                // A cancelled look-up goes on in its thread, and has a file open.
                 until(|| descriptors() <= before);
                 assert_eq!(descriptors(), before, "cancelled at wait {at}");
             }
@@ -1014,7 +1015,7 @@ fn waits_in_no_wait() {
     alone(waits_in_no_wait, || {
         silence_stdin();
         for (name, operation) in OPERATIONS {
-            // Some tick or connect before they wait, which is waiting too.
+            // Some yield, tick or connect first, and those are waits as well.
             let message = panic_of(|| plainsong::run(|| plainsong::no_wait(operation)));
             assert!(message.contains("no_wait"), "{name}: {message}");
         }

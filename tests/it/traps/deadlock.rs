@@ -1,4 +1,4 @@
-//! The report of coroutines that all wait for each other, and when there is none.
+//! The report when all coroutines wait for each other, and waits that are no deadlock.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -98,7 +98,7 @@ fn the_main_one_waits_too() {
         assert!(report.contains("'main'") && report.contains("its scope"), "{report}");
         assert_eq!(report.lines().count(), 5, "{report}");
         assert_eq!(unwound.get(), 2);
-        // The thread is as good as new.
+        // The thread can be used again.
         assert_eq!(plainsong::run(|| plainsong::spawn(|| 5).join().unwrap()), 5);
     });
 }
@@ -154,10 +154,10 @@ fn caught_as_a_cancellation() {
         let caught = Cell::new(false);
         let report = panic_of(|| {
             plainsong::run(|| {
-                // It is no panic in there, but the end of the run.
+                // Inside the run it is no panic but a cancellation.
                 caught.set(catch_unwind(|| plainsong::scope(ring)).is_err());
                 plainsong::yield_now();
-                unreachable!("was to be cancelled");
+                unreachable!("should have been cancelled");
             });
         });
         assert!(report.contains("deadlock") && caught.get(), "{report}");
@@ -177,7 +177,7 @@ fn strict_counts_what_threads_could_end() {
             let report = panic_of(|| strict.run(wait));
             assert!(report.contains(what) && report.contains("'main'"), "{report}");
         }
-        // There is a time or a descriptor to wait for.
+        // These also wait for a time or a descriptor.
         strict.run(|| thread::park_timeout(MOMENT));
         strict.run(|| assert!(timeout(MOMENT, thread::park).is_err()));
         strict.run(|| {
@@ -221,7 +221,7 @@ fn none_while_a_time_out_will_end_it() {
         for _ in 0..3 {
             assert!(timeout(MOMENT, || plainsong::scope(ring)).is_err());
         }
-        // Or something that has nothing to do with them.
+        // Or while another coroutine of the run still waits for a timer.
         let other = plainsong::spawn(|| sleep(Duration::from_millis(3)));
         let circle = plainsong::spawn(|| plainsong::scope(ring));
         other.join().unwrap();
@@ -323,7 +323,7 @@ fn one_behind_a_shield_ends_the_process() {
 }
 
 #[test]
-fn two_locks_in_two_orders_are_a_deadlock_that_is_told() {
+fn two_locks_in_two_orders_are_a_deadlock_that_is_reported() {
     let report = watch(|| {
         panic_of(|| {
             plainsong::run_all(|| {
@@ -345,7 +345,7 @@ fn two_locks_in_two_orders_are_a_deadlock_that_is_told() {
 }
 
 #[test]
-fn a_deadlock_between_two_workers_is_told() {
+fn a_deadlock_between_two_workers_is_reported() {
     let report = watch(|| {
         let locks = Arc::new([Mutex::new(()), Mutex::new(())]);
         let held = Arc::new(AtomicUsize::new(0));
@@ -356,7 +356,8 @@ fn a_deadlock_between_two_workers_is_told() {
                     plainsong::spawn_anywhere(move || {
                         let _one = locks[first].lock().unwrap();
                         held.fetch_add(1, Ordering::SeqCst);
-                        // This keeps the worker, so that the other one takes the other.
+                        // This blocks the worker, so that the other worker starts the other
+                        // coroutine.
                         while held.load(Ordering::SeqCst) < 2 {
                             system::yield_now();
                         }

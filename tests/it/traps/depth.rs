@@ -11,7 +11,7 @@ use plainsong::{spawn, yield_now};
 
 use crate::util::{OnDrop, pair, run};
 
-/// Every kind of wait there is, one after the other.
+/// Several kinds of waits, one after the other.
 fn wait_all() {
     yield_now();
     sleep(Duration::from_nanos(1));
@@ -21,7 +21,7 @@ fn wait_all() {
     ours.read_exact(&mut [0]).unwrap();
 }
 
-/// Runs `f` in three coroutines at once, so that their frames are really apart.
+/// Runs `f` in three coroutines at once, so that each keeps frames on its own stack.
 fn thrice(f: fn()) {
     run(move || {
         let children = [(); 3].map(|()| spawn(f));

@@ -1,4 +1,4 @@
-//! Nobody starves: not beside a coroutine that only yields, nor beside one that never has to wait.
+//! No coroutine starves, neither beside one that only yields nor beside one that never has to wait.
 
 use std::cell::Cell;
 use std::io::{Read, Write};
@@ -25,7 +25,7 @@ fn spin(stop: &Rc<Cell<bool>>) -> plainsong::JoinHandle<u64> {
 }
 
 #[test]
-fn a_sleeper_wakes_beside_those_who_only_yield() {
+fn a_sleeper_wakes_beside_coroutines_that_only_yield() {
     for spinners in [1, 3, 100] {
         run(move || {
             let stop = Rc::new(Cell::new(false));
@@ -70,7 +70,7 @@ fn others_run_beside_sockets_that_are_always_ready() {
             .map(|_| {
                 let (stop, stream) = (Rc::clone(&stop), always_readable());
                 spawn(move || {
-                    // One byte at a time: what is there lasts for very many reads.
+                    // One byte at a time, so that the data lasts for very many reads.
                     while !stop.get() {
                         (&stream).read_exact(&mut [0]).unwrap();
                     }
@@ -103,7 +103,7 @@ fn a_writer_that_never_waits_lets_others_run() {
             (&ours).write_all(b"x").unwrap();
             writes += 1;
         }
-        // A turn is some number of operations, and not a great one.
+        // A turn is a limited number of operations.
         assert!(writes <= 1000, "{writes} writes before another coroutine ran");
         drop(ours);
         drain.join().unwrap().unwrap();
@@ -152,7 +152,7 @@ fn a_ping_pong_of_two_does_not_starve_a_timer_or_a_socket() {
         let stop = Rc::new(Cell::new(false));
         let stopped = Rc::clone(&stop);
         let me = plainsong::current();
-        // Each wakes the other: the ready queue is never empty, and nobody yields.
+        // Each wakes the other, so the ready queue is never empty, and none yields.
         let pong = spawn(move || {
             let first = plainsong::current();
             let inner = first.clone();

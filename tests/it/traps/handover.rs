@@ -1,5 +1,5 @@
-//! What is handed to one who is cancelled, or whose time is up, at that very moment: it is used or goes
-//! to the next, and never lost.
+//! A waiter is handed something at the very moment when it is cancelled or timed out. It uses it or
+//! passes it to the next waiter, and never loses it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -21,13 +21,13 @@ type Wait = Rc<dyn Fn()>;
 
 type Give = Box<dyn FnOnce()>;
 
-/// A wait that gives back what it gets, and what ends it.
+/// A wait, which gives back what it was given, and the action that ends it.
 struct Case {
     name: &'static str,
     make: fn() -> (Wait, Give),
 }
 
-/// Those where one thing is handed to one, who hands it on when it goes.
+/// Waits that are handed one thing, and hand it on afterwards.
 const HANDED: &[Case] = &[
     Case {
         name: "mutex",
@@ -99,7 +99,7 @@ const HANDED: &[Case] = &[
     },
 ];
 
-/// Those that nobody can wait for after it has been given.
+/// Waits that can be ended only once.
 const ONCE: &[Case] = &[
     Case {
         name: "barrier",
@@ -132,7 +132,7 @@ fn what_was_given_before_the_cancellation_is_returned() {
                 wait();
                 theirs.set(true);
                 yield_now();
-                panic!("was to unwind");
+                panic!("should have unwound");
             });
             until_parked(&waits);
             give();
@@ -150,10 +150,11 @@ fn what_is_given_after_the_cancellation_goes_to_the_next() {
             let (wait, give) = make();
             let (first, second) = (Rc::clone(&wait), wait);
             let first = plainsong::spawn(move || {
-                // As it has not run since, it may still be given what comes; and passes it on.
+                // It has not run since the cancellation, so it may still be handed something, and
+                // must pass it on.
                 first();
                 yield_now();
-                panic!("was to unwind");
+                panic!("should have unwound");
             });
             let second = plainsong::spawn(move || second());
             until_parked(&second);
@@ -185,7 +186,7 @@ fn what_is_given_when_the_time_is_up_goes_to_somebody() {
     });
 }
 
-/// Calls `f`, which may be cut short in one way or another.
+/// Calls `f`, and may cut it short by a time-out or a token.
 fn perhaps<T>(random: &Cell<u64>, f: impl FnOnce() -> T) -> Option<T> {
     let time = Duration::from_micros(below(random, 40) as u64);
     match below(random, 4) {
@@ -208,12 +209,13 @@ fn pause(random: &Cell<u64>) {
     }
 }
 
-/// Permits are given in the order of asking, to all who have not given up, and none is lost.
+/// Permits are given in the order of asking, to all waiters that have not given up, and none is
+/// lost.
 #[test]
 fn permits_in_order_with_random_ends() {
     for seed in 1..=20 {
         watch(move || {
-            // Without ends, the order is strict.
+            // Without time-outs and cancellations the order is strict.
             let (random, calm) = (seeded(seed), seed % 4 == 0);
             let (permits, taken) = (Semaphore::new(4), Cell::new(0));
             let (asked, turns) = (Cell::new(0), Cell::new(0));
@@ -238,9 +240,9 @@ fn permits_in_order_with_random_ends() {
                                     waiting.borrow_mut().remove(&number);
                                     if permit.is_some() {
                                         let before = waiting.borrow().first().copied();
-                                        // One that need not wait, or has been woken by its end and
-                                        // given its permits then, may run before others that have
-                                        // been given theirs.
+                                        // A coroutine that need not wait may run before others that
+                                        // already have their permits, and so may a waiter that was
+                                        // timed out first and given permits then.
                                         let waited = calm && turns.get() != turn;
                                         assert!(!waited || before.is_none_or(|it| it > number));
                                         taken.set(taken.get() + n);
@@ -271,7 +273,7 @@ fn permits_in_order_with_random_ends() {
     }
 }
 
-/// What all who use one lock find inside.
+/// Counts the readers and writers inside a lock.
 #[derive(Default)]
 struct Inside {
     readers: AtomicI64,
@@ -412,7 +414,8 @@ fn everything_at_once_on_several_threads() {
     }
 }
 
-/// A notification is never lost to one who gives up: what was put is got as long as somebody waits.
+/// A waiter that gives up never takes a notification with it: every item is taken as long as one
+/// waiter is left.
 #[test]
 fn items_are_not_stuck_while_consumers_come_and_go() {
     for seed in 1..=10 {
@@ -438,7 +441,7 @@ fn items_are_not_stuck_while_consumers_come_and_go() {
                         got.fetch_add(1, Ordering::SeqCst);
                     };
                     plainsong::scope(|s| {
-                        // One takes what comes, and the others come and go.
+                        // This consumer stays, and the others come and go.
                         let steady = s.spawn(|| {
                             while got.load(Ordering::SeqCst) < ITEMS {
                                 let _ = timeout(Duration::from_millis(500), take);

@@ -11,7 +11,7 @@ use rustix::net::SendFlags;
 
 use crate::util::{both, kind, listen, pair, reset, run, until_parked};
 
-/// Data and the end of the stream, so close together that one event tells both.
+/// Sends data and ends the stream, so close together that one event reports both.
 fn data_and_end(mut peer: net::TcpStream, data: &[u8]) {
     peer.write_all(data).unwrap();
     drop(peer);
@@ -33,7 +33,7 @@ fn data_and_end_in_one_event_many_times() {
     run(|| {
         for round in 0..300 {
             let (mut ours, theirs) = pair();
-            // The reader waits, so both come as one event; it gets less than it asked for.
+            // The reader is parked, so both arrive as one event, and its read is short.
             let reader = plainsong::spawn(move || {
                 let mut got = Vec::new();
                 ours.read_to_end(&mut got).map(|_| got)
@@ -60,7 +60,7 @@ fn an_end_after_a_short_read_many_times() {
             });
             until_parked(&reader);
             theirs.write_all(b"short").unwrap();
-            // In odd rounds the end comes while the reader waits again, else before.
+            // In odd rounds the end comes while the reader waits again, in even rounds before that.
             while round % 2 == 1 && reads.get() == 0 {
                 plainsong::yield_now();
             }
@@ -126,7 +126,7 @@ fn a_reset_ends_a_read_and_a_write_that_wait() {
         until_parked(&writer);
         reset(theirs);
         let mut kinds = [reader.join().unwrap(), writer.join().unwrap()];
-        // Whoever asks first is told of the reset, the other that nobody listens any more.
+        // The first to ask gets the reset, and the other learns that the peer has closed.
         kinds.sort_by_key(|kind| *kind != ErrorKind::ConnectionReset);
         assert_eq!(kinds[0], ErrorKind::ConnectionReset);
         assert!(matches!(kinds[1], ErrorKind::BrokenPipe | ErrorKind::ConnectionReset));
@@ -171,7 +171,8 @@ fn a_peer_that_never_reads_stops_only_its_own_coroutine() {
         let (listener, address) = listen();
         plainsong::spawn(move || {
             listener.serve(|conn| {
-                // The client asks for a great deal and takes nothing, or a little and takes it.
+                // A greedy client asks for a lot and reads nothing; the others ask for a little and
+                // read it.
                 let mut wanted = [0];
                 (&conn).read_exact(&mut wanted)?;
                 (&conn).write_all(&vec![0; usize::from(wanted[0]) << 20])
@@ -216,7 +217,7 @@ fn thousands_of_connects_and_resets() {
                 reset(stream);
             }
         });
-        // The server does its work while this coroutine keeps the thread busy.
+        // The server works while this coroutine keeps the thread busy.
         while !clients.is_finished() {
             plainsong::yield_now();
         }
@@ -231,7 +232,7 @@ fn thousands_of_connects_and_resets() {
     });
 }
 
-/// Reads to the end in small steps, and tells how many bytes it got.
+/// Reads to the end in small steps, and returns the number of bytes.
 fn count_bytes(stream: &TcpStream, step: usize) -> usize {
     let mut buf = vec![0; step];
     let mut total = 0;
@@ -283,7 +284,7 @@ fn urgent_data_to_a_reader_that_waits() {
             while got.borrow().len() < 12 {
                 plainsong::yield_now();
             }
-            // Twice, and with nothing before the mark.
+            // A second time, with nothing before the mark.
             rustix::net::send(&theirs, b"?", SendFlags::OOB).unwrap();
             theirs.write_all(b"more").unwrap();
             while got.borrow().len() < 16 {

@@ -1,4 +1,5 @@
-//! Whatever cuts across types: cancellation, unwinding, wakes, deadlocks, starvation, hostile peers.
+//! Behaviour that cuts across types: cancellation, unwinding, wakes, deadlocks, starvation, hostile
+//! peers.
 
 mod cancellation;
 mod deadlock;

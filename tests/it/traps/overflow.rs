@@ -1,4 +1,4 @@
-//! Running off the end of a stack: the message, and the faults that are not ours.
+//! Stack overflows: the message, and faults that are no overflow of ours.
 
 use std::hint::black_box;
 use std::thread;
@@ -28,7 +28,7 @@ fn assert_ours(output: &str, name: &str, size: usize) {
     for part in ["has overflowed its stack", &format!("'{name}'"), "overflow.rs:", "stack_size"] {
         assert!(output.contains(part), "no {part:?} in: {output}");
     }
-    // Sizes are rounded up, to whole pages at the least.
+    // Sizes are rounded up, at least to whole pages.
     let said = output.split("its stack of ").nth(1).and_then(|rest| rest.split(' ').next());
     let said: usize = said.unwrap().parse().unwrap();
     assert!((size..=2 * size).contains(&said), "{output}");
@@ -131,7 +131,7 @@ fn in_a_destructor_while_unwinding() {
 #[test]
 fn on_another_thread() {
     let output = dying(on_another_thread, || {
-        // Two runtimes; the other one is not at fault.
+        // Two runtimes, of which one overflows.
         let other = thread::spawn(|| plainsong::run(plainsong::thread::park));
         let thread = thread::spawn(|| {
             plainsong::run(|| {
@@ -259,7 +259,8 @@ fn a_fault_of_a_foreign_thread_ends_the_process_as_ever() {
 
 #[test]
 fn with_memory_locked() {
-    // `mlockall` refuses guard markers: the other kind of guard must stand in.
+    // With `mlockall` there can be no guard markers, so the stack must have the other kind of
+    // guard.
     let output = dying(with_memory_locked, || {
         let locked = rustix::mm::mlockall(rustix::mm::MlockAllFlags::FUTURE);
         plainsong::run(|| {

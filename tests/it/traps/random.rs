@@ -1,5 +1,5 @@
-//! A hundred thousand random steps that spawn, cancel, join, time out and open scopes, against what
-//! must be true of each coroutine at any time.
+//! A hundred thousand random steps that spawn, cancel, join, time out and open scopes, with checks
+//! of each coroutine.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -13,16 +13,16 @@ use crate::util::{OnDrop, alone, below, descriptors, mappings, seeded, until};
 
 const PANIC: &str = "scripted";
 
-/// What is known of one coroutine.
+/// The expected state of one coroutine.
 struct Record {
     id: usize,
-    /// It has been cancelled by its handle, before it had ended.
+    /// Cancelled through its handle before it had ended.
     cancelled: Cell<bool>,
     shields: Cell<u32>,
-    /// It has caught a cancellation: while another coroutine is suspended in the midst of unwinding, it
-    /// cannot be told from one that unwinds itself.
+    /// Has caught a cancellation. While another coroutine is suspended in the middle of unwinding,
+    /// the library cannot tell such a coroutine from one that unwinds.
     swallowed: Cell<bool>,
-    /// It unwinds with a panic of its own.
+    /// Unwinds with a panic of its own.
     panics: Cell<bool>,
     begun: Cell<u32>,
     returned: Cell<bool>,
@@ -76,8 +76,7 @@ impl World {
         record
     }
 
-    /// Any handle of a coroutine younger than `than`: nobody waits for an elder, so nobody waits in
-    /// a circle.
+    /// Any handle of a coroutine younger than `than`. Joining only younger ones makes no circle.
     fn take_handle(&self, than: usize) -> Option<(Rc<Record>, JoinHandle<usize>)> {
         let mut handles = self.handles.borrow_mut();
         if handles.is_empty() {
@@ -88,15 +87,15 @@ impl World {
     }
 }
 
-/// One coroutine's end: dropped once, whether it has begun or not.
+/// The end of one coroutine: dropped once, whether it has begun or not.
 struct Life(Rc<World>, Rc<Record>);
 
 impl Drop for Life {
     fn drop(&mut self) {
         let Self(world, record) = self;
         match world.below(8) {
-            // Destructors may wait, also while a cancellation unwinds. (While two coroutines wait in the
-            // midst of unwinding, one of them from a panic, it is not known who does.)
+            // Destructors may wait, also while a cancellation unwinds; but not while a panic does,
+            // since the library cannot tell which of two suspended coroutines unwinds by a panic.
             _ if record.panics.get() => {}
             0 => plainsong::shield(plainsong::yield_now),
             1 => plainsong::shield(|| sleep(world.pause())),
@@ -107,7 +106,7 @@ impl Drop for Life {
     }
 }
 
-/// Waits, which must unwind if the coroutine was cancelled before and nothing hides that.
+/// Waits. That must unwind if the coroutine was cancelled before, unless something hides it.
 fn wait<T>(me: &Record, what: impl FnOnce() -> T) -> T {
     let doomed = me.cancelled.get() && me.shields.get() == 0 && !me.swallowed.get();
     let value = what();
@@ -150,7 +149,7 @@ fn script(world: &Rc<World>, me: &Record, depth: usize) {
             2 => wait(me, || sleep(world.pause())),
             3 => wait(me, || {
                 thread::park_timeout(world.pause());
-                // It may have had an unpark before, and then it did not wait.
+                // An earlier unpark may have let the park return without a wait.
                 plainsong::yield_now();
             }),
             4 | 5 if world.live.get() < 200 => spawn(world),
@@ -211,7 +210,7 @@ fn join(world: &World, me: &Record) {
     }
 }
 
-/// A scope whose children use what is on this stack until they have ended.
+/// A scope whose children borrow from this stack until they have ended.
 fn open_scope(world: &Rc<World>, me: &Record, depth: usize) {
     let users = Cell::new(0);
     let canary = world.below(1000);
@@ -247,7 +246,7 @@ fn open_scope(world: &Rc<World>, me: &Record, depth: usize) {
     assert_eq!(users.get(), 0, "the scope is over, and a child is left");
     match result {
         Ok(()) => {}
-        // Half of the panics end here.
+        // Catches half of the panics.
         Err(payload) if payload.is::<&str>() && world.below(2) == 0 => {
             // A child's panic takes the place of the cancellation that the body unwound with.
             me.swallowed.set(me.swallowed.get() || me.cancelled.get());

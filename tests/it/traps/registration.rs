@@ -55,7 +55,7 @@ fn two_readers_and_a_writer_on_one_stream() {
 }
 
 #[test]
-fn dropping_and_giving_away_clones_does_not_disturb_who_waits() {
+fn dropping_and_giving_away_clones_does_not_disturb_waiters() {
     run(|| {
         let (ours, mut theirs) = pair();
         let clone = ours.try_clone().unwrap();
@@ -81,7 +81,8 @@ fn dropping_and_giving_away_clones_does_not_disturb_who_waits() {
 #[test]
 fn keys_used_again_never_wake_the_next_owner() {
     run(|| {
-        // Streams come and go in the same slots, with an event for the old one under way.
+        // Streams are made and closed in the same slots, while an event for the old one is on its
+        // way.
         for round in 0..500 {
             let (first, mut peer) = pair();
             first.set_read_timeout(Some(Duration::from_nanos(1))).unwrap();
@@ -130,7 +131,8 @@ fn churn_of_many_connections_mixes_nothing_up() {
 #[test]
 fn a_stream_of_an_ended_thread_dropped_late_does_not_reach_its_successor() {
     watch(|| {
-        // Registers a descriptor on a thread that then ends and passes its place on.
+        // Registers a descriptor on a thread that then ends, so that the next thread reuses its
+        // slot.
         let first = thread::spawn(|| {
             plainsong::run(|| {
                 let (ours, mut theirs) = pair();
@@ -153,7 +155,7 @@ fn a_stream_of_an_ended_thread_dropped_late_does_not_reach_its_successor() {
                 theirs.write_all(b"o").unwrap();
                 until_parked(&reader);
                 ready.send(()).unwrap();
-                // Once by this thread, below by another one.
+                // This thread drops it; the test below lets another thread do so.
                 drop::<TcpStream>(take_old.recv().unwrap());
                 for _ in 0..100 {
                     plainsong::yield_now();
@@ -223,7 +225,7 @@ fn threads_that_have_ended_leave_no_descriptor_with_a_socket_that_lives_on() {
                 wait_elsewhere(ours.try_clone().unwrap());
             }
             assert_eq!(descriptors(), before);
-            // It is as good as new.
+            // The connection still works.
             plainsong::run(|| {
                 plainsong::spawn(move || theirs.write_all(b"x"));
                 assert_eq!((&ours).read(&mut [0; 8]).unwrap(), 1);

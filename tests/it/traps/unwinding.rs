@@ -1,4 +1,4 @@
-//! A coroutine that waits while it unwinds is alone in that: nobody else may notice.
+//! A coroutine may wait while it unwinds, and no other coroutine is affected by that.
 
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
@@ -17,13 +17,13 @@ fn quietly() -> ! {
     resume_unwind(Box::new("quietly"))
 }
 
-/// Reads one byte, which comes only after the reader has waited, while `other` unwinds.
+/// Reads one byte while `other` unwinds. The byte is sent only after the reader has parked.
 fn read_while(other: impl FnOnce(Rc<Cell<bool>>) + 'static) {
     plainsong::run(move || {
         let release = Rc::new(Cell::new(false));
         let released = Rc::clone(&release);
         let unwinds = plainsong::spawn(move || other(released));
-        // A few turns, so that it is in the middle of it.
+        // A few turns, so that it is in the middle of its unwinding.
         for _ in 0..5 {
             plainsong::yield_now();
         }
@@ -121,7 +121,7 @@ fn sockets_whose_peer_is_full_do_not_hold_up_a_drop() {
                 let sender = UnixDatagram::unbound().unwrap();
                 let sent = std::iter::repeat_with(|| sender.send_to(b"x", &path));
                 log.borrow_mut().push(sent.take_while(Result::is_ok).count());
-                // By its event, where it is connected.
+                // A connected socket gets an event when there is room.
                 sender.connect(&path).unwrap();
                 log.borrow_mut().push(usize::from(sender.send(b"x").is_ok()));
             });
@@ -211,7 +211,7 @@ fn a_panic_in_a_drop_that_does_not_unwind_is_a_panic() {
         plainsong::run(|| {
             let child = plainsong::spawn(|| drop(OnDrop(|| panic!("the only"))));
             assert!(child.join().unwrap_err().is_panic());
-            // The result of a detached one is dropped by the library.
+            // The library drops the result of a detached coroutine.
             drop(plainsong::spawn(|| OnDrop(|| panic!("in a result"))));
             plainsong::yield_now();
             plainsong::yield_now();
@@ -238,8 +238,8 @@ fn a_payload_whose_drop_panics() {
     });
 }
 
-/// A destructor's panic is caught wherever a coroutine's belongings are dropped, and so is what dropping
-/// its payload does.
+/// A panic of a destructor is caught wherever the library drops something of a coroutine, and so is
+/// a panic of the payload's own destructor.
 #[test]
 fn a_destructor_with_a_payload_whose_drop_panics() {
     struct Payload;
@@ -263,7 +263,8 @@ fn a_destructor_with_a_payload_whose_drop_panics() {
     }
     alone(a_destructor_with_a_payload_whose_drop_panics, || {
         plainsong::run(|| {
-            // As a result, as a local, and as what one has that never begins, here or anywhere.
+            // As a result, as a local, and captured by a coroutine that never begins, here or
+            // anywhere.
             drop(spawn(|| Throws));
             spawn(|| LOCAL.with(|local| local.set(Some(Throws)))).join().unwrap();
             let throws = Throws;
@@ -277,7 +278,7 @@ fn a_destructor_with_a_payload_whose_drop_panics() {
             hold();
         });
         let runtime = plainsong::Runtime::builder().workers(2).build().unwrap();
-        // What is to be called later on each worker.
+        // Calls that are still pending on each worker.
         let both = std::sync::Barrier::new(2);
         runtime.run(|| {
             plainsong::scope(|s| {
@@ -308,8 +309,9 @@ fn connections_of_a_panicking_coroutine_close() {
     });
 }
 
-/// One that is cancelled and one that panics by itself are both suspended in their destructors. The
-/// second is not known to unwind, and when the first has ended, nobody else may be taken for it.
+/// Two coroutines are suspended in their destructors: the first was cancelled, the second panics.
+/// The library does not know that the second unwinds. When the first has ended, it must not take
+/// any other coroutine for one that unwinds.
 #[test]
 fn others_are_well_when_of_two_that_unwind_the_known_one_has_ended() {
     struct Until(Rc<Cell<bool>>);
@@ -346,7 +348,8 @@ fn others_are_well_when_of_two_that_unwind_the_known_one_has_ended() {
         });
         until_parked(&reader);
         until_parked(&sleeper);
-        // In this order: the known one ends, and those who are well wait, and are woken or cancelled.
+        // In this order: the first ends; then the reader and the sleeper wait, and are woken or
+        // cancelled.
         gates[0].set(true);
         cancelled.thread().unpark();
         reader.thread().unpark();
@@ -363,7 +366,7 @@ fn others_are_well_when_of_two_that_unwind_the_known_one_has_ended() {
 }
 
 #[test]
-fn who_unwinds_is_told_so_and_no_other() {
+fn only_a_coroutine_that_unwinds_is_panicking() {
     both(|| {
         assert!(!thread::panicking());
         let seen = Rc::new(Cell::new(false));

@@ -13,7 +13,7 @@ use plainsong::time::sleep;
 
 use crate::util::{pair, run, until_parked, until_waits_for, watch};
 
-/// Parks this coroutine for good, and fails if anything but the end of the run ends that.
+/// A coroutine that sleeps for ever: only the end of the run may end it.
 fn must_not_wake() -> plainsong::JoinHandle<()> {
     let handle = plainsong::spawn(|| sleep(Duration::MAX));
     until_parked(&handle);
@@ -137,7 +137,7 @@ fn a_late_unpark_does_not_reach_the_next_in_the_slot() {
 }
 
 #[test]
-fn a_coroutine_that_ends_does_not_wake_who_gave_up_on_it() {
+fn a_coroutine_that_ends_does_not_wake_a_joiner_that_gave_up() {
     run(|| {
         let slow = plainsong::spawn(park);
         let slow_thread = slow.thread().clone();
@@ -155,7 +155,7 @@ fn a_coroutine_that_ends_does_not_wake_who_gave_up_on_it() {
 }
 
 #[test]
-fn data_does_not_wake_who_gave_up_on_it() {
+fn data_does_not_wake_a_reader_that_gave_up() {
     run(|| {
         let (ours, mut theirs) = pair();
         ours.set_read_timeout(Some(Duration::from_nanos(1))).unwrap();
@@ -175,7 +175,7 @@ fn data_does_not_wake_who_gave_up_on_it() {
 fn a_time_out_does_not_end_the_next_wait() {
     run(|| {
         for _ in 0..50 {
-            // Woken and timed out at nearly the same time: the time-out must go with its wait.
+            // Woken and timed out at nearly the same time: the time-out must end with its wait.
             let child = plainsong::spawn(|| {
                 park_timeout(Duration::from_micros(200));
                 sleep(Duration::MAX);
@@ -195,7 +195,8 @@ fn slots_used_again_never_share_a_wake() {
     run(|| {
         let woken = Rc::new(Cell::new(0));
         for _ in 0..200 {
-            // Many that end at once and leave time-outs behind, then sleepers in their slots.
+            // Many coroutines end early and could leave time-outs behind; then sleepers take their
+            // slots.
             let short: Vec<_> = (0..20)
                 .map(|n| plainsong::spawn(move || park_timeout(Duration::from_micros(n))))
                 .collect();
@@ -217,7 +218,7 @@ fn slots_used_again_never_share_a_wake() {
 }
 
 #[test]
-fn everybody_who_waits_is_woken_in_order() {
+fn all_waiters_are_woken_in_order() {
     run(|| {
         let log = Rc::new(RefCell::new(Vec::new()));
         let children: Vec<_> = (0..10)
