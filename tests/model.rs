@@ -1,7 +1,8 @@
 //! Tries the orders in which plain threads can meet at the locks, with shuttle.
 //!
 //! ```text
-//! RUSTFLAGS='--cfg plainsong_model' CARGO_TARGET_DIR=target/model cargo test --lib --test model model
+//! export RUSTFLAGS='--cfg plainsong_model' CARGO_TARGET_DIR=target/model
+//! cargo test --lib --test model model
 //! ```
 //!
 //! There are no coroutines and no time-outs here; a thread that is never woken is reported as a

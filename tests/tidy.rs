@@ -1,5 +1,5 @@
-//! Rules of this repository that a machine can check: layers, `unsafe`, lengths, comments, and what
-//! the documents and tables must name.
+//! Rules of this repository that a machine can check: layers, `unsafe`, lengths, comments, and the
+//! names in documents and tables.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,7 +12,7 @@ mod comments;
 #[path = "tidy/source.rs"]
 mod source;
 
-use source::{Crate, File, Reference, circles};
+use source::{Crate, File, Reference, cycles};
 
 /// The modules that a module of the crate may name. A module that is not listed may name none.
 const MAY_USE: &[(&str, &[&str])] = &[
@@ -22,8 +22,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("fs", &["engine"]),
     ("generator", &["engine"]),
     ("signal", &["io"]),
-    // These three are one layer: coroutines under three names. On a plain thread, a scope is a `run`
-    // of its own.
+    // These three are one layer: coroutines under three names. On a plain thread, a scope is a
+    // `run` of its own.
     ("task", &["engine", "runtime", "thread"]),
     ("thread", &["engine", "task", "time"]),
     ("time", &["engine", "task"]),
@@ -57,7 +57,8 @@ const ENGINE_LAYERS: &[&[&str]] = &[
 /// The files of each folder in `src/engine/` in layers, the lowest first; `mod` is its `mod.rs`.
 const ENGINE_FOLDERS: &[(&str, &[&[&str]])] = &[];
 
-/// Fields whose methods are those of a module: `.scheduler.` names the scheduler.
+/// Fields that stand for a module where a method of theirs is called: `.scheduler.` names the
+/// scheduler.
 const FIELDS: &[(&str, &str)] = &[("scheduler", "engine::scheduler")];
 
 /// Files that may contain `unsafe`.
@@ -144,7 +145,7 @@ fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
     lines.map(|line| line.split("//").next().unwrap_or_default()).zip(1..).map(|(l, n)| (n, l))
 }
 
-/// Fails with a list of what is wrong, if anything is.
+/// Fails with the list of findings, unless it is empty.
 #[track_caller]
 fn report(wrong: &[String]) {
     assert!(wrong.is_empty(), "\n{}\n{} in all\n", wrong.join("\n"), wrong.len());
@@ -243,13 +244,13 @@ fn the_engine_is_in_layers() {
 }
 
 #[test]
-fn no_file_leads_back_to_itself() {
+fn imports_have_no_cycles() {
     let references = Crate::new(&sources()).references(FIELDS);
     let mut wrong = Vec::new();
-    for circle in circles(&references) {
-        wrong.push(format!("a circle of {} files:", circle.len()));
-        for file in &circle {
-            let uses = references.iter().filter(|it| it.from == *file && circle.contains(&it.to));
+    for cycle in cycles(&references) {
+        wrong.push(format!("a cycle of {} files:", cycle.len()));
+        for file in &cycle {
+            let uses = references.iter().filter(|it| it.from == *file && cycle.contains(&it.to));
             let uses: Vec<_> = uses.map(|it| format!("{} (line {})", it.to, it.line)).collect();
             wrong.push(format!("    {file} uses {}", uses.join(", ")));
         }
@@ -300,7 +301,7 @@ fn a_thread_local_is_private_to_its_file() {
             }
         }
     }
-    // It is private, so only a file in the folder of its own could still name it.
+    // It is private, so only a file in the folder of its module could still name it.
     for (name, owner) in &declared {
         let is_inside =
             |file: &File| file.module.starts_with(&owner.module) && file.path != owner.path;
@@ -349,7 +350,7 @@ fn unsafe_is_where_it_is_expected_and_says_why_it_is_sound() {
     report(&wrong);
 }
 
-/// The functions of a file as rustfmt lays them out: where they begin and how many lines they have.
+/// The functions of a file as rustfmt lays them out: their first lines and their lengths.
 fn functions(text: &str) -> Vec<(usize, usize)> {
     let lines: Vec<_> = text.lines().collect();
     let is_head = |line: &str| {
@@ -410,7 +411,7 @@ fn the_library_prints_nothing_and_leaves_nothing_undone() {
 
 // ---- comments ----
 
-/// What is wrong with the comments of all checked folders: lines that are too wide, and subjects.
+/// The findings in the comments of all checked folders: wide lines, and subjects.
 fn comments_that_are_wrong() -> (Vec<String>, Vec<String>) {
     let (mut wide, mut subjects) = (Vec::new(), Vec::new());
     for folder in COMMENTED {
@@ -464,8 +465,8 @@ fn each_section_on_cancellation_has_its_row_in_the_table() {
     report(&wrong);
 }
 
-/// Whether there is a test of that name: `it::PATH::TEST`, `tidy::TEST`, `model::TEST`, or, for those
-/// in `src/`, `PATH::tests::TEST`.
+/// Whether there is a test of that name: `it::PATH::TEST`, `tidy::TEST`, `model::TEST`, or, for
+/// unit tests, `PATH::tests::TEST`.
 fn test_exists(name: &str) -> bool {
     let (path, test) = name.rsplit_once("::").unwrap_or_default();
     let file = match path.strip_suffix("::tests") {
@@ -521,12 +522,12 @@ fn the_changelog_has_this_version() {
 
 #[test]
 fn no_file_knows_the_machine_it_was_written_on() {
-    // In pieces, or this file would be one of them.
+    // In pieces, or this file would be among the findings.
     let paths =
         [["/wo", "rk/"], ["/ro", "ot/"], ["/ho", "me/"], ["/Us", "ers/"]].map(|p| p.concat());
     let wanted = |path: &Path| {
         let extension = path.extension().and_then(|extension| extension.to_str());
-        // In a linked work tree, `.git` is a file that says where the repository is.
+        // In a linked work tree, `.git` is a file with the path of the repository.
         !path.ends_with(".git")
             && extension
                 .is_none_or(|text| ["rs", "md", "toml", "go", "svg", "json", "txt"].contains(&text))

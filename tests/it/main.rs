@@ -1,7 +1,7 @@
-//! The promises of plainsong, tried from outside: real sockets, real threads, real processes.
+//! Tests from outside, with real sockets, threads and processes.
 //!
-//! A file per type in the folder of its module, and `traps` for what cuts across types. No test waits
-//! for a time to pass where it can wait for an event, and none fails because a machine is slow:
+//! A file per type, in the folder of its module, and `traps` for behaviour that cuts across types.
+//! A test waits for an event wherever it can, and never fails because the machine is slow:
 //! `util::watch` only turns a hang into a failure.
 
 mod fs;

@@ -194,8 +194,8 @@ pub(crate) fn asleep<T: Send + 'static>(
     thread
 }
 
-/// Calls `then` on another thread as soon as the calling thread sleeps in the kernel. Call this right
-/// before a wait that blocks the whole thread.
+/// Calls `then` on another thread as soon as the calling thread sleeps in the kernel. Call this
+/// right before a wait that blocks the whole thread.
 pub(crate) fn once_asleep<T: Send + 'static>(
     then: impl FnOnce() -> T + Send + 'static,
 ) -> thread::JoinHandle<T> {

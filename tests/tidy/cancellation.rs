@@ -1,10 +1,10 @@
-//! The operations whose documentation has a section `# Cancellation`, and the tables of the test that
+//! Operations whose documentation has a section `# Cancellation`, and the tables of the test that
 //! cancels each of them.
 
 use crate::source::{Crate, File};
 
-/// An item with a section `# Cancellation`: `sync::Mutex::lock`, `time::sleep`. A name that a macro is
-/// given, and so is not known here, is a `*`.
+/// An item with a section `# Cancellation`, such as `sync::Mutex::lock` or `time::sleep`. A name
+/// that is an argument of a macro is a `*`.
 pub(crate) struct Documented {
     pub(crate) place: String,
     pub(crate) name: String,
@@ -17,7 +17,7 @@ pub(crate) fn documented(all: &Crate, file: &File, text: &str) -> Vec<Documented
     let mut found = Vec::new();
     for (at, line) in lines.iter().enumerate() {
         let name = match line.trim() {
-            // That of the whole crate explains what a cancellation is.
+            // The section of the whole crate is an introduction.
             "//! # Cancellation" if file.module.is_empty() => continue,
             "//! # Cancellation" => module.clone(),
             "/// # Cancellation" => {
@@ -43,7 +43,8 @@ fn name(module: &str, lines: &[&str]) -> String {
     if words[kind] == "macro_rules!" {
         return format!("plainsong::{own}!");
     }
-    // The line that opens the block around the item; a head of several lines ends in `where` and `{`.
+    // The line that opens the block around the item. A head of several lines ends in `where` and
+    // `{`.
     let indent = |line: &str| line.len() - line.trim_start().len();
     let is_around = |line: &&&str| !line.is_empty() && indent(line) < indent(item);
     let mut around = above.iter().rev().filter(is_around);
@@ -57,7 +58,7 @@ fn name(module: &str, lines: &[&str]) -> String {
 /// The type that an `impl` is for.
 fn implemented(head: &str) -> String {
     let head = head.strip_prefix("impl").unwrap().replace("->", "");
-    // Behind the parameters of the `impl` itself.
+    // Skips the parameters of the `impl` itself.
     let mut depth = 0;
     let parameters = head.find(|c: char| {
         depth += i32::from(c == '<') - i32::from(c == '>');
@@ -73,14 +74,15 @@ fn known(name: &str) -> String {
     if name.starts_with('$') { "*".to_owned() } else { name.to_owned() }
 }
 
-/// Whether a row of a table is for a documented item: `net::TcpStream, write` is for `net::TcpStream`.
+/// Whether a row of a table is for a documented item. The row `net::TcpStream, write` is for
+/// `net::TcpStream`.
 pub(crate) fn is_for(row: &str, name: &str) -> bool {
     let row = row.split_once(',').map_or(row, |(name, _)| name);
     let (row, name): (Vec<_>, Vec<_>) = (row.split("::").collect(), name.split("::").collect());
     row.len() == name.len() && row.iter().zip(&name).all(|(a, b)| a == b || *b == "*")
 }
 
-/// The first text of each row of a table: the rows between `const NAME` and the end of its list.
+/// The name in each row of a table.
 pub(crate) fn rows(text: &str, table: &str) -> Vec<String> {
     let head = format!("const {table}:");
     let lines = text.lines().skip_while(|line| !line.starts_with(&head)).skip(1);

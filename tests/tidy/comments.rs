@@ -1,4 +1,4 @@
-//! How comments are written: their width, and the words that make a sentence hard to read.
+//! Comments: their width, and words that make a sentence hard to read.
 
 use std::path::Path;
 
@@ -56,7 +56,7 @@ fn comments(text: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// The sentences of a text, and the parts that `;` and `:` make of them.
+/// The sentences of a text, split at `;` and `:` as well.
 fn sentences(text: &str) -> impl Iterator<Item = &str> {
     let ends = text.match_indices(['.', ';', ':', '!', '?']).map(|(at, _)| at + 1);
     let ends: Vec<_> = ends.filter(|at| text[*at..].starts_with(' ')).chain([text.len()]).collect();
@@ -64,7 +64,7 @@ fn sentences(text: &str) -> impl Iterator<Item = &str> {
     starts.into_iter().zip(ends).map(|(start, end)| text[start..end].trim())
 }
 
-/// What is wrong with the comments of a file.
+/// The findings in the comments of a file: wide lines, and subjects.
 pub(crate) fn wrong(file: &Path, text: &str) -> (Vec<String>, Vec<String>) {
     let (mut wide, mut subjects) = (Vec::new(), Vec::new());
     for (line, number) in text.lines().zip(1..) {

@@ -1,5 +1,5 @@
-//! Reads `src/` as far as the checks need it: its files as modules, their tokens, and which file a
-//! path in one of them leads to.
+//! Reads `src/` as far as the checks need it: files as modules, their tokens, and the file that a
+//! path leads to.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ impl Token {
     }
 }
 
-/// The tokens of a file, without comments, text and lifetimes.
+/// The tokens of a file, without comments, strings and lifetimes.
 pub(crate) fn tokens(text: &str) -> Vec<Token> {
     let chars: Vec<char> = text.chars().collect();
     let (mut at, mut line, mut found) = (0, 1, Vec::new());
@@ -64,7 +64,7 @@ fn until(rest: &[char], end: &str) -> usize {
     rest.windows(end.len()).position(|part| part == end).map_or(rest.len(), |at| at + end.len())
 }
 
-/// The length of a literal in quotes, in which a backslash hides the next character.
+/// The length of a literal in quotes, in which a backslash escapes the next character.
 fn quoted(rest: &[char]) -> usize {
     let mut at = 1;
     while at < rest.len() && rest[at] != rest[0] {
@@ -100,7 +100,8 @@ fn without_tests(tokens: Vec<Token>) -> Vec<Token> {
     kept
 }
 
-/// Behind the bracket that closes the one at `open`. What opens no bracket closes at once.
+/// The place behind the bracket that closes the one at `open`, or behind a token that is no
+/// bracket.
 fn closing(tokens: &[Token], open: usize) -> usize {
     let mut depth = 0;
     for (at, token) in tokens.iter().enumerate().skip(open) {
@@ -116,10 +117,10 @@ fn closing(tokens: &[Token], open: usize) -> usize {
     tokens.len()
 }
 
-/// A path as a file writes it: `use` items one by one, and every path in the code.
+/// A path as it is written: each item of a `use`, and each path in the code.
 struct Written {
     line: usize,
-    /// The module that the path is written in: that of the file, or one nested in it.
+    /// The module around it: that of the file, or one nested in it.
     within: Vec<String>,
     segments: Vec<String>,
     /// The name that a `use` gives it.
@@ -134,7 +135,7 @@ struct Paths<'a> {
     found: Vec<Written>,
     /// Modules that are declared here, `pub` or not.
     declared: Vec<(String, bool)>,
-    /// Whether anything else than modules and `use` is declared here.
+    /// Whether there are other items than modules and `use`.
     has_items: bool,
 }
 
@@ -191,7 +192,7 @@ impl Paths<'_> {
         }
     }
 
-    /// One item that is code: up to its `;` or the end of its braces.
+    /// An item that is code, up to its `;` or the end of its braces.
     fn code(&mut self) {
         while self.at < self.tokens.len() {
             match self.text(0) {
@@ -223,7 +224,7 @@ impl Paths<'_> {
     /// One token, or the path that begins with it.
     fn word(&mut self) {
         let before = self.at.checked_sub(1).map(|at| self.tokens[at].text.as_str());
-        // `use<'a>` says what a type captures.
+        // `use<'a>` lists the captures of a type.
         if self.text(0) == "use" && self.text(1) != "<" {
             self.at += 1;
             return self.tree(&[], self.tokens[self.at].line);
@@ -238,8 +239,8 @@ impl Paths<'_> {
             self.at += 2;
         }
         self.at = self.at.max(start) + 1;
-        // A path of one word is a local name, or was brought in by a `use`, which counts already.
-        // `pub(in path)` is no use of the path, and a path does not begin behind `.` or `::`.
+        // A path of one word is a local name, or was imported by a `use` that counts already.
+        // `pub(in path)` does not use the path, and no path begins behind `.` or `::`.
         if segments.len() > 1 && !before.is_some_and(|word| ["in", ".", "::"].contains(&word)) {
             let within = self.within.clone();
             self.found.push(Written { line, within, segments, name: None });
@@ -291,7 +292,7 @@ pub(crate) struct File {
     pub(crate) module: Vec<String>,
     pub(crate) tokens: Vec<Token>,
     /// Whether it only declares modules and re-exports what is in them.
-    pub(crate) is_face: bool,
+    pub(crate) is_facade: bool,
     /// Modules declared `pub` in it.
     pub(crate) public: BTreeSet<String>,
     paths: Vec<Written>,
@@ -310,7 +311,7 @@ pub(crate) struct Crate {
     pub(crate) files: Vec<File>,
     /// The file of each module, by its place in `files`.
     modules: BTreeMap<Vec<String>, usize>,
-    /// What each name stands for that a `use` brings into a module.
+    /// The paths that each imported name of a module stands for.
     names: BTreeMap<(Vec<String>, String), Vec<Vec<String>>>,
 }
 
@@ -329,9 +330,9 @@ impl Crate {
         Self { files, modules, names }
     }
 
-    /// The file that a path leads to, if it is one of the crate, as seen from a module.
+    /// The file of the crate, if any, that a path in a module leads to.
     fn target(&self, within: &[String], segments: &[String], depth: usize) -> Option<usize> {
-        // A name that stands for itself: what is imported from a macro's own crate, say.
+        // A name that stands for itself leads nowhere.
         if depth > 8 {
             return None;
         }
@@ -350,7 +351,7 @@ impl Crate {
                 }
             }
             first => {
-                // A name that is in scope: a module below this one, or what a `use` has brought.
+                // A name in scope: a module below this one, or an imported name.
                 let below = [&base[..], &[first.to_owned()]].concat();
                 if !self.modules.contains_key(&below) {
                     return self.imported(within, segments, depth);
@@ -375,13 +376,13 @@ impl Crate {
             return Some(self.modules[&file]);
         }
         if segments.len() > 1 && self.names.contains_key(&(place.clone(), rest[0].clone())) {
-            // Re-exported or imported there: it is of the file that declares it, or of no file of ours.
+            // A name imported there: the item belongs to the file that declares it.
             return self.imported(&place, rest, depth);
         }
         Some(self.modules[&file])
     }
 
-    /// Where a path leads whose first segment a `use` has brought into the module.
+    /// The same for a path whose first segment is an imported name.
     fn imported(&self, within: &[String], segments: &[String], depth: usize) -> Option<usize> {
         let place = (within.to_vec(), segments[0].clone());
         let meanings = self.names.get(&place)?;
@@ -390,18 +391,17 @@ impl Crate {
         meanings.filter_map(|meaning| self.target(within, &whole(meaning), depth + 1)).next()
     }
 
-    /// Which file names which. A field that is in `fields` and whose methods are called stands for a
-    /// module.
+    /// Which file names which. A method call on a field of `fields` names its module.
     pub(crate) fn references(&self, fields: &[(&str, &str)]) -> Vec<Reference> {
         let mut all = BTreeMap::new();
-        for file in self.files.iter().filter(|file| !file.is_face) {
+        for file in self.files.iter().filter(|file| !file.is_facade) {
             let mut add = |line: usize, to: &str| {
                 let first = all.entry((file.path.clone(), to.to_owned())).or_insert(line);
                 *first = line.min(*first);
             };
             for written in &file.paths {
                 let target = self.target(&written.within, &written.segments, 0);
-                if let Some(to) = target.map(|to| &self.files[to]).filter(|to| !to.is_face) {
+                if let Some(to) = target.map(|to| &self.files[to]).filter(|to| !to.is_facade) {
                     add(written.line, &to.path);
                 }
             }
@@ -421,7 +421,7 @@ impl Crate {
         all.map(|((from, to), line)| Reference { from, to, line }).collect()
     }
 
-    /// The innermost public module that a file is in, and whether that is the crate itself.
+    /// The innermost public module around a file.
     pub(crate) fn public_module(&self, file: &File) -> String {
         let is_public = |depth: usize| {
             let parent = self.modules.get(&file.module[..depth]);
@@ -453,7 +453,7 @@ impl File {
         Self {
             path: path.to_owned(),
             module,
-            is_face: !has_items && !declared.is_empty(),
+            is_facade: !has_items && !declared.is_empty(),
             public: declared.into_iter().filter(|(_, public)| *public).map(|(n, _)| n).collect(),
             paths: found,
             tokens,
@@ -461,8 +461,8 @@ impl File {
     }
 }
 
-/// The circles of a graph, largest first: sets of files each of which leads to all others.
-pub(crate) fn circles(references: &[Reference]) -> Vec<BTreeSet<String>> {
+/// The cycles among files, largest first: sets of files each of which leads to all others.
+pub(crate) fn cycles(references: &[Reference]) -> Vec<BTreeSet<String>> {
     let mut next: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for Reference { from, to, .. } in references {
         next.entry(from).or_default().insert(to);
@@ -483,12 +483,12 @@ pub(crate) fn circles(references: &[Reference]) -> Vec<BTreeSet<String>> {
     let mut found: Vec<BTreeSet<String>> = Vec::new();
     for (file, to) in &all {
         let back = |other: &&&str| all.get(**other).is_some_and(|there| there.contains(file));
-        let circle: BTreeSet<String> = to.iter().filter(back).map(|f| (*f).to_owned()).collect();
-        if !circle.is_empty() && !found.contains(&circle) {
-            found.push(circle);
+        let cycle: BTreeSet<String> = to.iter().filter(back).map(|f| (*f).to_owned()).collect();
+        if !cycle.is_empty() && !found.contains(&cycle) {
+            found.push(cycle);
         }
     }
-    found.sort_by_key(|circle| std::cmp::Reverse(circle.len()));
+    found.sort_by_key(|cycle| std::cmp::Reverse(cycle.len()));
     found
 }
 
@@ -520,6 +520,6 @@ fn a_path_leads_to_the_file_that_declares_its_item() {
             ("b/mod.rs", "b/inner.rs", 2),
         ]
     );
-    let circles = circles(&Crate::new(&sources).references(&[("a", "a")]));
-    assert_eq!(circles.iter().map(BTreeSet::len).collect::<Vec<_>>(), [3]);
+    let cycles = cycles(&Crate::new(&sources).references(&[("a", "a")]));
+    assert_eq!(cycles.iter().map(BTreeSet::len).collect::<Vec<_>>(), [3]);
 }

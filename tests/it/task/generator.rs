@@ -231,7 +231,7 @@ fn a_yield_while_the_body_unwinds_does_not_make_the_caller_unwind() {
                     resume_unwind(Box::new("of the body"));
                 });
                 assert_eq!(odd.next(), Some(1));
-                // Whatever the result is, this side does not unwind.
+                // This side does not unwind in any case.
                 let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| odd.next()));
                 assert!(!std::thread::panicking());
                 let (ours, mut theirs) = pair();
