@@ -1,8 +1,8 @@
 //! Calls that block their thread, made on another one, such as file I/O and name resolution.
 //!
-//! There is one way to make a call and two ways to give one up. A cancelled caller takes back a call
-//! that no thread has begun. A call that has begun is waited for by [`blocking`], which lends it what is
-//! on the caller's stack, and left alone by [`offload`], which lends nothing.
+//! There is one way to make a call and two ways to give one up. A cancelled caller takes back a
+//! call that no thread has begun. A call that has begun is waited for by [`blocking`], which lends
+//! it what is on the caller's stack, and left alone by [`offload`], which lends nothing.
 
 #![allow(unsafe_code)]
 
@@ -69,8 +69,8 @@ impl<T: Send> Call<T> {
         });
         // SAFETY: the box differs from what it becomes in the lifetime of what it borrows. While it
         // is queued or `f` runs, that lives: by the caller's promise it lives until `wait` has
-        // returned the answer, which is given after `f` has returned or unwound and its captures have
-        // been dropped, or until the box has been taken back and dropped.
+        // returned the answer, which is given after `f` has returned or unwound and its captures
+        // have been dropped, or until the box has been taken back and dropped.
         //
         // What is left of the job after the answer was given is its share of `answer`. The caller
         // took the value out (`wait` leaves `Awaited` in its place), so to drop that share, however
@@ -110,12 +110,12 @@ impl<T: Send> Call<T> {
     }
 }
 
-/// Calls `f`, which may block, on a thread of its own, and parks the coroutine until it has ended: for
-/// calls that know nothing of coroutines, such as those of a database client or of a compression
-/// library that would compute for long.
+/// Calls `f`, which may block, on a thread of its own, and parks the coroutine until it has ended:
+/// for calls that know nothing of coroutines, such as those of a database client or of a
+/// compression library that would compute for long.
 ///
-/// `f` may borrow from its caller. Its panic is resumed here. On a plain thread, which may block, this
-/// just calls `f`.
+/// `f` may borrow from its caller. Its panic is resumed here. On a plain thread, which may block,
+/// this just calls `f`.
 ///
 /// The threads are shared with [`fs`](crate::fs) and with the look-up of host names, and 512 of
 /// them work at a time; further calls queue. A thread that waits in a call of this
@@ -129,9 +129,9 @@ impl<T: Send> Call<T> {
 ///
 /// # Cancellation
 ///
-/// A call that no thread has begun is taken back, and the coroutine unwinds at once. One that has begun
-/// cannot be stopped: this waits for its end and returns its value, and the coroutine's
-/// next wait unwinds. So a `timeout` around it is late, and [`run`](crate::run) waits for it at its end.
+/// A call that no thread has begun is taken back, and the coroutine unwinds at once. One that has
+/// begun cannot be stopped: this waits for its end and returns its value, and the coroutine's next
+/// wait unwinds. So a `timeout` around it is late, and [`run`](crate::run) waits for it at its end.
 ///
 /// ```
 /// plainsong::run(|| {
@@ -189,7 +189,8 @@ unsafe fn make<T: Send>(f: impl FnOnce() -> T + Send, lends: bool) -> io::Result
     park::check_cancelled();
     // SAFETY: where it lends, the loop below is left only with the answer or with the job that was
     // taken back, and that is dropped in this very frame. Nothing unwinds out of the loop: its wait
-    // returns when the coroutine is cancelled, and any other way ends the process (`AbortOnUnwind`).
+    // returns when the coroutine is cancelled, and any other way ends the process
+    // (`AbortOnUnwind`).
     //
     // Nor can the frame vanish while the coroutine is suspended in it: no suspended coroutine
     // is dropped, and one is given up only where it unwinds, which is after the loop.

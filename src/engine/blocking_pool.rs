@@ -73,8 +73,8 @@ pub(super) fn take_back(number: u64) -> Option<Job> {
     queue.jobs.remove(at).map(|(_, job)| job)
 }
 
-/// Runs `wait`, in which this thread does nothing but wait for something of ours. If it is one of the
-/// pool, another takes its place meanwhile.
+/// Runs `wait`, in which this thread does nothing but wait for something of ours. If it is one of
+/// the pool, another takes its place meanwhile.
 pub(crate) fn while_blocked<R>(wait: impl FnOnce() -> R) -> R {
     struct Return;
     impl Drop for Return {

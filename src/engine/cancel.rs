@@ -1,8 +1,8 @@
 //! Cancellation is an unwind: the coroutine's next wait raises a payload that no user code can
 //! make, destructors run, and the owner of the cancelled level catches it.
 //!
-//! A payload names its coroutine and its level, and stops at that one only. So a payload that user code
-//! has carried elsewhere is just a panic there.
+//! A payload names its coroutine and its level, and stops at that one only. So a payload that user
+//! code has carried elsewhere is just a panic there.
 
 use std::any::Any;
 use std::io::{self, Write};
@@ -71,8 +71,8 @@ fn classify(task: &Task, level: Level, payload: Box<dyn Any + Send>) -> Failure 
     Failure::Panicked(Box::new(payload))
 }
 
-/// Calls `f`, which drops something of a user: what it ends with is forgotten, since the drop of that may
-/// panic, too.
+/// Calls `f`, which drops something of a user: what it ends with is forgotten, since the drop of
+/// that may panic, too.
 #[inline]
 pub(crate) fn catch_and_forget(f: impl FnOnce()) {
     if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(f)) {
@@ -99,8 +99,8 @@ pub(crate) fn drop_locals(task: &Task) {
     }
 }
 
-/// Whether the payload of a panic is a cancellation of the coroutine that calls this, on its way to its
-/// level.
+/// Whether the payload of a panic is a cancellation of the coroutine that calls this, on its way to
+/// its level.
 pub(crate) fn is_cancellation(payload: &(dyn Any + Send)) -> bool {
     payload.downcast_ref::<Payload>().is_some_and(|payload| {
         current::with(|task| {

@@ -27,14 +27,15 @@ impl Drop for Owned {
     fn drop(&mut self) {
         current::leave_for_good();
         if current::is_ending() {
-            // This runs on the stack of a coroutine, which called `std::process::exit`. Its task and its stack are
-            // still in use, so the scheduler stays as it is until the process has ended.
+            // This runs on the stack of a coroutine, which called `std::process::exit`. Its task
+            // and its stack are still in use, so the scheduler stays as it is until the process has
+            // ended.
             return;
         }
         PLACE.set(ptr::null());
-        // SAFETY: this is the drop, so it is done once, and nothing finds the scheduler any more. No coroutine
-        // is left that could use it: this is the thread's own stack, and a run ends only after its last
-        // coroutine.
+        // SAFETY: this is the drop, so it is done once, and nothing finds the scheduler any more.
+        // No coroutine is left that could use it: this is the thread's own stack, and a run ends
+        // only after its last coroutine.
         unsafe { ManuallyDrop::drop(&mut self.0) };
     }
 }
@@ -60,9 +61,9 @@ pub(crate) fn with<R>(f: impl FnOnce(&Scheduler) -> R) -> R {
 pub(crate) fn try_with<R>(f: impl FnOnce(&Scheduler) -> R) -> Option<R> {
     let known = PLACE.try_with(Cell::get).unwrap_or(ptr::null());
     let place = if known.is_null() { find() } else { known };
-    // SAFETY: where it is not null, the scheduler is there: its drop sets `PLACE` to null first. That comes
-    // with the end of its thread, which does not come while `f` runs: a coroutine, too, runs on its own
-    // thread only, and has ended before that.
+    // SAFETY: where it is not null, the scheduler is there: its drop sets `PLACE` to null first.
+    // That comes with the end of its thread, which does not come while `f` runs: a coroutine, too,
+    // runs on its own thread only, and has ended before that.
     unsafe { place.as_ref() }.map(f)
 }
 
@@ -84,7 +85,8 @@ pub(crate) struct Running<'a> {
 #[inline(always)]
 pub(crate) fn running<R>(f: impl FnOnce(Option<Running<'_>>) -> R) -> R {
     current::with(|task| match task {
-        // SAFETY: as in `try_with`; a coroutine runs only where a scheduler does, which has been found then.
+        // SAFETY: as in `try_with`; a coroutine runs only where a scheduler does, which has been
+        // found then.
         Some(task) => match unsafe { PLACE.get().as_ref() } {
             Some(scheduler) => f(Some(Running { scheduler, task })),
             None => f(None),

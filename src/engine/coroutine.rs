@@ -27,8 +27,8 @@ thread_local! {
 // With no input, a switch passes nothing through memory.
 type Inner = corosensei::Coroutine<(), Suspended, (), Stack>;
 
-/// Cache lines of a stack that are fetched ahead of a turn: what the calls between a server's loop and
-/// the switch in a read take.
+/// Cache lines of a stack that are fetched ahead of a turn: what the calls between a server's loop
+/// and the switch in a read take.
 const LINES: usize = 10;
 /// corosensei refuses to move a closure of more bytes to a new stack.
 const TRANSFER_MAX: usize = 512;
@@ -50,12 +50,13 @@ pub(crate) enum Suspended {
 
 /// A closure on its own stack.
 ///
-/// The drop of a coroutine that has started and not ended leaks it, stack and all: its frames may be
-/// borrowed from, and nothing but resuming it until it returns ends them soundly.
+/// The drop of a coroutine that has started and not ended leaks it, stack and all: its frames may
+/// be borrowed from, and nothing but resuming it until it returns ends them soundly.
 pub(crate) struct Coroutine {
     inner: UnsafeCell<ManuallyDrop<Inner>>,
     yielder: Cell<*const Yielder<(), Suspended>>,
-    // The top of its stack when it last suspended; where much of what is on it begins, before it has run.
+    // The top of its stack when it last suspended; where much of what is on it begins, before it
+    // has run.
     top: Cell<*const u8>,
     // The address of its stack's guard page.
     guard: usize,

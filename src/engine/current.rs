@@ -35,8 +35,9 @@ pub(super) fn leave() {
     CURRENT.set(ptr::null());
 }
 
-/// The thread runs no coroutine any more, whatever its stack says, and never will: its thread-locals are
-/// being destroyed. Waits in their destructors block the thread from now on, as on a plain one.
+/// The thread runs no coroutine any more, whatever its stack says, and never will: its
+/// thread-locals are being destroyed. Waits in their destructors block the thread from now on, as
+/// on a plain one.
 pub(super) fn leave_for_good() {
     if in_coroutine() {
         ENDING.set(true);
@@ -60,8 +61,8 @@ pub(crate) fn in_coroutine() -> bool {
 pub(crate) fn with<R>(f: impl FnOnce(Option<&Task>) -> R) -> R {
     // SAFETY: the caller of `enter` has promised that the task lives until `leave`.
     //
-    // A closure that suspends keeps the reference on the coroutine's own stack: it is used again only
-    // when that coroutine runs, and a task is freed only after its coroutine has ended. On a
+    // A closure that suspends keeps the reference on the coroutine's own stack: it is used again
+    // only when that coroutine runs, and a task is freed only after its coroutine has ended. On a
     // generator's stack, which another coroutine may resume, only scopes keep one across user code,
     // and `Yielder` refuses to yield while one is open.
     f(unsafe { CURRENT.get().as_ref() })

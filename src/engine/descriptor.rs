@@ -29,7 +29,8 @@ pub(crate) struct Registrations {
 
 /// One thread's reactor knows the descriptor by this token, for as long as that thread lives.
 struct Registration {
-    // Weak, or a long-lived descriptor would keep the reactors of all threads that have waited for it.
+    // Weak, or a long-lived descriptor would keep the reactors of all threads that have waited for
+    // it.
     port: Weak<Port>,
     mailbox: &'static Mailbox,
     token: Token,
@@ -50,8 +51,8 @@ impl fmt::Debug for Registration {
 }
 
 impl Registrations {
-    /// What this thread's reactor knows of the descriptor, if anything. That is of use to coroutines only:
-    /// while a plain thread runs, nothing polls its reactor.
+    /// What this thread's reactor knows of the descriptor, if anything. That is of use to
+    /// coroutines only: while a plain thread runs, nothing polls its reactor.
     #[inline]
     pub(crate) fn readiness<'a>(&self, running: Option<Running<'a>>) -> Option<Readiness<'a>> {
         let first = self.first.get()?;
@@ -66,8 +67,8 @@ impl Registrations {
         others.iter().find(|other| other.is_with(reactor)).map(|other| other.token)
     }
 
-    /// Has this thread's reactor know the descriptor `fd`, if it does not yet. `None` for one that is always ready, such as a
-    /// regular file.
+    /// Has this thread's reactor know the descriptor `fd`, if it does not yet. `None` for one that
+    /// is always ready, such as a regular file.
     ///
     /// # Errors
     ///

@@ -25,16 +25,19 @@ pub(crate) trait PendingTask: Send {
     fn end(&mut self, error: Option<io::Error>);
 }
 
-/// Where a coroutine is that may be started on any worker, and what is asked of it before it is anywhere.
+/// Where a coroutine is that may be started on any worker, and what is asked of it before it is
+/// anywhere.
 ///
-/// The pending task is kept with it, as one allocation instead of two; only the [`Job`] reaches that.
+/// The pending task is kept with it, as one allocation instead of two; only the [`Job`] reaches
+/// that.
 pub(crate) struct Slot<P: ?Sized = dyn PendingTask> {
     state: Mutex<State>,
     pending: UnsafeCell<P>,
 }
 
-// SAFETY: a shared slot gives access to what is locked only, and a job, which has the pending task to itself,
-// is shared with nobody: the pending task only moves between threads, which its `Send` allows.
+// SAFETY: a shared slot gives access to what is locked only, and a job, which has the pending task
+// to itself, is shared with nobody: the pending task only moves between threads, which its `Send`
+// allows.
 unsafe impl<P: ?Sized + Send> Sync for Slot<P> {}
 // No code of a user runs under the lock.
 impl<P: ?Sized> RefUnwindSafe for Slot<P> {}
@@ -57,7 +60,8 @@ impl<P: ?Sized> Slot<P> {
         self.state.lock()
     }
 
-    /// The thread and the slot there of the coroutine; if it has not started, `ask` notes what is asked.
+    /// The thread and the slot there of the coroutine; if it has not started, `ask` notes what is
+    /// asked.
     pub(super) fn place_or(&self, ask: impl FnOnce(&mut Asked)) -> Option<(&'static Mailbox, u32)> {
         let mut state = self.lock();
         if state.place.is_none() {
@@ -73,7 +77,8 @@ impl fmt::Debug for Slot {
     }
 }
 
-/// What makes a coroutine of the thread that it is started on. A job that is dropped tells its handle.
+/// What makes a coroutine of the thread that it is started on. A job that is dropped tells its
+/// handle.
 pub(crate) struct Job(Arc<Slot>);
 
 impl Job {
@@ -81,14 +86,14 @@ impl Job {
     ///
     /// # Safety
     ///
-    /// The pending task must hold nothing that borrows any more once it has started or ended, and what it
-    /// borrows must live until then.
+    /// The pending task must hold nothing that borrows any more once it has started or ended, and
+    /// what it borrows must live until then.
     pub(crate) unsafe fn new<'a>(pending: impl PendingTask + 'a) -> Self {
         let slot: Arc<Slot<dyn PendingTask + 'a>> =
             Arc::new(Slot { state: Mutex::default(), pending: UnsafeCell::new(pending) });
-        // SAFETY: the two types differ in a lifetime only. Other owners of the slot may keep it for longer than
-        // that, but reach nothing of the pending task but its memory; and when that is freed nothing in it
-        // borrows, by the caller's promise.
+        // SAFETY: the two types differ in a lifetime only. Other owners of the slot may keep it for
+        // longer than that, but reach nothing of the pending task but its memory; and when that is
+        // freed nothing in it borrows, by the caller's promise.
         Self(unsafe { std::mem::transmute::<Arc<Slot<dyn PendingTask + 'a>>, Arc<Slot>>(slot) })
     }
 
@@ -99,7 +104,8 @@ impl Job {
 
     #[inline]
     fn pending(&mut self) -> &mut dyn PendingTask {
-        // SAFETY: there is one job of a slot, it is borrowed mutably, and nothing else reaches the task.
+        // SAFETY: there is one job of a slot, it is borrowed mutably, and nothing else reaches the
+        // task.
         unsafe { &mut *self.0.pending.get() }
     }
 

@@ -13,8 +13,8 @@
 //! owner asleep and wakes it, or the owner finds the message and stays awake.
 //!
 //! Mailboxes are never freed, only passed on to the next thread. That makes their addresses plain
-//! data, free to copy and to keep too long. Each wait has a number that no other wait at its mailbox
-//! has or will have, so a wake that comes late finds nothing to wake.
+//! data, free to copy and to keep too long. Each wait has a number that no other wait at its
+//! mailbox has or will have, so a wake that comes late finds nothing to wake.
 
 use std::cell::Cell;
 use std::fmt;
@@ -33,7 +33,8 @@ use super::shared::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use super::shared::{Condvar, Mutex, MutexGuard, thread_local};
 
 thread_local! {
-    // Neither has a destructor: they may be used at any time, in the last destructors of a thread too.
+    // Neither has a destructor: they may be used at any time, in the last destructors of a thread
+    // too.
     static CURRENT: Cell<usize> = const { Cell::new(0) };
     static LATE: Cell<Option<&'static Mailbox>> = const { Cell::new(None) };
 }
@@ -102,7 +103,8 @@ struct CacheLine<T>(T);
 
 struct Inbox {
     messages: Vec<Message>,
-    // The coroutines that are being cancelled as a whole: from the request until the owner has acted on it.
+    // The coroutines that are being cancelled as a whole: from the request until the owner has
+    // acted on it.
     cancelling: Vec<Id>,
     // So are all of them.
     cancelling_all: bool,
@@ -187,8 +189,8 @@ impl Mailbox {
         Lease(mailbox)
     }
 
-    /// A mailbox for the destructors of thread-locals that run after the lease has ended. Nothing says
-    /// when the last of them has run, so it is never passed on.
+    /// A mailbox for the destructors of thread-locals that run after the lease has ended. Nothing
+    /// says when the last of them has run, so it is never passed on.
     #[cold]
     pub(crate) fn late() -> &'static Self {
         let mailbox = LATE.get().unwrap_or_else(Self::acquire);
@@ -243,8 +245,8 @@ impl Mailbox {
         }
     }
 
-    /// Whether the owner has been asked to cancel this coroutine as a whole, and has not done so yet: nothing
-    /// must be handed over to it any more.
+    /// Whether the owner has been asked to cancel this coroutine as a whole, and has not done so
+    /// yet: nothing must be handed over to it any more.
     #[inline]
     pub(crate) fn is_cancelling(&self, id: Id) -> bool {
         self.any_cancelling.load(Ordering::Relaxed) && {
@@ -311,8 +313,8 @@ impl Mailbox {
         loop {
             let mut woken = false;
             inbox.messages.retain(|message| match message {
-                // A wake with another number was meant for a wait that has ended; one for a coroutine
-                // is for the loop, should a destructor that the loop runs wait here.
+                // A wake with another number was meant for a wait that has ended; one for a
+                // coroutine is for the loop, should a destructor that the loop runs wait here.
                 Message::Wake { slot: Self::THREAD, wait } => {
                     woken |= *wait == number;
                     false

@@ -79,7 +79,8 @@ fn install() {
         SIGNALS.map(|signal| {
             // SAFETY: an all-zero `sigaction` is valid: no flags, no mask, SIG_DFL.
             //
-            // `handler` has the signature that SA_SIGINFO asks for and does only what a signal handler may.
+            // `handler` has the signature that SA_SIGINFO asks for and does only what a signal
+            // handler may.
             unsafe {
                 let (mut ours, mut previous): (libc::sigaction, libc::sigaction) = mem::zeroed();
                 ours.sa_sigaction = handler as *const () as usize;
@@ -125,7 +126,8 @@ fn pass_on(signal: libc::c_int, info: *mut libc::siginfo_t, ucontext: *mut libc:
             let flags = previous.map_or(0, |previous| previous.sa_flags);
             type Plain = extern "C" fn(libc::c_int);
             type Full = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
-            // SAFETY: it was installed as a handler of three arguments, or of one, as its flags say.
+            // SAFETY: it was installed as a handler of three arguments, or of one, as its flags
+            // say.
             unsafe {
                 if flags & libc::SA_SIGINFO != 0 {
                     mem::transmute::<usize, Full>(address)(signal, info, ucontext);

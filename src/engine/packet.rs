@@ -1,7 +1,7 @@
 //! Where a coroutine leaves its result for the handle that takes it.
 //!
-//! A packet is one allocation with two owners, the coroutine and the handle; whichever sees that the other
-//! has gone frees it. The states, as bits that are only ever added:
+//! A packet is one allocation with two owners, the coroutine and the handle; whichever sees that
+//! the other has gone frees it. The states, as bits that are only ever added:
 //!
 //! ```text
 //! ENDED      the result is there, and the coroutine is done with the packet
@@ -10,12 +10,13 @@
 //! ABANDONED  with ENDED: there is no result and never will be
 //! ```
 //!
-//! 1. The coroutine writes the result, then adds `ENDED`. If `DETACHED` was set, it frees the packet.
-//! 2. The handle adds `DETACHED` when it is dropped. If `ENDED` was set, it frees the packet. A handle that
-//!    takes the result has seen `ENDED`, and frees the packet without adding a bit.
-//! 3. A joiner of the home thread writes itself into the two cells, which only that thread uses. Another
-//!    adds `ELSEWHERE` under the lock of the list that it enters, and the coroutine takes that lock before
-//!    it adds `ENDED`: so the joiner is in the list by then, or sees `ENDED`.
+//! 1. The coroutine writes the result, then adds `ENDED`. If `DETACHED` was set, it frees the
+//!    packet.
+//! 2. The handle adds `DETACHED` when it is dropped. If `ENDED` was set, it frees the packet. A
+//!    handle that takes the result has seen `ENDED`, and frees the packet without adding a bit.
+//! 3. A joiner of the home thread writes itself into the two cells, which only that thread uses.
+//!    Another adds `ELSEWHERE` under the lock of the list that it enters, and the coroutine takes
+//!    that lock before it adds `ENDED`: so the joiner is in the list by then, or sees `ENDED`.
 //!
 //! After its step the other owner may free the packet at any moment, so both steps take a pointer.
 
@@ -85,7 +86,8 @@ struct Packet<T> {
 unsafe fn end(header: NonNull<Header>, how: u8) -> bool {
     // SAFETY: by the caller's promise it is alive up to the exchange, and not used after that.
     let header = unsafe { &*header.as_ptr() };
-    // A job may be dropped so late that its thread has no scheduler any more; it has no joiner here then.
+    // A job may be dropped so late that its thread has no scheduler any more; it has no joiner here
+    // then.
     header.ended_at.set(context::try_with(|scheduler| scheduler.next_end()).unwrap_or(0));
     let joiner = (header.joiner_slot.get(), header.joiner_wait.get());
     let exchange = header.state.compare_exchange(0, how, Ordering::AcqRel, Ordering::Acquire);
@@ -111,8 +113,9 @@ fn end_slowly(header: &Header, how: u8) -> (u8, Option<Waiters>) {
 
 impl Completion for Header {
     fn abandon(&self) {
-        // SAFETY: the task has this pointer for as long as its coroutine has not taken its step, so this is that
-        // step. If the handle has gone, the packet stays behind like the rest of the coroutine.
+        // SAFETY: the task has this pointer for as long as its coroutine has not taken its step, so
+        // this is that step. If the handle has gone, the packet stays behind like the rest of the
+        // coroutine.
         unsafe { end(NonNull::from(self), ENDED | ABANDONED) };
     }
 }
@@ -151,8 +154,9 @@ impl Header {
 /// The coroutine's end of a packet. Forgetting it leaks the packet.
 pub(crate) struct Sender<T>(NonNull<Packet<T>>);
 
-// SAFETY: a sender that goes to another thread is one of a packet without a home thread, as the callers that
-// send it have it made: then nothing else uses the joiner's two cells, and the rest is as for a receiver.
+// SAFETY: a sender that goes to another thread is one of a packet without a home thread, as the
+// callers that send it have it made: then nothing else uses the joiner's two cells, and the rest is
+// as for a receiver.
 //
 // The result goes from one thread to another, which a `T: Send` allows.
 unsafe impl<T: Send> Send for Sender<T> {}
@@ -195,12 +199,12 @@ impl<T> Sender<T> {
 
     /// Leaves the result and wakes its waiters. Must be called on the home thread, if there is one.
     ///
-    /// A result that no handle will take is dropped here, and wakers of futures are called: both are code
-    /// of users. All that is left to do by then is theirs.
+    /// A result that no handle will take is dropped here, and wakers of futures are called: both
+    /// are code of users. All that is left to do by then is theirs.
     #[inline]
     pub(crate) fn finish(self, result: Result<T, Failure>) {
-        // SAFETY: the packet is alive, since the receiver frees it only once `ENDED` is set; and until then the
-        // one sender alone touches the result.
+        // SAFETY: the packet is alive, since the receiver frees it only once `ENDED` is set; and
+        // until then the one sender alone touches the result.
         unsafe { (*self.0.as_ref().result.get()).write(result) };
         // SAFETY: as above; this uses up the sender.
         if !unsafe { end(self.0.cast(), ENDED) } {

@@ -1,12 +1,13 @@
-//! A panic hook in front of the one that is installed: it notes which coroutine panics, and names it.
+//! A panic hook in front of the one that is installed: it notes which coroutine panics, and names
+//! it.
 //!
-//! std counts panics per thread, and its count cannot be read. While one coroutine is suspended in the
-//! middle of its unwinding, the count is above zero for all others, and nothing but the hook says that another
-//! one of them begins to panic. `scheduler/unwinding.rs` depends on it.
+//! std counts panics per thread, and its count cannot be read. While one coroutine is suspended in
+//! the middle of its unwinding, the count is above zero for all others, and nothing but the hook
+//! says that another one of them begins to panic. `scheduler/unwinding.rs` depends on it.
 //!
-//! The hook is installed when the first run of the process begins, and calls the one before it. A hook
-//! that the program sets later takes its place: then a panic that begins while another coroutine of the
-//! thread is suspended mid-unwind is not recognised.
+//! The hook is installed when the first run of the process begins, and calls the one before it. A
+//! hook that the program sets later takes its place: then a panic that begins while another
+//! coroutine of the thread is suspended mid-unwind is not recognised.
 
 use std::cell::Cell;
 use std::io::{self, Write};

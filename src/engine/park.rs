@@ -39,8 +39,8 @@ fn thread_waiter() -> Parker {
 
 /// Waits until `parker`, made here just before, is woken, or `deadline` has passed.
 ///
-/// Unwinds instead of returning when the coroutine has been cancelled and the wait has not happened: what
-/// a wake has handed over is never lost.
+/// Unwinds instead of returning when the coroutine has been cancelled and the wait has not
+/// happened: what a wake has handed over is never lost.
 #[inline(always)]
 pub(crate) fn block(parker: Parker, why: Wait, deadline: Option<Instant>) -> Wake {
     check_cancelled();
@@ -54,8 +54,8 @@ pub(crate) fn block(parker: Parker, why: Wait, deadline: Option<Instant>) -> Wak
 /// [`block`], for a wait that must be forgotten elsewhere before its coroutine unwinds: it returns
 /// `Wake::Cancelled` where that unwinds. Call [`check_cancelled`] before, and [`raise`] after.
 ///
-/// It is part of its callers, down to the switch: each return that follows a switch is predicted wrongly by
-/// the processor.
+/// It is part of its callers, down to the switch: each return that follows a switch is predicted
+/// wrongly by the processor.
 #[inline(always)]
 pub(crate) fn block_unless_cancelled(parker: Parker, why: Wait, deadline: Option<Instant>) -> Wake {
     if parker.is_thread() {
@@ -71,9 +71,10 @@ pub(crate) fn block_unless_cancelled(parker: Parker, why: Wait, deadline: Option
     )
 }
 
-/// [`block_unless_cancelled`], for a wait with a place in a queue, which a cancellation takes out of it at
-/// once, on whatever thread it is requested. (Only the request to cancel one of the scopes inside of a
-/// coroutine, made on another thread, takes effect when the coroutine's thread learns of it.)
+/// [`block_unless_cancelled`], for a wait with a place in a queue, which a cancellation takes out
+/// of it at once, on whatever thread it is requested. (Only the request to cancel one of the scopes
+/// inside of a coroutine, made on another thread, takes effect when the coroutine's thread learns
+/// of it.)
 #[inline(always)]
 pub(crate) fn block_in_queue(
     parker: Parker,
@@ -95,8 +96,8 @@ pub(crate) fn block_in_queue(
     )
 }
 
-/// The coroutine that calls this, if a cancellation of the whole of it would end its next wait: what
-/// [`Waiter::is_being_cancelled`] asks for.
+/// The coroutine that calls this, if a cancellation of the whole of it would end its next wait:
+/// what [`Waiter::is_being_cancelled`] asks for.
 #[inline]
 pub(crate) fn cancellable_id() -> Option<Id> {
     context::running(|running| {
@@ -112,8 +113,9 @@ fn block_thread(parker: Parker, deadline: Option<Instant>) -> Wake {
     if woken { Wake::Ready } else { Wake::TimedOut }
 }
 
-/// Waits until a waiter that `list` has listed is woken, or `deadline` has passed. `list` returns what
-/// takes the waiter out again in its drop, or `None` when there is nothing to wait for any more.
+/// Waits until a waiter that `list` has listed is woken, or `deadline` has passed. `list` returns
+/// what takes the waiter out again in its drop, or `None` when there is nothing to wait for any
+/// more.
 ///
 /// Unwinds like [`block`], with the waiter taken out.
 #[inline(always)]
@@ -186,8 +188,8 @@ pub(crate) fn spend() {
     }
 }
 
-/// For a wait that is over before it begins, and may be part of a loop of such: lets the loop look at its
-/// timers and messages, and the other coroutines run.
+/// For a wait that is over before it begins, and may be part of a loop of such: lets the loop look
+/// at its timers and messages, and the other coroutines run.
 #[cold]
 pub(crate) fn yield_to_loop() {
     overspent();
@@ -223,7 +225,8 @@ pub(crate) fn shield<T>(f: impl FnOnce() -> T) -> T {
     })
 }
 
-/// Prefetches what the running coroutine will use first after its next wait, just before it is resumed.
+/// Prefetches what the running coroutine will use first after its next wait, just before it is
+/// resumed.
 #[inline]
 pub(crate) fn prefetch_on_resume<T>(what: &T) {
     current::with(|task| {

@@ -7,7 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// How many threads are pinned, and where the last of them might run before, for those that they start.
+/// How many threads are pinned, and where the last of them might run before, for those that they
+/// start.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 static PINNED: Mutex<(usize, Option<CpuSet>)> = Mutex::new((0, None));
 
@@ -16,7 +17,8 @@ fn pinned() -> MutexGuard<'static, (usize, Option<CpuSet>)> {
     PINNED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Lets the calling thread, which may have been started by a pinned one, run where that might before.
+/// Lets the calling thread, which may have been started by a pinned one, run where that might
+/// before.
 pub(crate) fn unpin() {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     if let (_, Some(before)) = &*pinned() {

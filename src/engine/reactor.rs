@@ -1,8 +1,8 @@
 //! The only file that names polling: which descriptors are ready.
 //!
-//! A descriptor is registered once per thread, for both directions, edge-triggered. That it is readable is
-//! kept as a flag until a read finds the descriptor drained, so that the read after that parks without
-//! asking the kernel again.
+//! A descriptor is registered once per thread, for both directions, edge-triggered. That it is
+//! readable is kept as a flag until a read finds the descriptor drained, so that the read after
+//! that parks without asking the kernel again.
 //!
 //! On Linux, `polling` makes the epoll instance, and this file adds to it and waits on
 //! it through rustix: `Poller::wait` would make five system calls where one does, and its
@@ -29,9 +29,10 @@ use self::epoll as backend;
 use self::portable as backend;
 pub(crate) use backend::Port;
 
-/// Events taken from the kernel at once. What is touched when their coroutines are woken should still be in
-/// the processor's second cache when these have their turns. No fewer than the turns between two ticks of the
-/// loop, or descriptors would get less than their share of a ready queue that is never empty.
+/// Events taken from the kernel at once. What is touched when their coroutines are woken should
+/// still be in the processor's second cache when these have their turns. No fewer than the turns
+/// between two ticks of the loop, or descriptors would get less than their share of a ready queue
+/// that is never empty.
 pub(super) const EVENTS: usize = 128;
 
 /// `epoll_wait` takes milliseconds in 32 bits, a little more than 24 days.
@@ -162,8 +163,8 @@ impl Reactor {
         Ok(token)
     }
 
-    /// Forgets the registration whose token has this number; late events for it find nothing. Returns the
-    /// waiters that it still had.
+    /// Forgets the registration whose token has this number; late events for it find nothing.
+    /// Returns the waiters that it still had.
     pub(super) fn deregister(&self, number: u64) -> impl Iterator<Item = Waiter> + use<> {
         let token = Token(number);
         let mut entries = self.entries.borrow_mut();
@@ -181,8 +182,8 @@ impl Reactor {
         Readiness { reactor: self, token }
     }
 
-    /// Waits for events, for `timeout` at most (for ever without one), and appends the waiters that they
-    /// wake. Returns whether there may be more of them.
+    /// Waits for events, for `timeout` at most (for ever without one), and appends the waiters that
+    /// they wake. Returns whether there may be more of them.
     pub(super) fn poll(
         &self,
         timeout: Option<Duration>,
@@ -250,8 +251,8 @@ impl Readiness<'_> {
         self.with(|entry| entry.readable &= entry.ending || !backend::TELLS_ENDING);
     }
 
-    /// Has `waiter` woken at the next edge of `fd`, the registered descriptor, of which an operation has
-    /// failed with `WouldBlock`.
+    /// Has `waiter` woken at the next edge of `fd`, the registered descriptor, of which an
+    /// operation has failed with `WouldBlock`.
     #[inline]
     pub(crate) fn subscribe(
         &self,
@@ -379,7 +380,8 @@ mod epoll {
             let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
             into.0.clear();
             match epoll::wait(self.poller.as_fd(), spare_capacity(&mut into.0), timeout.as_ref()) {
-                // A process that was stopped and goes on, say: nothing is known of what has come meanwhile.
+                // A process that was stopped and goes on, say: nothing is known of what has come
+                // meanwhile.
                 Err(rustix::io::Errno::INTR) => Ok(EVENTS),
                 result => Ok(result?),
             }
@@ -441,8 +443,8 @@ mod portable {
             if self.poller.supports_edge() { PollMode::Edge } else { PollMode::Oneshot }
         }
 
-        /// Asks again where the system reports a descriptor only once: for what is waited for, as the other
-        /// direction would be reported at once, and instead.
+        /// Asks again where the system reports a descriptor only once: for what is waited for, as
+        /// the other direction would be reported at once, and instead.
         pub(super) fn rearm(
             &self,
             fd: &impl AsFd,

@@ -46,8 +46,8 @@ impl ReadyQueue {
     #[inline]
     pub(crate) unsafe fn push(&self, task: NonNull<Task>) {
         let task = task.as_ptr();
-        // SAFETY: the task is alive by the caller's promise; and `last` is, if the queue is not empty, since it is
-        // in the queue then.
+        // SAFETY: the task is alive by the caller's promise; and `last` is, if the queue is not
+        // empty, since it is in the queue then.
         unsafe {
             (*task).link.0.set(ptr::null());
             if self.first.get().is_null() {
@@ -61,13 +61,14 @@ impl ReadyQueue {
 
     /// Takes the first task, which is alive.
     ///
-    /// With many coroutines, what the next one needs is in no cache near the processor any more. While the
-    /// first has its turn, the top of the second's stack is fetched, and the third's task, so that the
-    /// same can be done for that one at the next turn.
+    /// With many coroutines, what the next one needs is in no cache near the processor any more.
+    /// While the first has its turn, the top of the second's stack is fetched, and the third's
+    /// task, so that the same can be done for that one at the next turn.
     #[inline]
     pub(crate) fn pop(&self) -> Option<NonNull<Task>> {
         let first = NonNull::new(self.first.get().cast_mut())?;
-        // SAFETY: both are in the queue, so they are alive by the promise that they were pushed with.
+        // SAFETY: both are in the queue, so they are alive by the promise that they were pushed
+        // with.
         unsafe {
             let second = first.as_ref().link.0.get();
             self.first.set(second);

@@ -1,4 +1,5 @@
-//! How a run begins and ends: the worker threads, and the first coroutine, which may borrow from the caller.
+//! How a run begins and ends: the worker threads, and the first coroutine, which may borrow from
+//! the caller.
 
 #![allow(unsafe_code)]
 
@@ -46,12 +47,14 @@ pub(crate) fn start_default<F: FnOnce() -> T, T>(f: F) -> T {
     start(Settings::default(), &Arc::default(), true, f)
 }
 
-/// Runs `f` as a coroutine on this thread, and all that comes of it on all workers, and returns its value.
-/// When `f` has ended, the coroutines that are left are cancelled if `cancel_rest`, and awaited.
+/// Runs `f` as a coroutine on this thread, and all that comes of it on all workers, and returns its
+/// value. When `f` has ended, the coroutines that are left are cancelled if `cancel_rest`, and
+/// awaited.
 ///
 /// # Panics
 ///
-/// With the panic of `f`, with the report of a deadlock, and when the system refuses what a run needs.
+/// With the panic of `f`, with the report of a deadlock, and when the system refuses what a run
+/// needs.
 #[track_caller]
 pub(crate) fn start<F: FnOnce() -> T, T>(
     settings: Settings,
@@ -141,8 +144,8 @@ fn start_workers(
     })
 }
 
-/// Runs `main` as a coroutine, and whatever comes to this worker, until the run is over; calls `ready` when
-/// nothing can go wrong any more.
+/// Runs `main` as a coroutine, and whatever comes to this worker, until the run is over; calls
+/// `ready` when nothing can go wrong any more.
 ///
 /// `main` must not unwind.
 ///

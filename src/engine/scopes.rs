@@ -1,6 +1,7 @@
-//! What can be cancelled of one coroutine: its root, which belongs to its `JoinHandle`, and the scopes
-//! that it has open, which belong to time-outs and the like. Scopes nest, and so do shields: a shield
-//! hides the root and the scopes that were open when it was raised from the waits inside of it.
+//! What can be cancelled of one coroutine: its root, which belongs to its `JoinHandle`, and the
+//! scopes that it has open, which belong to time-outs and the like. Scopes nest, and so do shields:
+//! a shield hides the root and the scopes that were open when it was raised from the waits inside
+//! of it.
 //!
 //! ```text
 //! request   sets a flag on one level             any thread, through the coroutine's own
@@ -49,15 +50,16 @@ struct Scope {
     id: ScopeId,
     requested: bool,
     timer: Option<TimerKey>,
-    // Of a scope that was opened in a destructor because the coroutine unwinds: see `open_in_cleanup`.
+    // Of a scope that was opened in a destructor because the coroutine unwinds: see
+    // `open_in_cleanup`.
     cleanup: Option<Cause>,
 }
 
 /// The levels of one coroutine and the requests to cancel them.
 #[derive(Debug, Default)]
 pub(crate) struct Scopes {
-    /// Whether the next wait must raise a cancellation, or panic because it is forbidden. Kept up to
-    /// date by each method here, so that a wait asks for one byte.
+    /// Whether the next wait must raise a cancellation, or panic because it is forbidden. Kept up
+    /// to date by each method here, so that a wait asks for one byte.
     pending: Cell<bool>,
     root_requested: Cell<bool>,
     // Few coroutines ever open a scope.
@@ -91,8 +93,9 @@ impl Scopes {
         self.push(Scope { id, requested: false, timer, cleanup: None });
     }
 
-    /// [`open`](Self::open), in a destructor that runs because the coroutine unwinds. An unwind that starts
-    /// inside of the scope must stop there, so the levels outside of it are hidden while it is open.
+    /// [`open`](Self::open), in a destructor that runs because the coroutine unwinds. An unwind
+    /// that starts inside of the scope must stop there, so the levels outside of it are hidden
+    /// while it is open.
     pub(crate) fn open_in_cleanup(&self, id: ScopeId, timer: Option<TimerKey>, cause: Cause) {
         let nested = self.nested();
         nested.shields.borrow_mut().push(nested.open.borrow().len());
@@ -105,8 +108,8 @@ impl Scopes {
         self.update();
     }
 
-    /// Closes the innermost scope. Returns its timer if that has not fired, and why the coroutine unwinds if
-    /// it was opened in a destructor because of that.
+    /// Closes the innermost scope. Returns its timer if that has not fired, and why the coroutine
+    /// unwinds if it was opened in a destructor because of that.
     pub(crate) fn close(&self, id: ScopeId) -> (Option<TimerKey>, Option<Cause>) {
         let nested = self.nested();
         let scope = nested.open.borrow_mut().pop();

@@ -1,5 +1,5 @@
-//! The one way in which coroutines are made: a [`Spec`], a closure, and two ends. [`here`] makes a task of
-//! the calling thread; [`anywhere`] makes a job that any worker may start.
+//! The one way in which coroutines are made: a [`Spec`], a closure, and two ends. [`here`] makes a
+//! task of the calling thread; [`anywhere`] makes a job that any worker may start.
 
 #![allow(unsafe_code)]
 
@@ -49,8 +49,8 @@ pub(crate) struct Spawned<T> {
 /// Bytes of a closure or a result above which it does not go on a stack as it is.
 const LARGE: usize = 2048;
 
-/// The size of stack for a coroutine that returns a `T`, where `size` is asked for: in a debug build, some
-/// ten frames of ours have a copy each of what they pass on.
+/// The size of stack for a coroutine that returns a `T`, where `size` is asked for: in a debug
+/// build, some ten frames of ours have a copy each of what they pass on.
 fn size_for<T>(scheduler: &Scheduler, size: Option<usize>) -> Option<usize> {
     if size_of::<T>() <= LARGE {
         return size;
@@ -90,8 +90,8 @@ fn not_running() -> io::Error {
     )
 }
 
-/// Starts a coroutine of this thread on `stack`. The last thing it does is to call `last`, which must not
-/// unwind.
+/// Starts a coroutine of this thread on `stack`. The last thing it does is to call `last`, which
+/// must not unwind.
 ///
 /// # Safety
 ///
@@ -171,8 +171,8 @@ where
     unsafe { make_task(stack, scheduler.allocate_id(), spec, f, sender, || ()) }
 }
 
-/// Makes a job of what will be a coroutine of `home`. The last thing that the coroutine does, or the drop of
-/// an unstarted job, is to call `last`, which must not unwind.
+/// Makes a job of what will be a coroutine of `home`. The last thing that the coroutine does, or
+/// the drop of an unstarted job, is to call `last`, which must not unwind.
 ///
 /// # Safety
 ///
@@ -250,7 +250,8 @@ fn body<F: FnOnce() -> T, T>(f: F, sender: Sender<T>) {
             cancel::catch(task, Level::Root, f)
         };
         cancel::drop_locals(task);
-        // From here on the packet is no longer ours to complete: code of users runs while it is finished.
+        // From here on the packet is no longer ours to complete: code of users runs while it is
+        // finished.
         task.completion.set(None);
         cancel::catch_and_forget(|| sender.finish(result));
         // That code may have made locals again.
@@ -306,8 +307,8 @@ pub(crate) fn this_run(scheduler: &Scheduler) -> Home {
     run.unwrap_or(Home::Unknown)
 }
 
-/// Gives a job to a worker of the run of the calling thread, which is one: to the worker with this `number`,
-/// or to any.
+/// Gives a job to a worker of the run of the calling thread, which is one: to the worker with this
+/// `number`, or to any.
 pub(crate) fn place(job: Job, number: Option<usize>) {
     let refused = context::with(|scheduler| {
         scheduler.with_worker(|worker| match number {

@@ -11,8 +11,8 @@
 //! them, `mprotect` stands in and the mapping limit returns.
 //!
 //! Sizes are powers of two, so a stack and its guard take an odd number of pages, which spreads
-//! neighbouring tops over the sets of the TLB; the colour spreads them over the sets of the first-level
-//! cache.
+//! neighbouring tops over the sets of the TLB; the colour spreads them over the sets of the
+//! first-level cache.
 
 #![allow(unsafe_code)]
 
@@ -312,7 +312,8 @@ impl Stack {
     fn trim(&mut self, keep: usize) {
         let bottom = self.guard() + page_size();
         let len = (self.guard() + self.arena.stride - bottom).saturating_sub(keep);
-        // It has just been used: its first page is there, so the kernel is asked about deeper ones only.
+        // It has just been used: its first page is there, so the kernel is asked about deeper ones
+        // only.
         if len == 0 || (keep > 0 && !resident(bottom, len)) {
             return;
         }

@@ -97,17 +97,17 @@ pub(crate) trait Completion {
     fn abandon(&self);
 }
 
-/// A wait that has a place in some queue, which a cancellation takes out of it at once: what would be handed
-/// over goes to the next waiter.
+/// A wait that has a place in some queue, which a cancellation takes out of it at once: what would
+/// be handed over goes to the next waiter.
 pub(crate) trait CancelWait {
-    /// Takes the place out of its queue, unless it has been served. Returns whether it was taken out, so that
-    /// the wait is over and has not happened. Called on the coroutine's own thread, outside of its
-    /// coroutine; must run no code of users.
+    /// Takes the place out of its queue, unless it has been served. Returns whether it was taken
+    /// out, so that the wait is over and has not happened. Called on the coroutine's own thread,
+    /// outside of its coroutine; must run no code of users.
     fn cancel(&self) -> bool;
 }
 
-/// A coroutine and its bookkeeping. Only its own thread ever sees it. The table of its scheduler owns it,
-/// from the moment it is added until its coroutine has ended.
+/// A coroutine and its bookkeeping. Only its own thread ever sees it. The table of its scheduler
+/// owns it, from the moment it is added until its coroutine has ended.
 ///
 /// What a turn touches stands together at the front.
 #[repr(C)]
@@ -121,7 +121,8 @@ pub(crate) struct Task {
     pub(crate) parked: Cell<bool>,
     pub(crate) wake: Cell<Wake>,
     pub(crate) flags: Flags,
-    /// The period of ambiguity in which the coroutine has begun to panic: see the scheduler's `unwinding.rs`.
+    /// The period of ambiguity in which the coroutine has begun to panic: see the scheduler's
+    /// `unwinding.rs`.
     pub(crate) panicked_in: Cell<u32>,
     /// When the wait under way began, in milliseconds of the scheduler's time.
     pub(crate) since: Cell<u32>,
@@ -130,12 +131,14 @@ pub(crate) struct Task {
     pub(crate) waiting: Cell<Wait>,
     /// The place of the wait under way, on the coroutine's own stack.
     pub(crate) place: Cell<Option<NonNull<dyn CancelWait>>>,
-    /// What the coroutine will look at first when its wait is over: fetched ahead of that, never followed.
+    /// What the coroutine will look at first when its wait is over: fetched ahead of that, never
+    /// followed.
     pub(crate) ahead: Cell<*const u8>,
     pub(crate) id: Id,
     pub(crate) spawned: &'static Location<'static>,
-    /// What has to be told that this coroutine will never end, until it tells that itself. Nothing is set
-    /// while code of users runs that may free it. (The main coroutine of a run never has one.)
+    /// What has to be told that this coroutine will never end, until it tells that itself. Nothing
+    /// is set while code of users runs that may free it. (The main coroutine of a run never has
+    /// one.)
     pub(crate) completion: Cell<Option<NonNull<dyn Completion>>>,
     extras: OnceCell<Box<Extras>>,
 }
@@ -200,8 +203,8 @@ impl Task {
     /// This must be the current task: the code that calls this is its coroutine's.
     #[inline]
     pub(crate) unsafe fn suspend(&self, how: Suspended) {
-        // SAFETY: by the caller's promise we are on the coroutine's stack, or on that of a generator
-        // which it resumed.
+        // SAFETY: by the caller's promise we are on the coroutine's stack, or on that of a
+        // generator which it resumed.
         unsafe { self.coroutine.suspend(how) };
     }
 
@@ -255,7 +258,8 @@ impl Task {
     /// Says to the waiters for this coroutine that it will never end.
     pub(crate) fn abandoned(&self) {
         if let Some(completion) = self.completion.take() {
-            // SAFETY: it is alive until the coroutine completes it, and takes it out of the task before.
+            // SAFETY: it is alive until the coroutine completes it, and takes it out of the task
+            // before.
             unsafe { completion.as_ref() }.abandon();
         }
         if let Some(f) = self.extras.get().and_then(|extras| extras.on_abandon.take()) {
@@ -263,7 +267,8 @@ impl Task {
         }
     }
 
-    /// Notes that no payload is on its way: it was caught at its level, or nothing asks for it any more.
+    /// Notes that no payload is on its way: it was caught at its level, or nothing asks for it any
+    /// more.
     pub(crate) fn clear_raised(&self) {
         self.flags.set(Flag::Raised, false);
         self.panicked_in.set(0);

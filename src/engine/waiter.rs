@@ -10,14 +10,14 @@ use std::time::Instant;
 use super::id::Id;
 use super::mailbox::{Mailbox, Message, ThreadId};
 
-/// One wait of one coroutine or plain thread, as plain data. It may be kept too long: a wait that is
-/// over is not found any more.
+/// One wait of one coroutine or plain thread, as plain data. It may be kept too long: a wait that
+/// is over is not found any more.
 #[derive(Clone, Copy)]
 pub(crate) struct Parker {
     mailbox: &'static Mailbox,
     wait: u64,
-    // As wide as its neighbours, so that a copy loads just what was stored: a load that is wider than the
-    // store before it waits for that store.
+    // As wide as its neighbours, so that a copy loads just what was stored: a load that is wider
+    // than the store before it waits for that store.
     slot: u64,
 }
 
@@ -39,7 +39,8 @@ impl Parker {
         self.slot == u64::from(Mailbox::THREAD)
     }
 
-    /// The coroutine's slot and the wait's number, if it is a coroutine of the thread with this mailbox.
+    /// The coroutine's slot and the wait's number, if it is a coroutine of the thread with this
+    /// mailbox.
     #[inline]
     pub(crate) fn local_to(&self, mailbox: &'static Mailbox) -> Option<(u32, u64)> {
         let here = ptr::eq(self.mailbox, mailbox) && !self.is_thread();
@@ -52,7 +53,8 @@ impl Parker {
         self.mailbox.send(Message::Wake { slot: self.slot as u32, wait: self.wait });
     }
 
-    /// Blocks the plain thread that this stands for. Returns whether it was woken before `deadline`.
+    /// Blocks the plain thread that this stands for. Returns whether it was woken before
+    /// `deadline`.
     #[inline]
     pub(crate) fn block(&self, deadline: Option<Instant>) -> bool {
         debug_assert!(self.is_thread());
@@ -95,7 +97,8 @@ impl Waiter {
         }
     }
 
-    /// Whether the coroutine `id`, which waits, has been cancelled on another thread and will learn of it.
+    /// Whether the coroutine `id`, which waits, has been cancelled on another thread and will learn
+    /// of it.
     #[inline]
     pub(crate) fn is_being_cancelled(&self, id: Option<Id>) -> bool {
         match (self, id) {

@@ -50,8 +50,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// Outside of a runtime; `InvalidInput` for a stack size below 16 KiB or above 1 GiB; and when the
-    /// system has no room for another stack.
+    /// Outside of a runtime; `InvalidInput` for a stack size below 16 KiB or above 1 GiB; and when
+    /// the system has no room for another stack.
     #[track_caller]
     pub fn spawn<F, T>(self, f: F) -> io::Result<JoinHandle<T>>
     where
@@ -66,8 +66,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for a stack size below 16 KiB or above 1 GiB; and when the system has no room for
-    /// another stack.
+    /// `InvalidInput` for a stack size below 16 KiB or above 1 GiB; and when the system has no room
+    /// for another stack.
     ///
     /// ```
     /// plainsong::run(|| {

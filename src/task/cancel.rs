@@ -23,7 +23,8 @@ use crate::engine::{context, current, root};
 
 const WAIT: Wait = Wait::for_any_thread("a token to be cancelled");
 
-/// Runs `f` in a scope of its own, which `setup` gets as a target. `None` when the scope was cancelled.
+/// Runs `f` in a scope of its own, which `setup` gets as a target. `None` when the scope was
+/// cancelled.
 #[inline]
 pub(crate) fn cancellable<T>(
     deadline: Option<Instant>,
@@ -49,8 +50,8 @@ fn cancellable_here<T>(
     let result = cancel::catch(task, Level::Scope(scope), f);
     scheduler.close_scope(task, scope);
     if result.is_ok() && !task.scopes.is_pending() && !std::thread::panicking() {
-        // Nothing asks any more for a payload that the body has swallowed. (While this unwinds, a payload is on
-        // its way outside of a shield.)
+        // Nothing asks any more for a payload that the body has swallowed. (While this unwinds, a
+        // payload is on its way outside of a shield.)
         task.clear_raised();
     }
     match result {
@@ -127,8 +128,8 @@ impl From<Elapsed> for io::Error {
     }
 }
 
-/// Runs `f` with cancellation held off: a request that comes meanwhile takes effect at the first wait
-/// after it. For clean-up that has to wait. Time-outs inside of `f` work as ever.
+/// Runs `f` with cancellation held off: a request that comes meanwhile takes effect at the first
+/// wait after it. For clean-up that has to wait. Time-outs inside of `f` work as ever.
 ///
 /// ```
 /// use std::time::Duration;
@@ -147,8 +148,8 @@ pub fn shield<T>(f: impl FnOnce() -> T) -> T {
     park::shield(f)
 }
 
-/// Runs `f` and panics if it waits: for code that must not be interleaved with other coroutines, such as
-/// a thread-local's initialiser or a library that trusts the thread.
+/// Runs `f` and panics if it waits: for code that must not be interleaved with other coroutines,
+/// such as a thread-local's initialiser or a library that trusts the thread.
 ///
 /// An operation that would yield only because its coroutine has had its turn goes on instead. On a
 /// plain thread, calls `f`.
@@ -172,8 +173,8 @@ pub fn no_wait<T>(f: impl FnOnce() -> T) -> T {
     })
 }
 
-/// A request to stop that many coroutines and threads share: some ask for it, others look at it, wait for it,
-/// or let it cut their waits short.
+/// A request to stop that many coroutines and threads share: some ask for it, others look at it,
+/// wait for it, or let it cut their waits short.
 ///
 /// Clones are the same token. A [`child_token`](Self::child_token) is cancelled with its parent.
 ///

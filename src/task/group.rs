@@ -159,7 +159,8 @@ impl Group {
         abort.disarm();
     }
 
-    /// Starts a coroutine of this thread as a member, whose panic is its own, and which may be given up.
+    /// Starts a coroutine of this thread as a member, whose panic is its own, and which may be
+    /// given up.
     pub(crate) fn spawn<F, T>(
         &self,
         scheduler: &Scheduler,
@@ -223,8 +224,8 @@ impl Group {
         let (member, group) = (self.enter(), self.clone());
         let leave = move || group.leave(member);
         let home = spawn::this_run(scheduler);
-        // SAFETY: by the caller's promise, as the coroutine has ended when it has left; and the job is placed,
-        // so it is started or dropped.
+        // SAFETY: by the caller's promise, as the coroutine has ended when it has left; and the job
+        // is placed, so it is started or dropped.
         let (job, spawned) = unsafe { spawn::anywhere(scheduler, home, spec, f, leave) };
         let handle = JoinHandle::new(spawned);
         self.set_target(member, Target::root(handle.address().clone()));

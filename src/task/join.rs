@@ -17,9 +17,9 @@ use crate::engine::spawn::Spawned;
 
 /// Waits for a coroutine to end and takes its result.
 ///
-/// Dropping the handle detaches the coroutine: it runs on, and drops its result at its end. The result of
-/// one that has ended is dropped with the handle. A handle is `Send` when its result is; a plain thread
-/// that joins blocks.
+/// Dropping the handle detaches the coroutine: it runs on, and drops its result at its end. The
+/// result of one that has ended is dropped with the handle. A handle is `Send` when its result is;
+/// a plain thread that joins blocks.
 pub struct JoinHandle<T> {
     pub(crate) receiver: Receiver<T>,
     thread: Thread,
@@ -69,8 +69,8 @@ impl<T> JoinHandle<T> {
     ///
     /// # Errors
     ///
-    /// The handle itself, when the time is over and the coroutine has not ended. The inner result is
-    /// that of [`join`](Self::join).
+    /// The handle itself, when the time is over and the coroutine has not ended. The inner result
+    /// is that of [`join`](Self::join).
     ///
     /// # Cancellation
     ///
@@ -94,10 +94,11 @@ impl<T> JoinHandle<T> {
         }
     }
 
-    /// Cancels the coroutine: its wait unwinds, or its next one does, and its destructors run. One that has
-    /// not begun never does. Returns at once; [`join`](Self::join) waits for the end.
+    /// Cancels the coroutine: its wait unwinds, or its next one does, and its destructors run. One
+    /// that has not begun never does. Returns at once; [`join`](Self::join) waits for the end.
     ///
-    /// A coroutine that does not wait is not cancelled, nor one that has ended; it keeps its result.
+    /// A coroutine that does not wait is not cancelled, nor one that has ended; it keeps its
+    /// result.
     ///
     /// ```
     /// use std::time::{Duration, Instant};

@@ -15,8 +15,8 @@ thread_local! {
     static LOCALS: RefCell<Locals> = const { RefCell::new(Vec::new()) };
 }
 
-/// Calls `f`, which must be short and run no user code, with the values of this coroutine or else of this
-/// thread. `None` when the thread is ending and they are gone.
+/// Calls `f`, which must be short and run no user code, with the values of this coroutine or else
+/// of this thread. `None` when the thread is ending and they are gone.
 fn with_locals<R>(f: impl FnOnce(&mut Locals) -> R) -> Option<R> {
     current::with(|task| match task {
         Some(task) => Some(f(&mut task.locals().borrow_mut())),
@@ -24,7 +24,8 @@ fn with_locals<R>(f: impl FnOnce(&mut Locals) -> R) -> Option<R> {
     })
 }
 
-/// A value that each coroutine has its own of; made by [`coroutine_local!`](crate::coroutine_local).
+/// A value that each coroutine has its own of; made by
+/// [`coroutine_local!`](crate::coroutine_local).
 ///
 /// A coroutine's value is made at its first use and dropped when the coroutine has ended, in no
 /// promised order. On a plain thread the value is the thread's.

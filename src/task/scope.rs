@@ -134,8 +134,8 @@ impl<'scope> Scope<'scope, '_> {
             let stack = take_stack::<T>(scheduler, spec.stack_size)?;
             // `move`: what is captured is `&'scope self`, and not a borrow of this very frame.
             let attend = move || self.group.attend(f);
-            // SAFETY: `f` and its result borrow for `'scope`, which does not end before `scope`, above,
-            // returns; and that does not return, in whatever way, before the group is empty.
+            // SAFETY: `f` and its result borrow for `'scope`, which does not end before `scope`,
+            // above, returns; and that does not return, in whatever way, before the group is empty.
             //
             // The handle cannot outlive `'scope`, as its type says.
             io::Result::Ok(unsafe { self.group.spawn_unchecked(scheduler, stack, spec, attend) })
@@ -171,8 +171,8 @@ impl<'scope> Scope<'scope, '_> {
         self.spawn_at(None, Location::caller(), f)
     }
 
-    /// Starts a coroutine on the worker with this number, where it may borrow what outlives the scope and
-    /// is `Send`.
+    /// Starts a coroutine on the worker with this number, where it may borrow what outlives the
+    /// scope and is `Send`.
     pub(crate) fn spawn_on<F, T>(&'scope self, number: usize, f: F) -> ScopedJoinHandle<'scope, T>
     where
         F: FnOnce() -> T + Send + 'scope,

@@ -64,12 +64,13 @@ where
     spawn::owned_here(scheduler, spec, f).map(JoinHandle::new)
 }
 
-/// Starts a coroutine on any worker of the runtime: on this one, unless another sleeps or has far less
-/// to do, or on one that has nothing to do and takes it before it has started. From then on it stays there.
+/// Starts a coroutine on any worker of the runtime: on this one, unless another sleeps or has far
+/// less to do, or on one that has nothing to do and takes it before it has started. From then on it
+/// stays there.
 ///
-/// What a worker starts first is what was spawned there last, so that a program which branches like a
-/// tree needs few stacks; no one waits for ever. With one worker it is [`spawn`](crate::spawn), but
-/// for that order.
+/// What a worker starts first is what was spawned there last, so that a program which branches like
+/// a tree needs few stacks; no one waits for ever. With one worker it is [`spawn`](crate::spawn),
+/// but for that order.
 ///
 /// # Panics
 ///

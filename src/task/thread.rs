@@ -92,17 +92,18 @@ pub fn current() -> Thread {
     })
 }
 
-/// Whether the coroutine that calls this unwinds, from a panic or because it is cancelled; on a plain
-/// thread, whether the thread does.
+/// Whether the coroutine that calls this unwinds, from a panic or because it is cancelled; on a
+/// plain thread, whether the thread does.
 ///
-/// std's speaks for the thread: in a coroutine it is true while any other is suspended in the middle of its
-/// unwinding. At such a time, a panic of the coroutine that calls this is not recognised.
+/// std's speaks for the thread: in a coroutine it is true while any other is suspended in the
+/// middle of its unwinding. At such a time, a panic of the coroutine that calls this is not
+/// recognised.
 pub fn panicking() -> bool {
     if park::in_coroutine() { park::is_unwinding() } else { std::thread::panicking() }
 }
 
-/// Waits until [`Thread::unpark`] is called, or returns at once if it has been already. May also return
-/// for no reason, as std's.
+/// Waits until [`Thread::unpark`] is called, or returns at once if it has been already. May also
+/// return for no reason, as std's.
 ///
 /// # Cancellation
 ///

@@ -64,8 +64,8 @@ pub fn wait<T>(
     handles.into_iter().partition(JoinHandle::is_finished)
 }
 
-/// The results of coroutines in the order in which they end; those that have ended on different workers
-/// since the step before come in any order.
+/// The results of coroutines in the order in which they end; those that have ended on different
+/// workers since the step before come in any order.
 ///
 /// Each step waits for one. Dropping it detaches those that are left. Looks at all that are left
 /// at each step, so it is for some thousands.

@@ -121,8 +121,8 @@ impl Scheduler {
             return;
         }
         let Ok(stack) = self.take_stack(self.stack_size()) else {
-            // Without room for a coroutine that drops them, each becomes one when there is some, and is
-            // cancelled before it begins.
+            // Without room for a coroutine that drops them, each becomes one when there is some,
+            // and is cancelled before it begins.
             return self.hurry_calls();
         };
         let calls = self.cancel_calls();

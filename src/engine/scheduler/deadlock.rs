@@ -57,8 +57,8 @@ impl Scheduler {
         }
     }
 
-    /// Every coroutine that is left, on any worker, waits for another of them. Cancels them all: `run`
-    /// panics with the report when they have ended.
+    /// Every coroutine that is left, on any worker, waits for another of them. Cancels them all:
+    /// `run` panics with the report when they have ended.
     #[cold]
     pub(super) fn report_deadlock(&self) {
         let waits = self.list_waits();
@@ -75,8 +75,8 @@ impl Scheduler {
         self.cancel_all(None);
     }
 
-    /// Another worker closes the run: if that is because of a deadlock, this one adds its coroutines to
-    /// the report.
+    /// Another worker closes the run: if that is because of a deadlock, this one adds its
+    /// coroutines to the report.
     pub(super) fn add_to_report(&self) {
         self.with_worker(|worker| {
             if worker.workers.deadlock().is_some() {

@@ -1,5 +1,5 @@
-//! What the loop does between the turns of coroutines: messages, the kernel, timers and jobs; and how it
-//! sleeps when there is nothing to do.
+//! What the loop does between the turns of coroutines: messages, the kernel, timers and jobs; and
+//! how it sleeps when there is nothing to do.
 
 use std::cell::{Cell, RefCell};
 use std::hint;
@@ -20,13 +20,14 @@ use super::{Alarm, Scheduler};
 const BUSY_POLL: u64 = 50_000;
 /// Nanoseconds between looks at the free stacks, for pages to give back.
 const TRIM: u64 = 1_000_000_000;
-/// Nanoseconds between two batches of free stacks while coroutines are ready: a batch takes the kernel
-/// up to a twentieth of that.
+/// Nanoseconds between two batches of free stacks while coroutines are ready: a batch takes the
+/// kernel up to a twentieth of that.
 const TRIM_BUSY: u64 = 2_000_000;
-/// Jobs that a tick starts when a ready queue that was never empty has kept the loop from starting any.
+/// Jobs that a tick starts when a ready queue that was never empty has kept the loop from starting
+/// any.
 const START_MAX: usize = 32;
-/// Nanoseconds between jobs that are started because they have waited longest: few enough for a program
-/// that branches like a tree to stay deep and narrow.
+/// Nanoseconds between jobs that are started because they have waited longest: few enough for a
+/// program that branches like a tree to stay deep and narrow.
 const OLDEST: u64 = 10_000_000;
 /// How long a worker spins for a message before it sleeps, in nanoseconds.
 const SPIN: u64 = 20_000;
@@ -63,8 +64,8 @@ impl State {
 }
 
 impl Scheduler {
-    /// Looks up from a ready queue that is never empty: at messages always, at the kernel and the timers
-    /// when it has been long enough.
+    /// Looks up from a ready queue that is never empty: at messages always, at the kernel and the
+    /// timers when it has been long enough.
     pub(super) fn tick(&self) {
         self.recount_unwinding();
         self.receive();
@@ -141,8 +142,8 @@ impl Scheduler {
         more
     }
 
-    /// Spins for a message instead of sleeping, where messages have come soon recently: waking a thread
-    /// takes the kernel many times as long as sending one. Returns whether one has come.
+    /// Spins for a message instead of sleeping, where messages have come soon recently: waking a
+    /// thread takes the kernel many times as long as sending one. Returns whether one has come.
     #[inline]
     fn spin_before_sleep(&self, until: Option<u64>) -> bool {
         self.idle.spin_score.get() > 0 && self.spin(until)
@@ -175,7 +176,8 @@ impl Scheduler {
         more
     }
 
-    /// Polls the kernel, and wakes the waiters of its events. Returns whether it may have more of them.
+    /// Polls the kernel, and wakes the waiters of its events. Returns whether it may have more of
+    /// them.
     fn poll(&self, timeout: Option<Duration>) -> bool {
         let Some(reactor) = self.reactor.get() else { return false };
         let mut woken = self.idle.woken.take();
@@ -192,8 +194,8 @@ impl Scheduler {
     /// Fires the timers that are due; `more` says whether the kernel may have events.
     fn fire_timers(&self, mut more: bool) {
         let now = self.clock.update();
-        // A wait whose event has come must not time out, so all events of the kernel come first. It reports
-        // each descriptor once before it reports one again.
+        // A wait whose event has come must not time out, so all events of the kernel come first. It
+        // reports each descriptor once before it reports one again.
         let mut batches = self.reactor.get().map_or(0, Reactor::batches);
         while more && batches > 0 && self.timers.borrow().next().is_some_and(|next| next <= now) {
             more = self.poll(Some(Duration::ZERO));
@@ -201,8 +203,8 @@ impl Scheduler {
         }
         let mut due = Vec::new();
         self.timers.borrow_mut().expire(now, &mut due);
-        // All of these timers are gone, so first no task knows of them any more: one alarm must not take
-        // back the timer of another.
+        // All of these timers are gone, so first no task knows of them any more: one alarm must not
+        // take back the timer of another.
         for alarm in &due {
             match *alarm {
                 Alarm::Wake(slot) => self.tasks.with(slot, |task| task.timer.set(None)),
@@ -237,8 +239,8 @@ impl Scheduler {
         }
         let mut messages = Vec::new();
         mailbox.receive(&mut messages);
-        // What the coroutines of another worker send while they are cancelled comes after the close: it must
-        // find ours as they were, and a report of theirs must list them.
+        // What the coroutines of another worker send while they are cancelled comes after the
+        // close: it must find ours as they were, and a report of theirs must list them.
         if !self.closing.get() && self.with_worker(|worker| worker.workers.is_closing()) {
             self.close_here();
         }

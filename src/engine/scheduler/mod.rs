@@ -4,7 +4,8 @@
 //! [`add`](Scheduler::add), [`park`](Scheduler::park), [`wake_task`](Scheduler::wake_task),
 //! [`resume`](Scheduler::resume) and [`retire`](Scheduler::retire).
 //!
-//! No borrow of scheduler state is held while a coroutine runs, and no code of a user runs in the loop.
+//! No borrow of scheduler state is held while a coroutine runs, and no code of a user runs in the
+//! loop.
 
 #![allow(unsafe_code)]
 
@@ -215,12 +216,12 @@ impl Scheduler {
     #[inline]
     fn resume(&self, task: NonNull<Task>) {
         current::set_budget(BUDGET);
-        // SAFETY: a task that was in the ready queue is alive, and only `retire` and `abandon` end that, below.
-        // They leave it first. This is a pointer and not a reference, as the task is gone before this function
-        // returns.
+        // SAFETY: a task that was in the ready queue is alive, and only `retire` and `abandon` end
+        // that, below. They leave it first. This is a pointer and not a reference, as the task is
+        // gone before this function returns.
         //
-        // The task is in no queue while it is here, and not running: a coroutine that runs is put back only
-        // below, and a parked one only once, by `wake_task`.
+        // The task is in no queue while it is here, and not running: a coroutine that runs is put
+        // back only below, and a parked one only once, by `wake_task`.
         let (suspended, slot) = unsafe {
             let task = task.as_ptr();
             current::enter(task);
@@ -236,8 +237,8 @@ impl Scheduler {
 
     #[inline]
     fn push_ready(&self, task: NonNull<Task>) {
-        // SAFETY: the caller has just taken the task out of the state that kept it from the queue: it was
-        // new, it ran, or it was parked.
+        // SAFETY: the caller has just taken the task out of the state that kept it from the queue:
+        // it was new, it ran, or it was parked.
         //
         // It is in the table until it has ended, and boxed, so it stays where it is.
         unsafe { self.ready.push(task) };
@@ -248,8 +249,8 @@ impl Scheduler {
     fn retire(&self, slot: u32) {
         current::leave();
         let Some(task) = self.tasks.remove(slot) else { return };
-        // Its own coroutine has dropped all locals that it could. The destructors of those that are left
-        // are code of users, which must not run here.
+        // Its own coroutine has dropped all locals that it could. The destructors of those that are
+        // left are code of users, which must not run here.
         mem::forget(task.take_locals());
         if let Some(stack) = task.coroutine.into_stack() {
             self.stacks.put(stack);
@@ -374,8 +375,8 @@ impl Scheduler {
         deadline: Option<Instant>,
         place: &dyn CancelWait,
     ) -> Wake {
-        // The lifetime of the place is erased: it is taken away again before it ends, below. A coroutine that
-        // is given up is given up while it unwinds, and not while it is parked here.
+        // The lifetime of the place is erased: it is taken away again before it ends, below. A
+        // coroutine that is given up is given up while it unwinds, and not while it is parked here.
         task.place.set(Some(erase(place)));
         let wake = self.park(task, why, deadline);
         task.place.set(None);
@@ -455,12 +456,14 @@ impl Scheduler {
         });
     }
 
-    /// Calls `f` with the coroutine in this slot, if it is still this one. `f` must run no user code.
+    /// Calls `f` with the coroutine in this slot, if it is still this one. `f` must run no user
+    /// code.
     pub(crate) fn find<R>(&self, slot: u32, id: Id, f: impl FnOnce(&Task) -> R) -> Option<R> {
         self.tasks.find(slot, id, f)
     }
 
-    /// Forgets a descriptor, if it was registered with the reactor of this number, and wakes its waiters.
+    /// Forgets a descriptor, if it was registered with the reactor of this number, and wakes its
+    /// waiters.
     pub(crate) fn deregister(&self, reactor: u64, token: u64) {
         if let Some(ours) = self.reactor.get().filter(|ours| ours.number() == reactor) {
             for waiter in ours.deregister(token) {
@@ -471,7 +474,7 @@ impl Scheduler {
 }
 
 fn erase<'a>(place: &'a (dyn CancelWait + 'a)) -> NonNull<dyn CancelWait> {
-    // SAFETY: the two types differ in a lifetime only, and both are pointers that are followed in `unsafe`
-    // code alone, which argues that the place is still there.
+    // SAFETY: the two types differ in a lifetime only, and both are pointers that are followed in
+    // `unsafe` code alone, which argues that the place is still there.
     unsafe { mem::transmute::<NonNull<dyn CancelWait + 'a>, NonNull<dyn CancelWait>>(place.into()) }
 }

@@ -1,9 +1,9 @@
 //! The tasks of one scheduler, by slot.
 //!
-//! The table owns each task, from the moment it is added until its coroutine has ended. A task stays
-//! where it is for that time, so the ready queue and the frames of its own coroutine may point to it.
-//! Frames are gone when a coroutine has ended. A coroutine that is given up keeps its frames, so its
-//! task is leaked along with its stack.
+//! The table owns each task, from the moment it is added until its coroutine has ended. A task
+//! stays where it is for that time, so the ready queue and the frames of its own coroutine may
+//! point to it. Frames are gone when a coroutine has ended. A coroutine that is given up keeps its
+//! frames, so its task is leaked along with its stack.
 
 use std::cell::RefCell;
 use std::mem;

@@ -1,25 +1,25 @@
 //! How a cancellation reaches a wait, and which coroutines unwind.
 //!
-//! A wait of a coroutine that unwinds must not raise: a second unwind out of a destructor ends the process.
-//! `thread::panicking` tells, but per thread and not per coroutine: while one coroutine is suspended in a
-//! destructor that runs because it unwinds, it is true for all. std's count behind it cannot be read. So
-//! this is what is known of the coroutine that runs:
+//! A wait of a coroutine that unwinds must not raise: a second unwind out of a destructor ends the
+//! process. `thread::panicking` tells, but per thread and not per coroutine: while one coroutine is
+//! suspended in a destructor that runs because it unwinds, it is true for all. std's count behind
+//! it cannot be read. So this is what is known of the coroutine that runs:
 //!
 //! - If `thread::panicking` is false, it does not unwind.
 //! - If it is true, no other coroutine is suspended that was running while it was true (`suspended`
 //!   below counts those), and no scope is open that was opened in a destructor, it unwinds.
 //! - Otherwise the matter is ambiguous. Then the coroutine unwinds if this library has raised a
-//!   cancellation in it that has not been caught (`Flag::Raised`), or if the panic hook has seen it panic
-//!   (`panicked_in`), or if it was known to unwind when it was suspended (`Flag::Unwinds`).
+//!   cancellation in it that has not been caught (`Flag::Raised`), or if the panic hook has seen it
+//!   panic (`panicked_in`), or if it was known to unwind when it was suspended (`Flag::Unwinds`).
 //!
-//! What is not recognised: a `std::panic::resume_unwind` of the user's own in an ambiguous time, and a panic
-//! there once the program has replaced the hook. In the other direction, a coroutine that catches its own
-//! panic in an ambiguous time counts as unwinding until that time is over, so that no cancellation
-//! reaches it before.
+//! What is not recognised: a `std::panic::resume_unwind` of the user's own in an ambiguous time,
+//! and a panic there once the program has replaced the hook. In the other direction, a coroutine
+//! that catches its own panic in an ambiguous time counts as unwinding until that time is over, so
+//! that no cancellation reaches it before.
 //!
-//! A scope that is opened in a destructor, such as a time-out, is an exception: a payload that stops there
-//! never leaves the destructor, so it may be raised. Opening such a scope hides all levels outside of it, and
-//! begins an ambiguous time for its inside.
+//! A scope that is opened in a destructor, such as a time-out, is an exception: a payload that
+//! stops there never leaves the destructor, so it may be raised. Opening such a scope hides all
+//! levels outside of it, and begins an ambiguous time for its inside.
 
 #![allow(unsafe_code)]
 
@@ -42,8 +42,8 @@ const SWALLOWED_MAX: u32 = 1000;
 /// What is known of the coroutines of one thread that unwind.
 #[derive(Debug)]
 pub(super) struct Unwinding {
-    // How many coroutines are suspended that may be unwinding: those that were suspended while the thread
-    // panicked. The thread itself is one more, if it panicked when the run began.
+    // How many coroutines are suspended that may be unwinding: those that were suspended while the
+    // thread panicked. The thread itself is one more, if it panicked when the run began.
     suspended: Cell<u32>,
     // The number of the ambiguous time under way, or of the last one.
     period: Cell<u32>,
@@ -78,8 +78,8 @@ impl Scheduler {
         self.wake_cancelled(task);
     }
 
-    /// Cancels every coroutine of the run but `except`, and all that are spawned from now on. Returns the
-    /// calls of this thread, which will not be made.
+    /// Cancels every coroutine of the run but `except`, and all that are spawned from now on.
+    /// Returns the calls of this thread, which will not be made.
     pub(crate) fn close(&self, except: &Task) -> Vec<Call> {
         self.with_worker(|worker| worker.workers.close(worker.number));
         self.cancel_all(Some(except.id));
@@ -160,11 +160,12 @@ impl Scheduler {
         }
     }
 
-    /// Suspends while the thread panics, which this coroutine's unwinding makes true for all others.
+    /// Suspends while the thread panics, which this coroutine's unwinding makes true for all
+    /// others.
     #[cold]
     pub(super) fn suspend_unwinding(&self, task: &Task, how: Suspended) {
-        // A task that is not known to unwind is counted too: it may, and as long as any does, no other must
-        // be taken for it.
+        // A task that is not known to unwind is counted too: it may, and as long as any does, no
+        // other must be taken for it.
         let suspended = &self.unwinding.suspended;
         task.flags.set(Flag::Unwinds, self.is_unwinding(task));
         task.flags.set(Flag::Counted, true);
@@ -228,8 +229,8 @@ impl Scheduler {
         task.scopes.is_pending() && !self.is_unwinding(task)
     }
 
-    /// Raises a pending cancellation, unless the coroutine unwinds already: a second unwind on top of one
-    /// would end the process.
+    /// Raises a pending cancellation, unless the coroutine unwinds already: a second unwind on top
+    /// of one would end the process.
     #[inline]
     pub(super) fn check_cancelled(&self, task: &Task) {
         if self.is_cancel_pending(task) {

@@ -1,21 +1,21 @@
 //! The threads of one run, and the coroutines that have not started on any of them.
 //!
-//! A coroutine that has started never leaves its thread. A [`Job`], which has not, may go to any. Each
-//! worker has a queue of jobs. It starts its newest first, which keeps few stacks in use at once in a
-//! program that branches like a tree, and now and then its oldest, so that none waits for ever. A worker
-//! with nothing to do steals the oldest jobs of another.
+//! A coroutine that has started never leaves its thread. A [`Job`], which has not, may go to any.
+//! Each worker has a queue of jobs. It starts its newest first, which keeps few stacks in use at
+//! once in a program that branches like a tree, and now and then its oldest, so that none waits for
+//! ever. A worker with nothing to do steals the oldest jobs of another.
 //!
 //! # The end of a run
 //!
-//! The run is over when no worker has a coroutine, a call or a job. `busy` counts the workers that have
-//! any:
+//! The run is over when no worker has a coroutine, a call or a job. `busy` counts the workers that
+//! have any:
 //!
-//! 1. A worker without coroutines and calls takes the lock of its own queue. If that has no job either,
-//!    the worker marks the queue `idle`, and takes itself out of `busy`.
-//! 2. Whoever gives a job to a worker marks its queue as not idle under the same lock, and counts the
-//!    worker again. So a job is never in the queue of a worker that is not counted.
-//! 3. At zero the count stays: a push that finds it there is refused. Only a plain thread can meet that,
-//!    as a coroutine that pushes is counted itself.
+//! 1. A worker without coroutines and calls takes the lock of its own queue. If that has no job
+//!    either, the worker marks the queue `idle`, and takes itself out of `busy`.
+//! 2. Whoever gives a job to a worker marks its queue as not idle under the same lock, and counts
+//!    the worker again. So a job is never in the queue of a worker that is not counted.
+//! 3. At zero the count stays: a push that finds it there is refused. Only a plain thread can meet
+//!    that, as a coroutine that pushes is counted itself.
 
 mod injector;
 mod quiescence;
@@ -37,7 +37,8 @@ pub(crate) use self::injector::Injector;
 
 /// Jobs that are taken from another worker at once: half of what it has, but no more than this.
 const STEAL_MAX: usize = 32;
-/// Coroutines that a busy worker may have more than twice as many as another, and keep its own jobs.
+/// Coroutines that a busy worker may have more than twice as many as another, and keep its own
+/// jobs.
 const SLACK: usize = 64;
 
 /// Tells the runs of a process apart.
@@ -73,8 +74,8 @@ pub(crate) struct WorkerHandle {
     pub(crate) number: usize,
 }
 
-/// What others read with each job that they give away: it changes seldom, and shares no cache line with
-/// what does.
+/// What others read with each job that they give away: it changes seldom, and shares no cache line
+/// with what does.
 #[derive(Default)]
 struct Worker {
     // Set when the worker begins to run.
@@ -135,19 +136,20 @@ impl Workers {
         self.each.iter().any(|worker| worker.mailbox.get().is_some_and(|m| m.thread() == thread))
     }
 
-    /// The worker with this number runs now, and has this mailbox. Returns whether the run is closing
-    /// already.
+    /// The worker with this number runs now, and has this mailbox. Returns whether the run is
+    /// closing already.
     pub(crate) fn enter(&self, number: usize, mailbox: &'static Mailbox) -> bool {
         let _ = self.each[number].mailbox.set(mailbox);
-        // Either the closing is seen here, or the mailbox is seen by the thread that closes the run.
+        // Either the closing is seen here, or the mailbox is seen by the thread that closes the
+        // run.
         fence(Ordering::SeqCst);
         self.closing.load(Ordering::Relaxed)
     }
 
     // ---- jobs ----
 
-    /// Gives a job to the worker that has least to do, or to `from`, the calling one, if that has not
-    /// much more.
+    /// Gives a job to the worker that has least to do, or to `from`, the calling one, if that has
+    /// not much more.
     ///
     /// # Errors
     ///
@@ -162,8 +164,8 @@ impl Workers {
         let Some(was_idle) = self.unpark_idle(&mut queue) else { return Err(job) };
         queue.jobs.push_back(job);
         worker.run_queue.note_len(&queue);
-        // No worker goes to sleep while there is a job; and those that slept when there was none have been
-        // woken when there were as many jobs as workers.
+        // No worker goes to sleep while there is a job; and those that slept when there was none
+        // have been woken when there were as many jobs as workers.
         let news = queue.jobs.len() <= self.len() && (self.len() > 1 || from.is_none());
         drop(queue);
         if was_idle {
@@ -198,8 +200,8 @@ impl Workers {
         let Some((least, load)) = loads.min_by_key(|&(_, load)| load) else { return 0 };
         let Some(from) = from else { return least };
         let own = self.each[from].load.load(Ordering::Relaxed);
-        // A job that stays need not be sent. While all are busy it matters little which worker has it, as
-        // long as none gets far more than another.
+        // A job that stays need not be sent. While all are busy it matters little which worker has
+        // it, as long as none gets far more than another.
         if own > 2 * load + SLACK || own > load && self.each[least].is_asleep() {
             least
         } else {
@@ -207,8 +209,8 @@ impl Workers {
         }
     }
 
-    /// Counts a worker as busy again if it is idle, and returns whether it was. `None` when the run is
-    /// over.
+    /// Counts a worker as busy again if it is idle, and returns whether it was. `None` when the run
+    /// is over.
     fn unpark_idle(&self, queue: &mut Queue) -> Option<bool> {
         if queue.idle {
             let up = |busy| if busy == 0 { None } else { Some(busy + 1) };
@@ -258,8 +260,8 @@ impl Workers {
         None
     }
 
-    /// Whether there is a job that any worker may start: for a worker that is about to sleep, and has said
-    /// so at its mailbox.
+    /// Whether there is a job that any worker may start: for a worker that is about to sleep, and
+    /// has said so at its mailbox.
     pub(crate) fn has_jobs(&self) -> bool {
         self.each.iter().any(|worker| worker.run_queue.has_jobs(Ordering::SeqCst))
     }
@@ -307,14 +309,14 @@ impl Workers {
         }
     }
 
-    /// Whether [`close`](Self::close) has been called: true for a worker that takes a message which was
-    /// sent because of that.
+    /// Whether [`close`](Self::close) has been called: true for a worker that takes a message which
+    /// was sent because of that.
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Relaxed)
     }
 
-    /// Adds the waits of one worker's coroutines to the report of a deadlock. Returns whether it is the
-    /// first worker to report one.
+    /// Adds the waits of one worker's coroutines to the report of a deadlock. Returns whether it is
+    /// the first worker to report one.
     pub(crate) fn report(&self, waits: &str) -> bool {
         let mut deadlock = self.deadlock.lock();
         let first = deadlock.is_none();

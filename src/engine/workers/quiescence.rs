@@ -1,19 +1,23 @@
 //! When no worker of a run can go on: how a deadlock is found.
 //!
-//! A worker is quiescent when it is about to sleep, no timer of its own is armed, and no wait of its
-//! coroutines could be ended from outside of the run. If all workers are quiescent and no message is on
-//! its way between them, nothing will ever happen again.
+//! A worker is quiescent when it is about to sleep, no timer of its own is armed, and no wait of
+//! its coroutines could be ended from outside of the run. If all workers are quiescent and no
+//! message is on its way between them, nothing will ever happen again.
 //!
-//! One word says how many are quiescent (low half), and counts how often one has stopped being so (high
-//! half). A worker that becomes quiescent has already said at its mailbox that it sleeps. Then:
+//! One word says how many are quiescent (low half), and counts how often one has stopped being so
+//! (high half). A worker that becomes quiescent has already said at its mailbox that it sleeps.
+//! Then:
 //!
 //! 1. It adds one to the low half. If that makes all workers, it goes on as the one that checks.
-//! 2. It looks through the queues, under their locks, and through the mailboxes, for a job or message.
-//! 3. It reads the word again. If that is what it was after step 1, nothing has happened in between.
+//! 2. It looks through the queues, under their locks, and through the mailboxes, for a job or
+//!    message.
+//! 3. It reads the word again. If that is what it was after step 1, nothing has happened in
+//!    between.
 //!
-//! What may interleave: a quiescent worker that is woken takes itself out of the word *before* it takes the
-//! message. So a message that step 2 does not find was either taken by then, and step 3 sees another word,
-//! or was sent later, by somebody who is not quiescent: that is no worker, since all are.
+//! What may interleave: a quiescent worker that is woken takes itself out of the word *before* it
+//! takes the message. So a message that step 2 does not find was either taken by then, and step 3
+//! sees another word, or was sent later, by somebody who is not quiescent: that is no worker, since
+//! all are.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -32,8 +36,9 @@ impl Quiescence {
 }
 
 impl Workers {
-    /// The worker `number` is quiescent. Returns whether all are, for good: then this one is to report it.
-    /// If not, [`wake_from_quiescence`](Self::wake_from_quiescence) must be called when it wakes up.
+    /// The worker `number` is quiescent. Returns whether all are, for good: then this one is to
+    /// report it. If not, [`wake_from_quiescence`](Self::wake_from_quiescence) must be called when
+    /// it wakes up.
     pub(crate) fn quiesce(&self, number: usize, has_tasks: bool) -> bool {
         let Quiescence(word) = &self.quiescence;
         self.each[number].run_queue.has_tasks.store(has_tasks, Ordering::SeqCst);
@@ -53,8 +58,8 @@ impl Workers {
         self.quiescence.0.fetch_add(WOKEN - 1, Ordering::SeqCst);
     }
 
-    /// If no worker has a coroutine this is no deadlock: a plain thread pushed a job, was preempted before
-    /// it checked for sleepers, and a worker has already run the job.
+    /// If no worker has a coroutine this is no deadlock: a plain thread pushed a job, was preempted
+    /// before it checked for sleepers, and a worker has already run the job.
     fn any_has_tasks(&self) -> bool {
         self.each.iter().any(|worker| worker.run_queue.has_tasks.load(Ordering::SeqCst))
     }

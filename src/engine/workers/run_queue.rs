@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use super::super::job::Job;
 use super::super::mutex::{Mutex, MutexGuard};
 
-/// Where the jobs of one worker wait, on cache lines of its own. (The processor fetches two at once.)
+/// Where the jobs of one worker wait, on cache lines of its own. (The processor fetches two at
+/// once.)
 #[derive(Default)]
 #[repr(align(128))]
 pub(super) struct RunQueue {
