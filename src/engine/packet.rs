@@ -1,24 +1,32 @@
 //! Where a coroutine leaves its result for the handle that takes it.
 //!
-//! A packet is one allocation with two owners, the coroutine and the handle; whichever sees that
-//! the other has gone frees it. The states, as bits that are only ever added:
+//! A packet is one allocation with two owners: the coroutine and the handle. The owner that
+//! finishes last frees it. The state is a set of bits that are only ever added:
 //!
 //! ```text
 //! ENDED      the result is there, and the coroutine is done with the packet
 //! DETACHED   the handle is done with the packet
-//! ELSEWHERE  a waiter that is no coroutine of the home thread waits, or has waited
+//! ELSEWHERE  a waiter that is no coroutine of the home thread is listed, or was
 //! ABANDONED  with ENDED: there is no result and never will be
 //! ```
 //!
-//! 1. The coroutine writes the result, then adds `ENDED`. If `DETACHED` was set, it frees the
+//! 1. The coroutine writes the result, and then adds `ENDED`. If `DETACHED` was set, it frees the
 //!    packet.
 //! 2. The handle adds `DETACHED` when it is dropped. If `ENDED` was set, it frees the packet. A
 //!    handle that takes the result has seen `ENDED`, and frees the packet without adding a bit.
-//! 3. A joiner of the home thread writes itself into the two cells, which only that thread uses.
-//!    Another adds `ELSEWHERE` under the lock of the list that it enters, and the coroutine takes
-//!    that lock before it adds `ENDED`: so the joiner is in the list by then, or sees `ENDED`.
+//! 3. A joiner that is a coroutine of the home thread writes its wait into two cells. Only the home
+//!    thread uses these cells, so this needs no lock, and nothing interleaves.
+//! 4. Any other joiner locks the list of waiters, adds `ELSEWHERE`, and enters the list if `ENDED`
+//!    was not set.
 //!
-//! After its step the other owner may free the packet at any moment, so both steps take a pointer.
+//! What may interleave: the coroutine's step and a joiner's step 4, on different threads. The
+//! coroutine first tries to add `ENDED` with a compare-exchange from zero. If that succeeds, a
+//! later joiner sees `ENDED`. If it fails because of `ELSEWHERE`, the coroutine takes the lock of
+//! the list before it adds `ENDED`. Then each joiner is in the list by that time, or will see
+//! `ENDED`.
+//!
+//! After one owner's step, the other may free the packet at any moment. So both steps take a
+//! pointer and not a reference.
 
 #![allow(unsafe_code)]
 
@@ -47,25 +55,26 @@ const ABANDONED: u8 = 8;
 const WAIT_HERE: Wait = Wait::for_run("coroutine #{} to end");
 const WAIT_ELSEWHERE: Wait = Wait::outside("coroutine #{} of another runtime to end");
 
-/// Where a coroutine runs, as far as that is known when it is spawned.
+/// Where a coroutine runs, as far as its spawn knows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Home {
     /// On this thread.
     Thread(ThreadId),
     /// On any worker of this run.
     Run(RunId),
-    /// On a run that may not have begun.
+    /// On some run, which may not have begun.
     Unknown,
 }
 
-/// A packet but for its result.
+/// The part of a packet that does not depend on the type of the result.
 pub(crate) struct Header {
     state: AtomicU8,
-    // Slot and wait of a coroutine of the home thread: almost every join is by one, and these cost
-    // it no lock. One that gave up may still be here: its wait is over, so waking it does nothing.
+    // Slot and wait of a joiner of the home thread. Almost all joiners are, and these cells save
+    // them the lock. A joiner that gave up may still be here. Its wait is over, so waking it does
+    // nothing.
     joiner_slot: Cell<u32>,
     joiner_wait: Cell<u64>,
-    // Which coroutine of its thread ended first: written before `ENDED`.
+    // Orders the ends of a thread's coroutines. Written before `ENDED` is added.
     ended_at: Cell<u64>,
     home: Home,
     elsewhere: OnceLock<Arc<Mutex<Waiters>>>,
@@ -77,17 +86,17 @@ struct Packet<T> {
     result: UnsafeCell<MaybeUninit<Result<T, Failure>>>,
 }
 
-/// The coroutine's step. Returns `false` when the handle has gone before.
+/// The coroutine's step. Returns `false` if the handle was dropped before.
 ///
 /// # Safety
 ///
-/// The packet must be alive, and this be called once, on the home thread if there is one.
+/// The packet must be alive. This must be called once, and on the home thread if there is one.
 #[inline]
 unsafe fn end(header: NonNull<Header>, how: u8) -> bool {
     // SAFETY: by the caller's promise it is alive up to the exchange, and not used after that.
     let header = unsafe { &*header.as_ptr() };
-    // A job may be dropped so late that its thread has no scheduler any more; it has no joiner here
-    // then.
+    // A job may be dropped so late that its thread has no scheduler any more. Then it has no joiner
+    // of this thread.
     header.ended_at.set(context::try_with(|scheduler| scheduler.next_end()).unwrap_or(0));
     let joiner = (header.joiner_slot.get(), header.joiner_wait.get());
     let exchange = header.state.compare_exchange(0, how, Ordering::AcqRel, Ordering::Acquire);
@@ -105,7 +114,7 @@ unsafe fn end(header: NonNull<Header>, how: u8) -> bool {
 #[cold]
 fn end_slowly(header: &Header, how: u8) -> (u8, Option<Waiters>) {
     let elsewhere = header.elsewhere.get().cloned();
-    // Without a list, it was the handle that went.
+    // Without a list, the exchange failed because of `DETACHED`.
     let mut waiters = elsewhere.as_ref().map(|waiters| waiters.lock());
     let before = header.state.fetch_or(how, Ordering::AcqRel);
     (before, waiters.as_mut().map(|waiters| waiters.take()))
@@ -131,7 +140,7 @@ impl Header {
         if self.home == Home::Thread(waiter.thread())
             && let Some((slot, wait)) = waiter.coroutine()
         {
-            // Only the owner of the handle can wait, so the one before has given up.
+            // Only the owner of the handle can wait, so an earlier joiner has given up.
             self.joiner_slot.set(slot);
             self.joiner_wait.set(wait);
             return true;
@@ -151,7 +160,7 @@ impl Header {
     }
 }
 
-/// The coroutine's end of a packet. Forgetting it leaks the packet.
+/// The coroutine's half of a packet. Forgetting it leaks the packet.
 pub(crate) struct Sender<T>(NonNull<Packet<T>>);
 
 // SAFETY: a sender that goes to another thread is one of a packet without a home thread, as the
@@ -161,7 +170,7 @@ pub(crate) struct Sender<T>(NonNull<Packet<T>>);
 // The result goes from one thread to another, which a `T: Send` allows.
 unsafe impl<T: Send> Send for Sender<T> {}
 
-/// The handle's end of a packet.
+/// The handle's half of a packet.
 pub(crate) struct Receiver<T>(NonNull<Packet<T>>);
 
 // SAFETY: what a receiver does with a packet on another thread is take or drop the result,
@@ -190,17 +199,17 @@ pub(crate) fn packet<T>(home: Home) -> (Sender<T>, Receiver<T>) {
 }
 
 impl<T> Sender<T> {
-    /// What completes the packet without a result; valid until [`finish`](Self::finish).
+    /// A pointer that completes the packet without a result. Valid until [`finish`](Self::finish).
     #[inline]
     pub(crate) fn completion(&self) -> NonNull<dyn Completion> {
         // The header is the packet's first field.
         self.0.cast::<Header>()
     }
 
-    /// Leaves the result and wakes its waiters. Must be called on the home thread, if there is one.
+    /// Leaves the result and wakes the waiters. Must be called on the home thread, if there is one.
     ///
-    /// A result that no handle will take is dropped here, and wakers of futures are called: both
-    /// are code of users. All that is left to do by then is theirs.
+    /// This runs user code: it drops a result that no handle will take, and calls wakers of
+    /// futures. It does so last, so nothing of ours is left undone if that code unwinds.
     #[inline]
     pub(crate) fn finish(self, result: Result<T, Failure>) {
         // SAFETY: the packet is alive, since the receiver frees it only once `ENDED` is set; and
@@ -228,13 +237,14 @@ impl<T> Receiver<T> {
         self.header().is_ended()
     }
 
-    /// For coroutines of one thread that have ended: a number that says which ended first.
+    /// A number that orders the ends of one thread's coroutines. `None` if the coroutine has not
+    /// ended.
     pub(crate) fn ended_at(&self) -> Option<u64> {
         let header = self.header();
         header.is_ended().then(|| header.ended_at.get())
     }
 
-    /// Whether the coroutine is, or was, one of the run of the calling one.
+    /// Whether the coroutine belongs to the run of the calling coroutine.
     pub(crate) fn is_of_this_run(&self) -> bool {
         match self.header().home {
             Home::Thread(thread) => {
@@ -251,7 +261,7 @@ impl<T> Receiver<T> {
         self.header().register(waiter)
     }
 
-    /// Takes back a [`register`](Self::register) whose wait is over.
+    /// Undoes a [`register`](Self::register) whose wait is over.
     pub(crate) fn unregister(&self, waiter: &Waiter) {
         self.header().unregister(waiter);
     }
@@ -277,7 +287,7 @@ impl<T> Receiver<T> {
     ///
     /// # Panics
     ///
-    /// When it has not.
+    /// When the coroutine has not ended.
     #[inline]
     pub(crate) fn take(self) -> Result<T, Failure> {
         assert!(self.is_ended(), "took the result of a coroutine that has not ended");
@@ -290,7 +300,7 @@ impl<T> Receiver<T> {
 }
 
 fn with_worker(f: impl FnOnce(&super::workers::WorkerHandle) -> bool) -> bool {
-    // A thread that is ending has no run any more.
+    // A thread that is ending belongs to no run any more.
     context::try_with(|scheduler| scheduler.with_worker(f)).unwrap_or(false)
 }
 

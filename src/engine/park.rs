@@ -7,9 +7,8 @@
 //! 3. [`block`] parks the coroutine, or blocks the thread, until [`wake`] ends this very wait.
 //! 4. A wait that timed out or was cancelled takes the waiter out of its list.
 //!
-//! No wake is lost between steps 2 and 3: if it comes before the park, the park ends at once. No
-//! wake comes too late either: each wait has its own number, so a wake for an earlier wait does
-//! nothing.
+//! No wake is lost between steps 2 and 3: if it comes before the park, the park ends at once. A
+//! wake that comes too late does nothing, because each wait has its own number.
 
 use std::time::{Duration, Instant};
 

@@ -18,7 +18,8 @@
 //! there are three cases for a job or message that step 2 does not find:
 //!
 //! - It was taken before step 2 looked. Then its owner had left the word, which step 3 sees.
-//! - A worker sent it after step 2 looked. Then the sender had left the word, which step 3 sees.
+//! - A worker sent it after step 2 looked. A quiescent worker sends nothing, so the sender had left
+//!   the word, which step 3 sees.
 //! - A plain thread sent it after step 2 looked. Then it is too late to matter: by definition,
 //!   nothing outside of the run can end a wait of a quiescent worker.
 
