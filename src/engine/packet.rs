@@ -135,7 +135,7 @@ impl Header {
         self.state.load(Ordering::Acquire) & ENDED != 0
     }
 
-    /// Has `waiter` woken at the end. Returns `false` when the coroutine has ended already.
+    /// Registers `waiter` for the end. Returns `false` if the coroutine has already ended.
     fn register(&self, waiter: Waiter) -> bool {
         if self.home == Home::Thread(waiter.thread())
             && let Some((slot, wait)) = waiter.coroutine()
@@ -256,7 +256,7 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// Has `waiter` woken at the end. Returns `false` when the coroutine has ended already.
+    /// Registers `waiter` for the end. Returns `false` if the coroutine has already ended.
     pub(crate) fn register(&self, waiter: Waiter) -> bool {
         self.header().register(waiter)
     }

@@ -97,8 +97,8 @@ impl Waiter {
         }
     }
 
-    /// Whether another thread has requested the cancellation of the waiting coroutine `id`, which
-    /// has not been told yet.
+    /// Whether another thread has requested the cancellation of the waiting coroutine `id`, and its
+    /// own thread has not acted on that yet.
     #[inline]
     pub(crate) fn is_being_cancelled(&self, id: Option<Id>) -> bool {
         match (self, id) {
