@@ -122,8 +122,8 @@ fn end_slowly(header: &Header, how: u8) -> (u8, Option<Waiters>) {
 
 impl Completion for Header {
     fn abandon(&self) {
-        // SAFETY: the task has this pointer for as long as its coroutine has not taken its step, so
-        // this is that step. If the handle has gone, the packet stays behind like the rest of the
+        // SAFETY: the task has this pointer until its coroutine takes its step, so this is that
+        // step. If the handle is already dropped, the packet is leaked like the rest of the
         // coroutine.
         unsafe { end(NonNull::from(self), ENDED | ABANDONED) };
     }
@@ -163,20 +163,20 @@ impl Header {
 /// The coroutine's half of a packet. Forgetting it leaks the packet.
 pub(crate) struct Sender<T>(NonNull<Packet<T>>);
 
-// SAFETY: a sender that goes to another thread is one of a packet without a home thread, as the
-// callers that send it have it made: then nothing else uses the joiner's two cells, and the rest is
-// as for a receiver.
+// SAFETY: the callers send only senders of packets without a home thread. Then no joiner uses the
+// two cells, and the rest is as for a receiver.
 //
-// The result goes from one thread to another, which a `T: Send` allows.
+// The result moves from one thread to another, which `T: Send` allows.
 unsafe impl<T: Send> Send for Sender<T> {}
 
 /// The handle's half of a packet.
 pub(crate) struct Receiver<T>(NonNull<Packet<T>>);
 
-// SAFETY: what a receiver does with a packet on another thread is take or drop the result,
-// which a `T: Send` allows, use the state, which is atomic, and use `elsewhere`, which is locked.
+// SAFETY: on another thread, a receiver takes or drops the result, which `T: Send` allows. It also
+// uses the state, which is atomic, and `elsewhere`, which is locked.
 //
-// It uses the joiner's cells only for a waiter of the home thread, which is then the calling one.
+// It uses the joiner's cells only for a waiter of the home thread, which is then the calling
+// thread.
 unsafe impl<T: Send> Send for Receiver<T> {}
 // SAFETY: as above; a shared receiver does not touch the result.
 unsafe impl<T: Send> Sync for Receiver<T> {}
@@ -202,7 +202,7 @@ impl<T> Sender<T> {
     /// A pointer that completes the packet without a result. Valid until [`finish`](Self::finish).
     #[inline]
     pub(crate) fn completion(&self) -> NonNull<dyn Completion> {
-        // The header is the packet's first field.
+        // The header is the first field of the packet.
         self.0.cast::<Header>()
     }
 
@@ -212,12 +212,12 @@ impl<T> Sender<T> {
     /// futures. It does so last, so nothing of ours is left undone if that code unwinds.
     #[inline]
     pub(crate) fn finish(self, result: Result<T, Failure>) {
-        // SAFETY: the packet is alive, since the receiver frees it only once `ENDED` is set; and
-        // until then the one sender alone touches the result.
+        // SAFETY: the packet is alive, because the receiver frees it only once `ENDED` is set.
+        // Until then, only this sender touches the result.
         unsafe { (*self.0.as_ref().result.get()).write(result) };
         // SAFETY: as above; this uses up the sender.
         if !unsafe { end(self.0.cast(), ENDED) } {
-            // SAFETY: the receiver has gone, and the result was written above.
+            // SAFETY: the receiver is dropped, and the result was written above.
             drop(unsafe { take(self.0) });
         }
     }
@@ -226,8 +226,8 @@ impl<T> Sender<T> {
 impl<T> Receiver<T> {
     #[inline]
     fn header(&self) -> &Header {
-        // SAFETY: the sender frees the packet only once `DETACHED` is set, which the drop
-        // of this receiver does.
+        // SAFETY: the sender frees the packet only once `DETACHED` is set, which only the drop of
+        // this receiver does.
         &unsafe { self.0.as_ref() }.header
     }
 
@@ -293,8 +293,8 @@ impl<T> Receiver<T> {
         assert!(self.is_ended(), "took the result of a coroutine that has not ended");
         let packet = self.0;
         mem::forget(self);
-        // SAFETY: `ENDED`, seen with `Acquire`, says that the result is written and that the
-        // sender is done with the packet; and this receiver is used up.
+        // SAFETY: `ENDED`, read with `Acquire`, says that the result is written and the sender is
+        // done with the packet. This receiver is used up.
         unsafe { take(packet) }
     }
 }
@@ -308,7 +308,7 @@ impl<T> Drop for Receiver<T> {
     #[inline]
     fn drop(&mut self) {
         if self.header().state.fetch_or(DETACHED, Ordering::AcqRel) & ENDED != 0 {
-            // SAFETY: as in `take`; nothing uses this receiver after its drop.
+            // SAFETY: as in `take`. Nothing uses this receiver after its drop.
             drop(unsafe { take(self.0) });
         }
     }
@@ -318,15 +318,16 @@ impl<T> Drop for Receiver<T> {
 ///
 /// # Safety
 ///
-/// `ENDED` must be set, or the result have been written, and nothing may use the packet any more.
+/// `ENDED` must be set, or the result must have been written. Nothing else may use the packet any
+/// more.
 #[inline]
 unsafe fn take<T>(packet: NonNull<Packet<T>>) -> Result<T, Failure> {
-    // SAFETY: the packet was leaked from a box, and by the caller's promise it is ours alone.
+    // SAFETY: the packet was leaked from a box, and by the caller's promise nothing else uses it.
     let packet = unsafe { Box::from_raw(packet.as_ptr()) };
     if packet.header.state.load(Ordering::Relaxed) & ABANDONED != 0 {
         return Err(Failure::Cancelled);
     }
-    // SAFETY: a sender that was not abandoned has written it; as a `MaybeUninit` it is not dropped
-    // again when the box is freed.
+    // SAFETY: the coroutine was not abandoned, so its sender has written the result. Freeing the
+    // box does not drop it again, because it is a `MaybeUninit`.
     unsafe { packet.result.into_inner().assume_init() }
 }

@@ -25,12 +25,13 @@ pub(crate) struct Wait {
     reason: &'static str,
 }
 
-/// What can end a wait. A run is deadlocked if only the run itself could end any of its waits.
+/// What can end a wait. A run is deadlocked if all of its coroutines wait, and only the run itself
+/// could end these waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum EndedBy {
     /// A coroutine of the same run, and nothing else.
     Run,
-    /// Any thread that has the other half: a sender, a token.
+    /// Any thread that has the other side, such as a sender or a token.
     AnyThread,
     /// The kernel, the clock, another run.
     Outside,
