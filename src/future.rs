@@ -15,12 +15,12 @@ use crate::task::{JoinError, JoinHandle};
 
 const WAIT: Wait = Wait::outside("a future");
 
-/// Runs a future and returns its output. In a coroutine this parks the coroutine while the future is
-/// pending, so the others go on; on a plain thread it blocks the thread.
+/// Runs a future and returns its output. In a coroutine this parks the coroutine while the future
+/// is pending, so the others go on; on a plain thread it blocks the thread.
 ///
 /// The future is polled here and nowhere else, so it need not be `Send`. One that belongs to
-/// another runtime, such as tokio's sockets and timers, must find that: poll it with a runtime of its
-/// kind entered, or let that run it and wait here for its handle.
+/// another runtime, such as tokio's sockets and timers, must find that: poll it with a runtime of
+/// its kind entered, or let that run it and wait here for its handle.
 ///
 /// # Cancellation
 ///
@@ -92,8 +92,8 @@ impl Wake for Signal {
     }
 }
 
-/// A coroutine's end as a future, for any executor; made by [`JoinHandle::into_future`]. Dropping it
-/// detaches the coroutine.
+/// A coroutine's end as a future, for any executor; made by [`JoinHandle::into_future`]. Dropping
+/// it detaches the coroutine.
 pub struct JoinFuture<T> {
     // `None` when it is done.
     handle: Option<JoinHandle<T>>,

@@ -1,4 +1,5 @@
-//! Functions that hand out values one by one, or take them one by one, and keep their place in between.
+//! Functions that hand out values one by one, or take them one by one, and keep their place in
+//! between.
 //!
 //! A producer is an [`Iterator`]:
 //!
@@ -154,7 +155,8 @@ impl<Y: 'static, S: 'static> Generator<Y, S> {
         Ok(Self { shared })
     }
 
-    /// Hands `value` to the body and runs it until it yields (`Some`), wants another value, or ends.
+    /// Hands `value` to the body and runs it until it yields (`Some`), wants another value, or
+    /// ends.
     ///
     /// # Panics
     ///
@@ -257,8 +259,8 @@ impl<Y, S> Yielder<Y, S> {
     ///
     /// # Panics
     ///
-    /// When called by another coroutine than the body; inside of a time-out, scope, shield or `no_wait`
-    /// that the body has opened.
+    /// When called by another coroutine than the body; inside of a time-out, scope, shield or
+    /// `no_wait` that the body has opened.
     pub fn yield_(&self, value: Y) {
         let shared = &self.shared;
         if shared.body_unwinds() {
@@ -290,8 +292,8 @@ impl<Y, S> Yielder<Y, S> {
     }
 
     fn check_closed(&self) {
-        // Once for each time that the body is resumed: after that, a body that has caught the unwind
-        // goes back to `close`, which counts.
+        // Once for each time that the body is resumed: after that, a body that has caught the
+        // unwind goes back to `close`, which counts.
         if self.shared.closing.get() && !self.shared.raised.replace(true) {
             unwind_with(Closed);
         }

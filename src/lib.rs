@@ -20,8 +20,9 @@
 //! - [`run`] runs a program of coroutines on this thread, [`spawn`] starts one more, and its
 //!   [`JoinHandle`] takes the result. [`Builder`] gives a coroutine a name or another stack size,
 //!   and [`Runtime`] sets it for all. [`coroutine_local!`] is `thread_local!` for coroutines.
-//! - [`Runtime`] with many [`workers`](RuntimeBuilder::workers) runs on many cores: [`spawn_anywhere`]
-//!   starts a coroutine on any of them, and a [`Handle`] lets plain threads spawn.
+//! - [`Runtime`] with many [`workers`](RuntimeBuilder::workers) runs on many cores:
+//!   [`spawn_anywhere`] starts a coroutine on any of them, and a [`Handle`] lets plain threads
+//!   spawn.
 //! - [`thread`] is the same under the names of [`std::thread`]. [`net`] has TCP, UDP and Unix
 //!   sockets under the names of [`std::net`] and [`std::os::unix::net`], and [`net::serve`]. So
 //!   porting a threaded program is changing its `use` lines, and a crate that is generic over
@@ -70,17 +71,17 @@
 //!
 //! # Rules worth knowing
 //!
-//! **A coroutine never leaves its thread,** with many workers neither. So what it spawns and shares need not be `Send`: `Rc`
-//! and `Cell` will do. A coroutine that computes for long without waiting keeps the others of its
-//! thread waiting: let it call [`yield_now`] now and then.
+//! **A coroutine never leaves its thread,** with many workers neither. So what it spawns and shares
+//! need not be `Send`: `Rc` and `Cell` will do. A coroutine that computes for long without waiting
+//! keeps the others of its thread waiting: let it call [`yield_now`] now and then.
 //!
 //! **A lock of std held across a wait blocks the thread.** Another coroutine that wants the same
 //! [`std::sync::Mutex`] blocks the thread on which its holder would have to run: that is a
 //! deadlock, and no report comes of it. Drop such a guard before you wait, or take a
 //! [`sync::Mutex`], which parks who waits. std's
 //! `stdout().lock()` belongs to the thread: held across a wait, it keeps all other threads from
-//! printing, and does not keep out the other coroutines of its own. That of [`io::stdout`] belongs to
-//! the coroutine and may be held.
+//! printing, and does not keep out the other coroutines of its own. That of [`io::stdout`] belongs
+//! to the coroutine and may be held.
 //!
 //! **Thread-locals are shared by the coroutines of a thread.** Two uses of them are outside of what
 //! this library can keep sound, as they are under any scheduler of stackful coroutines:
@@ -103,8 +104,8 @@
 //!
 //! **`std::thread::panicking` speaks for the thread.** It is true for all coroutines of a thread
 //! while one is suspended in the middle of its unwinding. A [`std::sync::MutexGuard`] that was
-//! taken before and is dropped then poisons its lock. [`thread::panicking`] and the locks of [`sync`] tell
-//! the coroutines apart.
+//! taken before and is dropped then poisons its lock. [`thread::panicking`] and the locks of
+//! [`sync`] tell the coroutines apart.
 //!
 //! **`panic = "abort"` leaves no way to unwind.** Coroutines, sockets, timers and generators that
 //! run to their end work. A panic ends the process, as ever. So does every cancellation, with a
@@ -113,9 +114,9 @@
 //!
 //! **`O_NONBLOCK` belongs to the open file and not to the descriptor.** It is set on sockets made
 //! here, on those converted from std's, and on what [`io::Pollable`] wraps. Never wrap an inherited
-//! standard stream: the shell's own would change with it. A listener that several processes share is
-//! non-blocking in all of them, which suits all that wait for it before they accept; while one of
-//! ours still uses it, none may make it blocking again. [`io::stdin`] and the like, and
+//! standard stream: the shell's own would change with it. A listener that several processes share
+//! is non-blocking in all of them, which suits all that wait for it before they accept; while one
+//! of ours still uses it, none may make it blocking again. [`io::stdin`] and the like, and
 //! [`io::wait_readable`], leave the mode alone.
 //!
 //! # Stacks

@@ -19,8 +19,8 @@ const WORKERS_MAX: usize = 1024;
 ///
 /// # Panics
 ///
-/// When `f` panics, with its panic. When every coroutine that is left waits for another of them, such
-/// as two that join each other: with a report of what each one waits for. Inside of another
+/// When `f` panics, with its panic. When every coroutine that is left waits for another of them,
+/// such as two that join each other: with a report of what each one waits for. Inside of another
 /// runtime on the same thread, and when the system refuses what a runtime needs.
 ///
 /// ```
@@ -33,8 +33,8 @@ pub fn run<F: FnOnce() -> T, T>(f: F) -> T {
     Runtime::default().run(f)
 }
 
-/// Runs `f` as [`run`] does, but waits for all other coroutines to end by themselves first, those that
-/// are still to come from [`time::after`](crate::time::after) included.
+/// Runs `f` as [`run`] does, but waits for all other coroutines to end by themselves first, those
+/// that are still to come from [`time::after`](crate::time::after) included.
 ///
 /// ```
 /// use std::{cell::Cell, rc::Rc};
@@ -62,9 +62,10 @@ pub fn run_all<F: FnOnce() -> T, T>(f: F) -> T {
 
 /// Schedulers of coroutines, one a worker thread, and their settings.
 ///
-/// With several workers, the thread that calls [`run`](Self::run) is the first, and the others are started and
-/// ended by it. A coroutine stays on the worker on which it has started: [`spawn`](crate::spawn) starts it on
-/// the same as its parent, and [`spawn_anywhere`](crate::spawn_anywhere) on any.
+/// With several workers, the thread that calls [`run`](Self::run) is the first, and the others are
+/// started and ended by it. A coroutine stays on the worker on which it has started:
+/// [`spawn`](crate::spawn) starts it on the same as its parent, and
+/// [`spawn_anywhere`](crate::spawn_anywhere) on any.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -108,15 +109,15 @@ impl Runtime {
     /// # Panics
     ///
     /// When `f` panics, with its panic. When a runtime runs on this thread already: start
-    /// coroutines with [`spawn`](crate::spawn) instead. When the system refuses what it needs, an epoll
-    /// descriptor and a stack for each worker, and threads.
+    /// coroutines with [`spawn`](crate::spawn) instead. When the system refuses what it needs, an
+    /// epoll descriptor and a stack for each worker, and threads.
     #[track_caller]
     pub fn run<F: FnOnce() -> T, T>(&self, f: F) -> T {
         root::start(self.settings, &self.injector, true, f)
     }
 
-    /// Runs `f` as [`run`](Self::run) does, but waits for all other coroutines to end by themselves first:
-    /// see [`run_all`].
+    /// Runs `f` as [`run`](Self::run) does, but waits for all other coroutines to end by themselves
+    /// first: see [`run_all`].
     ///
     /// # Panics
     ///
@@ -193,26 +194,27 @@ pub struct Builder(Settings);
 impl Builder {
     /// Sets the number of worker threads, the one that calls [`Runtime::run`] included.
     ///
-    /// The default is one. [`available_parallelism`](std::thread::available_parallelism) tells how many the
-    /// machine has room for.
+    /// The default is one. [`available_parallelism`](std::thread::available_parallelism) tells how
+    /// many the machine has room for.
     pub fn workers(mut self, workers: usize) -> Self {
         self.0.workers = workers;
         self
     }
 
-    /// Pins each worker to a processor of its own for the time of a run, as far as there are enough among those
-    /// that the calling thread may use. The default is `false`.
+    /// Pins each worker to a processor of its own for the time of a run, as far as there are enough
+    /// among those that the calling thread may use. The default is `false`.
     ///
-    /// Threads and processes that a pinned worker starts inherit its processor, other than the threads for
-    /// blocking calls.
-    /// It does nothing where the system has no way to do so, other than on Linux.
+    /// Threads and processes that a pinned worker starts inherit its processor, other than the
+    /// threads for blocking calls. It does nothing where the system has no way to do so, other than
+    /// on Linux.
     pub fn pin_workers(mut self, pin: bool) -> Self {
         self.0.pin = pin;
         self
     }
 
-    /// Sets the size in bytes of the stack of each coroutine that does not ask for another size with
-    /// [`Builder::stack_size`](crate::Builder::stack_size). It is rounded up to a power of two.
+    /// Sets the size in bytes of the stack of each coroutine that does not ask for another size
+    /// with [`Builder::stack_size`](crate::Builder::stack_size). It is rounded up to a power of
+    /// two.
     ///
     /// The default is 256 KiB. Memory is used only as far as it is touched, a page for most.
     pub fn stack_size(mut self, bytes: usize) -> Self {
@@ -220,8 +222,8 @@ impl Builder {
         self
     }
 
-    /// Says that there is no outside: no plain thread will unpark a coroutine or cancel a token. Then
-    /// such waits count as waits for other coroutines when a deadlock is looked for.
+    /// Says that there is no outside: no plain thread will unpark a coroutine or cancel a token.
+    /// Then such waits count as waits for other coroutines when a deadlock is looked for.
     ///
     /// The default is `false`: a coroutine that is parked may be waiting for a plain thread, so
     /// it is never taken for deadlocked.
@@ -239,7 +241,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for a stack size below 16 KiB or above 1 GiB, and for no workers or more than 1024.
+    /// `InvalidInput` for a stack size below 16 KiB or above 1 GiB, and for no workers or more than
+    /// 1024.
     pub fn build(&self) -> io::Result<Runtime> {
         let stack_size = stack::check_size(self.0.stack_size)?;
         if !(1..=WORKERS_MAX).contains(&self.0.workers) {

@@ -2,9 +2,9 @@
 //! its `use` lines.
 //!
 //! What differs: a spawned closure need not be `Send`, as it never leaves this thread, and
-//! [`spawn`] works only inside of a runtime. A panic of a scoped child is always the scope's, so what
-//! [`ScopedJoinHandle::join`] gives is a [`JoinError`](crate::JoinError). On a plain thread, [`sleep`], [`park`], [`current`]
-//! and the rest are std's own.
+//! [`spawn`] works only inside of a runtime. A panic of a scoped child is always the scope's, so
+//! what [`ScopedJoinHandle::join`] gives is a [`JoinError`](crate::JoinError). On a plain thread,
+//! [`sleep`], [`park`], [`current`] and the rest are std's own.
 //!
 //! ```
 //! use plainsong::thread;

@@ -149,8 +149,8 @@ impl Interval {
 
 /// Calls `f` in a coroutine of its own after `delay`: no coroutine waits until then.
 ///
-/// The call is dropped unmade when the runtime ends first. Where there is no memory for its stack when
-/// the time comes, it is made when there is.
+/// The call is dropped unmade when the runtime ends first. Where there is no memory for its stack
+/// when the time comes, it is made when there is.
 ///
 /// # Panics
 ///

@@ -5,15 +5,15 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Identifies a coroutine; no other coroutine of the process has had it or will.
+/// Identifies a coroutine. No other coroutine of the process ever has the same id.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id(NonZeroU64);
 
 impl Id {
-    /// Ids that a thread takes at once, so that a spawn touches no shared memory.
+    /// How many ids a thread takes at once, so that a spawn touches no shared memory.
     const BLOCK: u64 = 1024;
 
-    /// The next id of this thread, whose counter is `next`.
+    /// The next id of the thread whose counter is `next`.
     #[inline]
     pub(crate) fn allocate(next: &Cell<u64>) -> Self {
         static BLOCKS: AtomicU64 = AtomicU64::new(0);

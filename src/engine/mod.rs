@@ -1,6 +1,6 @@
 //! The engine: the only place that switches stacks, asks the kernel what is ready, and keeps
-//! time. The list goes from the bottom to the top: a file uses only files above it in this list, and
-//! `tests/tidy.rs` holds them to that.
+//! time. The list goes from the bottom to the top: a file uses only files above it in this list,
+//! and `tests/tidy.rs` holds them to that.
 //!
 //! Everything outside of the engine that waits or wakes does so through [`park`].
 

@@ -1,12 +1,12 @@
-//! A panic hook in front of the one that is installed: it notes which coroutine panics, and names it.
+//! A panic hook that runs before the program's own: it notes which coroutine panics, and names it.
 //!
-//! std counts panics per thread, and its count cannot be read. While one coroutine is suspended in the
-//! middle of its unwinding, the count is above zero for all others, and nothing but the hook says that another
-//! one of them begins to panic. `scheduler/unwinding.rs` depends on it.
+//! std counts panics per thread, and its count cannot be read. While one coroutine is suspended in
+//! the middle of an unwind, the count is above zero for all coroutines of the thread. Then only the
+//! hook can tell that another one begins to panic. `scheduler/unwinding.rs` depends on this.
 //!
-//! The hook is installed when the first run of the process begins, and calls the one before it. A hook
-//! that the program sets later takes its place: then a panic that begins while another coroutine of the
-//! thread is suspended mid-unwind is not recognised.
+//! The hook is installed when the first run of the process begins, and calls the previous hook. A
+//! hook that the program sets later replaces it. Then a panic that begins while another coroutine
+//! of the thread is suspended in an unwind is not recognised.
 
 use std::cell::Cell;
 use std::io::{self, Write};
@@ -22,12 +22,13 @@ thread_local! {
     static PANICS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// How many panics have begun on this thread, as far as the hook has seen them.
+/// How many panics the hook has seen on this thread.
 pub(crate) fn panics() -> u64 {
     PANICS.try_with(Cell::get).unwrap_or(0)
 }
 
-/// Installs the hook, once in the process. std lets no panicking thread do that.
+/// Installs the hook, once per process. Does nothing on a panicking thread, because std does not
+/// allow it there.
 pub(crate) fn install() {
     static ONCE: Once = Once::new();
     if thread::panicking() {
@@ -51,7 +52,7 @@ pub(crate) fn install() {
 fn note(running: Running<'_>) {
     let Running { scheduler, task } = running;
     scheduler.note_panic(task);
-    // The main coroutine needs no more than std's message.
+    // For the main coroutine, std's message is enough.
     if !task.flags.has(Flag::Main) {
         let name = task.name().map_or("<unnamed>", |name| name);
         let (id, spawned) = (task.id, task.spawned);

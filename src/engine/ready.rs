@@ -1,7 +1,7 @@
 //! The ready queue: first in, first out, linked through the tasks themselves.
 //!
-//! A turn's cost is the scheduler's own instructions as much as the switch, so this is a list
-//! that needs no room, no bounds check and no reference count.
+//! The scheduler's own instructions cost as much of a turn as the switch does. So this is a list
+//! that allocates nothing, checks no bounds and counts no references.
 
 #![allow(unsafe_code)]
 
@@ -10,7 +10,7 @@ use std::ptr::{self, NonNull};
 
 use super::task::Task;
 
-/// A task's place in the ready queue: the one behind it.
+/// A task's place in the ready queue: a pointer to the task behind it.
 #[derive(Debug)]
 pub(crate) struct Link(Cell<*const Task>);
 
@@ -20,7 +20,7 @@ impl Link {
     }
 }
 
-/// Tasks that are to be resumed, in this order.
+/// Tasks that are ready, in the order in which they are resumed.
 #[derive(Debug)]
 pub(crate) struct ReadyQueue {
     first: Cell<*const Task>,
@@ -46,8 +46,8 @@ impl ReadyQueue {
     #[inline]
     pub(crate) unsafe fn push(&self, task: NonNull<Task>) {
         let task = task.as_ptr();
-        // SAFETY: the task is alive by the caller's promise; and `last` is, if the queue is not empty, since it is
-        // in the queue then.
+        // SAFETY: the task is alive by the caller's promise. If the queue is not empty, `last` is
+        // in it, and so is alive by the promise of its own push.
         unsafe {
             (*task).link.0.set(ptr::null());
             if self.first.get().is_null() {
@@ -61,13 +61,14 @@ impl ReadyQueue {
 
     /// Takes the first task, which is alive.
     ///
-    /// With many coroutines, what the next one needs is in no cache near the processor any more. While the
-    /// first has its turn, the top of the second's stack is fetched, and the third's task, so that the
-    /// same can be done for that one at the next turn.
+    /// With many coroutines, the memory of the next one is no longer in a near cache. So while the
+    /// first task has its turn, the processor prefetches the top of the second's stack, and the
+    /// third task itself, whose stack is then prefetched at the next turn.
     #[inline]
     pub(crate) fn pop(&self) -> Option<NonNull<Task>> {
         let first = NonNull::new(self.first.get().cast_mut())?;
-        // SAFETY: both are in the queue, so they are alive by the promise that they were pushed with.
+        // SAFETY: both are in the queue, so they are alive by the promise that they were pushed
+        // with.
         unsafe {
             let second = first.as_ref().link.0.get();
             self.first.set(second);

@@ -19,7 +19,7 @@ const NIL: u32 = u32::MAX;
 /// How many entries of the next slot [`Timers::next`] looks at for the exact deadline.
 const SCAN: usize = 32;
 
-/// Names one armed timer; given back by whoever cancels it.
+/// Names one armed timer, for its cancellation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct TimerKey(NonZeroU32);
 

@@ -1,4 +1,5 @@
-//! Calls that are to be made at a time, and become coroutines then: what is behind `time::after`.
+//! Calls scheduled for a point in time, each of which then becomes a coroutine: the core of
+//! `time::after`.
 
 use std::cell::{Cell, RefCell};
 use std::panic::Location;
@@ -14,10 +15,10 @@ use super::super::task::Task;
 use super::super::timer::TimerKey;
 use super::{Alarm, Scheduler};
 
-/// Nanoseconds after which a call is tried again for which there was no stack.
+/// Nanoseconds until the retry of a call that found no stack.
 const RETRY: u64 = 10_000_000;
 
-/// Makes the task of a call, on a stack that is there already.
+/// Makes the task of a call, on a stack that the caller provides.
 pub(crate) type Call = Box<dyn FnOnce(&Scheduler, Stack) -> Task>;
 
 /// A call that has not been made.
@@ -27,7 +28,7 @@ struct Pending {
     timer: TimerKey,
 }
 
-/// Names one call that was asked for with [`Scheduler::call_at`].
+/// Names one call that [`Scheduler::call_at`] has scheduled.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CallKey {
     slot: u32,
@@ -51,12 +52,13 @@ impl Calls {
 }
 
 impl Scheduler {
-    /// Makes `call` from the loop at `deadline`; never, without one.
+    /// Makes `call` from the loop at `deadline`. Without a deadline, it is never made.
     pub(crate) fn call_at(&self, deadline: Option<Instant>, call: Call) -> CallKey {
         let serial = self.calls.serial.get() + 1;
         self.calls.serial.set(serial);
         if self.closing.get() {
-            // It would not be made. Its destructors run here, where they may wait.
+            // The call would never be made. Its destructors run here, in a coroutine, where they
+            // may wait.
             return CallKey { slot: u32::MAX, serial };
         }
         let mut pending = self.calls.pending.borrow_mut();
@@ -88,7 +90,7 @@ impl Scheduler {
         self.calls.pending.take().into_iter().map(take).collect()
     }
 
-    /// Has all calls made as soon as that can be.
+    /// Makes all calls due now.
     fn hurry_calls(&self) {
         let (mut timers, now) = (self.timers.borrow_mut(), self.clock.update());
         for (slot, pending) in &mut *self.calls.pending.borrow_mut() {
@@ -107,7 +109,7 @@ impl Scheduler {
                 drop(pending);
                 self.add(call(self, stack));
             }
-            // No caller is there to be told, but there may be room later.
+            // There is no caller to return the error to, but there may be room later.
             Err(_) => {
                 let again = self.clock.update() + RETRY;
                 due.timer = self.timers.borrow_mut().add(again, Alarm::Call(slot));
@@ -115,14 +117,14 @@ impl Scheduler {
         }
     }
 
-    /// Drops all calls, in a coroutine: their destructors are code of users.
+    /// Drops all calls, in a coroutine, because their destructors are user code.
     pub(super) fn drop_calls(&self) {
         if self.calls.is_empty() {
             return;
         }
         let Ok(stack) = self.take_stack(self.stack_size()) else {
-            // Without room for a coroutine that drops them, each becomes one when there is some, and is
-            // cancelled before it begins.
+            // There is no room for a coroutine that drops the calls. So each call becomes a
+            // coroutine when there is room, and that coroutine is cancelled before it begins.
             return self.hurry_calls();
         };
         let calls = self.cancel_calls();

@@ -1,4 +1,4 @@
-//! The report when no coroutine is left that could go on.
+//! The report when every coroutine that is left waits for another.
 
 use std::cell::Cell;
 use std::io::{self, Write};
@@ -11,9 +11,9 @@ use super::Scheduler;
 /// Whether something outside of the run could wake a coroutine of this thread.
 #[derive(Debug)]
 pub(super) struct Outside {
-    // How many waits are under way that could be ended from outside.
+    // How many waits are under way that something outside of the run could end.
     count: Cell<u32>,
-    // No plain thread takes part: waits that only one could end are not counted.
+    // No plain thread takes part, so waits that only a plain thread could end are not counted.
     strict: Cell<bool>,
 }
 
@@ -26,7 +26,7 @@ impl Outside {
         self.strict.set(strict);
     }
 
-    /// Whether no wait under way could be ended from outside.
+    /// Whether nothing outside of the run could end a wait that is under way.
     pub(super) fn is_empty(&self) -> bool {
         self.count.get() == 0
     }
@@ -47,7 +47,7 @@ impl Outside {
 }
 
 impl Scheduler {
-    /// Notes that a plain thread may, or may no longer, cancel what a coroutine waits for.
+    /// Notes that a plain thread may, or may no longer, cancel a wait of a coroutine.
     pub(crate) fn watched_from_outside(&self, watched: bool) {
         let counted = !self.outside.strict.get();
         if watched {
@@ -57,13 +57,14 @@ impl Scheduler {
         }
     }
 
-    /// Every coroutine that is left, on any worker, waits for another of them. Cancels them all: `run`
-    /// panics with the report when they have ended.
+    /// Handles a deadlock: every coroutine that is left, on any worker, waits for another of them.
+    /// Cancels them all. `run` panics with the report when they have ended.
     #[cold]
     pub(super) fn report_deadlock(&self) {
         let waits = self.list_waits();
         if !self.with_worker(|worker| worker.workers.report(&waits)) {
-            // Not even the cancelled ones end: their destructors wait for each other.
+            // This is the second deadlock of the run: the cancelled coroutines do not end, because
+            // their destructors wait for each other.
             let _ = writeln!(
                 io::stderr(),
                 "plainsong: while unwinding from a deadlock, every coroutine that is left waits for another \
@@ -75,8 +76,8 @@ impl Scheduler {
         self.cancel_all(None);
     }
 
-    /// Another worker closes the run: if that is because of a deadlock, this one adds its coroutines to
-    /// the report.
+    /// Adds this worker's coroutines to the report, if another worker closes the run because of a
+    /// deadlock.
     pub(super) fn add_to_report(&self) {
         self.with_worker(|worker| {
             if worker.workers.deadlock().is_some() {

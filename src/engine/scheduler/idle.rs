@@ -1,5 +1,5 @@
-//! What the loop does between the turns of coroutines: messages, the kernel, timers and jobs; and how it
-//! sleeps when there is nothing to do.
+//! The loop's work between the turns of coroutines: messages, the kernel, timers and jobs. And its
+//! sleep, when there is nothing to do.
 
 use std::cell::{Cell, RefCell};
 use std::hint;
@@ -18,31 +18,34 @@ use super::{Alarm, Scheduler};
 /// Nanoseconds between polls while the ready queue is never empty. A poll costs about half a
 /// microsecond, so this makes it cost at most one part in a hundred.
 const BUSY_POLL: u64 = 50_000;
-/// Nanoseconds between looks at the free stacks, for pages to give back.
+/// Nanoseconds between two searches of the free stacks for pages to give back.
 const TRIM: u64 = 1_000_000_000;
-/// Nanoseconds between two batches of free stacks while coroutines are ready: a batch takes the kernel
-/// up to a twentieth of that.
+/// Nanoseconds between two batches of such a search while coroutines are ready. A batch takes the
+/// kernel up to a twentieth of that.
 const TRIM_BUSY: u64 = 2_000_000;
-/// Jobs that a tick starts when a ready queue that was never empty has kept the loop from starting any.
+/// Jobs that a tick starts if the loop has started none since the last tick because the ready queue
+/// was never empty.
 const START_MAX: usize = 32;
-/// Nanoseconds between jobs that are started because they have waited longest: few enough for a program
-/// that branches like a tree to stay deep and narrow.
+/// Nanoseconds between two jobs that are started because they have waited longest. Most jobs are
+/// started newest first, which keeps few stacks in use in a program that branches like a tree; this
+/// keeps the oldest from starving.
 const OLDEST: u64 = 10_000_000;
-/// How long a worker spins for a message before it sleeps, in nanoseconds.
+/// How long a worker spins for a message before it parks, in nanoseconds.
 const SPIN: u64 = 20_000;
 /// It spins only if the last message came within this many nanoseconds.
 const SOON: u64 = 100_000;
-/// How many messages must come soon before it spins again after it has spun without effect.
+/// After a spin without effect, more than this many messages must come soon before the worker spins
+/// again.
 const SPIN_SCORE_MAX: i8 = 8;
 
-/// What only this file's part of the loop keeps.
+/// The state of this file's part of the loop.
 #[derive(Debug)]
 pub(super) struct State {
-    // The waiters of one poll; kept for its capacity.
+    // The waiters of one poll. The vector is reused for its capacity.
     woken: RefCell<Vec<Waiter>>,
     // A job has been started since the last tick.
     job_started: Cell<bool>,
-    // Above zero when messages have come soon recently.
+    // Above zero while messages come soon one after the other.
     spin_score: Cell<i8>,
     next_oldest: Cell<u64>,
     next_poll: Cell<u64>,
@@ -63,8 +66,8 @@ impl State {
 }
 
 impl Scheduler {
-    /// Looks up from a ready queue that is never empty: at messages always, at the kernel and the timers
-    /// when it has been long enough.
+    /// The periodic work while the ready queue is never empty: messages at each tick, the kernel
+    /// and the timers every [`BUSY_POLL`].
     pub(super) fn tick(&self) {
         self.recount_unwinding();
         self.receive();
@@ -90,12 +93,13 @@ impl Scheduler {
         self.with_worker(|worker| worker.workers.note_load(worker.number, tasks));
     }
 
-    /// Waits for something to happen: no coroutine is ready.
+    /// Sleeps until there is something to do. No coroutine is ready.
     pub(super) fn sleep(&self) {
         self.recount_unwinding();
         self.note_load();
         let before = self.clock.last_nanos();
-        // A message is reason enough not to sleep, so none is taken before.
+        // Messages are taken after the sleep and not before it: a pending message already prevents
+        // the sleep.
         let more = self.mailbox().is_pending() || self.sleep_until_something();
         let message = self.mailbox().is_pending();
         self.receive();
@@ -105,11 +109,13 @@ impl Scheduler {
         }
     }
 
-    /// Returns whether the kernel may have more events.
+    /// Sleeps in the kernel, if there is nothing to do. Returns whether the kernel may have more
+    /// events.
     fn sleep_until_something(&self) -> bool {
         let mailbox = self.mailbox();
         let mut until = self.timers.borrow().next();
-        // Only other workers could wake this one, if any.
+        // With neither a timer nor a wait that ends from outside, only other workers could wake
+        // this one.
         let quiescent = until.is_none() && self.outside.is_empty();
         let untrimmed = self.stacks.untrimmed();
         let mut now = 0;
@@ -141,8 +147,9 @@ impl Scheduler {
         more
     }
 
-    /// Spins for a message instead of sleeping, where messages have come soon recently: waking a thread
-    /// takes the kernel many times as long as sending one. Returns whether one has come.
+    /// Spins for a message before sleeping, if messages have come soon recently: waking a thread
+    /// takes the kernel many times as long as sending a message takes us. Returns whether one has
+    /// come.
     #[inline]
     fn spin_before_sleep(&self, until: Option<u64>) -> bool {
         self.idle.spin_score.get() > 0 && self.spin(until)
@@ -159,7 +166,7 @@ impl Scheduler {
                 hint::spin_loop();
             }
         }
-        // Without effect: that many messages must come soon before it is tried again.
+        // The spin was without effect, so messages must come soon again before the next one.
         self.idle.spin_score.set(-SPIN_SCORE_MAX);
         false
     }
@@ -170,16 +177,17 @@ impl Scheduler {
             return true;
         }
         let more = self.stacks.trim();
-        // A long list is worked off batch by batch; a short one waits to fill again.
+        // A long list is trimmed batch by batch. After that, the list gets time to fill again.
         self.idle.next_trim.set(now + if more { pause } else { TRIM });
         more
     }
 
-    /// Polls the kernel, and wakes the waiters of its events. Returns whether it may have more of them.
+    /// Polls the kernel and wakes the waiters of its events. Returns whether there may be more
+    /// events.
     fn poll(&self, timeout: Option<Duration>) -> bool {
         let Some(reactor) = self.reactor.get() else { return false };
         let mut woken = self.idle.woken.take();
-        // epoll_wait fails only for arguments that are not valid: a bug here.
+        // epoll_wait fails only for invalid arguments, which would be a bug here.
         let more =
             reactor.poll(timeout, &mut woken).expect("the kernel refused to wait for events");
         for waiter in woken.drain(..) {
@@ -192,8 +200,9 @@ impl Scheduler {
     /// Fires the timers that are due; `more` says whether the kernel may have events.
     fn fire_timers(&self, mut more: bool) {
         let now = self.clock.update();
-        // A wait whose event has come must not time out, so all events of the kernel come first. It reports
-        // each descriptor once before it reports one again.
+        // A wait whose event has come must not time out, so all events of the kernel come before
+        // the timers. The kernel reports each ready descriptor once before it reports one again,
+        // which bounds the number of polls.
         let mut batches = self.reactor.get().map_or(0, Reactor::batches);
         while more && batches > 0 && self.timers.borrow().next().is_some_and(|next| next <= now) {
             more = self.poll(Some(Duration::ZERO));
@@ -201,8 +210,9 @@ impl Scheduler {
         }
         let mut due = Vec::new();
         self.timers.borrow_mut().expire(now, &mut due);
-        // All of these timers are gone, so first no task knows of them any more: one alarm must not take
-        // back the timer of another.
+        // These timers are no longer in the wheel, so all tasks forget their keys before the first
+        // alarm acts: otherwise one alarm could cancel the timer of another, by a key that is no
+        // longer valid.
         for alarm in &due {
             match *alarm {
                 Alarm::Wake(slot) => self.tasks.with(slot, |task| task.timer.set(None)),
@@ -229,7 +239,7 @@ impl Scheduler {
         }
     }
 
-    /// Does what other threads have asked for.
+    /// Takes the messages of other threads and acts on them.
     pub(super) fn receive(&self) {
         let mailbox = self.mailbox();
         if !mailbox.is_pending() {
@@ -237,8 +247,9 @@ impl Scheduler {
         }
         let mut messages = Vec::new();
         mailbox.receive(&mut messages);
-        // What the coroutines of another worker send while they are cancelled comes after the close: it must
-        // find ours as they were, and a report of theirs must list them.
+        // If another worker has closed the run, close here before acting on the messages.
+        // Coroutines that unwind there may have sent some of them. Such a message must not end a
+        // wait that the close cancels, and a deadlock's report must list our waits as they were.
         if !self.closing.get() && self.with_worker(|worker| worker.workers.is_closing()) {
             self.close_here();
         }
@@ -258,7 +269,7 @@ impl Scheduler {
         }
     }
 
-    /// Starts a job of this worker: it is then a coroutine, and ready.
+    /// Starts a job of this worker: it becomes a ready coroutine.
     #[inline]
     pub(super) fn start_job(&self, oldest: bool) -> bool {
         let Some(job) = self.with_worker(|worker| worker.workers.take(worker.number, oldest))
@@ -279,7 +290,7 @@ impl Scheduler {
         true
     }
 
-    /// Makes a coroutine of this thread of a job.
+    /// Turns a job into a coroutine of this thread.
     #[inline]
     fn start_coroutine(&self, mut job: Job) {
         let size = match job.stack_size() {
@@ -289,7 +300,7 @@ impl Scheduler {
         let stack = match size.and_then(|size| self.take_stack(size)) {
             Ok(stack) => stack,
             Err(error) => {
-                // To end it is code of users, which must not run in the loop.
+                // Ending the job runs user code, which must not run in the loop.
                 let _ = blocking_pool::submit(Box::new(move || job.fail(error)));
                 return;
             }

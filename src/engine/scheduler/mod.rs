@@ -4,7 +4,7 @@
 //! [`add`](Scheduler::add), [`park`](Scheduler::park), [`wake_task`](Scheduler::wake_task),
 //! [`resume`](Scheduler::resume) and [`retire`](Scheduler::retire).
 //!
-//! No borrow of scheduler state is held while a coroutine runs, and no code of a user runs in the loop.
+//! No borrow of scheduler state is held while a coroutine runs, and no user code runs in the loop.
 
 #![allow(unsafe_code)]
 
@@ -38,10 +38,10 @@ use super::workers::{Idle, WorkerHandle};
 
 pub(crate) use self::calls::{Call, CallKey};
 
-/// Operations that need not wait a coroutine may do in one turn; then it yields, so that a socket
-/// that is always ready does not starve the others. (tokio's figure.)
+/// How many operations a coroutine may complete in one turn without waiting. Then it yields, so
+/// that a socket that is always ready does not starve the other coroutines. (tokio's figure.)
 const BUDGET: u32 = 128;
-/// Turns after which the loop looks up from a ready queue that is never empty.
+/// Turns between two ticks, while the ready queue is never empty.
 const TURNS_PER_TICK: u32 = 128;
 const _: () = assert!(EVENTS >= TURNS_PER_TICK as usize);
 
@@ -119,11 +119,11 @@ impl Scheduler {
 
     // ---- a run, entered from the thread's own stack ----
 
-    /// Gets ready to run coroutines, as one worker of a run; the guard ends that.
+    /// Prepares to run coroutines, as one worker of a run. Dropping the guard ends that.
     ///
     /// # Errors
     ///
-    /// When a scheduler runs on this thread already, or the kernel refuses the reactor.
+    /// When this thread already runs a scheduler, or the kernel refuses the reactor.
     pub(super) fn start(
         &self,
         stack_size: usize,
@@ -150,11 +150,11 @@ impl Scheduler {
             mailbox.attach(reactor.waker());
             let _ = self.reactor.set(reactor);
         }
-        // Deadlines count from here, so none that matters is clamped to it.
+        // Deadlines count from here, so no deadline that matters is earlier.
         self.clock.start();
         self.stack_size.set(stack_size);
         self.outside.set_strict(strict);
-        // Messages for a run before this one are of no use.
+        // Messages for an earlier run have no meaning any more.
         self.receive();
         mailbox.set_cancelling_all(false);
         self.closing.set(worker.workers.enter(worker.number, mailbox));
@@ -164,7 +164,7 @@ impl Scheduler {
         Ok(Stop(self))
     }
 
-    /// Runs until no worker of the run has a coroutine left, or a call, or a job.
+    /// The loop. Runs until no worker of the run has a coroutine, a call or a job left.
     pub(super) fn run(&self) {
         loop {
             while self.run_next() {
@@ -179,7 +179,7 @@ impl Scheduler {
             if self.start_job(false) || self.steal() {
                 continue;
             }
-            // A call that is still to come will be a coroutine.
+            // A pending call counts, because it will become a coroutine.
             let idle = self.tasks.is_empty() && self.calls.is_empty();
             match self.with_worker(|worker| idle.then(|| worker.workers.idle(worker.number))) {
                 Some(Idle::HasJobs) => continue,
@@ -215,12 +215,12 @@ impl Scheduler {
     #[inline]
     fn resume(&self, task: NonNull<Task>) {
         current::set_budget(BUDGET);
-        // SAFETY: a task that was in the ready queue is alive, and only `retire` and `abandon` end that, below.
-        // They leave it first. This is a pointer and not a reference, as the task is gone before this function
-        // returns.
+        // SAFETY: a task that was in the ready queue is alive, and only `retire` and `abandon` end
+        // that, below. Both call `current::leave` first. This is a pointer and not a reference,
+        // because the task may be freed before this function returns.
         //
-        // The task is in no queue while it is here, and not running: a coroutine that runs is put back only
-        // below, and a parked one only once, by `wake_task`.
+        // The task is in no queue while it is here, and its coroutine is not running: a running
+        // coroutine is put back only below, and a parked one only once, by `wake_task`.
         let (suspended, slot) = unsafe {
             let task = task.as_ptr();
             current::enter(task);
@@ -236,10 +236,11 @@ impl Scheduler {
 
     #[inline]
     fn push_ready(&self, task: NonNull<Task>) {
-        // SAFETY: the caller has just taken the task out of the state that kept it from the queue: it was
-        // new, it ran, or it was parked.
+        // SAFETY: the task is not in the queue: the caller has just added it, run it, or ended its
+        // park.
         //
-        // It is in the table until it has ended, and boxed, so it stays where it is.
+        // It lives until its coroutine has ended, because the table owns it. It stays where it is,
+        // because it is boxed.
         unsafe { self.ready.push(task) };
     }
 
@@ -248,15 +249,15 @@ impl Scheduler {
     fn retire(&self, slot: u32) {
         current::leave();
         let Some(task) = self.tasks.remove(slot) else { return };
-        // Its own coroutine has dropped all locals that it could. The destructors of those that are left
-        // are code of users, which must not run here.
+        // The coroutine has dropped all locals that it could. The destructors of the remaining ones
+        // are user code, which must not run here.
         mem::forget(task.take_locals());
         if let Some(stack) = task.coroutine.into_stack() {
             self.stacks.put(stack);
         }
     }
 
-    /// Forgets a coroutine that will not end, and leaks all of it.
+    /// Forgets a coroutine that will never end, and leaks all of it.
     #[cold]
     fn abandon(&self, slot: u32) {
         current::leave();
@@ -275,14 +276,14 @@ impl Scheduler {
         self.mailbox.get_or_init(Mailbox::lease)
     }
 
-    /// A stack of `size` bytes, an overflow of which will be reported.
+    /// A stack of `size` bytes. Its overflow will be reported.
     #[inline]
     pub(crate) fn take_stack(&self, size: usize) -> io::Result<Stack> {
         self.alternate.get_or_init(overflow::protect_thread);
         self.stacks.take(size)
     }
 
-    /// Takes a stack back that nothing runs on any more.
+    /// Takes back a stack that nothing runs on any more.
     pub(crate) fn put_stack(&self, stack: Stack) {
         self.stacks.put(stack);
     }
@@ -298,7 +299,7 @@ impl Scheduler {
         self.reactor.get()
     }
 
-    /// Whether coroutines can be spawned here.
+    /// Whether a run is under way on this thread, so that coroutines can be spawned.
     pub(crate) fn is_running(&self) -> bool {
         self.running.get()
     }
@@ -336,7 +337,7 @@ impl Scheduler {
         })
     }
 
-    /// Names the next wait of the running coroutine, which must park next.
+    /// Names the next wait of `task`, the running coroutine, which must park next.
     #[inline]
     pub(crate) fn prepare(&self, task: &Task) -> Parker {
         let mailbox = self.mailbox();
@@ -345,7 +346,8 @@ impl Scheduler {
         Parker::coroutine(mailbox, task.slot.get(), wait)
     }
 
-    /// Parks the running coroutine until its wait is woken or `deadline` has passed.
+    /// Parks `task`, the running coroutine, until its wait is woken or `deadline` has passed.
+    /// Returns at once if the wait was woken between [`prepare`](Self::prepare) and this call.
     #[inline(always)]
     pub(crate) fn park(&self, task: &Task, why: Wait, deadline: Option<Instant>) -> Wake {
         if task.wait.get() != 0 {
@@ -365,7 +367,7 @@ impl Scheduler {
         task.wake.get()
     }
 
-    /// [`park`](Self::park), with a place that a cancellation takes out of its queue.
+    /// [`park`](Self::park), with a place in a queue. A cancellation takes it out of the queue.
     #[inline(always)]
     pub(crate) fn park_in_queue(
         &self,
@@ -374,19 +376,20 @@ impl Scheduler {
         deadline: Option<Instant>,
         place: &dyn CancelWait,
     ) -> Wake {
-        // The lifetime of the place is erased: it is taken away again before it ends, below. A coroutine that
-        // is given up is given up while it unwinds, and not while it is parked here.
+        // The lifetime of the place is erased. That is sound because the task forgets the place
+        // below, before the lifetime ends. A coroutine is abandoned only while it unwinds, never
+        // while it is parked here.
         task.place.set(Some(erase(place)));
         let wake = self.park(task, why, deadline);
         task.place.set(None);
         wake
     }
 
-    /// Yields after an operation too many that did not have to wait.
+    /// Yields because the budget is spent.
     #[cold]
     pub(crate) fn overspent(&self, task: &Task) {
         if !task.scopes.are_waits_forbidden() {
-            // The operations took time: time for a tick.
+            // The operations took time, so a tick is due.
             self.turns.set(TURNS_PER_TICK);
             self.yield_now(task);
         }
@@ -400,7 +403,7 @@ impl Scheduler {
         self.check_cancelled(task);
     }
 
-    /// Goes back to the loop, which knows from `how` when to resume `task`, the running one.
+    /// Switches to the loop. `how` says when to resume `task`, the running coroutine.
     #[inline(always)]
     fn suspend(&self, task: &Task, how: Suspended) {
         if std::thread::panicking() {
@@ -455,12 +458,14 @@ impl Scheduler {
         });
     }
 
-    /// Calls `f` with the coroutine in this slot, if it is still this one. `f` must run no user code.
+    /// Calls `f` with the coroutine in this slot, if it is still this one. `f` must run no user
+    /// code.
     pub(crate) fn find<R>(&self, slot: u32, id: Id, f: impl FnOnce(&Task) -> R) -> Option<R> {
         self.tasks.find(slot, id, f)
     }
 
-    /// Forgets a descriptor, if it was registered with the reactor of this number, and wakes its waiters.
+    /// Forgets a descriptor, if `reactor` is the number of this thread's reactor, and wakes its
+    /// waiters.
     pub(crate) fn deregister(&self, reactor: u64, token: u64) {
         if let Some(ours) = self.reactor.get().filter(|ours| ours.number() == reactor) {
             for waiter in ours.deregister(token) {
@@ -471,7 +476,7 @@ impl Scheduler {
 }
 
 fn erase<'a>(place: &'a (dyn CancelWait + 'a)) -> NonNull<dyn CancelWait> {
-    // SAFETY: the two types differ in a lifetime only, and both are pointers that are followed in `unsafe`
-    // code alone, which argues that the place is still there.
+    // SAFETY: the two types differ only in a lifetime. Both are pointers, so only `unsafe` code can
+    // dereference them, and that code argues that the place is still alive.
     unsafe { mem::transmute::<NonNull<dyn CancelWait + 'a>, NonNull<dyn CancelWait>>(place.into()) }
 }

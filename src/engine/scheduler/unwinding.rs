@@ -1,25 +1,38 @@
-//! How a cancellation reaches a wait, and which coroutines unwind.
+//! How a cancellation reaches a wait, and how the scheduler knows which coroutines unwind.
 //!
-//! A wait of a coroutine that unwinds must not raise: a second unwind out of a destructor ends the process.
-//! `thread::panicking` tells, but per thread and not per coroutine: while one coroutine is suspended in a
-//! destructor that runs because it unwinds, it is true for all. std's count behind it cannot be read. So
-//! this is what is known of the coroutine that runs:
+//! A wait must not raise a cancellation while its coroutine already unwinds: a second unwind out of
+//! a destructor ends the process. `thread::panicking` does not answer that question, because std
+//! counts panics per thread. While one coroutine is suspended in a destructor that an unwind runs,
+//! `thread::panicking` is true for all coroutines of the thread, and the count behind it cannot be
+//! read. So the scheduler decides for the running coroutine:
 //!
-//! - If `thread::panicking` is false, it does not unwind.
-//! - If it is true, no other coroutine is suspended that was running while it was true (`suspended`
-//!   below counts those), and no scope is open that was opened in a destructor, it unwinds.
-//! - Otherwise the matter is ambiguous. Then the coroutine unwinds if this library has raised a
-//!   cancellation in it that has not been caught (`Flag::Raised`), or if the panic hook has seen it panic
-//!   (`panicked_in`), or if it was known to unwind when it was suspended (`Flag::Unwinds`).
+//! 1. If `thread::panicking` is false, the coroutine does not unwind.
+//! 2. Otherwise it unwinds, if nothing else can be the reason. There are two other possible
+//!    reasons: another coroutine was suspended while `thread::panicking` was true (`suspended`
+//!    counts these), or the coroutine has opened a scope in a destructor that an unwind runs (see
+//!    below).
+//! 3. Otherwise the case is ambiguous. The coroutine unwinds if there is evidence of its own:
+//!    - this library has raised a cancellation in it that has not been caught (`Flag::Raised`);
+//!    - or the panic hook has seen it panic in this period of ambiguity (`panicked_in`);
+//!    - or it was known to unwind when it was suspended (`Flag::Unwinds`, which becomes one of the
+//!      other two when the coroutine is resumed).
 //!
-//! What is not recognised: a `std::panic::resume_unwind` of the user's own in an ambiguous time, and a panic
-//! there once the program has replaced the hook. In the other direction, a coroutine that catches its own
-//! panic in an ambiguous time counts as unwinding until that time is over, so that no cancellation
-//! reaches it before.
+//! A period of ambiguity begins when `suspended` rises from zero. Periods are numbered, so evidence
+//! from an earlier period does not count.
 //!
-//! A scope that is opened in a destructor, such as a time-out, is an exception: a payload that stops there
-//! never leaves the destructor, so it may be raised. Opening such a scope hides all levels outside of it, and
-//! begins an ambiguous time for its inside.
+//! # Limits
+//!
+//! During a period of ambiguity, an unwind is not recognised if user code started it with
+//! `std::panic::resume_unwind`, or if the program has replaced the panic hook. Conversely, a
+//! coroutine that catches its own panic counts as unwinding until the period ends, and no
+//! cancellation reaches it before that.
+//!
+//! # Scopes in destructors
+//!
+//! A destructor that an unwind runs may open a scope, such as a time-out. A cancellation of that
+//! scope may be raised, because its payload stops at the scope and never leaves the destructor. So
+//! opening the scope hides all levels outside of it, and clears the evidence. While the scope is
+//! open, the case is ambiguous. Closing the scope restores the evidence.
 
 #![allow(unsafe_code)]
 
@@ -36,16 +49,16 @@ use super::super::scopes::{Cause, Level, ScopeId};
 use super::super::task::{Flag, Task, Wake};
 use super::{Alarm, Call, Scheduler};
 
-/// How often a coroutine may swallow a cancellation before it is given up.
+/// How often a coroutine may swallow a cancellation before it is abandoned.
 const SWALLOWED_MAX: u32 = 1000;
 
-/// What is known of the coroutines of one thread that unwind.
+/// What one thread knows about its unwinding coroutines.
 #[derive(Debug)]
 pub(super) struct Unwinding {
-    // How many coroutines are suspended that may be unwinding: those that were suspended while the thread
-    // panicked. The thread itself is one more, if it panicked when the run began.
+    // How many coroutines were suspended while `thread::panicking` was true, and so may be
+    // unwinding. If it was true when the run began, the thread's own stack counts as one more.
     suspended: Cell<u32>,
-    // The number of the ambiguous time under way, or of the last one.
+    // The number of the current period of ambiguity, or of the last one. Never 0.
     period: Cell<u32>,
 }
 
@@ -72,21 +85,22 @@ impl Scheduler {
         self.tasks.find(slot, id, |task| self.request(task, level));
     }
 
-    /// Requests that a level be cancelled, and wakes the coroutine if that concerns its wait.
+    /// Requests the cancellation of a level, and wakes the coroutine if the request concerns its
+    /// wait.
     pub(super) fn request(&self, task: &Task, level: Level) {
         task.scopes.request(level);
         self.wake_cancelled(task);
     }
 
-    /// Cancels every coroutine of the run but `except`, and all that are spawned from now on. Returns the
-    /// calls of this thread, which will not be made.
+    /// Cancels every coroutine of the run except `except`, and all that are spawned from now on.
+    /// Returns the calls of this thread, which will not be made.
     pub(crate) fn close(&self, except: &Task) -> Vec<Call> {
         self.with_worker(|worker| worker.workers.close(worker.number));
         self.cancel_all(Some(except.id));
         self.cancel_calls()
     }
 
-    /// Does on this worker what another has begun with [`close`](Self::close).
+    /// Closes the run on this worker, after another worker has called [`close`](Self::close).
     pub(super) fn close_here(&self) {
         self.add_to_report();
         self.cancel_all(None);
@@ -94,7 +108,8 @@ impl Scheduler {
         self.drop_calls();
     }
 
-    /// Cancels every coroutine of this thread but `except`, and all that are spawned from now on.
+    /// Cancels every coroutine of this thread except `except`, and all that are spawned from now
+    /// on.
     pub(super) fn cancel_all(&self, except: Option<Id>) {
         self.closing.set(true);
         self.tasks.for_each(|task| {
@@ -104,20 +119,22 @@ impl Scheduler {
         });
     }
 
-    /// Ends the wait of a task that a request concerns.
+    /// Ends the wait of a parked task if a pending request concerns it.
     fn wake_cancelled(&self, task: &Task) {
         if !task.scopes.is_pending() || !task.parked.get() || task.flags.has(Flag::Unwinds) {
             return;
         }
-        // SAFETY: a place is set only for as long as its coroutine is parked on its account.
+        // SAFETY: a place is set only while its coroutine is parked in `park_in_queue`, on whose
+        // stack it is.
         let in_queue = task.place.get().is_none_or(|place| unsafe { place.as_ref() }.cancel());
-        // A wait that has been served has happened, and its wake is on the way.
+        // If the place was no longer in its queue, the wait has been served, and its wake is on the
+        // way.
         if in_queue {
             self.wake_task(task, Wake::Cancelled);
         }
     }
 
-    /// Opens a scope in the running coroutine, to be cancelled at `deadline`.
+    /// Opens a scope in `task`, the running coroutine. The scope is cancelled at `deadline`.
     pub(crate) fn open_scope(&self, task: &Task, deadline: Option<Instant>) -> ScopeId {
         let id = ScopeId::next(&self.next_scope);
         // A deadline that has passed needs no timer.
@@ -146,13 +163,13 @@ impl Scheduler {
         if let Some(timer) = timer {
             self.timers.borrow_mut().cancel(timer);
         }
-        // It unwinds again as when the scope was opened.
+        // The coroutine unwinds again, as it did when the scope was opened.
         if let Some(cause) = cause {
             self.set_unwinding(task, cause);
         }
     }
 
-    /// The running coroutine is known to unwind, in an ambiguous time.
+    /// Notes that the running coroutine unwinds, for a period of ambiguity.
     fn set_unwinding(&self, task: &Task, cause: Cause) {
         match cause {
             Cause::Cancelled => _ = task.flags.set(Flag::Raised, true),
@@ -160,11 +177,12 @@ impl Scheduler {
         }
     }
 
-    /// Suspends while the thread panics, which this coroutine's unwinding makes true for all others.
+    /// Suspends while `thread::panicking` is true. It stays true for all other coroutines if this
+    /// one is the reason.
     #[cold]
     pub(super) fn suspend_unwinding(&self, task: &Task, how: Suspended) {
-        // A task that is not known to unwind is counted too: it may, and as long as any does, no other must
-        // be taken for it.
+        // A task that is not known to unwind is counted too, because it may be the one that does.
+        // While it is suspended, `thread::panicking` proves nothing about the others.
         let suspended = &self.unwinding.suspended;
         task.flags.set(Flag::Unwinds, self.is_unwinding(task));
         task.flags.set(Flag::Counted, true);
@@ -179,12 +197,13 @@ impl Scheduler {
         }
     }
 
-    /// Whether `thread::panicking` may be true because of something else than `task`, which runs.
+    /// Whether `thread::panicking` may be true for another reason than `task`, the running
+    /// coroutine.
     fn is_ambiguous(&self, task: &Task) -> bool {
         self.unwinding.suspended.get() > 0 || task.scopes.in_cleanup()
     }
 
-    /// The running coroutine panics: from the panic hook.
+    /// Notes that the running coroutine panics. The panic hook calls this.
     pub(crate) fn note_panic(&self, task: &Task) {
         if self.is_ambiguous(task) {
             task.panicked_in.set(self.unwinding.period.get());
@@ -201,14 +220,15 @@ impl Scheduler {
             && (!self.is_ambiguous(task) || task.flags.has(Flag::Raised) || self.has_panicked(task))
     }
 
-    /// Whether the running coroutine unwinds from a panic of its own, as far as is known.
+    /// Whether the running coroutine is known to unwind from a panic of its own.
     pub(crate) fn is_panicking(&self, task: &Task) -> bool {
         thread::panicking()
             && !task.flags.has(Flag::Raised)
             && (!self.is_ambiguous(task) || self.has_panicked(task))
     }
 
-    /// Corrects the count when no coroutine unwinds after all: a payload was swallowed.
+    /// Ends the period of ambiguity if `thread::panicking` is false: then no coroutine unwinds,
+    /// because a suspended one would keep it true. A coroutine was counted that did not unwind.
     pub(super) fn recount_unwinding(&self) {
         if self.unwinding.suspended.get() == 0 || thread::panicking() {
             return;
@@ -228,8 +248,8 @@ impl Scheduler {
         task.scopes.is_pending() && !self.is_unwinding(task)
     }
 
-    /// Raises a pending cancellation, unless the coroutine unwinds already: a second unwind on top of one
-    /// would end the process.
+    /// Raises a pending cancellation, unless the coroutine already unwinds: a second unwind out of
+    /// a destructor would end the process.
     #[inline]
     pub(super) fn check_cancelled(&self, task: &Task) {
         if self.is_cancel_pending(task) {
@@ -245,7 +265,8 @@ impl Scheduler {
             "a wait inside of `no_wait`: move it out, or let the code around it be interleaved"
         );
         if task.flags.set(Flag::Raised, true) {
-            // It was swallowed. The others go first, so that a loop around it harms only itself.
+            // The coroutine has swallowed the last payload. The others run first, so that a loop
+            // around the wait does not starve them.
             self.suspend(task, Suspended::Ready);
             if task.count_swallowed() > SWALLOWED_MAX {
                 give_up(task);
@@ -265,7 +286,7 @@ fn give_up(task: &Task) {
     } else {
         "It is abandoned: it will not run again, and what its stack holds is leaked."
     };
-    // No caller can be told, and this is a bug that must not stay silent.
+    // This is a bug in the program, and there is no caller to return an error to.
     let _ = writeln!(
         io::stderr(),
         "plainsong: coroutine {} '{name}', spawned at {}, was cancelled and has caught the \

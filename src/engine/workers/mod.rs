@@ -1,21 +1,29 @@
 //! The threads of one run, and the coroutines that have not started on any of them.
 //!
-//! A coroutine that has started never leaves its thread. A [`Job`], which has not, may go to any. Each
-//! worker has a queue of jobs. It starts its newest first, which keeps few stacks in use at once in a
-//! program that branches like a tree, and now and then its oldest, so that none waits for ever. A worker
-//! with nothing to do steals the oldest jobs of another.
+//! A coroutine that has started never leaves its thread. A [`Job`] is a coroutine that has not
+//! started, so any worker may start it. Each worker has a queue of jobs. It starts its newest job
+//! first, which keeps few stacks in use in a program that branches like a tree. From time to time
+//! it starts its oldest job, so that no job waits forever. A worker with nothing to do steals the
+//! oldest jobs of another worker.
 //!
 //! # The end of a run
 //!
-//! The run is over when no worker has a coroutine, a call or a job. `busy` counts the workers that have
-//! any:
+//! The run is over when no worker has a coroutine, a call or a job. `busy` counts the workers that
+//! have any of these:
 //!
-//! 1. A worker without coroutines and calls takes the lock of its own queue. If that has no job either,
-//!    the worker marks the queue `idle`, and takes itself out of `busy`.
-//! 2. Whoever gives a job to a worker marks its queue as not idle under the same lock, and counts the
-//!    worker again. So a job is never in the queue of a worker that is not counted.
-//! 3. At zero the count stays: a push that finds it there is refused. Only a plain thread can meet that,
-//!    as a coroutine that pushes is counted itself.
+//! 1. A worker without coroutines and calls locks its own queue. If the queue has no job either,
+//!    the worker marks it `idle`, unlocks it, and subtracts itself from `busy`. If that makes zero,
+//!    it wakes all workers, so that they see the end.
+//! 2. A thread that pushes a job locks the worker's queue. If the queue is `idle`, the thread adds
+//!    one to `busy` and clears the mark before it pushes.
+//! 3. An idle worker that wakes up does the same for itself.
+//! 4. Zero is final: steps 2 and 3 do not add to it. At zero, step 2 refuses the job, and step 3
+//!    ends the worker.
+//!
+//! What may interleave: a push may come between the unlock and the subtraction in step 1. Then
+//! `busy` counts that worker once too often for a moment, but never too rarely. So `busy` is above
+//! zero while any queue has a job. Only a plain thread can have its push refused: a coroutine that
+//! pushes runs on a worker that is counted itself.
 
 mod injector;
 mod quiescence;
@@ -35,16 +43,17 @@ use super::mutex::Mutex;
 
 pub(crate) use self::injector::Injector;
 
-/// Jobs that are taken from another worker at once: half of what it has, but no more than this.
+/// A worker steals half of another's jobs at once, but no more than this.
 const STEAL_MAX: usize = 32;
-/// Coroutines that a busy worker may have more than twice as many as another, and keep its own jobs.
+/// A busy worker keeps its own jobs while it has at most this many coroutines more than twice as
+/// many as the least loaded worker.
 const SLACK: usize = 64;
 
 /// Tells the runs of a process apart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct RunId(u64);
 
-/// What the workers of a run have in common.
+/// The shared state of the workers of a run.
 #[derive(Debug)]
 pub(crate) struct Workers {
     id: RunId,
@@ -56,25 +65,26 @@ pub(crate) struct Workers {
     injector: Arc<Injector>,
 }
 
-/// What is left for a worker that has no coroutine and no call.
+/// What a worker without coroutines and calls does next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Idle {
-    /// It is no longer counted: sleep, and call [`leave_idle`](Workers::leave_idle) after that.
+    /// The worker is no longer counted as busy: it sleeps, and then calls
+    /// [`leave_idle`](Workers::leave_idle).
     Counted,
-    /// There are jobs after all.
+    /// It has jobs after all.
     HasJobs,
-    /// No worker has anything: the run is over.
+    /// No worker has anything left: the run is over.
     Over,
 }
 
-/// Which worker of which run a thread is.
+/// A thread's place in a run: which worker of which run it is.
 pub(crate) struct WorkerHandle {
     pub(crate) workers: Arc<Workers>,
     pub(crate) number: usize,
 }
 
-/// What others read with each job that they give away: it changes seldom, and shares no cache line with
-/// what does.
+/// One worker, as the others see it. They read the first two fields with each push. These change
+/// rarely, and share no cache line with the queue, which changes often.
 #[derive(Default)]
 struct Worker {
     // Set when the worker begins to run.
@@ -95,7 +105,7 @@ impl Worker {
         self.mailbox.get().is_some_and(|mailbox| mailbox.is_asleep())
     }
 
-    /// Has the worker look for jobs, and whether the run is closing.
+    /// Wakes the worker to look for jobs, and whether the run is closing.
     fn notify(&self) {
         if let Some(mailbox) = self.mailbox.get() {
             mailbox.send(Message::Check);
@@ -125,7 +135,7 @@ impl Workers {
         self.each.len()
     }
 
-    /// Where plain threads give jobs to this run.
+    /// Where plain threads push jobs for this run.
     pub(crate) fn injector(&self) -> &Arc<Injector> {
         &self.injector
     }
@@ -135,19 +145,19 @@ impl Workers {
         self.each.iter().any(|worker| worker.mailbox.get().is_some_and(|m| m.thread() == thread))
     }
 
-    /// The worker with this number runs now, and has this mailbox. Returns whether the run is closing
-    /// already.
+    /// Says that the worker with this number runs now, and has this mailbox. Returns whether the
+    /// run is already closing.
     pub(crate) fn enter(&self, number: usize, mailbox: &'static Mailbox) -> bool {
         let _ = self.each[number].mailbox.set(mailbox);
-        // Either the closing is seen here, or the mailbox is seen by the thread that closes the run.
+        // Either this load sees the closing, or the thread that closes the run sees the mailbox.
         fence(Ordering::SeqCst);
         self.closing.load(Ordering::Relaxed)
     }
 
     // ---- jobs ----
 
-    /// Gives a job to the worker that has least to do, or to `from`, the calling one, if that has not
-    /// much more.
+    /// Pushes a job to the least loaded worker, or to `from`, the calling one, if that has not much
+    /// more to do.
     ///
     /// # Errors
     ///
@@ -162,12 +172,12 @@ impl Workers {
         let Some(was_idle) = self.unpark_idle(&mut queue) else { return Err(job) };
         queue.jobs.push_back(job);
         worker.run_queue.note_len(&queue);
-        // No worker goes to sleep while there is a job; and those that slept when there was none have been
-        // woken when there were as many jobs as workers.
+        // Once there are more jobs than workers, there is no worker to wake: each of the first jobs
+        // has woken one, and no worker goes to sleep while there is a job.
         let news = queue.jobs.len() <= self.len() && (self.len() > 1 || from.is_none());
         drop(queue);
         if was_idle {
-            // It is counted again, so it must not go to sleep before it has seen that.
+            // It is counted as busy again, so it must look at its queue before it sleeps.
             worker.notify();
         } else if news {
             self.wake_one(number, from);
@@ -175,7 +185,7 @@ impl Workers {
         Ok(())
     }
 
-    /// Gives a job to one worker, from which no other can take it.
+    /// Pushes a job to one worker. No other can steal it.
     ///
     /// # Errors
     ///
@@ -198,8 +208,8 @@ impl Workers {
         let Some((least, load)) = loads.min_by_key(|&(_, load)| load) else { return 0 };
         let Some(from) = from else { return least };
         let own = self.each[from].load.load(Ordering::Relaxed);
-        // A job that stays need not be sent. While all are busy it matters little which worker has it, as
-        // long as none gets far more than another.
+        // A push to the own queue wakes nobody. While all workers are busy, it matters little where
+        // a job waits, as long as no worker gets far more than the others.
         if own > 2 * load + SLACK || own > load && self.each[least].is_asleep() {
             least
         } else {
@@ -207,8 +217,8 @@ impl Workers {
         }
     }
 
-    /// Counts a worker as busy again if it is idle, and returns whether it was. `None` when the run is
-    /// over.
+    /// Counts a worker as busy again if it is idle, and returns whether it was. `None` when the run
+    /// is over.
     fn unpark_idle(&self, queue: &mut Queue) -> Option<bool> {
         if queue.idle {
             let up = |busy| if busy == 0 { None } else { Some(busy + 1) };
@@ -217,9 +227,9 @@ impl Workers {
         Some(std::mem::replace(&mut queue.idle, false))
     }
 
-    /// Wakes `number`, which has a new job, if it sleeps; or else another that does.
+    /// Wakes worker `number`, which has a new job, if it sleeps, or else another sleeping worker.
     fn wake_one(&self, number: usize, from: Option<usize>) {
-        // Either a worker that is about to sleep is seen here, or it sees the job.
+        // Either this sees that a worker is about to sleep, or that worker sees the job.
         fence(Ordering::SeqCst);
         let others = (1..self.len()).map(|n| (number + n) % self.len());
         let mut all = iter::once(number).chain(others).filter(|n| Some(*n) != from);
@@ -228,13 +238,13 @@ impl Workers {
         }
     }
 
-    /// A job for the worker `number` to start: its newest, or its `oldest`.
+    /// Takes a job for the worker `number` to start: its newest, or its `oldest`.
     #[inline]
     pub(crate) fn take(&self, number: usize, oldest: bool) -> Option<Job> {
         self.each[number].run_queue.take(oldest)
     }
 
-    /// Takes jobs of other workers for `number`; returns the first to start.
+    /// Steals jobs of another worker for `number`. Returns the first one, to be started.
     pub(crate) fn steal(&self, number: usize) -> Option<Job> {
         let others = (1..self.len()).map(|n| &self.each[(number + n) % self.len()].run_queue);
         for other in others.filter(|other| other.has_jobs(Ordering::Relaxed)) {
@@ -250,7 +260,8 @@ impl Workers {
                 queue.jobs.append(&mut jobs);
                 ours.note_len(&queue);
                 drop(queue);
-                // Another may have looked while they were in neither queue.
+                // Another worker may have found both queues empty, and gone to sleep, while the
+                // jobs were in neither.
                 self.wake_one(number, Some(number));
             }
             return Some(first);
@@ -258,8 +269,8 @@ impl Workers {
         None
     }
 
-    /// Whether there is a job that any worker may start: for a worker that is about to sleep, and has said
-    /// so at its mailbox.
+    /// Whether there is a job that any worker may start. A worker asks this after it has announced
+    /// its sleep at its mailbox.
     pub(crate) fn has_jobs(&self) -> bool {
         self.each.iter().any(|worker| worker.run_queue.has_jobs(Ordering::SeqCst))
     }
@@ -268,7 +279,7 @@ impl Workers {
     pub(crate) fn note_load(&self, number: usize, tasks: usize) {
         let load = &self.each[number].load;
         let noted = load.load(Ordering::Relaxed);
-        // Others read this with each job that they give away, so it is written seldom.
+        // The other workers read this with each push, so it is written rarely.
         if tasks.abs_diff(noted) > noted / 8 {
             load.store(tasks, Ordering::Relaxed);
         }
@@ -276,7 +287,7 @@ impl Workers {
 
     // ---- the end of a run ----
 
-    /// A worker without coroutines and calls is idle, if it has no jobs either.
+    /// Step 1: the worker has no coroutines and calls. It is idle if it has no jobs either.
     pub(crate) fn idle(&self, number: usize) -> Idle {
         let mut queue = self.each[number].run_queue.lock();
         if !queue.is_empty() {
@@ -290,31 +301,31 @@ impl Workers {
         if self.busy.load(Ordering::SeqCst) == 0 { Idle::Over } else { Idle::Counted }
     }
 
-    /// An idle worker looks for something to do. Returns whether the run is over.
+    /// Step 3: an idle worker has woken up. Returns whether the run is over.
     pub(crate) fn leave_idle(&self, number: usize) -> bool {
         self.unpark_idle(&mut self.each[number].run_queue.lock()).is_none()
     }
 
-    /// Has all workers but `from` cancel their coroutines, and all that start from now on.
+    /// Makes all workers except `from` cancel their coroutines, and all that start from now on.
     pub(crate) fn close(&self, from: usize) {
         self.closing.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         let others = self.each.iter().enumerate().filter(|(number, _)| *number != from);
         for mailbox in others.filter_map(|(_, worker)| worker.mailbox.get()) {
-            // From here on nothing is handed over to their coroutines any more.
+            // From here on, no lock, item or permit is handed over to their coroutines.
             mailbox.set_cancelling_all(true);
             mailbox.send(Message::Check);
         }
     }
 
-    /// Whether [`close`](Self::close) has been called: true for a worker that takes a message which was
-    /// sent because of that.
+    /// Whether [`close`](Self::close) has been called. A worker that takes the message of that
+    /// call, or a later one, sees `true`.
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Relaxed)
     }
 
-    /// Adds the waits of one worker's coroutines to the report of a deadlock. Returns whether it is the
-    /// first worker to report one.
+    /// Adds the waits of one worker's coroutines to the report of a deadlock. Returns whether it is
+    /// the first worker to report one.
     pub(crate) fn report(&self, waits: &str) -> bool {
         let mut deadlock = self.deadlock.lock();
         let first = deadlock.is_none();
