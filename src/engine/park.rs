@@ -9,6 +9,8 @@
 //!
 //! Nothing is lost between 2 and 3: a wake that comes before the park ends that park at once.
 
+use std::mem;
+use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, Instant};
 
 use super::blocking_pool as pool;
@@ -173,9 +175,24 @@ pub(crate) fn wake(waiter: Waiter) {
     }
 }
 
-/// Ends the waits of all these waiters.
+/// Ends the waits of all these waiters. The waker of a future may panic: then the panic goes on when all
+/// others have been woken.
 pub(crate) fn wake_all(waiters: Waiters) {
-    waiters.into_iter().for_each(wake);
+    let mut panicked = None;
+    for waiter in waiters {
+        if matches!(waiter, Waiter::Parked(_)) {
+            wake(waiter);
+        } else if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| wake(waiter))) {
+            // Of several, the first goes on. The drop of a payload may panic.
+            match panicked {
+                None => panicked = Some(payload),
+                Some(_) => mem::forget(payload),
+            }
+        }
+    }
+    if let Some(payload) = panicked {
+        panic::resume_unwind(payload);
+    }
 }
 
 /// Counts an operation that did not have to wait, and yields if it was one too many.
