@@ -348,9 +348,8 @@ mod model {
         check(|| {
             let channels = [(); 2].map(|()| bounded::<usize>(1));
             threads(channels, 2, |channels, own| {
-                let (sender, first) = &channels[own];
-                sender.send(own).unwrap();
-                let second = &channels[1 - own].1;
+                let (first, second) = (&channels[1 - own].1, &channels[own].1);
+                channels[own].0.send(own).unwrap();
                 // Two items are sent and two are taken, so there is one until this thread has taken one.
                 select_biased! {
                     recv(first) -> item => assert!(item.is_ok()),

@@ -12,7 +12,10 @@ use super::guard::guard_deref;
 use super::raw_mutex::RawMutex;
 use crate::engine::current;
 use crate::engine::park;
+#[cfg(plainsong_model)]
+use crate::engine::shared::LocalCell;
 use crate::engine::shared::atomic::{AtomicU64, Ordering};
+use crate::engine::shared::thread_local;
 
 thread_local! {
     // The number of this thread where it is an owner itself, outside of coroutines.

@@ -10,7 +10,7 @@ pub struct SendError<T>(pub T);
 /// Returned by `try_send`. Holds the item.
 #[derive(PartialEq, Eq, Clone, Copy)]
 pub enum TrySendError<T> {
-    /// There is no room, and nobody waits for an item.
+    /// There is no room, and no receiver waits.
     Full(T),
     /// Every receiver has been dropped.
     Disconnected(T),
