@@ -343,6 +343,45 @@ mod model {
             senders.into_iter().for_each(|sender| sender.join().unwrap());
         });
     }
+
+    #[test]
+    fn a_select_that_does_not_wait_finds_what_is_there_at_every_moment() {
+        check(|| {
+            let channels = [(); 2].map(|()| bounded::<usize>(1));
+            threads(channels, 2, |channels, own| {
+                let (first, second) = (&channels[1 - own].1, &channels[own].1);
+                channels[own].0.send(own).unwrap();
+                // Two items are sent and two are taken, so there is one until this thread has taken one.
+                select_biased! {
+                    recv(first) -> item => assert!(item.is_ok()),
+                    recv(second) -> item => assert!(item.is_ok()),
+                    default => unreachable!("an item was there at every moment"),
+                }
+            });
+        });
+    }
+
+    #[test]
+    fn a_select_that_only_looks_sees_an_item_that_moves() {
+        check(|| {
+            let channels = [(); 2].map(|()| bounded(1));
+            channels[1].0.send(()).unwrap();
+            threads(channels, 2, |channels, number| match number {
+                0 => {
+                    // It is in both channels for a moment.
+                    channels[0].0.send(()).unwrap();
+                    channels[1].1.recv().unwrap();
+                }
+                _ => {
+                    let mut either = Select::new_biased();
+                    either.recv(&channels[0].1);
+                    either.recv(&channels[1].1);
+                    assert!(either.try_ready().is_ok());
+                }
+            });
+        });
+    }
+
     #[test]
     fn no_item_is_left_in_a_channel_whose_receivers_have_gone() {
         check(|| {

@@ -2,8 +2,10 @@
 
 mod barrier;
 mod broadcast;
+mod cancelled;
 mod channel;
 mod condvar;
+mod corners;
 mod event;
 mod locks;
 mod mpsc;
@@ -15,6 +17,7 @@ mod queue;
 mod reentrant;
 mod rwlock;
 mod select;
+mod select_now;
 mod semaphore;
 mod wait_group;
 mod watch;

@@ -263,6 +263,6 @@ fn putting_without_end_can_be_cancelled() {
         let pool = Pool::coroutines(1).unwrap();
         let submits = timeout(Duration::ZERO, || (0..300).for_each(|_| drop(pool.submit(|| ()))));
         assert!(submits.is_err());
-        pool.shutdown(true, false);
+        pool.shutdown();
     });
 }

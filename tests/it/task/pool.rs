@@ -29,7 +29,7 @@ fn a_pool_of_each_kind() {
                 n
             });
             assert_eq!(slow_first.collect::<Vec<_>>(), [Ok(3), Ok(2), Ok(1)]);
-            pool.shutdown(true, false);
+            pool.shutdown();
         });
     }
 }
@@ -69,7 +69,10 @@ fn a_pool_is_shut_down_with_or_without_what_is_pending() {
                 let late = pool.map([1], |n| n);
                 // Runs while `shutdown` waits.
                 plainsong::spawn(move || go.set());
-                pool.shutdown(true, cancel_pending);
+                if cancel_pending {
+                    pool.cancel_pending();
+                }
+                pool.shutdown();
                 assert!(first.wait().is_ok());
                 assert_eq!(second.is_cancelled(), cancel_pending);
                 assert!(skipped.is_cancelled());
@@ -155,7 +158,7 @@ fn a_job_whose_captures_panic_in_their_drop_harms_no_other() {
             told.on_done(|_| std::panic::panic_any(Bad));
             assert!(told.wait().is_ok());
             assert_eq!(pool.submit(|| 2).wait().unwrap(), &2);
-            pool.shutdown(true, false);
+            pool.shutdown();
         });
     }
 }

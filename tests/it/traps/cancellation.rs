@@ -164,7 +164,7 @@ const OPERATIONS: &[(&str, fn())] = &[
         ignore(Generator::<()>::new(|_: &_| sleep(HOUR)).next());
     }),
     ("pool::Map::next", || ignore(busy_pool().map([1], |n| n).next().is_some())),
-    ("pool::Pool::shutdown", || busy_pool().shutdown(true, false)),
+    ("pool::Pool::shutdown", || busy_pool().shutdown()),
     ("signal::Signals::wait", || drop(Signals::new([SIGUSR2]).unwrap().wait())),
     ("signal::ctrl_c", || drop(plainsong::signal::ctrl_c())),
     ("process::Child::wait", || {
