@@ -1,4 +1,4 @@
-//! From what a person writes to addresses.
+//! Addresses: from text and host names to numbers, and in errors.
 
 use std::fmt::Display;
 use std::io;
@@ -7,12 +7,13 @@ use std::{iter, option, slice, vec};
 
 use crate::engine::blocking::offload;
 
-/// What can be turned into socket addresses: [`std::net::ToSocketAddrs`], except that host
+/// Values that can be turned into socket addresses: [`std::net::ToSocketAddrs`], except that host
 /// names are looked up without blocking the scheduler's thread.
 ///
 /// # Cancellation
 ///
-/// A look-up unwinds when the coroutine is cancelled; the system's own look-up goes on unheeded.
+/// A look-up unwinds when the coroutine is cancelled. The system's own look-up goes on, and its
+/// result is dropped.
 pub trait ToSocketAddrs {
     /// The addresses, in the order in which they should be tried.
     type Iter: Iterator<Item = SocketAddr>;
@@ -21,8 +22,8 @@ pub trait ToSocketAddrs {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for text that is no address; the resolver's error, with the name, for a
-    /// name that has none.
+    /// `InvalidInput` for text that is no address; the resolver's error, with the name, for a name
+    /// without an address.
     fn to_socket_addrs(&self) -> io::Result<Self::Iter>;
 }
 
@@ -183,13 +184,13 @@ mod tests {
 
     type Answer = io::Result<Vec<SocketAddr>>;
 
-    /// A resolver that says when it has begun, and answers when it is told to.
+    /// A resolver that reports when it has begun, and answers on request.
     fn resolver()
     -> (Sender<Answer>, Receiver<()>, impl FnOnce(&str, u16) -> Answer + Send + 'static) {
         let (begin, begun) = channel();
         let (answer, answered) = channel::<Answer>();
         let resolve = move |_: &str, _| {
-            // Nobody may be left to hear it.
+            // The receiver may have been dropped.
             let _ = begin.send(());
             answered.recv().unwrap_or_else(|_| Ok(Vec::new()))
         };
@@ -197,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resolver_that_hangs_holds_up_nobody_and_can_be_given_up() {
+    fn a_resolver_that_hangs_delays_no_other_coroutine_and_can_be_cancelled() {
         crate::run(|| {
             let (answer, begun, resolve) = resolver();
             let hanging = crate::spawn(|| {
@@ -213,7 +214,7 @@ mod tests {
                 listener.accept().unwrap();
             }
             assert!(hanging.join().unwrap());
-            // It had really begun, and its answer is of no use to anybody.
+            // It had really begun, and its answer is dropped.
             begun.recv().unwrap();
             answer.send(Ok(Vec::new())).unwrap();
 

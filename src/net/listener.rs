@@ -1,4 +1,4 @@
-//! What TCP and Unix listeners are to those who accept from either.
+//! The interface that TCP and Unix listeners share for accepting.
 
 use std::fmt;
 use std::io;
@@ -7,14 +7,14 @@ use std::net::Shutdown;
 
 use super::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-/// What a [`Server`](super::Server) accepts from: a [`TcpListener`] or a [`UnixListener`].
+/// A listener for a [`Server`](super::Server): a [`TcpListener`] or a [`UnixListener`].
 pub trait Listener: Sized + sealed::Sealed {
-    /// What it accepts.
+    /// The type of the connections.
     type Stream: fmt::Debug + 'static;
 
-    // What a server does with these is nobody else's business.
+    // Only a server calls these.
 
-    /// Accepts a connection; without `wait`, fails with `WouldBlock` where there is none.
+    /// Accepts a connection; without `wait`, fails with `WouldBlock` when there is none.
     #[doc(hidden)]
     fn accept_one(&self, wait: bool) -> io::Result<Self::Stream>;
 
@@ -26,7 +26,7 @@ pub trait Listener: Sized + sealed::Sealed {
     #[doc(hidden)]
     fn another(stream: &Self::Stream) -> io::Result<Self::Stream>;
 
-    /// Ends a connection of which somebody else has a handle too.
+    /// Ends a connection of which another handle exists.
     #[doc(hidden)]
     fn end_shared(stream: &Self::Stream);
 }

@@ -1,7 +1,7 @@
 //! Sockets under std's names: the calls look blocking and park only their own coroutine.
 //!
-//! On a plain thread the same calls block that thread. A socket may be used from any coroutine or thread,
-//! and by several at once.
+//! On a plain thread the same calls block that thread. Coroutines and threads may share a socket and
+//! use it at once.
 
 mod addr;
 mod listener;

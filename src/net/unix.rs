@@ -1,7 +1,7 @@
 //! Unix streams, with the names, signatures and errors of [`std::os::unix::net`].
 
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
@@ -14,13 +14,15 @@ use super::addr::describe;
 use super::listener::Incoming;
 use super::socket::{BACKLOG, Socket, accept, socket};
 use super::surface::{socket_surface, stream_surface, timeout_surface};
+use crate::engine::reactor::Interest;
+use crate::io::source::Descriptor;
 
-/// A connection of Unix sockets: [`std::os::unix::net::UnixStream`], whose calls park only their own
-/// coroutine.
+/// A connection of Unix sockets: [`std::os::unix::net::UnixStream`], whose calls park only their
+/// own coroutine.
 ///
-/// Reads and writes through `&UnixStream` too, and may be used by several coroutines and threads
-/// at once. Clones share the descriptor, the time-outs and the mode; the connection closes when the last
-/// one is dropped.
+/// `&UnixStream` implements [`Read`] and [`Write`] too, so several coroutines and threads may use a
+/// stream at once. Clones share the descriptor, the time-outs and the mode. The connection closes
+/// when the last clone is dropped.
 ///
 /// # Cancellation
 ///
@@ -60,8 +62,8 @@ impl UnixStream {
         Self::connect_addr(&to_address("connect to", path.as_ref())?)
     }
 
-    /// Opens a connection to this address: [`connect`](Self::connect), also for names that are not in
-    /// the file system.
+    /// Opens a connection to this address: [`connect`](Self::connect), also for names that are not
+    /// in the file system.
     ///
     /// # Errors
     ///
@@ -74,8 +76,8 @@ impl UnixStream {
         let connect = || {
             let stream = Socket::new(net::UnixStream::from(socket(AddressFamily::UNIX)?));
             let address = to_system(socket_addr)?;
-            // The socket is not connected while the listener's queue is full, and no event tells
-            // when that has room.
+            // While the listener's queue is full the socket is not connected, and no event reports
+            // room in that queue.
             stream.retry_unannounced(|io| Ok(rustix::net::connect(io, &address)?))?;
             Ok(Self(stream))
         };
@@ -98,7 +100,7 @@ impl UnixStream {
     ///
     /// # Errors
     ///
-    /// When the system does not tell.
+    /// When the system refuses.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.inner().peer_addr()
     }
@@ -107,7 +109,7 @@ impl UnixStream {
     ///
     /// # Errors
     ///
-    /// When the system does not tell.
+    /// When the system refuses.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.inner().local_addr()
     }
@@ -117,17 +119,70 @@ impl UnixStream {
     }
 }
 
+impl Read for &UnixStream {
+    #[inline]
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        // A read also stops short after descriptors that were passed along, and between the data of
+        // different senders. No event reports the data behind these, so a short read drains nothing.
+        self.0.retry(Interest::Read, |mut io| io.read(buf))
+    }
+
+    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.0.retry(Interest::Read, |mut io| io.read_vectored(bufs))
+    }
+}
+
+impl Write for &UnixStream {
+    #[inline]
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0.retry(Interest::Write, |mut io| io.write(buf))
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.retry(Interest::Write, |mut io| io.write_vectored(bufs))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for UnixStream {
+    #[inline]
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        (&*self).read(buf)
+    }
+
+    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        (&*self).read_vectored(bufs)
+    }
+}
+
+impl Write for UnixStream {
+    #[inline]
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        (&*self).write(buf)
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        (&*self).write_vectored(bufs)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Descriptor for net::UnixStream {}
 socket_surface!(UnixStream, net::UnixStream);
-timeout_surface!(UnixStream, recv);
-// A recv also stops short after descriptors that were passed along, and between the data of different
-// senders. Nothing tells of what is behind these, so only `WouldBlock` means drained.
-stream_surface!(UnixStream, ends_show: false);
+timeout_surface!(UnixStream);
+stream_surface!(UnixStream);
 
 /// A Unix socket that listens: [`std::os::unix::net::UnixListener`], whose `accept` parks only
 /// its own coroutine.
 ///
-/// As with std, the file that gives a socket its name stays when the listener is dropped, and keeps
-/// others from taking the name: remove it when you are done.
+/// As with std, the file that gives a socket its name stays when the listener is dropped, and the
+/// name stays taken: remove the file when you are done.
 ///
 /// ```
 /// use plainsong::net::{UnixListener, UnixStream};
@@ -181,7 +236,7 @@ impl UnixListener {
     ///
     /// # Errors
     ///
-    /// When the system does not tell.
+    /// When the system refuses.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.inner().local_addr()
     }
@@ -197,7 +252,7 @@ impl UnixListener {
     /// Unwinds when the coroutine is cancelled; no connection is lost.
     pub fn accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
         let stream = self.accept_stream(true)?;
-        // Some systems do not know it any more when the other side has gone already.
+        // Some systems forget it when the other side has closed already.
         let peer = stream.peer_addr().or_else(|_| SocketAddr::from_pathname(""))?;
         Ok((stream, peer))
     }
@@ -213,6 +268,7 @@ impl UnixListener {
     }
 }
 
+impl Descriptor for net::UnixListener {}
 socket_surface!(UnixListener, net::UnixListener);
 
 impl<'a> IntoIterator for &'a UnixListener {
