@@ -286,7 +286,11 @@ impl<T: Descriptor> Source<T> {
     }
 
     /// [`wait`](Self::wait), for a caller that has not looked anything up.
-    fn wait_until(&self, interest: Interest, deadline: Option<Instant>) -> io::Result<bool> {
+    pub(crate) fn wait_until(
+        &self,
+        interest: Interest,
+        deadline: Option<Instant>,
+    ) -> io::Result<bool> {
         park::running(|running| {
             let readiness = Cell::new(self.registrations.readiness(running));
             self.wait(running, &readiness, interest, deadline)

@@ -3,8 +3,10 @@
 //! On a plain thread the same calls block that thread. Coroutines and threads may share a socket and
 //! use it at once.
 
+mod accept;
 mod addr;
 mod listener;
+mod log;
 mod serve;
 mod socket;
 mod surface;
@@ -16,7 +18,7 @@ mod workers;
 
 pub use addr::ToSocketAddrs;
 pub use listener::{Incoming, Listener};
-pub use serve::{Outcome, Server, serve};
+pub use serve::{Outcome, Server, ServerCounters, serve};
 pub use std::net::{
     AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6,
 };

@@ -86,13 +86,14 @@ impl<T: Descriptor> Socket<T> {
         self.retry(Interest::Write, |io| Ok(rustix::net::send(io, buf, flags)?))
     }
 
-    /// Accepts a connection with `op`; without `wait`, only one that is there already.
-    pub(super) fn accept<R>(
-        &self,
-        wait: bool,
-        op: impl FnMut(&T) -> io::Result<R>,
-    ) -> io::Result<R> {
-        if wait { self.retry(Interest::Read, op) } else { self.attempt(op) }
+    /// Takes over the time-outs of the listener that has accepted this, as the kernel does.
+    pub(super) fn inherit_timeouts<L: Descriptor>(&self, listener: &Source<L>) {
+        for (interest, _) in TIMEOUTS {
+            if let Some(timeout) = listener.timeout(interest) {
+                // Only zero is refused.
+                let _ = self.set_timeout(interest, Some(timeout));
+            }
+        }
     }
 
     /// Takes the error that the socket has run into.

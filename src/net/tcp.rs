@@ -323,6 +323,9 @@ impl TcpListener {
 
     /// Waits for a connection.
     ///
+    /// As with std on Linux, the stream has the time-outs that the listener had when it was taken from
+    /// std, and is not in non-blocking mode.
+    ///
     /// # Errors
     ///
     /// Those of the system, such as too many open descriptors; the listener stays usable.
@@ -331,17 +334,23 @@ impl TcpListener {
     ///
     /// Unwinds when the coroutine is cancelled; no connection is lost.
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        self.accept_peer(true)
+        self.0.retry(Interest::Read, accept_with_address).map(|accepted| self.adopt(accepted))
     }
 
-    pub(super) fn accept_peer(&self, wait: bool) -> io::Result<(TcpStream, SocketAddr)> {
-        let (fd, peer) = self.0.accept(wait, |listener| {
-            let (fd, peer) = accept(listener)?;
-            // A connection that was reset before it was accepted may have lost its address.
-            let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
-            Ok((fd, peer.ok_or(io::ErrorKind::ConnectionAborted)?))
-        })?;
-        Ok((TcpStream(Socket::new(fd.into())), peer))
+    /// Accepts a connection that is in the queue, or fails with `WouldBlock`.
+    pub(super) fn accept_queued(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        self.0.attempt(accept_with_address).map(|accepted| self.adopt(accepted))
+    }
+
+    /// Waits until it is worthwhile to accept again, whatever the time-out and the mode.
+    pub(super) fn wait_readable(&self) -> io::Result<()> {
+        self.0.wait_until(Interest::Read, None).map(drop)
+    }
+
+    fn adopt(&self, (fd, peer): (OwnedFd, SocketAddr)) -> (TcpStream, SocketAddr) {
+        let socket = Socket::new(fd.into());
+        socket.inherit_timeouts(&self.0);
+        (TcpStream(socket), peer)
     }
 
     /// The connections, as they come. Never ends.
@@ -370,6 +379,13 @@ impl TcpListener {
 
 impl Descriptor for net::TcpListener {}
 socket_surface!(TcpListener, net::TcpListener);
+
+fn accept_with_address(listener: &net::TcpListener) -> io::Result<(OwnedFd, SocketAddr)> {
+    let (fd, peer) = accept(listener)?;
+    // A connection that was reset before it was accepted may have lost its address.
+    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+    Ok((fd, peer.ok_or(io::ErrorKind::ConnectionAborted)?))
+}
 
 fn family(address: SocketAddr) -> AddressFamily {
     match address {

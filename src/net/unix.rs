@@ -2,13 +2,14 @@
 
 use std::ffi::OsStr;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::mem::{offset_of, size_of};
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{self, SocketAddr};
 use std::path::Path;
 
-use rustix::net::{AddressFamily, SocketAddrUnix};
+use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix};
 
 use super::addr::describe;
 use super::listener::Incoming;
@@ -241,7 +242,7 @@ impl UnixListener {
         self.inner().local_addr()
     }
 
-    /// Waits for a connection.
+    /// Waits for a connection. The stream has no time-outs, as with std on Linux.
     ///
     /// # Errors
     ///
@@ -251,15 +252,17 @@ impl UnixListener {
     ///
     /// Unwinds when the coroutine is cancelled; no connection is lost.
     pub fn accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
-        let stream = self.accept_stream(true)?;
-        // Some systems forget it when the other side has closed already.
-        let peer = stream.peer_addr().or_else(|_| SocketAddr::from_pathname(""))?;
-        Ok((stream, peer))
+        self.0.retry(Interest::Read, accept_with_address)
     }
 
-    pub(super) fn accept_stream(&self, wait: bool) -> io::Result<UnixStream> {
-        let fd = self.0.accept(wait, |listener| accept(listener).map(|(fd, _)| fd))?;
-        Ok(UnixStream(Socket::new(fd.into())))
+    /// Accepts a connection that is in the queue, or fails with `WouldBlock`.
+    pub(super) fn accept_queued(&self) -> io::Result<(UnixStream, SocketAddr)> {
+        self.0.attempt(accept_with_address)
+    }
+
+    /// Waits until it is worthwhile to accept again, whatever the time-out and the mode.
+    pub(super) fn wait_readable(&self) -> io::Result<()> {
+        self.0.wait_until(Interest::Read, None).map(drop)
     }
 
     /// The connections, as they come. Never ends.
@@ -278,6 +281,27 @@ impl<'a> IntoIterator for &'a UnixListener {
     fn into_iter(self) -> Self::IntoIter {
         self.incoming()
     }
+}
+
+fn accept_with_address(listener: &net::UnixListener) -> io::Result<(UnixStream, SocketAddr)> {
+    let (fd, peer) = accept(listener)?;
+    Ok((UnixStream(Socket::new(fd.into())), from_system(peer)?))
+}
+
+/// std's form of the system's address of a peer.
+pub(super) fn from_system(address: Option<SocketAddrAny>) -> io::Result<SocketAddr> {
+    // An unnamed socket's address ends where a name would begin. A path may be a byte longer than std
+    // can write and rustix can read.
+    let lens = offset_of!(libc::sockaddr_un, sun_path) + 1..=size_of::<libc::sockaddr_un>();
+    let address = address.filter(|address| lens.contains(&(address.addr_len() as usize)));
+    let address = address.and_then(|address| SocketAddrUnix::try_from(address).ok());
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if let Some(name) = address.as_ref().and_then(SocketAddrUnix::abstract_name) {
+        return SocketAddr::from_abstract_name(name);
+    }
+    let path = address.as_ref().and_then(SocketAddrUnix::path_bytes).unwrap_or_default();
+    // rustix leaves the final zero in the longest paths.
+    SocketAddr::from_pathname(OsStr::from_bytes(path.strip_suffix(&[0]).unwrap_or(path)))
 }
 
 /// std's address of a name in the file system.
@@ -311,7 +335,8 @@ pub(super) fn name(what: &str, address: &SocketAddr, error: io::Error) -> io::Er
     describe(what, &show(address), error, advice)
 }
 
-fn show(address: &SocketAddr) -> String {
+/// An address in words.
+pub(super) fn show(address: &SocketAddr) -> String {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     if let Some(name) = address.as_abstract_name() {
         return format!("the abstract name {:?}", OsStr::from_bytes(name));
