@@ -225,14 +225,17 @@ impl File {
         if at == Some(POSITION) {
             return None;
         }
+        // Without room, a call tells whether the file can be read at all.
+        if buf.is_empty() {
+            return None;
+        }
         park::spend();
-        let empty = buf.is_empty();
         let bufs = &mut [IoSliceMut::new(buf)];
         let at = at.unwrap_or(POSITION);
         let read = rustix::io::preadv2(&self.inner, bufs, at, rustix::io::ReadWriteFlags::NOWAIT);
         // The call on another thread reports errors. It also finds the end of the file, as Linux 5.9
         // and 5.10 return 0 before the end too.
-        read.ok().filter(|read| *read > 0 || empty)
+        read.ok().filter(|read| *read > 0)
     }
 
     #[cfg(not(target_os = "linux"))]

@@ -83,25 +83,20 @@ pub struct PooledBuf {
     len: usize,
 }
 
-/// Small enough to stay in a processor's first-level cache beside the other data of a copy.
-const BUFFER_BYTES: usize = 16 * 1024;
-
 impl PooledBuf {
+    /// Small enough to stay in a processor's first-level cache beside the other data of a copy.
+    pub(crate) const CAPACITY: usize = 16 * 1024;
+
     /// Takes a buffer of the pool and reads into it. A failed read puts it back.
     pub(crate) fn fill(read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<Self> {
         let buffer = BUFFERS.try_with(|buffers| buffers.borrow_mut().pop()).ok().flatten();
-        let buffer = buffer.unwrap_or_else(|| vec![0; BUFFER_BYTES].into());
+        let buffer = buffer.unwrap_or_else(|| vec![0; Self::CAPACITY].into());
         // From here on the drop puts it back, however this ends.
         let mut filled = Self { buffer: Some(buffer), len: 0 };
         if let Some(buffer) = &mut filled.buffer {
             filled.len = read(buffer)?;
         }
         Ok(filled)
-    }
-
-    /// Whether the read got something, and less than there was room for.
-    pub(crate) fn is_short(&self) -> bool {
-        self.len > 0 && self.len < BUFFER_BYTES
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub(crate) mod copy;
 mod duplex;
+pub(crate) mod error;
 pub(crate) mod pipe;
 mod pollable;
 pub(crate) mod source;

@@ -16,11 +16,18 @@ pub(crate) struct Pipe(Source<File>);
 
 impl Pipe {
     pub(crate) fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.0.retry(Interest::Read, |mut pipe| pipe.read(buf))
+        if buf.is_empty() {
+            return self.0.read_nothing(|mut pipe| pipe.read(buf));
+        }
+        self.0.transfer(Interest::Read, buf.len(), |mut pipe| pipe.read(buf), |&len| len)
     }
 
     pub(crate) fn read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        self.0.retry(Interest::Read, |mut pipe| pipe.read_vectored(bufs))
+        let len = bufs.iter().map(|buf| buf.len()).sum();
+        if len == 0 {
+            return self.0.read_nothing(|mut pipe| pipe.read_vectored(bufs));
+        }
+        self.0.transfer(Interest::Read, len, |mut pipe| pipe.read_vectored(bufs), |&len| len)
     }
 
     pub(crate) fn write(&self, buf: &[u8]) -> io::Result<usize> {

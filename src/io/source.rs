@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use super::error::explained;
 use crate::engine::blocking_pool as pool;
 use crate::engine::descriptor::{self, Registrations};
 use crate::engine::park::{self, Running};
@@ -75,27 +76,6 @@ pub(crate) struct Source<T: Descriptor> {
     io: Option<T>,
 }
 
-/// Until when an operation waits. Its time-out is looked up at its first wait.
-struct Deadline {
-    timeout: Option<Duration>,
-    at: Option<Instant>,
-    is_known: bool,
-}
-
-impl Deadline {
-    const UNKNOWN: Self = Self { timeout: None, at: None, is_known: false };
-
-    #[inline]
-    fn get(&mut self, timeout: impl FnOnce() -> Option<Duration>) -> Option<Instant> {
-        if !self.is_known {
-            self.is_known = true;
-            self.timeout = timeout();
-            self.at = self.timeout.and_then(park::deadline);
-        }
-        self.at
-    }
-}
-
 impl<T: Descriptor> Source<T> {
     /// Takes a descriptor, which must be in non-blocking mode.
     pub(crate) fn new(io: T) -> Self {
@@ -144,24 +124,25 @@ impl<T: Descriptor> Source<T> {
         interest: Interest,
         op: impl FnMut(&T) -> io::Result<R>,
     ) -> io::Result<R> {
-        self.retry_short(interest, op, |_| false)
+        // An amount of nothing is never short.
+        self.transfer(interest, 1, op, |_| 0)
     }
 
-    /// [`retry`](Self::retry), where `is_short` says that `op` got less than it asked for, but not
-    /// nothing: then the descriptor is drained, if it is of a kind that
-    /// [says so](Descriptor::SHORT_READ_DRAINS).
+    /// [`retry`](Self::retry), for an operation that moves up to `room` bytes of a stream. `amount` is
+    /// how many bytes it has moved.
     #[inline(always)]
-    pub(crate) fn retry_short<R>(
+    pub(crate) fn transfer<R>(
         &self,
         interest: Interest,
+        room: usize,
         mut op: impl FnMut(&T) -> io::Result<R>,
-        is_short: impl Fn(&R) -> bool,
+        amount: impl Fn(&R) -> usize,
     ) -> io::Result<R> {
         park::running(
             #[inline(always)]
             |running| {
                 let readiness = Cell::new(self.registrations.readiness(running));
-                let mut deadline = Deadline::UNKNOWN;
+                let mut deadline = None;
                 try_then_wait(
                     #[inline(always)]
                     || {
@@ -170,10 +151,9 @@ impl<T: Descriptor> Source<T> {
                             return Err(Errno::AGAIN.into());
                         }
                         let result = op(self.get())?;
-                        if T::SHORT_READ_DRAINS && is_short(&result) {
-                            if let Some(readiness) = readiness.get() {
-                                readiness.set_short();
-                            }
+                        let short = T::SHORT_READ_DRAINS && (1..room).contains(&amount(&result));
+                        if let Some(readiness) = readiness.get().filter(|_| short) {
+                            readiness.set_short();
                         }
                         Ok(result)
                     },
@@ -182,11 +162,10 @@ impl<T: Descriptor> Source<T> {
                         if self.is_nonblocking() {
                             return Err(error);
                         }
-                        let until = deadline.get(|| self.timeout(interest));
-                        if !self.wait(running, &readiness, interest, until)? {
-                            return Err(timed_out(interest, deadline.timeout));
-                        }
-                        Ok(())
+                        let until = *deadline.get_or_insert_with(|| self.deadline(interest));
+                        let ready = self.wait(running, &readiness, interest, until)?;
+                        // As with std, a time-out looks like a call that would block.
+                        if ready { Ok(()) } else { Err(error) }
                     },
                 )
             },
@@ -210,7 +189,7 @@ impl<T: Descriptor> Source<T> {
             })
         };
         let before = Cell::new(None);
-        let mut deadline = Deadline::UNKNOWN;
+        let mut deadline = None;
         try_then_wait(
             || {
                 before.set(edges());
@@ -224,13 +203,25 @@ impl<T: Descriptor> Source<T> {
                 if edges() != before.get() {
                     return Ok(());
                 }
-                let until = deadline.get(|| self.timeout(interest));
-                if !self.wait_until(interest, until)? {
-                    return Err(timed_out(interest, deadline.timeout));
-                }
-                Ok(())
+                let until = *deadline.get_or_insert_with(|| self.deadline(interest));
+                if self.wait_until(interest, until)? { Ok(()) } else { Err(error) }
             },
         )
+    }
+
+    /// Calls `op`, which reads into a buffer without room, and does not wait, as there is nothing to
+    /// wait for. The kernel does the same for blocking calls, but not for others.
+    #[cold]
+    pub(crate) fn read_nothing(
+        &self,
+        op: impl FnMut(&T) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        match self.attempt(op) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !self.is_nonblocking() => {
+                Ok(0)
+            }
+            result => result,
+        }
     }
 
     /// Calls `op` once, and does not wait.
@@ -252,7 +243,7 @@ impl<T: Descriptor> Source<T> {
         &self,
         mut op: impl FnMut(&T) -> io::Result<R>,
     ) -> io::Result<R> {
-        let mut deadline = Deadline::UNKNOWN;
+        let mut deadline = None;
         let mut pause = PAUSE;
         try_then_wait(
             || op(self.get()),
@@ -261,9 +252,9 @@ impl<T: Descriptor> Source<T> {
                     return Err(error);
                 }
                 check_unwinding()?;
-                let end = deadline.get(|| self.timeout(Interest::Write));
+                let end = *deadline.get_or_insert_with(|| self.deadline(Interest::Write));
                 if end.is_some_and(|end| park::now() >= end) {
-                    return Err(timed_out(Interest::Write, deadline.timeout));
+                    return Err(error);
                 }
                 let until = park::deadline(pause).into_iter().chain(end).min();
                 park::block(park::waiter(), WRITABLE.with(self.number as u32), until);
@@ -326,6 +317,11 @@ impl<T: Descriptor> Source<T> {
         let why = why.with(self.number as u32);
         let wake = descriptor::wait(running, readiness, self.get(), interest, why, deadline)?;
         Ok(wake == Wake::Ready)
+    }
+
+    /// When an operation that begins to wait now times out.
+    fn deadline(&self, interest: Interest) -> Option<Instant> {
+        self.timeout(interest).and_then(park::deadline)
     }
 
     /// The time-out of [`retry`](Self::retry) for a direction.
@@ -404,7 +400,8 @@ pub(crate) fn is_ready(fd: BorrowedFd<'_>, interest: Interest) -> io::Result<boo
 /// Fails in a coroutine that unwinds: its I/O must not wait.
 pub(super) fn check_unwinding() -> io::Result<()> {
     if park::is_unwinding() {
-        return Err(io::Error::other(
+        return Err(explained(
+            io::ErrorKind::Other,
             "the operation would have to wait, and the coroutine is unwinding: \
              destructors get what can be done at once",
         ));
@@ -412,23 +409,10 @@ pub(super) fn check_unwinding() -> io::Result<()> {
     Ok(())
 }
 
-#[cold]
-fn timed_out(interest: Interest, timeout: Option<Duration>) -> io::Error {
-    let what = match interest {
-        Interest::Read => "read",
-        Interest::Write => "write",
-    };
-    // The kind is the one that a std socket's time-out has.
-    io::Error::new(
-        io::ErrorKind::WouldBlock,
-        format!("the {what} took longer than its time-out of {:?}", timeout.unwrap_or_default()),
-    )
-}
-
-/// What std says of a time-out of zero.
+/// std's error for a time-out of zero, with advice.
 #[cold]
 pub(crate) fn zero_timeout() -> io::Error {
-    io::Error::new(
+    explained(
         io::ErrorKind::InvalidInput,
         "a time-out of zero is not possible: use `None` for no time-out, \
          or `set_nonblocking` to wait for nothing",

@@ -13,10 +13,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use rustix::fs::{FileType, fstat};
 use rustix::io::Errno;
 
+use super::error::explained;
 use super::pollable::wait;
 use super::source::try_then_wait;
 use crate::engine::blocking;
 use crate::engine::mutex::Mutex;
+use crate::engine::park;
 use crate::engine::reactor::Interest;
 use crate::sync::{ReentrantMutex, ReentrantMutexGuard};
 
@@ -158,6 +160,8 @@ impl Input {
     /// Reads until there is a `delimiter`, and returns how many bytes lead up to it, with it. None of
     /// them is taken: a reader that unwinds in here has lost nothing.
     fn until(&mut self, delimiter: u8) -> io::Result<usize> {
+        // A loop over lines that are there already must not keep the other coroutines from running.
+        park::spend();
         let mut searched = 0;
         loop {
             let new = &self.unread()[searched..];
@@ -217,10 +221,7 @@ impl Stdin {
     pub fn lock(&self) -> StdinLock<'static> {
         let hold = STDIN.lock();
         let input = INPUT.lock().take();
-        assert!(
-            input.is_some(),
-            "the standard input is locked already, by this coroutine or thread"
-        );
+        assert!(input.is_some(), "the standard input is locked by the very one who locks it");
         StdinLock { input, _hold: hold, lifetime: PhantomData }
     }
 
@@ -271,6 +272,7 @@ impl Read for StdinLock<'_> {
 
 impl BufRead for StdinLock<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        park::spend();
         let input = self.input();
         if input.unread().is_empty() {
             input.fill()?;
@@ -298,7 +300,7 @@ impl BufRead for StdinLock<'_> {
         });
         self.consume(len);
         read.map_err(|_| {
-            io::Error::new(io::ErrorKind::InvalidData, "the line that was read is not UTF-8")
+            explained(io::ErrorKind::InvalidData, "the line that was read is not UTF-8")
         })
     }
 }

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 use std::{iter, option, slice, vec};
 
 use crate::engine::blocking::offload;
+use crate::io::error::{explained, reworded};
 
 /// Values that can be turned into socket addresses: [`std::net::ToSocketAddrs`], except that host
 /// names are looked up without blocking the scheduler's thread.
@@ -78,7 +79,7 @@ impl ToSocketAddrs for str {
         let parts = self.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
         match parts {
             Some((host, port)) if !host.is_empty() => (host, port).to_socket_addrs(),
-            _ => Err(io::Error::new(
+            _ => Err(explained(
                 io::ErrorKind::InvalidInput,
                 format!(
                     "{self:?} is not a socket address: write HOST:PORT, such as 127.0.0.1:4915, \
@@ -130,7 +131,8 @@ fn look_up_with(
     match offload(move || resolve(&name, port))? {
         Ok(addresses) => Ok(addresses.into_iter()),
         Err(error) => {
-            Err(io::Error::new(error.kind(), format!("cannot look up the host {host:?}: {error}")))
+            let text = format!("cannot look up the host {host:?}: {error}");
+            Err(reworded(error, text))
         }
     }
 }
@@ -147,12 +149,11 @@ pub(super) fn try_each<T>(
             Err(error) => last = Some(error),
         }
     }
-    Err(last.unwrap_or_else(|| {
-        io::Error::new(io::ErrorKind::InvalidInput, "there is no address to try")
-    }))
+    Err(last
+        .unwrap_or_else(|| explained(io::ErrorKind::InvalidInput, "there is no address to try")))
 }
 
-/// An error that says what was tried on which address.
+/// An error with the operation and its address.
 pub(super) fn name(what: &str, address: SocketAddr, error: io::Error) -> io::Error {
     let connects = what == "connect to";
     let advice = match error.kind() {
@@ -168,9 +169,10 @@ pub(super) fn name(what: &str, address: SocketAddr, error: io::Error) -> io::Err
     describe(what, &address, error, advice)
 }
 
-/// An error that says what was tried on what, and perhaps what to do.
+/// An error with the operation, its object, and perhaps advice.
 pub(super) fn describe(what: &str, on: &dyn Display, error: io::Error, advice: &str) -> io::Error {
-    io::Error::new(error.kind(), format!("cannot {what} {on}: {error}{advice}"))
+    let text = format!("cannot {what} {on}: {error}{advice}");
+    reworded(error, text)
 }
 
 #[cfg(test)]

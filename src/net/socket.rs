@@ -36,7 +36,10 @@ impl<T: Descriptor> Socket<T> {
 
     /// Reads from a stream without taking the data away.
     pub(super) fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.retry(Interest::Read, |io| Ok(rustix::net::recv(io, &mut *buf, RecvFlags::PEEK)?.0))
+        let len = buf.len();
+        let peek = |io: &T| Ok(rustix::net::recv(io, &mut *buf, RecvFlags::PEEK)?.0);
+        // A peek drains nothing, however short.
+        if len == 0 { self.read_nothing(peek) } else { self.retry(Interest::Read, peek) }
     }
 
     /// Reads from a stream into a buffer of the worker.
@@ -45,7 +48,7 @@ impl<T: Descriptor> Socket<T> {
         for<'a> &'a T: Read,
     {
         let read = |mut io: &T| PooledBuf::fill(|buf| io.read(buf));
-        self.retry_short(Interest::Read, read, PooledBuf::is_short)
+        self.transfer(Interest::Read, PooledBuf::CAPACITY, read, |data| data.len())
     }
 
     /// [`recv`](Self::recv), for Unix datagrams.

@@ -15,6 +15,7 @@ use super::socket::{BACKLOG, Socket, accept, socket};
 use super::surface::{socket_surface, stream_surface, timeout_surface};
 use crate::engine::park;
 use crate::engine::reactor::Interest;
+use crate::io::error::explained;
 use crate::io::source::{Descriptor, zero_timeout};
 
 /// A TCP connection: [`std::net::TcpStream`], whose calls park only their own coroutine.
@@ -85,13 +86,16 @@ impl TcpStream {
         let fd = socket(family(address)).map_err(named)?;
         let stream = Self(Socket::new(net::TcpStream::from(fd)));
         match rustix::net::connect(&stream, &address) {
-            Ok(()) => return Ok(stream),
+            Ok(()) => {
+                park::spend();
+                return Ok(stream);
+            }
             Err(Errno::INPROGRESS | Errno::INTR) => {}
             Err(error) => return Err(named(error.into())),
         }
         stream.0.wait_connected(timeout.and_then(park::deadline)).map_err(|error| {
             match error.kind() {
-                io::ErrorKind::TimedOut => io::Error::new(
+                io::ErrorKind::TimedOut => explained(
                     error.kind(),
                     format!(
                         "cannot connect to {address}: no answer within {:?}",
@@ -188,12 +192,18 @@ impl TcpStream {
 impl Read for &TcpStream {
     #[inline]
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let len = buf.len();
-        self.0.retry_short(Interest::Read, |mut io| io.read(buf), |&n| 0 < n && n < len)
+        if buf.is_empty() {
+            return self.0.read_nothing(|mut io| io.read(buf));
+        }
+        self.0.transfer(Interest::Read, buf.len(), |mut io| io.read(buf), |&len| len)
     }
 
     fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        self.0.retry(Interest::Read, |mut io| io.read_vectored(bufs))
+        let len = bufs.iter().map(|buf| buf.len()).sum();
+        if len == 0 {
+            return self.0.read_nothing(|mut io| io.read_vectored(bufs));
+        }
+        self.0.transfer(Interest::Read, len, |mut io| io.read_vectored(bufs), |&len| len)
     }
 }
 

@@ -7,6 +7,7 @@ use super::addr::{ToSocketAddrs, name, try_each};
 use super::socket::Socket;
 use super::surface::{datagram_surface, socket_surface, timeout_surface};
 use crate::engine::reactor::Interest;
+use crate::io::error::explained;
 use crate::io::source::Descriptor;
 
 /// A UDP socket: [`std::net::UdpSocket`], whose calls park only their own coroutine.
@@ -115,7 +116,7 @@ impl UdpSocket {
     pub fn send_to<A: ToSocketAddrs>(&self, buf: &[u8], addr: A) -> io::Result<usize> {
         let Some(address) = addr.to_socket_addrs()?.next() else {
             let error = "there is no address to send the datagram to";
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
+            return Err(explained(io::ErrorKind::InvalidInput, error));
         };
         self.0.retry(Interest::Write, |socket| socket.send_to(buf, address))
     }

@@ -2,14 +2,14 @@
 
 use std::ffi::OsStr;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
-use std::mem::{offset_of, size_of};
+use std::mem::offset_of;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{self, SocketAddr};
 use std::path::Path;
 
-use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix};
+use rustix::net::{AddressFamily, SocketAddrUnix};
 
 use super::addr::describe;
 use super::listener::Incoming;
@@ -123,13 +123,18 @@ impl UnixStream {
 impl Read for &UnixStream {
     #[inline]
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        // A read also stops short after descriptors that were passed along, and between the data of
-        // different senders. No event reports the data behind these, so a short read drains nothing.
-        self.0.retry(Interest::Read, |mut io| io.read(buf))
+        if buf.is_empty() {
+            return self.0.read_nothing(|mut io| io.read(buf));
+        }
+        self.0.transfer(Interest::Read, buf.len(), |mut io| io.read(buf), |&len| len)
     }
 
     fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        self.0.retry(Interest::Read, |mut io| io.read_vectored(bufs))
+        let len = bufs.iter().map(|buf| buf.len()).sum();
+        if len == 0 {
+            return self.0.read_nothing(|mut io| io.read_vectored(bufs));
+        }
+        self.0.transfer(Interest::Read, len, |mut io| io.read_vectored(bufs), |&len| len)
     }
 }
 
@@ -174,7 +179,12 @@ impl Write for UnixStream {
     }
 }
 
-impl Descriptor for net::UnixStream {}
+impl Descriptor for net::UnixStream {
+    // A read also stops short after descriptors that were passed along, and between the data of
+    // different senders. No event reports the data behind these.
+    const SHORT_READ_DRAINS: bool = false;
+}
+
 socket_surface!(UnixStream, net::UnixStream);
 timeout_surface!(UnixStream);
 stream_surface!(UnixStream);
@@ -285,23 +295,13 @@ impl<'a> IntoIterator for &'a UnixListener {
 
 fn accept_with_address(listener: &net::UnixListener) -> io::Result<(UnixStream, SocketAddr)> {
     let (fd, peer) = accept(listener)?;
-    Ok((UnixStream(Socket::new(fd.into())), from_system(peer)?))
-}
-
-/// std's form of the system's address of a peer.
-pub(super) fn from_system(address: Option<SocketAddrAny>) -> io::Result<SocketAddr> {
-    // An unnamed socket's address ends where a name would begin. A path may be a byte longer than std
-    // can write and rustix can read.
-    let lens = offset_of!(libc::sockaddr_un, sun_path) + 1..=size_of::<libc::sockaddr_un>();
-    let address = address.filter(|address| lens.contains(&(address.addr_len() as usize)));
-    let address = address.and_then(|address| SocketAddrUnix::try_from(address).ok());
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    if let Some(name) = address.as_ref().and_then(SocketAddrUnix::abstract_name) {
-        return SocketAddr::from_abstract_name(name);
-    }
-    let path = address.as_ref().and_then(SocketAddrUnix::path_bytes).unwrap_or_default();
-    // rustix leaves the final zero in the longest paths.
-    SocketAddr::from_pathname(OsStr::from_bytes(path.strip_suffix(&[0]).unwrap_or(path)))
+    let stream = UnixStream(Socket::new(fd.into()));
+    // An unnamed socket's address, which most clients have, ends where a name would begin.
+    let unnamed = offset_of!(libc::sockaddr_un, sun_path);
+    let is_named = peer.is_some_and(|peer| peer.addr_len() as usize > unnamed);
+    // Some systems forget the name when the other side has closed already.
+    let peer = if is_named { stream.peer_addr().ok() } else { None };
+    Ok((stream, peer.map_or_else(|| SocketAddr::from_pathname(""), Ok)?))
 }
 
 /// std's address of a name in the file system.
@@ -320,16 +320,22 @@ fn to_system(address: &SocketAddr) -> io::Result<SocketAddrUnix> {
     })
 }
 
-/// An error that says what was tried on which address.
+/// An error with the operation and its address.
 pub(super) fn name(what: &str, address: &SocketAddr, error: io::Error) -> io::Error {
     let advice = match error.kind() {
+        io::ErrorKind::AddrInUse if address.as_pathname().is_none() => {
+            ": another socket has it; stop that program or choose another name"
+        }
+        io::ErrorKind::ConnectionRefused if address.as_pathname().is_none() => {
+            ": nothing listens there"
+        }
         io::ErrorKind::AddrInUse => {
-            ": a file of that name is there; remove it, unless a server that runs has made it"
+            ": a file of that name exists; remove it, unless it belongs to a server that runs"
         }
         io::ErrorKind::ConnectionRefused => {
             ": nothing listens there; a server that has ended leaves its file behind"
         }
-        io::ErrorKind::NotFound => ": no socket of that name is there, or no folder to make one in",
+        io::ErrorKind::NotFound => ": there is no socket of that name, or no folder to make one in",
         _ => "",
     };
     describe(what, &show(address), error, advice)

@@ -1,15 +1,20 @@
 //! Unix datagrams, with the names, signatures and errors of [`std::os::unix::net`].
 
+use std::ffi::OsStr;
 use std::io;
+use std::mem::{offset_of, size_of};
 use std::net::Shutdown;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{self, SocketAddr};
 use std::path::Path;
 
-use rustix::net::RecvFlags;
+use rustix::net::{RecvFlags, SocketAddrAny, SocketAddrUnix};
 
 use super::socket::Socket;
 use super::surface::{datagram_surface, socket_surface, timeout_surface};
-use super::unix::{from_system, name, to_address};
+use super::unix::{name, to_address};
 use crate::io::source::Descriptor;
 
 /// A Unix socket for datagrams: [`std::os::unix::net::UnixDatagram`], whose calls park only their
@@ -198,4 +203,20 @@ datagram_surface!(UnixDatagram, recv_unless_shut);
 /// The result of a receive after the shutdown: no bytes, without a sender.
 fn nothing() -> io::Result<(usize, SocketAddr)> {
     Ok((0, from_system(None)?))
+}
+
+/// std's form of the system's address of a sender.
+fn from_system(address: Option<SocketAddrAny>) -> io::Result<SocketAddr> {
+    // An unnamed socket's address ends where a name would begin. A path may be a byte longer than std
+    // can write and rustix can read.
+    let lens = offset_of!(libc::sockaddr_un, sun_path) + 1..=size_of::<libc::sockaddr_un>();
+    let address = address.filter(|address| lens.contains(&(address.addr_len() as usize)));
+    let address = address.and_then(|address| SocketAddrUnix::try_from(address).ok());
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if let Some(name) = address.as_ref().and_then(SocketAddrUnix::abstract_name) {
+        return SocketAddr::from_abstract_name(name);
+    }
+    let path = address.as_ref().and_then(SocketAddrUnix::path_bytes).unwrap_or_default();
+    // rustix leaves the final zero in the longest paths.
+    SocketAddr::from_pathname(OsStr::from_bytes(path.strip_suffix(&[0]).unwrap_or(path)))
 }

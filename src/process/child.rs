@@ -71,6 +71,9 @@ impl Child {
     /// by a destructor that has killed it.
     pub fn wait(&mut self) -> io::Result<ExitStatus> {
         drop(self.stdin.take());
+        // A wait, also when the child has ended already.
+        park::check_cancelled();
+        park::spend();
         if let Some(status) = self.try_wait()? {
             return Ok(status);
         }
