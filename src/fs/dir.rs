@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::iter::FusedIterator;
 use std::os::unix::fs::{DirBuilderExt, DirEntryExt};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::{Path, PathBuf};
 use std::vec;
 
@@ -55,6 +56,10 @@ impl Iterator for ReadDir {
 }
 
 impl FusedIterator for ReadDir {}
+
+// As std's. A panic leaves no entry half-read.
+impl UnwindSafe for ReadDir {}
+impl RefUnwindSafe for ReadDir {}
 
 impl fmt::Debug for ReadDir {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
-use std::io::{self, IoSlice, IoSliceMut, Read, Seek, SeekFrom, Write};
+use std::io::{self, IoSlice, IoSliceMut, IsTerminal, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use super::{FileTimes, Metadata, Permissions, call};
 use crate::engine::park;
+use crate::io::raw_fd::from_raw_fd;
 
 /// The offset that means the position of the file itself.
 #[cfg(target_os = "linux")]
@@ -186,6 +187,11 @@ impl File {
     /// Those of `flock`.
     pub fn unlock(&self) -> io::Result<()> {
         call(|| Ok(flock(&self.inner, FlockOperation::Unlock)?))
+    }
+
+    /// Whether this is a terminal. (std's `IsTerminal` cannot be implemented elsewhere.)
+    pub fn is_terminal(&self) -> bool {
+        self.inner.is_terminal()
     }
 
     fn lock_if_free(&self, operation: FlockOperation) -> Result<(), TryLockError> {
@@ -373,6 +379,8 @@ impl From<OwnedFd> for File {
         Self::from(std::fs::File::from(fd))
     }
 }
+
+from_raw_fd!(File);
 
 impl From<File> for OwnedFd {
     fn from(file: File) -> Self {

@@ -118,6 +118,16 @@ pub fn symlink<P: AsRef<Path>, Q: AsRef<Path>>(original: P, link: Q) -> io::Resu
     call(|| std::os::unix::fs::symlink(original, link))
 }
 
+/// Makes a symbolic link: std's old name of [`symlink`].
+///
+/// # Errors
+///
+/// Those of [`symlink`].
+#[deprecated = "use `symlink`"]
+pub fn soft_link<P: AsRef<Path>, Q: AsRef<Path>>(original: P, link: Q) -> io::Result<()> {
+    symlink(original, link)
+}
+
 /// The entries of a directory, in no order, without `.` and `..`.
 ///
 /// # Errors

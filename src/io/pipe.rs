@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::ioctl_fionbio;
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::raw_fd::from_raw_fd;
 use super::source::Source;
 use crate::engine::reactor::Interest;
 
@@ -210,6 +211,7 @@ end! {
     PipeWriter
 }
 
+from_raw_fd!(PipeReader, PipeWriter);
 pipe_reads!(PipeReader);
 pipe_reads!(&PipeReader);
 pipe_writes!(PipeWriter);

@@ -6,9 +6,10 @@
 //! and a thread of the blocking pool makes the call.
 
 use std::fmt;
-use std::io::{self, BufRead, IoSlice, IoSliceMut, Lines, Read, Write};
+use std::io::{self, BufRead, IoSlice, IoSliceMut, IsTerminal, Lines, Read, Write};
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::process::Stdio;
 
 use rustix::fs::{FileType, fstat};
 use rustix::io::Errno;
@@ -349,6 +350,13 @@ macro_rules! descriptor {
                 self.as_fd().as_raw_fd()
             }
         }
+
+        impl $name$(<$lifetime>)? {
+            /// Whether this is a terminal. (std's `IsTerminal` cannot be implemented elsewhere.)
+            pub fn is_terminal(&self) -> bool {
+                self.as_fd().is_terminal()
+            }
+        }
     };
 }
 
@@ -453,6 +461,13 @@ macro_rules! output {
 
             fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> io::Result<()> {
                 (&*self).write_fmt(text)
+            }
+        }
+
+        /// For a child process that shares the stream.
+        impl From<$name> for Stdio {
+            fn from(_: $name) -> Self {
+                io::$stream().into()
             }
         }
 

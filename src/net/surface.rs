@@ -78,6 +78,8 @@ macro_rules! socket_surface {
             }
         }
 
+        crate::io::raw_fd::from_raw_fd!($type);
+
         /// Gives the socket up, with its time-outs and in the mode that was set with
         /// `set_nonblocking`. If other handles of it are left, this is a duplicate. It stays in
         /// non-blocking mode then, as it shares that with the other handles.

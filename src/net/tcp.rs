@@ -147,6 +147,26 @@ impl TcpStream {
         self.inner().nodelay()
     }
 
+    /// Has received data acknowledged at once (`TCP_QUICKACK`). The system may turn that off again.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub fn set_quickack(&self, quickack: bool) -> io::Result<()> {
+        Ok(sockopt::set_tcp_quickack(self.inner(), quickack)?)
+    }
+
+    /// Whether received data is acknowledged at once.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub fn quickack(&self) -> io::Result<bool> {
+        Ok(sockopt::tcp_quickack(self.inner())?)
+    }
+
     /// Sets what happens to unsent data at the close (`SO_LINGER`): `Some(ZERO)` resets the
     /// connection.
     ///

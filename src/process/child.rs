@@ -10,6 +10,7 @@ use crate::engine::blocking::offload;
 use crate::engine::park;
 use crate::engine::reactor::Interest;
 use crate::io::pipe::{Pipe, pipe_reads, pipe_surface, pipe_writes};
+use crate::io::raw_fd::from_raw_fd;
 use crate::io::source::Source;
 use crate::task::gather;
 
@@ -197,6 +198,7 @@ pipe! {
     ChildStderr
 }
 
+from_raw_fd!(ChildStdin, ChildStdout, ChildStderr);
 pipe_writes!(ChildStdin);
 pipe_writes!(&ChildStdin);
 pipe_reads!(ChildStdout);

@@ -38,7 +38,8 @@ pub use std::process::{
 
 /// A program to be started: [`std::process::Command`].
 ///
-/// Other options can be set on a command of std's, from which this one can be [made](From). Its
+/// Other options can be set on a command of std's, such as `pre_exec`, which is unsafe. This one can be
+/// [made](From) of it. Its
 /// redirections are not visible here, so [`output`](Self::output) captures the streams that are not
 /// redirected on this command.
 #[derive(Debug)]
@@ -147,6 +148,11 @@ impl Command {
     pub fn process_group(&mut self, group: i32) -> &mut Self {
         self.inner.process_group(group);
         self
+    }
+
+    /// Replaces this process with the program: [`CommandExt::exec`]. Returns only on failure.
+    pub fn exec(&mut self) -> io::Error {
+        self.inner.exec()
     }
 
     /// Starts the child. Its standard streams are this process's, where not redirected.

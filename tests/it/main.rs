@@ -23,6 +23,7 @@ mod hostile;
 mod local;
 mod locks;
 mod new_io_pipe;
+mod new_io_std_names;
 mod new_net_as_std;
 mod new_net_server;
 mod overflow;
