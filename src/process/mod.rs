@@ -150,7 +150,8 @@ impl Command {
         self
     }
 
-    /// Replaces this process with the program: [`CommandExt::exec`]. Returns only on failure.
+    /// Replaces this process with the program: [`CommandExt::exec`]. Returns only on failure, and
+    /// then, as with std, `SIGPIPE` and other settings of the process may have changed.
     pub fn exec(&mut self) -> io::Error {
         self.inner.exec()
     }

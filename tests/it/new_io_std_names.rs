@@ -8,7 +8,7 @@ use plainsong::net::{TcpListener, TcpStream, UnixDatagram};
 use plainsong::process::{Command, Stdio};
 use plainsong::spawn;
 
-use crate::util::{Folder, run};
+use crate::util::{Folder, alone, run};
 
 /// Gives the number of a descriptor up, and takes it back.
 #[allow(unsafe_code)]
@@ -80,7 +80,8 @@ fn a_standard_stream_can_be_a_childs() {
 
 #[test]
 fn a_program_that_cannot_replace_this_one_is_an_error() {
-    run(|| {
+    // It leaves SIGPIPE deadly.
+    alone(a_program_that_cannot_replace_this_one_is_an_error, || {
         let error = Command::new("/no/such/program").exec();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     });
