@@ -140,8 +140,8 @@ impl File {
         self.set_times(FileTimes::new().set_modified(time))
     }
 
-    /// Locks the file for this open file alone, and waits while another one has it locked (`flock`).
-    /// This is std's `File::lock`.
+    /// Locks the file for this open file alone, and waits while another one has it locked
+    /// (`flock`). This is std's `File::lock`.
     ///
     /// A cancellation does not cut it short: to give up after a time, use
     /// [`try_lock`](Self::try_lock) and sleep in between.
@@ -239,8 +239,8 @@ impl File {
         let bufs = &mut [IoSliceMut::new(buf)];
         let at = at.unwrap_or(POSITION);
         let read = rustix::io::preadv2(&self.inner, bufs, at, rustix::io::ReadWriteFlags::NOWAIT);
-        // The call on another thread reports errors. It also finds the end of the file, as Linux 5.9
-        // and 5.10 return 0 before the end too.
+        // The call on another thread reports errors. It also finds the end of the file, as Linux
+        // 5.9 and 5.10 return 0 before the end too.
         read.ok().filter(|read| *read > 0)
     }
 
@@ -394,7 +394,8 @@ impl From<File> for Stdio {
     }
 }
 
-/// Why [`File::try_lock`] has not locked: std's type of this name, which newer versions of std have.
+/// Why [`File::try_lock`] has not locked: std's type of this name, which newer versions of std
+/// have.
 pub enum TryLockError {
     /// The system's error.
     Error(io::Error),

@@ -1,10 +1,10 @@
 //! Files under std's names: each call runs on a thread of the blocking pool and parks only its
 //! own coroutine.
 //!
-//! Names, signatures, errors and behaviour are those of [`std::fs`], and on a plain thread the calls
-//! are std's own. Buffers are lent to the call and not copied. A call switches threads twice, which
-//! takes some thirty microseconds, so use a [`BufWriter`](std::io::BufWriter) for many small writes.
-//! On Linux a read of data in the page cache is done on the spot.
+//! Names, signatures, errors and behaviour are those of [`std::fs`], and on a plain thread the
+//! calls are std's own. Buffers are lent to the call and not copied. A call switches threads twice,
+//! which takes some thirty microseconds, so use a [`BufWriter`](std::io::BufWriter) for many small
+//! writes. On Linux a read of data in the page cache is done on the spot.
 //!
 //! Do not read pipes, terminals or FIFOs through this module: such a read may take for ever, and
 //! holds a thread of the pool for as long. [`io::Pollable`](crate::io::Pollable) waits for those.

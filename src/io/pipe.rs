@@ -201,7 +201,8 @@ macro_rules! end {
 }
 
 end! {
-    /// The end of a [`pipe`] to read from. It sees the end of the data when all writers are dropped.
+    /// The end of a [`pipe`] to read from. It sees the end of the data when all writers are
+    /// dropped.
     PipeReader
 }
 

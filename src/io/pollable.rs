@@ -12,8 +12,8 @@ use crate::engine::{blocking_pool as pool, park};
 /// Any pollable descriptor (a pipe, an eventfd, a terminal, a socket of another library) as a
 /// stream whose `read` and `write` park only their own coroutine.
 ///
-/// `Pollable<T>` and `&Pollable<T>` implement [`Read`] and [`Write`] where `&T` does, so one coroutine
-/// can read while another writes.
+/// `Pollable<T>` and `&Pollable<T>` implement [`Read`] and [`Write`] where `&T` does, so one
+/// coroutine can read while another writes.
 ///
 /// The descriptor is put in non-blocking mode. It shares that mode with its duplicates in this and
 /// other processes: do not wrap a standard stream that was inherited from a shell.
@@ -175,10 +175,11 @@ impl<T: AsFd> AsRawFd for Pollable<T> {
     }
 }
 
-/// Waits until `fd` can be read without blocking: there is data, the end of the stream, or an error.
+/// Waits until `fd` can be read without blocking: there is data, the end of the stream, or an
+/// error.
 ///
-/// Costs a few system calls; [`Pollable`] is cheaper for repeated waits for one descriptor. A regular
-/// file is always ready. The descriptor's mode is left alone.
+/// Costs a few system calls; [`Pollable`] is cheaper for repeated waits for one descriptor. A
+/// regular file is always ready. The descriptor's mode is left alone.
 ///
 /// # Errors
 ///

@@ -62,7 +62,8 @@ impl Descriptor for File {}
 /// It owns what it wraps and never lends it mutably, so the descriptor stays the same and open
 /// until the drop, which deregisters it first.
 ///
-/// What each operation looks at is in its first cache line: with many descriptors, the next is cold.
+/// What each operation looks at is in its first cache line: with many descriptors, the next is
+/// cold.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Source<T: Descriptor> {
@@ -128,8 +129,8 @@ impl<T: Descriptor> Source<T> {
         self.transfer(interest, 1, op, |_| 0)
     }
 
-    /// [`retry`](Self::retry), for an operation that moves up to `room` bytes of a stream. `amount` is
-    /// how many bytes it has moved.
+    /// [`retry`](Self::retry), for an operation that moves up to `room` bytes of a stream. `amount`
+    /// is how many bytes it has moved.
     #[inline(always)]
     pub(crate) fn transfer<R>(
         &self,
@@ -209,8 +210,8 @@ impl<T: Descriptor> Source<T> {
         )
     }
 
-    /// Calls `op`, which reads into a buffer without room, and does not wait, as there is nothing to
-    /// wait for. The kernel does the same for blocking calls, but not for others.
+    /// Calls `op`, which reads into a buffer without room, and does not wait, as there is nothing
+    /// to wait for. The kernel does the same for blocking calls, but not for others.
     #[cold]
     pub(crate) fn read_nothing(
         &self,

@@ -25,8 +25,8 @@ use crate::sync::{ReentrantMutex, ReentrantMutexGuard};
 
 /// How much is read at once.
 const READ: usize = 8192;
-/// How much a pipe takes for sure when it is ready to be written (`PIPE_BUF`): such a write does not
-/// block.
+/// How much a pipe takes for sure when it is ready to be written (`PIPE_BUF`): such a write does
+/// not block.
 const WRITE_MAX: usize = 4096;
 
 static STDIN: ReentrantMutex<()> = ReentrantMutex::new(());
@@ -39,7 +39,8 @@ type Hold = ReentrantMutexGuard<'static, ()>;
 /// The holder of `STDIN` takes it out.
 static INPUT: Mutex<Option<Input>> = Mutex::new(Some(Input::new()));
 
-/// Makes a transfer with `now`, which does not wait, or else with `later`, which may block a little.
+/// Makes a transfer with `now`, which does not wait, or else with `later`, which may block a
+/// little.
 fn transfer(
     fd: BorrowedFd<'_>,
     interest: Interest,
@@ -158,8 +159,8 @@ impl Input {
         Ok(read > 0)
     }
 
-    /// Reads until there is a `delimiter`, and returns how many bytes lead up to it, with it. None of
-    /// them is taken: a reader that unwinds in here has lost nothing.
+    /// Reads until there is a `delimiter`, and returns how many bytes lead up to it, with it. None
+    /// of them is taken: a reader that unwinds in here has lost nothing.
     fn until(&mut self, delimiter: u8) -> io::Result<usize> {
         // A loop over lines that are there already must not keep the other coroutines from running.
         park::spend();
@@ -235,7 +236,8 @@ impl Stdin {
     ///
     /// # Cancellation
     ///
-    /// Unwinds when the coroutine is cancelled. The next call gets the part of the line that was read.
+    /// Unwinds when the coroutine is cancelled. The next call gets the part of the line that was
+    /// read.
     pub fn read_line(&self, line: &mut String) -> io::Result<usize> {
         self.lock().read_line(line)
     }
@@ -364,9 +366,9 @@ macro_rules! output {
     ($(#[$doc:meta])* $stream:ident, $name:ident, $lock:ident, $static:ident) => {
         $(#[$doc])*
         ///
-        /// Nothing is buffered. The text of one `write_all` or `writeln!` is not mixed with text that
-        /// is written elsewhere through this stream; [`lock`]($name::lock) ensures that for longer.
-        /// The stream's mode stays as the shell has set it.
+        /// Nothing is buffered. The text of one `write_all` or `writeln!` is not mixed with text
+        /// that is written elsewhere through this stream; [`lock`]($name::lock) ensures that for
+        /// longer. The stream's mode stays as the shell has set it.
         ///
         /// # Cancellation
         ///
@@ -396,8 +398,8 @@ macro_rules! output {
         }
 
         impl $name {
-            /// Locks the stream, and waits while another coroutine or thread has it locked. The holder
-            /// may lock it again.
+            /// Locks the stream, and waits while another coroutine or thread has it locked. The
+            /// holder may lock it again.
             ///
             /// # Cancellation
             ///

@@ -1,5 +1,5 @@
-//! How a server accepts: with a stack for the coroutine at hand, within its limit, and through a lack
-//! of descriptors or memory.
+//! How a server accepts: with a stack for the coroutine at hand, within its limit, and through a
+//! lack of descriptors or memory.
 
 use std::io;
 use std::sync::Arc;

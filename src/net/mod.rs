@@ -1,12 +1,12 @@
 //! Sockets under std's names: the calls look blocking and park only their own coroutine.
 //!
-//! On a plain thread the same calls block that thread. Coroutines and threads may share a socket and
-//! use it at once.
+//! On a plain thread the same calls block that thread. Coroutines and threads may share a socket
+//! and use it at once.
 //!
 //! An error of `bind` or `connect` is the system's in other words, with the address and advice. Its
 //! [`kind`](std::io::Error::kind) is the same, and its [`source`](std::error::Error::source) is the
-//! system's own error, which has the number. A time-out fails with the system's `WouldBlock`, as with
-//! std.
+//! system's own error, which has the number. A time-out fails with the system's `WouldBlock`, as
+//! with std.
 
 mod accept;
 mod addr;

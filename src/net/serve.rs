@@ -20,8 +20,8 @@ use crate::engine::spawn::{self, Spec};
 use crate::engine::stack::Stack;
 use crate::task::{CancellationToken, Group};
 
-/// The result of a connection's handler: `()`, or any [`Result`] whose error can be displayed, such as
-/// an [`io::Result`] or one with a `Box<dyn Error>`. A handler that never returns is fine too.
+/// The result of a connection's handler: `()`, or any [`Result`] whose error can be displayed, such
+/// as an [`io::Result`] or one with a `Box<dyn Error>`. A handler that never returns is fine too.
 ///
 /// An error is the connection's own: it goes to [`Server::on_error`].
 #[diagnostic::on_unimplemented(
@@ -47,7 +47,8 @@ impl<T, E: Display> Outcome for Result<T, E> {
     }
 }
 
-// A handler that never returns. Stable Rust has no name for `!`, except as the result of a function.
+// A handler that never returns. Stable Rust has no name for `!`, except as the result of a
+// function.
 impl Outcome for <fn() -> ! as Returns>::Type {
     fn on_error(self, _: impl FnOnce(&dyn Display)) {}
 }
@@ -108,7 +109,8 @@ macro_rules! serves {
             ///
             /// # Errors
             ///
-            /// An error of the listener itself. Its time-out and its non-blocking mode do not matter.
+            /// An error of the listener itself. Its time-out and its non-blocking mode do not
+            /// matter.
             ///
             /// # Cancellation
             ///
@@ -246,8 +248,8 @@ impl<L: Listener> Server<L> {
         self
     }
 
-    /// Sets the function that is called with the error when the server pauses accepting, for lack of
-    /// descriptors or memory, and with `None` when it resumes.
+    /// Sets the function that is called with the error when the server pauses accepting, for lack
+    /// of descriptors or memory, and with `None` when it resumes.
     ///
     /// Without one, a line is written to the standard error in both cases, as in
     /// [`on_error`](Self::on_error).
@@ -264,8 +266,8 @@ impl<L: Listener> Server<L> {
         self.common.counters.clone()
     }
 
-    /// Calls `handler` with each connection as [`serve`](crate::net::serve()) does, until the server
-    /// is stopped; returns when the last handler has ended.
+    /// Calls `handler` with each connection as [`serve`](crate::net::serve()) does, until the
+    /// server is stopped; returns when the last handler has ended.
     ///
     /// Connections that are in the kernel's queue for this listener when the server is stopped are
     /// still accepted and handled, so that no connected client is reset. The listener closes then,

@@ -58,8 +58,8 @@ impl<T: Descriptor> Socket<T> {
 
     /// Retries `op`, which receives a Unix datagram.
     ///
-    /// Once the reading side has been shut down, the kernel answers a blocking socket with no data and
-    /// a non-blocking one with `EAGAIN` for ever. This returns `nothing` then.
+    /// Once the reading side has been shut down, the kernel answers a blocking socket with no data
+    /// and a non-blocking one with `EAGAIN` for ever. This returns `nothing` then.
     pub(super) fn retry_unless_shut<R>(
         &self,
         mut op: impl FnMut(&T) -> io::Result<R>,

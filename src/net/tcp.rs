@@ -322,11 +322,12 @@ impl TcpListener {
         Ok(Self(Socket::new(net::TcpListener::from(fd))))
     }
 
-    /// Another listener on the same port: the kernel distributes connections between the two. A clone
-    /// on systems that do not do that.
+    /// Another listener on the same port: the kernel distributes connections between the two. A
+    /// clone on systems that do not do that.
     pub(super) fn share_port(&self) -> io::Result<Self> {
-        // This listener was bound without `SO_REUSEPORT`, so no other program has the port. Had it been
-        // shared from the start, a port that another program shares too would have counted as free.
+        // This listener was bound without `SO_REUSEPORT`, so no other program has the port. Had it
+        // been shared from the start, a port that another program shares too would have counted as
+        // free.
         let shared = share_port(self).map_err(io::Error::from).and_then(|()| {
             let address = self.local_addr()?;
             Self::bind_to(address, |fd| {
@@ -353,8 +354,8 @@ impl TcpListener {
 
     /// Waits for a connection.
     ///
-    /// As with std on Linux, the stream has the time-outs that the listener had when it was taken from
-    /// std, and is not in non-blocking mode.
+    /// As with std on Linux, the stream has the time-outs that the listener had when it was taken
+    /// from std, and is not in non-blocking mode.
     ///
     /// # Errors
     ///

@@ -207,8 +207,8 @@ fn nothing() -> io::Result<(usize, SocketAddr)> {
 
 /// std's form of the system's address of a sender.
 fn from_system(address: Option<SocketAddrAny>) -> io::Result<SocketAddr> {
-    // An unnamed socket's address ends where a name would begin. A path may be a byte longer than std
-    // can write and rustix can read.
+    // An unnamed socket's address ends where a name would begin. A path may be a byte longer than
+    // std can write and rustix can read.
     let lens = offset_of!(libc::sockaddr_un, sun_path) + 1..=size_of::<libc::sockaddr_un>();
     let address = address.filter(|address| lens.contains(&(address.addr_len() as usize)));
     let address = address.and_then(|address| SocketAddrUnix::try_from(address).ok());

@@ -10,17 +10,17 @@ use crate::Runtime;
 use crate::task::scope;
 
 impl Runtime {
-    /// Listens on `addr` on all workers, and runs the handler that each makes with `factory` for its
-    /// own connections. Runs this runtime for that, and serves for ever; [`Server::serve_on`] takes a
-    /// listener, and can be stopped.
+    /// Listens on `addr` on all workers, and runs the handler that each makes with `factory` for
+    /// its own connections. Runs this runtime for that, and serves for ever; [`Server::serve_on`]
+    /// takes a listener, and can be stopped.
     ///
-    /// A connection stays on the worker that has accepted it, so values that the handlers of one worker
-    /// share need not be `Send`.
+    /// A connection stays on the worker that has accepted it, so values that the handlers of one
+    /// worker share need not be `Send`.
     ///
     /// # Errors
     ///
-    /// Those of [`TcpListener::bind`], such as for a port that is in use; later, an error of a listener
-    /// itself.
+    /// Those of [`TcpListener::bind`], such as for a port that is in use; later, an error of a
+    /// listener itself.
     ///
     /// # Panics
     ///
@@ -55,10 +55,11 @@ impl<L: Listener + Send> Server<L> {
     /// Serves as [`serve`](Self::serve) does, on all workers of `runtime`, which it runs for that.
     /// `factory` is called on each, and makes the handler of its connections.
     ///
-    /// On Linux each worker has a TCP listener of its own on the same port (`SO_REUSEPORT`), and the
-    /// kernel distributes the connections. Of the first listener's options, the others have its TTL and
-    /// its restriction to IPv6. On other systems, and with Unix sockets, all workers accept from one
-    /// listener. When the server is stopped, each worker accepts the connections in its queue.
+    /// On Linux each worker has a TCP listener of its own on the same port (`SO_REUSEPORT`), and
+    /// the kernel distributes the connections. Of the first listener's options, the others have its
+    /// TTL and its restriction to IPv6. On other systems, and with Unix sockets, all workers accept
+    /// from one listener. When the server is stopped, each worker accepts the connections in its
+    /// queue.
     ///
     /// # Errors
     ///

@@ -68,8 +68,8 @@ impl Child {
     ///
     /// # Cancellation
     ///
-    /// Unwinds when the coroutine is cancelled. The child lives on and can be waited for again, also
-    /// by a destructor that has killed it.
+    /// Unwinds when the coroutine is cancelled. The child lives on and can be waited for again,
+    /// also by a destructor that has killed it.
     pub fn wait(&mut self) -> io::Result<ExitStatus> {
         drop(self.stdin.take());
         // A wait, also when the child has ended already.
@@ -104,8 +104,8 @@ impl Child {
         Ok(status)
     }
 
-    /// Closes the child's standard input, reads its output and errors, as far as they are piped, both
-    /// at once, and waits for it to end.
+    /// Closes the child's standard input, reads its output and errors, as far as they are piped,
+    /// both at once, and waits for it to end.
     ///
     /// # Errors
     ///

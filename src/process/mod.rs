@@ -1,8 +1,8 @@
 //! Processes under std's names: waiting for a child or its pipes parks only the coroutine.
 //!
 //! Names, signatures, errors and behaviour are those of [`std::process`]. Each child is awaited
-//! through a descriptor of its own (pidfd), so no handler for `SIGCHLD` is needed. On kernels without
-//! such descriptors, a thread of the blocking pool waits.
+//! through a descriptor of its own (pidfd), so no handler for `SIGCHLD` is needed. On kernels
+//! without such descriptors, a thread of the blocking pool waits.
 //!
 //! [`Command::spawn`] runs on the calling thread and takes about a millisecond. On another thread,
 //! the child would inherit the wrong thread's attributes, and a parent-death signal would be wrong.
@@ -38,8 +38,8 @@ pub use std::process::{
 
 /// A program to be started: [`std::process::Command`].
 ///
-/// Other options can be set on a command of std's, such as `pre_exec`, which is unsafe. This one can be
-/// [made](From) of it. Its
+/// Other options can be set on a command of std's, such as `pre_exec`, which is unsafe. This one
+/// can be [made](From) of it. Its
 /// redirections are not visible here, so [`output`](Self::output) captures the streams that are not
 /// redirected on this command.
 #[derive(Debug)]
