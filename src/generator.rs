@@ -50,8 +50,8 @@ use std::rc::Rc;
 use crate::engine::cancel::unwind_with;
 use crate::engine::context;
 use crate::engine::coroutine::Coroutine;
-use crate::engine::current;
 use crate::engine::stack;
+use crate::engine::{current, panic_hook};
 
 /// How often a body that goes on after it was closed is closed again, before it is given up.
 const CLOSE_MAX: u32 = 1000;
@@ -76,6 +76,8 @@ struct Shared<Y, S> {
     // A `Closed` has been raised since the body was resumed.
     raised: Cell<bool>,
     caller_unwinds: Cell<bool>,
+    // Panics of this thread when the body was resumed.
+    panics: Cell<u64>,
     // How many scopes the caller has open: the body must yield with none of its own.
     depth: Cell<usize>,
     output: Cell<Option<Y>>,
@@ -120,6 +122,7 @@ impl<Y: 'static, S: 'static> Generator<Y, S> {
         bytes: usize,
         body: impl FnOnce(&Yielder<Y, S>) + 'static,
     ) -> io::Result<Self> {
+        panic_hook::install();
         let stack = context::with(|scheduler| scheduler.take_stack(stack::check_size(bytes)?))?;
         let shared = Rc::new(Shared {
             coroutine: OnceCell::new(),
@@ -128,6 +131,7 @@ impl<Y: 'static, S: 'static> Generator<Y, S> {
             closing: Cell::new(false),
             raised: Cell::new(false),
             caller_unwinds: Cell::new(false),
+            panics: Cell::new(0),
             depth: Cell::new(0),
             output: Cell::new(None),
             input: Cell::new(None),
@@ -201,6 +205,7 @@ impl<Y, S> Shared<Y, S> {
         let Some(coroutine) = self.coroutine.get() else { return };
         self.state.set(State::Running);
         self.caller_unwinds.set(std::thread::panicking());
+        self.panics.set(panic_hook::panics());
         self.raised.set(false);
         self.depth.set(depth());
         // SAFETY: `state` was `Suspended`, and is `Running` for as long as this call is under way.
@@ -234,7 +239,8 @@ impl<Y, S> Shared<Y, S> {
     /// Whether the body is known to unwind by itself: a caller that unwinds (it drops the
     /// generator) hides what the body does.
     fn body_unwinds(&self) -> bool {
-        std::thread::panicking() && !self.caller_unwinds.get()
+        let panicked = !self.caller_unwinds.get() || self.panics.get() != panic_hook::panics();
+        std::thread::panicking() && panicked
     }
 }
 

@@ -113,6 +113,8 @@ impl Interval {
         };
         if due > now() {
             sleep_until(due);
+        } else {
+            park::yield_to_loop();
         }
         let now = now();
         let late = now.saturating_duration_since(due);

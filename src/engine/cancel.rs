@@ -103,6 +103,9 @@ pub(crate) fn drop_locals(task: &Task) {
 /// level.
 pub(crate) fn is_cancellation(payload: &(dyn Any + Send)) -> bool {
     payload.downcast_ref::<Payload>().is_some_and(|payload| {
-        current::with(|task| task.is_some_and(|task| task.id == payload.task))
+        current::with(|task| {
+            let task = task.filter(|task| task.id == payload.task);
+            task.is_some_and(|task| task.scopes.is_requested(payload.level))
+        })
     })
 }

@@ -25,10 +25,10 @@ struct Owned(ManuallyDrop<Scheduler>);
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        if current::in_coroutine() {
-            // `std::process::exit`, called in a coroutine, runs the destructors of thread-locals on the
-            // coroutine's stack. That runs on, and so may destructors that come after this one, so the
-            // scheduler stays as it is until the process has ended.
+        current::leave_for_good();
+        if current::is_ending() {
+            // This runs on the stack of a coroutine, which called `std::process::exit`. Its task and its stack are
+            // still in use, so the scheduler stays as it is until the process has ended.
             return;
         }
         PLACE.set(ptr::null());

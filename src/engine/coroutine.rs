@@ -30,6 +30,10 @@ type Inner = corosensei::Coroutine<(), Suspended, (), Stack>;
 /// Cache lines of a stack that are fetched ahead of a turn: what the calls between a server's loop and
 /// the switch in a read take.
 const LINES: usize = 10;
+/// corosensei refuses to move a closure of more bytes to a new stack.
+const TRANSFER_MAX: usize = 512;
+/// What a new stack is aligned to.
+const TRANSFER_ALIGN_MAX: usize = 16;
 /// Bytes of a cache line.
 pub(super) const LINE: usize = 64;
 
@@ -53,6 +57,8 @@ pub(crate) struct Coroutine {
     yielder: Cell<*const Yielder<(), Suspended>>,
     // The top of its stack when it last suspended; where much of what is on it begins, before it has run.
     top: Cell<*const u8>,
+    // The address of its stack's guard page.
+    guard: usize,
 }
 
 impl Coroutine {
@@ -70,7 +76,23 @@ impl Coroutine {
     ///
     /// What `body` borrows must outlive it: the coroutine must be resumed until it returns first.
     #[inline]
-    pub(crate) unsafe fn new_unchecked(stack: Stack, body: impl FnOnce()) -> Self {
+    pub(crate) unsafe fn new_unchecked<F: FnOnce()>(stack: Stack, body: F) -> Self {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            if size_of::<F>() > TRANSFER_MAX || align_of::<F>() > TRANSFER_ALIGN_MAX {
+                Self::on_stack(stack, Box::new(body))
+            } else {
+                Self::on_stack(stack, body)
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`new_unchecked`](Self::new_unchecked).
+    #[inline]
+    unsafe fn on_stack(stack: Stack, body: impl FnOnce()) -> Self {
+        let guard = stack.guard();
         let start = move |yielder: &Yielder<(), Suspended>, ()| {
             // SAFETY: the `resume` that runs us has just set this to its `self`, which is
             // borrowed until that call returns.
@@ -84,6 +106,7 @@ impl Coroutine {
             inner: UnsafeCell::new(ManuallyDrop::new(inner)),
             yielder: Cell::new(ptr::null()),
             top: Cell::new(top),
+            guard,
         }
     }
 
@@ -123,6 +146,11 @@ impl Coroutine {
         // SAFETY: the caller is inside the body, so the yielder was set at its start, and it
         // lives at the base of this coroutine's stack until the body returns.
         unsafe { (*self.yielder.get()).suspend(how) };
+    }
+
+    /// The address of its stack's guard page.
+    pub(super) fn guard(&self) -> usize {
+        self.guard
     }
 
     /// Has the processor fetch what the next [`resume`](Self::resume) will touch first.

@@ -11,8 +11,10 @@ use super::shared::thread_local;
 use super::task::Task;
 
 thread_local! {
-    // Neither has a destructor, so that a signal handler may read them at any time.
+    // None has a destructor, so that a signal handler may read them at any time.
     static CURRENT: Cell<*const Task> = const { Cell::new(ptr::null()) };
+    // The process was ended in a coroutine of this thread.
+    static ENDING: Cell<bool> = const { Cell::new(false) };
     // Operations that this turn may still do without waiting.
     static BUDGET: Cell<u32> = const { Cell::new(0) };
 }
@@ -31,6 +33,20 @@ pub(super) unsafe fn enter(task: *const Task) {
 #[inline]
 pub(super) fn leave() {
     CURRENT.set(ptr::null());
+}
+
+/// The thread runs no coroutine any more, whatever its stack says, and never will: its thread-locals are
+/// being destroyed. Waits in their destructors block the thread from now on, as on a plain one.
+pub(super) fn leave_for_good() {
+    if in_coroutine() {
+        ENDING.set(true);
+        leave();
+    }
+}
+
+/// Whether the process was ended in a coroutine of this thread.
+pub(super) fn is_ending() -> bool {
+    ENDING.get()
 }
 
 /// Whether a coroutine runs.

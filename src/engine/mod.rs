@@ -40,6 +40,8 @@ pub(crate) mod current;
 
 pub(crate) mod cancel;
 
+pub(crate) mod blocking_pool;
+
 pub(crate) mod overflow;
 
 pub(crate) mod job;
@@ -51,9 +53,9 @@ pub(crate) mod scheduler;
 
 pub(crate) mod context;
 
-// What the rest of the crate uses.
-pub(crate) mod blocking_pool;
+pub(crate) mod panic_hook;
 
+// What the rest of the crate uses.
 pub(crate) mod park;
 
 pub(crate) mod descriptor;

@@ -13,6 +13,8 @@ use std::mem;
 use std::ptr;
 use std::sync::OnceLock;
 
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+
 use super::current;
 use super::stack;
 use super::task::Task;
@@ -56,17 +58,16 @@ pub(crate) fn protect_thread() -> Option<AlternateStack> {
         // Rust gives its own threads one.
         return None;
     }
-    let access = libc::PROT_READ | libc::PROT_WRITE;
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
     // SAFETY: a new private mapping at an address of the kernel's choice.
-    let base = unsafe { libc::mmap(ptr::null_mut(), ALTERNATE_SIZE, access, flags, -1, 0) };
-    if base == libc::MAP_FAILED {
-        return None;
+    //
+    // The memory is ours until the thread gives the signal stack up, in `drop`.
+    unsafe {
+        let base = mmap_anonymous(ptr::null_mut(), ALTERNATE_SIZE, access, flags).ok()?;
+        let ours = AlternateStack { base: base.cast() };
+        let set = libc::sigaltstack(&alternate(ours.base, ALTERNATE_SIZE), ptr::null_mut());
+        (set == 0).then_some(ours)
     }
-    let ours = AlternateStack { base };
-    // SAFETY: the memory is ours until the thread gives the stack up, in `drop`.
-    let set = unsafe { libc::sigaltstack(&alternate(base, ALTERNATE_SIZE), ptr::null_mut()) };
-    (set == 0).then_some(ours)
 }
 
 /// What was installed before us, for SIGSEGV and SIGBUS.
@@ -77,15 +78,15 @@ fn install() {
     PREVIOUS.get_or_init(|| {
         SIGNALS.map(|signal| {
             // SAFETY: an all-zero `sigaction` is valid: no flags, no mask, SIG_DFL.
-            let mut ours: libc::sigaction = unsafe { mem::zeroed() };
-            // SAFETY: likewise.
-            let mut previous: libc::sigaction = unsafe { mem::zeroed() };
-            ours.sa_sigaction = handler as *const () as usize;
-            ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-            // SAFETY: `handler` has the signature that SA_SIGINFO asks for and does only what
-            // a signal handler may.
-            unsafe { libc::sigaction(signal, &ours, &mut previous) };
-            previous
+            //
+            // `handler` has the signature that SA_SIGINFO asks for and does only what a signal handler may.
+            unsafe {
+                let (mut ours, mut previous): (libc::sigaction, libc::sigaction) = mem::zeroed();
+                ours.sa_sigaction = handler as *const () as usize;
+                ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+                libc::sigaction(signal, &ours, &mut previous);
+                previous
+            }
         })
     });
 }
@@ -97,8 +98,11 @@ extern "C" fn handler(
 ) {
     // SAFETY: the kernel passes a valid `siginfo_t`, which for these signals has an address.
     let address = unsafe { (*info).si_addr() }.addr();
-    if let Some(size) = stack::overflowed(address) {
-        current::with(|task| report(task, size));
+    if let Some((size, guard)) = stack::overflowed(address) {
+        // A generator has a stack of its own.
+        current::with(|task| {
+            report(task, task.is_some_and(|t| t.coroutine.guard() == guard), size)
+        });
         // SAFETY: ends the process; async-signal-safe by POSIX.
         unsafe { libc::abort() };
     }
@@ -119,16 +123,15 @@ fn pass_on(signal: libc::c_int, info: *mut libc::siginfo_t, ucontext: *mut libc:
         }
         address => {
             let flags = previous.map_or(0, |previous| previous.sa_flags);
-            if flags & libc::SA_SIGINFO != 0 {
-                type Action = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
-                // SAFETY: it was installed as a handler of three arguments.
-                let action = unsafe { mem::transmute::<usize, Action>(address) };
-                action(signal, info, ucontext);
-            } else {
-                // SAFETY: it was installed as a handler of one argument.
-                let action =
-                    unsafe { mem::transmute::<usize, extern "C" fn(libc::c_int)>(address) };
-                action(signal);
+            type Plain = extern "C" fn(libc::c_int);
+            type Full = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
+            // SAFETY: it was installed as a handler of three arguments, or of one, as its flags say.
+            unsafe {
+                if flags & libc::SA_SIGINFO != 0 {
+                    mem::transmute::<usize, Full>(address)(signal, info, ucontext);
+                } else {
+                    mem::transmute::<usize, Plain>(address)(signal);
+                }
             }
         }
     }
@@ -136,24 +139,28 @@ fn pass_on(signal: libc::c_int, info: *mut libc::siginfo_t, ucontext: *mut libc:
 
 /// Writes the message. Formats numbers and borrowed text into a buffer on this stack: it
 /// allocates nothing and takes no lock.
-fn report(task: Option<&Task>, size: usize) {
+fn report(task: Option<&Task>, own: bool, size: usize) {
     let mut line = Line { bytes: [0; 1024], len: 0 };
     let _ = line.write_str("\nplainsong: ");
+    let name = task.and_then(Task::name).map_or("<unnamed>", |name| name);
     let _ = match task {
-        Some(task) => {
-            let name = task.name().map_or("<unnamed>", |name| name);
-            write!(
-                line,
-                "coroutine {} '{name}', spawned at {}, has overflowed its stack of {size} bytes",
-                task.id, task.spawned
-            )
-        }
+        Some(Task { id, spawned, .. }) if own => write!(
+            line,
+            "coroutine {id} '{name}', spawned at {spawned}, has overflowed its stack of {size} bytes"
+        ),
+        Some(Task { id, spawned, .. }) => write!(
+            line,
+            "a generator has overflowed its stack of {size} bytes; it was resumed by coroutine {id} '{name}', \
+             spawned at {spawned}"
+        ),
         None => write!(line, "a generator has overflowed its stack of {size} bytes"),
     };
-    let _ = line.write_str(
+    let _ = line.write_str(if own {
         "\nGive it more with `Builder::stack_size`, give all of them more with \
-         `Runtime::builder().stack_size`, or recurse less.\n",
-    );
+         `Runtime::builder().stack_size`, or recurse less.\n"
+    } else {
+        "\nGive it more with `Generator::with_stack_size`, or recurse less.\n"
+    });
     let _ = rustix::io::write(io::stderr(), &line.bytes[..line.len]);
 }
 

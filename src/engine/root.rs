@@ -15,6 +15,7 @@ use super::cancel;
 use super::context::{self, Running};
 use super::coroutine::Coroutine;
 use super::defer::Defer;
+use super::panic_hook;
 use super::pin::Pinned;
 use super::scheduler::Scheduler;
 use super::stack;
@@ -74,6 +75,7 @@ pub(crate) fn start<F: FnOnce() -> T, T>(
             }
         });
     };
+    panic_hook::install();
     let workers = Workers::new(settings.workers, injector);
     let outcome = start_workers(settings, &workers, spawned, Box::new(main));
     if let Some(waits) = workers.deadlock() {
@@ -169,6 +171,7 @@ fn run<'a>(
     let coroutine = Coroutine::new(stack, main);
     let task = Task::new(coroutine, scheduler.allocate_id(), Some("main".into()), spawned);
     task.flags.set(Flag::Borrows, true);
+    task.flags.set(Flag::Main, true);
     scheduler.add(task);
     // On a thread of the blocking pool, a run counts as a wait: it is one most of the time.
     pool::while_blocked(|| scheduler.run());

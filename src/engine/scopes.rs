@@ -37,11 +37,20 @@ pub(crate) enum Level {
     Scope(ScopeId),
 }
 
+/// Why a coroutine unwinds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Cause {
+    Cancelled,
+    Panicked,
+}
+
 #[derive(Debug)]
 struct Scope {
     id: ScopeId,
     requested: bool,
     timer: Option<TimerKey>,
+    // Of a scope that was opened in a destructor because the coroutine unwinds: see `open_in_cleanup`.
+    cleanup: Option<Cause>,
 }
 
 /// The levels of one coroutine and the requests to cancel them.
@@ -62,6 +71,8 @@ struct Nested {
     shields: RefCell<Vec<usize>>,
     // How many `no_wait`s are under way.
     forbidden: Cell<u32>,
+    // How many of the open scopes are `cleanup`.
+    cleanups: Cell<u32>,
 }
 
 impl Scopes {
@@ -77,15 +88,51 @@ impl Scopes {
 
     /// Opens a scope inside of those that are open.
     pub(crate) fn open(&self, id: ScopeId, timer: Option<TimerKey>) {
-        self.nested().open.borrow_mut().push(Scope { id, requested: false, timer });
+        self.push(Scope { id, requested: false, timer, cleanup: None });
     }
 
-    /// Closes the innermost scope. Returns its timer if that has not fired.
-    pub(crate) fn close(&self, id: ScopeId) -> Option<TimerKey> {
-        let scope = self.nested().open.borrow_mut().pop();
-        debug_assert_eq!(scope.as_ref().map(|scope| scope.id), Some(id), "scopes nest");
+    /// [`open`](Self::open), in a destructor that runs because the coroutine unwinds. An unwind that starts
+    /// inside of the scope must stop there, so the levels outside of it are hidden while it is open.
+    pub(crate) fn open_in_cleanup(&self, id: ScopeId, timer: Option<TimerKey>, cause: Cause) {
+        let nested = self.nested();
+        nested.shields.borrow_mut().push(nested.open.borrow().len());
+        self.push(Scope { id, requested: false, timer, cleanup: Some(cause) });
+        nested.cleanups.set(nested.cleanups.get() + 1);
+    }
+
+    fn push(&self, scope: Scope) {
+        self.nested().open.borrow_mut().push(scope);
         self.update();
-        scope.and_then(|scope| scope.timer)
+    }
+
+    /// Closes the innermost scope. Returns its timer if that has not fired, and why the coroutine unwinds if
+    /// it was opened in a destructor because of that.
+    pub(crate) fn close(&self, id: ScopeId) -> (Option<TimerKey>, Option<Cause>) {
+        let nested = self.nested();
+        let scope = nested.open.borrow_mut().pop();
+        debug_assert_eq!(scope.as_ref().map(|scope| scope.id), Some(id), "scopes nest");
+        let cause = scope.as_ref().and_then(|scope| scope.cleanup);
+        if cause.is_some() {
+            nested.shields.borrow_mut().pop();
+            nested.cleanups.set(nested.cleanups.get() - 1);
+        }
+        self.update();
+        (scope.and_then(|scope| scope.timer), cause)
+    }
+
+    /// Whether a scope is open that was opened in a destructor while the coroutine unwound.
+    pub(crate) fn in_cleanup(&self) -> bool {
+        self.nested.get().is_some_and(|nested| nested.cleanups.get() > 0)
+    }
+
+    /// Whether an unwind may be on its way to this level: it is open, and has been requested.
+    pub(crate) fn is_requested(&self, level: Level) -> bool {
+        match level {
+            Level::Root => self.root_requested.get(),
+            Level::Scope(id) => self.nested.get().is_some_and(|nested| {
+                nested.open.borrow().iter().any(|scope| scope.id == id && scope.requested)
+            }),
+        }
     }
 
     /// Requests that a level be cancelled. A scope that is closed is not found.

@@ -46,15 +46,28 @@ pub(crate) struct Spawned<T> {
     pub(crate) name: Option<Arc<str>>,
 }
 
-/// A stack for a coroutine of this thread.
+/// Bytes of a closure or a result above which it does not go on a stack as it is.
+const LARGE: usize = 2048;
+
+/// The size of stack for a coroutine that returns a `T`, where `size` is asked for: in a debug build, some
+/// ten frames of ours have a copy each of what they pass on.
+fn size_for<T>(scheduler: &Scheduler, size: Option<usize>) -> Option<usize> {
+    if size_of::<T>() <= LARGE {
+        return size;
+    }
+    let size = size.unwrap_or_else(|| scheduler.stack_size());
+    Some(size.saturating_add(10 * size_of::<T>()).min(stack::MAX_SIZE))
+}
+
+/// A stack for a coroutine of this thread that returns a `T`.
 ///
 /// # Errors
 ///
 /// Outside of a run, for a size that is not possible, and when the system has no room for a stack.
 #[inline]
-pub(crate) fn take_stack(scheduler: &Scheduler, size: Option<usize>) -> io::Result<Stack> {
+pub(crate) fn take_stack<T>(scheduler: &Scheduler, size: Option<usize>) -> io::Result<Stack> {
     check_running(scheduler)?;
-    let size = match size {
+    let size = match size_for::<T>(scheduler, size) {
         None => scheduler.stack_size(),
         Some(size) => stack::check_size(size)?,
     };
@@ -99,10 +112,48 @@ where
     let mailbox = scheduler.mailbox();
     let (sender, receiver) = packet(Home::Thread(mailbox.thread()));
     let (id, name) = (scheduler.allocate_id(), spec.name.clone());
-    // SAFETY: by the caller's promise.
-    let task = unsafe { make_task(stack, id, spec, f, sender, last) };
+    // SAFETY: by the caller's promise. (A large closure stays where it is until it is called.)
+    let task = unsafe {
+        if size_of::<F>() > LARGE {
+            let f: Box<dyn FnOnce() -> T + '_> = Box::new(f);
+            make_task(stack, id, spec, f, sender, last)
+        } else {
+            make_task(stack, id, spec, f, sender, last)
+        }
+    };
     let slot = scheduler.add(task);
     Spawned { receiver, address: Address::known(mailbox, slot, id), name }
+}
+
+/// Starts a coroutine of this thread that borrows nothing.
+///
+/// # Errors
+///
+/// Those of [`take_stack`].
+#[inline]
+pub(crate) fn owned_here<F, T>(scheduler: &Scheduler, spec: Spec, f: F) -> io::Result<Spawned<T>>
+where
+    F: FnOnce() -> T + 'static,
+    T: 'static,
+{
+    let stack = take_stack::<T>(scheduler, spec.stack_size)?;
+    // SAFETY: nothing is borrowed.
+    Ok(unsafe { here(scheduler, stack, spec, f, || ()) })
+}
+
+/// [`anywhere`], for a coroutine that borrows nothing.
+pub(crate) fn owned_anywhere<F, T>(
+    scheduler: &Scheduler,
+    home: Home,
+    spec: Spec,
+    f: F,
+) -> (Job, Spawned<T>)
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    // SAFETY: nothing is borrowed.
+    unsafe { anywhere(scheduler, home, spec, f, || ()) }
 }
 
 /// A task for `f` on `stack`, with no handle.
@@ -111,6 +162,10 @@ pub(crate) fn detached<F>(scheduler: &Scheduler, stack: Stack, spec: Spec, f: F)
 where
     F: FnOnce() + 'static,
 {
+    if size_of::<F>() > LARGE {
+        let f: Box<dyn FnOnce()> = Box::new(f);
+        return detached(scheduler, stack, spec, f);
+    }
     let (sender, _) = packet(Home::Thread(scheduler.mailbox().thread()));
     // SAFETY: `f` borrows nothing that could end.
     unsafe { make_task(stack, scheduler.allocate_id(), spec, f, sender, || ()) }
@@ -137,11 +192,17 @@ where
     debug_assert!(!matches!(home, Home::Thread(_)), "any worker may start it");
     let (sender, receiver) = packet(home);
     let (id, name) = (scheduler.allocate_id(), spec.name.clone());
-    let stack_size = spec.stack_size.and_then(NonZero::new);
-    let parts = Some((id, spec, f, sender, last));
+    let stack_size = size_for::<T>(scheduler, spec.stack_size).and_then(NonZero::new);
     // SAFETY: started or ended, it has none of its parts any more; and what they borrow lives until
     // `last` has been called, by the caller's promise, which is after that.
-    let job = unsafe { Job::new(Pending { parts, stack_size }) };
+    let job = unsafe {
+        if size_of::<F>() > LARGE {
+            let f: Box<dyn FnOnce() -> T + Send + 'a> = Box::new(f);
+            Job::new(Pending { parts: Some((id, spec, f, sender, last)), stack_size })
+        } else {
+            Job::new(Pending { parts: Some((id, spec, f, sender, last)), stack_size })
+        }
+    };
     let address = Address::pending(Arc::clone(job.slot()), id);
     (job, Spawned { receiver, address, name })
 }

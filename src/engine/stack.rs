@@ -181,8 +181,9 @@ impl Drop for Arena {
     }
 }
 
-/// The size of the stack of this thread whose guard page holds `address`. Async-signal-safe.
-pub(super) fn overflowed(address: usize) -> Option<usize> {
+/// The size of the stack of this thread whose guard page holds `address`, and where that page is.
+/// Async-signal-safe.
+pub(super) fn overflowed(address: usize) -> Option<(usize, usize)> {
     ARENAS.with(|arenas| arenas.overflowed(address))
 }
 
@@ -213,15 +214,16 @@ impl Arenas {
         }
     }
 
-    fn overflowed(&self, address: usize) -> Option<usize> {
+    fn overflowed(&self, address: usize) -> Option<(usize, usize)> {
         let mut at = self.0.get();
         // SAFETY: as in `remove`.
         while let Some(arena) = unsafe { at.as_ref() } {
             if let Some(offset) = address.checked_sub(arena.base.as_ptr().addr())
                 && offset < arena.len
             {
-                let in_guard = offset % arena.stride < arena.stride - arena.size;
-                return in_guard.then_some(arena.size);
+                let into_stride = offset % arena.stride;
+                let in_guard = into_stride < arena.stride - arena.size;
+                return in_guard.then_some((arena.size, address - into_stride));
             }
             at = arena.next.get();
         }
@@ -624,7 +626,7 @@ mod tests {
     #[test]
     fn an_overflow_is_known_by_its_address_while_the_stack_exists() {
         with_both(|pool| {
-            let overflowed = |at| super::overflowed(at);
+            let overflowed = |at| super::overflowed(at).map(|(size, _)| size);
             let (small, large) = (pool.take(SIZE).unwrap(), pool.take(2 * SIZE).unwrap());
             let (first, last) = (small.guard(), small.bounds().start - 1);
             assert_eq!(overflowed(first), Some(SIZE));

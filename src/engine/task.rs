@@ -121,6 +121,8 @@ pub(crate) struct Task {
     pub(crate) parked: Cell<bool>,
     pub(crate) wake: Cell<Wake>,
     pub(crate) flags: Flags,
+    /// The period of ambiguity in which the coroutine has begun to panic: see the scheduler's `unwinding.rs`.
+    pub(crate) panicked_in: Cell<u32>,
     /// When the wait under way began, in milliseconds of the scheduler's time.
     pub(crate) since: Cell<u32>,
     /// The number of the wait under way; 0 when there is none, so that a late wake finds nothing.
@@ -153,6 +155,8 @@ pub(crate) enum Flag {
     Borrows = 2,
     /// `thread::unpark` came before `thread::park`.
     ParkToken = 4,
+    /// The first coroutine of a run.
+    Main = 64,
     /// Parked in `thread::park`.
     InPark = 8,
     /// Suspended while it unwinds: no cancellation may wake it.
@@ -224,6 +228,7 @@ impl Task {
             parked: Cell::new(false),
             wake: Cell::new(Wake::Ready),
             flags: Flags::default(),
+            panicked_in: Cell::new(0),
             since: Cell::new(0),
             wait: Cell::new(0),
             waiting: Cell::new(Wait::NONE),
@@ -261,6 +266,7 @@ impl Task {
     /// Notes that no payload is on its way: it was caught at its level, or nothing asks for it any more.
     pub(crate) fn clear_raised(&self) {
         self.flags.set(Flag::Raised, false);
+        self.panicked_in.set(0);
         if let Some(extras) = self.extras.get() {
             extras.swallowed.set(0);
         }

@@ -97,7 +97,7 @@ struct Spare(Option<Stack>);
 impl Spare {
     fn fill(&mut self) -> io::Result<()> {
         if self.0.is_none() {
-            self.0 = Some(context::with(|scheduler| spawn::take_stack(scheduler, None))?);
+            self.0 = Some(context::with(|scheduler| spawn::take_stack::<()>(scheduler, None))?);
         }
         Ok(())
     }

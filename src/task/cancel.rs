@@ -275,6 +275,7 @@ impl CancellationToken {
     ///
     /// Unwinds when the coroutine is cancelled.
     pub fn cancelled(&self) {
+        park::spend();
         while !self.is_cancelled() {
             park::until(WAIT, None, |waiter| {
                 let mut token = self.lock();

@@ -131,7 +131,7 @@ impl<'scope> Scope<'scope, '_> {
     {
         let spec = Spec { borrows: true, ..spec };
         let (handle, _) = context::with(|scheduler| {
-            let stack = take_stack(scheduler, spec.stack_size)?;
+            let stack = take_stack::<T>(scheduler, spec.stack_size)?;
             // `move`: what is captured is `&'scope self`, and not a borrow of this very frame.
             let attend = move || self.group.attend(f);
             // SAFETY: `f` and its result borrow for `'scope`, which does not end before `scope`, above,

@@ -1,7 +1,5 @@
 //! Starting coroutines: here, on any worker, and from plain threads.
 
-#![allow(unsafe_code)]
-
 use std::io;
 use std::panic::Location;
 use std::sync::Arc;
@@ -63,9 +61,7 @@ where
     F: FnOnce() -> T + 'static,
     T: 'static,
 {
-    let stack = spawn::take_stack(scheduler, spec.stack_size)?;
-    // SAFETY: `f` and its result borrow nothing that could end.
-    Ok(JoinHandle::new(unsafe { spawn::here(scheduler, stack, spec, f, || ()) }))
+    spawn::owned_here(scheduler, spec, f).map(JoinHandle::new)
 }
 
 /// Starts a coroutine on any worker of the runtime: on this one, unless another sleeps or has far less
@@ -112,8 +108,7 @@ where
     let (job, spawned) = context::with(|scheduler| {
         spawn::check_running(scheduler)?;
         let home = spawn::this_run(scheduler);
-        // SAFETY: `f` and its result borrow nothing that could end, and the job is placed below.
-        io::Result::Ok(unsafe { spawn::anywhere(scheduler, home, spec, f, || ()) })
+        io::Result::Ok(spawn::owned_anywhere(scheduler, home, spec, f))
     })?;
     spawn::place(job, None);
     Ok(JoinHandle::new(spawned))
@@ -140,10 +135,8 @@ where
         };
     }
     // From outside, it is not known which run will start it.
-    let (job, spawned) = context::with(|scheduler| {
-        // SAFETY: as in `spawn_in_run`; the injector starts or drops the job.
-        unsafe { spawn::anywhere(scheduler, Home::Unknown, spec, f, || ()) }
-    });
+    let (job, spawned) =
+        context::with(|scheduler| spawn::owned_anywhere(scheduler, Home::Unknown, spec, f));
     injector.push(job);
     JoinHandle::new(spawned)
 }

@@ -5,10 +5,12 @@ use std::cell::{Cell, RefCell};
 use std::hint;
 use std::time::Duration;
 
+use super::super::blocking_pool;
 use super::super::job::Job;
 use super::super::mailbox::Message;
 use super::super::reactor::Reactor;
 use super::super::scopes::Level;
+use super::super::stack;
 use super::super::task::Wake;
 use super::super::waiter::Waiter;
 use super::{Alarm, Scheduler};
@@ -280,9 +282,17 @@ impl Scheduler {
     /// Makes a coroutine of this thread of a job.
     #[inline]
     fn start_coroutine(&self, mut job: Job) {
-        let stack = match self.take_stack(job.stack_size().unwrap_or(self.stack_size())) {
+        let size = match job.stack_size() {
+            None => Ok(self.stack_size()),
+            Some(size) => stack::check_size(size),
+        };
+        let stack = match size.and_then(|size| self.take_stack(size)) {
             Ok(stack) => stack,
-            Err(error) => return job.fail(error),
+            Err(error) => {
+                // To end it is code of users, which must not run in the loop.
+                let _ = blocking_pool::submit(Box::new(move || job.fail(error)));
+                return;
+            }
         };
         let Some(task) = job.make_task(stack) else { return };
         let id = task.id;

@@ -159,6 +159,7 @@ impl Scheduler {
         mailbox.set_cancelling_all(false);
         self.closing.set(worker.workers.enter(worker.number, mailbox));
         self.worker.replace(Some(worker));
+        self.unwinding.start();
         self.running.set(true);
         Ok(Stop(self))
     }
@@ -214,27 +215,27 @@ impl Scheduler {
     #[inline]
     fn resume(&self, task: NonNull<Task>) {
         current::set_budget(BUDGET);
-        // SAFETY: a task that was in the ready queue is alive, and only `retire` and `abandon` end that,
-        // below. They leave it first.
-        unsafe { current::enter(task.as_ptr()) };
-        // SAFETY: as above. The task is in no queue while it is here, and not running: a coroutine that runs
-        // is put back only below, and one that has parked only once, by `wake_task`.
+        // SAFETY: a task that was in the ready queue is alive, and only `retire` and `abandon` end that, below.
+        // They leave it first. This is a pointer and not a reference, as the task is gone before this function
+        // returns.
         //
-        // A pointer and not a reference, since the task is gone before this function returns.
-        let suspended = unsafe { (*task.as_ptr()).coroutine.resume() };
+        // The task is in no queue while it is here, and not running: a coroutine that runs is put back only
+        // below, and a parked one only once, by `wake_task`.
+        let (suspended, slot) = unsafe {
+            let task = task.as_ptr();
+            current::enter(task);
+            ((*task).coroutine.resume(), (*task).slot.get())
+        };
         match suspended {
-            // SAFETY: it has not ended, so it is alive.
-            Some(Suspended::Ready) => self.push_ready(unsafe { task.as_ref() }),
+            Some(Suspended::Ready) => self.push_ready(task),
             Some(Suspended::Parked) => {}
-            // SAFETY: as above, up to the call, which gets a number.
-            Some(Suspended::Abandoned) => self.abandon(unsafe { task.as_ref() }.slot.get()),
-            // SAFETY: it is in the table until `retire`, which gets a number.
-            None => self.retire(unsafe { task.as_ref() }.slot.get()),
+            Some(Suspended::Abandoned) => self.abandon(slot),
+            None => self.retire(slot),
         }
     }
 
     #[inline]
-    fn push_ready(&self, task: &Task) {
+    fn push_ready(&self, task: NonNull<Task>) {
         // SAFETY: the caller has just taken the task out of the state that kept it from the queue: it was
         // new, it ran, or it was parked.
         //
@@ -331,7 +332,7 @@ impl Scheduler {
             if self.closing.get() {
                 task.scopes.request(super::scopes::Level::Root);
             }
-            self.push_ready(task);
+            self.push_ready(task.into());
         })
     }
 
@@ -440,7 +441,7 @@ impl Scheduler {
             self.timers.borrow_mut().cancel(key);
         }
         if task.parked.replace(false) {
-            self.push_ready(task);
+            self.push_ready(task.into());
         }
     }
 

@@ -1,7 +1,25 @@
 //! How a cancellation reaches a wait, and which coroutines unwind.
 //!
-//! `thread::panicking` is per thread: while one coroutine is suspended in a destructor that runs because
-//! it unwinds, it is true for all. So the coroutines that are suspended then are counted here.
+//! A wait of a coroutine that unwinds must not raise: a second unwind out of a destructor ends the process.
+//! `thread::panicking` tells, but per thread and not per coroutine: while one coroutine is suspended in a
+//! destructor that runs because it unwinds, it is true for all. std's count behind it cannot be read. So
+//! this is what is known of the coroutine that runs:
+//!
+//! - If `thread::panicking` is false, it does not unwind.
+//! - If it is true, no other coroutine is suspended that was running while it was true (`suspended`
+//!   below counts those), and no scope is open that was opened in a destructor, it unwinds.
+//! - Otherwise the matter is ambiguous. Then the coroutine unwinds if this library has raised a
+//!   cancellation in it that has not been caught (`Flag::Raised`), or if the panic hook has seen it panic
+//!   (`panicked_in`), or if it was known to unwind when it was suspended (`Flag::Unwinds`).
+//!
+//! What is not recognised: a `std::panic::resume_unwind` of the user's own in an ambiguous time, and a panic
+//! there once the program has replaced the hook. In the other direction, a coroutine that catches its own
+//! panic in an ambiguous time counts as unwinding until that time is over, so that no cancellation
+//! reaches it before.
+//!
+//! A scope that is opened in a destructor, such as a time-out, is an exception: a payload that stops there
+//! never leaves the destructor, so it may be raised. Opening such a scope hides all levels outside of it, and
+//! begins an ambiguous time for its inside.
 
 #![allow(unsafe_code)]
 
@@ -14,21 +32,37 @@ use std::time::Instant;
 use super::super::cancel;
 use super::super::coroutine::Suspended;
 use super::super::id::Id;
-use super::super::scopes::{Level, ScopeId};
+use super::super::scopes::{Cause, Level, ScopeId};
 use super::super::task::{Flag, Task, Wake};
 use super::{Alarm, Call, Scheduler};
 
 /// How often a coroutine may swallow a cancellation before it is given up.
 const SWALLOWED_MAX: u32 = 1000;
 
-/// How many coroutines are suspended that may be unwinding: those that suspended while the thread
-/// panicked.
+/// What is known of the coroutines of one thread that unwind.
 #[derive(Debug)]
-pub(super) struct Unwinding(Cell<u32>);
+pub(super) struct Unwinding {
+    // How many coroutines are suspended that may be unwinding: those that were suspended while the thread
+    // panicked. The thread itself is one more, if it panicked when the run began.
+    suspended: Cell<u32>,
+    // The number of the ambiguous time under way, or of the last one.
+    period: Cell<u32>,
+}
 
 impl Unwinding {
     pub(super) const fn new() -> Self {
-        Self(Cell::new(0))
+        Self { suspended: Cell::new(0), period: Cell::new(1) }
+    }
+
+    /// A run begins on this thread.
+    pub(super) fn start(&self) {
+        self.set_suspended(u32::from(thread::panicking()));
+    }
+
+    fn set_suspended(&self, suspended: u32) {
+        if self.suspended.replace(suspended) == 0 {
+            self.period.set(self.period.get() + 1);
+        }
     }
 }
 
@@ -92,7 +126,14 @@ impl Scheduler {
             let alarm = Alarm::Cancel(task.slot.get(), id);
             self.timers.borrow_mut().add(self.clock.nanos_at(deadline), alarm)
         });
-        task.scopes.open(id, timer);
+        if self.is_unwinding(task) {
+            let raised = task.flags.set(Flag::Raised, false);
+            task.panicked_in.set(0);
+            let cause = if raised { Cause::Cancelled } else { Cause::Panicked };
+            task.scopes.open_in_cleanup(id, timer, cause);
+        } else {
+            task.scopes.open(id, timer);
+        }
         if deadline.is_some() && later.is_none() {
             task.scopes.request(Level::Scope(id));
         }
@@ -101,8 +142,21 @@ impl Scheduler {
 
     /// Closes the innermost scope of the running coroutine.
     pub(crate) fn close_scope(&self, task: &Task, id: ScopeId) {
-        if let Some(timer) = task.scopes.close(id) {
+        let (timer, cause) = task.scopes.close(id);
+        if let Some(timer) = timer {
             self.timers.borrow_mut().cancel(timer);
+        }
+        // It unwinds again as when the scope was opened.
+        if let Some(cause) = cause {
+            self.set_unwinding(task, cause);
+        }
+    }
+
+    /// The running coroutine is known to unwind, in an ambiguous time.
+    fn set_unwinding(&self, task: &Task, cause: Cause) {
+        match cause {
+            Cause::Cancelled => _ = task.flags.set(Flag::Raised, true),
+            Cause::Panicked => task.panicked_in.set(self.unwinding.period.get()),
         }
     }
 
@@ -111,37 +165,55 @@ impl Scheduler {
     pub(super) fn suspend_unwinding(&self, task: &Task, how: Suspended) {
         // A task that is not known to unwind is counted too: it may, and as long as any does, no other must
         // be taken for it.
+        let suspended = &self.unwinding.suspended;
         task.flags.set(Flag::Unwinds, self.is_unwinding(task));
         task.flags.set(Flag::Counted, true);
-        let Unwinding(count) = &self.unwinding;
-        count.set(count.get() + 1);
+        self.unwinding.set_suspended(suspended.get() + 1);
         // SAFETY: as in `suspend`.
         unsafe { task.suspend(how) };
-        task.flags.set(Flag::Unwinds, false);
-        let counted = task.flags.set(Flag::Counted, false);
-        count.set(count.get() - u32::from(counted));
+        if task.flags.set(Flag::Counted, false) {
+            suspended.set(suspended.get() - 1);
+        }
+        if task.flags.set(Flag::Unwinds, false) && !task.flags.has(Flag::Raised) {
+            self.set_unwinding(task, Cause::Panicked);
+        }
+    }
+
+    /// Whether `thread::panicking` may be true because of something else than `task`, which runs.
+    fn is_ambiguous(&self, task: &Task) -> bool {
+        self.unwinding.suspended.get() > 0 || task.scopes.in_cleanup()
+    }
+
+    /// The running coroutine panics: from the panic hook.
+    pub(crate) fn note_panic(&self, task: &Task) {
+        if self.is_ambiguous(task) {
+            task.panicked_in.set(self.unwinding.period.get());
+        }
+    }
+
+    fn has_panicked(&self, task: &Task) -> bool {
+        task.panicked_in.get() == self.unwinding.period.get()
     }
 
     /// Whether the running coroutine is known to unwind.
-    ///
-    /// `thread::panicking` speaks for the thread. If no coroutine is suspended while it is true, it speaks of
-    /// the running one; otherwise that unwinds if it was cancelled and its payload has not been caught.
-    /// A coroutine that panics by itself at such a time is not recognised.
     pub(crate) fn is_unwinding(&self, task: &Task) -> bool {
-        thread::panicking() && (self.unwinding.0.get() == 0 || task.flags.has(Flag::Raised))
+        thread::panicking()
+            && (!self.is_ambiguous(task) || task.flags.has(Flag::Raised) || self.has_panicked(task))
     }
 
     /// Whether the running coroutine unwinds from a panic of its own, as far as is known.
     pub(crate) fn is_panicking(&self, task: &Task) -> bool {
-        thread::panicking() && self.unwinding.0.get() == 0 && !task.flags.has(Flag::Raised)
+        thread::panicking()
+            && !task.flags.has(Flag::Raised)
+            && (!self.is_ambiguous(task) || self.has_panicked(task))
     }
 
     /// Corrects the count when no coroutine unwinds after all: a payload was swallowed.
     pub(super) fn recount_unwinding(&self) {
-        if self.unwinding.0.get() == 0 || thread::panicking() {
+        if self.unwinding.suspended.get() == 0 || thread::panicking() {
             return;
         }
-        self.unwinding.0.set(0);
+        self.unwinding.suspended.set(0);
         self.tasks.for_each(|task| {
             task.flags.set(Flag::Counted, false);
             if task.flags.set(Flag::Unwinds, false) {

@@ -1,0 +1,5 @@
+//! The standard streams, pollable descriptors, and connections in memory.
+
+mod duplex;
+mod pollable;
+mod stdio;
