@@ -114,7 +114,7 @@ pub(crate) fn dying<F: Copy>(test: F, body: impl FnOnce()) -> Option<String> {
 
 fn child<F: Copy>(_test: F, body: impl FnOnce()) -> Option<Output> {
     if std::env::var_os(CHILD).is_some() {
-        sys::end_in(50);
+        sys::end_in(2 * HANG.as_secs() as u32);
         setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).unwrap();
         body();
         return None;

@@ -11,7 +11,7 @@ use plainsong::generator::Generator;
 use plainsong::time::{sleep, timeout, timeout_at};
 use plainsong::{CancellationToken, task, thread};
 
-use crate::util::{HOUR, MOMENT, OnDrop, alone, both, pair, run, until_parked, watch};
+use crate::util::{HOUR, MOMENT, OnDrop, alone, both, once_asleep, pair, run, until_parked, watch};
 
 #[test]
 fn of_zero() {
@@ -210,10 +210,7 @@ fn one_that_swallowed_is_well_while_another_unwinds() {
         slow.cancel();
         plainsong::yield_now();
         let (mut ours, mut theirs) = pair();
-        let writer = std::thread::spawn(move || {
-            std::thread::sleep(MOMENT);
-            theirs.write_all(b"hello").unwrap();
-        });
+        let writer = once_asleep(move || theirs.write_all(b"hello").unwrap());
         // This read has to wait while the other is in its destructor.
         assert_eq!(ours.read(&mut [0; 5]).map_err(|error| error.to_string()), Ok(5));
         assert!(timeout(MOMENT, || sleep(HOUR)).is_err());

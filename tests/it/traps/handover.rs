@@ -18,7 +18,6 @@ use plainsong::{CancellationToken, yield_now};
 use crate::util::{below, run, seeded, until_parked, watch};
 
 type Wait = Rc<dyn Fn()>;
-
 type Give = Box<dyn FnOnce()>;
 
 /// A wait, which gives back what it was given, and the action that ends it.
