@@ -7,10 +7,6 @@
 mod fs;
 mod io;
 mod net;
-mod new_io_pipe;
-mod new_io_std_names;
-mod new_net_as_std;
-mod new_net_server;
 mod process;
 mod runtime;
 mod signals;

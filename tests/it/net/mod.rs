@@ -1,9 +1,11 @@
 //! Sockets and servers: a file per type.
 
 mod addr;
+mod as_std;
 mod serve;
 mod serve_workers;
 mod server;
+mod server_trouble;
 mod tcp;
 mod tcp_listener;
 mod threads;
