@@ -47,7 +47,7 @@ pub(crate) fn unwind_with(payload: impl Any + Send) -> ! {
             io::stderr(),
             "plainsong: a coroutine or generator had to be unwound (it was cancelled, its time was up, or \
              its runtime ended before it), and this program is built with panic = \"abort\". Build it \
-             with panic = \"unwind\", or see to it that coroutines end by themselves: join them, \
+             with panic = \"unwind\", or make sure that coroutines end by themselves: join them, \
              use `run_all`, and use the sockets' own time-outs."
         );
         process::abort();

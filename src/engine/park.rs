@@ -1,4 +1,5 @@
-//! Parking and waking: the only way into the engine for sockets, locks, channels and timers.
+//! Parking and waking: how locks, channels, timers and all other code above the engine wait. (Waits
+//! for descriptors go through `descriptor.rs`, in the same steps.)
 //!
 //! A wait is four steps, and [`until`] does them all:
 //!

@@ -337,7 +337,7 @@ mod epoll {
         pub(super) fn new(number: u64) -> io::Result<Self> {
             let poller = Poller::new()?;
             let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-            // Edge-triggered: each write is an edge, so nobody needs to read it.
+            // Edge-triggered: each write is an edge, so it need not be read.
             epoll::add(
                 &poller,
                 &eventfd,

@@ -104,8 +104,8 @@ where
 }
 
 impl<'scope> Scope<'scope, '_> {
-    /// Starts a coroutine that may borrow what outlives the scope. It first runs when the current
-    /// coroutine waits.
+    /// Starts a coroutine that may borrow what outlives the scope. It first runs when the calling
+    /// coroutine waits or yields.
     ///
     /// # Panics
     ///
@@ -350,7 +350,8 @@ where
             let winner = &winner;
             s.spawn(move || {
                 let value = f();
-                // Several may end in the same turn of the scope: the first result stays.
+                // Others may still end before the cancellation reaches them: the first result
+                // stays.
                 if !s.group.is_cancelled() {
                     winner.set(Some(value));
                     s.cancel();
@@ -359,5 +360,5 @@ where
         }
         s.group.wait(None);
     });
-    winner.into_inner().expect("a race needs somebody to run it")
+    winner.into_inner().expect("`race` needs at least one closure")
 }

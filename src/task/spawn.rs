@@ -12,7 +12,7 @@ use crate::engine::scheduler::Scheduler;
 use crate::engine::spawn::{self, Spec};
 use crate::engine::workers::Injector;
 
-/// Starts a coroutine on this thread. It first runs when the current coroutine waits.
+/// Starts a coroutine on this thread. It first runs when the calling coroutine waits or yields.
 ///
 /// `f` need not be `Send`, because the coroutine never leaves this thread.
 ///

@@ -282,7 +282,7 @@ impl Scheduler {
 fn give_up(task: &Task) {
     let name = task.name().map_or("<unnamed>", |name| name);
     let fate = if task.flags.has(Flag::Borrows) {
-        "Others have lent it what is on their stacks, so the process ends."
+        "It borrows from other stacks, so the process ends."
     } else {
         "It is abandoned: it will not run again, and what its stack holds is leaked."
     };

@@ -208,8 +208,8 @@ impl Workers {
         let Some((least, load)) = loads.min_by_key(|&(_, load)| load) else { return 0 };
         let Some(from) = from else { return least };
         let own = self.each[from].load.load(Ordering::Relaxed);
-        // A push to the own queue wakes nobody. While all workers are busy, it matters little where
-        // a job waits, as long as no worker gets far more than the others.
+        // A push to the own queue needs no wake. While all workers are busy, it matters little
+        // where a job waits, as long as no worker gets far more than the others.
         if own > 2 * load + SLACK || own > load && self.each[least].is_asleep() {
             least
         } else {
