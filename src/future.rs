@@ -24,7 +24,7 @@ const WAIT: Wait = Wait::outside("a future");
 ///
 /// # Cancellation
 ///
-/// Unwinds when the coroutine is cancelled while the future is pending; the future is dropped.
+/// Unwinds when the coroutine is cancelled while the future is pending. The future is dropped.
 ///
 /// ```
 /// plainsong::run(|| {

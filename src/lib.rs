@@ -132,8 +132,10 @@
 //! An overflow runs into it and ends the process with a message:
 //!
 //! ```text
-//! plainsong: coroutine #7 'parser', spawned at src/main.rs:12:9, has overflowed its stack of 262144 bytes
-//! Give it more with `Builder::stack_size`, give all of them more with `Runtime::builder().stack_size`, or recurse less.
+//! plainsong: coroutine #7 'parser', spawned at src/main.rs:12:9, has overflowed its stack of
+//! 262144 bytes
+//! Give it more with `Builder::stack_size`, give all of them more with
+//! `Runtime::builder().stack_size`, or recurse less.
 //! ```
 //!
 //! # Platforms

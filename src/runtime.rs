@@ -103,7 +103,7 @@ impl Runtime {
         Builder(Settings::default())
     }
 
-    /// Runs `f` as a coroutine on this thread: see [`run`](crate::run).
+    /// Runs `f` as the first coroutine, on this thread: see [`run`](crate::run).
     ///
     /// When `f` has returned, the coroutines on all workers are cancelled.
     ///
@@ -242,8 +242,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for a stack size below 16 KiB or above 1 GiB, and for no workers or more than
-    /// 1024.
+    /// `InvalidInput` for a stack size below 16 KiB or above 1 GiB, and for zero or more than 1024
+    /// workers.
     pub fn build(&self) -> io::Result<Runtime> {
         let stack_size = stack::check_size(self.0.stack_size)?;
         if !(1..=WORKERS_MAX).contains(&self.0.workers) {

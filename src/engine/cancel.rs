@@ -27,7 +27,7 @@ struct Payload {
 pub(crate) enum Failure {
     /// The level was cancelled, and the body has unwound.
     Cancelled,
-    /// It panicked with this payload, or an outer level was cancelled.
+    /// The body panicked with this payload, or an outer level was cancelled.
     // Boxed twice, so that it takes only one word in a packet.
     Panicked(Box<Box<dyn Any + Send>>),
 }

@@ -80,7 +80,7 @@ impl ThreadId {
     }
 }
 
-/// What one thread can ask of another.
+/// A request from one thread to another.
 pub(crate) enum Message {
     /// End this wait.
     Wake { slot: u32, wait: u64 },

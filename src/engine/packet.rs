@@ -178,7 +178,7 @@ pub(crate) struct Receiver<T>(NonNull<Packet<T>>);
 // It uses the joiner's cells only for a waiter of the home thread, which is then the calling
 // thread.
 unsafe impl<T: Send> Send for Receiver<T> {}
-// SAFETY: as above; a shared receiver does not touch the result.
+// SAFETY: as above. A shared receiver does not touch the result.
 unsafe impl<T: Send> Sync for Receiver<T> {}
 
 /// A packet for a coroutine that runs at `home`.
@@ -215,7 +215,7 @@ impl<T> Sender<T> {
         // SAFETY: the packet is alive, because the receiver frees it only once `ENDED` is set.
         // Until then, only this sender touches the result.
         unsafe { (*self.0.as_ref().result.get()).write(result) };
-        // SAFETY: as above; this uses up the sender.
+        // SAFETY: as above. This uses up the sender.
         if !unsafe { end(self.0.cast(), ENDED) } {
             // SAFETY: the receiver is dropped, and the result was written above.
             drop(unsafe { take(self.0) });

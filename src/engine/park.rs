@@ -40,7 +40,7 @@ fn thread_waiter() -> Parker {
     Parker::thread(mailbox.unwrap_or_else(Mailbox::late))
 }
 
-/// Waits until `parker`, made here just before, is woken, or `deadline` has passed.
+/// Waits until `parker`, from the last call of [`waiter`], is woken, or `deadline` has passed.
 ///
 /// Unwinds instead of returning if the coroutine was cancelled before a wake came. A wait that was
 /// woken returns, so whatever the wake has handed over is never lost.

@@ -86,7 +86,7 @@ impl Scheduler {
         });
     }
 
-    /// What each coroutine of this thread waits for.
+    /// Lists the coroutines of this thread and their waits.
     fn list_waits(&self) -> String {
         let mut list = String::new();
         let now = (self.clock.update() / 1_000_000) as u32;

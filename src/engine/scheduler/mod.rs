@@ -45,7 +45,7 @@ const BUDGET: u32 = 128;
 const TURNS_PER_TICK: u32 = 128;
 const _: () = assert!(EVENTS >= TURNS_PER_TICK as usize);
 
-/// What a timer does.
+/// The action of a timer.
 #[derive(Clone, Copy, Debug)]
 enum Alarm {
     /// Ends the wait of the task in this slot.
@@ -310,7 +310,7 @@ impl Scheduler {
         self.clock.now()
     }
 
-    /// A number that is larger than any before it on this thread: it orders the ends of coroutines.
+    /// A number larger than all earlier ones of this thread. It orders the ends of coroutines.
     #[inline]
     pub(crate) fn next_end(&self) -> u64 {
         let end = self.ends.get() + 1;
@@ -326,7 +326,7 @@ impl Scheduler {
 
     // ---- what coroutines and their wakers call ----
 
-    /// Adds a coroutine; it runs at the next turn.
+    /// Adds a coroutine to the end of the ready queue.
     #[inline]
     pub(crate) fn add(&self, task: Task) -> u32 {
         self.tasks.insert(task, |task| {

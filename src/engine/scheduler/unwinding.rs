@@ -52,7 +52,7 @@ use super::{Alarm, Call, Scheduler};
 /// How often a coroutine may swallow a cancellation before it is abandoned.
 const SWALLOWED_MAX: u32 = 1000;
 
-/// What one thread knows about its unwinding coroutines.
+/// One thread's record of its unwinding coroutines.
 #[derive(Debug)]
 pub(super) struct Unwinding {
     // How many coroutines were suspended while `thread::panicking` was true, and so may be

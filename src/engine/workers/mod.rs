@@ -65,7 +65,7 @@ pub(crate) struct Workers {
     injector: Arc<Injector>,
 }
 
-/// What a worker without coroutines and calls does next.
+/// The next step of a worker without coroutines and calls.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Idle {
     /// The worker is no longer counted as busy: it sleeps, and then calls
@@ -161,7 +161,7 @@ impl Workers {
     ///
     /// # Errors
     ///
-    /// The job, when the run is over, or closing and the job is from outside.
+    /// The job, if the run is over. Also if the run is closing and the job is from outside.
     pub(crate) fn push(&self, from: Option<usize>, job: Job) -> Result<(), Job> {
         if from.is_none() && self.closing.load(Ordering::Relaxed) {
             return Err(job);
@@ -333,7 +333,7 @@ impl Workers {
         first
     }
 
-    /// The report of the deadlock that has ended the run, if one has.
+    /// The report of the deadlock, if the run has ended in one.
     pub(crate) fn deadlock(&self) -> Option<String> {
         self.deadlock.lock().clone()
     }
