@@ -34,7 +34,7 @@ fn main() -> io::Result<()> {
         println!("there are {} primes below 20000", primes.wait().expect("no job panics"));
         let failed = threads.submit(|| -> u32 { panic!("this job is broken") });
         println!("{}", failed.wait().unwrap_err());
-        threads.shutdown(true, false);
+        threads.shutdown();
         Ok(())
     })
 }

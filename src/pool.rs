@@ -5,16 +5,18 @@ use std::io;
 use std::iter::FusedIterator;
 use std::mem;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::engine::cancel;
+use crate::engine::defer::Defer;
+use crate::engine::mutex::Mutex;
 use crate::engine::park;
 use crate::sync::{Promise, PromiseError, Queue, WaitGroup};
 use crate::task;
 
-/// A number of coroutines or threads that work off the jobs they are given, first come first served.
+/// A number of coroutines or threads that do jobs in the order in which they are submitted.
 ///
 /// Dropping it lets the jobs that it has be done, and waits for none of them.
 ///
@@ -27,7 +29,7 @@ use crate::task;
 ///     assert_eq!(answer.wait().unwrap(), &42);
 ///     let squares: Vec<_> = pool.map(1..=3, |n| n * n).map(Result::unwrap).collect();
 ///     assert_eq!(squares, [1, 4, 9]);
-///     pool.shutdown(true, false);
+///     pool.shutdown();
 /// });
 /// ```
 pub struct Pool {
@@ -36,7 +38,7 @@ pub struct Pool {
     count: usize,
 }
 
-/// A job; dropped undone, it cancels its promise.
+/// A job. If it is dropped undone, it cancels its promise.
 type Job = Box<dyn FnOnce() + Send>;
 
 impl Pool {
@@ -81,50 +83,48 @@ impl Pool {
     }
 
     fn worker(&self) -> impl FnOnce() + Send + use<> {
-        /// At the end of its run a coroutine is cancelled, and so are then all jobs.
-        struct Leaves(Arc<Queue<Job>>);
-        impl Drop for Leaves {
-            fn drop(&mut self) {
-                self.0.shutdown(true);
-            }
-        }
-        let (leaves, share) = (Leaves(Arc::clone(&self.queue)), self.workers.clone());
+        let (queue, share) = (Arc::clone(&self.queue), self.workers.clone());
+        // A coroutine is cancelled at the end of its run, and all jobs are then.
+        let last = Arc::clone(&queue);
+        let end = Defer::new(move || last.shutdown(true));
         move || {
-            let _share = share;
-            while let Ok(job) = leaves.0.get() {
+            let (_share, _end) = (share, end);
+            while let Ok(job) = queue.get() {
                 match panic::catch_unwind(AssertUnwindSafe(job)) {
                     Ok(()) => {}
                     // The worker is cancelled.
                     Err(payload) if cancel::is_cancellation(&*payload) => {
                         panic::resume_unwind(payload)
                     }
-                    // A job's own panic is caught in there. This one is of a destructor, or of who was
-                    // told of the result, and the payload's may panic as well.
+                    // The job's own panic is caught in there. This one is of a destructor, or of a
+                    // call that the promise makes; and the drop of the payload may panic as well.
                     Err(payload) => mem::forget(payload),
                 }
-                leaves.0.task_done();
+                queue.task_done();
             }
         }
     }
 
-    /// Has `f` called by a worker. A panic of `f` is its promise's error.
+    /// Has a worker call `f`. A panic of `f` is its promise's error.
     ///
-    /// A promise that is cancelled before a worker has begun is not worked on. When the pool has been shut
-    /// down, it is cancelled at once.
+    /// If the promise is cancelled before a worker has begun, `f` is not called. When the pool has
+    /// been shut down, the promise is cancelled at once.
     ///
     /// # Cancellation
     ///
-    /// May let others run first, and unwinds then when the coroutine is cancelled; nobody calls `f`.
+    /// May let others run first, and unwinds then when the coroutine is cancelled; `f` is not
+    /// called.
     pub fn submit<T, F>(&self, f: F) -> Promise<T>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + Sync + 'static,
     {
-        /// Nobody else will keep it.
+        /// The promise of a job, which is cancelled when it is dropped undone.
         struct Undone<T>(Promise<T>);
         impl<T> Drop for Undone<T> {
             fn drop(&mut self) {
-                // A panic of who is told of it must not meet the one that brought us here.
+                // A panic of a call that the promise makes must not meet the one that brought us
+                // here.
                 if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| self.0.cancel())) {
                     mem::forget(payload);
                 }
@@ -136,11 +136,11 @@ impl Pool {
             if undone.0.is_done() {
                 return;
             }
-            // It may have been cancelled meanwhile, and then what comes of it is dropped.
+            // If the promise has been cancelled meanwhile, the result is dropped.
             match panic::catch_unwind(AssertUnwindSafe(f)) {
                 Ok(value) => drop(undone.0.finish(Ok(value))),
                 Err(payload) if cancel::is_cancellation(&*payload) => panic::resume_unwind(payload),
-                // The payload goes last: its drop may panic.
+                // The payload is dropped last, as that may panic.
                 Err(payload) => {
                     let message = task::message(&*payload);
                     let message = message.unwrap_or_else(|| "not a string".to_owned());
@@ -153,15 +153,16 @@ impl Pool {
         promise
     }
 
-    /// Has `f` called with each of `items`, and gives the results in their order, as they come.
+    /// Has workers call `f` with each of `items`. Returns an iterator over the results, in the
+    /// order of the items.
     ///
-    /// All jobs are handed in at once. Those that have not begun when what this returns is dropped are
+    /// All jobs are submitted at once. Those that have not begun when the iterator is dropped are
     /// cancelled.
     ///
     /// # Cancellation
     ///
-    /// May let others run meanwhile, and unwinds then when the coroutine is cancelled; the jobs that were
-    /// handed in are done.
+    /// May let others run meanwhile, and unwinds then when the coroutine is cancelled; the jobs
+    /// that were submitted are done.
     pub fn map<I, T, F>(&self, items: I, f: F) -> Map<T>
     where
         I: IntoIterator,
@@ -178,19 +179,21 @@ impl Pool {
         Map { promises: promises.into_iter(), deadline: None }
     }
 
-    /// Takes no more jobs; those that have not begun are done first, or cancelled if `cancel_pending`. If
-    /// `wait`, waits until every worker has ended.
+    /// Takes no more jobs, and cancels those that have not begun.
+    pub fn cancel_pending(&self) {
+        self.queue.shutdown(true);
+    }
+
+    /// Takes no more jobs, and waits until those that it has are done and every worker has ended.
+    /// Drop the pool instead if you need not wait.
     ///
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
-    pub fn shutdown(self, wait: bool, cancel_pending: bool) {
-        self.queue.shutdown(cancel_pending);
+    pub fn shutdown(self) {
         let workers = self.workers.clone();
         drop(self);
-        if wait {
-            workers.wait();
-        }
+        workers.wait();
     }
 
     /// How many workers there are.
@@ -211,7 +214,7 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// Results of jobs in order; made by [`Pool::map`].
+/// The results of jobs, in order; made by [`Pool::map`].
 #[must_use = "the jobs that have not begun are cancelled when this is dropped"]
 pub struct Map<T> {
     promises: std::vec::IntoIter<Promise<Mutex<Option<T>>>>,
@@ -242,7 +245,7 @@ impl fmt::Display for MapError {
 impl std::error::Error for MapError {}
 
 impl<T> Map<T> {
-    /// Waits for `timeout` from now on at most, for all results together.
+    /// Limits the wait for all results together to `timeout` from now on.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.deadline = park::deadline(timeout);
         self
@@ -264,7 +267,7 @@ impl<T> Iterator for Map<T> {
     ///
     /// Unwinds when the coroutine is cancelled while it waits; no result is lost.
     fn next(&mut self) -> Option<Self::Item> {
-        // It is taken out when it is done.
+        // Taken out only when it is done.
         let promise = self.promises.as_slice().first()?.clone();
         let Some(outcome) = promise.wait_until(self.deadline) else {
             self.cancel();
@@ -272,10 +275,7 @@ impl<T> Iterator for Map<T> {
         };
         self.promises.next();
         Some(match outcome {
-            Ok(value) => {
-                let value = value.lock().unwrap_or_else(PoisonError::into_inner).take();
-                value.ok_or(MapError::Cancelled)
-            }
+            Ok(value) => value.lock().take().ok_or(MapError::Cancelled),
             Err(PromiseError::Panicked(message)) => Err(MapError::Panicked(message.clone())),
             Err(_) => Err(MapError::Cancelled),
         })

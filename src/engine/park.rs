@@ -11,6 +11,8 @@
 //! No wake is lost between steps 2 and 3: if it comes before the park, the park ends at once. A
 //! wake that comes too late does nothing, because each wait has its own number.
 
+use std::mem;
+use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, Instant};
 
 use super::blocking_pool as pool;
@@ -179,9 +181,24 @@ pub(crate) fn wake(waiter: Waiter) {
     }
 }
 
-/// Ends the waits of all these waiters.
+/// Ends the waits of all these waiters. The waker of a future may panic: then the panic goes on when all
+/// others have been woken.
 pub(crate) fn wake_all(waiters: Waiters) {
-    waiters.into_iter().for_each(wake);
+    let mut panicked = None;
+    for waiter in waiters {
+        if matches!(waiter, Waiter::Parked(_)) {
+            wake(waiter);
+        } else if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| wake(waiter))) {
+            // Of several, the first goes on. The drop of a payload may panic.
+            match panicked {
+                None => panicked = Some(payload),
+                Some(_) => mem::forget(payload),
+            }
+        }
+    }
+    if let Some(payload) = panicked {
+        panic::resume_unwind(payload);
+    }
 }
 
 /// Takes an operation that did not have to wait from the budget, and yields if the budget is spent.

@@ -25,10 +25,47 @@ pub(crate) trait LocalCell<T> {
     fn replace(&'static self, value: T) -> T;
 }
 
+/// The value that a thread-local without a destructor begins with. In the model, a thread's end drops
+/// it all the same.
 #[cfg(plainsong_model)]
-impl<T: Copy> LocalCell<T> for shuttle::thread::LocalKey<std::cell::Cell<T>> {
+pub(crate) trait Initial {
+    const INITIAL: Self;
+}
+
+#[cfg(plainsong_model)]
+impl Initial for bool {
+    const INITIAL: Self = false;
+}
+
+#[cfg(plainsong_model)]
+impl Initial for u32 {
+    const INITIAL: Self = 0;
+}
+
+#[cfg(plainsong_model)]
+impl Initial for u64 {
+    const INITIAL: Self = 0;
+}
+
+#[cfg(plainsong_model)]
+impl Initial for usize {
+    const INITIAL: Self = 0;
+}
+
+#[cfg(plainsong_model)]
+impl<T> Initial for Option<T> {
+    const INITIAL: Self = None;
+}
+
+#[cfg(plainsong_model)]
+impl<T> Initial for *const T {
+    const INITIAL: Self = std::ptr::null();
+}
+
+#[cfg(plainsong_model)]
+impl<T: Copy + Initial> LocalCell<T> for shuttle::thread::LocalKey<std::cell::Cell<T>> {
     fn get(&'static self) -> T {
-        self.with(std::cell::Cell::get)
+        self.try_with(std::cell::Cell::get).unwrap_or(T::INITIAL)
     }
 
     fn set(&'static self, value: T) {

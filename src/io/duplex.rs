@@ -2,17 +2,20 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::Shutdown;
 use std::sync::{Arc, PoisonError};
 
 use super::source::check_unwinding;
 use crate::engine::park;
 use crate::engine::task::Wait;
-use crate::sync::{Condvar, Mutex};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
-/// Two ends of a connection in memory: what is written to one is read from the other, as far as
-/// `capacity` bytes each way may be under way. (tokio's name.)
+const WAIT_FOR_BYTES: Wait = Wait::for_any_thread("bytes of a stream in memory");
+const WAIT_FOR_SPACE: Wait = Wait::for_any_thread("space in a stream in memory");
+
+/// Two ends of a connection in memory: bytes written to one are read from the other. Each direction
+/// holds at most `capacity` bytes that have not been read. (tokio's name.)
 ///
 /// # Panics
 ///
@@ -39,9 +42,9 @@ pub fn duplex(capacity: usize) -> (DuplexStream, DuplexStream) {
 
 /// One end of a connection in memory; made by [`duplex`].
 ///
-/// It reads and writes as a socket does: the other end reads what has been written, then an end, when this is
-/// dropped or [shut down](Self::shutdown) for writing, and a write to an end that does not read any
-/// more fails with `BrokenPipe`. Ends may be on different threads.
+/// It reads and writes as a socket does. When this end is dropped or [shut down](Self::shutdown)
+/// for writing, the other reads the bytes that are left and then the end of the stream. A write to
+/// an end that has stopped reading fails with `BrokenPipe`. The ends may be on different threads.
 pub struct DuplexStream {
     from: Arc<Pipe>,
     to: Arc<Pipe>,
@@ -57,10 +60,23 @@ struct Pipe {
 
 #[derive(Default)]
 struct Bytes {
-    under_way: VecDeque<u8>,
-    // The writer, or the reader, is gone.
-    ended: bool,
-    unread: bool,
+    unread: VecDeque<u8>,
+    // No more bytes will be written; no more will be read.
+    write_closed: bool,
+    read_closed: bool,
+}
+
+impl Bytes {
+    /// Moves bytes to `buf`, as many as there are and it holds. Returns how many.
+    fn take(&mut self, buf: &mut [u8]) -> usize {
+        let count = buf.len().min(self.unread.len());
+        let (front, back) = self.unread.as_slices();
+        let split = count.min(front.len());
+        buf[..split].copy_from_slice(&front[..split]);
+        buf[split..count].copy_from_slice(&back[..count - split]);
+        self.unread.drain(..count);
+        count
+    }
 }
 
 impl Pipe {
@@ -69,63 +85,60 @@ impl Pipe {
         Self { bytes, capacity, filled: Condvar::new(), drained: Condvar::new() }
     }
 
-    fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        if buf.is_empty() {
+    fn lock(&self) -> MutexGuard<'_, Bytes> {
+        self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        if bufs.iter().all(|buf| buf.is_empty()) {
             return Ok(0);
         }
-        let bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
         let is_empty = |bytes: &mut Bytes| {
-            bytes.under_way.is_empty() && !bytes.ended && !bytes.unread && !park::is_unwinding()
+            let open = !bytes.write_closed && !bytes.read_closed;
+            bytes.unread.is_empty() && open && !park::is_unwinding()
         };
-        let waited = self.filled.wait_while_for(
-            bytes,
-            Wait::for_any_thread("bytes of a stream in memory"),
-            None,
-            is_empty,
-        );
+        let waited = self.filled.wait_while_for(self.lock(), WAIT_FOR_BYTES, None, is_empty);
         let (mut bytes, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        if bytes.unread {
+        if bytes.read_closed {
             return Ok(0);
         }
-        if bytes.under_way.is_empty() && !bytes.ended {
+        if bytes.unread.is_empty() && !bytes.write_closed {
             check_unwinding()?;
         }
-        let count = bytes.under_way.read(buf)?;
-        let more = !bytes.under_way.is_empty() || bytes.ended;
+        let count = bufs.iter_mut().map(|buf| bytes.take(buf)).sum();
+        let more = !bytes.unread.is_empty() || bytes.write_closed;
         drop(bytes);
         self.drained.notify_one();
         if more {
-            // For another who reads here; it was told of once only.
+            // For another reader here: one notification came for both.
             self.filled.notify_one();
         }
         Ok(count)
     }
 
-    fn write(&self, buf: &[u8]) -> io::Result<usize> {
-        if buf.is_empty() {
+    fn write(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        if bufs.iter().all(|buf| buf.is_empty()) {
             return Ok(0);
         }
-        let bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
         let is_full = |bytes: &mut Bytes| {
-            let full = bytes.under_way.len() >= self.capacity;
-            full && !bytes.ended && !bytes.unread && !park::is_unwinding()
+            let open = !bytes.write_closed && !bytes.read_closed;
+            bytes.unread.len() >= self.capacity && open && !park::is_unwinding()
         };
-        let waited = self.drained.wait_while_for(
-            bytes,
-            Wait::for_any_thread("space in a stream in memory"),
-            None,
-            is_full,
-        );
+        let waited = self.drained.wait_while_for(self.lock(), WAIT_FOR_SPACE, None, is_full);
         let (mut bytes, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        if bytes.ended || bytes.unread {
+        if bytes.write_closed || bytes.read_closed {
             return Err(ErrorKind::BrokenPipe.into());
         }
-        let count = buf.len().min(self.capacity - bytes.under_way.len());
-        if count == 0 {
+        let before = bytes.unread.len();
+        if before == self.capacity {
             check_unwinding()?;
         }
-        bytes.under_way.extend(&buf[..count]);
-        let more = bytes.under_way.len() < self.capacity;
+        for buf in bufs {
+            let count = buf.len().min(self.capacity - bytes.unread.len());
+            bytes.unread.extend(&buf[..count]);
+        }
+        let count = bytes.unread.len() - before;
+        let more = bytes.unread.len() < self.capacity;
         drop(bytes);
         self.filled.notify_one();
         if more {
@@ -135,8 +148,8 @@ impl Pipe {
     }
 
     fn close(&self, close: impl FnOnce(&mut Bytes)) {
-        // Waits for nobody: nothing waits under the lock.
-        close(&mut park::shield(|| self.bytes.lock().unwrap_or_else(PoisonError::into_inner)));
+        // A short wait: no holder of the lock waits for anything.
+        close(&mut park::shield(|| self.lock()));
         self.filled.notify_all();
         self.drained.notify_all();
     }
@@ -150,12 +163,12 @@ impl DuplexStream {
     /// None; the signature is std's.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         if matches!(how, Shutdown::Write | Shutdown::Both) {
-            self.to.close(|bytes| bytes.ended = true);
+            self.to.close(|bytes| bytes.write_closed = true);
         }
         if matches!(how, Shutdown::Read | Shutdown::Both) {
             self.from.close(|bytes| {
-                bytes.unread = true;
-                bytes.under_way.clear();
+                bytes.read_closed = true;
+                bytes.unread.clear();
             });
         }
         Ok(())
@@ -170,13 +183,21 @@ impl Drop for DuplexStream {
 
 impl Read for &DuplexStream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.from.read(buf)
+        self.from.read(&mut [IoSliceMut::new(buf)])
+    }
+
+    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.from.read(bufs)
     }
 }
 
 impl Write for &DuplexStream {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.to.write(buf)
+        self.to.write(&[IoSlice::new(buf)])
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.to.write(bufs)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -188,11 +209,19 @@ impl Read for DuplexStream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         (&*self).read(buf)
     }
+
+    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        (&*self).read_vectored(bufs)
+    }
 }
 
 impl Write for DuplexStream {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         (&*self).write(buf)
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        (&*self).write_vectored(bufs)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -9,6 +9,8 @@ use super::wait::{WaitQueue, wait};
 use crate::engine::park;
 use crate::engine::task::Wait;
 
+const WAIT: Wait = Wait::for_any_thread("the others at a barrier");
+
 /// Lets several begin something together, as [`std::sync::Barrier`], and again and again.
 ///
 /// ```
@@ -23,7 +25,7 @@ use crate::engine::task::Wait;
 /// ```
 pub struct Barrier {
     parties: usize,
-    // Who waits is who has arrived: one who gives up has never been here.
+    // The waiters are the parties that have arrived: a waiter that gives up has never been here.
     waiting: Lock<WaitQueue<()>>,
 }
 
@@ -31,12 +33,12 @@ pub struct Barrier {
 impl UnwindSafe for Barrier {}
 impl RefUnwindSafe for Barrier {}
 
-/// Tells one of those who have waited together from the others: [`std::sync::BarrierWaitResult`].
+/// Distinguishes one of the parties that have waited together: [`std::sync::BarrierWaitResult`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct BarrierWaitResult(bool);
 
 impl BarrierWaitResult {
-    /// Whether this one came last. That is true for one of those who have waited together.
+    /// Whether this party came last. That is true for one of those that have waited together.
     #[must_use]
     pub fn is_leader(&self) -> bool {
         self.0
@@ -67,8 +69,8 @@ impl Barrier {
         }
     }
 
-    /// Waits until as many wait as the barrier is for, for `timeout` at most. `None` when the time was
-    /// over first: the others then wait for one more.
+    /// Waits until as many wait as the barrier is for, for `timeout` at most. `None` when the time
+    /// is over first: the others then wait for one more.
     ///
     /// # Cancellation
     ///
@@ -81,14 +83,13 @@ impl Barrier {
     fn wait_until(&self, deadline: Option<Instant>) -> Option<BarrierWaitResult> {
         park::spend();
         let mut waiting = self.waiting.lock();
-        if waiting.len() + 1 >= self.parties {
-            let served = waiting.serve_all(|()| ());
+        // The caller is a party, too.
+        if let Some(served) = waiting.serve_all_of(self.parties.saturating_sub(1)) {
             drop(waiting);
             park::wake_all(served);
             return Some(BarrierWaitResult(true));
         }
-        let why = Wait::for_any_thread("the others at a barrier");
-        let released = wait(&self.waiting, waiting, |queue| queue, (), why, deadline);
+        let released = wait(&self.waiting, waiting, |queue| queue, (), WAIT, deadline);
         released.ok().map(|()| BarrierWaitResult(false))
     }
 }

@@ -12,11 +12,14 @@ use crate::engine::defer::Defer;
 use crate::engine::park;
 use crate::engine::task::Wait;
 
+const WAIT: Wait = Wait::for_any_thread("a condition variable to be notified");
+
 /// Waits for something that others do to the value of a [`Mutex`](super::Mutex), as
 /// [`std::sync::Condvar`].
 ///
-/// Who has waited longest is notified first. There are no wake-ups without a notification, but
-/// somebody else may have locked the mutex in between: use [`wait_while`](Self::wait_while).
+/// The waiter that has waited longest is notified first. There are no wake-ups without a
+/// notification, but the mutex may have been locked by others in between: use
+/// [`wait_while`](Self::wait_while).
 ///
 /// ```
 /// use plainsong::sync::{Condvar, Mutex};
@@ -62,7 +65,7 @@ impl WaitTimeoutResult {
 }
 
 impl Condvar {
-    /// A condition variable that nobody waits at.
+    /// A condition variable without waiters.
     pub const fn new() -> Self {
         Self { waiting: Lock::new(WaitQueue::new()) }
     }
@@ -77,14 +80,11 @@ impl Condvar {
     ///
     /// # Cancellation
     ///
-    /// Unwinds, with the mutex unlocked, when the coroutine is cancelled while it waits. If it has been
-    /// notified by then, and waits for the mutex only, the notification goes to the next.
+    /// Unwinds, with the mutex unlocked, when the coroutine is cancelled while it waits. If it has
+    /// been notified by then, and only waits for the mutex, the notification goes to the next
+    /// waiter.
     pub fn wait<'a, T: ?Sized>(&self, guard: MutexGuard<'a, T>) -> LockResult<MutexGuard<'a, T>> {
-        into_guard(self.wait_for(
-            guard,
-            Wait::for_any_thread("a condition variable to be notified"),
-            None,
-        ))
+        into_guard(self.wait_for(guard, WAIT, None))
     }
 
     /// Waits as long as `condition` holds of the value.
@@ -101,12 +101,7 @@ impl Condvar {
         guard: MutexGuard<'a, T>,
         condition: impl FnMut(&mut T) -> bool,
     ) -> LockResult<MutexGuard<'a, T>> {
-        into_guard(self.wait_while_for(
-            guard,
-            Wait::for_any_thread("a condition variable to be notified"),
-            None,
-            condition,
-        ))
+        into_guard(self.wait_while_for(guard, WAIT, None, condition))
     }
 
     /// Waits for a notification, for `timeout` at most.
@@ -123,11 +118,7 @@ impl Condvar {
         guard: MutexGuard<'a, T>,
         timeout: Duration,
     ) -> LockResult<(MutexGuard<'a, T>, WaitTimeoutResult)> {
-        self.wait_for(
-            guard,
-            Wait::for_any_thread("a condition variable to be notified"),
-            park::deadline(timeout),
-        )
+        self.wait_for(guard, WAIT, park::deadline(timeout))
     }
 
     /// Waits as long as `condition` holds of the value, for `timeout` at most.
@@ -158,27 +149,24 @@ impl Condvar {
         timeout: Duration,
         condition: impl FnMut(&mut T) -> bool,
     ) -> LockResult<(MutexGuard<'a, T>, WaitTimeoutResult)> {
-        self.wait_while_for(
-            guard,
-            Wait::for_any_thread("a condition variable to be notified"),
-            park::deadline(timeout),
-            condition,
-        )
+        self.wait_while_for(guard, WAIT, park::deadline(timeout), condition)
     }
 
-    /// Ends the wait of the one that has waited longest, if any waits.
+    /// Ends the wait of the waiter that has waited longest, if there is one.
     pub fn notify_one(&self) {
         let served = self.waiting.lock().serve(|notice| *notice = Notice::ToOne);
-        served.into_iter().for_each(|((), waiter)| park::wake(waiter));
+        if let Some(((), waiter)) = served {
+            park::wake(waiter);
+        }
     }
 
-    /// Ends the waits of all.
+    /// Ends the waits of all waiters.
     pub fn notify_all(&self) {
         let served = self.waiting.lock().serve_all(|notice| *notice = Notice::ToAll);
         park::wake_all(served);
     }
 
-    /// [`wait_timeout_while`](Self::wait_timeout_while), saying what is waited for.
+    /// [`wait_timeout_while`](Self::wait_timeout_while), for a reason `why`.
     pub(crate) fn wait_while_for<'a, T: ?Sized>(
         &self,
         mut guard: MutexGuard<'a, T>,
@@ -187,6 +175,7 @@ impl Condvar {
         mut condition: impl FnMut(&mut T) -> bool,
     ) -> LockResult<(MutexGuard<'a, T>, WaitTimeoutResult)> {
         let mut timed_out = WaitTimeoutResult(false);
+        park::spend();
         loop {
             if !condition(&mut *guard) {
                 return Ok((guard, WaitTimeoutResult(false)));
@@ -206,7 +195,8 @@ impl Condvar {
     ) -> LockResult<(MutexGuard<'a, T>, WaitTimeoutResult)> {
         let mutex = guard.mutex();
         let waiting = self.waiting.lock();
-        // Into the queue first: who then changes the value and notifies finds us there.
+        // It queues before it unlocks: a thread that then changes the value and notifies finds it
+        // there.
         let notice = release_and_wait(
             &self.waiting,
             waiting,
@@ -216,10 +206,12 @@ impl Condvar {
             deadline,
             guard,
         );
-        // Whoever gives up now has not looked at what it was notified of.
+        // If this waiter gives up now, nobody has looked at what it was notified of.
         let pass_on = (notice == Ok(Notice::ToOne)).then(|| Defer::new(|| self.notify_one()));
         let guard = mutex.lock();
-        pass_on.into_iter().for_each(Defer::disarm);
+        if let Some(pass_on) = pass_on {
+            pass_on.disarm();
+        }
         let result = WaitTimeoutResult(notice.is_err());
         match guard {
             Ok(guard) => Ok((guard, result)),

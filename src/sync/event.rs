@@ -2,16 +2,17 @@
 
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::lock::Lock;
-use super::operation::{Choice, Enlistment, Operation, Ticket};
-use super::wait::{Enlisted, WaitQueue, wait};
+use super::operation::{Choice, Operation, Registration, Ticket};
+use super::wait::{Registered, WaitQueue, wait};
 use crate::engine::park;
 use crate::engine::shared::atomic::{AtomicBool, Ordering};
 use crate::engine::task::Wait;
 use crate::engine::waiter::Waiter;
+
+const WAIT: Wait = Wait::for_any_thread("an event to be set");
 
 /// A flag that any number of coroutines and threads wait for, also in a [`select!`](crate::select).
 /// (Python's `Event`.)
@@ -49,8 +50,8 @@ impl Event {
         self.set.load(Ordering::Acquire)
     }
 
-    /// Sets the event: all who wait go on, in the order in which they came, and nobody waits until it is
-    /// [cleared](Self::clear).
+    /// Sets the event: all waiters go on, in the order in which they came, and no call waits until
+    /// the event is [cleared](Self::clear).
     pub fn set(&self) {
         let mut waiting = self.waiting.lock();
         self.set.store(true, Ordering::Release);
@@ -59,7 +60,7 @@ impl Event {
         park::wake_all(served);
     }
 
-    /// Takes it back that the event is set. Those who have been let go stay so.
+    /// Makes the event unset again. Waiters that have been let go on do so.
     pub fn clear(&self) {
         let _waiting = self.waiting.lock();
         self.set.store(false, Ordering::Release);
@@ -71,7 +72,7 @@ impl Event {
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
     pub fn wait(&self) {
-        self.wait_for(Wait::for_any_thread("an event to be set"), None);
+        self.wait_for(WAIT, None);
     }
 
     /// Waits until the event is set, for `timeout` at most. Returns whether it was set in time.
@@ -88,9 +89,10 @@ impl Event {
     /// ```
     #[must_use = "it may not have been set"]
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
-        self.wait_for(Wait::for_any_thread("an event to be set"), park::deadline(timeout))
+        self.wait_for(WAIT, park::deadline(timeout))
     }
 
+    /// [`wait_timeout`](Self::wait_timeout), for a reason `why`.
     pub(super) fn wait_for(&self, why: Wait, deadline: Option<Instant>) -> bool {
         park::spend();
         if self.is_set() {
@@ -113,25 +115,26 @@ impl Operation for Event {
         self.is_set()
     }
 
-    fn stand<'a>(
+    fn register<'a>(
         &'a self,
         waiter: Waiter,
         choice: &Choice,
         number: usize,
-    ) -> Option<Box<dyn Enlistment + 'a>> {
+    ) -> Option<Box<dyn Registration + 'a>> {
         let waiting = self.waiting.lock();
         if self.is_set() {
             return None;
         }
-        let claim = Some((Arc::clone(choice), number));
-        Some(Box::new(Enlisted::new(&self.waiting, waiting, |queue| queue, (), waiter, claim)))
+        let claim = (choice, number);
+        let lock = &self.waiting;
+        Some(Box::new(Registered::choice(lock, waiting, |queue| queue, (), waiter, claim)))
     }
 }
 
-impl Enlistment for Enlisted<&Lock<WaitQueue<()>>, WaitQueue<()>, ()> {
-    fn leave(mut self: Box<Self>, served: bool) -> Option<Ticket> {
-        Enlisted::leave(&mut self);
-        // Who has been let go stays so, though the event be cleared by now.
+impl Registration for Registered<&Lock<WaitQueue<()>>, WaitQueue<()>, ()> {
+    fn deregister(mut self: Box<Self>, served: bool) -> Option<Ticket> {
+        Registered::deregister(&mut self);
+        // The event was set for this waiter, even if it has been cleared since.
         served.then_some(0)
     }
 }

@@ -1,19 +1,22 @@
-//! What the guards of all locks have in common: they lend the value of their lock, and show it as
-//! their own.
+//! What the guards of all locks have in common: they dereference to the value of their lock, and
+//! are shown as it is.
 
 #![allow(unsafe_code)]
 
-/// Makes a guard lend the value of the lock in its field `$lock`, in a cell called `value`.
-macro_rules! lends {
-    ([$($generics:tt)*] $guard:ty, $lock:ident) => {
+/// Implements `Deref`, `Debug` and `Display` for a guard; `$value` is a pointer to the value of the
+/// lock of the guard `$this`.
+macro_rules! guard_deref {
+    ([$($generics:tt)*] $guard:ty, |$this:ident| $value:expr) => {
         impl<$($generics)* T: ?Sized> std::ops::Deref for $guard {
             type Target = T;
 
             #[inline]
             fn deref(&self) -> &T {
-                // SAFETY: the lock is held for as long as this guard lives, and lends the value through
-                // it: nobody has it mutably but through a borrow of the guard that holds it alone.
-                unsafe { &*self.$lock.value.get() }
+                let $this = self;
+                // SAFETY: the lock is held for as long as this guard lives, and the value is there
+                // for as long as the lock. Nobody borrows it mutably but through a guard that holds
+                // the lock alone, and is itself borrowed mutably for that.
+                unsafe { &*$value }
             }
         }
 
@@ -31,17 +34,20 @@ macro_rules! lends {
     };
 }
 
-/// Makes a guard that nobody else has at the same time lend the value mutably.
-macro_rules! lends_mut {
-    ([$($generics:tt)*] $guard:ty, $lock:ident) => {
+/// [`guard_deref`], with `DerefMut`, for a guard that holds its lock alone.
+macro_rules! guard_deref_mut {
+    ([$($generics:tt)*] $guard:ty, |$this:ident| $value:expr) => {
+        guard_deref!([$($generics)*] $guard, |$this| $value);
+
         impl<$($generics)* T: ?Sized> std::ops::DerefMut for $guard {
             #[inline]
             fn deref_mut(&mut self) -> &mut T {
-                // SAFETY: as in `deref`, and this guard, which is the only one, is borrowed for it alone.
-                unsafe { &mut *self.$lock.value.get() }
+                let $this = self;
+                // SAFETY: as in `deref`; and this guard, the only one, is borrowed mutably.
+                unsafe { &mut *$value }
             }
         }
     };
 }
 
-pub(super) use {lends, lends_mut};
+pub(super) use {guard_deref, guard_deref_mut};

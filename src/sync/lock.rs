@@ -12,33 +12,32 @@ use std::time::Duration;
 use crate::engine::shared::atomic::{AtomicBool, Ordering};
 use crate::engine::shared::{hint, thread};
 
-/// Looks at a lock that is taken, before the thread lets others run. Before each it waits twice as long: two
-/// threads that both want the lock all the time then have it for many turns each, instead of taking the
-/// cache line from each other at every one. (T. E. Anderson, The Performance of Spin Lock
-/// Alternatives for Shared-Memory Multiprocessors, 1990.) A stream between two workers, 83 ns an item without
-/// this, takes 32.
+/// How often a thread looks at a taken lock before it yields. It waits twice as long before each
+/// look: two threads that both want the lock all the time then have it for many turns each, instead
+/// of taking the cache line from each other at every turn. (T. E. Anderson, The Performance of Spin
+/// Lock Alternatives for Shared-Memory Multiprocessors, 1990.) A stream between two workers takes
+/// 32 ns an item with this, and 83 without.
 const SPINS: u32 = 7;
-/// Times that a thread lets others run, before it sleeps.
+/// How often a thread yields before it sleeps.
 const YIELDS: u32 = 64;
-/// One sleep. Only where the holder cannot run while others merely let it: under real-time
+/// One sleep. It is needed only where a yield does not let the holder run: under real-time
 /// priorities.
 const SLEEP: Duration = Duration::from_micros(50);
 
-/// Guards a primitive's state for a few instructions, in which nothing waits and no code of a user
-/// runs: so it may spin. (One that has others woken may make a system call, where their thread sleeps.)
-/// Who would wait where that is not possible any more, in the last destructors of a thread, panics before
-/// it has changed the state.
+/// Guards a primitive's state for a few instructions, in which nothing waits, nothing is woken and
+/// no code of a user runs: so it may spin. A call that would wait where that is no longer possible,
+/// in the last destructors of a thread, panics before it has changed the state.
 ///
 /// It is taken with one atomic exchange and released with a plain store, where a lock that the
 /// kernel knows of needs an exchange for each. The holder can be late only when the kernel takes
-/// the processor from it; the others let it run then.
+/// the processor from it; the others then yield to it.
 #[derive(Default)]
 pub(super) struct Lock<S> {
     taken: AtomicBool,
     state: UnsafeCell<S>,
 }
 
-// SAFETY: the state is reached by one guard at a time, on whatever thread, which an `S: Send` allows.
+// SAFETY: the state is reached by one guard at a time, on any thread, which an `S: Send` allows.
 unsafe impl<S: Send> Sync for Lock<S> {}
 // No code that could panic runs while the state is half-way.
 impl<S> UnwindSafe for Lock<S> {}
@@ -67,7 +66,7 @@ impl<S> Lock<S> {
     #[cold]
     fn lock_slowly(&self) {
         let mut looks = 0;
-        // It is only read until it is free: an exchange would take the line from the holder.
+        // It is only read until it is free: an exchange would take the cache line from the holder.
         while self.taken.load(Ordering::Relaxed) || self.taken.swap(true, Ordering::Acquire) {
             match looks {
                 0..SPINS => (0..1 << looks).for_each(|_| hint::spin_loop()),
@@ -84,8 +83,8 @@ impl<S> Deref for Guard<'_, S> {
 
     #[inline]
     fn deref(&self) -> &S {
-        // SAFETY: whoever has made this guard has changed `taken` to true, and only the drop of
-        // the guard changes it back: no other guard of this lock is alive.
+        // SAFETY: `taken` was changed to true for this guard, and only the drop of the guard
+        // changes it back: no other guard of this lock is alive.
         unsafe { &*self.lock.state.get() }
     }
 }
@@ -101,7 +100,7 @@ impl<S> DerefMut for Guard<'_, S> {
 impl<S> Drop for Guard<'_, S> {
     #[inline]
     fn drop(&mut self) {
-        // What was done to the state is seen by whoever next takes the lock, with `Acquire`.
+        // The next thread that takes the lock, with `Acquire`, sees what was done to the state.
         self.lock.taken.store(false, Ordering::Release);
     }
 }

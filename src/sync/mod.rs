@@ -1,7 +1,21 @@
-//! Locks and what else coroutines and threads talk with, in the shape of [`std::sync`].
+//! Locks, channels and other ways for coroutines and threads to synchronise, in the shape of
+//! [`std::sync`].
 //!
-//! Everything here parks only the coroutine that waits; on a plain thread it blocks that thread,
-//! and both may meet at the same lock. Who waits first is served first.
+//! A wait parks only the coroutine that waits; on a plain thread it blocks that thread, and both
+//! may meet at the same lock. Waiters are served in the order in which they came.
+//!
+//! # Cancellation
+//!
+//! A coroutine that is cancelled while it waits leaves its queue at the request: it acquires, sends
+//! and receives nothing after that, and what it would have been given goes to the next waiter. What
+//! it was given before the request is never lost: the call returns it.
+//!
+//! Every operation that may wait uses up a part of its coroutine's turn, also when it need not
+//! wait. So a loop of such operations lets the other coroutines run, and can be cancelled. The
+//! `try_` methods of locks, channels and queues neither wait nor let others run, so that they can
+//! be used where a switch would be wrong, as in a destructor. A loop of nothing but those keeps its
+//! thread: call [`yield_now`](crate::yield_now) in it. (A `select!` that has a `default` does let
+//! others run.)
 
 mod barrier;
 pub mod channel;

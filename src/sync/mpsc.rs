@@ -1,4 +1,5 @@
-//! Channels in the shape of [`std::sync::mpsc`], over those of [`sync::channel`](mod@super::channel).
+//! Channels in the shape of [`std::sync::mpsc`], over those of
+//! [`sync::channel`](mod@super::channel).
 //!
 //! ```
 //! use plainsong::sync::mpsc;
@@ -30,7 +31,7 @@ pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
     (Sender(sender), Receiver { inner: receiver, not_sync: PhantomData })
 }
 
-/// A channel that holds `bound` items; with a bound of zero, whoever sends waits until the item is
+/// A channel that holds `bound` items; with a bound of zero, a send waits until the item is
 /// received: [`std::sync::mpsc::sync_channel`].
 ///
 /// ```
@@ -47,30 +48,30 @@ pub fn sync_channel<T>(bound: usize) -> (SyncSender<T>, Receiver<T>) {
     (SyncSender(sender), Receiver { inner: receiver, not_sync: PhantomData })
 }
 
-/// The end of a [`channel()`] that sends, and waits for nobody.
+/// The end of a [`channel()`] that sends, without ever waiting for a receiver.
 pub struct Sender<T>(channel::Sender<T>);
 
 /// The end of a [`sync_channel`] that sends.
 pub struct SyncSender<T>(channel::Sender<T>);
 
-/// The end that receives: there is one.
+/// The end that receives. There is only one.
 pub struct Receiver<T> {
     inner: channel::Receiver<T>,
-    // As std's: it belongs to one at a time.
+    // As std's: one thread uses it at a time.
     not_sync: PhantomData<Cell<()>>,
 }
 
 impl<T> Sender<T> {
-    /// Sends an item. Waits for nobody.
+    /// Sends an item. Never waits for the receiver.
     ///
     /// # Errors
     ///
-    /// When the receiver has gone, with the item.
+    /// When the receiver has been dropped, with the item.
     ///
     /// # Cancellation
     ///
-    /// May let others run first, and unwinds then when the coroutine is cancelled; the item has not been
-    /// sent.
+    /// May let others run first, and unwinds then when the coroutine is cancelled; the item has not
+    /// been sent.
     pub fn send(&self, item: T) -> Result<(), SendError<T>> {
         self.0.send(item).map_err(|error| SendError(error.0))
     }
@@ -81,7 +82,7 @@ impl<T> SyncSender<T> {
     ///
     /// # Errors
     ///
-    /// When the receiver has gone, with the item.
+    /// When the receiver has been dropped, with the item.
     ///
     /// # Cancellation
     ///
@@ -94,7 +95,8 @@ impl<T> SyncSender<T> {
     ///
     /// # Errors
     ///
-    /// `Full` when there is no room; `Disconnected` when the receiver has gone; with the item.
+    /// `Full` when there is no room; `Disconnected` when the receiver has been dropped; with the
+    /// item.
     pub fn try_send(&self, item: T) -> Result<(), TrySendError<T>> {
         self.0.try_send(item).map_err(|error| match error {
             channel::TrySendError::Full(item) => TrySendError::Full(item),
@@ -108,7 +110,7 @@ impl<T> Receiver<T> {
     ///
     /// # Errors
     ///
-    /// When the channel is empty and every sender has gone.
+    /// When the channel is empty and every sender has been dropped.
     ///
     /// # Cancellation
     ///
@@ -155,7 +157,7 @@ impl<T> Receiver<T> {
         self.inner.recv_deadline(deadline).map_err(timed)
     }
 
-    /// The items as they come, until every sender has gone; waits for each.
+    /// The items as they come, until every sender has been dropped; waits for each.
     pub fn iter(&self) -> Iter<'_, T> {
         self.inner.iter()
     }

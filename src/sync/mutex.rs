@@ -6,11 +6,10 @@ use std::cell::UnsafeCell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::sync::Arc;
-use std::sync::{LockResult, PoisonError, TryLockError, TryLockResult};
+use std::sync::{Arc, LockResult, PoisonError, TryLockError, TryLockResult};
 use std::time::Duration;
 
-use super::guard::{lends, lends_mut};
+use super::guard::{guard_deref, guard_deref_mut};
 use super::poison::{Poison, Watch};
 use super::raw_mutex::RawMutex;
 use crate::engine::park;
@@ -18,7 +17,7 @@ use crate::engine::park;
 /// Mutual exclusion, as [`std::sync::Mutex`], for coroutines and threads alike.
 ///
 /// A coroutine that waits for the lock parks, so the guard may be held across waits. The lock is
-/// handed to the one that has waited longest. A panic while it is held poisons it; a
+/// handed to the waiter that has waited longest. A panic while it is held poisons it; a
 /// cancellation does not.
 ///
 /// A coroutine that locks it twice waits for ever; see [`ReentrantMutex`](super::ReentrantMutex).
@@ -47,12 +46,12 @@ pub struct Mutex<T: ?Sized> {
     value: UnsafeCell<T>,
 }
 
-// SAFETY: the value is reached by one guard at a time, on whatever thread: that moves it from thread to
-// thread, which a `T: Send` allows.
+// SAFETY: the value is reached by one guard at a time, on whatever thread: that moves it from
+// thread to thread, which a `T: Send` allows.
 unsafe impl<T: ?Sized + Send> Send for Mutex<T> {}
 // SAFETY: as above.
 unsafe impl<T: ?Sized + Send> Sync for Mutex<T> {}
-// What a panic leaves behind is told by the poison.
+// The poison says what a panic has left behind.
 impl<T: ?Sized> UnwindSafe for Mutex<T> {}
 impl<T: ?Sized> RefUnwindSafe for Mutex<T> {}
 
@@ -62,7 +61,7 @@ impl<T> Mutex<T> {
         Self { raw: RawMutex::new(), poison: Poison::new(), value: UnsafeCell::new(value) }
     }
 
-    /// The value of a mutex that nobody can lock any more.
+    /// The value of a mutex that can no longer be locked.
     ///
     /// # Errors
     ///
@@ -134,8 +133,8 @@ impl<T: ?Sized> Mutex<T> {
         unsafe { MutexGuard::new(self) }.map_err(TryLockError::Poisoned)
     }
 
-    /// As [`lock`](Self::lock), with a guard that owns a share of the mutex, so that it can be kept
-    /// anywhere on this thread, as in a call that [`time::after`](crate::time::after) makes.
+    /// As [`lock`](Self::lock), with a guard that owns a share of the mutex, so that it can be
+    /// stored anywhere on this thread, as in a call that [`time::after`](crate::time::after) makes.
     ///
     /// # Errors
     ///
@@ -244,8 +243,8 @@ pub struct OwnedMutexGuard<T: ?Sized> {
     not_send: PhantomData<*const ()>,
 }
 
-// SAFETY: a shared guard gives out shared references to the value only; the share of the mutex in it
-// cannot be got at.
+// SAFETY: a shared guard gives out shared references to the value only; its share of the mutex is
+// private.
 unsafe impl<T: ?Sized + Sync> Sync for OwnedMutexGuard<T> {}
 
 impl<T: ?Sized> OwnedMutexGuard<T> {
@@ -259,10 +258,8 @@ impl<T: ?Sized> OwnedMutexGuard<T> {
     }
 }
 
-lends!(['a,] MutexGuard<'a, T>, mutex);
-lends_mut!(['a,] MutexGuard<'a, T>, mutex);
-lends!([] OwnedMutexGuard<T>, mutex);
-lends_mut!([] OwnedMutexGuard<T>, mutex);
+guard_deref_mut!(['a,] MutexGuard<'a, T>, |guard| guard.mutex.value.get());
+guard_deref_mut!([] OwnedMutexGuard<T>, |guard| guard.mutex.value.get());
 
 impl<T: ?Sized> Drop for MutexGuard<'_, T> {
     #[inline]

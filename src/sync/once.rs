@@ -17,6 +17,8 @@ use crate::engine::defer::Defer;
 use crate::engine::park;
 use crate::engine::task::Wait;
 
+const WAIT: Wait = Wait::for_any_thread("a value to be initialised");
+
 /// A value that is set once, as [`std::sync::OnceLock`], by an initialiser that may wait.
 ///
 /// Others that need the value wait meanwhile. When the initialiser panics or is cancelled, the next
@@ -37,19 +39,19 @@ use crate::engine::task::Wait;
 /// assert_eq!(GREETING.get().map(String::as_str), Some("hello"));
 /// ```
 pub struct OnceLock<T> {
-    // Held by the one that initialises.
+    // Held by the caller that initialises.
     turn: RawMutex,
     // Set when there is a value, for good.
     done: Event,
     value: UnsafeCell<Option<T>>,
 }
 
-// SAFETY: threads share the value once it is there, which a `T: Sync` allows; and one may set it that
-// another takes out or drops, which a `T: Send` allows.
+// SAFETY: threads share the value once it is there, which a `T: Sync` allows; and a thread may take
+// out or drop what another has set, which a `T: Send` allows.
 unsafe impl<T: Send + Sync> Sync for OnceLock<T> {}
 // SAFETY: the value moves along.
 unsafe impl<T: Send> Send for OnceLock<T> {}
-// A value is here when it is complete, and never changes while it is shared.
+// A value is complete when it is set, and never changes while it is shared.
 impl<T: UnwindSafe> UnwindSafe for OnceLock<T> {}
 impl<T: UnwindSafe + RefUnwindSafe> RefUnwindSafe for OnceLock<T> {}
 
@@ -72,18 +74,19 @@ impl<T> OnceLock<T> {
         self.value.get_mut().as_mut()
     }
 
-    /// Waits until somebody has set the value.
+    /// Waits until the value has been set.
     ///
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
     pub fn wait(&self) -> &T {
-        match self.wait_for(Wait::for_any_thread("a value to be initialised"), None) {
+        match self.wait_for(WAIT, None) {
             Some(value) => value,
             None => unreachable!("a wait without a deadline"),
         }
     }
 
+    /// [`wait`](Self::wait) until `deadline`, for a reason `why`.
     pub(super) fn wait_for(&self, why: Wait, deadline: Option<Instant>) -> Option<&T> {
         self.done.wait_for(why, deadline);
         self.get()
@@ -93,7 +96,7 @@ impl<T> OnceLock<T> {
     ///
     /// # Errors
     ///
-    /// When there is a value, with the one that was to be set.
+    /// When there is a value already, with the new one.
     ///
     /// # Cancellation
     ///
@@ -107,7 +110,7 @@ impl<T> OnceLock<T> {
         value.map_or(Ok(()), Err)
     }
 
-    /// The value, which `f` makes if it is not there. Who comes meanwhile waits.
+    /// The value, which `f` makes if it is not there. Other callers wait meanwhile.
     ///
     /// # Panics
     ///
@@ -154,10 +157,14 @@ impl<T> OnceLock<T> {
             return Ok(value);
         }
         let value = f()?;
-        // SAFETY: we have the turn, so nobody else writes; and nobody reads until the event is set.
-        let value = unsafe { (*self.value.get()).insert(value) };
+        // SAFETY: we have the turn, so no other thread writes; and none reads until the event is
+        // set. There is no value yet that would have to be dropped.
+        unsafe { self.value.get().write(Some(value)) };
         self.done.set();
-        Ok(value)
+        match self.get() {
+            Some(value) => Ok(value),
+            None => unreachable!("the value has just been set"),
+        }
     }
 
     /// The value, if there is one.
@@ -237,7 +244,7 @@ impl<T, F: FnOnce() -> T> LazyLock<T, F> {
         Self { once: OnceLock::new(), init: Lock::new(Some(f)) }
     }
 
-    /// Makes the value, if it is not there, and returns it. Who comes meanwhile waits.
+    /// Makes the value, if it is not there, and returns it. Other callers wait meanwhile.
     ///
     /// # Panics
     ///
@@ -245,7 +252,7 @@ impl<T, F: FnOnce() -> T> LazyLock<T, F> {
     ///
     /// # Cancellation
     ///
-    /// Unwinds when the coroutine is cancelled while it waits for another that makes the value.
+    /// Unwinds when the coroutine is cancelled while it waits for another caller to make the value.
     #[inline]
     pub fn force(this: &Self) -> &T {
         this.once.get_or_init(|| {

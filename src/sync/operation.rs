@@ -1,4 +1,4 @@
-//! What `select!` asks of the things that it can wait for.
+//! What a `select!` asks of the things that it can wait for.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,37 +9,45 @@ use crate::engine::waiter::Waiter;
 /// One wait for several operations, of which one is chosen.
 pub(crate) type Choice = Arc<Claim>;
 
-/// Names the outcome of an operation that was chosen and has not been completed, for the thing that holds it.
+/// Names the outcome of an operation that was chosen and has not been completed yet.
 pub(crate) type Ticket = u64;
 
-/// Something that can be waited for beside others.
+/// An operation that can be waited for beside others.
 ///
-/// Either a place in a [`WaitQueue`](super::wait::WaitQueue) is served, having claimed the choice; or the waiter is
-/// merely woken, and looks at everything again.
+/// A waiter registers, and then one of two things happens: either its entry in a
+/// [`WaitQueue`](super::wait::WaitQueue) is served, which claims the choice for this operation; or
+/// the waiter is merely woken, and tries all operations again.
 pub(crate) trait Operation {
-    /// Begins the operation if it can be done at once. What comes of it is held until it
-    /// is completed or released.
+    /// Begins the operation if it can be done at once. The outcome is held until the operation is
+    /// completed or released.
     fn choose(&self) -> Option<Ticket>;
 
     /// Whether [`choose`](Self::choose) would begin it.
     fn is_ready(&self) -> bool;
 
-    /// Has `waiter` woken when the operation has begun, or could be; `None` when it could be now.
-    fn stand<'a>(
+    /// Registers `waiter`, to be woken when the operation has begun or could be. `None` when it
+    /// could be now.
+    fn register<'a>(
         &'a self,
         waiter: Waiter,
         choice: &Choice,
         number: usize,
-    ) -> Option<Box<dyn Enlistment + 'a>>;
+    ) -> Option<Box<dyn Registration + 'a>>;
 
-    /// [`stand`](Self::stand), for one who only wants to know.
-    fn look<'a>(
+    /// [`register`](Self::register), for a waiter that only wants to know and takes nothing.
+    fn watch<'a>(
         &'a self,
         waiter: Waiter,
         choice: &Choice,
         number: usize,
-    ) -> Option<Box<dyn Enlistment + 'a>> {
-        self.stand(waiter, choice, number)
+    ) -> Option<Box<dyn Registration + 'a>> {
+        self.register(waiter, choice, number)
+    }
+
+    /// Whether its registrations claim the choice. If not, it must be asked again whether it is
+    /// ready.
+    fn claims(&self) -> bool {
+        true
     }
 
     /// When it will be ready by itself, if it will.
@@ -52,22 +60,23 @@ pub(crate) trait Operation {
         false
     }
 
-    /// Whether something is to be taken or given when it is completed.
-    fn gives(&self) -> bool {
+    /// Whether an item is sent or received when it is completed.
+    fn moves_item(&self) -> bool {
         false
     }
 
-    /// Gives back what is held for an operation that will not be completed.
+    /// Gives back the outcome of an operation that will not be completed.
     fn release(&self, _ticket: Ticket) {}
 }
 
-/// What is taken back when a wait is over.
-pub(crate) trait Enlistment {
-    /// Takes it back. Returns the outcome if this one was `served`.
-    fn leave(self: Box<Self>, served: bool) -> Option<Ticket>;
+/// A waiter's registration with an operation.
+pub(crate) trait Registration {
+    /// Takes it back. Returns the outcome if this was the one `served`.
+    fn deregister(self: Box<Self>, served: bool) -> Option<Ticket>;
 }
 
-/// There is nothing to take back; and an operation that does nothing, at once.
+/// A registration of which nothing needs to be taken back; and an operation that does nothing, at
+/// once.
 pub(crate) struct Nothing;
 
 impl Operation for Nothing {
@@ -79,13 +88,18 @@ impl Operation for Nothing {
         true
     }
 
-    fn stand<'a>(&'a self, _: Waiter, _: &Choice, _: usize) -> Option<Box<dyn Enlistment + 'a>> {
+    fn register<'a>(
+        &'a self,
+        _: Waiter,
+        _: &Choice,
+        _: usize,
+    ) -> Option<Box<dyn Registration + 'a>> {
         None
     }
 }
 
-impl Enlistment for Nothing {
-    fn leave(self: Box<Self>, _: bool) -> Option<Ticket> {
+impl Registration for Nothing {
+    fn deregister(self: Box<Self>, _: bool) -> Option<Ticket> {
         None
     }
 }

@@ -1,4 +1,4 @@
-//! `Poison`: what a panic leaves behind in a lock.
+//! `Poison`: the mark that a panic leaves in a lock.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LockResult, PoisonError};
@@ -14,12 +14,13 @@ impl Poison {
         Self(AtomicBool::new(false))
     }
 
-    /// To be asked when a guard is made, and told when it goes: a panic in between poisons.
+    /// Begins to watch, when a guard is made, for a panic that poisons.
     #[inline]
     pub(super) fn watch(&self) -> Watch {
         Watch { panicking: park::is_panicking() }
     }
 
+    /// Ends the watch, when the guard is dropped: a panic in between poisons.
     #[inline]
     pub(super) fn done(&self, watch: &Watch) {
         if !watch.panicking && park::is_panicking() {
@@ -43,7 +44,7 @@ impl Poison {
     }
 }
 
-/// Remembers whether a panic was on its way when a guard was made.
+/// Whether a panic was already unwinding when a guard was made.
 #[derive(Debug)]
 pub(super) struct Watch {
     panicking: bool,

@@ -12,9 +12,11 @@ use super::once::OnceLock;
 use crate::engine::park;
 use crate::engine::task::Wait;
 
-/// A value that is set later, once, for all who wait for it. (Python's `concurrent.futures.Future`.)
+const WAIT: Wait = Wait::for_any_thread("a promise to be fulfilled");
+
+/// A value that is set later, once, for all its waiters. (Python's `concurrent.futures.Future`.)
 ///
-/// A clone is the same promise. If nobody sets it, whoever waits does so for ever.
+/// A clone is the same promise. If it is never set, its waiters wait for ever.
 ///
 /// ```
 /// use plainsong::sync::Promise;
@@ -32,7 +34,7 @@ pub struct Promise<T> {
 
 struct Inner<T> {
     outcome: OnceLock<Result<T, PromiseError>>,
-    // None when it is done, and all of them have been called.
+    // `None` when it is done and all of them have been called.
     callbacks: Lock<Option<VecDeque<Callback<T>>>>,
 }
 
@@ -41,9 +43,9 @@ type Callback<T> = Box<dyn FnOnce(&Promise<T>) + Send>;
 /// Why a promise has no value.
 #[derive(Debug)]
 pub enum PromiseError {
-    /// Who was to set it has set this error instead.
+    /// This error was set in place of a value.
     Failed(Box<dyn Error + Send + Sync>),
-    /// The job that was to set it has panicked, with this message.
+    /// The job that should have set it has panicked, with this message.
     Panicked(String),
     /// It was cancelled.
     Cancelled,
@@ -75,7 +77,7 @@ impl<T> Promise<T> {
         Self { inner: Arc::new(Inner { outcome: OnceLock::new(), callbacks }) }
     }
 
-    /// Sets the value, lets all go on who wait, and makes the calls that were asked for.
+    /// Sets the value, lets all waiters go on, and makes the calls that were asked for.
     ///
     /// # Errors
     ///
@@ -102,7 +104,7 @@ impl<T> Promise<T> {
 
     /// Says that there will be no value. Returns `false` when the promise is done already.
     ///
-    /// This stops nobody who works on it: what is set later is not taken.
+    /// This does not stop the work on a value: one that is set later is refused.
     ///
     /// # Panics
     ///
@@ -130,7 +132,7 @@ impl<T> Promise<T> {
     ///
     /// # Errors
     ///
-    /// What was set in its place.
+    /// The error that was set in its place.
     ///
     /// # Cancellation
     ///
@@ -156,14 +158,12 @@ impl<T> Promise<T> {
         &self,
         deadline: Option<Instant>,
     ) -> Option<Result<&T, &PromiseError>> {
-        self.inner
-            .outcome
-            .wait_for(Wait::for_any_thread("a promise to be fulfilled"), deadline)
-            .map(Result::as_ref)
+        self.inner.outcome.wait_for(WAIT, deadline).map(Result::as_ref)
     }
 
-    /// Has `f` called when the promise is done, by whoever does that; now, if it is done already and no
-    /// calls are left to make. Calls are made in the order in which they were asked for.
+    /// Calls `f` when the promise is done, on the thread that sets it; or now, if it is done
+    /// already and no earlier calls are left to make. Calls are made in the order in which they
+    /// were asked for.
     ///
     /// ```
     /// use plainsong::sync::Promise;
@@ -187,7 +187,8 @@ impl<T> Promise<T> {
         &self,
         outcome: Result<T, PromiseError>,
     ) -> Result<(), Result<T, PromiseError>> {
-        // What waits in there, for a turn of the others or for who sets it at this moment, is soon over.
+        // It waits for a moment at most: for a turn of the other coroutines, or for another thread
+        // that is setting the promise right now.
         park::shield(|| self.inner.outcome.set(outcome))?;
         let mut panicked = None;
         while let Some(callback) = self.next_callback() {
@@ -200,7 +201,7 @@ impl<T> Promise<T> {
         }
     }
 
-    /// The call that was asked for first. When there is none, what is asked for from now on is called at once.
+    /// The call that was asked for first. When none is left, later ones are made at once.
     fn next_callback(&self) -> Option<Callback<T>> {
         let mut callbacks = self.inner.callbacks.lock();
         let next = callbacks.as_mut().and_then(VecDeque::pop_front);

@@ -1,23 +1,29 @@
 //! `Queue`.
 
+use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, VecDeque};
 use std::error::Error;
 use std::fmt;
-use std::sync::PoisonError;
+use std::mem;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
 use super::event::Event;
-use super::mutex::{Mutex, MutexGuard};
+use super::reentrant::ReentrantMutex;
 use super::semaphore::{Semaphore, TryAcquireError};
 use crate::engine::defer::Defer;
 use crate::engine::park;
 use crate::engine::task::Wait;
 
-/// Work for others: who puts may wait until it is all done. (Python's `queue`.)
+const WAIT_FOR_ITEM: Wait = Wait::for_any_thread("an item of a queue");
+const WAIT_FOR_ROOM: Wait = Wait::for_any_thread("room in a queue");
+const WAIT_FOR_END: Wait = Wait::for_any_thread("the items of a queue to be done");
+
+/// Work for others: a producer may wait until all of it is done. (Python's `queue`.)
 ///
-/// What comes out first is for the constructor to say. Those who wait are served in the order in
-/// which they came, and what is put is never lost to one who is cancelled.
+/// The constructor decides which item comes out first. Waiters are served in the order in which
+/// they came, and an item is never lost to a waiter that is cancelled.
 ///
 /// ```
 /// use plainsong::sync::Queue;
@@ -38,60 +44,113 @@ use crate::engine::task::Wait;
 /// });
 /// ```
 pub struct Queue<T> {
-    state: Mutex<State<T>>,
-    // A permit for each item, and one for each item more that there is room for: so that who waits is
-    // served in order.
+    // The lock notices when an item's order, which runs under it, uses the queue.
+    state: ReentrantMutex<RefCell<State<T>>>,
+    // A permit for each item, and one for each item more that there is room for, so that waiters
+    // are served in order. Without `room` there is room for any number.
     items: Semaphore,
     room: Option<Semaphore>,
     capacity: Option<usize>,
-    // Set while nothing that was put is unfinished.
+    // Set while every item that was put is done.
     finished: Event,
 }
 
 struct State<T> {
     store: Store<T>,
-    push: fn(&mut Store<T>, T),
-    pop: fn(&mut Store<T>) -> Option<T>,
     unfinished: usize,
     shut_down: bool,
 }
 
 enum Store<T> {
-    Line(VecDeque<T>),
-    Heap(BinaryHeap<Ranked<T>>, u64),
+    Fifo(VecDeque<T>),
+    Lifo(Vec<T>),
+    Priority(Priority<T>),
 }
 
-/// The least comes first, and among equals the one that was put first.
-struct Ranked<T>(T, u64);
+struct Priority<T> {
+    heap: BinaryHeap<Ranked<T>>,
+    compare: fn(&T, &T) -> Ordering,
+    next: u64,
+}
 
-impl<T: Ord> Ord for Ranked<T> {
+/// An item of a heap whose maximum is the least item, and among equals the one that was put first.
+struct Ranked<T> {
+    item: T,
+    number: u64,
+    // With each item, as only the constructor knows that items have an order.
+    compare: fn(&T, &T) -> Ordering,
+}
+
+// A panic of an item's order may leave a heap misordered, but usable.
+impl<T> UnwindSafe for Queue<T> {}
+impl<T> RefUnwindSafe for Queue<T> {}
+
+impl<T> Ord for Ranked<T> {
     fn cmp(&self, other: &Self) -> Ordering {
-        other.0.cmp(&self.0).then(other.1.cmp(&self.1))
+        (self.compare)(&other.item, &self.item).then(other.number.cmp(&self.number))
     }
 }
 
-impl<T: Ord> PartialOrd for Ranked<T> {
+impl<T> PartialOrd for Ranked<T> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl<T: Ord> PartialEq for Ranked<T> {
+impl<T> PartialEq for Ranked<T> {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other).is_eq()
     }
 }
 
-impl<T: Ord> Eq for Ranked<T> {}
+impl<T> Eq for Ranked<T> {}
 
-/// The queue is shut down; with what was to be put.
+impl<T> Store<T> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Fifo(items) => items.len(),
+            Self::Lifo(items) => items.len(),
+            Self::Priority(items) => items.heap.len(),
+        }
+    }
+
+    fn push(&mut self, item: T) {
+        match self {
+            Self::Fifo(items) => items.push_back(item),
+            Self::Lifo(items) => items.push(item),
+            Self::Priority(Priority { heap, compare, next }) => {
+                *next += 1;
+                heap.push(Ranked { item, number: *next, compare: *compare });
+            }
+        }
+    }
+
+    fn pop(&mut self) -> Option<T> {
+        match self {
+            Self::Fifo(items) => items.pop_front(),
+            Self::Lifo(items) => items.pop(),
+            Self::Priority(items) => items.heap.pop().map(|ranked| ranked.item),
+        }
+    }
+
+    /// Takes all items out, in no particular order: no code of users runs.
+    fn take_all(&mut self) -> Vec<T> {
+        match self {
+            Self::Fifo(items) => mem::take(items).into(),
+            Self::Lifo(items) => mem::take(items),
+            Self::Priority(items) => items.heap.drain().map(|ranked| ranked.item).collect(),
+        }
+    }
+}
+
+/// The queue is shut down. Holds the item.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct PutError<T>(pub T);
 
-/// Why nothing was put; with what was to be.
+/// Why nothing was put. Holds the item.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum TryPutError<T> {
-    /// There is no room, or was none in time.
+    /// There is no room, or there was none in time.
     Full(T),
     /// The queue is shut down.
     ShutDown(T),
@@ -101,49 +160,13 @@ pub enum TryPutError<T> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GetError;
 
-/// Why nothing was got.
+/// Why no item was got.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TryGetError {
-    /// Nothing is there for this caller, or came in time.
+    /// There is no item for this caller, or none came in time.
     Empty,
     /// The queue is shut down, and empty.
     ShutDown,
-}
-
-impl<T> Store<T> {
-    fn len(&self) -> usize {
-        match self {
-            Self::Line(items) => items.len(),
-            Self::Heap(items, _) => items.len(),
-        }
-    }
-
-    fn push_back(&mut self, item: T) {
-        if let Self::Line(items) = self {
-            items.push_back(item);
-        }
-    }
-
-    fn pop_front(&mut self) -> Option<T> {
-        if let Self::Line(items) = self { items.pop_front() } else { None }
-    }
-
-    fn pop_back(&mut self) -> Option<T> {
-        if let Self::Line(items) = self { items.pop_back() } else { None }
-    }
-}
-
-impl<T: Ord> Store<T> {
-    fn push_ranked(&mut self, item: T) {
-        if let Self::Heap(items, next) = self {
-            *next += 1;
-            items.push(Ranked(item, *next));
-        }
-    }
-
-    fn pop_ranked(&mut self) -> Option<T> {
-        if let Self::Heap(items, _) = self { items.pop().map(|Ranked(item, _)| item) } else { None }
-    }
 }
 
 impl<T> Queue<T> {
@@ -153,8 +176,7 @@ impl<T> Queue<T> {
     ///
     /// When the capacity is zero.
     pub fn fifo(capacity: Option<usize>) -> Self {
-        let store = Store::Line(VecDeque::new());
-        Self::with(store, Store::push_back, Store::pop_front, capacity)
+        Self::with_store(Store::Fifo(VecDeque::new()), capacity)
     }
 
     /// Last in, first out; with room for `capacity` items, or any number.
@@ -163,12 +185,13 @@ impl<T> Queue<T> {
     ///
     /// When the capacity is zero.
     pub fn lifo(capacity: Option<usize>) -> Self {
-        let store = Store::Line(VecDeque::new());
-        Self::with(store, Store::push_back, Store::pop_back, capacity)
+        Self::with_store(Store::Lifo(Vec::new()), capacity)
     }
 
     /// The least item first, and equal ones in the order in which they were put; with room for
     /// `capacity` items, or any number.
+    ///
+    /// The order of the items must not use this queue: a call on it from `T::cmp` panics.
     ///
     /// # Panics
     ///
@@ -177,23 +200,24 @@ impl<T> Queue<T> {
     where
         T: Ord,
     {
-        let store = Store::Heap(BinaryHeap::new(), 0);
-        Self::with(store, Store::push_ranked, Store::pop_ranked, capacity)
+        let items = Priority { heap: BinaryHeap::new(), compare: T::cmp, next: 0 };
+        Self::with_store(Store::Priority(items), capacity)
     }
 
-    fn with(
-        store: Store<T>,
-        push: fn(&mut Store<T>, T),
-        pop: fn(&mut Store<T>) -> Option<T>,
-        capacity: Option<usize>,
-    ) -> Self {
+    fn with_store(store: Store<T>, capacity: Option<usize>) -> Self {
         assert!(capacity != Some(0), "a queue without room: nothing could ever be put");
         let finished = Event::new();
         finished.set();
+        // No memory holds more items than a semaphore has permits.
+        let room = capacity.filter(|&capacity| capacity <= Semaphore::MAX_PERMITS);
         Self {
-            state: Mutex::new(State { store, push, pop, unfinished: 0, shut_down: false }),
+            state: ReentrantMutex::new(RefCell::new(State {
+                store,
+                unfinished: 0,
+                shut_down: false,
+            })),
             items: Semaphore::new(0),
-            room: capacity.map(Semaphore::new),
+            room: room.map(Semaphore::new),
             capacity,
             finished,
         }
@@ -225,14 +249,17 @@ impl<T> Queue<T> {
         self.put_until(item, park::deadline(timeout))
     }
 
-    /// Puts `item`, if there is room and nobody waits for it.
+    /// Puts `item`, if there is room and no waiter for it.
     ///
     /// # Errors
     ///
     /// `Full` when there is none, `ShutDown` when the queue is; with the item.
     pub fn try_put(&self, item: T) -> Result<(), TryPutError<T>> {
-        let room = self.room.as_ref().map_or(Ok(None), |room| room.try_acquire().map(Some));
-        self.put_with(item, room.map(|room| room.into_iter().for_each(|room| room.forget())))
+        let room = match &self.room {
+            Some(room) => room.try_acquire().map(|permit| permit.forget()),
+            None => Ok(()),
+        };
+        self.put_with(item, room)
     }
 
     /// Waits for an item and takes it.
@@ -261,7 +288,7 @@ impl<T> Queue<T> {
         self.get_until(park::deadline(timeout))
     }
 
-    /// Takes an item, if there is one that nobody waits for.
+    /// Takes an item, if there is one and no waiter for it.
     ///
     /// # Errors
     ///
@@ -270,50 +297,49 @@ impl<T> Queue<T> {
         self.get_with(self.items.try_acquire().map(|permit| permit.forget()))
     }
 
-    /// Says that one item that was got has been dealt with.
+    /// Says that one item that was got is done.
     ///
     /// # Panics
     ///
-    /// When that has been said more often than items were put.
+    /// When it is called more often than items were put.
     pub fn task_done(&self) {
-        let mut state = self.lock();
-        let Some(left) = state.unfinished.checked_sub(1) else {
-            drop(state);
-            panic!("task_done() was called more often than items were put");
-        };
-        self.set_unfinished(&mut state, left);
+        let counted = self.with(|state| {
+            let left = state.unfinished.checked_sub(1)?;
+            self.set_unfinished(state, left);
+            Some(())
+        });
+        assert!(counted.is_some(), "task_done() was called more often than items were put");
     }
 
-    /// Waits until everything that was put has been dealt with, as [`task_done`](Self::task_done) tells.
+    /// Waits until [`task_done`](Self::task_done) has been called for every item that was put.
     ///
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
     pub fn join(&self) {
-        self.finished.wait_for(Wait::for_any_thread("the items of a queue to be done"), None);
+        self.finished.wait_for(WAIT_FOR_END, None);
     }
 
     /// Takes no more items. Those that are in the queue can still be got; if `immediate`, they
-    /// are dropped, and count as dealt with. Whoever waits is told when nothing is left for it.
+    /// are dropped, and count as done. A waiter for which nothing is left gets an error.
     pub fn shutdown(&self, immediate: bool) {
-        let mut state = self.lock();
-        state.shut_down = true;
-        let mut dropped = Vec::new();
-        if immediate {
-            let State { store, pop, .. } = &mut *state;
-            dropped.extend(std::iter::from_fn(|| pop(store)));
+        let dropped = self.with(|state| {
+            state.shut_down = true;
+            let dropped = if immediate { state.store.take_all() } else { Vec::new() };
             let left = state.unfinished.saturating_sub(dropped.len());
-            self.set_unfinished(&mut state, left);
-        }
-        drop(state);
+            self.set_unfinished(state, left);
+            dropped
+        });
         self.items.close();
-        self.room.as_ref().inspect(|room| room.close());
+        if let Some(room) = &self.room {
+            room.close();
+        }
         drop(dropped);
     }
 
     /// How many items are in the queue.
     pub fn len(&self) -> usize {
-        self.lock().store.len()
+        self.with(|state| state.store.len())
     }
 
     /// Whether no item is in the queue.
@@ -331,12 +357,19 @@ impl<T> Queue<T> {
         self.capacity
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
-        // It is soon free, and what is told to a queue must reach it though who tells it is cancelled.
-        //
-        // Code of the user's runs under it, an item's order, and a panic there leaves a heap in order
-        // enough.
-        park::shield(|| self.state.lock()).unwrap_or_else(PoisonError::into_inner)
+    /// Calls `f` with the state.
+    ///
+    /// The lock is held briefly, so the wait for it is shielded: `task_done` must take effect even
+    /// if its caller is being cancelled. `Ord::cmp` runs under it; if that panics, the heap may be
+    /// misordered but stays usable.
+    fn with<R>(&self, f: impl FnOnce(&mut State<T>) -> R) -> R {
+        let state = park::shield(|| self.state.lock());
+        let Ok(mut state) = state.try_borrow_mut() else {
+            panic!(
+                "the order of an item (`Ord::cmp`) must not use the queue that the item is put in"
+            )
+        };
+        f(&mut state)
     }
 
     fn set_unfinished(&self, state: &mut State<T>, count: usize) {
@@ -350,7 +383,7 @@ impl<T> Queue<T> {
 
     fn put_until(&self, item: T, deadline: Option<Instant>) -> Result<(), TryPutError<T>> {
         let room = match &self.room {
-            Some(room) => room.take_for(1, Wait::for_any_thread("room in a queue"), deadline),
+            Some(room) => room.take_for(1, WAIT_FOR_ROOM, deadline),
             None => {
                 park::spend();
                 Ok(())
@@ -359,54 +392,54 @@ impl<T> Queue<T> {
         self.put_with(item, room)
     }
 
-    /// Puts `item`, if room was got for it.
+    /// Puts `item`, if `room` was acquired for it.
     fn put_with(&self, item: T, room: Result<(), TryAcquireError>) -> Result<(), TryPutError<T>> {
         match room {
             Ok(()) => {}
             Err(TryAcquireError::Closed) => return Err(TryPutError::ShutDown(item)),
             Err(TryAcquireError::NoPermits) => return Err(TryPutError::Full(item)),
         }
-        // The lock may have to be waited for: where that is forbidden, the room is another's.
+        // The lock may have to be waited for, and where waits are forbidden that panics.
         let give_back = Defer::new(|| self.give_room());
-        let mut state = self.lock();
-        give_back.disarm();
-        if state.shut_down {
-            drop(state);
-            return Err(TryPutError::ShutDown(item));
-        }
-        let unfinished = state.unfinished + 1;
-        self.set_unfinished(&mut state, unfinished);
-        // The item's order may panic, and the item is there all the same.
-        let _count = Defer::new(|| self.items.add_permits(1));
-        let State { store, push, .. } = &mut *state;
-        push(store, item);
-        drop(state);
-        Ok(())
+        self.with(|state| {
+            give_back.disarm();
+            if state.shut_down {
+                return Err(TryPutError::ShutDown(item));
+            }
+            let unfinished = state.unfinished + 1;
+            self.set_unfinished(state, unfinished);
+            // The item's order may panic, and the item is in the queue all the same.
+            let _count = Defer::new(|| self.items.add_permits(1));
+            state.store.push(item);
+            Ok(())
+        })
     }
 
     fn get_until(&self, deadline: Option<Instant>) -> Result<T, TryGetError> {
-        self.get_with(self.items.take_for(1, Wait::for_any_thread("an item of a queue"), deadline))
+        self.get_with(self.items.take_for(1, WAIT_FOR_ITEM, deadline))
     }
 
-    /// Takes an item, if one was got.
-    fn get_with(&self, item: Result<(), TryAcquireError>) -> Result<T, TryGetError> {
-        if item == Err(TryAcquireError::NoPermits) {
+    /// Takes an item, if a `permit` was acquired for it.
+    fn get_with(&self, permit: Result<(), TryAcquireError>) -> Result<T, TryGetError> {
+        if permit == Err(TryAcquireError::NoPermits) {
             return Err(TryGetError::Empty);
         }
+        // The lock may have to be waited for, and where waits are forbidden that panics.
         let give_back = Defer::new(|| self.items.add_permits(1));
-        let mut state = self.lock();
-        give_back.disarm();
-        // The order of the others may panic, and this one is gone all the same.
-        let _room = Defer::new(|| self.give_room());
-        let State { store, pop, .. } = &mut *state;
-        // After a shutdown it is first come, first served, so there may be none.
-        let item = pop(store).ok_or(TryGetError::ShutDown)?;
-        drop(state);
-        Ok(item)
+        self.with(|state| {
+            give_back.disarm();
+            // The order of the other items may panic, and this one is out of the queue all the
+            // same.
+            let _room = Defer::new(|| self.give_room());
+            // After a shutdown the items go to any caller, so there may be none left.
+            state.store.pop().ok_or(TryGetError::ShutDown)
+        })
     }
 
     fn give_room(&self) {
-        self.room.as_ref().inspect(|room| room.add_permits(1));
+        if let Some(room) = &self.room {
+            room.add_permits(1);
+        }
     }
 }
 
@@ -420,7 +453,8 @@ impl<T> Default for Queue<T> {
 impl<T> fmt::Debug for Queue<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Queue");
-        if let Ok(state) = self.state.try_lock() {
+        let guard = self.state.try_lock();
+        if let Some(state) = guard.as_ref().and_then(|state| state.try_borrow().ok()) {
             out.field("len", &state.store.len()).field("unfinished", &state.unfinished);
             out.field("shut_down", &state.shut_down);
         }
@@ -429,7 +463,7 @@ impl<T> fmt::Debug for Queue<T> {
 }
 
 impl<T> TryPutError<T> {
-    /// What was to be put.
+    /// The item that was not put.
     pub fn into_inner(self) -> T {
         match self {
             Self::Full(item) | Self::ShutDown(item) => item,

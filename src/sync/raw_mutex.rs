@@ -1,4 +1,30 @@
 //! `RawMutex`: the lock without a value that others are made of.
+//!
+//! The word has a lock bit, a contended bit and the holder's thread.
+//!
+//! ```text
+//! FREE                          not locked, and no waiter that could be served is queued
+//! thread | LOCKED               locked by a coroutine of this thread, or by the thread itself
+//! thread | LOCKED | CONTENDED   as above, and there may be waiters: unlocking takes the slow path
+//! ```
+//!
+//! Locking:
+//!
+//! 1. Exchange `FREE` for `thread | LOCKED`. Done, if that succeeds.
+//! 2. Take the lock of the queue, then set `CONTENDED`. If the word was `FREE` before, the mutex
+//!    has just been unlocked: store `thread | LOCKED`. Done.
+//! 3. Queue, release the lock of the queue, and wait to be served.
+//!
+//! Unlocking:
+//!
+//! 1. Exchange `thread | LOCKED` for `FREE`. Done, if that succeeds.
+//! 2. Take the lock of the queue. Serve the first waiter, and store its thread and `LOCKED` for it,
+//!    with `CONTENDED` if others are left. If there is none, store `FREE`.
+//!
+//! Why no waiter is missed: from step 2 of locking on, the word is not what step 1 of unlocking
+//! expects, so the holder takes the slow path, and there it waits for the lock of the queue until
+//! the waiter is queued. Why no one gets in between: a mutex that is handed over is never `FREE`.
+//! A waiter that gave up may leave `CONTENDED` behind: the next unlock clears it.
 
 use std::time::Instant;
 
@@ -9,11 +35,14 @@ use crate::engine::park;
 use crate::engine::shared::atomic::{AtomicUsize, Ordering};
 use crate::engine::task::Wait;
 
-/// Mutual exclusion without a value. It is handed from one who unlocks to the first who waits.
+pub(super) const WAIT_HERE: Wait = Wait::for_run("a lock that a coroutine of the same run holds");
+pub(super) const WAIT_ELSEWHERE: Wait = Wait::for_any_thread("a lock that is held elsewhere");
+
+/// Mutual exclusion without a value. Unlocking hands it to the first waiter.
 #[derive(Debug)]
 pub(super) struct RawMutex {
-    // Whether it is locked, by which thread, and whether somebody may wait: in one word, so that a
-    // deadlock is told from a wait for another thread by what is true.
+    // Lock bit, contended bit and holder share one word, so that the deadlock detector sees a
+    // consistent state.
     state: AtomicUsize,
     waiting: Lock<Waiting>,
 }
@@ -21,20 +50,17 @@ pub(super) struct RawMutex {
 #[derive(Debug)]
 struct Waiting {
     queue: WaitQueue<()>,
-    // Who has the lock, or somebody in the queue, is not a coroutine of the first waiter's run.
+    // The holder, or a waiter in the queue, is not a coroutine of the first waiter's run.
     elsewhere: bool,
 }
 
 const FREE: usize = 0;
 const LOCKED: usize = 1;
-/// Somebody may wait: who unlocks must look.
+/// There may be waiters, so unlocking must look.
 const CONTENDED: usize = 2;
 
 // The rest of the word is the number of the holder's thread.
 const _: () = assert!(1 << ThreadId::FREE_BITS > LOCKED | CONTENDED);
-
-pub(super) const WAIT_HERE: Wait = Wait::for_run("a lock that a coroutine of the same run holds");
-pub(super) const WAIT_ELSEWHERE: Wait = Wait::for_any_thread("a lock that is held elsewhere");
 
 impl RawMutex {
     pub(super) const fn new() -> Self {
@@ -56,7 +82,7 @@ impl RawMutex {
         }
     }
 
-    /// Returns whether the lock was got before `deadline`.
+    /// Returns whether the lock was acquired before `deadline`.
     pub(super) fn lock_until(&self, deadline: Option<Instant>) -> bool {
         park::spend();
         self.try_lock() || self.lock_slowly(deadline)
@@ -65,16 +91,16 @@ impl RawMutex {
     #[cold]
     fn lock_slowly(&self, deadline: Option<Instant>) -> bool {
         let mut waiting = self.waiting.lock();
-        // From here on who unlocks comes to the queue, whose lock we have.
+        // From here on an unlock comes to the queue, whose lock we have.
         let before = self.state.fetch_or(CONTENDED, Ordering::Acquire);
         if before == FREE {
-            // Who unlocks with somebody in the queue hands over, so it is empty.
+            // An unlock hands over if there is a waiter, so there is none.
             self.state.store(ThreadId::current().number() | LOCKED, Ordering::Relaxed);
             return true;
         }
         let holder = ThreadId::from_number(before & !(LOCKED | CONTENDED));
         let same = park::shares_run_with(holder);
-        // Those behind do not count: they get the lock later.
+        // The waiters behind do not count: they get the lock later.
         waiting.elsewhere = !same || waiting.elsewhere && !waiting.queue.is_empty();
         let why = if waiting.elsewhere { WAIT_ELSEWHERE } else { WAIT_HERE };
         wait(&self.waiting, waiting, |w| &mut w.queue, (), why, deadline).is_ok()
@@ -83,8 +109,9 @@ impl RawMutex {
     /// The caller must hold the lock.
     #[inline]
     pub(super) fn unlock(&self) {
-        // The word is not read first: the exchange would wait for that. It has another number if the lock was
-        // handed on to another thread, or got by one that had none then.
+        // The word is not read first: the exchange would wait for that. It has another number if
+        // the lock was handed on to another thread, or acquired by a thread that had no number
+        // then.
         let locked = ThreadId::current().number() | LOCKED;
         if self.state.compare_exchange(locked, FREE, Ordering::Release, Ordering::Relaxed).is_err()
         {
@@ -96,7 +123,7 @@ impl RawMutex {
     fn unlock_slowly(&self) {
         let mut waiting = self.waiting.lock();
         let Some(((), next)) = waiting.queue.serve(|()| ()) else {
-            // They have all given up.
+            // All waiters have given up.
             self.state.store(FREE, Ordering::Release);
             return;
         };

@@ -1,4 +1,32 @@
 //! `RawRwLock`: the lock without a value that `RwLock` is made of.
+//!
+//! The word counts the readers and has two bits.
+//!
+//! ```text
+//! WRITER   a writer holds the lock; the count is zero
+//! QUEUED   there may be waiters: arrivals must queue, and the last holder to leave must look
+//! READER   times the number of readers
+//! ```
+//!
+//! Locking:
+//!
+//! 1. If neither `WRITER` nor `QUEUED` is set (and, to write, there is no reader), add `READER` or
+//!    `WRITER` in one exchange. Done, if that succeeds.
+//! 2. Take the lock of the queue, then set `QUEUED`: from here on nobody gets in without this
+//!    queue.
+//! 3. If no waiter is queued and the lock is free for this access after all, enter and clear
+//!    `QUEUED`. Done. (Others can only leave meanwhile, which makes it no less free.)
+//! 4. Queue, release the lock of the queue, and wait to be served. A waiter that gives up grants
+//!    again: it may have been the only one in the way of those behind it.
+//!
+//! Unlocking subtracts what was added. If that leaves exactly `QUEUED`, the last holder has left,
+//! and it grants: under the lock of the queue, it enters for the first waiters as long as the lock
+//! is free for their access, and clears `QUEUED` when no waiter is left. A downgrade exchanges
+//! `WRITER` for `READER`, and grants if `QUEUED` is set.
+//!
+//! Why no waiter is missed: `QUEUED` is set under the lock of the queue before it is found that the
+//! lock is not free. So a holder was there then, and the last to leave sees `QUEUED` and grants; if
+//! it comes between steps 2 and 4, it waits for the lock of the queue until the waiter is queued.
 
 use std::time::Instant;
 
@@ -11,25 +39,23 @@ use crate::engine::park;
 use crate::engine::shared::atomic::{AtomicUsize, Ordering};
 use crate::engine::waiter::Waiters;
 
-/// How one wants the lock.
+/// The two ways to hold the lock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Access {
     Read,
     Write,
 }
 
-/// One writer or any number of readers, in the order in which they came: once somebody waits, all
-/// who come wait behind, so neither readers nor writers starve.
+/// One writer or any number of readers, in the order of arrival: while there is a waiter, all
+/// arrivals wait behind it, so neither readers nor writers starve.
 #[derive(Debug)]
 pub(super) struct RawRwLock {
-    // `WRITER` and `QUEUED`, and how many times `READER` there are readers.
     state: AtomicUsize,
     home: Home,
     queue: Lock<WaitQueue<Access>>,
 }
 
 const WRITER: usize = 1;
-/// Somebody may wait: who comes must queue, and the last who leaves must look.
 const QUEUED: usize = 2;
 const READER: usize = 4;
 
@@ -38,7 +64,7 @@ impl RawRwLock {
         Self { state: AtomicUsize::new(0), home: Home::new(), queue: Lock::new(WaitQueue::new()) }
     }
 
-    /// Takes the lock if it is free for that and nobody waits.
+    /// Takes the lock if it is free for that and there is no waiter.
     #[inline]
     pub(super) fn try_lock(&self, access: Access) -> bool {
         self.home.visit();
@@ -52,7 +78,7 @@ impl RawRwLock {
             match self.state.compare_exchange_weak(
                 state,
                 new(state),
-                // Released, so that who sees the lock taken sees that we have been here.
+                // Released, so that a thread that sees the lock taken sees our visit.
                 Ordering::AcqRel,
                 Ordering::Relaxed,
             ) {
@@ -63,7 +89,7 @@ impl RawRwLock {
         false
     }
 
-    /// Waits for the lock. Returns whether it was got before `deadline`.
+    /// Waits for the lock. Returns whether it was acquired before `deadline`.
     #[inline]
     pub(super) fn lock(&self, access: Access, deadline: Option<Instant>) -> bool {
         park::spend();
@@ -73,13 +99,12 @@ impl RawRwLock {
     #[cold]
     fn lock_slowly(&self, access: Access, deadline: Option<Instant>) -> bool {
         let queue = self.queue.lock();
-        // From here on nobody gets in without this queue, and the last who leaves comes to it.
         let state = self.state.fetch_or(QUEUED, Ordering::Acquire);
-        if queue.is_empty() && self.enter(access, state) {
+        if !queue.has_waiter(None) && self.enter(access, state) {
             self.state.fetch_and(!QUEUED, Ordering::Relaxed);
             return true;
         }
-        // Should we give up, those behind us may want less.
+        // If this waiter gives up, those behind it may be let in.
         let give_up = Defer::new(|| self.grant());
         let why = if self.home.is_here() { WAIT_HERE } else { WAIT_ELSEWHERE };
         let locked = wait(&self.queue, queue, |queue| queue, access, why, deadline).is_ok();
@@ -89,9 +114,9 @@ impl RawRwLock {
         locked
     }
 
-    /// Takes the lock, if it is free for that in `state`. The caller has set `QUEUED`, and has the queue.
+    /// Takes the lock, if it is free for that in `state`. The caller holds the lock of the queue,
+    /// and `QUEUED` is set.
     fn enter(&self, access: Access, state: usize) -> bool {
-        // Others can only leave meanwhile, which makes it no less free.
         let (taken, add) = match access {
             Access::Read => (WRITER, READER),
             Access::Write => (!QUEUED, WRITER),
@@ -103,32 +128,32 @@ impl RawRwLock {
         free
     }
 
-    /// Lets those in who are first in the queue, as far as it goes.
+    /// Lets in the first waiters, as many as the lock is free for.
     #[cold]
     fn grant(&self) {
         let mut queue = self.queue.lock();
         let mut served = Waiters::default();
-        while let Some(&access) = queue.first()
-            && self.enter(access, self.state.load(Ordering::Relaxed))
-            && let Some(((), waiter)) = queue.serve(|_| ())
-        {
+        let enter = |access: &mut Access| {
+            self.enter(*access, self.state.load(Ordering::Relaxed)).then_some(())
+        };
+        while let Some(((), waiter)) = queue.serve_if(enter) {
             served.push(waiter);
         }
-        if queue.is_empty() {
+        if !queue.has_waiter(None) {
             self.state.fetch_and(!QUEUED, Ordering::Relaxed);
         }
         drop(queue);
         park::wake_all(served);
     }
 
-    /// The caller must hold the lock for this.
+    /// The caller must hold the lock for this access.
     #[inline]
     pub(super) fn unlock(&self, access: Access) {
         let held = match access {
             Access::Read => READER,
             Access::Write => WRITER,
         };
-        // The last who leaves leaves nothing else.
+        // The last holder to leave leaves nothing but `QUEUED`.
         if self.state.fetch_sub(held, Ordering::Release) - held == QUEUED {
             self.grant();
         }
@@ -142,24 +167,25 @@ impl RawRwLock {
     }
 }
 
-/// The one thread that has used a lock so far, while there is only one: all who hold the lock and all
-/// who wait for it are then coroutines of this thread, and only they can end a wait for it.
+/// The one thread that has used a lock so far, while there is only one: then all holders and
+/// waiters are coroutines of this thread, and only they can end a wait for the lock.
 #[derive(Debug)]
 struct Home(AtomicUsize);
 
 impl Home {
-    const NOBODY: usize = 0;
+    const NONE: usize = 0;
     const SEVERAL: usize = 1;
 
     const fn new() -> Self {
-        Self(AtomicUsize::new(Self::NOBODY))
+        Self(AtomicUsize::new(Self::NONE))
     }
 
-    /// To be called before the lock is asked for: who then finds it taken sees who has been here.
+    /// To be called before the lock is asked for: a thread that then finds it taken knows of the
+    /// holder's visit.
     #[inline]
     fn visit(&self) {
         let home = self.0.load(Ordering::Relaxed);
-        if home == Self::NOBODY || home != Self::SEVERAL && home != ThreadId::current().number() {
+        if home == Self::NONE || home != Self::SEVERAL && home != ThreadId::current().number() {
             self.visit_first(home);
         }
     }
@@ -171,7 +197,7 @@ impl Home {
             0 => Self::SEVERAL,
             here => here,
         };
-        let first = home == Self::NOBODY
+        let first = home == Self::NONE
             && self.0.compare_exchange(home, here, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if !first {
             self.0.store(Self::SEVERAL, Ordering::Relaxed);

@@ -8,19 +8,22 @@ use std::marker::PhantomData;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
-use super::guard::lends;
+use super::guard::guard_deref;
 use super::raw_mutex::RawMutex;
 use crate::engine::current;
 use crate::engine::park;
+#[cfg(plainsong_model)]
+use crate::engine::shared::LocalCell;
 use crate::engine::shared::atomic::{AtomicU64, Ordering};
+use crate::engine::shared::thread_local;
 
 thread_local! {
     // The number of this thread where it is an owner itself, outside of coroutines.
     static THREAD: Cell<u64> = const { Cell::new(0) };
 }
 
-/// A number that no other coroutine or thread has, had or will have: that of the coroutine that calls this,
-/// or else of the thread.
+/// The number of the coroutine that calls this, or else of the thread. No other coroutine or thread
+/// has, had or will have it.
 fn owner_number() -> u64 {
     // Not an address, which the next thread may get.
     static THREADS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
@@ -35,10 +38,11 @@ fn owner_number() -> u64 {
     })
 }
 
-/// A lock that the coroutine which has it can take again. (std's unstable `ReentrantLock`.)
+/// A lock that its holder can take again. (std's unstable `ReentrantLock`.)
 ///
-/// Outside of coroutines the thread is who has it. As there may be several guards at once, they lend
-/// the value shared: put a `Cell` in it to change it. It is not poisoned.
+/// The holder is a coroutine or, outside of coroutines, a thread. As there may be several guards at
+/// once, they give shared references only: put a `Cell` in the lock to change its value. It is
+/// never poisoned.
 ///
 /// ```
 /// use std::cell::Cell;
@@ -58,25 +62,25 @@ fn owner_number() -> u64 {
 /// ```
 pub struct ReentrantMutex<T: ?Sized> {
     raw: RawMutex,
-    // Who has the lock: only the one that this names writes or reads its own number here.
+    // The number of the holder. Only the holder itself writes this number, or finds its own here.
     owner: AtomicU64,
-    // How many guards there are; the owner's.
+    // How many guards there are. Only the holder touches it.
     count: Cell<u32>,
     value: UnsafeCell<T>,
 }
 
 // SAFETY: all of it moves to where it is moved, the value too.
 unsafe impl<T: ?Sized + Send> Send for ReentrantMutex<T> {}
-// SAFETY: one coroutine or thread at a time has the lock. It never leaves its thread, and neither do its
-// guards: so the value is reached from one thread at a time, which a `T: Send` allows. That holds for
-// `count` too, which is touched only by who has the lock.
+// SAFETY: one coroutine or thread at a time holds the lock. It never leaves its thread, and neither
+// do its guards: so the value is reached from one thread at a time, which a `T: Send` allows. That
+// holds for `count` too, which only the holder touches.
 unsafe impl<T: ?Sized + Send> Sync for ReentrantMutex<T> {}
 // As std's: what is behind shared references is for the value to keep in order.
 impl<T: ?Sized + UnwindSafe> UnwindSafe for ReentrantMutex<T> {}
 impl<T: ?Sized + RefUnwindSafe> RefUnwindSafe for ReentrantMutex<T> {}
 
 impl<T> ReentrantMutex<T> {
-    /// A lock that nobody has.
+    /// A lock that is not taken.
     pub const fn new(value: T) -> Self {
         Self {
             raw: RawMutex::new(),
@@ -86,14 +90,14 @@ impl<T> ReentrantMutex<T> {
         }
     }
 
-    /// The value of a lock that nobody can have any more.
+    /// The value of a lock that can no longer be taken.
     pub fn into_inner(self) -> T {
         self.value.into_inner()
     }
 }
 
 impl<T: ?Sized> ReentrantMutex<T> {
-    /// Waits until nobody else has the lock and takes it, or takes it once more.
+    /// Waits until no other coroutine or thread has the lock and takes it, or takes it once more.
     ///
     /// # Panics
     ///
@@ -103,18 +107,19 @@ impl<T: ?Sized> ReentrantMutex<T> {
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
     pub fn lock(&self) -> ReentrantMutexGuard<'_, T> {
-        match self.take(|raw| {
+        let lock = |raw: &RawMutex| {
             raw.lock();
             true
-        }) {
+        };
+        match self.take(park::spend, lock) {
             Some(guard) => guard,
             None => unreachable!("a wait without a deadline"),
         }
     }
 
-    /// Takes the lock if nobody else has it.
+    /// Takes the lock if no other coroutine or thread has it.
     pub fn try_lock(&self) -> Option<ReentrantMutexGuard<'_, T>> {
-        self.take(RawMutex::try_lock)
+        self.take(|| (), RawMutex::try_lock)
     }
 
     /// Waits as [`lock`](Self::lock) does, for `timeout` at most. `None` when the time is over.
@@ -124,7 +129,7 @@ impl<T: ?Sized> ReentrantMutex<T> {
     /// Unwinds when the coroutine is cancelled while it waits.
     pub fn lock_timeout(&self, timeout: Duration) -> Option<ReentrantMutexGuard<'_, T>> {
         let deadline: Option<Instant> = park::deadline(timeout);
-        self.take(|raw| raw.lock_until(deadline))
+        self.take(park::spend, |raw| raw.lock_until(deadline))
     }
 
     /// The value, which a mutable borrow shows to be unlocked.
@@ -132,12 +137,18 @@ impl<T: ?Sized> ReentrantMutex<T> {
         self.value.get_mut()
     }
 
-    fn take(&self, lock: impl FnOnce(&RawMutex) -> bool) -> Option<ReentrantMutexGuard<'_, T>> {
+    /// Takes the lock with `lock`, or once more after a call of `again`.
+    fn take(
+        &self,
+        again: impl FnOnce(),
+        lock: impl FnOnce(&RawMutex) -> bool,
+    ) -> Option<ReentrantMutexGuard<'_, T>> {
         let me = owner_number();
-        // Nobody else writes this number, so it is there only if we have the lock.
+        // Only the caller writes this number, so it is there only if the caller holds the lock.
         if self.owner.load(Ordering::Relaxed) == me {
+            again();
             let count = self.count.get().checked_add(1);
-            self.count.set(count.expect("a lock was taken 2^32 times and not given back"));
+            self.count.set(count.expect("a lock was taken 2^32 times and never given back"));
         } else if lock(&self.raw) {
             self.owner.store(me, Ordering::Relaxed);
             self.count.set(1);
@@ -181,7 +192,7 @@ pub struct ReentrantMutexGuard<'a, T: ?Sized> {
 // SAFETY: a shared guard gives out shared references to the value only.
 unsafe impl<T: ?Sized + Sync> Sync for ReentrantMutexGuard<'_, T> {}
 
-lends!(['a,] ReentrantMutexGuard<'a, T>, mutex);
+guard_deref!(['a,] ReentrantMutexGuard<'a, T>, |guard| guard.mutex.value.get());
 
 impl<T: ?Sized> Drop for ReentrantMutexGuard<'_, T> {
     fn drop(&mut self) {

@@ -7,20 +7,21 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::mem;
 use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::ptr;
+use std::ptr::{self, NonNull};
 use std::sync::{Arc, LockResult, TryLockError, TryLockResult};
 use std::time::{Duration, Instant};
 
-use super::guard::{lends, lends_mut};
+use super::guard::{guard_deref, guard_deref_mut};
 use super::poison::{Poison, Watch};
 use super::raw_rwlock::{Access, RawRwLock};
 use crate::engine::park;
 
 /// One writer or any number of readers, as [`std::sync::RwLock`], for coroutines and threads alike.
 ///
-/// Who comes first is served first, and readers that come one after the other read together. So
-/// neither readers nor writers starve; and who has a read guard and asks for another waits for
-/// ever if a writer has come in between. A panic of a writer poisons the lock; a cancellation does not.
+/// The lock is granted in the order of arrival, and readers that come one after the other read
+/// together. So neither readers nor writers starve; but a holder of a read guard that asks for
+/// another waits for ever if a writer has come in between. A panic of a writer poisons the lock; a
+/// cancellation does not.
 ///
 /// ```
 /// use plainsong::sync::RwLock;
@@ -44,17 +45,17 @@ pub struct RwLock<T: ?Sized> {
 unsafe impl<T: ?Sized + Send> Send for RwLock<T> {}
 // SAFETY: as above; and readers on several threads share it, which a `T: Sync` allows.
 unsafe impl<T: ?Sized + Send + Sync> Sync for RwLock<T> {}
-// What a panic leaves behind is told by the poison.
+// The poison says what a panic has left behind.
 impl<T: ?Sized> UnwindSafe for RwLock<T> {}
 impl<T: ?Sized> RefUnwindSafe for RwLock<T> {}
 
 impl<T> RwLock<T> {
-    /// A lock that nobody has.
+    /// A lock that is not taken.
     pub const fn new(value: T) -> Self {
         Self { raw: RawRwLock::new(), poison: Poison::new(), value: UnsafeCell::new(value) }
     }
 
-    /// The value of a lock that nobody can have any more.
+    /// The value of a lock that can no longer be taken.
     ///
     /// # Errors
     ///
@@ -66,7 +67,7 @@ impl<T> RwLock<T> {
 }
 
 impl<T: ?Sized> RwLock<T> {
-    /// Waits until nobody writes, and nobody who came before waits to.
+    /// Waits until there is no writer, and no earlier waiter that wants to write.
     ///
     /// # Errors
     ///
@@ -82,11 +83,11 @@ impl<T: ?Sized> RwLock<T> {
         self.poison.check(unsafe { RwLockReadGuard::new(self) })
     }
 
-    /// Takes the lock for reading if nobody writes and nobody waits.
+    /// Takes the lock for reading if there is no writer and no waiter.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` when somebody does; `Poisoned`, with the guard.
+    /// `WouldBlock` when there is one; `Poisoned`, with the guard.
     #[inline]
     pub fn try_read(&self) -> TryLockResult<RwLockReadGuard<'_, T>> {
         self.try_to(Access::Read)?;
@@ -109,7 +110,7 @@ impl<T: ?Sized> RwLock<T> {
         Ok(self.poison.check(unsafe { RwLockReadGuard::new(self) })?)
     }
 
-    /// Waits until nobody else has the lock, and nobody who came before waits for it.
+    /// Waits until the lock is free, and there is no earlier waiter.
     ///
     /// # Errors
     ///
@@ -125,11 +126,11 @@ impl<T: ?Sized> RwLock<T> {
         self.poison.check(unsafe { RwLockWriteGuard::new(self) })
     }
 
-    /// Takes the lock for writing if nobody has it.
+    /// Takes the lock for writing if it is free.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` when somebody has it; `Poisoned`, with the guard.
+    /// `WouldBlock` when it is not; `Poisoned`, with the guard.
     #[inline]
     pub fn try_write(&self) -> TryLockResult<RwLockWriteGuard<'_, T>> {
         self.try_to(Access::Write)?;
@@ -238,82 +239,138 @@ impl<T: ?Sized + fmt::Debug> fmt::Debug for RwLock<T> {
     }
 }
 
-/// Makes the guards of one way to hold the lock: `$holder`.
-macro_rules! guards {
-    ([$($life:lifetime)?], $read:ident, $write:ident, $holder:ty, $by:literal) => {
-        #[doc = concat!("Holds a [`RwLock`] for reading; made by [`RwLock::read", $by, "`].")]
-        #[must_use = "the lock is given back when the guard is dropped"]
-        pub struct $read<$($life,)? T: ?Sized> {
-            lock: $holder,
-            // As std's: it is unlocked where it was locked, which the search for deadlocks relies on.
-            not_send: PhantomData<*const ()>,
-        }
-
-        #[doc = concat!("Holds a [`RwLock`] for writing; made by [`RwLock::write", $by, "`].")]
-        #[must_use = "the lock is given back when the guard is dropped"]
-        pub struct $write<$($life,)? T: ?Sized> {
-            lock: $holder,
-            watch: Watch,
-            not_send: PhantomData<*const ()>,
-        }
-
-        // SAFETY: a shared guard gives out shared references to the value only.
-        unsafe impl<$($life,)? T: ?Sized + Sync> Sync for $read<$($life,)? T> {}
-        // SAFETY: as above.
-        unsafe impl<$($life,)? T: ?Sized + Sync> Sync for $write<$($life,)? T> {}
-
-        impl<$($life,)? T: ?Sized> $read<$($life,)? T> {
-            /// # Safety
-            ///
-            /// The lock must have been taken for reading, for this guard.
-            #[inline]
-            unsafe fn new(lock: $holder) -> Self {
-                Self { lock, not_send: PhantomData }
-            }
-        }
-
-        impl<$($life,)? T: ?Sized> $write<$($life,)? T> {
-            /// # Safety
-            ///
-            /// The lock must have been taken for writing, for this guard.
-            #[inline]
-            unsafe fn new(lock: $holder) -> Self {
-                let watch = lock.poison.watch();
-                Self { lock, watch, not_send: PhantomData }
-            }
-
-            /// Makes a read guard of a write guard: nobody writes in between, and readers that wait
-            /// may come in.
-            pub fn downgrade(s: Self) -> $read<$($life,)? T> {
-                s.lock.raw.downgrade();
-                let s = mem::ManuallyDrop::new(s);
-                // SAFETY: the guard that is never dropped has no other use for its holder; and the lock
-                // is a reader's now, this one's.
-                unsafe { $read::new(ptr::read(&s.lock)) }
-            }
-        }
-
-        impl<$($life,)? T: ?Sized> Drop for $read<$($life,)? T> {
-            #[inline]
-            fn drop(&mut self) {
-                self.lock.raw.unlock(Access::Read);
-            }
-        }
-
-        impl<$($life,)? T: ?Sized> Drop for $write<$($life,)? T> {
-            #[inline]
-            fn drop(&mut self) {
-                self.lock.poison.done(&self.watch);
-                self.lock.raw.unlock(Access::Write);
-            }
-        }
-
-        lends!([$($life,)?] $read<$($life,)? T>, lock);
-        lends!([$($life,)?] $write<$($life,)? T>, lock);
-        lends_mut!([$($life,)?] $write<$($life,)? T>, lock);
-    };
+/// Holds a [`RwLock`] for reading; made by [`RwLock::read`].
+#[must_use = "the lock is given back when the guard is dropped"]
+pub struct RwLockReadGuard<'a, T: ?Sized> {
+    raw: &'a RawRwLock,
+    // As std's, and not the lock itself: so a guard of a `&'static str` is one of a shorter `&str`.
+    // It also makes the guard stay on its thread, which the search for deadlocks relies on.
+    value: NonNull<T>,
 }
 
-guards!(['a], RwLockReadGuard, RwLockWriteGuard, &'a RwLock<T>, "");
-// (A shared one cannot be made to give up its share of the lock.)
-guards!([], OwnedRwLockReadGuard, OwnedRwLockWriteGuard, Arc<RwLock<T>>, "_owned");
+/// Holds a [`RwLock`] for writing; made by [`RwLock::write`].
+#[must_use = "the lock is given back when the guard is dropped"]
+pub struct RwLockWriteGuard<'a, T: ?Sized> {
+    lock: &'a RwLock<T>,
+    watch: Watch,
+    // As std's: it is unlocked where it was locked, which the search for deadlocks relies on.
+    not_send: PhantomData<*const ()>,
+}
+
+/// Holds a [`RwLock`] for reading, and a share of it; made by [`RwLock::read_owned`].
+#[must_use = "the lock is given back when the guard is dropped"]
+pub struct OwnedRwLockReadGuard<T: ?Sized> {
+    lock: Arc<RwLock<T>>,
+    not_send: PhantomData<*const ()>,
+}
+
+/// Holds a [`RwLock`] for writing, and a share of it; made by [`RwLock::write_owned`].
+#[must_use = "the lock is given back when the guard is dropped"]
+pub struct OwnedRwLockWriteGuard<T: ?Sized> {
+    lock: Arc<RwLock<T>>,
+    watch: Watch,
+    not_send: PhantomData<*const ()>,
+}
+
+// SAFETY: a shared guard gives out shared references to the value only.
+unsafe impl<T: ?Sized + Sync> Sync for RwLockReadGuard<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: ?Sized + Sync> Sync for RwLockWriteGuard<'_, T> {}
+// SAFETY: as above; and its share of the lock is private.
+unsafe impl<T: ?Sized + Sync> Sync for OwnedRwLockReadGuard<T> {}
+// SAFETY: as above.
+unsafe impl<T: ?Sized + Sync> Sync for OwnedRwLockWriteGuard<T> {}
+
+impl<'a, T: ?Sized> RwLockReadGuard<'a, T> {
+    /// # Safety
+    ///
+    /// The lock must have been taken for reading, for this guard.
+    #[inline]
+    unsafe fn new(lock: &'a RwLock<T>) -> Self {
+        // SAFETY: the pointer of a cell is never null.
+        Self { raw: &lock.raw, value: unsafe { NonNull::new_unchecked(lock.value.get()) } }
+    }
+}
+
+impl<'a, T: ?Sized> RwLockWriteGuard<'a, T> {
+    /// # Safety
+    ///
+    /// The lock must have been taken for writing, for this guard.
+    #[inline]
+    unsafe fn new(lock: &'a RwLock<T>) -> Self {
+        Self { lock, watch: lock.poison.watch(), not_send: PhantomData }
+    }
+
+    /// Makes a read guard of a write guard: no writer comes in between, and waiting readers may
+    /// come in.
+    pub fn downgrade(s: Self) -> RwLockReadGuard<'a, T> {
+        let lock = s.lock;
+        mem::forget(s);
+        lock.raw.downgrade();
+        // SAFETY: the lock is a reader's now, this one's: the write guard is not dropped.
+        unsafe { RwLockReadGuard::new(lock) }
+    }
+}
+
+impl<T: ?Sized> OwnedRwLockReadGuard<T> {
+    /// # Safety
+    ///
+    /// The lock must have been taken for reading, for this guard.
+    unsafe fn new(lock: Arc<RwLock<T>>) -> Self {
+        Self { lock, not_send: PhantomData }
+    }
+}
+
+impl<T: ?Sized> OwnedRwLockWriteGuard<T> {
+    /// # Safety
+    ///
+    /// The lock must have been taken for writing, for this guard.
+    unsafe fn new(lock: Arc<RwLock<T>>) -> Self {
+        let watch = lock.poison.watch();
+        Self { lock, watch, not_send: PhantomData }
+    }
+
+    /// Makes a read guard of a write guard: no writer comes in between, and waiting readers may
+    /// come in.
+    pub fn downgrade(s: Self) -> OwnedRwLockReadGuard<T> {
+        let s = mem::ManuallyDrop::new(s);
+        // SAFETY: the write guard is never dropped, and its share of the lock is not used again.
+        let lock = unsafe { ptr::read(&s.lock) };
+        lock.raw.downgrade();
+        // SAFETY: the lock is a reader's now, this one's.
+        unsafe { OwnedRwLockReadGuard::new(lock) }
+    }
+}
+
+impl<T: ?Sized> Drop for RwLockReadGuard<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.raw.unlock(Access::Read);
+    }
+}
+
+impl<T: ?Sized> Drop for RwLockWriteGuard<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.lock.poison.done(&self.watch);
+        self.lock.raw.unlock(Access::Write);
+    }
+}
+
+impl<T: ?Sized> Drop for OwnedRwLockReadGuard<T> {
+    fn drop(&mut self) {
+        self.lock.raw.unlock(Access::Read);
+    }
+}
+
+impl<T: ?Sized> Drop for OwnedRwLockWriteGuard<T> {
+    fn drop(&mut self) {
+        self.lock.poison.done(&self.watch);
+        self.lock.raw.unlock(Access::Write);
+    }
+}
+
+guard_deref!(['a,] RwLockReadGuard<'a, T>, |guard| guard.value.as_ptr());
+guard_deref_mut!(['a,] RwLockWriteGuard<'a, T>, |guard| guard.lock.value.get());
+guard_deref!([] OwnedRwLockReadGuard<T>, |guard| guard.lock.value.get());
+guard_deref_mut!([] OwnedRwLockWriteGuard<T>, |guard| guard.lock.value.get());

@@ -13,9 +13,12 @@ use crate::engine::park;
 use crate::engine::task::Wait;
 use crate::engine::waiter::Waiters;
 
+const WAIT: Wait = Wait::for_any_thread("permits of a semaphore");
+
 /// A number of permits, for as many as may do something at once. (The names are tokio's.)
 ///
-/// Who asks first is served first, also where one asks for many and the next for few.
+/// Requests are granted in the order in which they were made, also where one is for many permits
+/// and the next for few.
 ///
 /// ```
 /// use plainsong::sync::Semaphore;
@@ -43,7 +46,7 @@ struct State {
     queue: WaitQueue<Request>,
 }
 
-/// What one who waits wants, and then what it got.
+/// What a waiter wants, and then what it was given.
 #[derive(Clone, Copy)]
 enum Request {
     Wants(usize),
@@ -59,12 +62,13 @@ impl RefUnwindSafe for Semaphore {}
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AcquireError(());
 
-/// Why permits were not got.
+/// Why no permits were acquired.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TryAcquireError {
     /// The semaphore is closed.
     Closed,
-    /// Too few are there, or others have asked before; and did not get theirs in time.
+    /// Not enough permits are available, or earlier waiters are ahead; for a `_timeout` call: the
+    /// deadline passed first.
     NoPermits,
 }
 
@@ -89,17 +93,26 @@ impl Error for AcquireError {}
 impl Error for TryAcquireError {}
 
 impl State {
-    /// Gives the first who wait what they want, as far as it goes.
+    /// Gives the first waiters their permits, as far as the permits go.
     fn grant(&mut self) -> Waiters {
+        let Self { permits, queue, .. } = self;
         let mut served = Waiters::default();
-        while let Some(&Request::Wants(wanted)) = self.queue.first()
-            && self.permits >= wanted
-            && let Some(((), waiter)) = self.queue.serve(|request| *request = Request::Granted)
-        {
-            self.permits -= wanted;
+        let mut take = |request: &mut Request| match *request {
+            Request::Wants(wanted) if *permits >= wanted => {
+                *permits -= wanted;
+                *request = Request::Granted;
+                Some(())
+            }
+            _ => None,
+        };
+        while let Some(((), waiter)) = queue.serve_if(&mut take) {
             served.push(waiter);
         }
         served
+    }
+
+    fn has_waiter(&self) -> bool {
+        !self.queue.is_empty() && self.queue.has_waiter(None)
     }
 }
 
@@ -148,7 +161,7 @@ impl Semaphore {
     ///
     /// # Errors
     ///
-    /// `NoPermits` when the time was over first; `Closed` when the semaphore is.
+    /// `NoPermits` when the time is over first; `Closed` when the semaphore is.
     ///
     /// # Cancellation
     ///
@@ -164,7 +177,7 @@ impl Semaphore {
     ///
     /// # Errors
     ///
-    /// `NoPermits` when the time was over first; `Closed` when the semaphore is.
+    /// `NoPermits` when the time is over first; `Closed` when the semaphore is.
     ///
     /// # Cancellation
     ///
@@ -178,7 +191,7 @@ impl Semaphore {
         Ok(SemaphorePermit { semaphore: self, permits: n })
     }
 
-    /// Takes a permit, if one is there and nobody waits for it.
+    /// Takes a permit, if one is available and there is no waiter.
     ///
     /// # Errors
     ///
@@ -187,7 +200,7 @@ impl Semaphore {
         self.try_acquire_many(1)
     }
 
-    /// Takes `n` permits, if they are there and nobody waits for them.
+    /// Takes `n` permits, if they are available and there is no waiter.
     ///
     /// # Errors
     ///
@@ -198,7 +211,7 @@ impl Semaphore {
     }
 
     /// [`acquire`](Self::acquire), for a permit that owns a share of the semaphore, so that it can
-    /// be kept anywhere.
+    /// be stored anywhere.
     ///
     /// # Errors
     ///
@@ -268,7 +281,7 @@ impl Semaphore {
         park::wake_all(served);
     }
 
-    /// Takes away up to `n` permits that are there, for good. Returns how many that were.
+    /// Removes up to `n` available permits for good. Returns how many these were.
     pub fn forget_permits(&self, n: usize) -> usize {
         let mut state = self.state.lock();
         let taken = n.min(state.permits);
@@ -276,14 +289,14 @@ impl Semaphore {
         taken
     }
 
-    /// How many permits can be had at once: none as long as somebody waits.
+    /// How many permits can be acquired at once: none while there is a waiter.
     pub fn available_permits(&self) -> usize {
         let state = self.state.lock();
-        if state.queue.is_empty() { state.permits } else { 0 }
+        if state.has_waiter() { 0 } else { state.permits }
     }
 
-    /// Gives no more permits: all who wait, and who ask from now on, get an error. Those that are out
-    /// can still be given back.
+    /// Gives no more permits: all waiters get an error, and so do all later calls. Permits that are
+    /// in use can still be given back.
     pub fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
@@ -301,7 +314,7 @@ impl Semaphore {
         if state.closed {
             return Err(TryAcquireError::Closed);
         }
-        if !state.queue.is_empty() || state.permits < n as usize {
+        if state.permits < n as usize || state.has_waiter() {
             return Err(TryAcquireError::NoPermits);
         }
         state.permits -= n as usize;
@@ -309,10 +322,10 @@ impl Semaphore {
     }
 
     fn take(&self, n: u32, deadline: Option<Instant>) -> Result<(), TryAcquireError> {
-        self.take_for(n, Wait::for_any_thread("permits of a semaphore"), deadline)
+        self.take_for(n, WAIT, deadline)
     }
 
-    /// Takes `n` permits, for whoever calls this to give back. They are `what` it waits for.
+    /// Takes `n` permits, which the caller must give back; it waits for the reason `why`.
     pub(super) fn take_for(
         &self,
         n: u32,
@@ -324,9 +337,9 @@ impl Semaphore {
         if self.try_take(n, &mut state) != Err(TryAcquireError::NoPermits) {
             return if state.closed { Err(TryAcquireError::Closed) } else { Ok(()) };
         }
-        // Should we give up, those behind us may want less.
+        // If this waiter gives up, there may be permits enough for those behind it.
         let give_up = Defer::new(|| self.add_permits(0));
-        let (request, why) = (Request::Wants(n as usize), why);
+        let request = Request::Wants(n as usize);
         match wait(&self.state, state, |state| &mut state.queue, request, why, deadline) {
             Ok(Request::Refused) => Err(TryAcquireError::Closed),
             Ok(_) => {
@@ -364,7 +377,7 @@ pub struct OwnedSemaphorePermit {
 }
 
 impl SemaphorePermit<'_> {
-    /// Keeps the permits from ever being given back.
+    /// Drops this without giving the permits back.
     pub fn forget(mut self) {
         self.permits = 0;
     }
@@ -376,7 +389,7 @@ impl SemaphorePermit<'_> {
 }
 
 impl OwnedSemaphorePermit {
-    /// Keeps the permits from ever being given back.
+    /// Drops this without giving the permits back.
     pub fn forget(mut self) {
         self.permits = 0;
     }

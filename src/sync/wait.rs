@@ -1,11 +1,23 @@
 //! The one queue in which coroutines and threads wait for each other.
 //!
-//! A queue is linked through places on the stacks of those who wait, so waiting allocates nothing
-//! and giving up is one unlinking. Each place has a slot: what the waiter offers or wants, and
-//! what it is given. Who ends a wait takes the place out of the queue and fills the slot under the
-//! primitive's lock; from then on that wait has happened, whatever else comes: a time-out or a
-//! cancellation that arrives later finds the place gone, and the call returns what it was given.
-//! So nothing that is handed over is ever lost, and nothing is handed to two.
+//! A queue links entries that live on the waiters' own stacks, so waiting allocates nothing and
+//! giving up is one unlinking. Each entry has a slot: what the waiter offers or wants, and then
+//! what it was given. A wait ends in one of two ways, and always under the primitive's lock:
+//!
+//! ```text
+//! Queued -- serve --------------------> Served   the slot is filled: the wait has happened
+//! Queued -- deadline, cancellation ---> Left     it has not happened, and never will
+//! ```
+//!
+//! The first of the two decides. A time-out or a cancellation that finds the entry served changes
+//! nothing: the call returns what is in the slot. So nothing that is handed over is ever lost, and
+//! nothing is handed to two.
+//!
+//! A cancellation takes the entry out at the request, before the coroutine runs again. If the
+//! request comes from another thread, it first marks the coroutine in the mailbox of its thread:
+//! from then on [`serve`](WaitQueue::serve) passes over the entry. The entry stays linked for a
+//! moment, until the coroutine's own thread takes it out. A primitive that asks whether anybody
+//! waits must therefore ask for a waiter that can be served, and not for a linked entry.
 
 #![allow(unsafe_code)]
 
@@ -18,37 +30,48 @@ use std::time::Instant;
 
 use super::lock::{Guard, Lock};
 use crate::engine::abort::AbortOnUnwind;
+use crate::engine::id::Id;
 use crate::engine::park;
 use crate::engine::shared::atomic::{AtomicUsize, Ordering};
-use crate::engine::task::{Wait, Wake};
+use crate::engine::task::{CancelWait, Wait, Wake};
 use crate::engine::waiter::{Waiter, Waiters};
 
-/// Who waits, first come first served. Part of the state in a primitive's [`Lock`].
+/// Waiters, first come, first served. It is part of the state in a primitive's [`Lock`].
 pub(super) struct WaitQueue<T> {
-    first: *const Place<T>,
-    last: *const Place<T>,
+    first: *const Entry<T>,
+    last: *const Entry<T>,
     len: usize,
 }
 
-// SAFETY: a queue uses its places only when it is borrowed mutably or, to read, shared; its owner
+// SAFETY: a queue uses its entries only when it is borrowed mutably or, to read, shared; its owner
 // keeps it in a `Lock`, and what moves between threads through the slots is `T`.
 unsafe impl<T: Send> Send for WaitQueue<T> {}
 
-/// A place in a [`WaitQueue`], on the stack of who waits.
+/// One waiter's entry in a [`WaitQueue`].
 ///
-/// While it is linked, only who holds the lock of its queue may touch anything but `waiter`.
-/// Once it is not, it is its owner's again.
-pub(super) struct Place<T> {
-    previous: Cell<*const Place<T>>,
-    next: Cell<*const Place<T>>,
-    linked: Cell<bool>,
+/// While it is queued, only the holder of the queue's lock may touch anything but `waiter`. After
+/// that it belongs to its waiter alone.
+pub(super) struct Entry<T> {
+    previous: Cell<*const Entry<T>>,
+    next: Cell<*const Entry<T>>,
+    state: Cell<State>,
     waiter: Waiter,
-    // Of a wait at several places: the first who claims it ends it.
+    // The coroutine that waits, if a cancellation of the whole of it would end the wait.
+    owner: Option<Id>,
+    // Of a wait in several queues: the choice between them, and the number of this one.
     claim: Option<(Arc<Claim>, usize)>,
     slot: UnsafeCell<T>,
 }
 
-/// Which of several places was served: at most one ever is.
+/// How far the wait of an [`Entry`] has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Queued,
+    Served,
+    Left,
+}
+
+/// Which of several entries was served: at most one ever is.
 #[derive(Debug)]
 pub(crate) struct Claim(AtomicUsize);
 
@@ -60,15 +83,16 @@ impl Claim {
         Self(AtomicUsize::new(Self::OPEN))
     }
 
-    fn is_open(&self) -> bool {
+    /// Whether no entry has been served yet, and one still may be.
+    pub(super) fn is_open(&self) -> bool {
         self.0.load(Ordering::Relaxed) == Self::OPEN
     }
 
-    fn take(&self, with: usize) -> bool {
-        self.0.compare_exchange(Self::OPEN, with, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    fn take(&self, number: usize) -> bool {
+        self.0.compare_exchange(Self::OPEN, number, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// Has nobody serve any place from now on. Returns the place that was served before, if one was.
+    /// From now on no entry is served. Returns the one that was served before, if one was.
     pub(super) fn withdraw(&self) -> Option<usize> {
         match self.0.compare_exchange(
             Self::OPEN,
@@ -77,8 +101,14 @@ impl Claim {
             Ordering::Acquire,
         ) {
             Ok(_) | Err(Self::WITHDRAWN) => None,
-            Err(place) => Some(place),
+            Err(number) => Some(number),
         }
+    }
+}
+
+impl CancelWait for Claim {
+    fn cancel(&self) -> bool {
+        self.withdraw().is_none()
     }
 }
 
@@ -87,57 +117,80 @@ impl<T> WaitQueue<T> {
         Self { first: ptr::null(), last: ptr::null(), len: 0 }
     }
 
-    /// Whether nobody waits. Somebody may be here whose wait has been ended at another place.
+    /// Whether no entry is linked. (One that is linked may be of a wait that has ended.)
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.first.is_null()
     }
 
-    /// How many wait, and are here though their wait has been ended at another place.
-    pub(super) fn len(&self) -> usize {
-        self.len
+    /// The entry behind `entry`, or the first.
+    #[inline]
+    fn next(&self, entry: Option<&Entry<T>>) -> Option<&Entry<T>> {
+        let next = entry.map_or(self.first, |entry| entry.next.get());
+        // SAFETY: a linked entry is alive: its owner unlinks it, under the lock that the borrower
+        // of the queue holds, before it ends.
+        unsafe { next.as_ref() }
     }
 
-    /// The slot of the first.
-    pub(super) fn first(&self) -> Option<&T> {
-        // SAFETY: a linked place is alive: its owner unlinks it, under the lock that whoever borrows the
-        // queue holds, before it goes. Nobody writes a slot while the queue is borrowed.
-        unsafe { self.first.as_ref().map(|place| &*place.slot.get()) }
-    }
-
-    /// Whether somebody waits who has not been served elsewhere, and does not share `claim`.
-    pub(super) fn has_other(&self, claim: Option<&Arc<Claim>>) -> bool {
-        let mut next = self.first;
-        // SAFETY: as in `first`, for each place on the way.
-        while let Some(place) = unsafe { next.as_ref() } {
-            if place.claim.as_ref().is_none_or(|(other, _)| {
-                other.is_open() && claim.is_none_or(|claim| !Arc::ptr_eq(other, claim))
-            }) {
+    /// Whether there is a waiter that can be served and does not share the claim `other_than`.
+    #[inline]
+    pub(super) fn has_waiter(&self, other_than: Option<&Arc<Claim>>) -> bool {
+        let mut at = self.next(None);
+        while let Some(entry) = at {
+            let open = entry.claim.as_ref().is_none_or(|(claim, _)| {
+                claim.is_open() && other_than.is_none_or(|other| !Arc::ptr_eq(claim, other))
+            });
+            if open && !entry.is_being_cancelled() {
                 return true;
             }
-            next = place.next.get();
+            at = self.next(at);
         }
         false
     }
 
-    /// Ends the wait of the first who still waits, and lets `f` fill its slot. Wake the waiter when
-    /// the lock has been released.
+    /// Ends the wait of the first waiter that can be served, and lets `f` fill its slot. Wake the
+    /// waiter when the lock has been released.
     #[inline]
     pub(super) fn serve<R>(&mut self, f: impl FnOnce(&mut T) -> R) -> Option<(R, Waiter)> {
+        let mut next = self.first;
         loop {
-            // SAFETY: as in `first`.
-            let place = unsafe { self.first.as_ref() }?;
-            self.unlink(place);
-            if place.claim.as_ref().is_none_or(|(claim, number)| claim.take(*number)) {
-                // SAFETY: the place has just been taken out, under the lock: its owner looks at it
-                // only when it has been woken, or has got the lock that we hold.
-                let result = f(unsafe { &mut *place.slot.get() });
-                return Some((result, place.waiter.clone()));
+            // SAFETY: as in `next`.
+            let entry = unsafe { next.as_ref() }?;
+            next = entry.next.get();
+            if entry.is_being_cancelled() {
+                continue;
+            }
+            if entry.claim.as_ref().is_none_or(|(claim, number)| claim.take(*number)) {
+                return Some(self.serve_entry(entry, f));
+            }
+            // Another entry of the same wait was served.
+            self.unlink(entry, State::Left);
+        }
+    }
+
+    /// [`serve`](Self::serve), if `f` returns a value for the slot of that waiter: only then may it
+    /// have changed the slot. Not for entries that share a claim.
+    #[inline]
+    pub(super) fn serve_if<R>(
+        &mut self,
+        f: impl FnOnce(&mut T) -> Option<R>,
+    ) -> Option<(R, Waiter)> {
+        let mut next = self.first;
+        loop {
+            // SAFETY: as in `next`.
+            let entry = unsafe { next.as_ref() }?;
+            next = entry.next.get();
+            debug_assert!(entry.claim.is_none());
+            if !entry.is_being_cancelled() {
+                // SAFETY: the entry is queued, and the lock of its queue is held.
+                let result = f(unsafe { &mut *entry.slot.get() })?;
+                self.unlink(entry, State::Served);
+                return Some((result, entry.waiter.clone()));
             }
         }
     }
 
-    /// [`serve`](Self::serve) for everybody who still waits.
+    /// [`serve`](Self::serve) for all waiters.
     pub(super) fn serve_all(&mut self, mut f: impl FnMut(&mut T)) -> Waiters {
         let mut served = Waiters::default();
         while let Some(((), waiter)) = self.serve(&mut f) {
@@ -146,24 +199,60 @@ impl<T> WaitQueue<T> {
         served
     }
 
+    /// [`serve_all`](Self::serve_all), if there are `count` waiters or more; the entries share no
+    /// claims. All that are counted are served, also if one is cancelled at this moment.
+    pub(super) fn serve_all_of(&mut self, count: usize) -> Option<Waiters> {
+        if self.len < count {
+            return None;
+        }
+        let mut entries = Vec::with_capacity(self.len);
+        let mut next = self.first;
+        // SAFETY: as in `next`.
+        while let Some(entry) = unsafe { next.as_ref() } {
+            next = entry.next.get();
+            if !entry.is_being_cancelled() {
+                entries.push(entry);
+            }
+        }
+        if entries.len() < count {
+            return None;
+        }
+        let mut served = Waiters::default();
+        for entry in entries {
+            self.unlink(entry, State::Served);
+            served.push(entry.waiter.clone());
+        }
+        Some(served)
+    }
+
+    #[inline]
+    fn serve_entry<R>(&mut self, entry: &Entry<T>, f: impl FnOnce(&mut T) -> R) -> (R, Waiter) {
+        self.unlink(entry, State::Served);
+        // SAFETY: the entry has just been taken out, under the lock: its owner looks at it only
+        // when it has been woken, or has got the lock that we hold.
+        let result = f(unsafe { &mut *entry.slot.get() });
+        (result, entry.waiter.clone())
+    }
+
     /// # Safety
     ///
-    /// The place must stay where it is, and be unlinked before it goes.
-    unsafe fn link(&mut self, place: &Place<T>) {
-        place.previous.set(self.last);
-        place.linked.set(true);
-        // SAFETY: as in `first`.
+    /// The entry must stay where it is, and be unlinked before it ends.
+    #[inline]
+    unsafe fn link(&mut self, entry: &Entry<T>) {
+        entry.previous.set(self.last);
+        // SAFETY: as in `next`.
         match unsafe { self.last.as_ref() } {
-            Some(last) => last.next.set(place),
-            None => self.first = place,
+            Some(last) => last.next.set(entry),
+            None => self.first = entry,
         }
-        self.last = place;
+        self.last = entry;
         self.len += 1;
     }
 
-    fn unlink(&mut self, place: &Place<T>) {
-        let (previous, next) = (place.previous.get(), place.next.get());
-        // SAFETY: as in `first`, for both neighbours.
+    #[inline]
+    fn unlink(&mut self, entry: &Entry<T>, state: State) {
+        let (previous, next) = (entry.previous.get(), entry.next.get());
+        // SAFETY: as in `next`, for both neighbours.
         match unsafe { previous.as_ref() } {
             Some(previous) => previous.next.set(next),
             None => self.first = next,
@@ -173,8 +262,18 @@ impl<T> WaitQueue<T> {
             Some(next) => next.previous.set(previous),
             None => self.last = previous,
         }
-        place.linked.set(false);
+        entry.state.set(state);
         self.len -= 1;
+    }
+
+    /// Takes an entry out whose wait has not happened, if it is still queued. Returns whether it
+    /// was.
+    fn leave(&mut self, entry: &Entry<T>) -> bool {
+        let queued = entry.state.get() == State::Queued;
+        if queued {
+            self.unlink(entry, State::Left);
+        }
+        queued
     }
 }
 
@@ -184,21 +283,42 @@ impl<T> fmt::Debug for WaitQueue<T> {
     }
 }
 
-impl<T> Place<T> {
-    fn new(waiter: Waiter, claim: Option<(Arc<Claim>, usize)>, slot: T) -> Self {
+impl<T> Entry<T> {
+    #[inline]
+    fn new(waiter: Waiter, owner: Option<Id>, claim: Option<(Arc<Claim>, usize)>, slot: T) -> Self {
         Self {
             previous: Cell::new(ptr::null()),
             next: Cell::new(ptr::null()),
-            linked: Cell::new(false),
+            state: Cell::new(State::Queued),
             waiter,
+            owner,
             claim,
             slot: UnsafeCell::new(slot),
         }
     }
+
+    /// Whether another thread has cancelled the waiter, and the waiter's thread will take it out.
+    #[inline]
+    fn is_being_cancelled(&self) -> bool {
+        self.waiter.is_being_cancelled(self.owner)
+    }
 }
 
-/// Waits in the queue that `queue` finds in the state, until somebody serves this place or
-/// `deadline` has passed. `guard` is `lock`'s, and is released meanwhile.
+/// A queued entry, and the way to take it out.
+struct Queued<'a, S, T, Q> {
+    lock: &'a Lock<S>,
+    queue: Q,
+    entry: &'a Entry<T>,
+}
+
+impl<S, T, Q: Fn(&mut S) -> &mut WaitQueue<T>> CancelWait for Queued<'_, S, T, Q> {
+    fn cancel(&self) -> bool {
+        (self.queue)(&mut self.lock.lock()).leave(self.entry)
+    }
+}
+
+/// Waits in the queue that `queue` finds in the state, until this waiter is served or `deadline`
+/// has passed. `guard` is `lock`'s, and is released meanwhile.
 ///
 /// Unwinds when the coroutine is cancelled and has not been served.
 ///
@@ -217,8 +337,8 @@ pub(super) fn wait<S, T>(
     release_and_wait(lock, guard, queue, slot, why, deadline, ())
 }
 
-/// [`wait`], and drops `held` when the place is in the queue and `guard` has been released: who gets it
-/// finds the waiter there. That drop must neither wait nor panic.
+/// [`wait`], and drops `held` when the entry is in the queue and `guard` has been released: what
+/// that drop lets go on finds the waiter in the queue. It must neither wait nor panic.
 #[inline]
 pub(super) fn release_and_wait<S, T>(
     lock: &Lock<S>,
@@ -234,92 +354,109 @@ pub(super) fn release_and_wait<S, T>(
         park::raise();
     }
     let parker = park::waiter();
-    let place = Place::new(parker.into(), None, slot);
-    // A place would be left in the queue.
+    let entry = Entry::new(parker.into(), park::cancellable_id(), None, slot);
+    // An unwind would leave the entry in the queue.
     let abort = AbortOnUnwind::new();
-    // SAFETY: `place` stays where it is until it is taken apart below, and is not in the queue then.
-    unsafe { queue(&mut guard).link(&place) };
+    // SAFETY: `entry` stays where it is until it is taken apart below, and is in no queue then: the
+    // wait ends when it has been served or cancelled, or else the entry is taken out here.
+    unsafe { queue(&mut guard).link(&entry) };
     drop(guard);
     drop(held);
-    let wake = park::block_unless_cancelled(parker, why, deadline);
-    let mut served = true;
-    if wake != Wake::Ready {
-        let mut guard = lock.lock();
-        served = !place.linked.get();
-        if !served {
-            queue(&mut guard).unlink(&place);
-        }
+    let queued = Queued { lock, queue, entry: &entry };
+    let wake = park::block_in_queue(parker, why, deadline, &queued);
+    if wake == Wake::TimedOut {
+        queued.cancel();
     }
     abort.disarm();
-    let slot = place.slot.into_inner();
-    match wake {
-        _ if served => Ok(slot),
-        // The unwind drops what is in the slot, so that this is let wait as in any destructor then.
-        Wake::Cancelled => park::raise(),
-        _ => Err(slot),
+    let served = entry.state.get() == State::Served;
+    let slot = entry.slot.into_inner();
+    if served {
+        return Ok(slot);
     }
+    if wake == Wake::Cancelled {
+        // The unwind drops the slot, whose destructors may wait like any others then.
+        park::raise();
+    }
+    Err(slot)
 }
 
-/// A place that is not on the waiter's stack: of a wait at several queues at once, of which one at
-/// most is served, or of a future.
-pub(super) struct Enlisted<L: Deref<Target = Lock<S>>, S, T> {
+/// A registration in a queue whose entry is not on the waiter's stack: that of a future, or of a
+/// wait in several queues at once, of which at most one serves it.
+pub(super) struct Registered<L: Deref<Target = Lock<S>>, S, T> {
     // Leads to the lock of the queue, and always to the same.
     lock: L,
     queue: fn(&mut S) -> &mut WaitQueue<T>,
     // Leaked from a box, which must not be moved while the queue has a pointer into it. Should
-    // this be forgotten, the place is leaked with it and stays good.
-    place: Option<NonNull<Place<T>>>,
+    // this be forgotten, the entry is leaked with it and stays good.
+    entry: Option<NonNull<Entry<T>>>,
 }
 
-// SAFETY: what is done with a place elsewhere is done under the lock of its queue, and what moves
+// SAFETY: what other threads do with an entry they do under the lock of its queue, and what moves
 // with it is `T`.
-unsafe impl<L: Deref<Target = Lock<S>> + Send, S: Send, T: Send> Send for Enlisted<L, S, T> {}
-// SAFETY: a shared one gives out whether it is served, which it looks up under the lock.
-unsafe impl<L: Deref<Target = Lock<S>> + Sync, S: Send, T: Send> Sync for Enlisted<L, S, T> {}
+unsafe impl<L: Deref<Target = Lock<S>> + Send, S: Send, T: Send> Send for Registered<L, S, T> {}
+// SAFETY: a shared one only says whether it is served, which it looks up under the lock.
+unsafe impl<L: Deref<Target = Lock<S>> + Sync, S: Send, T: Send> Sync for Registered<L, S, T> {}
 
-impl<L: Deref<Target = Lock<S>>, S, T> Enlisted<L, S, T> {
-    /// Enlists in a queue of the state in `lock`, whose guard is `guard`, perhaps as one of those
-    /// who share a claim, and by which number.
-    pub(super) fn new(
+impl<L: Deref<Target = Lock<S>>, S, T> Registered<L, S, T> {
+    /// Registers the waiter of a future in a queue of the state in `lock`, whose guard is `guard`.
+    pub(super) fn future(
         lock: L,
-        mut guard: Guard<'_, S>,
+        guard: Guard<'_, S>,
         queue: fn(&mut S) -> &mut WaitQueue<T>,
         slot: T,
         waiter: Waiter,
-        claim: Option<(Arc<Claim>, usize)>,
     ) -> Self {
-        let place = NonNull::from(Box::leak(Box::new(Place::new(waiter, claim, slot))));
-        // SAFETY: it was leaked, and is freed only after `unlink` below.
-        unsafe { queue(&mut guard).link(place.as_ref()) };
-        Self { lock, queue, place: Some(place) }
+        Self::new(lock, guard, queue, Entry::new(waiter, None, None, slot))
     }
 
-    /// Whether somebody has served this place.
+    /// Registers the calling coroutine or thread, whose next wait is `waiter`, as number `number`
+    /// of the registrations that share `claim`.
+    pub(super) fn choice(
+        lock: L,
+        guard: Guard<'_, S>,
+        queue: fn(&mut S) -> &mut WaitQueue<T>,
+        slot: T,
+        waiter: Waiter,
+        (claim, number): (&Arc<Claim>, usize),
+    ) -> Self {
+        let claim = Some((Arc::clone(claim), number));
+        Self::new(lock, guard, queue, Entry::new(waiter, park::cancellable_id(), claim, slot))
+    }
+
+    fn new(
+        lock: L,
+        mut guard: Guard<'_, S>,
+        queue: fn(&mut S) -> &mut WaitQueue<T>,
+        entry: Entry<T>,
+    ) -> Self {
+        let entry = NonNull::from(Box::leak(Box::new(entry)));
+        // SAFETY: it was leaked, and is freed only after `leave` below.
+        unsafe { queue(&mut guard).link(entry.as_ref()) };
+        Self { lock, queue, entry: Some(entry) }
+    }
+
+    /// Whether this waiter has been served.
     pub(super) fn is_served(&self) -> bool {
         let _guard = self.lock.lock();
-        // SAFETY: it is alive until it is taken out of its option, and the lock of its queue is held.
-        self.place.is_none_or(|place| !unsafe { place.as_ref() }.linked.get())
+        // SAFETY: it is alive until it is taken out of its option, and the lock of its queue is
+        // held.
+        self.entry.is_none_or(|entry| unsafe { entry.as_ref() }.state.get() != State::Queued)
     }
 
     /// Leaves the queue. Returns what is in the slot, unless it did so before.
-    pub(super) fn leave(&mut self) -> Option<T> {
-        let place = self.place.take()?;
-        {
-            let mut guard = self.lock.lock();
-            // SAFETY: it is alive until the box made below goes, and the lock of its queue is held.
-            let place = unsafe { place.as_ref() };
-            if place.linked.get() {
-                (self.queue)(&mut guard).unlink(place);
-            }
-        }
-        // SAFETY: it was leaked from a box, no queue has a pointer to it any more, and whoever took
-        // it out of one has released the lock. This is done once: it was taken out of its option.
-        Some(unsafe { Box::from_raw(place.as_ptr()) }.slot.into_inner())
+    pub(super) fn deregister(&mut self) -> Option<T> {
+        let entry = self.entry.take()?;
+        // SAFETY: it is alive until the box made below ends, and the lock of its queue is held.
+        (self.queue)(&mut self.lock.lock()).leave(unsafe { entry.as_ref() });
+        // SAFETY: it was leaked from a box, no queue has a pointer to it any more, and the thread
+        // that took it out has released the lock. This is done once: it was taken out of its
+        // option.
+        Some(unsafe { Box::from_raw(entry.as_ptr()) }.slot.into_inner())
     }
 }
 
-impl<L: Deref<Target = Lock<S>>, S, T> Drop for Enlisted<L, S, T> {
+impl<L: Deref<Target = Lock<S>>, S, T> Drop for Registered<L, S, T> {
     fn drop(&mut self) {
-        drop(self.leave());
+        drop(self.deregister());
     }
 }

@@ -8,10 +8,12 @@ use super::event::Event;
 use crate::engine::park;
 use crate::engine::task::Wait;
 
-/// Waits until all who have a share of it have dropped theirs.
+const WAIT: Wait = Wait::for_any_thread("the members of a wait group to be done");
+
+/// Waits until all its shares have been dropped.
 ///
-/// The shape is crossbeam's and not Go's: who is done drops its share, so a panic or a cancellation
-/// cannot forget it, and the count cannot go below zero.
+/// The shape is crossbeam's and not Go's: a member that is done drops its share, so a panic or a
+/// cancellation cannot forget it, and the count cannot go below zero.
 ///
 /// ```
 /// use plainsong::sync::WaitGroup;
@@ -33,7 +35,7 @@ pub struct WaitGroup {
     share: Arc<Share>,
 }
 
-/// What the members have in common: the last who drops it sets the event.
+/// What the members have in common: dropping the last reference sets the event.
 struct Share {
     done: Arc<Event>,
 }
@@ -59,8 +61,8 @@ impl WaitGroup {
         self.wait_until(None);
     }
 
-    /// Drops this share, and waits until all others have been dropped, for `timeout` at most. Returns
-    /// whether they were in time.
+    /// Drops this share, and waits until all others have been dropped, for `timeout` at most.
+    /// Returns whether they were dropped in time.
     ///
     /// # Cancellation
     ///
@@ -73,7 +75,7 @@ impl WaitGroup {
     fn wait_until(self, deadline: Option<Instant>) -> bool {
         let done = Arc::clone(&self.share.done);
         drop(self);
-        done.wait_for(Wait::for_any_thread("the members of a wait group to be done"), deadline)
+        done.wait_for(WAIT, deadline)
     }
 }
 

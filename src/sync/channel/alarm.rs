@@ -1,4 +1,5 @@
-//! Receivers to which the clock sends. Nobody runs for them: who receives waits until it is time.
+//! Receivers to which the clock sends. They need no timer of their own: a coroutine or thread that
+//! receives waits until the time has come.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,9 @@ use super::error::{RecvTimeoutError, TryRecvError};
 use crate::engine::park;
 use crate::engine::task::Wait;
 use crate::sync::lock::Lock;
-use crate::sync::operation::{Enlistment, Nothing, Ticket};
+use crate::sync::operation::{Nothing, Registration, Ticket};
+
+const WAIT: Wait = Wait::outside("a timer");
 
 /// A receiver to which one item is sent after `duration`: the time at which it was due.
 ///
@@ -34,8 +37,8 @@ pub fn at(time: Instant) -> Receiver<Instant> {
 }
 
 /// A receiver to which the time is sent each `period`, first in one period from now. It holds one
-/// item at most: when nobody has received one before the next was due, that is left out, and the rest
-/// follow the late receive.
+/// item at most: an item that has not been received when the next is due stands for both, and the
+/// rest follow one period after the late receive.
 pub fn tick(period: Duration) -> Receiver<Instant> {
     new(park::deadline(period), Some(period))
 }
@@ -53,12 +56,12 @@ pub(super) struct Alarm<T> {
     state: Lock<State>,
     period: Option<Duration>,
     pub(super) capacity: usize,
-    // What is received at a time: only a channel of times has some, and `never` is of anything.
+    // The item for a time: only a channel of times has one, and `never` has items of any type.
     item: fn(Instant) -> Option<T>,
 }
 
 struct State {
-    // When the next item is due, if one will be.
+    // When the next item is due, if there will be one.
     due: Option<Instant>,
     // Items that were chosen in a `select!` and not received yet.
     held: Vec<(Ticket, Instant)>,
@@ -76,7 +79,12 @@ impl<T> Alarm<T> {
         Self { state, period, capacity, item }
     }
 
-    /// When there will be something to receive.
+    /// Whether nothing is ever sent: two such channels are the same.
+    pub(super) fn is_never(&self) -> bool {
+        self.capacity == 0
+    }
+
+    /// When the next item is due.
     pub(super) fn due(&self) -> Option<Instant> {
         self.state.lock().due
     }
@@ -112,7 +120,7 @@ impl<T> Alarm<T> {
                 return Err(RecvTimeoutError::Timeout);
             }
             let until = [self.due(), deadline].into_iter().flatten().min();
-            park::block(park::waiter(), Wait::outside("a timer"), until);
+            park::block(park::waiter(), WAIT, until);
         }
     }
 
@@ -125,7 +133,7 @@ impl<T> Alarm<T> {
         Some(ticket)
     }
 
-    /// Takes what was held for a chosen operation. It has been sent, received or not.
+    /// Takes the item of a chosen operation. The clock has sent it, whether it is received or not.
     pub(super) fn finish(&self, ticket: Ticket) -> Option<T> {
         let mut state = self.state.lock();
         let at = state.held.iter().position(|(number, _)| *number == ticket)?;
@@ -133,8 +141,8 @@ impl<T> Alarm<T> {
         (self.item)(due)
     }
 
-    /// Who waits knows the time, so nobody need be told.
-    pub(super) fn stand<'a>(&self) -> Option<Box<dyn Enlistment + 'a>> {
+    /// A waiter waits until the alarm is due, so it need not be woken.
+    pub(super) fn register<'a>(&self) -> Option<Box<dyn Registration + 'a>> {
         if self.is_due() { None } else { Some(Box::new(Nothing)) }
     }
 }

@@ -1,4 +1,5 @@
-//! Each item to every receiver, in tokio's manner: who is too slow loses the oldest, and is told how many.
+//! Each item goes to every receiver, as in tokio: a receiver that is too slow loses the oldest
+//! items, and learns how many.
 //!
 //! ```
 //! use plainsong::sync::broadcast;
@@ -24,8 +25,10 @@ use crate::sync::wait::{WaitQueue, wait};
 
 pub use super::error::SendError;
 
+const WAIT: Wait = Wait::for_any_thread("an item of a channel");
+
 struct State<T> {
-    // The last items, each until all who are to have it have received it.
+    // The last items, each until every receiver that was there when it was sent has received it.
     items: VecDeque<Slot<T>>,
     // The number of the first of them.
     first: u64,
@@ -51,11 +54,11 @@ pub struct Receiver<T> {
     next: u64,
 }
 
-/// A channel of which each receiver gets each item. Of those that not all have received it holds the
-/// last `capacity`.
+/// A channel of which each receiver gets each item. It holds the last `capacity` items, each until
+/// all receivers have received it.
 ///
-/// The receivers share an item until each has its clone. So its ends are `Send` only when items are `Sync`
-/// as well, where tokio's ask for `Send` alone.
+/// The receivers share an item until each has its clone. So its ends are `Send` only when items are
+/// `Sync` as well, where tokio's ask for `Send` alone.
 ///
 /// # Panics
 ///
@@ -78,7 +81,7 @@ impl<T> State<T> {
         self.first + self.items.len() as u64
     }
 
-    /// Takes the item with this number for one who reads it. The last who does gets it alone.
+    /// Takes the item with this number for a receiver. The last one to take it gets it alone.
     fn read(&mut self, number: u64) -> Option<Arc<T>> {
         let slot = self.items.get_mut(usize::try_from(number - self.first).ok()?)?;
         slot.unread -= 1;
@@ -90,7 +93,7 @@ impl<T> State<T> {
         item
     }
 
-    /// Ends all waits: those who waited look again.
+    /// Ends all waits: the waiters look again.
     fn wake_all(mut state: Guard<'_, Self>) {
         let woken = state.waiting.serve_all(|()| ());
         drop(state);
@@ -105,7 +108,7 @@ fn subscribe<T>(shared: &Arc<Lock<State<T>>>) -> Receiver<T> {
 }
 
 impl<T> Sender<T> {
-    /// Sends an item to all receivers there are; returns their number. Waits for none of them.
+    /// Sends an item to all receivers; returns their number. Waits for none of them.
     ///
     /// # Errors
     ///
@@ -113,8 +116,8 @@ impl<T> Sender<T> {
     ///
     /// # Cancellation
     ///
-    /// May let others run first, and unwinds then when the coroutine is cancelled; the item has not been
-    /// sent.
+    /// May let others run first, and unwinds then when the coroutine is cancelled; the item has not
+    /// been sent.
     pub fn send(&self, item: T) -> Result<usize, SendError<T>> {
         park::spend();
         let item = Arc::new(item);
@@ -122,7 +125,7 @@ impl<T> Sender<T> {
         let receivers = state.receivers;
         if receivers == 0 {
             drop(state);
-            return Err(SendError(Arc::into_inner(item).expect("nobody has got it")));
+            return Err(SendError(Arc::into_inner(item).expect("it has not been shared")));
         }
         let mut lost = None;
         if state.items.len() == state.capacity {
@@ -131,7 +134,7 @@ impl<T> Sender<T> {
         }
         state.items.push_back(Slot { item: Some(item), unread: receivers });
         State::wake_all(state);
-        // Dropped when the lock is released.
+        // Dropped when the lock has been released.
         drop(lost);
         Ok(receivers)
     }
@@ -146,12 +149,12 @@ impl<T> Sender<T> {
         self.0.lock().receivers
     }
 
-    /// How many items are held that not all have received.
+    /// How many items are held that not all receivers have received.
     pub fn len(&self) -> usize {
         self.0.lock().items.len()
     }
 
-    /// Whether all have received everything.
+    /// Whether all receivers have received everything.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -168,7 +171,7 @@ impl<T> Receiver<T> {
         subscribe(&self.shared)
     }
 
-    /// How many items wait for this receiver, those that it has lost included.
+    /// How many items wait for this receiver, including those that it has lost.
     pub fn len(&self) -> usize {
         usize::try_from(self.shared.lock().end() - self.next).unwrap_or(usize::MAX)
     }
@@ -189,9 +192,9 @@ impl<T: Clone> Receiver<T> {
     ///
     /// # Errors
     ///
-    /// `Lagged` with the number of items that were lost, as they were not received in time; the next
-    /// receive gives the oldest that is left. `Closed` when all has been received and every
-    /// sender has gone.
+    /// `Lagged` with the number of items that were lost, as they were not received in time; the
+    /// next receive gives the oldest item that is left. `Closed` when all items have been received
+    /// and every sender has been dropped.
     ///
     /// # Cancellation
     ///
@@ -205,8 +208,7 @@ impl<T: Clone> Receiver<T> {
                 Err((TryRecvError::Closed, _)) => return Err(RecvError::Closed),
                 Err((TryRecvError::Empty, state)) => state,
             };
-            let why = Wait::for_any_thread("an item of a channel");
-            let _ = wait(&self.shared, state, |state| &mut state.waiting, (), why, None);
+            let _ = wait(&self.shared, state, |state| &mut state.waiting, (), WAIT, None);
         }
     }
 
@@ -263,7 +265,7 @@ impl<T> Drop for Receiver<T> {
         let unread = self.next.max(state.first)..state.end();
         let items: Vec<_> = unread.map(|number| state.read(number)).collect();
         drop(state);
-        // Those that nobody else was to have are dropped when the lock is released.
+        // Those that no other receiver waits for are dropped when the lock has been released.
         drop(items);
     }
 }
@@ -283,9 +285,9 @@ impl<T> fmt::Debug for Receiver<T> {
 /// Returned by [`Receiver::recv`].
 #[derive(PartialEq, Eq, Clone, Debug)]
 pub enum RecvError {
-    /// Everything has been received, and every sender has gone.
+    /// Everything has been received, and every sender has been dropped.
     Closed,
-    /// So many items were sent and not received in time: they are lost to this receiver.
+    /// This many items were not received in time: they are lost to this receiver.
     Lagged(u64),
 }
 
@@ -294,16 +296,16 @@ pub enum RecvError {
 pub enum TryRecvError {
     /// Nothing is there now.
     Empty,
-    /// Everything has been received, and every sender has gone.
+    /// Everything has been received, and every sender has been dropped.
     Closed,
-    /// So many items were sent and not received in time: they are lost to this receiver.
+    /// This many items were not received in time: they are lost to this receiver.
     Lagged(u64),
 }
 
 impl fmt::Display for RecvError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Closed => f.write_str("every sender of the broadcast has gone"),
+            Self::Closed => f.write_str("every sender of the broadcast has been dropped"),
             Self::Lagged(lost) => write!(f, "received too slowly: {lost} items are lost"),
         }
     }

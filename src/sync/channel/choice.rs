@@ -4,11 +4,12 @@ use std::time::Instant;
 
 use super::core::{Core, Held, Offer, State, Want};
 use super::error::{RecvError, SendError};
-use super::{Receiver, Sender, Source};
+use super::{Flavor, Receiver, Sender};
+use crate::engine::park;
 use crate::engine::waiter::Waiter;
 use crate::sync::lock::Lock;
-use crate::sync::operation::{Choice, Enlistment, Operation, Ticket};
-use crate::sync::wait::{Enlisted, WaitQueue};
+use crate::sync::operation::{Choice, Operation, Registration, Ticket};
+use crate::sync::wait::{Registered, WaitQueue};
 
 /// Which end of a channel takes part.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -18,16 +19,30 @@ enum End {
 }
 
 impl<T> State<T> {
-    /// Whether an operation could be done now, be it that it fails. `choice` is not met by itself.
+    /// Whether an operation could be done now, even if only to fail. Waiters of the same `choice`
+    /// do not count: it must not meet itself.
     fn is_ready(&self, end: End, choice: Option<&Choice>) -> bool {
         match end {
             End::Sender => {
-                self.receivers_gone || self.has_room() || self.receivers.has_other(choice)
+                self.receivers_dropped || self.has_room() || self.receivers.has_waiter(choice)
             }
             End::Receiver => {
-                self.senders_gone || !self.items.is_empty() || self.senders.has_other(choice)
+                self.senders_dropped || !self.items.is_empty() || self.senders.has_waiter(choice)
             }
         }
+    }
+
+    /// Holds an outcome until its operation is completed.
+    fn hold(&mut self, held: Held<T>) -> Ticket {
+        self.next_ticket += 1;
+        self.held.push((self.next_ticket, held));
+        self.next_ticket
+    }
+
+    /// Returns an outcome that was held.
+    fn redeem(&mut self, ticket: Ticket) -> Held<T> {
+        let at = self.held.iter().position(|(number, _)| *number == ticket);
+        self.held.swap_remove(at.expect("a chosen operation is completed once")).1
     }
 }
 
@@ -38,11 +53,11 @@ impl<T> Core<T> {
         let (held, waiter) = match state.take() {
             Some((Want::Item(item), waiter)) => (Held::Item(item), waiter),
             Some((Want::Later(item), waiter)) => (Held::Later(item), waiter),
-            _ if state.senders_gone => (Held::Gone, None),
+            _ if state.senders_dropped => (Held::Closed, None),
             _ => return None,
         };
         let ticket = state.hold(held);
-        Self::settle(state, waiter);
+        Self::release_and_wake(state, waiter);
         Some(ticket)
     }
 
@@ -50,7 +65,7 @@ impl<T> Core<T> {
     fn choose_send(&self) -> Option<Ticket> {
         let mut state = self.state.lock();
         let mut sender = None;
-        let met = if state.receivers_gone {
+        let met = if state.receivers_dropped {
             None
         } else {
             state.receivers.serve(|want| {
@@ -61,7 +76,7 @@ impl<T> Core<T> {
         };
         let held = match sender {
             Some(sender) => Held::Pair(sender),
-            None if state.receivers_gone => Held::Gone,
+            None if state.receivers_dropped => Held::Closed,
             None if state.has_room() => {
                 state.reserved += 1;
                 Held::Room
@@ -69,43 +84,43 @@ impl<T> Core<T> {
             None => return None,
         };
         let ticket = state.hold(held);
-        Self::settle(state, met.map(|((), waiter)| waiter));
+        Self::release_and_wake(state, met.map(|((), waiter)| waiter));
         Some(ticket)
     }
 
     fn finish_recv(&self, ticket: Ticket) -> Result<T, RecvError> {
-        let held = self.state.lock().fetch(ticket);
+        let held = self.state.lock().redeem(ticket);
         match held {
             Held::Item(item) => return Ok(item),
             Held::Later(item) => {
-                if let Ok(item) = self.owed(item).wait(None) {
+                if let Ok(item) = self.pending(item).wait(None) {
                     return Ok(item);
                 }
             }
             _ => {}
         }
-        // Its sender has made none after all, or every sender has gone: the next one that comes, be it
-        // that it is given back.
+        // The paired sender gave up, or all senders are gone: fall back to a plain receive, which
+        // also sees items that were put back.
         self.recv(None).map_err(|_| RecvError)
     }
 
     fn finish_send(&self, ticket: Ticket, item: T) -> Result<(), SendError<T>> {
         let mut state = self.state.lock();
-        match state.fetch(ticket) {
+        match state.redeem(ticket) {
             Held::Room => {
                 state.reserved -= 1;
-                if state.receivers_gone {
+                if state.receivers_dropped {
                     drop(state);
                     return Err(SendError(item));
                 }
-                self.place(state, item);
+                self.put_reserved(state, item);
                 Ok(())
             }
             Held::Pair(receiver) => {
                 drop(state);
                 match receiver.send(item) {
                     Ok(()) => Ok(()),
-                    // Its receiver was cancelled or timed out meanwhile: the next one that comes.
+                    // The paired receiver was cancelled or timed out: fall back to a plain send.
                     Err(item) => self.send(item, None).map_err(|e| SendError(e.into_inner())),
                 }
             }
@@ -116,27 +131,27 @@ impl<T> Core<T> {
         }
     }
 
-    /// Gives back what is held for an operation that will not be completed.
+    /// Gives back the outcome of an operation that will not be completed.
     fn release(&self, ticket: Ticket) {
         let mut state = self.state.lock();
-        match state.fetch(ticket) {
+        match state.redeem(ticket) {
             Held::Item(item) => {
                 drop(state);
                 self.give_back(item);
             }
             Held::Room => {
                 state.reserved -= 1;
-                // What a sender put there would be seen by nobody: it is told so.
-                let waiter = if state.receivers_gone { None } else { state.let_in() };
-                Self::settle(state, waiter);
+                // No receiver would take an item that a sender puts there now.
+                let waiter = if state.receivers_dropped { None } else { state.admit_sender() };
+                Self::release_and_wake(state, waiter);
             }
             Held::Later(item) => {
                 drop(state);
-                drop(self.owed(item));
+                drop(self.pending(item));
             }
             held => {
                 drop(state);
-                // The other one of a pair learns of it, and looks for another.
+                // The other side of a pair then looks for another partner.
                 drop(held);
             }
         }
@@ -145,31 +160,31 @@ impl<T> Core<T> {
     /// Puts back an item that was taken and not received.
     pub(super) fn give_back(&self, item: T) {
         let mut state = self.state.lock();
-        if state.receivers_gone {
+        if state.receivers_dropped {
             drop(state);
             drop(item);
             return;
         }
         match state.hand_over(item) {
-            Ok(waiter) => Self::settle(state, Some(waiter)),
+            Ok(waiter) => Self::release_and_wake(state, Some(waiter)),
             Err(item) => {
                 // It was the oldest.
                 state.items.push_front(item);
-                Self::settle(state, None);
+                Self::release_and_wake(state, None);
             }
         }
     }
 }
 
-/// A place in a channel's queue, of a `select!`.
-struct Standing<'a, T, S> {
+/// A select's registration in a channel's queue.
+struct Chooser<'a, T, S> {
     core: &'a Core<T>,
-    place: Enlisted<&'a Lock<State<T>>, State<T>, S>,
+    entry: Registered<&'a Lock<State<T>>, State<T>, S>,
 }
 
-impl<T, S: Into<Held<T>>> Enlistment for Standing<'_, T, S> {
-    fn leave(mut self: Box<Self>, served: bool) -> Option<Ticket> {
-        let slot = self.place.leave()?;
+impl<T, S: Into<Held<T>>> Registration for Chooser<'_, T, S> {
+    fn deregister(mut self: Box<Self>, served: bool) -> Option<Ticket> {
+        let slot = self.entry.deregister()?;
         served.then(|| self.core.state.lock().hold(slot.into()))
     }
 }
@@ -179,7 +194,7 @@ impl<T> From<Offer<T>> for Held<T> {
         match offer {
             Offer::Room => Self::Room,
             Offer::Pair(sender) => Self::Pair(sender),
-            Offer::Open | Offer::Item(_) | Offer::Taken => Self::Gone,
+            Offer::Open | Offer::Item(_) | Offer::Taken => Self::Closed,
         }
     }
 }
@@ -189,56 +204,62 @@ impl<T> From<Want<T>> for Held<T> {
         match want {
             Want::Item(item) => Self::Item(item),
             Want::Later(item) => Self::Later(item),
-            Want::Nothing => Self::Gone,
+            Want::Nothing => Self::Closed,
         }
     }
 }
 
-/// A place among those who look.
-struct Looking<'a, T>(Enlisted<&'a Lock<State<T>>, State<T>, ()>);
+/// A select's registration among the watchers of a channel.
+struct Watcher<'a, T>(Registered<&'a Lock<State<T>>, State<T>, ()>);
 
-impl<T> Enlistment for Looking<'_, T> {
-    fn leave(mut self: Box<Self>, _: bool) -> Option<Ticket> {
-        self.0.leave();
+impl<T> Registration for Watcher<'_, T> {
+    fn deregister(mut self: Box<Self>, _: bool) -> Option<Ticket> {
+        self.0.deregister();
         None
     }
 }
 
 impl<T> Core<T> {
-    fn stand<'a, S: Into<Held<T>> + 'a>(
+    fn register<'a, S: Into<Held<T>> + 'a>(
         &'a self,
         end: End,
         waiter: Waiter,
-        choice: &Choice,
-        number: usize,
+        claim: (&Choice, usize),
         queue: fn(&mut State<T>) -> &mut WaitQueue<S>,
         slot: S,
-    ) -> Option<Box<dyn Enlistment + 'a>> {
+    ) -> Option<Box<dyn Registration + 'a>> {
         let mut state = self.state.lock();
-        if state.is_ready(end, Some(choice)) {
+        if state.is_ready(end, Some(claim.0)) {
             return None;
         }
-        // Who looks for the other end will find this one.
-        state.show();
-        let claim = Some((choice.clone(), number));
-        let place = Enlisted::new(&self.state, state, queue, slot, waiter, claim);
-        Some(Box::new(Standing { core: self, place }))
+        // Watchers of the other end will find this one.
+        let watchers = state.take_watchers();
+        let entry = Registered::choice(&self.state, state, queue, slot, waiter, claim);
+        if let Some(watchers) = watchers {
+            park::wake_all(watchers);
+        }
+        Some(Box::new(Chooser { core: self, entry }))
     }
 
-    fn look<'a>(
+    fn watch<'a>(
         &'a self,
         end: End,
         waiter: Waiter,
-        choice: &Choice,
-        number: usize,
-    ) -> Option<Box<dyn Enlistment + 'a>> {
+        claim: (&Choice, usize),
+    ) -> Option<Box<dyn Registration + 'a>> {
         let state = self.state.lock();
         if state.is_ready(end, None) {
             return None;
         }
-        let claim = Some((choice.clone(), number));
-        let place = Enlisted::new(&self.state, state, |s| &mut s.lookers, (), waiter, claim);
-        Some(Box::new(Looking(place)))
+        let lock = &self.state;
+        Some(Box::new(Watcher(Registered::choice(
+            lock,
+            state,
+            |state| &mut state.watchers,
+            (),
+            waiter,
+            claim,
+        ))))
     }
 }
 
@@ -252,9 +273,9 @@ impl<T> Sender<T> {
 impl<T> Receiver<T> {
     /// Completes a receive that was chosen.
     pub(in crate::sync) fn finish(&self, ticket: Ticket) -> Result<T, RecvError> {
-        match &self.source {
-            Source::Core(core) => core.finish_recv(ticket),
-            Source::Alarm(alarm) => alarm.finish(ticket).ok_or(RecvError),
+        match &self.flavor {
+            Flavor::Items(core) => core.finish_recv(ticket),
+            Flavor::Clock(alarm) => alarm.finish(ticket).ok_or(RecvError),
         }
     }
 }
@@ -268,25 +289,26 @@ impl<T> Operation for Sender<T> {
         self.core.state.lock().is_ready(End::Sender, None)
     }
 
-    fn stand<'a>(
+    fn register<'a>(
         &'a self,
         waiter: Waiter,
         choice: &Choice,
         number: usize,
-    ) -> Option<Box<dyn Enlistment + 'a>> {
-        self.core.stand(End::Sender, waiter, choice, number, |s| &mut s.senders, Offer::Open)
+    ) -> Option<Box<dyn Registration + 'a>> {
+        let claim = (choice, number);
+        self.core.register(End::Sender, waiter, claim, |s| &mut s.senders, Offer::Open)
     }
 
-    fn look<'a>(
+    fn watch<'a>(
         &'a self,
         waiter: Waiter,
         choice: &Choice,
         number: usize,
-    ) -> Option<Box<dyn Enlistment + 'a>> {
-        self.core.look(End::Sender, waiter, choice, number)
+    ) -> Option<Box<dyn Registration + 'a>> {
+        self.core.watch(End::Sender, waiter, (choice, number))
     }
 
-    fn gives(&self) -> bool {
+    fn moves_item(&self) -> bool {
         true
     }
 
@@ -297,65 +319,65 @@ impl<T> Operation for Sender<T> {
 
 impl<T> Operation for Receiver<T> {
     fn choose(&self) -> Option<Ticket> {
-        match &self.source {
-            Source::Core(core) => core.choose_recv(),
-            Source::Alarm(alarm) => alarm.choose(),
+        match &self.flavor {
+            Flavor::Items(core) => core.choose_recv(),
+            Flavor::Clock(alarm) => alarm.choose(),
         }
     }
 
     fn is_ready(&self) -> bool {
-        match &self.source {
-            Source::Core(core) => core.state.lock().is_ready(End::Receiver, None),
-            Source::Alarm(alarm) => alarm.is_due(),
+        match &self.flavor {
+            Flavor::Items(core) => core.state.lock().is_ready(End::Receiver, None),
+            Flavor::Clock(alarm) => alarm.is_due(),
         }
     }
 
-    fn stand<'a>(
+    fn register<'a>(
         &'a self,
         waiter: Waiter,
         choice: &Choice,
         number: usize,
-    ) -> Option<Box<dyn Enlistment + 'a>> {
-        match &self.source {
-            Source::Core(core) => core.stand(
-                End::Receiver,
-                waiter,
-                choice,
-                number,
-                |s| &mut s.receivers,
-                Want::Nothing,
-            ),
-            Source::Alarm(alarm) => alarm.stand(),
+    ) -> Option<Box<dyn Registration + 'a>> {
+        let claim = (choice, number);
+        match &self.flavor {
+            Flavor::Items(core) => {
+                core.register(End::Receiver, waiter, claim, |s| &mut s.receivers, Want::Nothing)
+            }
+            Flavor::Clock(alarm) => alarm.register(),
         }
     }
 
-    fn look<'a>(
+    fn watch<'a>(
         &'a self,
         waiter: Waiter,
         choice: &Choice,
         number: usize,
-    ) -> Option<Box<dyn Enlistment + 'a>> {
-        match &self.source {
-            Source::Core(core) => core.look(End::Receiver, waiter, choice, number),
-            Source::Alarm(alarm) => alarm.stand(),
+    ) -> Option<Box<dyn Registration + 'a>> {
+        match &self.flavor {
+            Flavor::Items(core) => core.watch(End::Receiver, waiter, (choice, number)),
+            Flavor::Clock(alarm) => alarm.register(),
         }
+    }
+
+    fn claims(&self) -> bool {
+        matches!(self.flavor, Flavor::Items(_))
     }
 
     fn due(&self) -> Option<Instant> {
-        match &self.source {
-            Source::Core(_) => None,
-            Source::Alarm(alarm) => alarm.due(),
+        match &self.flavor {
+            Flavor::Items(_) => None,
+            Flavor::Clock(alarm) => alarm.due(),
         }
     }
 
-    fn gives(&self) -> bool {
+    fn moves_item(&self) -> bool {
         true
     }
 
     fn release(&self, ticket: Ticket) {
-        match &self.source {
-            Source::Core(core) => core.release(ticket),
-            Source::Alarm(alarm) => drop(alarm.finish(ticket)),
+        match &self.flavor {
+            Flavor::Items(core) => core.release(ticket),
+            Flavor::Clock(alarm) => drop(alarm.finish(ticket)),
         }
     }
 }

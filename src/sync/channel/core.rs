@@ -1,14 +1,47 @@
 //! The one core under all channels that carry items from many to many.
 //!
-//! An item goes straight to the first who waits for one; if nobody does, into the buffer; if that
-//! is full, its sender waits with the item in its own place. Whoever takes an item moves that of the first
-//! waiting sender into the room it makes. All of it happens under one lock, under which no
-//! code of a user runs: no item is cloned or dropped there.
+//! All of it happens under one lock, under which no code of a user runs: no item is cloned or
+//! dropped there. The rules:
 //!
-//! An operation chosen by a `select!` is done in two steps, because its item is made only when it
-//! has been chosen. Between them the channel holds its outcome, under a [`Ticket`]: the item taken,
-//! the room reserved, or one end of a [`oneshot`] through which a chosen sender and its receiver,
-//! who meet without a buffer, are linked.
+//! 1. An item goes to the first waiting receiver; if there is none, into the buffer; if that is
+//!    full, its sender waits, with the item in its own entry.
+//! 2. A receiver takes the first item of the buffer, and moves the item of the first waiting sender
+//!    into the room that this makes. If the buffer is empty, it takes the item of the first waiting
+//!    sender. If there is none, it waits.
+//! 3. So under the lock never both: a receiver that waits, and an item, or a sender that waits.
+//!    (Except for entries of one `select!`, which is not to meet itself, and of waiters that are
+//!    being cancelled: those take no part any more.)
+//! 4. When the last sender is dropped, the receivers that wait get nothing, and try again: an item
+//!    may be given back. When the last receiver is dropped, the senders that wait have their items
+//!    back.
+//!
+//! # A select's hand-over
+//!
+//! The item of a send in a `select!` is made only when that send has been chosen. So an operation
+//! is begun under the lock, and completed later. In between, the channel holds its outcome, under a
+//! [`Ticket`].
+//!
+//! ```text
+//! begun, under the lock                        held         completed by
+//! a receive takes an item                      Item         returning the item
+//! a send has room, which is reserved           Room         putting the item into the room
+//! a send meets a waiting receiver  ---+
+//! a receive meets a `select!` that    |        one end of a [`oneshot`] each:
+//! waits to send                    ---+        Pair         sending the item through it
+//!                                              Later        waiting for the item
+//! the other side has been dropped              Closed       returning an error
+//! ```
+//!
+//! What may interleave between the two steps, and why nothing is lost:
+//!
+//! - The operation is released instead (its item panicked). An item goes back to the front of the
+//!   channel, room goes to the next sender, and a dropped end of the oneshot makes the other side
+//!   look for another partner.
+//! - A receiver that waits for its `Later` is cancelled or times out. It closes the oneshot. An
+//!   item that was sent before goes back to the channel; one that is sent after that is refused,
+//!   and its sender sends it again.
+//! - The other side is dropped. Room is then worth nothing, and the send fails. A pair is not
+//!   affected: each side has its partner.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -18,42 +51,48 @@ use std::time::Instant;
 
 use super::error::{RecvTimeoutError, SendTimeoutError, TryRecvError, TrySendError};
 use super::oneshot;
+use crate::engine::defer::Defer;
 use crate::engine::park;
 use crate::engine::task::Wait;
-use crate::engine::waiter::Waiter;
+use crate::engine::waiter::{Waiter, Waiters};
 use crate::sync::lock::{Guard, Lock};
 use crate::sync::operation::Ticket;
-use crate::sync::wait::{WaitQueue, wait};
+use crate::sync::wait::{WaitQueue, release_and_wait};
 
-/// Slots that an empty buffer keeps.
-const KEEP: usize = 4096;
+const WAIT_FOR_ROOM: Wait = Wait::for_any_thread("room in a channel");
+const WAIT_FOR_ITEM: Wait = Wait::for_any_thread("an item of a channel");
+
+/// The largest buffer, in items, that a channel keeps when it is empty.
+const IDLE_CAPACITY_MAX: usize = 4096;
 
 /// What is between the senders and the receivers of a channel.
 pub(super) struct Core<T> {
     pub(super) state: Lock<State<T>>,
+    // `None` without bounds.
+    pub(super) capacity: Option<usize>,
     senders: AtomicUsize,
     receivers: AtomicUsize,
 }
 
 pub(super) struct State<T> {
     pub(super) items: VecDeque<T>,
-    // usize::MAX for one without bounds.
     capacity: usize,
     pub(super) senders: WaitQueue<Offer<T>>,
     pub(super) receivers: WaitQueue<Want<T>>,
-    // Those who only want to know that something has changed.
-    pub(super) lookers: WaitQueue<()>,
-    pub(super) senders_gone: bool,
-    pub(super) receivers_gone: bool,
-    // Room that belongs to senders who have been chosen and have not sent yet.
+    // They only want to know that something has changed.
+    pub(super) watchers: WaitQueue<()>,
+    pub(super) senders_dropped: bool,
+    pub(super) receivers_dropped: bool,
+    // Room for sends that have been chosen and not completed yet.
     pub(super) reserved: usize,
-    held: Vec<(Ticket, Held<T>)>,
-    next_ticket: Ticket,
+    // Outcomes of operations that have not been completed.
+    pub(super) held: Vec<(Ticket, Held<T>)>,
+    pub(super) next_ticket: Ticket,
 }
 
 /// What a waiting sender offers, and what it is given.
 pub(super) enum Offer<T> {
-    /// An item. Who serves it and leaves it here says that every receiver has gone.
+    /// An item. If it is still here when the sender is served, every receiver has been dropped.
     Item(T),
     /// The item has been taken.
     Taken,
@@ -67,31 +106,31 @@ pub(super) enum Offer<T> {
 
 /// What a waiting receiver is given.
 pub(super) enum Want<T> {
-    /// Nothing: every sender has gone.
+    /// Nothing: every sender has been dropped.
     Nothing,
     Item(T),
     /// An item that is being made.
     Later(oneshot::Receiver<T>),
 }
 
-/// What comes of an operation that was chosen and has not been completed.
+/// The outcome of an operation that was chosen and has not been completed.
 pub(super) enum Held<T> {
-    /// The other side has gone.
-    Gone,
+    /// The other side has been dropped.
+    Closed,
     Item(T),
     Later(oneshot::Receiver<T>),
     Room,
     Pair(oneshot::Sender<T>),
 }
 
-/// An item that a chosen sender is making, for one who may give up before it comes: if it has come by
-/// then it goes back to the channel, as its sender was told that it has been sent.
-pub(super) struct Owed<'a, T> {
+/// An item that a chosen sender is making, for a receiver that may give up before it comes. If the
+/// item has been sent by then, it goes back to the channel: the sender has seen its send succeed.
+pub(super) struct Pending<'a, T> {
     core: &'a Core<T>,
     item: oneshot::Receiver<T>,
 }
 
-impl<T> Deref for Owed<'_, T> {
+impl<T> Deref for Pending<'_, T> {
     type Target = oneshot::Receiver<T>;
 
     fn deref(&self) -> &oneshot::Receiver<T> {
@@ -99,13 +138,13 @@ impl<T> Deref for Owed<'_, T> {
     }
 }
 
-impl<T> DerefMut for Owed<'_, T> {
+impl<T> DerefMut for Pending<'_, T> {
     fn deref_mut(&mut self) -> &mut oneshot::Receiver<T> {
         &mut self.item
     }
 }
 
-impl<T> Drop for Owed<'_, T> {
+impl<T> Drop for Pending<'_, T> {
     fn drop(&mut self) {
         if let Some(item) = self.item.refuse() {
             self.core.give_back(item);
@@ -116,13 +155,13 @@ impl<T> Drop for Owed<'_, T> {
 /// Why nothing could be sent.
 enum Refused<'a, T> {
     Full(Guard<'a, State<T>>, T),
-    Gone(T),
+    Closed(T),
 }
 
 /// Why nothing could be received.
 enum Lacking<'a, T> {
     Empty(Guard<'a, State<T>>),
-    Gone,
+    Closed,
 }
 
 impl<T> State<T> {
@@ -131,7 +170,7 @@ impl<T> State<T> {
         self.items.len() + self.reserved < self.capacity
     }
 
-    /// Gives an item to the first who waits for one. Returns the item if nobody does.
+    /// Gives an item to the first waiting receiver. Returns the item if there is none.
     #[inline]
     pub(super) fn hand_over(&mut self, item: T) -> Result<Waiter, T> {
         let mut item = Some(item);
@@ -143,19 +182,19 @@ impl<T> State<T> {
         match (served, item) {
             (_, Some(item)) => Err(item),
             (Some(((), waiter)), None) => Ok(waiter),
-            (None, None) => unreachable!("only who is served takes the item"),
+            (None, None) => unreachable!("only a receiver that is served takes the item"),
         }
     }
 
-    /// Takes an item from the buffer, or else from the first who waits to send one.
+    /// Takes an item from the buffer, or else from the first waiting sender.
     #[inline]
     pub(super) fn take(&mut self) -> Option<(Want<T>, Option<Waiter>)> {
         if let Some(item) = self.items.pop_front() {
-            if self.items.is_empty() && self.items.capacity() > KEEP {
+            if self.items.is_empty() && self.items.capacity() > IDLE_CAPACITY_MAX {
                 // It is empty, so this frees memory and drops no item.
                 self.items = VecDeque::new();
             }
-            return Some((Want::Item(item), self.let_in()));
+            return Some((Want::Item(item), self.admit_sender()));
         }
         let (want, waiter) =
             self.senders.serve(|offer| match mem::replace(offer, Offer::Taken) {
@@ -169,9 +208,9 @@ impl<T> State<T> {
         Some((want, Some(waiter)))
     }
 
-    /// Lets the first who waits to send use the room, if there is some.
+    /// Lets the first waiting sender use the room, if there is some.
     #[inline]
-    pub(super) fn let_in(&mut self) -> Option<Waiter> {
+    pub(super) fn admit_sender(&mut self) -> Option<Waiter> {
         if self.senders.is_empty() || !self.has_room() {
             return None;
         }
@@ -186,25 +225,18 @@ impl<T> State<T> {
         served.map(|((), waiter)| waiter)
     }
 
-    pub(super) fn hold(&mut self, held: Held<T>) -> Ticket {
-        self.next_ticket += 1;
-        self.held.push((self.next_ticket, held));
-        self.next_ticket
-    }
-
-    pub(super) fn fetch(&mut self, ticket: Ticket) -> Held<T> {
-        let at = self.held.iter().position(|(number, _)| *number == ticket);
-        self.held.swap_remove(at.expect("a chosen operation is completed once")).1
-    }
-
-    /// Has those who look for any change look again.
+    /// Ends the waits of the watchers, as something has changed. Wake them when the lock has been
+    /// released; all are coroutines and threads, so that runs no code of users.
     #[inline]
-    pub(super) fn show(&mut self) {
-        while let Some(((), looker)) = self.lookers.serve(|()| ()) {
-            // They are coroutines and threads and no futures, so this runs nobody's code.
-            park::wake(looker);
-        }
+    pub(super) fn take_watchers(&mut self) -> Option<Waiters> {
+        (!self.watchers.is_empty()).then(|| self.watchers.serve_all(|()| ()))
     }
+}
+
+/// Wakes the watchers when it is dropped.
+#[inline]
+fn wake_later(watchers: Option<Waiters>) -> impl Sized {
+    watchers.map(|watchers| Defer::new(|| park::wake_all(watchers)))
 }
 
 impl<T> Core<T> {
@@ -215,23 +247,28 @@ impl<T> Core<T> {
                 capacity: capacity.unwrap_or(usize::MAX),
                 senders: WaitQueue::new(),
                 receivers: WaitQueue::new(),
-                lookers: WaitQueue::new(),
-                senders_gone: false,
-                receivers_gone: false,
+                watchers: WaitQueue::new(),
+                senders_dropped: false,
+                receivers_dropped: false,
                 reserved: 0,
                 held: Vec::new(),
                 next_ticket: 0,
             }),
+            capacity,
             senders: AtomicUsize::new(1),
             receivers: AtomicUsize::new(1),
         }
     }
 
-    /// Releases the lock and wakes those for whom something has changed.
+    /// Releases the lock, and wakes `waiter` and the watchers.
     #[inline]
-    pub(super) fn settle(mut state: Guard<'_, State<T>>, waiter: Option<Waiter>) {
-        state.show();
+    pub(super) fn release_and_wake(mut state: Guard<'_, State<T>>, waiter: Option<Waiter>) {
+        let watchers = state.take_watchers();
         drop(state);
+        // These first, as the waker of a future may panic.
+        if let Some(watchers) = watchers {
+            park::wake_all(watchers);
+        }
         if let Some(waiter) = waiter {
             park::wake(waiter);
         }
@@ -240,32 +277,32 @@ impl<T> Core<T> {
     #[inline]
     fn put(&self, item: T) -> Result<(), Refused<'_, T>> {
         let mut state = self.state.lock();
-        if state.receivers_gone {
-            return Err(Refused::Gone(item));
+        if state.receivers_dropped {
+            return Err(Refused::Closed(item));
         }
         match state.hand_over(item) {
-            Ok(waiter) => Self::settle(state, Some(waiter)),
+            Ok(waiter) => Self::release_and_wake(state, Some(waiter)),
             Err(item) if state.has_room() => {
                 state.items.push_back(item);
-                Self::settle(state, None);
+                Self::release_and_wake(state, None);
             }
             Err(item) => return Err(Refused::Full(state, item)),
         }
         Ok(())
     }
 
-    /// Gives an item into room that was reserved for it.
-    pub(super) fn place(&self, mut state: Guard<'_, State<T>>, item: T) {
+    /// Puts an item into room that was reserved for it.
+    pub(super) fn put_reserved(&self, mut state: Guard<'_, State<T>>, item: T) {
         match state.hand_over(item) {
             Ok(waiter) => {
-                // Nobody has used the room.
-                let sender = state.let_in();
-                Self::settle(state, Some(waiter));
-                sender.into_iter().for_each(park::wake);
+                // The room was not used.
+                let sender = state.admit_sender();
+                Self::release_and_wake(state, sender);
+                park::wake(waiter);
             }
             Err(item) => {
                 state.items.push_back(item);
-                Self::settle(state, None);
+                Self::release_and_wake(state, None);
             }
         }
     }
@@ -275,10 +312,10 @@ impl<T> Core<T> {
         let mut state = self.state.lock();
         match state.take() {
             Some((want, waiter)) => {
-                Self::settle(state, waiter);
+                Self::release_and_wake(state, waiter);
                 Ok(want)
             }
-            None if state.senders_gone => Err(Lacking::Gone),
+            None if state.senders_dropped => Err(Lacking::Closed),
             None => Err(Lacking::Empty(state)),
         }
     }
@@ -292,7 +329,7 @@ impl<T> Core<T> {
         park::spend();
         match self.put(item) {
             Ok(()) => Ok(()),
-            Err(Refused::Gone(item)) => Err(SendTimeoutError::Disconnected(item)),
+            Err(Refused::Closed(item)) => Err(SendTimeoutError::Disconnected(item)),
             Err(Refused::Full(state, item)) => self.send_slowly(state, item, deadline),
         }
     }
@@ -304,11 +341,18 @@ impl<T> Core<T> {
         item: T,
         deadline: Option<Instant>,
     ) -> Result<(), SendTimeoutError<T>> {
-        // Who looks for something to receive will find this sender.
-        state.show();
-        let why = Wait::for_any_thread("room in a channel");
-        let item = Offer::Item(item);
-        match wait(&self.state, state, |state| &mut state.senders, item, why, deadline) {
+        // A watcher of the receiving end will find this sender.
+        let watchers = wake_later(state.take_watchers());
+        let (lock, item) = (&self.state, Offer::Item(item));
+        match release_and_wait(
+            lock,
+            state,
+            |state| &mut state.senders,
+            item,
+            WAIT_FOR_ROOM,
+            deadline,
+            watchers,
+        ) {
             Ok(Offer::Item(item)) => Err(SendTimeoutError::Disconnected(item)),
             Err(Offer::Item(item)) => Err(SendTimeoutError::Timeout(item)),
             _ => Ok(()),
@@ -318,7 +362,7 @@ impl<T> Core<T> {
     pub(super) fn try_send(&self, item: T) -> Result<(), TrySendError<T>> {
         match self.put(item) {
             Ok(()) => Ok(()),
-            Err(Refused::Gone(item)) => Err(TrySendError::Disconnected(item)),
+            Err(Refused::Closed(item)) => Err(TrySendError::Disconnected(item)),
             Err(Refused::Full(_, item)) => Err(TrySendError::Full(item)),
         }
     }
@@ -329,7 +373,7 @@ impl<T> Core<T> {
         loop {
             let want = match self.take() {
                 Ok(want) => want,
-                Err(Lacking::Gone) => return Err(RecvTimeoutError::Disconnected),
+                Err(Lacking::Closed) => return Err(RecvTimeoutError::Disconnected),
                 Err(Lacking::Empty(state)) => match self.wait_for_item(state, deadline) {
                     Some(want) => want,
                     None => return Err(RecvTimeoutError::Timeout),
@@ -337,10 +381,10 @@ impl<T> Core<T> {
             };
             match want {
                 Want::Item(item) => return Ok(item),
-                // Every sender has gone. An item may have been given back since.
+                // Every sender has been dropped, but an item may have been given back since.
                 Want::Nothing => {}
-                Want::Later(item) => match self.owed(item).wait(deadline) {
-                    // The sender was chosen, and has made no item: there is another, perhaps.
+                Want::Later(item) => match self.pending(item).wait(deadline) {
+                    // The sender was chosen, and has made no item. There may be another sender.
                     Err(RecvTimeoutError::Disconnected) => {}
                     result => return result,
                 },
@@ -354,9 +398,17 @@ impl<T> Core<T> {
         mut state: Guard<'_, State<T>>,
         deadline: Option<Instant>,
     ) -> Option<Want<T>> {
-        state.show();
-        let why = Wait::for_any_thread("an item of a channel");
-        wait(&self.state, state, |state| &mut state.receivers, Want::Nothing, why, deadline).ok()
+        let watchers = wake_later(state.take_watchers());
+        release_and_wait(
+            &self.state,
+            state,
+            |state| &mut state.receivers,
+            Want::Nothing,
+            WAIT_FOR_ITEM,
+            deadline,
+            watchers,
+        )
+        .ok()
     }
 
     pub(super) fn try_recv(&self) -> Result<T, TryRecvError> {
@@ -364,19 +416,19 @@ impl<T> Core<T> {
             match self.take() {
                 Ok(Want::Item(item)) => return Ok(item),
                 Ok(Want::Later(item)) => {
-                    if let Ok(item) = self.owed(item).wait(None) {
+                    if let Ok(item) = self.pending(item).wait(None) {
                         return Ok(item);
                     }
                 }
-                Ok(Want::Nothing) | Err(Lacking::Gone) => return Err(TryRecvError::Disconnected),
+                Ok(Want::Nothing) | Err(Lacking::Closed) => return Err(TryRecvError::Disconnected),
                 Err(Lacking::Empty(_)) => return Err(TryRecvError::Empty),
             }
         }
     }
 
-    /// What a receiver that was given this waits for.
-    pub(super) fn owed(&self, item: oneshot::Receiver<T>) -> Owed<'_, T> {
-        Owed { core: self, item }
+    /// The item that a receiver waits for which was given this.
+    pub(super) fn pending(&self, item: oneshot::Receiver<T>) -> Pending<'_, T> {
+        Pending { core: self, item }
     }
 
     // ---- the two ends ----
@@ -391,33 +443,27 @@ impl<T> Core<T> {
 
     pub(super) fn remove_sender(&self) {
         if self.senders.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.state.lock().senders_gone = true;
-            // Nobody enlists from now on.
-            while let Some(waiter) = self.dismiss(|state| &mut state.receivers) {
-                park::wake(waiter);
-            }
+            let mut state = self.state.lock();
+            // From now on no receiver queues.
+            state.senders_dropped = true;
+            let receivers = state.receivers.serve_all(|_| ());
+            Self::release_and_wake(state, None);
+            park::wake_all(receivers);
         }
     }
 
     pub(super) fn remove_receiver(&self) {
         if self.receivers.fetch_sub(1, Ordering::AcqRel) == 1 {
             let mut state = self.state.lock();
-            state.receivers_gone = true;
-            // To be dropped when the lock is released.
+            // From now on no sender queues.
+            state.receivers_dropped = true;
+            let senders = state.senders.serve_all(|_| ());
+            // To be dropped when the lock has been released.
             let items = mem::take(&mut state.items);
-            drop(state);
-            while let Some(waiter) = self.dismiss(|state| &mut state.senders) {
-                park::wake(waiter);
-            }
+            Self::release_and_wake(state, None);
+            park::wake_all(senders);
             drop(items);
         }
-    }
-
-    /// Ends the wait of the first in a queue with nothing given.
-    fn dismiss<S>(&self, queue: fn(&mut State<T>) -> &mut WaitQueue<S>) -> Option<Waiter> {
-        let mut state = self.state.lock();
-        state.show();
-        queue(&mut state).serve(|_| ()).map(|((), waiter)| waiter)
     }
 
     // ---- what is asked of it ----
@@ -428,9 +474,5 @@ impl<T> Core<T> {
 
     pub(super) fn is_full(&self) -> bool {
         !self.state.lock().has_room()
-    }
-
-    pub(super) fn capacity(&self) -> Option<usize> {
-        Some(self.state.lock().capacity).filter(|&capacity| capacity != usize::MAX)
     }
 }

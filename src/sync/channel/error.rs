@@ -3,16 +3,16 @@
 use std::error::Error;
 use std::fmt;
 
-/// Returned by `send`: every receiver has gone. Holds the item.
+/// Returned by `send`: every receiver has been dropped. Holds the item.
 #[derive(PartialEq, Eq, Clone, Copy)]
 pub struct SendError<T>(pub T);
 
 /// Returned by `try_send`. Holds the item.
 #[derive(PartialEq, Eq, Clone, Copy)]
 pub enum TrySendError<T> {
-    /// There is no room, and nobody waits for an item.
+    /// There is no room, and no receiver waits.
     Full(T),
-    /// Every receiver has gone.
+    /// Every receiver has been dropped.
     Disconnected(T),
 }
 
@@ -21,11 +21,11 @@ pub enum TrySendError<T> {
 pub enum SendTimeoutError<T> {
     /// The time was over before there was room.
     Timeout(T),
-    /// Every receiver has gone.
+    /// Every receiver has been dropped.
     Disconnected(T),
 }
 
-/// Returned by `recv`: the channel is empty and every sender has gone.
+/// Returned by `recv`: the channel is empty and every sender has been dropped.
 #[derive(PartialEq, Eq, Clone, Copy, Debug)]
 pub struct RecvError;
 
@@ -34,7 +34,7 @@ pub struct RecvError;
 pub enum TryRecvError {
     /// Nothing is there now.
     Empty,
-    /// Nothing is there, and every sender has gone.
+    /// Nothing is there, and every sender has been dropped.
     Disconnected,
 }
 
@@ -43,7 +43,7 @@ pub enum TryRecvError {
 pub enum RecvTimeoutError {
     /// The time was over before an item came.
     Timeout,
-    /// Nothing is there, and every sender has gone.
+    /// Nothing is there, and every sender has been dropped.
     Disconnected,
 }
 
@@ -67,7 +67,7 @@ impl<T> TrySendError<T> {
         matches!(self, Self::Full(_))
     }
 
-    /// Whether every receiver has gone.
+    /// Whether every receiver has been dropped.
     pub fn is_disconnected(&self) -> bool {
         matches!(self, Self::Disconnected(_))
     }
@@ -86,7 +86,7 @@ impl<T> SendTimeoutError<T> {
         matches!(self, Self::Timeout(_))
     }
 
-    /// Whether every receiver has gone.
+    /// Whether every receiver has been dropped.
     pub fn is_disconnected(&self) -> bool {
         matches!(self, Self::Disconnected(_))
     }
@@ -98,7 +98,7 @@ impl TryRecvError {
         matches!(self, Self::Empty)
     }
 
-    /// Whether every sender has gone.
+    /// Whether every sender has been dropped.
     pub fn is_disconnected(&self) -> bool {
         matches!(self, Self::Disconnected)
     }
@@ -110,7 +110,7 @@ impl RecvTimeoutError {
         matches!(self, Self::Timeout)
     }
 
-    /// Whether every sender has gone.
+    /// Whether every sender has been dropped.
     pub fn is_disconnected(&self) -> bool {
         matches!(self, Self::Disconnected)
     }

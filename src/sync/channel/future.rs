@@ -4,34 +4,35 @@ use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::thread;
-use std::time::Instant;
 
-use super::core::{Core, Owed, State, Want};
+use super::alarm::Alarm;
+use super::clock;
+use super::core::{Core, Pending, State, Want};
 use super::error::{RecvError, TryRecvError};
-use super::{Receiver, Source, oneshot};
+use super::{Flavor, Receiver, oneshot};
 use crate::engine::park;
 use crate::engine::waiter::FutureWaiter;
 use crate::sync::lock::Lock;
-use crate::sync::wait::Enlisted;
+use crate::sync::wait::Registered;
 
-/// A receive in `async` code: made by awaiting a `&Receiver`. One that is dropped has taken nothing.
+/// A receive in `async` code: made by awaiting a `&Receiver`. If it is dropped before it is done,
+/// it has taken nothing.
+#[must_use = "a future does nothing unless it is awaited"]
 pub struct RecvFuture<'a, T> {
     receiver: &'a Receiver<T>,
     waiter: FutureWaiter,
     state: Progress<'a, T>,
 }
 
-/// A place among a channel's receivers.
-type Place<'a, T> = Enlisted<&'a Lock<State<T>>, State<T>, Want<T>>;
+/// A registration among a channel's receivers.
+type Entry<'a, T> = Registered<&'a Lock<State<T>>, State<T>, Want<T>>;
 
 enum Progress<'a, T> {
     New,
-    Enlisted(Place<'a, T>),
+    Registered(Entry<'a, T>),
     /// A sender that was chosen makes its item.
-    Later(Owed<'a, T>),
-    /// A thread waits for this time.
-    Clock(Instant),
+    Later(Pending<'a, T>),
+    Clock(clock::Registration),
     Done,
 }
 
@@ -44,30 +45,22 @@ impl<T> Future for RecvFuture<'_, T> {
         let this = &mut *self;
         this.waiter.set_waker(cx.waker());
         let receiver = this.receiver;
-        let core = match &receiver.source {
-            Source::Core(core) => core,
-            Source::Alarm(alarm) => {
-                return match alarm.try_recv() {
-                    Ok(item) => {
-                        this.state = Progress::Done;
-                        Poll::Ready(Ok(item))
-                    }
-                    Err(_) => this.wait_for_clock(alarm.due()),
-                };
-            }
+        let core = match &receiver.flavor {
+            Flavor::Items(core) => core,
+            Flavor::Clock(alarm) => return this.poll_clock(alarm),
         };
         loop {
             let want = match &mut this.state {
-                Progress::New => match core.take_or_enlist(&this.waiter) {
+                Progress::New => match core.take_or_register(&this.waiter) {
                     Ok(want) => want,
-                    Err(place) => {
-                        this.state = Progress::Enlisted(place);
+                    Err(entry) => {
+                        this.state = Progress::Registered(entry);
                         return Poll::Pending;
                     }
                 },
-                Progress::Enlisted(place) if !place.is_served() => return Poll::Pending,
-                Progress::Enlisted(place) => match place.leave() {
-                    // Every sender has gone. An item may have been given back since.
+                Progress::Registered(entry) if !entry.is_served() => return Poll::Pending,
+                Progress::Registered(entry) => match entry.deregister() {
+                    // Every sender has been dropped, but an item may have been given back since.
                     Some(Want::Nothing) | None => {
                         this.state = Progress::New;
                         continue;
@@ -90,43 +83,48 @@ impl<T> Future for RecvFuture<'_, T> {
             match want {
                 Want::Item(item) => return Poll::Ready(Ok(item)),
                 Want::Nothing => return Poll::Ready(Err(RecvError)),
-                Want::Later(item) => this.state = Progress::Later(core.owed(item)),
+                Want::Later(item) => this.state = Progress::Later(core.pending(item)),
             }
         }
     }
 }
 
 impl<T> RecvFuture<'_, T> {
-    /// Has the task woken when the clock sends. No executor has our timers, so that takes a thread.
-    fn wait_for_clock(&mut self, due: Option<Instant>) -> Poll<Result<T, RecvError>> {
-        let waits = matches!(self.state, Progress::Clock(until) if Some(until) == due);
-        if let Some(due) = due.filter(|_| !waits) {
-            let waiter = self.waiter.waiter();
-            thread::spawn(move || {
-                thread::sleep(due.saturating_duration_since(Instant::now()));
-                park::wake(waiter);
-            });
-            self.state = Progress::Clock(due);
+    fn poll_clock(&mut self, alarm: &Alarm<T>) -> Poll<Result<T, RecvError>> {
+        if let Ok(item) = alarm.try_recv() {
+            self.state = Progress::Done;
+            return Poll::Ready(Ok(item));
+        }
+        let registered = match &self.state {
+            Progress::Clock(registration) => Some(registration.time()),
+            _ => None,
+        };
+        if let Some(due) = alarm.due().filter(|due| registered != Some(*due)) {
+            self.state = Progress::Clock(clock::Registration::new(due, self.waiter.waiter()));
         }
         Poll::Pending
     }
 }
 
 impl<T> Core<T> {
-    /// Takes an item, or else enlists the waiter of a future.
-    fn take_or_enlist(&self, waiter: &FutureWaiter) -> Result<Want<T>, Place<'_, T>> {
+    /// Takes an item, or else registers the waiter of a future.
+    fn take_or_register(&self, waiter: &FutureWaiter) -> Result<Want<T>, Entry<'_, T>> {
         let mut state = self.state.lock();
         match state.take() {
             Some((want, waiter)) => {
-                Self::settle(state, waiter);
+                Self::release_and_wake(state, waiter);
                 Ok(want)
             }
-            None if state.senders_gone => Ok(Want::Nothing),
+            None if state.senders_dropped => Ok(Want::Nothing),
             None => {
-                state.show();
-                let waiter = waiter.waiter();
-                let lock = &self.state;
-                Err(Enlisted::new(lock, state, |s| &mut s.receivers, Want::Nothing, waiter, None))
+                let watchers = state.take_watchers();
+                let (lock, waiter) = (&self.state, waiter.waiter());
+                let want = Want::Nothing;
+                let entry = Registered::future(lock, state, |s| &mut s.receivers, want, waiter);
+                if let Some(watchers) = watchers {
+                    park::wake_all(watchers);
+                }
+                Err(entry)
             }
         }
     }
@@ -134,21 +132,19 @@ impl<T> Core<T> {
 
 impl<T> Drop for RecvFuture<'_, T> {
     fn drop(&mut self) {
-        if let (Progress::Enlisted(place), Source::Core(core)) =
-            (&mut self.state, &self.receiver.source)
-        {
-            match place.leave() {
-                Some(Want::Item(item)) => core.give_back(item),
-                Some(Want::Later(item)) => drop(core.owed(item)),
-                Some(Want::Nothing) | None => {}
-            }
+        let Flavor::Items(core) = &self.receiver.flavor else { return };
+        let Progress::Registered(entry) = &mut self.state else { return };
+        match entry.deregister() {
+            Some(Want::Item(item)) => core.give_back(item),
+            Some(Want::Later(item)) => drop(core.pending(item)),
+            Some(Want::Nothing) | None => {}
         }
     }
 }
 
-/// Waits for an item in `async` code of whatever executor: `(&receiver).await`. A future that is
-/// dropped has taken nothing. On receivers of the clock each await takes a thread: use the executor's
-/// own timers there.
+/// Waits for an item in `async` code of any executor: `(&receiver).await`. A future that is dropped
+/// before it is done has taken nothing. Receivers of the clock are served by one thread of the
+/// process, so an executor's own timers are faster.
 impl<'a, T> IntoFuture for &'a Receiver<T> {
     type Output = Result<T, RecvError>;
     type IntoFuture = RecvFuture<'a, T>;
@@ -166,7 +162,7 @@ impl<T> fmt::Debug for RecvFuture<'_, T> {
 
 impl<T> Unpin for oneshot::Receiver<T> {}
 
-/// Waits for the item in `async` code of whatever executor.
+/// Waits for the item in `async` code of any executor.
 impl<T> Future for oneshot::Receiver<T> {
     type Output = Result<T, RecvError>;
 

@@ -15,7 +15,7 @@ pub struct TryIter<'a, T> {
     pub(super) receiver: &'a Receiver<T>,
 }
 
-/// The items of a receiver that is used up.
+/// Made by [`Receiver::into_iter`](IntoIterator::into_iter).
 pub struct IntoIter<T> {
     receiver: Receiver<T>,
 }
@@ -54,7 +54,8 @@ impl<T> Iterator for IntoIter<T> {
     }
 }
 
-// Nobody can become a sender when all have gone; only what others have taken could be given back.
+// No sender can be made when all have been dropped; only an item that was taken could be given
+// back.
 impl<T> FusedIterator for Iter<'_, T> {}
 impl<T> FusedIterator for IntoIter<T> {}
 

@@ -2,9 +2,9 @@
 //!
 //! They have the names and the behaviour of crossbeam's. [`unbounded`] takes any number of items,
 //! [`bounded`] as many as it was made for, and with none at all each sender waits for its receiver.
-//! An item is handed over to the one that has waited longest. When all senders have gone, the receivers
-//! get what is left and then an error; when all receivers have gone, what is left is dropped and
-//! the senders get an error.
+//! An item is handed to the receiver that has waited longest. When all senders have been dropped,
+//! the receivers get the items that are left and then an error; when all receivers have been
+//! dropped, the items that are left are dropped and the senders get an error.
 //!
 //! ```
 //! use plainsong::sync::channel;
@@ -20,12 +20,12 @@
 //! });
 //! ```
 //!
-//! The ends may be in coroutines and in threads. An item that is sent by a coroutine whose thread
-//! is busy does not wait for it: only whoever *waits* is bound to its thread.
+//! The ends may be in coroutines and in threads, and a coroutine that waits stays on its thread.
 
 mod alarm;
 pub mod broadcast;
 mod choice;
+mod clock;
 mod core;
 mod error;
 mod future;
@@ -49,7 +49,7 @@ pub use self::error::{
 pub use self::future::RecvFuture;
 pub use self::iter::{IntoIter, Iter, TryIter};
 
-/// A channel that holds any number of items, so that who sends waits for no room.
+/// A channel that holds any number of items, so that a send never waits for room.
 ///
 /// ```
 /// let (sender, receiver) = plainsong::sync::channel::unbounded();
@@ -60,8 +60,8 @@ pub fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
     new(None)
 }
 
-/// A channel that holds `capacity` items. With a capacity of zero it holds none: whoever sends waits until
-/// somebody receives (a rendezvous).
+/// A channel that holds `capacity` items. With a capacity of zero it holds none: a send waits for a
+/// receive (a rendezvous).
 ///
 /// ```
 /// use plainsong::sync::channel::{TrySendError, bounded};
@@ -77,7 +77,7 @@ pub fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
 
 fn new<T>(capacity: Option<usize>) -> (Sender<T>, Receiver<T>) {
     let core = Arc::new(Core::new(capacity));
-    (Sender { core: core.clone() }, Receiver { source: Source::Core(core) })
+    (Sender { core: core.clone() }, Receiver { flavor: Flavor::Items(core) })
 }
 
 /// The end of a channel that sends. Clones send on the same channel.
@@ -88,15 +88,16 @@ pub struct Sender<T> {
 /// The end of a channel that receives. Clones receive from the same channel; each item goes to one
 /// of them.
 pub struct Receiver<T> {
-    source: Source<T>,
+    flavor: Flavor<T>,
 }
 
-enum Source<T> {
-    Core(Arc<Core<T>>),
-    Alarm(Arc<Alarm<T>>),
+/// Where a receiver's items come from.
+enum Flavor<T> {
+    Items(Arc<Core<T>>),
+    Clock(Arc<Alarm<T>>),
 }
 
-// Nobody can see an item half-way: no code that could panic runs while one is moved.
+// No item can be seen half-moved: no code that could panic runs meanwhile.
 impl<T> UnwindSafe for Sender<T> {}
 impl<T> RefUnwindSafe for Sender<T> {}
 impl<T> UnwindSafe for Receiver<T> {}
@@ -107,7 +108,7 @@ impl<T> Sender<T> {
     ///
     /// # Errors
     ///
-    /// When every receiver has gone, with the item.
+    /// When every receiver has been dropped, with the item.
     ///
     /// # Cancellation
     ///
@@ -121,8 +122,8 @@ impl<T> Sender<T> {
     ///
     /// # Errors
     ///
-    /// `Full` when there is no room and nobody waits for an item; `Disconnected` when every receiver
-    /// has gone; with the item.
+    /// `Full` when there is no room and no waiting receiver; `Disconnected` when every receiver has
+    /// been dropped; with the item.
     #[inline]
     pub fn try_send(&self, item: T) -> Result<(), TrySendError<T>> {
         self.core.try_send(item)
@@ -132,7 +133,8 @@ impl<T> Sender<T> {
     ///
     /// # Errors
     ///
-    /// `Timeout` when the time is over; `Disconnected` when every receiver has gone; with the item.
+    /// `Timeout` when the time is over; `Disconnected` when every receiver has been dropped; with
+    /// the item.
     ///
     /// # Cancellation
     ///
@@ -145,7 +147,8 @@ impl<T> Sender<T> {
     ///
     /// # Errors
     ///
-    /// `Timeout` when the time has come; `Disconnected` when every receiver has gone; with the item.
+    /// `Timeout` when the time has come; `Disconnected` when every receiver has been dropped; with
+    /// the item.
     ///
     /// # Cancellation
     ///
@@ -171,7 +174,7 @@ impl<T> Sender<T> {
 
     /// How many items the channel holds; `None` when it is [`unbounded`].
     pub fn capacity(&self) -> Option<usize> {
-        self.core.capacity()
+        self.core.capacity
     }
 
     /// Whether both send on the same channel.
@@ -182,14 +185,14 @@ impl<T> Sender<T> {
 
 impl<T> Receiver<T> {
     fn from_alarm(alarm: Alarm<T>) -> Self {
-        Self { source: Source::Alarm(Arc::new(alarm)) }
+        Self { flavor: Flavor::Clock(Arc::new(alarm)) }
     }
 
     #[inline]
     fn recv_until(&self, deadline: Option<Instant>) -> Result<T, RecvTimeoutError> {
-        match &self.source {
-            Source::Core(core) => core.recv(deadline),
-            Source::Alarm(alarm) => alarm.recv(deadline),
+        match &self.flavor {
+            Flavor::Items(core) => core.recv(deadline),
+            Flavor::Clock(alarm) => alarm.recv(deadline),
         }
     }
 
@@ -197,7 +200,7 @@ impl<T> Receiver<T> {
     ///
     /// # Errors
     ///
-    /// When the channel is empty and every sender has gone.
+    /// When the channel is empty and every sender has been dropped.
     ///
     /// # Cancellation
     ///
@@ -207,17 +210,17 @@ impl<T> Receiver<T> {
         self.recv_until(None).map_err(|_| RecvError)
     }
 
-    /// Takes an item if one is there, or somebody waits to send one. (One that has been chosen in a
-    /// `select!`, on a channel without room, may be in the making: it is waited for.)
+    /// Takes an item if one is there, or a sender waits with one. (If that sender has been chosen
+    /// in a `select!`, on a channel without room, and is making its item, this waits for it.)
     ///
     /// # Errors
     ///
     /// `Empty` when there is none; `Disconnected` when there will be none either.
     #[inline]
     pub fn try_recv(&self) -> Result<T, TryRecvError> {
-        match &self.source {
-            Source::Core(core) => core.try_recv(),
-            Source::Alarm(alarm) => alarm.try_recv(),
+        match &self.flavor {
+            Flavor::Items(core) => core.try_recv(),
+            Flavor::Clock(alarm) => alarm.try_recv(),
         }
     }
 
@@ -247,7 +250,7 @@ impl<T> Receiver<T> {
         self.recv_until(Some(deadline))
     }
 
-    /// The items as they come, until every sender has gone; waits for each.
+    /// The items as they come, until every sender has been dropped; waits for each.
     pub fn iter(&self) -> Iter<'_, T> {
         Iter { receiver: self }
     }
@@ -259,9 +262,9 @@ impl<T> Receiver<T> {
 
     /// How many items wait to be received.
     pub fn len(&self) -> usize {
-        match &self.source {
-            Source::Core(core) => core.len(),
-            Source::Alarm(alarm) => usize::from(alarm.is_due()),
+        match &self.flavor {
+            Flavor::Items(core) => core.len(),
+            Flavor::Clock(alarm) => usize::from(alarm.is_due()),
         }
     }
 
@@ -272,25 +275,27 @@ impl<T> Receiver<T> {
 
     /// Whether there is no room for a further item.
     pub fn is_full(&self) -> bool {
-        match &self.source {
-            Source::Core(core) => core.is_full(),
-            Source::Alarm(alarm) => self.len() == alarm.capacity,
+        match &self.flavor {
+            Flavor::Items(core) => core.is_full(),
+            Flavor::Clock(alarm) => self.len() == alarm.capacity,
         }
     }
 
     /// How many items the channel holds; `None` when it is [`unbounded`].
     pub fn capacity(&self) -> Option<usize> {
-        match &self.source {
-            Source::Core(core) => core.capacity(),
-            Source::Alarm(alarm) => Some(alarm.capacity),
+        match &self.flavor {
+            Flavor::Items(core) => core.capacity,
+            Flavor::Clock(alarm) => Some(alarm.capacity),
         }
     }
 
-    /// Whether both receive from the same channel.
+    /// Whether both receive from the same channel. Those of [`never`] all do.
     pub fn same_channel(&self, other: &Self) -> bool {
-        match (&self.source, &other.source) {
-            (Source::Core(one), Source::Core(two)) => Arc::ptr_eq(one, two),
-            (Source::Alarm(one), Source::Alarm(two)) => Arc::ptr_eq(one, two),
+        match (&self.flavor, &other.flavor) {
+            (Flavor::Items(one), Flavor::Items(two)) => Arc::ptr_eq(one, two),
+            (Flavor::Clock(one), Flavor::Clock(two)) => {
+                Arc::ptr_eq(one, two) || one.is_never() && two.is_never()
+            }
             _ => false,
         }
     }
@@ -311,20 +316,20 @@ impl<T> Drop for Sender<T> {
 
 impl<T> Clone for Receiver<T> {
     fn clone(&self) -> Self {
-        let source = match &self.source {
-            Source::Core(core) => {
+        let flavor = match &self.flavor {
+            Flavor::Items(core) => {
                 core.add_receiver();
-                Source::Core(core.clone())
+                Flavor::Items(core.clone())
             }
-            Source::Alarm(alarm) => Source::Alarm(alarm.clone()),
+            Flavor::Clock(alarm) => Flavor::Clock(alarm.clone()),
         };
-        Self { source }
+        Self { flavor }
     }
 }
 
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
-        if let Source::Core(core) = &self.source {
+        if let Flavor::Items(core) = &self.flavor {
             core.remove_receiver();
         }
     }

@@ -21,15 +21,18 @@ use crate::engine::park;
 use crate::engine::task::Wait;
 use crate::engine::waiter::FutureWaiter;
 use crate::sync::lock::{Guard, Lock};
-use crate::sync::wait::{Enlisted, WaitQueue, wait};
+use crate::sync::wait::{Registered, WaitQueue, wait};
+
+const WAIT_FOR_ITEM: Wait = Wait::for_any_thread("an item of a channel");
+const WAIT_FOR_CLOSE: Wait = Wait::for_any_thread("the receivers of a channel to close");
 
 struct State<T> {
     item: Option<T>,
     receiver: WaitQueue<Option<T>>,
-    // The sender, should it wait for the receiver to go.
+    // The sender, if it waits until the channel is closed.
     sender: WaitQueue<()>,
-    sender_gone: bool,
-    receiver_gone: bool,
+    sender_dropped: bool,
+    closed: bool,
 }
 
 /// The end of a [`channel`] that sends.
@@ -41,10 +44,10 @@ pub struct Receiver<T> {
     polled: Option<Polled<T>>,
 }
 
-/// The wait of a task.
+/// The wait of a future's task.
 struct Polled<T> {
     waiter: FutureWaiter,
-    place: Enlisted<Arc<Lock<State<T>>>, State<T>, Option<T>>,
+    entry: Registered<Arc<Lock<State<T>>>, State<T>, Option<T>>,
 }
 
 /// A channel for one item.
@@ -53,17 +56,17 @@ pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
         item: None,
         receiver: WaitQueue::new(),
         sender: WaitQueue::new(),
-        sender_gone: false,
-        receiver_gone: false,
+        sender_dropped: false,
+        closed: false,
     }));
     (Sender(state.clone()), Receiver { state, polled: None })
 }
 
-/// The item, or `None` if none will come.
+/// The item, or `None` if none will come any more.
 fn take<T>(state: &Lock<State<T>>) -> Result<Option<T>, Guard<'_, State<T>>> {
     let mut state = state.lock();
     match state.item.take() {
-        None if state.sender_gone || state.receiver_gone => Ok(None),
+        None if state.sender_dropped || state.closed => Ok(None),
         None => Err(state),
         item => Ok(item),
     }
@@ -74,11 +77,12 @@ impl<T> Sender<T> {
     ///
     /// # Errors
     ///
-    /// The item itself, when the receiver has gone. One that goes later drops the item.
+    /// The item itself, when the receiver has been dropped. One that is dropped later drops the
+    /// item.
     pub fn send(self, item: T) -> Result<(), T> {
         let mut item = Some(item);
         let mut state = self.0.lock();
-        if state.receiver_gone {
+        if state.closed {
             drop(state);
             return item.map_or(Ok(()), Err);
         }
@@ -93,12 +97,12 @@ impl<T> Sender<T> {
         Ok(())
     }
 
-    /// Whether the receiver has gone or has closed the channel, so that nobody will take an item.
+    /// Whether the receiver has been dropped or has closed the channel, so that it takes no item.
     pub fn is_closed(&self) -> bool {
-        self.0.lock().receiver_gone
+        self.0.lock().closed
     }
 
-    /// Waits until the receiver has gone or has closed the channel.
+    /// Waits until the receiver has been dropped or has closed the channel.
     ///
     /// # Cancellation
     ///
@@ -106,9 +110,8 @@ impl<T> Sender<T> {
     pub fn closed(&mut self) {
         park::spend();
         let state = self.0.lock();
-        if !state.receiver_gone {
-            let why = Wait::for_any_thread("the receivers of a channel to close");
-            let _ = wait(&self.0, state, |state| &mut state.sender, (), why, None);
+        if !state.closed {
+            let _ = wait(&self.0, state, |state| &mut state.sender, (), WAIT_FOR_CLOSE, None);
         }
     }
 }
@@ -116,7 +119,7 @@ impl<T> Sender<T> {
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
         let mut state = self.0.lock();
-        state.sender_gone = true;
+        state.sender_dropped = true;
         let served = state.receiver.serve(|_| ());
         drop(state);
         if let Some(((), waiter)) = served {
@@ -130,7 +133,7 @@ impl<T> Receiver<T> {
     ///
     /// # Errors
     ///
-    /// When the sender has gone without having sent one.
+    /// When the sender has been dropped without having sent one.
     ///
     /// # Cancellation
     ///
@@ -154,29 +157,29 @@ impl<T> Receiver<T> {
         self.wait(park::deadline(timeout))
     }
 
+    /// [`recv_timeout`](Self::recv_timeout), until `deadline`.
     pub(super) fn wait(&mut self, deadline: Option<Instant>) -> Result<T, RecvTimeoutError> {
-        if let Some(item) = self.given() {
+        if let Some(item) = self.stop_polling() {
             return Ok(item);
         }
         let state = match take(&self.state) {
             Ok(item) => return item.ok_or(RecvTimeoutError::Disconnected),
             Err(state) => state,
         };
-        let why = Wait::for_any_thread("an item of a channel");
-        match wait(&self.state, state, |state| &mut state.receiver, None, why, deadline) {
+        match wait(&self.state, state, |state| &mut state.receiver, None, WAIT_FOR_ITEM, deadline) {
             Ok(item) => item.ok_or(RecvTimeoutError::Disconnected),
             Err(_) => Err(RecvTimeoutError::Timeout),
         }
     }
 
-    /// Whether a task waits, and nothing has come.
+    /// Whether a future's task waits, and has not been served.
     fn is_awaited(&self) -> bool {
-        self.polled.as_ref().is_some_and(|polled| !polled.place.is_served())
+        self.polled.as_ref().is_some_and(|polled| !polled.entry.is_served())
     }
 
-    /// Ends the wait of a task. Returns what it has been given.
-    fn given(&mut self) -> Option<T> {
-        self.polled.take()?.place.leave()?
+    /// Ends the wait of a future's task. Returns the item if it has been served one.
+    fn stop_polling(&mut self) -> Option<T> {
+        self.polled.take()?.entry.deregister()?
     }
 
     /// The item, if it is there.
@@ -186,10 +189,10 @@ impl<T> Receiver<T> {
     /// `Empty` when it has not been sent; `Disconnected` when no item will come any more.
     pub fn try_recv(&mut self) -> Result<T, TryRecvError> {
         if self.is_awaited() {
-            // The task still waits after this.
+            // The task goes on waiting.
             return Err(TryRecvError::Empty);
         }
-        if let Some(item) = self.given() {
+        if let Some(item) = self.stop_polling() {
             return Ok(item);
         }
         match take(&self.state) {
@@ -198,7 +201,7 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// [`try_recv`](Self::try_recv), and has `waker` called when that may give something else.
+    /// [`try_recv`](Self::try_recv), and has `waker` called when its result may change.
     pub(super) fn poll_recv(&mut self, waker: &Waker) -> Result<T, TryRecvError> {
         if let Some(polled) = &mut self.polled {
             polled.waiter.set_waker(waker);
@@ -206,7 +209,7 @@ impl<T> Receiver<T> {
         if self.is_awaited() {
             return Err(TryRecvError::Empty);
         }
-        if let Some(item) = self.given() {
+        if let Some(item) = self.stop_polling() {
             return Ok(item);
         }
         let waiter = FutureWaiter::new();
@@ -215,21 +218,21 @@ impl<T> Receiver<T> {
             Ok(item) => return item.ok_or(TryRecvError::Disconnected),
             Err(state) => state,
         };
-        let lock = self.state.clone();
+        let lock = Arc::clone(&self.state);
         let listed = waiter.waiter();
-        let place = Enlisted::new(lock, state, |state| &mut state.receiver, None, listed, None);
-        self.polled = Some(Polled { waiter, place });
+        let entry = Registered::future(lock, state, |s| &mut s.receiver, None, listed);
+        self.polled = Some(Polled { waiter, entry });
         Err(TryRecvError::Empty)
     }
 
-    /// Has the sender fail from now on. An item that was sent before can still be received.
+    /// Makes a send fail from now on. An item that was sent before can still be received.
     pub fn close(&mut self) {
-        // A task that waits does so no longer, and finds it closed.
-        let given = self.given();
+        // A task that waits is no longer registered: at its next poll it finds the channel closed.
+        let item = self.stop_polling();
         let mut state = self.state.lock();
-        state.receiver_gone = true;
-        if given.is_some() {
-            state.item = given;
+        state.closed = true;
+        if item.is_some() {
+            state.item = item;
         }
         let served = state.sender.serve(|()| ());
         drop(state);
@@ -247,7 +250,7 @@ impl<T> Receiver<T> {
 
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
-        // Dropped when the lock is released.
+        // The item is dropped when the lock has been released.
         drop(self.refuse());
     }
 }

@@ -1,4 +1,4 @@
-//! A value that many watch, in tokio's manner: they see the last one, and not each.
+//! A value that many receivers watch, as in tokio: they see the last value, and not each.
 //!
 //! ```
 //! use plainsong::sync::watch;
@@ -16,16 +16,19 @@ use std::mem;
 use std::ops::Deref;
 use std::sync::{Arc, PoisonError};
 
-pub use super::error::{RecvError, SendError};
-
 use crate::engine::park;
 use crate::engine::task::Wait;
 use crate::sync::lock::Lock;
 use crate::sync::rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::sync::wait::{WaitQueue, wait};
 
+pub use super::error::{RecvError, SendError};
+
+const WAIT_FOR_CHANGE: Wait = Wait::for_any_thread("an item of a channel");
+const WAIT_FOR_CLOSE: Wait = Wait::for_any_thread("the receivers of a channel to close");
+
 struct Shared<T> {
-    // Whoever holds it may wait, so it is one that parks.
+    // Its holder may wait, so it is a lock that parks.
     value: RwLock<T>,
     state: Lock<State>,
 }
@@ -35,7 +38,7 @@ struct State {
     version: u64,
     senders: usize,
     receivers: usize,
-    // Receivers that wait for a change, and senders that wait for the receivers to go.
+    // Receivers that wait for a change, and senders that wait until there is no receiver.
     watching: WaitQueue<()>,
     closing: WaitQueue<()>,
 }
@@ -46,12 +49,13 @@ pub struct Sender<T>(Arc<Shared<T>>);
 /// The end of a [`channel`] that sees the value. Clones have seen what this one has.
 pub struct Receiver<T> {
     shared: Arc<Shared<T>>,
-    // The last version that it has seen.
+    // The last version that this receiver has seen.
     seen: u64,
 }
 
-/// The value, lent. Nobody sets it meanwhile, and those who would borrow it after somebody who waits to
-/// set it wait too. So keep it for a short time only, and do not borrow again: that could be a deadlock.
+/// The value, borrowed. A sender that sets it waits meanwhile, and all later borrows wait behind
+/// that sender. So hold it for a short time only, and do not borrow again: that could be a
+/// deadlock.
 pub struct Ref<'a, T> {
     value: RwLockReadGuard<'a, T>,
     has_changed: bool,
@@ -73,7 +77,7 @@ pub fn channel<T>(value: T) -> (Sender<T>, Receiver<T>) {
 }
 
 impl<T> Shared<T> {
-    // A panic in `send_modify` leaves whatever it has made of the value.
+    // A panic in `send_modify` leaves the value as it is then.
 
     fn read(&self) -> RwLockReadGuard<'_, T> {
         self.value.read().unwrap_or_else(PoisonError::into_inner)
@@ -94,12 +98,11 @@ impl<T> Shared<T> {
             if state.senders == 0 {
                 return Err(RecvError);
             }
-            let why = Wait::for_any_thread("an item of a channel");
-            let _ = wait(&self.state, state, |state| &mut state.watching, (), why, None);
+            let _ = wait(&self.state, state, |s| &mut s.watching, (), WAIT_FOR_CHANGE, None);
         }
     }
 
-    /// Ends the waits of those in a queue, who look again.
+    /// Ends all waits in a queue: the waiters look again.
     fn wake_all(&self, queue: fn(&mut State) -> &mut WaitQueue<()>) {
         let woken = queue(&mut self.state.lock()).serve_all(|()| ());
         park::wake_all(woken);
@@ -107,7 +110,7 @@ impl<T> Shared<T> {
 }
 
 impl<T> Sender<T> {
-    /// Sets the value and tells the receivers. The value before is dropped.
+    /// Sets the value and notifies the receivers. The previous value is dropped.
     ///
     /// # Errors
     ///
@@ -115,7 +118,7 @@ impl<T> Sender<T> {
     ///
     /// # Cancellation
     ///
-    /// Unwinds when the coroutine is cancelled while somebody has borrowed the value.
+    /// Unwinds when the coroutine is cancelled while it waits until the value is not borrowed.
     pub fn send(&self, value: T) -> Result<(), SendError<T>> {
         if self.is_closed() {
             return Err(SendError(value));
@@ -124,22 +127,22 @@ impl<T> Sender<T> {
         Ok(())
     }
 
-    /// Sets the value, be there receivers or not. Returns the value before.
+    /// Sets the value, also without receivers. Returns the previous value.
     ///
     /// # Cancellation
     ///
-    /// Unwinds when the coroutine is cancelled while somebody has borrowed the value.
+    /// Unwinds when the coroutine is cancelled while it waits until the value is not borrowed.
     pub fn send_replace(&self, value: T) -> T {
         let mut value = value;
         self.send_modify(|before| mem::swap(before, &mut value));
         value
     }
 
-    /// Changes the value in place and tells the receivers.
+    /// Changes the value in place and notifies the receivers.
     ///
     /// # Cancellation
     ///
-    /// Unwinds when the coroutine is cancelled while somebody has borrowed the value.
+    /// Unwinds when the coroutine is cancelled while it waits until the value is not borrowed.
     pub fn send_modify(&self, modify: impl FnOnce(&mut T)) {
         self.send_if_modified(|value| {
             modify(value);
@@ -147,11 +150,12 @@ impl<T> Sender<T> {
         });
     }
 
-    /// Changes the value in place, and tells the receivers if `modify` returns `true`. Returns that.
+    /// Changes the value in place, and notifies the receivers if `modify` returns `true`. Returns
+    /// the same.
     ///
     /// # Cancellation
     ///
-    /// Unwinds when the coroutine is cancelled while somebody has borrowed the value.
+    /// Unwinds when the coroutine is cancelled while it waits until the value is not borrowed.
     pub fn send_if_modified(&self, modify: impl FnOnce(&mut T) -> bool) -> bool {
         let mut value = self.0.write();
         let modified = modify(&mut value);
@@ -170,7 +174,7 @@ impl<T> Sender<T> {
     ///
     /// # Cancellation
     ///
-    /// Unwinds when the coroutine is cancelled while somebody sets the value, or waits to.
+    /// Unwinds when the coroutine is cancelled while it waits for a sender that sets the value.
     pub fn borrow(&self) -> Ref<'_, T> {
         Ref { value: self.0.read(), has_changed: false }
     }
@@ -204,8 +208,7 @@ impl<T> Sender<T> {
             if state.receivers == 0 {
                 return;
             }
-            let why = Wait::for_any_thread("the receivers of a channel to close");
-            let _ = wait(&self.0.state, state, |state| &mut state.closing, (), why, None);
+            let _ = wait(&self.0.state, state, |s| &mut s.closing, (), WAIT_FOR_CLOSE, None);
         }
     }
 
@@ -220,7 +223,7 @@ impl<T> Receiver<T> {
     ///
     /// # Cancellation
     ///
-    /// Unwinds when the coroutine is cancelled while somebody sets the value, or waits to.
+    /// Unwinds when the coroutine is cancelled while it waits for a sender that sets the value.
     pub fn borrow(&self) -> Ref<'_, T> {
         let value = self.shared.read();
         let has_changed = self.shared.state.lock().version != self.seen;
@@ -231,7 +234,7 @@ impl<T> Receiver<T> {
     ///
     /// # Cancellation
     ///
-    /// Unwinds when the coroutine is cancelled while somebody sets the value, or waits to.
+    /// Unwinds when the coroutine is cancelled while it waits for a sender that sets the value.
     pub fn borrow_and_update(&mut self) -> Ref<'_, T> {
         let value = self.shared.read();
         let version = self.shared.state.lock().version;
@@ -243,7 +246,7 @@ impl<T> Receiver<T> {
     ///
     /// # Errors
     ///
-    /// When every sender has gone.
+    /// When every sender has been dropped.
     pub fn has_changed(&self) -> Result<bool, RecvError> {
         let state = self.shared.state.lock();
         if state.senders == 0 { Err(RecvError) } else { Ok(state.version != self.seen) }
@@ -253,7 +256,7 @@ impl<T> Receiver<T> {
     ///
     /// # Errors
     ///
-    /// When every sender has gone, and the last value has been seen.
+    /// When every sender has been dropped, and the last value has been seen.
     ///
     /// # Cancellation
     ///
@@ -266,7 +269,7 @@ impl<T> Receiver<T> {
     ///
     /// # Errors
     ///
-    /// When every sender has gone, and it does not hold for the last value.
+    /// When every sender has been dropped, and it does not hold for the last value.
     ///
     /// # Cancellation
     ///
@@ -287,12 +290,12 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// Has the value count as changed.
+    /// Makes the value count as changed.
     pub fn mark_changed(&mut self) {
         self.seen = self.shared.state.lock().version.wrapping_sub(1);
     }
 
-    /// Has the value count as seen.
+    /// Makes the value count as seen.
     pub fn mark_unchanged(&mut self) {
         self.seen = self.shared.state.lock().version;
     }

@@ -2,25 +2,25 @@
 
 use crate::engine::packet::Receiver;
 use crate::engine::waiter::Waiter;
-use crate::sync::operation::{Choice, Enlistment, Operation, Ticket};
+use crate::sync::operation::{Choice, Operation, Registration, Ticket};
 use crate::task::{JoinError, JoinHandle};
 
 mod sealed {
     pub trait Sealed {}
 }
 
-/// What can stand in a `join(…)` of [`select!`](crate::select): a [`JoinHandle`], which is then used
+/// The argument of a `join(…)` of [`select!`](crate::select): a [`JoinHandle`], which is then used
 /// up, or a `&mut JoinHandle`, which can be joined afterwards.
 pub trait Joined: sealed::Sealed {
     /// What the coroutine returns.
     type Item;
-    /// What comes of a join.
+    /// The result of a join.
     type Output;
 
     /// The handle.
     fn handle(&mut self) -> &mut JoinHandle<Self::Item>;
 
-    /// What comes of the join, when the coroutine has ended.
+    /// The result of the join, when the coroutine has ended.
     fn finish(self) -> Self::Output;
 }
 
@@ -51,11 +51,11 @@ impl<T> Joined for &mut JoinHandle<T> {
     fn finish(self) {}
 }
 
-/// A wait for the end of a coroutine. It is woken without a claim, and looks again.
+/// A wait for the end of a coroutine.
 struct Registered<'a, T>(&'a Receiver<T>, Waiter);
 
-impl<T> Enlistment for Registered<'_, T> {
-    fn leave(self: Box<Self>, _: bool) -> Option<Ticket> {
+impl<T> Registration for Registered<'_, T> {
+    fn deregister(self: Box<Self>, _: bool) -> Option<Ticket> {
         self.0.unregister(&self.1);
         None
     }
@@ -74,13 +74,17 @@ impl<T> Operation for JoinHandle<T> {
         self.receiver.is_of_this_run()
     }
 
-    fn stand<'a>(
+    fn claims(&self) -> bool {
+        false
+    }
+
+    fn register<'a>(
         &'a self,
         waiter: Waiter,
         _: &Choice,
         _: usize,
-    ) -> Option<Box<dyn Enlistment + 'a>> {
-        // Only one may wait at a handle: whoever selects has it borrowed mutably.
+    ) -> Option<Box<dyn Registration + 'a>> {
+        // A handle has one waiter at most: the select has borrowed it mutably.
         if self.is_finished() || !self.receiver.register(waiter.clone()) {
             return None;
         }

@@ -1,4 +1,5 @@
-//! `select!`, in crossbeam's grammar: each arm is added to a `Select`, and the chosen one completed.
+//! `select!`, in crossbeam's grammar: each arm is added to a `Select`, and the chosen one
+//! completed.
 
 /// Waits for the first of several operations and does it.
 ///
@@ -14,20 +15,22 @@
 /// ```
 ///
 /// It has crossbeam's grammar and meaning. If several operations can be done at once, one of them
-/// is chosen at random; with [`select_biased!`](crate::select_biased) it is the first. A receive from a
-/// channel whose senders have gone, and a send to one whose receivers have, can be done: they
-/// fail. The item of a send is made when that send has been chosen. A receiver may be one of the
-/// clock: [`after`](crate::sync::channel::after), [`tick`](crate::sync::channel::tick),
+/// is chosen at random; with [`select_biased!`](crate::select_biased) it is the first. A receive
+/// from a channel whose senders have been dropped, and a send to one whose receivers have, can be
+/// done: they fail. The item of a send is made when that send has been chosen. A receiver may be
+/// one of the clock: [`after`](crate::sync::channel::after), [`tick`](crate::sync::channel::tick),
 /// [`never`](crate::sync::channel::never). `join` takes a [`JoinHandle`](crate::JoinHandle), which
 /// is dropped when another arm is chosen, or a `&mut JoinHandle`, which can be joined afterwards.
-/// `wait` takes an [`Event`](crate::sync::Event), and leaves it set.
-/// For any number of arms there is [`Select`](crate::sync::select::Select).
+/// `wait` takes an [`Event`](crate::sync::Event), and leaves it set. For any number of arms there
+/// is [`Select`](crate::sync::select::Select).
 ///
-/// At most one of `default` and `default(timeout)` may be there, at any place.
+/// There may be one `default` or `default(timeout)`, at any place. It is chosen only if there was a
+/// moment at which none of the operations could be done.
 ///
 /// # Cancellation
 ///
-/// Unwinds when the coroutine is cancelled while it waits; no operation has been done then.
+/// Unwinds when the coroutine is cancelled while it waits; no operation has been done then. With a
+/// `default` it does not wait, but may let others run first, and may unwind then.
 ///
 /// ```
 /// use std::time::Duration;
@@ -140,7 +143,7 @@ macro_rules! __select {
         $crate::__select!(@arms $new [$($arms)* ($($head)* $body)] $default $($rest)*)
     };
 
-    // ---- each is added; its things and index get names, a new one at each step ----
+    // ---- each is added; its parts and its index get names, new ones at each step ----
 
     (@add $select:ident [(recv ($receiver:expr $(,)?) $result:tt $body:tt) $($arms:tt)*]
         [$($done:tt)*] $default:tt) => {
@@ -193,17 +196,18 @@ macro_rules! __select {
     (@add $select:ident [] $done:tt [() $body:tt]) => {
         $crate::__select!(@or ($select.try_select()) $done $body)
     };
-    (@add $select:ident [] $done:tt [($timeout:expr) $body:tt]) => {
+    (@add $select:ident [] $done:tt [($timeout:expr $(,)?) $body:tt]) => {
         $crate::__select!(@or ($select.select_timeout($timeout)) $done $body)
     };
-    // Whatever is chosen is moved, whole, in each branch: a `match` would keep the things borrowed.
+    // The chosen operation is moved, whole, in each branch: a `match` would keep its parts
+    // borrowed.
     (@or ($chosen:expr) [$($done:tt)*] $body:tt) => {{
         let chosen = $crate::sync::select::SelectedOperation::or_default($chosen);
         let index = $crate::sync::select::SelectedOperation::DEFAULT;
         $crate::__select!(@finish chosen [$($done)* (index (default) (()) $body)])
     }};
 
-    // ---- the one that was chosen is completed ----
+    // ---- the chosen operation is completed ----
 
     (@finish $chosen:ident [($index:ident $how:tt ($result:pat) ($body:expr)) $($done:tt)*]) => {
         if $chosen.index() == $index {

@@ -15,8 +15,22 @@
 //! });
 //! ```
 //!
-//! One coroutine waits in all the queues at once; none is made for it. Who serves one of its
-//! places claims the whole wait first, so one operation is chosen and the others have not happened.
+//! The coroutine waits in all queues at once; none is made for each arm. To serve one of its
+//! entries is to claim the whole wait first, so one operation is chosen and the others have not
+//! happened.
+//!
+//! 1. Try all operations, in order. Begin the first that is ready. Done.
+//! 2. Register with all, and stop at one that is ready by now: back to 1.
+//! 3. Park. Or, in the forms that do not wait: ask the operations that make no claims once more.
+//! 4. Withdraw the claim: from here on no entry is served. Deregister from all. If an entry was
+//!    served before, its operation has begun. Done.
+//! 5. Unless the wait is over, back to 1.
+//!
+//! Why a form that does not wait may say that nothing is ready: each operation was not ready when
+//! it was registered with, and each one that became ready after that would have claimed the choice.
+//! So at the moment when the last operation of step 3 is asked, none of them is ready. One look at
+//! each in turn would not do: an item may come to a channel that has been looked at, while another
+//! is taken from a channel that is still to come. (Of one operation alone, one look is enough.)
 
 mod join;
 mod macros;
@@ -31,22 +45,23 @@ use std::time::{Duration, Instant};
 
 use super::channel::{Receiver, RecvError, SendError, Sender};
 use super::event::Event;
-use super::operation::{self, Enlistment, Operation, Ticket};
+use super::operation::{self, Operation, Registration, Ticket};
 use super::wait::Claim;
 use crate::engine::park;
 use crate::engine::task::{Wait, Wake};
+use crate::engine::waiter::Parker;
 use crate::task::{JoinHandle, WAIT_ANY};
 
-const WAIT: Wait = Wait::for_any_thread("one of several operations of a `select!`");
-
 pub use self::join::Joined;
+
+const WAIT: Wait = Wait::for_any_thread("one of several operations of a `select!`");
 
 /// Waits for the first of several operations, when their number is not known beforehand. Otherwise
 /// [`select!`](crate::select) reads better.
 ///
 /// If several can be done at once, one of them is chosen at random, unless it was made by
-/// [`new_biased`](Self::new_biased). An operation can be done also when it fails at once, as the
-/// other side has gone.
+/// [`new_biased`](Self::new_biased). An operation that fails at once, because the other side has
+/// been dropped, can be done, too.
 ///
 /// ```
 /// use plainsong::sync::channel::unbounded;
@@ -69,10 +84,10 @@ pub struct Select<'a> {
     biased: bool,
 }
 
-/// What is known of a wait that has no end.
+/// Why a wait without a deadline has a result.
 const ENDLESS: &str = "a wait without end ends with a choice";
 
-/// Until when an operation is waited for.
+/// How long an operation is waited for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Until {
     Now,
@@ -84,25 +99,45 @@ impl Until {
     fn after(timeout: Duration) -> Self {
         park::deadline(timeout).map_or(Self::Ever, Self::Time)
     }
+
+    /// The same, as it is now.
+    fn update(self) -> Self {
+        match self {
+            Self::Time(deadline) if deadline <= park::now() => Self::Now,
+            until => until,
+        }
+    }
 }
 
-/// What is done with an operation that can be done.
+/// What is done with an operation that is ready.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Aim {
     Choose,
-    Look,
+    Watch,
 }
 
-/// Whether an operation was chosen, and what it left.
-type Chosen = Option<(usize, Option<Ticket>)>;
+/// The index of an operation that is ready, and its ticket if it was begun.
+type Chosen = (usize, Option<Ticket>);
+
+/// The operations with their indices, in the order in which they are tried.
+type Order<'a> = [(usize, &'a dyn Operation)];
+
+/// How a registration with all operations ended.
+enum Outcome {
+    Chosen(Chosen),
+    /// One may be ready.
+    Retry,
+    /// There was a moment at which none was ready.
+    NoneReady,
+}
 
 impl<'a> Select<'a> {
-    /// No operations yet. One that can be done is chosen at random.
+    /// No operations yet. Of several that can be done one is chosen at random.
     pub const fn new() -> Self {
         Self { operations: Vec::new(), biased: false }
     }
 
-    /// No operations yet. The first that can be done is chosen.
+    /// No operations yet. Of several that can be done the first is chosen.
     pub const fn new_biased() -> Self {
         Self { operations: Vec::new(), biased: true }
     }
@@ -117,7 +152,8 @@ impl<'a> Select<'a> {
         self.add(sender)
     }
 
-    /// Adds the end of a coroutine: the join then returns at once. Returns the index of the operation.
+    /// Adds a wait for the end of a coroutine, whose join then returns at once. Returns the index
+    /// of the operation.
     pub fn join<T>(&mut self, handle: &'a mut JoinHandle<T>) -> usize {
         self.add(handle)
     }
@@ -159,7 +195,11 @@ impl<'a> Select<'a> {
     ///
     /// # Errors
     ///
-    /// When there is none.
+    /// When there was a moment at which none could be done.
+    ///
+    /// # Cancellation
+    ///
+    /// May let others run first, and unwinds then when the coroutine is cancelled.
     pub fn try_select(&mut self) -> Result<SelectedOperation<'a>, TrySelectError> {
         self.choose(Until::Now).ok_or(TrySelectError)
     }
@@ -196,7 +236,7 @@ impl<'a> Select<'a> {
         self.choose(Until::Time(deadline)).ok_or(SelectTimeoutError)
     }
 
-    /// Waits until an operation could be done, and returns its index. Somebody else may be faster.
+    /// Waits until an operation could be done, and returns its index. Another may do it first.
     ///
     /// # Panics
     ///
@@ -206,16 +246,20 @@ impl<'a> Select<'a> {
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
     pub fn ready(&mut self) -> usize {
-        self.first(Aim::Look, Until::Ever).map(|(index, _)| index).expect(ENDLESS)
+        self.first(Aim::Watch, Until::Ever).map(|(index, _)| index).expect(ENDLESS)
     }
 
     /// The index of an operation that could be done at once.
     ///
     /// # Errors
     ///
-    /// When there is none.
+    /// When there was a moment at which none could be done.
+    ///
+    /// # Cancellation
+    ///
+    /// May let others run first, and unwinds then when the coroutine is cancelled.
     pub fn try_ready(&mut self) -> Result<usize, TryReadyError> {
-        self.first(Aim::Look, Until::Now).map(|(index, _)| index).ok_or(TryReadyError)
+        self.first(Aim::Watch, Until::Now).map(|(index, _)| index).ok_or(TryReadyError)
     }
 
     /// [`ready`](Self::ready), for `timeout` at most.
@@ -228,7 +272,7 @@ impl<'a> Select<'a> {
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
     pub fn ready_timeout(&mut self, timeout: Duration) -> Result<usize, ReadyTimeoutError> {
-        let chosen = self.first(Aim::Look, Until::after(timeout));
+        let chosen = self.first(Aim::Watch, Until::after(timeout));
         chosen.map(|(index, _)| index).ok_or(ReadyTimeoutError)
     }
 
@@ -242,7 +286,7 @@ impl<'a> Select<'a> {
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
     pub fn ready_deadline(&mut self, deadline: Instant) -> Result<usize, ReadyTimeoutError> {
-        let chosen = self.first(Aim::Look, Until::Time(deadline));
+        let chosen = self.first(Aim::Watch, Until::Time(deadline));
         chosen.map(|(index, _)| index).ok_or(ReadyTimeoutError)
     }
 
@@ -251,7 +295,7 @@ impl<'a> Select<'a> {
         Some(SelectedOperation { index, operation: self.operations[index]?, ticket: ticket? })
     }
 
-    /// The operations with their indices, in the order in which they are tried.
+    /// The operations in the order in which they are tried.
     fn in_order(&self) -> Vec<(usize, &'a dyn Operation)> {
         let operations = self.operations.iter().enumerate();
         let mut order: Vec<_> = operations.filter_map(|(at, &one)| Some((at, one?))).collect();
@@ -261,7 +305,7 @@ impl<'a> Select<'a> {
         order
     }
 
-    fn first(&self, aim: Aim, until: Until) -> Chosen {
+    fn first(&self, aim: Aim, until: Until) -> Option<Chosen> {
         park::spend();
         let order = self.in_order();
         assert!(
@@ -269,67 +313,90 @@ impl<'a> Select<'a> {
             "no operations have been added to `Select`: it would wait for ever"
         );
         loop {
-            for (index, operation) in &order {
-                match aim {
-                    Aim::Look if operation.is_ready() => return Some((*index, None)),
-                    Aim::Look => {}
-                    Aim::Choose => match operation.choose() {
-                        None => {}
-                        ticket => return Some((*index, ticket)),
-                    },
-                }
+            if let Some(chosen) = scan(&order, aim) {
+                return Some(chosen);
             }
-            let deadline = match until {
-                Until::Now => return None,
-                Until::Ever => None,
-                Until::Time(deadline) => Some(deadline),
-            };
-            if deadline.is_some_and(|deadline| deadline <= park::now()) {
+            let until = until.update();
+            if until == Until::Now && order.len() <= 1 {
                 return None;
             }
-            if let Some(chosen) = stand(&order, aim, deadline) {
-                return Some(chosen);
+            match register_all(&order, aim, until) {
+                Outcome::Chosen(chosen) => return Some(chosen),
+                Outcome::Retry => {}
+                Outcome::NoneReady => return None,
             }
         }
     }
 }
 
-/// Waits in all queues at once until an operation is chosen, or it is time to look at all of them
-/// again.
-fn stand(order: &[(usize, &dyn Operation)], aim: Aim, deadline: Option<Instant>) -> Chosen {
-    if park::is_cancel_pending() {
-        park::raise();
+/// The first operation that is ready.
+fn scan(order: &Order<'_>, aim: Aim) -> Option<Chosen> {
+    for (index, operation) in order {
+        match aim {
+            Aim::Watch if operation.is_ready() => return Some((*index, None)),
+            Aim::Watch => {}
+            Aim::Choose => {
+                if let Some(ticket) = operation.choose() {
+                    return Some((*index, Some(ticket)));
+                }
+            }
+        }
     }
-    let due = order.iter().filter_map(|(_, operation)| operation.due());
-    let until = due.chain(deadline).min();
+    None
+}
+
+/// Waits in all queues at once until an operation is chosen, or all must be tried again.
+fn register_all(order: &Order<'_>, aim: Aim, until: Until) -> Outcome {
+    park::check_cancelled();
     let parker = park::waiter();
     let choice = Arc::new(Claim::new());
-    let mut places: Vec<(usize, Box<dyn Enlistment + '_>)> = Vec::with_capacity(order.len());
-    let mut wake = Wake::Ready;
-    let all = order.iter().all(|&(index, operation)| {
-        let place = match aim {
-            Aim::Choose => operation.stand(parker.into(), &choice, index),
-            Aim::Look => operation.look(parker.into(), &choice, index),
+    let mut registrations: Vec<(usize, Box<dyn Registration + '_>)> =
+        Vec::with_capacity(order.len());
+    for &(index, operation) in order {
+        let registration = match aim {
+            Aim::Choose => operation.register(parker.into(), &choice, index),
+            Aim::Watch => operation.watch(parker.into(), &choice, index),
         };
-        place.map(|place| places.push((index, place))).is_some()
-    });
-    if all {
-        let internal = order.iter().all(|(_, operation)| operation.is_internal());
-        let why = if internal { WAIT_ANY } else { WAIT };
-        wake = park::block_unless_cancelled(parker, why, until);
+        match registration {
+            Some(registration) => registrations.push((index, registration)),
+            None => break,
+        }
     }
-    // From here on nobody is served; who has been is honoured, whatever has ended the wait.
+    let (mut wake, mut none_ready) = (Wake::Ready, false);
+    if registrations.len() == order.len() {
+        let mut operations = order.iter().map(|(_, operation)| *operation);
+        match until {
+            Until::Now => none_ready = operations.all(|one| one.claims() || !one.is_ready()),
+            Until::Ever => wake = park_for_all(parker, order, None, &choice),
+            Until::Time(deadline) => wake = park_for_all(parker, order, Some(deadline), &choice),
+        }
+    }
+    // From here on no entry is served. One that has been is honoured, whatever has ended the wait.
     let served = choice.withdraw();
     let mut chosen = None;
-    for (index, place) in places {
-        if let Some(ticket) = place.leave(served == Some(index)) {
+    for (index, registration) in registrations {
+        if let Some(ticket) = registration.deregister(served == Some(index)) {
             chosen = Some((index, Some(ticket)));
         }
     }
-    if chosen.is_none() && wake == Wake::Cancelled {
-        park::raise();
+    match chosen {
+        Some(chosen) => Outcome::Chosen(chosen),
+        None if wake == Wake::Cancelled => park::raise(),
+        None if none_ready && served.is_none() => Outcome::NoneReady,
+        None => Outcome::Retry,
     }
-    chosen
+}
+
+fn park_for_all(
+    parker: Parker,
+    order: &Order<'_>,
+    deadline: Option<Instant>,
+    choice: &Claim,
+) -> Wake {
+    let due = order.iter().filter_map(|(_, operation)| operation.due());
+    let internal = order.iter().all(|(_, operation)| operation.is_internal());
+    let why = if internal { WAIT_ANY } else { WAIT };
+    park::block_in_queue(parker, why, due.chain(deadline).min(), choice)
 }
 
 /// Puts operations in random order, each as likely as the others.
@@ -338,7 +405,7 @@ fn shuffle<T>(order: &mut [T]) {
     if order.len() < 2 {
         return;
     }
-    // Steele, Lea and Flood's SplitMix: fair enough for this, and nobody shares its state for long.
+    // Steele, Lea and Flood's SplitMix: fair enough for this, and its shared state is used once.
     let mut state = SEED.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
     for last in (1..order.len()).rev() {
         state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -361,7 +428,7 @@ impl SelectedOperation<'_> {
     #[doc(hidden)]
     pub const DEFAULT: usize = usize::MAX;
 
-    /// What `select!` does when nothing was chosen.
+    /// The `default` of a `select!`, when nothing was chosen.
     #[doc(hidden)]
     pub fn or_default<E>(chosen: Result<Self, E>) -> Self {
         chosen.unwrap_or_else(|_| Self {
@@ -376,22 +443,22 @@ impl SelectedOperation<'_> {
         self.index
     }
 
-    /// The ticket, if this is the operation of `thing`.
+    /// The ticket, if this is the operation of `end`.
     #[track_caller]
-    fn redeem<T>(self, thing: &T) -> Ticket {
+    fn redeem<T>(self, end: &T) -> Ticket {
         let chosen = ptr::from_ref(self.operation).cast::<T>();
-        assert!(ptr::eq(chosen, thing), "this is not what was chosen: look at its index");
+        assert!(ptr::eq(chosen, end), "this is not what was chosen: look at its index");
         let ticket = self.ticket;
         std::mem::forget(self);
         ticket
     }
 
     /// Completes a send. On a channel without room this hands `item` to the receiver that was met.
-    /// Only if that has been cancelled or timed out meanwhile it waits for the next.
+    /// If that has been cancelled or has timed out meanwhile, it waits for the next.
     ///
     /// # Errors
     ///
-    /// When every receiver has gone, with the item.
+    /// When every receiver has been dropped, with the item.
     ///
     /// # Panics
     ///
@@ -410,7 +477,7 @@ impl SelectedOperation<'_> {
     ///
     /// # Errors
     ///
-    /// When the channel is empty and every sender has gone.
+    /// When the channel is empty and every sender has been dropped.
     ///
     /// # Panics
     ///
@@ -424,7 +491,7 @@ impl SelectedOperation<'_> {
         receiver.finish(self.redeem(receiver))
     }
 
-    /// Completes what has nothing to give: the coroutine has ended, so its handle's
+    /// Completes an operation that moves no item: the coroutine has ended, so its handle's
     /// [`join`](JoinHandle::join) will not wait; or the event has been set.
     ///
     /// # Panics
@@ -432,13 +499,13 @@ impl SelectedOperation<'_> {
     /// When a channel's operation was chosen.
     #[track_caller]
     pub fn done(self) {
-        assert!(!self.operation.gives(), "a channel was chosen: complete its send or recv");
+        assert!(!self.operation.moves_item(), "a channel was chosen: complete its send or recv");
         std::mem::forget(self);
     }
 }
 
 impl Drop for SelectedOperation<'_> {
-    /// Takes the choice back. Panics, unless a panic or a cancellation is on its way.
+    /// Takes the choice back. Panics, unless the thread is unwinding already.
     fn drop(&mut self) {
         self.operation.release(self.ticket);
         if !thread::panicking() {

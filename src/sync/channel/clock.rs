@@ -1,0 +1,101 @@
+//! Wakes futures at a time, for receivers of the clock in `async` code.
+//!
+//! An executor of another kind does not have our timers, and a future may move between threads, so
+//! one thread of the process does this for all of them. It starts with the first registration, and
+//! ends when it has had none for a while.
+
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::engine::cancel;
+use crate::engine::mutex::{Condvar, Mutex};
+use crate::engine::park;
+use crate::engine::pin;
+use crate::engine::waiter::Waiter;
+
+/// How long the thread stays without any registration.
+const IDLE_MAX: Duration = Duration::from_secs(10);
+
+struct Clock {
+    state: Mutex<State>,
+    // A registration has come that is due before all others.
+    changed: Condvar,
+}
+
+struct State {
+    // By their time, and a number that tells equal ones apart.
+    waiters: BTreeMap<(Instant, u64), Waiter>,
+    next: u64,
+    running: bool,
+}
+
+static CLOCK: Clock = Clock {
+    state: Mutex::new(State { waiters: BTreeMap::new(), next: 0, running: false }),
+    changed: Condvar::new(),
+};
+
+/// A waiter that is to be woken at a time, unless this is dropped before.
+pub(super) struct Registration {
+    key: (Instant, u64),
+}
+
+impl Registration {
+    /// Has `waiter` woken at `time`.
+    pub(super) fn new(time: Instant, waiter: Waiter) -> Self {
+        let mut state = CLOCK.state.lock();
+        let key = (time, state.next);
+        state.next += 1;
+        state.waiters.insert(key, waiter);
+        if !state.running {
+            let thread = thread::Builder::new().name("plainsong-clock".to_owned()).spawn(run);
+            state.running = thread.is_ok();
+            if let Err(error) = thread {
+                state.waiters.remove(&key);
+                drop(state);
+                panic!("no thread can be started that waits for the clock: {error}");
+            }
+        } else if state.waiters.first_key_value().is_some_and(|(first, _)| *first == key) {
+            CLOCK.changed.notify_one();
+        }
+        Self { key }
+    }
+
+    /// The time at which the waiter is woken.
+    pub(super) fn time(&self) -> Instant {
+        self.key.0
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        CLOCK.state.lock().waiters.remove(&self.key);
+    }
+}
+
+/// What the thread does.
+fn run() {
+    pin::unpin();
+    let mut state = CLOCK.state.lock();
+    loop {
+        let Some(first) = state.waiters.first_entry() else {
+            let (woken, timed_out) = CLOCK.changed.wait_timeout(state, IDLE_MAX);
+            state = woken;
+            if timed_out && state.waiters.is_empty() {
+                state.running = false;
+                return;
+            }
+            continue;
+        };
+        let left = first.key().0.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            let waiter = first.remove();
+            drop(state);
+            // A waker is code of users.
+            cancel::catch_and_forget(|| park::wake(waiter));
+            state = CLOCK.state.lock();
+        } else {
+            state = CLOCK.changed.wait_timeout(state, left).0;
+        }
+    }
+}
