@@ -181,15 +181,16 @@ pub(crate) fn wake(waiter: Waiter) {
     }
 }
 
-/// Ends the waits of all these waiters. The waker of a future may panic: then the panic goes on when all
-/// others have been woken.
+/// Ends the waits of all these waiters. The waker of a future is user code and may panic. The panic
+/// is resumed after all waiters have been woken.
 pub(crate) fn wake_all(waiters: Waiters) {
     let mut panicked = None;
     for waiter in waiters {
         if matches!(waiter, Waiter::Parked(_)) {
             wake(waiter);
         } else if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| wake(waiter))) {
-            // Of several, the first goes on. The drop of a payload may panic.
+            // The first panic is resumed. Later payloads are forgotten, because their drop may
+            // panic too.
             match panicked {
                 None => panicked = Some(payload),
                 Some(_) => mem::forget(payload),
