@@ -19,11 +19,10 @@
 //! 4. Any other joiner locks the list of waiters, adds `ELSEWHERE`, and enters the list if `ENDED`
 //!    was not set.
 //!
-//! What may interleave: the coroutine's step and a joiner's step 4, on different threads. The
-//! coroutine first tries to add `ENDED` with a compare-exchange from zero. If that succeeds, a
-//! later joiner sees `ENDED`. If it fails because of `ELSEWHERE`, the coroutine takes the lock of
-//! the list before it adds `ENDED`. Then each joiner is in the list by that time, or will see
-//! `ENDED`.
+//! Interleavings: the coroutine's step and a joiner's step 4, on different threads. The coroutine
+//! first tries to add `ENDED` with a compare-exchange from zero. If that succeeds, a later joiner
+//! sees `ENDED`. If it fails because of `ELSEWHERE`, the coroutine takes the lock of the list
+//! before it adds `ENDED`. Then each joiner is in the list by that time, or will see `ENDED`.
 //!
 //! After one owner's step, the other may free the packet at any moment. So both steps take a
 //! pointer and not a reference.
