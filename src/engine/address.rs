@@ -83,7 +83,7 @@ fn here<R>(mailbox: &'static Mailbox, f: impl FnOnce(&Scheduler) -> R) -> Option
     context::try_with(|scheduler| ptr::eq(scheduler.mailbox(), mailbox).then(|| f(scheduler)))?
 }
 
-/// What a cancellation is aimed at: one level of one coroutine.
+/// The target of a cancellation: one level of one coroutine.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     address: Address,

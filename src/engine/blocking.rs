@@ -46,8 +46,8 @@ impl<T: Send> Call<T> {
     ///
     /// # Safety
     ///
-    /// What `f` and its value borrow must live until [`wait`](Self::wait) has returned a value, or
-    /// [`take_back`](Self::take_back) has returned the job and that has been dropped.
+    /// Everything that `f` and its value borrow must live until [`wait`](Self::wait) has returned a
+    /// value, or [`take_back`](Self::take_back) has returned the job and that has been dropped.
     unsafe fn submit<'a>(f: impl FnOnce() -> T + Send + 'a) -> io::Result<Self>
     where
         T: 'a,
@@ -69,8 +69,8 @@ impl<T: Send> Call<T> {
             }
         });
         // SAFETY: the two types differ only in the lifetime of the borrows. While the job is queued
-        // or `f` runs, what it borrows is alive. By the caller's promise, that lives until `wait`
-        // has returned the answer, or until the job was taken back and dropped. The answer is given
+        // or `f` runs, its borrows are alive. By the caller's promise, they live until `wait` has
+        // returned the answer, or until the job was taken back and dropped. The answer is given
         // only after `f` has returned or unwound and its captures have been dropped.
         //
         // After the answer was given, only the job's reference to `answer` is left. The caller took

@@ -27,7 +27,7 @@ struct Payload {
 pub(crate) enum Failure {
     /// The level was cancelled, and the body has unwound.
     Cancelled,
-    /// It panicked with this payload, or an outer level was cancelled.
+    /// The body panicked with this payload, or an outer level was cancelled.
     // Boxed twice, so that it takes only one word in a packet.
     Panicked(Box<Box<dyn Any + Send>>),
 }
@@ -47,7 +47,7 @@ pub(crate) fn unwind_with(payload: impl Any + Send) -> ! {
             io::stderr(),
             "plainsong: a coroutine or generator had to be unwound (it was cancelled, its time was up, or \
              its runtime ended before it), and this program is built with panic = \"abort\". Build it \
-             with panic = \"unwind\", or see to it that coroutines end by themselves: join them, \
+             with panic = \"unwind\", or make sure that coroutines end by themselves: join them, \
              use `run_all`, and use the sockets' own time-outs."
         );
         process::abort();

@@ -1,6 +1,7 @@
-//! The only file that names corosensei: code that runs on a stack of its own.
+//! Coroutines: code that runs on its own stack. The only file that uses corosensei's coroutines.
 //!
-//! A [`Coroutine`] is resumed by its owner and suspends itself. Nothing here knows why.
+//! The owner of a [`Coroutine`] resumes it, and the coroutine suspends itself. Nothing here knows
+//! why.
 
 #![allow(unsafe_code)]
 
@@ -38,7 +39,7 @@ const TRANSFER_ALIGN_MAX: usize = 16;
 /// Bytes of a cache line.
 pub(super) const LINE: usize = 64;
 
-/// What a suspending coroutine says to the loop.
+/// The reason why a coroutine suspends, for the loop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Suspended {
     /// Resume me again when my turn comes.
@@ -75,7 +76,8 @@ impl Coroutine {
     ///
     /// # Safety
     ///
-    /// What `body` borrows must outlive it: the coroutine must be resumed until it returns first.
+    /// Everything that `body` borrows must outlive it: before a borrow ends, the coroutine must be
+    /// resumed until it returns.
     #[inline]
     pub(crate) unsafe fn new_unchecked<F: FnOnce()>(stack: Stack, body: F) -> Self {
         // SAFETY: by the caller's promise.

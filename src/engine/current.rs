@@ -1,4 +1,4 @@
-//! Which coroutine runs on this thread, and what is left of its turn's budget.
+//! The running coroutine of this thread, and the rest of its turn's budget.
 
 #![allow(unsafe_code)]
 

@@ -52,8 +52,8 @@ impl fmt::Debug for Registration {
 }
 
 impl Registrations {
-    /// What this thread's reactor knows about the descriptor, if it is registered there. `None` on
-    /// a plain thread, because nothing polls a reactor outside of a run.
+    /// The descriptor's readiness, if it is registered with this thread's reactor. `None` on a
+    /// plain thread, because nothing polls a reactor outside of a run.
     #[inline]
     pub(crate) fn readiness<'a>(&self, running: Option<Running<'a>>) -> Option<Readiness<'a>> {
         let first = self.first.get()?;

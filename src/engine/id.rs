@@ -22,7 +22,7 @@ impl Id {
             id = BLOCKS.fetch_add(1, Ordering::Relaxed) * Self::BLOCK;
         }
         next.set(id + 1);
-        // Ids count from one, as people do; the last id of a block is a multiple of 1024.
+        // Ids count from one, so the last id of a block is a multiple of 1024.
         Self(NonZeroU64::MIN.saturating_add(id))
     }
 

@@ -16,7 +16,7 @@ use super::task::Task;
 
 /// A coroutine before it starts.
 pub(crate) trait PendingTask: Send {
-    /// The size of stack that was asked for.
+    /// The requested stack size.
     fn stack_size(&self) -> Option<usize>;
 
     /// Makes its task, which belongs to the calling thread. `None` if it has started or ended.
@@ -85,8 +85,8 @@ impl Job {
     ///
     /// # Safety
     ///
-    /// What the pending task borrows must live until it has started or ended. After that, it must
-    /// hold nothing that borrows.
+    /// Everything that the pending task borrows must live until it has started or ended. After
+    /// that, it must hold nothing that borrows.
     pub(crate) unsafe fn new<'a>(pending: impl PendingTask + 'a) -> Self {
         let slot: Arc<Slot<dyn PendingTask + 'a>> =
             Arc::new(Slot { state: Mutex::default(), pending: UnsafeCell::new(pending) });
@@ -108,7 +108,7 @@ impl Job {
         unsafe { &mut *self.0.pending.get() }
     }
 
-    /// The size of stack that was asked for.
+    /// The requested stack size.
     pub(super) fn stack_size(&mut self) -> Option<usize> {
         self.pending().stack_size()
     }

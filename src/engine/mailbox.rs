@@ -12,10 +12,11 @@
 //!    value says that the owner sleeps, the sender wakes it.
 //! 2. The owner sets `sleeper`, and then reads `pending`. It sleeps only if `pending` is false.
 //!
-//! What may interleave: all four accesses are `SeqCst`, so they have one order that both sides
-//! agree on. If the owner reads `pending` before the sender sets it, `sleeper` was set earlier
-//! still, and the sender's swap sees it. Otherwise the owner sees `pending`. So either the sender
-//! wakes the owner, or the owner stays awake.
+//! Interleavings: all four accesses are `SeqCst`, so they have one order that both sides agree on.
+//! If the owner reads `pending` before the sender sets it, `sleeper` was set earlier still, and the
+//! sender's swap sees it (unless another sender's swap was first, which then wakes the owner).
+//! Otherwise the owner sees `pending`. So either the sender wakes the owner, or the owner stays
+//! awake.
 //!
 //! The sender takes step 1 under the lock of the inbox. A plain thread also looks for its message
 //! and sets `sleeper` under that lock, and the condition variable releases it.
@@ -80,7 +81,7 @@ impl ThreadId {
     }
 }
 
-/// What one thread can ask of another.
+/// A request from one thread to another.
 pub(crate) enum Message {
     /// End this wait.
     Wake { slot: u32, wait: u64 },

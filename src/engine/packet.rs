@@ -19,11 +19,10 @@
 //! 4. Any other joiner locks the list of waiters, adds `ELSEWHERE`, and enters the list if `ENDED`
 //!    was not set.
 //!
-//! What may interleave: the coroutine's step and a joiner's step 4, on different threads. The
-//! coroutine first tries to add `ENDED` with a compare-exchange from zero. If that succeeds, a
-//! later joiner sees `ENDED`. If it fails because of `ELSEWHERE`, the coroutine takes the lock of
-//! the list before it adds `ENDED`. Then each joiner is in the list by that time, or will see
-//! `ENDED`.
+//! Interleavings: the coroutine's step and a joiner's step 4, on different threads. The coroutine
+//! first tries to add `ENDED` with a compare-exchange from zero. If that succeeds, a later joiner
+//! sees `ENDED`. If it fails because of `ELSEWHERE`, the coroutine takes the lock of the list
+//! before it adds `ENDED`. Then each joiner is in the list by that time, or will see `ENDED`.
 //!
 //! After one owner's step, the other may free the packet at any moment. So both steps take a
 //! pointer and not a reference.
@@ -178,7 +177,7 @@ pub(crate) struct Receiver<T>(NonNull<Packet<T>>);
 // It uses the joiner's cells only for a waiter of the home thread, which is then the calling
 // thread.
 unsafe impl<T: Send> Send for Receiver<T> {}
-// SAFETY: as above; a shared receiver does not touch the result.
+// SAFETY: as above. A shared receiver does not touch the result.
 unsafe impl<T: Send> Sync for Receiver<T> {}
 
 /// A packet for a coroutine that runs at `home`.
@@ -215,7 +214,7 @@ impl<T> Sender<T> {
         // SAFETY: the packet is alive, because the receiver frees it only once `ENDED` is set.
         // Until then, only this sender touches the result.
         unsafe { (*self.0.as_ref().result.get()).write(result) };
-        // SAFETY: as above; this uses up the sender.
+        // SAFETY: as above. This uses up the sender.
         if !unsafe { end(self.0.cast(), ENDED) } {
             // SAFETY: the receiver is dropped, and the result was written above.
             drop(unsafe { take(self.0) });

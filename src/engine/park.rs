@@ -1,4 +1,5 @@
-//! Parking and waking: the only way into the engine for sockets, locks, channels and timers.
+//! Parking and waking: how locks, channels, timers and all other code above the engine wait. (Waits
+//! for descriptors go through `descriptor.rs`, in the same steps.)
 //!
 //! A wait is four steps, and [`until`] does them all:
 //!
@@ -41,7 +42,7 @@ fn thread_waiter() -> Parker {
     Parker::thread(mailbox.unwrap_or_else(Mailbox::late))
 }
 
-/// Waits until `parker`, made here just before, is woken, or `deadline` has passed.
+/// Waits until `parker`, from the last call of [`waiter`], is woken, or `deadline` has passed.
 ///
 /// Unwinds instead of returning if the coroutine was cancelled before a wake came. A wait that was
 /// woken returns, so whatever the wake has handed over is never lost.
@@ -180,15 +181,16 @@ pub(crate) fn wake(waiter: Waiter) {
     }
 }
 
-/// Ends the waits of all these waiters. The waker of a future may panic: then the panic goes on when all
-/// others have been woken.
+/// Ends the waits of all these waiters. The waker of a future is user code and may panic. The panic
+/// is resumed after all waiters have been woken.
 pub(crate) fn wake_all(waiters: Waiters) {
     let mut panicked = None;
     for waiter in waiters {
         if matches!(waiter, Waiter::Parked(_)) {
             wake(waiter);
         } else if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| wake(waiter))) {
-            // Of several, the first goes on. The drop of a payload may panic.
+            // The first panic is resumed. Later payloads are forgotten, because their drop may
+            // panic too.
             match panicked {
                 None => panicked = Some(payload),
                 Some(_) => mem::forget(payload),

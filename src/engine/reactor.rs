@@ -64,7 +64,7 @@ impl Token {
     }
 }
 
-/// What the kernel reported about one descriptor.
+/// An event of one descriptor, as the kernel reported it.
 #[derive(Clone, Copy)]
 struct Event {
     token: u64,
@@ -177,7 +177,7 @@ impl Reactor {
         })
     }
 
-    /// What this reactor knows about a registered descriptor.
+    /// The readiness of a registered descriptor.
     #[inline]
     pub(crate) fn readiness(&self, token: Token) -> Readiness<'_> {
         Readiness { reactor: self, token }
@@ -216,7 +216,8 @@ impl Reactor {
     }
 }
 
-/// What one thread's reactor knows about one descriptor. Each operation looks it up once.
+/// The readiness of one descriptor, as one thread's reactor knows it. Each operation looks it up
+/// once.
 #[derive(Clone, Copy)]
 pub(crate) struct Readiness<'a> {
     reactor: &'a Reactor,
@@ -337,7 +338,7 @@ mod epoll {
         pub(super) fn new(number: u64) -> io::Result<Self> {
             let poller = Poller::new()?;
             let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-            // Edge-triggered: each write is an edge, so nobody needs to read it.
+            // Edge-triggered: each write is an edge, so it need not be read.
             epoll::add(
                 &poller,
                 &eventfd,

@@ -103,7 +103,7 @@ mod tests {
                 unsafe { queue.push(NonNull::from(&**task)) };
                 model.push_back(task.id);
             } else {
-                // SAFETY: what is popped is one of `tasks`.
+                // SAFETY: the popped task is one of `tasks`.
                 let popped = queue.pop().map(|task| unsafe { task.as_ref() }.id);
                 assert_eq!(popped, model.pop_front());
             }

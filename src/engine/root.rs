@@ -170,8 +170,8 @@ fn run<'a>(
     let _running = scheduler.start(settings.stack_size, settings.strict, worker)?;
     let stack = scheduler.take_stack(settings.stack_size)?;
     ready();
-    // SAFETY: nothing calls `main` or looks at what it borrows after this function returns: the
-    // scheduler returns only when no coroutine is left, and this one is then at its end.
+    // SAFETY: nothing runs `main` or uses its borrows after this function returns: the scheduler's
+    // loop returns only when no coroutine is left, so `main` has ended.
     //
     // There is no other way out of it: a panic of the loop ends the process (`AbortOnUnwind`), and
     // so does abandoning a coroutine that borrows (`Flag::Borrows`).

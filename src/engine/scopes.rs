@@ -36,12 +36,12 @@ impl ScopeId {
     }
 }
 
-/// What a cancellation is aimed at.
+/// The level that a cancellation is aimed at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Level {
     /// The whole coroutine.
     Root,
-    /// What runs inside of one scope.
+    /// The code inside of one scope.
     Scope(ScopeId),
 }
 

@@ -25,8 +25,8 @@ pub(crate) trait LocalCell<T> {
     fn replace(&'static self, value: T) -> T;
 }
 
-/// The value that a thread-local without a destructor begins with. In the model, a thread's end drops
-/// it all the same.
+/// The initial value of a thread-local without a destructor. In the model, the end of a thread
+/// destroys the thread-local all the same, and it then reads as this value.
 #[cfg(plainsong_model)]
 pub(crate) trait Initial {
     const INITIAL: Self;

@@ -97,8 +97,8 @@ fn not_running() -> io::Error {
 ///
 /// # Safety
 ///
-/// What `f` and its result borrow must live until `last` has been called, and the result must be
-/// dropped or forgotten while they live.
+/// Everything that `f` and its result borrow must live until `last` has been called, and the result
+/// must be dropped or forgotten while they live.
 #[inline]
 pub(crate) unsafe fn here<F, T, L>(
     scheduler: &Scheduler,

@@ -47,7 +47,7 @@ const ARENA_BYTES: usize = 16 << 30;
 /// Tops are lowered by `0..COLOURS` cache lines.
 const COLOURS: usize = 32;
 const CACHE_LINE: usize = 64;
-/// What a free stack may keep resident: deeper pages are given back by [`StackPool::trim`].
+/// Bytes that a free stack may keep resident: [`StackPool::trim`] gives deeper pages back.
 const KEEP: usize = 16 * 1024;
 /// Free stacks that may keep that much: those at the bottom of a longer list keep nothing.
 const KEEP_STACKS: usize = 1024;
@@ -529,7 +529,7 @@ mod tests {
     fn a_pool_keeps_to_the_guard_it_was_told() {
         let stack = pool(Guard::Protect).take(SIZE).unwrap();
         assert_eq!(stack.arena.guard.get(), Guard::Protect);
-        // What the kernel does not know falls back, so either may be left here.
+        // The kernel may refuse markers, so either kind may be left here.
         pool(Guard::Marker).take(SIZE).unwrap();
     }
 

@@ -24,8 +24,8 @@ pub(crate) struct Wait {
     reason: &'static str,
 }
 
-/// What can end a wait. A run is deadlocked if all of its coroutines wait, and only the run itself
-/// could end these waits.
+/// The parties that can end a wait. A run is deadlocked if all of its coroutines wait, and only the
+/// run itself could end these waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum EndedBy {
     /// A coroutine of the same run, and nothing else.
@@ -124,7 +124,7 @@ pub(crate) struct Task {
     pub(crate) flags: Flags,
     /// The period of ambiguity in which the coroutine panicked: see the scheduler's `unwinding.rs`.
     pub(crate) panicked_in: Cell<u32>,
-    /// When the wait under way began, in milliseconds of the scheduler's time.
+    /// When the current wait began, in milliseconds of the scheduler's clock.
     pub(crate) since: Cell<u32>,
     /// The number of the current wait. 0 if there is none, so that a late wake finds nothing.
     pub(crate) wait: Cell<u64>,
@@ -174,7 +174,7 @@ impl Flags {
         self.0.get() & flag as u8 != 0
     }
 
-    /// Sets a flag; returns what it was.
+    /// Sets a flag. Returns its old value.
     #[inline]
     pub(crate) fn set(&self, flag: Flag, on: bool) -> bool {
         let before = self.0.get();

@@ -39,8 +39,8 @@ impl Builder {
         self
     }
 
-    /// Sets the size of the coroutine's stack in bytes, which is rounded up to a power of two.
-    /// Memory is used only as far as it is touched.
+    /// Sets the size of the coroutine's stack in bytes, which is rounded up to a power of two. The
+    /// stack uses memory only as far as it is touched.
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.stack_size = Some(bytes);
         self
@@ -73,7 +73,8 @@ impl Builder {
     /// plainsong::run(|| {
     ///     let text = String::from("plain song");
     ///     let len = plainsong::scope(|s| {
-    ///         let counts = plainsong::Builder::new().name("counts").spawn_scoped(s, || text.len());
+    ///         let builder = plainsong::Builder::new().name("counts");
+    ///         let counts = builder.spawn_scoped(s, || text.len());
     ///         counts.unwrap().join().unwrap()
     ///     });
     ///     assert_eq!(len, 10);

@@ -152,8 +152,8 @@ pub fn shield<T>(f: impl FnOnce() -> T) -> T {
 /// Runs `f` and panics if it waits. Use it for code that must not interleave with other coroutines,
 /// such as the initialiser of a thread-local, or a library that relies on thread-locals.
 ///
-/// An operation that need not wait does not yield here either, however many there are. On a plain
-/// thread, this just calls `f`.
+/// An operation that need not wait never yields in `f`, even when the turn of the coroutine is
+/// over. On a plain thread, this just calls `f`.
 ///
 /// # Panics
 ///

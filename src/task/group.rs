@@ -184,8 +184,8 @@ impl Group {
     ///
     /// # Safety
     ///
-    /// What `f` and its result borrow must live until the group is empty. The handle must be
-    /// dropped or forgotten while they live.
+    /// Everything that `f` and its result borrow must live until the group is empty. The handle
+    /// must be dropped or forgotten while they live.
     pub(super) unsafe fn spawn_unchecked<F, T>(
         &self,
         scheduler: &Scheduler,

@@ -48,7 +48,7 @@ impl<T> JoinHandle<T> {
     ///
     /// # Errors
     ///
-    /// [`JoinError`] when it panicked or was cancelled.
+    /// [`JoinError`] when the coroutine panicked or was cancelled.
     ///
     /// # Cancellation
     ///
@@ -129,7 +129,7 @@ impl<T> JoinHandle<T> {
         self.thread.name()
     }
 
-    /// The coroutine, to [`unpark`](Thread::unpark) it.
+    /// The coroutine's handle, to [`unpark`](Thread::unpark) it.
     pub fn thread(&self) -> &Thread {
         &self.thread
     }

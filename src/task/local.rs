@@ -68,7 +68,7 @@ impl<T: 'static> LocalKey<T> {
     ///
     /// # Panics
     ///
-    /// On a plain thread that is ending, when the value is gone already.
+    /// On a plain thread that is ending, when the value was already destroyed.
     pub fn with<R>(&'static self, f: impl FnOnce(&T) -> R) -> R {
         match self.try_with(f) {
             Ok(result) => result,
@@ -80,7 +80,7 @@ impl<T: 'static> LocalKey<T> {
     ///
     /// # Errors
     ///
-    /// On a plain thread that is ending, when the value is gone already.
+    /// On a plain thread that is ending, when the value was already destroyed.
     pub fn try_with<R>(&'static self, f: impl FnOnce(&T) -> R) -> Result<R, AccessError> {
         let key = ptr::from_ref(self).addr();
         let find = |locals: &mut Locals| {

@@ -104,8 +104,8 @@ where
 }
 
 impl<'scope> Scope<'scope, '_> {
-    /// Starts a coroutine that may borrow what outlives the scope. It first runs when the current
-    /// coroutine waits.
+    /// Starts a coroutine that may borrow what outlives the scope. It first runs when the calling
+    /// coroutine waits or yields.
     ///
     /// # Panics
     ///
@@ -140,7 +140,7 @@ impl<'scope> Scope<'scope, '_> {
             // function `scope` is left. That does not happen, by a return or an unwind, before the
             // group is empty.
             //
-            // The handle cannot outlive `'scope`, as its type says.
+            // The type of the handle says that it does not outlive `'scope`.
             io::Result::Ok(unsafe { self.group.spawn_unchecked(scheduler, stack, spec, attend) })
         })?;
         Ok(ScopedJoinHandle { handle, scope: PhantomData })
@@ -271,7 +271,7 @@ impl<T> ScopedJoinHandle<'_, T> {
         self.handle.id()
     }
 
-    /// The coroutine, to [`unpark`](Thread::unpark) it.
+    /// The coroutine's handle, to [`unpark`](Thread::unpark) it.
     pub fn thread(&self) -> &Thread {
         self.handle.thread()
     }
@@ -294,7 +294,7 @@ impl<T> fmt::Debug for ScopedJoinHandle<'_, T> {
 ///
 /// # Cancellation
 ///
-/// Unwinds when the coroutine is cancelled, after those have ended.
+/// Unwinds when the coroutine is cancelled, after the coroutines of `fs` have ended.
 ///
 /// ```
 /// plainsong::run(|| {
@@ -327,7 +327,7 @@ where
 ///
 /// # Cancellation
 ///
-/// Unwinds when the coroutine is cancelled, after those have ended.
+/// Unwinds when the coroutine is cancelled, after the coroutines of `fs` have ended.
 ///
 /// ```
 /// use std::time::Duration;
@@ -350,7 +350,8 @@ where
             let winner = &winner;
             s.spawn(move || {
                 let value = f();
-                // Several may end in the same turn of the scope: the first result stays.
+                // Others may still end before the cancellation reaches them: the first result
+                // stays.
                 if !s.group.is_cancelled() {
                     winner.set(Some(value));
                     s.cancel();
@@ -359,5 +360,5 @@ where
         }
         s.group.wait(None);
     });
-    winner.into_inner().expect("a race needs somebody to run it")
+    winner.into_inner().expect("`race` needs at least one closure")
 }

@@ -12,7 +12,7 @@ use crate::engine::scheduler::Scheduler;
 use crate::engine::spawn::{self, Spec};
 use crate::engine::workers::Injector;
 
-/// Starts a coroutine on this thread. It first runs when the current coroutine waits.
+/// Starts a coroutine on this thread. It first runs when the calling coroutine waits or yields.
 ///
 /// `f` need not be `Send`, because the coroutine never leaves this thread.
 ///
@@ -80,7 +80,8 @@ where
 /// # fn main() -> std::io::Result<()> {
 /// let runtime = plainsong::Runtime::builder().workers(2).build()?;
 /// let sum: u64 = runtime.run(|| {
-///     let halves = [0..500, 500..1000].map(|half| plainsong::spawn_anywhere(|| half.sum::<u64>()));
+///     let halves = [0..500, 500..1000];
+///     let halves = halves.map(|half| plainsong::spawn_anywhere(|| half.sum::<u64>()));
 ///     halves.into_iter().map(|half| half.join().unwrap()).sum()
 /// });
 /// assert_eq!(sum, 499_500);

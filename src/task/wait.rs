@@ -18,7 +18,7 @@ const WAIT_ANY_ELSEWHERE: Wait =
 ///
 /// # Cancellation
 ///
-/// Unwinds when the coroutine is cancelled; the others are detached.
+/// Unwinds when the coroutine is cancelled. The others are detached.
 ///
 /// ```
 /// plainsong::run(|| {
@@ -38,7 +38,7 @@ pub fn join_all<T>(handles: impl IntoIterator<Item = JoinHandle<T>>) -> Vec<Resu
 ///
 /// # Cancellation
 ///
-/// Unwinds when the coroutine is cancelled; the others are detached.
+/// Unwinds when the coroutine is cancelled. The others are detached.
 ///
 /// ```
 /// use std::time::Duration;
@@ -115,7 +115,7 @@ impl<T> Iterator for AsCompleted<T> {
     ///
     /// # Cancellation
     ///
-    /// Unwinds when the coroutine is cancelled; no result is lost.
+    /// Unwinds when the coroutine is cancelled. No result is lost.
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             if self.ended.is_empty() {

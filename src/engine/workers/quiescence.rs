@@ -14,8 +14,8 @@
 //! 3. The check reads the word again. If the word has not changed since step 1, all workers were
 //!    quiescent throughout step 2.
 //!
-//! What may interleave: a worker that wakes up leaves the word *before* it takes its messages. So
-//! there are three cases for a job or message that step 2 does not find:
+//! Interleavings: a worker that wakes up leaves the word *before* it takes its messages. So there
+//! are three cases for a job or message that step 2 does not find:
 //!
 //! - It was taken before step 2 looked. Then its owner had left the word, which step 3 sees.
 //! - A worker sent it after step 2 looked. A quiescent worker sends nothing, so the sender had left
