@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::fs::{FileType, Metadata};
 use std::io;
 use std::iter::FusedIterator;
 use std::os::unix::fs::{DirBuilderExt, DirEntryExt};
@@ -9,7 +10,7 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::{Path, PathBuf};
 use std::vec;
 
-use super::{FileType, Metadata, call};
+use super::call::call;
 
 /// Entries that are fetched by one call.
 const BATCH: usize = 128;

@@ -30,21 +30,17 @@
 //! # }
 //! ```
 
+mod call;
 mod dir;
 mod file;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
+use self::call::call;
 pub use self::dir::{DirBuilder, DirEntry, ReadDir};
 pub use self::file::{File, OpenOptions, TryLockError};
-use crate::engine::blocking;
 pub use std::fs::{FileTimes, FileType, Metadata, Permissions};
-
-/// Makes a call of this module.
-fn call<T: Send>(f: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-    blocking::attempt(f)?
-}
 
 macro_rules! calls {
     ($(

@@ -3,10 +3,6 @@
 use std::fmt;
 use std::io;
 use std::iter::FusedIterator;
-use std::net::{self, Shutdown};
-use std::os::unix::net as unix;
-
-use super::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 /// A listener for a [`Server`](super::Server): a [`TcpListener`] or a [`UnixListener`].
 pub trait Listener: Sized + sealed::Sealed + 'static {
@@ -47,64 +43,13 @@ pub trait Listener: Sized + sealed::Sealed + 'static {
     fn end_shared(stream: &Self::Stream);
 }
 
-mod sealed {
+pub(super) mod sealed {
     pub trait Sealed {}
 }
 
-macro_rules! listener {
-    ($listener:ident, $stream:ident, $address:ty, $show:expr, $sibling:expr) => {
-        impl sealed::Sealed for $listener {}
-
-        impl Listener for $listener {
-            type Stream = $stream;
-            type Address = $address;
-
-            fn accept_now(&self) -> io::Result<($stream, $address)> {
-                self.accept_queued()
-            }
-
-            fn wait_for_connection(&self) -> io::Result<()> {
-                self.wait_readable()
-            }
-
-            fn accept_stream(&self) -> io::Result<$stream> {
-                self.accept().map(|(stream, _)| stream)
-            }
-
-            fn show(address: &$address) -> String {
-                $show(address)
-            }
-
-            fn sibling(&self) -> io::Result<Self> {
-                $sibling(self)
-            }
-
-            fn another(stream: &$stream) -> io::Result<$stream> {
-                stream.try_clone()
-            }
-
-            fn end_shared(stream: &$stream) {
-                if stream.is_shared() {
-                    // It may have ended already.
-                    let _ = stream.shutdown(Shutdown::Both);
-                }
-            }
-        }
-    };
-}
-
-listener!(
-    TcpListener,
-    TcpStream,
-    net::SocketAddr,
-    net::SocketAddr::to_string,
-    TcpListener::share_port
-);
-listener!(UnixListener, UnixStream, unix::SocketAddr, super::unix::show, UnixListener::try_clone);
-
 /// The connections of a listener, made by its `incoming`.
 #[derive(Debug)]
-pub struct Incoming<'a, L = TcpListener> {
+pub struct Incoming<'a, L> {
     pub(super) listener: &'a L,
 }
 
@@ -117,3 +62,48 @@ impl<L: Listener> Iterator for Incoming<'_, L> {
 }
 
 impl<L: Listener> FusedIterator for Incoming<'_, L> {}
+
+/// Implements [`Listener`] for a type of listener.
+macro_rules! listener {
+    ($listener:ident, $stream:ident, $address:ty, $show:expr, $sibling:expr) => {
+        impl $crate::net::listener::sealed::Sealed for $listener {}
+
+        impl $crate::net::listener::Listener for $listener {
+            type Stream = $stream;
+            type Address = $address;
+
+            fn accept_now(&self) -> std::io::Result<($stream, $address)> {
+                self.accept_queued()
+            }
+
+            fn wait_for_connection(&self) -> std::io::Result<()> {
+                self.wait_readable()
+            }
+
+            fn accept_stream(&self) -> std::io::Result<$stream> {
+                self.accept().map(|(stream, _)| stream)
+            }
+
+            fn show(address: &$address) -> String {
+                $show(address)
+            }
+
+            fn sibling(&self) -> std::io::Result<Self> {
+                $sibling(self)
+            }
+
+            fn another(stream: &$stream) -> std::io::Result<$stream> {
+                stream.try_clone()
+            }
+
+            fn end_shared(stream: &$stream) {
+                if stream.is_shared() {
+                    // It may have ended already.
+                    let _ = stream.shutdown(std::net::Shutdown::Both);
+                }
+            }
+        }
+    };
+}
+
+pub(super) use listener;

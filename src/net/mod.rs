@@ -22,7 +22,7 @@ mod unix_datagram;
 mod workers;
 
 pub use addr::ToSocketAddrs;
-pub use listener::{Incoming, Listener};
+pub use listener::Listener;
 pub use serve::{Outcome, Server, ServerCounters, serve};
 pub use std::net::{
     AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6,
@@ -31,3 +31,7 @@ pub use tcp::{TcpListener, TcpStream};
 pub use udp::UdpSocket;
 pub use unix::{UnixListener, UnixStream};
 pub use unix_datagram::UnixDatagram;
+
+/// The connections of a listener, one after the other; made by [`TcpListener::incoming`] and
+/// [`UnixListener::incoming`].
+pub type Incoming<'a, L = TcpListener> = listener::Incoming<'a, L>;

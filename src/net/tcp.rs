@@ -10,7 +10,7 @@ use rustix::net::AddressFamily;
 use rustix::net::sockopt;
 
 use super::addr::{ToSocketAddrs, name, try_each};
-use super::listener::Incoming;
+use super::listener::{Incoming, listener};
 use super::socket::{BACKLOG, Socket, accept, socket};
 use super::surface::{socket_surface, stream_surface, timeout_surface};
 use crate::engine::park;
@@ -298,6 +298,14 @@ stream_surface!(TcpStream);
 /// ```
 pub struct TcpListener(Socket<net::TcpListener>);
 
+listener!(
+    TcpListener,
+    TcpStream,
+    net::SocketAddr,
+    net::SocketAddr::to_string,
+    TcpListener::share_port
+);
+
 impl TcpListener {
     /// Listens on the first of the addresses that is available; port 0 takes a free port.
     ///
@@ -385,7 +393,7 @@ impl TcpListener {
     }
 
     /// The connections, as they come. Never ends.
-    pub fn incoming(&self) -> Incoming<'_> {
+    pub fn incoming(&self) -> Incoming<'_, Self> {
         Incoming { listener: self }
     }
 

@@ -12,7 +12,7 @@ use std::path::Path;
 use rustix::net::{AddressFamily, SocketAddrUnix};
 
 use super::addr::describe;
-use super::listener::Incoming;
+use super::listener::{Incoming, listener};
 use super::socket::{BACKLOG, Socket, accept, socket};
 use super::surface::{socket_surface, stream_surface, timeout_surface};
 use crate::engine::reactor::Interest;
@@ -215,6 +215,8 @@ stream_surface!(UnixStream);
 /// # }
 /// ```
 pub struct UnixListener(Socket<net::UnixListener>);
+
+listener!(UnixListener, UnixStream, SocketAddr, show, UnixListener::try_clone);
 
 impl UnixListener {
     /// Listens under this name in the file system.
