@@ -91,6 +91,7 @@ const UNSAFE: &[&str] = &[
     "engine/stack.rs",
     "engine/task.rs",
     "generator.rs",
+    "io/raw_fd.rs",
     "sync/guard.rs",
     "sync/lock.rs",
     "sync/mutex.rs",
