@@ -170,7 +170,7 @@ impl Handle {
     #[track_caller]
     pub fn current() -> Self {
         let injector = context::with(|scheduler| {
-            scheduler.with_worker(|worker| Some(Arc::clone(worker.workers.injector())))
+            scheduler.with_worker(|worker| Some(Arc::clone(&worker.injector)))
         });
         Self(injector.expect("no plainsong runtime runs on this thread: take `Runtime::handle`"))
     }

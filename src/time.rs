@@ -193,8 +193,8 @@ fn schedule<F: FnOnce() + 'static>(time: Option<Instant>, f: F) -> Timer {
             "no plainsong runtime runs on this thread to call later; \
              wrap the program in `plainsong::run(|| …)`"
         );
-        let call: Call = Box::new(move |scheduler, stack| {
-            spawn::detached(scheduler, stack, Spec::at(spawned), f)
+        let call: Call = Box::new(move |stack, id, thread| {
+            spawn::detached(stack, id, thread, Spec::at(spawned), f)
         });
         Timer { key: scheduler.call_at(time, call), local: PhantomData }
     })

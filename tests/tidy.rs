@@ -21,10 +21,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("io", &["engine", "sync"]),
     ("fs", &["engine"]),
     ("generator", &["engine"]),
-    ("signal", &["io"]),
-    // These three are one layer: coroutines under three names. On a plain thread, a scope is a
-    // `run` of its own.
-    ("task", &["engine", "runtime", "thread"]),
+    ("signal", &["io", "task"]),
+    ("task", &["engine"]),
     ("thread", &["engine", "task", "time"]),
     ("time", &["engine", "task"]),
     ("runtime", &["engine", "task"]),
@@ -54,7 +52,22 @@ const ENGINE_LAYERS: &[&[&str]] = &[
 ];
 
 /// The files of each folder in `src/engine/` in layers, the lowest first; `mod` is its `mod.rs`.
-const ENGINE_FOLDERS: &[(&str, &[&[&str]])] = &[];
+const ENGINE_FOLDERS: &[(&str, &[&[&str]])] = &[
+    ("workers", &[&["run_queue", "quiescence"], &["run"], &["injector"], &["mod"]]),
+    (
+        "scheduler",
+        &[
+            &["alarms", "clock", "outside", "pace", "table", "unwinding"],
+            &["calls"],
+            &["core"],
+            &["cancelling"],
+            &["closing"],
+            &["tick"],
+            &["run"],
+            &["mod"],
+        ],
+    ),
+];
 
 /// Fields that stand for a module where a method of theirs is called: `.scheduler.` names the
 /// scheduler.
@@ -72,8 +85,8 @@ const UNSAFE: &[&str] = &[
     "engine/reactor.rs",
     "engine/ready.rs",
     "engine/root.rs",
-    "engine/scheduler/mod.rs",
-    "engine/scheduler/unwinding.rs",
+    "engine/scheduler/core.rs",
+    "engine/scheduler/run.rs",
     "engine/spawn.rs",
     "engine/stack.rs",
     "engine/task.rs",

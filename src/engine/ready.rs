@@ -10,16 +10,6 @@ use std::ptr::{self, NonNull};
 
 use super::task::Task;
 
-/// A task's place in the ready queue: a pointer to the task behind it.
-#[derive(Debug)]
-pub(crate) struct Link(Cell<*const Task>);
-
-impl Link {
-    pub(crate) const fn new() -> Self {
-        Self(Cell::new(ptr::null()))
-    }
-}
-
 /// Tasks that are ready, in the order in which they are resumed.
 #[derive(Debug)]
 pub(crate) struct ReadyQueue {
@@ -49,11 +39,11 @@ impl ReadyQueue {
         // SAFETY: the task is alive by the caller's promise. If the queue is not empty, `last` is
         // in it, and so is alive by the promise of its own push.
         unsafe {
-            (*task).link.0.set(ptr::null());
+            (*task).link.set(ptr::null());
             if self.first.get().is_null() {
                 self.first.set(task);
             } else {
-                (*self.last.get()).link.0.set(task);
+                (*self.last.get()).link.set(task);
             }
         }
         self.last.set(task);
@@ -70,11 +60,11 @@ impl ReadyQueue {
         // SAFETY: both are in the queue, so they are alive by the promise that they were pushed
         // with.
         unsafe {
-            let second = first.as_ref().link.0.get();
+            let second = first.as_ref().link.get();
             self.first.set(second);
             if let Some(second) = second.as_ref() {
                 second.fetch_ahead();
-                let third = second.link.0.get();
+                let third = second.link.get();
                 if !third.is_null() {
                     Task::fetch(third);
                 }

@@ -79,8 +79,8 @@ pub(crate) fn start<F: FnOnce() -> T, T>(
         });
     };
     panic_hook::install();
-    let workers = Workers::new(settings.workers, injector);
-    let outcome = start_workers(settings, &workers, spawned, Box::new(main));
+    let workers = Workers::new(settings.workers);
+    let outcome = start_workers(settings, &workers, injector, spawned, Box::new(main));
     if let Some(waits) = workers.deadlock() {
         panic!("deadlock: every coroutine that is left waits for another of them{waits}");
     }
@@ -96,10 +96,15 @@ pub(crate) fn start<F: FnOnce() -> T, T>(
 fn start_workers(
     settings: Settings,
     workers: &Arc<Workers>,
+    injector: &Arc<Injector>,
     spawned: &'static Location<'static>,
     main: Box<dyn FnOnce() + '_>,
 ) -> io::Result<()> {
-    let handle = |number| WorkerHandle { workers: Arc::clone(workers), number };
+    let handle = |number| WorkerHandle {
+        workers: Arc::clone(workers),
+        injector: Arc::clone(injector),
+        number,
+    };
     thread::scope(|s| {
         // If this is left before the first worker runs, the first worker counts as idle. So the
         // others find the run over, and end.
@@ -130,12 +135,12 @@ fn start_workers(
             context::with(|scheduler| {
                 let ready = || {
                     never_ran.disarm();
-                    workers.injector().begin(workers);
+                    injector.begin(workers);
                 };
                 run(scheduler, settings, handle(0), spawned, ready, main)
             })
         });
-        workers.injector().end(workers);
+        injector.end(workers);
         for thread in threads {
             // The scope waits only until the closure has returned. `join` also waits for the
             // destructors of the thread-locals, which hold descriptors and stacks. The thread

@@ -15,6 +15,7 @@ use super::coroutine::Coroutine;
 use super::current;
 use super::id::Id;
 use super::job::{Job, PendingTask};
+use super::mailbox::ThreadId;
 use super::packet::{Home, Receiver, Sender, packet};
 use super::scheduler::Scheduler;
 use super::scopes::Level;
@@ -159,17 +160,17 @@ where
 
 /// A task for `f` on `stack`, with no handle.
 #[inline]
-pub(crate) fn detached<F>(scheduler: &Scheduler, stack: Stack, spec: Spec, f: F) -> Task
+pub(crate) fn detached<F>(stack: Stack, id: Id, thread: ThreadId, spec: Spec, f: F) -> Task
 where
     F: FnOnce() + 'static,
 {
     if size_of::<F>() > LARGE {
         let f: Box<dyn FnOnce()> = Box::new(f);
-        return detached(scheduler, stack, spec, f);
+        return detached(stack, id, thread, spec, f);
     }
-    let (sender, _) = packet(Home::Thread(scheduler.mailbox().thread()));
+    let (sender, _) = packet(Home::Thread(thread));
     // SAFETY: `f` borrows nothing that could end.
-    unsafe { make_task(stack, scheduler.allocate_id(), spec, f, sender, || ()) }
+    unsafe { make_task(stack, id, spec, f, sender, || ()) }
 }
 
 /// Makes a job for a coroutine of `home`. The coroutine calls `last` at its very end. So does the

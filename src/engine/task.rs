@@ -12,7 +12,6 @@ use std::sync::Arc;
 
 use super::coroutine::{Coroutine, LINE, Suspended, prefetch};
 use super::id::Id;
-use super::ready::Link;
 use super::scopes::Scopes;
 use super::timer::TimerKey;
 
@@ -114,7 +113,8 @@ pub(crate) trait CancelWait {
 #[repr(C)]
 pub(crate) struct Task {
     pub(crate) coroutine: Coroutine,
-    pub(crate) link: Link,
+    /// The task behind this one in the ready queue.
+    pub(crate) link: Cell<*const Task>,
     pub(crate) slot: Cell<u32>,
     pub(crate) timer: Cell<Option<TimerKey>>,
     pub(crate) scopes: Scopes,
@@ -196,6 +196,13 @@ pub(crate) struct Extras {
 pub(crate) type Locals = Vec<(usize, Rc<dyn Any>)>;
 
 impl Task {
+    /// Takes the place of the wait under way out of its queue, if it has one. Returns `false` if the wait
+    /// has been served by then.
+    pub(crate) fn leave_queue(&self) -> bool {
+        // SAFETY: a place is set only while the coroutine is parked in `park_in_queue`, on whose stack it is.
+        self.place.get().is_none_or(|place| unsafe { place.as_ref() }.cancel())
+    }
+
     /// Switches to the scheduler. `how` says what happens next.
     ///
     /// # Safety
@@ -221,7 +228,7 @@ impl Task {
         };
         Self {
             coroutine,
-            link: Link::new(),
+            link: Cell::new(ptr::null()),
             id,
             spawned,
             completion: Cell::new(None),

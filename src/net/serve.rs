@@ -148,7 +148,13 @@ where
         let attendant = Rc::clone(&attendant);
         let attend = move || attend(&attendant.0, stream, &peer, slot, &attendant.1);
         context::with(|scheduler| {
-            scheduler.add(spawn::detached(scheduler, stack, Spec::at(spawned), attend));
+            scheduler.add(spawn::detached(
+                stack,
+                scheduler.allocate_id(),
+                scheduler.mailbox().thread(),
+                Spec::at(spawned),
+                attend,
+            ));
         });
     })
 }

@@ -128,7 +128,7 @@ where
 {
     let spec = Spec::at(spawned);
     let is_ours = context::with(|scheduler| {
-        scheduler.with_worker(|worker| Arc::ptr_eq(worker.workers.injector(), injector))
+        scheduler.with_worker(|worker| Arc::ptr_eq(&worker.injector, injector))
     });
     if is_ours {
         return match spawn_in_run(spec, f) {

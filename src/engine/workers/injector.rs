@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::super::job::Job;
 use super::super::mutex::Mutex;
-use super::Workers;
+use super::run::Workers;
 
 /// Takes jobs from plain threads for the runs of one runtime. It outlives each run.
 #[derive(Default)]
@@ -67,4 +67,12 @@ impl fmt::Debug for Injector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Injector").finish_non_exhaustive()
     }
+}
+
+/// A thread's place in a run: which worker of which run it is.
+pub(crate) struct WorkerHandle {
+    pub(crate) workers: Arc<Workers>,
+    /// Where plain threads push jobs for the run.
+    pub(crate) injector: Arc<Injector>,
+    pub(crate) number: usize,
 }

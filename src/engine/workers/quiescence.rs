@@ -25,8 +25,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Workers;
-
 /// In the word, one worker that has stopped being quiescent.
 const WOKEN: u64 = 1 << 32;
 
@@ -37,42 +35,23 @@ impl Quiescence {
     pub(super) const fn new() -> Self {
         Self(AtomicU64::new(0))
     }
-}
 
-impl Workers {
-    /// The worker `number` is quiescent. Returns whether this is a deadlock, which this worker must
-    /// then report. Otherwise it must call [`wake_from_quiescence`](Self::wake_from_quiescence)
-    /// when it wakes up.
-    pub(crate) fn quiesce(&self, number: usize, has_tasks: bool) -> bool {
-        let Quiescence(word) = &self.quiescence;
-        self.each[number].run_queue.has_tasks.store(has_tasks, Ordering::SeqCst);
+    /// A worker is quiescent. Returns whether all of `count` are and `nothing_comes`: then the worker
+    /// has left again.
+    pub(super) fn enter(&self, count: usize, nothing_comes: impl FnOnce() -> bool) -> bool {
+        let Self(word) = self;
         let before = word.fetch_add(1, Ordering::SeqCst) + 1;
-        let stuck = before % WOKEN == self.len() as u64
-            && self.any_has_tasks()
-            && !self.any_has_news()
+        let stuck = before % WOKEN == count as u64
+            && nothing_comes()
             && word.load(Ordering::SeqCst) == before;
         if stuck {
-            self.wake_from_quiescence();
+            self.leave();
         }
         stuck
     }
 
-    /// The worker is awake.
-    pub(crate) fn wake_from_quiescence(&self) {
-        self.quiescence.0.fetch_add(WOKEN - 1, Ordering::SeqCst);
-    }
-
-    /// If no worker has a coroutine this is no deadlock: a plain thread pushed a job, was preempted
-    /// before it checked for sleepers, and a worker has already run the job.
-    fn any_has_tasks(&self) -> bool {
-        self.each.iter().any(|worker| worker.run_queue.has_tasks.load(Ordering::SeqCst))
-    }
-
-    fn any_has_news(&self) -> bool {
-        self.each.iter().any(|worker| {
-            // Under the lock, so that this sees a job that a plain thread has begun to push.
-            let any_job = !worker.run_queue.lock().is_empty();
-            any_job || worker.mailbox.get().is_some_and(|mailbox| mailbox.is_pending())
-        })
+    /// A worker is awake.
+    pub(super) fn leave(&self) {
+        self.0.fetch_add(WOKEN - 1, Ordering::SeqCst);
     }
 }

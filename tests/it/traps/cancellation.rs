@@ -117,12 +117,12 @@ const OPERATIONS: &[(&str, fn())] = &[
         ticks.tick();
         ticks.tick();
     }),
-    ("thread::park", || {
+    ("task::park", || {
         loop {
             thread::park();
         }
     }),
-    ("thread::park_timeout", || thread::park_timeout(HOUR)),
+    ("task::park_timeout", || thread::park_timeout(HOUR)),
     ("thread::JoinHandle::join", || thread::spawn(|| sleep(HOUR)).join().unwrap()),
     ("task::JoinHandle::join", || sleeper().join().unwrap()),
     ("task::JoinHandle::join_timeout", || drop(sleeper().join_timeout(HOUR))),

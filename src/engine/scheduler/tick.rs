@@ -1,7 +1,6 @@
 //! The loop's work between the turns of coroutines: messages, the kernel, timers and jobs. And its
 //! sleep, when there is nothing to do.
 
-use std::cell::{Cell, RefCell};
 use std::hint;
 use std::time::Duration;
 
@@ -12,8 +11,8 @@ use super::super::reactor::Reactor;
 use super::super::scopes::Level;
 use super::super::stack;
 use super::super::task::Wake;
-use super::super::waiter::Waiter;
-use super::{Alarm, Scheduler};
+use super::alarms::Alarm;
+use super::core::Scheduler;
 
 /// Nanoseconds between polls while the ready queue is never empty. A poll costs about half a
 /// microsecond, so this makes it cost at most one part in a hundred.
@@ -38,33 +37,6 @@ const SOON: u64 = 100_000;
 /// again.
 const SPIN_SCORE_MAX: i8 = 8;
 
-/// The state of this file's part of the loop.
-#[derive(Debug)]
-pub(super) struct State {
-    // The waiters of one poll. The vector is reused for its capacity.
-    woken: RefCell<Vec<Waiter>>,
-    // A job has been started since the last tick.
-    job_started: Cell<bool>,
-    // Above zero while messages come soon one after the other.
-    spin_score: Cell<i8>,
-    next_oldest: Cell<u64>,
-    next_poll: Cell<u64>,
-    next_trim: Cell<u64>,
-}
-
-impl State {
-    pub(super) const fn new() -> Self {
-        Self {
-            woken: RefCell::new(Vec::new()),
-            job_started: Cell::new(false),
-            spin_score: Cell::new(0),
-            next_oldest: Cell::new(0),
-            next_poll: Cell::new(0),
-            next_trim: Cell::new(0),
-        }
-    }
-}
-
 impl Scheduler {
     /// The periodic work while the ready queue is never empty: messages at each tick, the kernel
     /// and the timers every [`BUSY_POLL`].
@@ -73,14 +45,14 @@ impl Scheduler {
         self.receive();
         self.note_load();
         let now = self.clock.update();
-        if !self.idle.job_started.replace(false) {
+        if !self.pace.job_started.replace(false) {
             (0..START_MAX).take_while(|_| self.start_job(true)).for_each(drop);
-        } else if now >= self.idle.next_oldest.get() {
-            self.idle.next_oldest.set(now + OLDEST);
+        } else if now >= self.pace.next_oldest.get() {
+            self.pace.next_oldest.set(now + OLDEST);
             self.start_job(true);
         }
-        if now >= self.idle.next_poll.get() {
-            self.idle.next_poll.set(now + BUSY_POLL);
+        if now >= self.pace.next_poll.get() {
+            self.pace.next_poll.set(now + BUSY_POLL);
             self.trim_stacks(now, TRIM_BUSY);
             let any = self.reactor.get().is_some_and(|reactor| !reactor.is_empty());
             let more = any && self.poll(Some(Duration::ZERO));
@@ -105,7 +77,7 @@ impl Scheduler {
         self.receive();
         self.fire_timers(more);
         if message && self.clock.last_nanos() - before < SOON {
-            self.idle.spin_score.set((self.idle.spin_score.get() + 1).min(SPIN_SCORE_MAX));
+            self.pace.spin_score.set((self.pace.spin_score.get() + 1).min(SPIN_SCORE_MAX));
         }
     }
 
@@ -113,7 +85,7 @@ impl Scheduler {
     /// events.
     fn sleep_until_something(&self) -> bool {
         let mailbox = self.mailbox();
-        let mut until = self.timers.borrow().next();
+        let mut until = self.alarms.next();
         // With neither a timer nor a wait that ends from outside, only other workers could wake
         // this one.
         let quiescent = until.is_none() && self.outside.is_empty();
@@ -123,7 +95,7 @@ impl Scheduler {
             now = self.clock.update();
         }
         if untrimmed && self.trim_stacks(now, 0) {
-            until = Some(until.unwrap_or(u64::MAX).min(self.idle.next_trim.get()));
+            until = Some(until.unwrap_or(u64::MAX).min(self.pace.next_trim.get()));
         }
         if self.spin_before_sleep(until) || !mailbox.prepare_to_sleep() {
             return true;
@@ -152,7 +124,7 @@ impl Scheduler {
     /// come.
     #[inline]
     fn spin_before_sleep(&self, until: Option<u64>) -> bool {
-        self.idle.spin_score.get() > 0 && self.spin(until)
+        self.pace.spin_score.get() > 0 && self.spin(until)
     }
 
     #[cold]
@@ -167,18 +139,18 @@ impl Scheduler {
             }
         }
         // The spin was without effect, so messages must come soon again before the next one.
-        self.idle.spin_score.set(-SPIN_SCORE_MAX);
+        self.pace.spin_score.set(-SPIN_SCORE_MAX);
         false
     }
 
     /// Gives pages back if the time has come. Returns whether there will be more to give.
     fn trim_stacks(&self, now: u64, pause: u64) -> bool {
-        if now < self.idle.next_trim.get() {
+        if now < self.pace.next_trim.get() {
             return true;
         }
         let more = self.stacks.trim();
         // A long list is trimmed batch by batch. After that, the list gets time to fill again.
-        self.idle.next_trim.set(now + if more { pause } else { TRIM });
+        self.pace.next_trim.set(now + if more { pause } else { TRIM });
         more
     }
 
@@ -186,14 +158,14 @@ impl Scheduler {
     /// events.
     fn poll(&self, timeout: Option<Duration>) -> bool {
         let Some(reactor) = self.reactor.get() else { return false };
-        let mut woken = self.idle.woken.take();
+        let mut woken = self.pace.woken.take();
         // epoll_wait fails only for invalid arguments, which would be a bug here.
         let more =
             reactor.poll(timeout, &mut woken).expect("the kernel refused to wait for events");
         for waiter in woken.drain(..) {
             self.wake(waiter);
         }
-        self.idle.woken.replace(woken);
+        self.pace.woken.replace(woken);
         more
     }
 
@@ -204,12 +176,11 @@ impl Scheduler {
         // the timers. The kernel reports each ready descriptor once before it reports one again,
         // which bounds the number of polls.
         let mut batches = self.reactor.get().map_or(0, Reactor::batches);
-        while more && batches > 0 && self.timers.borrow().next().is_some_and(|next| next <= now) {
+        while more && batches > 0 && self.alarms.next().is_some_and(|next| next <= now) {
             more = self.poll(Some(Duration::ZERO));
             batches -= 1;
         }
-        let mut due = Vec::new();
-        self.timers.borrow_mut().expire(now, &mut due);
+        let due = self.alarms.expire(now);
         // These timers are no longer in the wheel, so all tasks forget their keys before the first
         // alarm acts: otherwise one alarm could cancel the timer of another, by a key that is no
         // longer valid.
@@ -234,7 +205,7 @@ impl Scheduler {
                 Alarm::Cancel(slot, scope) => {
                     self.tasks.with(slot, |task| self.request(task, Level::Scope(scope)));
                 }
-                Alarm::Call(slot) => self.call(slot),
+                Alarm::Call(slot) => self.make_call(slot),
             }
         }
     }
@@ -276,7 +247,7 @@ impl Scheduler {
         else {
             return false;
         };
-        self.idle.job_started.set(true);
+        self.pace.job_started.set(true);
         self.start_coroutine(job);
         true
     }
