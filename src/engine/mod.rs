@@ -3,8 +3,8 @@
 //!
 //! To read it, begin with the loop and one wait, in this order:
 //!
-//! 1. `scheduler/mod.rs`, from [`Scheduler::run`](scheduler::Scheduler::run): one turn of the loop,
-//!    and the life of a coroutine from `add` to `retire`.
+//! 1. `scheduler/mod.rs`, and from there `Scheduler::run`: the loop, its turns, and the life of a
+//!    coroutine from `add` to `retire`.
 //! 2. [`park`]: the four steps of a wait, and how a wake ends it.
 //! 3. `io/source.rs`, outside of the engine: a read that tries, and waits for the descriptor if it
 //!    must. From there, [`descriptor`] and [`reactor`] lead to the kernel.

@@ -10,9 +10,8 @@
 //! (`MADV_GUARD_INSTALL`, Linux 6.13) that split no mapping; where the kernel refuses
 //! them, `mprotect` stands in and the mapping limit returns.
 //!
-//! Sizes are powers of two, so a stack and its guard take an odd number of pages, which spreads
-//! neighbouring tops over the sets of the TLB; the colour spreads them over the sets of the
-//! first-level cache.
+//! Sizes are powers of two, so a stack and its guard take an odd number of pages. This spreads
+//! neighbouring tops over the TLB's sets, and the colour spreads them over those of the L1 cache.
 
 #![allow(unsafe_code)]
 
@@ -155,8 +154,8 @@ impl Arena {
         // SAFETY: `offset` is below `len`, so the result stays inside the mapping.
         let page = unsafe { self.base.add(offset) };
         if self.guard.get() == Guard::Marker {
-            // SAFETY: the page is ours and holds no object: its stack is handed out only
-            // after this returns.
+            // SAFETY: the page is ours and holds no object: its stack is not in use before this
+            // returns.
             let done =
                 unsafe { libc::madvise(page.as_ptr().cast(), page_size(), MADV_GUARD_INSTALL) };
             if done == 0 {
@@ -175,14 +174,12 @@ impl Drop for Arena {
     fn drop(&mut self) {
         ARENAS.with(|arenas| arenas.remove(self));
         self.valgrind.borrow_mut().clear();
-        // SAFETY: the mapping is ours, and no stack of it is left: each holds a
-        // reference to this arena.
+        // SAFETY: the mapping is ours, and no stack of it is left: each would hold this arena.
         let _ = unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
     }
 }
 
-/// The size of the stack of this thread whose guard page holds `address`, and where that page is.
-/// Async-signal-safe.
+/// Size and guard page of this thread's stack that overflowed at `address`. Async-signal-safe.
 pub(super) fn overflowed(address: usize) -> Option<(usize, usize)> {
     ARENAS.with(|arenas| arenas.overflowed(address))
 }
@@ -203,8 +200,8 @@ impl Arenas {
 
     fn remove(&self, gone: &Arena) {
         let mut link = &self.0;
-        // SAFETY: an arena is in the list from `add` to its drop, which calls this first, so
-        // each pointer here is to a live one.
+        // SAFETY: an arena is in the list until its drop, which calls this first, so all here are
+        // alive.
         while let Some(arena) = unsafe { link.get().as_ref() } {
             if ptr::eq(arena, gone) {
                 link.set(gone.next.get());
@@ -245,8 +242,8 @@ fn map(len: usize) -> io::Result<NonNull<u8>> {
     }
     #[cfg(target_os = "linux")]
     for advice in [libc::MADV_NOHUGEPAGE, libc::MADV_DONTDUMP] {
-        // One touched page must stay one page, and a core file must not hold a gigabyte of
-        // stacks. Both are wishes: a kernel without them refuses, and nothing breaks.
+        // One touched page must stay one page, and a core file must not hold a gigabyte of stacks.
+        // Both are wishes: a kernel without them refuses.
         // SAFETY: the mapping is ours; neither advice changes what it holds.
         let _ = unsafe { libc::madvise(base, len, advice) };
     }
@@ -312,8 +309,7 @@ impl Stack {
     fn trim(&mut self, keep: usize) {
         let bottom = self.guard() + page_size();
         let len = (self.guard() + self.arena.stride - bottom).saturating_sub(keep);
-        // It has just been used: its first page is there, so the kernel is asked about deeper ones
-        // only.
+        // It was just used, so its first page is there: ask the kernel only about deeper ones.
         if len == 0 || (keep > 0 && !resident(bottom, len)) {
             return;
         }
@@ -331,8 +327,7 @@ fn resident(start: usize, len: usize) -> bool {
     let mut end = start + len;
     while end > start {
         let from = end.saturating_sub(window).max(start);
-        // SAFETY: the range is page-aligned memory of ours, and `pages` has a byte for
-        // each page of it.
+        // SAFETY: the range is page-aligned memory of ours. `pages` has a byte for each page.
         let done = unsafe { libc::mincore(from as *mut _, end - from, pages.as_mut_ptr().cast()) };
         if done != 0 {
             return false;
@@ -345,8 +340,7 @@ fn resident(start: usize, len: usize) -> bool {
     false
 }
 
-// SAFETY: `base` and `limit` enclose a mapping that lives as long as `self` does (it holds the
-// arena) and has no other user: an index is carved once.
+// SAFETY: `base` and `limit` enclose a mapping that `self` keeps alive, and no other stack uses.
 //
 // A guard page is at the limit, and `MIN_SIZE` is above the trait's minimum.
 //
@@ -426,8 +420,7 @@ impl StackPool {
         }
     }
 
-    /// Gives back the pages of deep calls in stacks that were used since the last trim, a batch at
-    /// a time. Returns whether more are left.
+    /// Gives back pages of deep calls in a batch of used stacks. Returns whether more are left.
     pub(crate) fn trim(&self) -> bool {
         let mut left = TRIM_BATCH;
         for class in self.classes.borrow_mut().iter_mut() {

@@ -196,10 +196,11 @@ pub(crate) struct Extras {
 pub(crate) type Locals = Vec<(usize, Rc<dyn Any>)>;
 
 impl Task {
-    /// Takes the place of the wait under way out of its queue, if it has one. Returns `false` if the wait
-    /// has been served by then.
+    /// Takes the place of the wait under way out of its queue, if it has one. Returns `false` if
+    /// the wait has been served by then.
     pub(crate) fn leave_queue(&self) -> bool {
-        // SAFETY: a place is set only while the coroutine is parked in `park_in_queue`, on whose stack it is.
+        // SAFETY: a place is set only while the coroutine is parked in `park_in_queue`, on whose
+        // stack it is.
         self.place.get().is_none_or(|place| unsafe { place.as_ref() }.cancel())
     }
 

@@ -1,11 +1,11 @@
-//! The armed timers of one scheduler, and what each does when it fires.
+//! The armed timers of one scheduler, and their actions.
 
 use std::cell::RefCell;
 
 use super::super::scopes::ScopeId;
 use super::super::timer::{TimerKey, Timers};
 
-/// What a timer does.
+/// The action of a timer.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Alarm {
     /// Ends the wait of the task in this slot.
@@ -16,7 +16,7 @@ pub(super) enum Alarm {
     Call(u32),
 }
 
-/// Times are in nanoseconds of the scheduler's clock.
+/// The armed timers. Times are in nanoseconds of the scheduler's clock.
 #[derive(Debug)]
 pub(super) struct Alarms(RefCell<Timers<Alarm>>);
 

@@ -56,7 +56,7 @@ impl Calls {
         CallKey { slot, serial }
     }
 
-    /// Takes a call back, if it has been neither made nor taken back.
+    /// Takes a call back. `None` if it was already made or taken back.
     pub(super) fn cancel(&self, alarms: &Alarms, key: CallKey) -> Option<Call> {
         let slot = key.slot as usize;
         let mut pending = self.pending.borrow_mut();
@@ -75,7 +75,7 @@ impl Calls {
         self.pending.take().into_iter().map(take).collect()
     }
 
-    /// Has all calls made as soon as that can be.
+    /// Makes all calls due now.
     pub(super) fn hurry(&self, alarms: &Alarms, now: u64) {
         for (slot, pending) in &mut *self.pending.borrow_mut() {
             alarms.cancel(pending.timer);
@@ -88,7 +88,7 @@ impl Calls {
         self.pending.borrow_mut().try_remove(slot as usize).map(|pending| pending.call)
     }
 
-    /// Has the call in this slot, whose timer has fired, made at another time.
+    /// Schedules the call in this slot, whose timer has fired, for another time.
     pub(super) fn postpone(&self, alarms: &Alarms, slot: u32, at: u64) {
         if let Some(pending) = self.pending.borrow_mut().get_mut(slot as usize) {
             pending.timer = alarms.add(at, Alarm::Call(slot));

@@ -52,7 +52,8 @@ impl Scheduler {
         }
     }
 
-    /// Corrects what is known of unwinding coroutines when none unwinds after all.
+    /// Ends a period of ambiguity in which no coroutine unwinds any more, and wakes coroutines
+    /// whose cancellation it has held back.
     pub(super) fn recount_unwinding(&self) {
         if self.unwinding.end_period() {
             self.tasks.for_each(|task| {
@@ -156,7 +157,7 @@ impl Scheduler {
 fn give_up(task: &Task) {
     let name = task.name().map_or("<unnamed>", |name| name);
     let fate = if task.flags.has(Flag::Borrows) {
-        "Others have lent it what is on their stacks, so the process ends."
+        "It borrows from other stacks, so the process ends."
     } else {
         "It is abandoned: it will not run again, and what its stack holds is leaked."
     };

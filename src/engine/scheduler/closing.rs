@@ -1,5 +1,5 @@
-//! How a run is closed on one thread, because its first coroutine has ended or because of a deadlock; and
-//! the calls of `time::after`, which a closing run does not make.
+//! How a run is closed on one thread, because its main coroutine has ended or because of a
+//! deadlock. Also the calls of `time::after`, which a closing run does not make.
 
 use std::io::{self, Write};
 use std::panic::Location;
@@ -62,7 +62,7 @@ impl Scheduler {
         });
     }
 
-    /// What each coroutine of this thread waits for.
+    /// Lists the coroutines of this thread and their waits.
     fn list_waits(&self) -> String {
         let mut list = String::new();
         let now = (self.clock.update() / 1_000_000) as u32;
@@ -80,22 +80,23 @@ impl Scheduler {
     /// Makes `call` from the loop at `deadline`. Without a deadline, it is never made.
     pub(crate) fn call_at(&self, deadline: Option<Instant>, call: Call) -> CallKey {
         if self.closing.get() {
-            // The call would never be made. Its destructors run here, in a coroutine, where they may
-            // wait.
+            // The call would never be made. Its destructors run here, in a coroutine, where they
+            // may wait.
             return CallKey::NONE;
         }
         let at = deadline.map_or(u64::MAX, |deadline| self.clock.nanos_at(deadline));
         self.calls.add(&self.alarms, at, call)
     }
 
-    /// Takes a call back, if it has been neither made nor taken back.
+    /// Takes a call back. `None` if it was already made or taken back.
     pub(crate) fn cancel_call(&self, key: CallKey) -> Option<Call> {
         self.calls.cancel(&self.alarms, key)
     }
 
     /// Makes a coroutine of the call in this slot, whose timer has fired.
     pub(super) fn make_call(&self, slot: u32) {
-        // Without a stack, no caller is there to be told, but there may be room later.
+        // If there is no stack, there is no caller to return the error to, but there may be room
+        // later.
         let Ok(stack) = self.take_stack(self.stack_size()) else {
             return self.calls.postpone(&self.alarms, slot, self.clock.update() + RETRY);
         };
@@ -111,8 +112,8 @@ impl Scheduler {
             return;
         }
         let Ok(stack) = self.take_stack(self.stack_size()) else {
-            // Without room for a coroutine that drops them, each becomes one when there is some, and is
-            // cancelled before it begins.
+            // There is no room for a coroutine that drops the calls. So each call becomes a
+            // coroutine when there is room, and that coroutine is cancelled before it begins.
             return self.calls.hurry(&self.alarms, self.clock.update());
         };
         let calls = self.calls.take_all(&self.alarms);

@@ -136,7 +136,7 @@ impl Scheduler {
         self.clock.now()
     }
 
-    /// A number that is larger than any before it on this thread: it orders the ends of coroutines.
+    /// A number larger than all earlier ones of this thread. It orders the ends of coroutines.
     #[inline]
     pub(crate) fn next_end(&self) -> u64 {
         let end = self.ends.get() + 1;
@@ -158,7 +158,7 @@ impl Scheduler {
 
     // ---- a coroutine, from added to woken ----
 
-    /// Adds a coroutine; it runs at the next turn.
+    /// Adds a coroutine to the end of the ready queue.
     #[inline]
     pub(crate) fn add(&self, task: Task) -> u32 {
         self.tasks.insert(task, |task| {
@@ -306,7 +306,7 @@ impl Scheduler {
         }
     }
 
-    /// The running coroutine panics: called from the panic hook.
+    /// Notes that the running coroutine panics. The panic hook calls this.
     pub(crate) fn note_panic(&self, task: &Task) {
         self.unwinding.note_panic(task);
     }
@@ -316,7 +316,7 @@ impl Scheduler {
         self.unwinding.is_unwinding(task)
     }
 
-    /// Whether the running coroutine unwinds from a panic of its own, as far as is known.
+    /// Whether the running coroutine is known to unwind from a panic of its own.
     pub(crate) fn is_panicking(&self, task: &Task) -> bool {
         self.unwinding.is_panicking(task)
     }

@@ -1,13 +1,13 @@
 //! One thread's scheduler: the ready queue, the loop, and how a coroutine is parked and woken.
 //!
-//! Read `run` in `run.rs` first. There is one place for each step in the life of a coroutine: `add`,
-//! `park`, `wake_task` in `core.rs`, `resume` and `retire` in `run.rs`.
+//! Read `Scheduler::run` in `run.rs` first. There is one place for each step in the life of a
+//! coroutine: `add`, `park` and `wake_task` in `core.rs`, and `resume` and `retire` in `run.rs`.
 //!
 //! No borrow of scheduler state is held while a coroutine runs, and no user code runs in the loop.
 //!
 //! The list goes from the bottom to the top, like that of the engine.
 
-// The parts, which know nothing of the scheduler.
+// The parts, which do not use the scheduler.
 mod alarms;
 mod calls;
 mod clock;

@@ -1,4 +1,4 @@
-//! Whether something outside of a run could wake a coroutine of one thread.
+//! Counts the waits that something outside of the run could end.
 
 use std::cell::Cell;
 

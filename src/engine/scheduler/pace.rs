@@ -1,4 +1,4 @@
-//! What the loop remembers between its ticks and sleeps.
+//! The memory of the loop between its ticks and sleeps.
 
 use std::cell::{Cell, RefCell};
 

@@ -1,4 +1,4 @@
-//! How a cancellation reaches a wait, and how the scheduler knows which coroutines unwind.
+//! How the scheduler knows which coroutines unwind.
 //!
 //! A wait must not raise a cancellation while its coroutine already unwinds: a second unwind out of
 //! a destructor ends the process. `thread::panicking` does not answer that question, because std
@@ -104,8 +104,8 @@ impl Unwinding {
         }
     }
 
-    /// `task` is about to be suspended while `thread::panicking` is true. It stays true for all other
-    /// coroutines if this one is the reason.
+    /// Notes that `task` is about to be suspended while `thread::panicking` is true. It stays true
+    /// for all other coroutines if this one is the reason.
     pub(super) fn before_suspend(&self, task: &Task) {
         // A task that is not known to unwind is counted too, because it may be the one that does.
         // While it is suspended, `thread::panicking` proves nothing about the others.
@@ -114,7 +114,7 @@ impl Unwinding {
         self.set_suspended(self.suspended.get() + 1);
     }
 
-    /// `task` has been resumed after [`before_suspend`](Self::before_suspend).
+    /// Undoes [`before_suspend`](Self::before_suspend) when `task` has been resumed.
     pub(super) fn after_resume(&self, task: &Task) {
         if task.flags.set(Flag::Counted, false) {
             self.suspended.set(self.suspended.get() - 1);
@@ -135,7 +135,8 @@ impl Unwinding {
         over
     }
 
-    /// The period of ambiguity is over. Returns whether `task` had been taken for one that unwinds.
+    /// Forgets that `task` was counted, at the end of a period. Returns whether it was taken for
+    /// unwinding.
     pub(super) fn uncount(task: &Task) -> bool {
         task.flags.set(Flag::Counted, false);
         task.flags.set(Flag::Unwinds, false)

@@ -36,8 +36,8 @@ impl Quiescence {
         Self(AtomicU64::new(0))
     }
 
-    /// A worker is quiescent. Returns whether all of `count` are and `nothing_comes`: then the worker
-    /// has left again.
+    /// The three steps, with `nothing_comes` as step 2. Returns whether all of `count` workers are
+    /// quiescent and nothing can wake them: a deadlock. Then the worker has left the word again.
     pub(super) fn enter(&self, count: usize, nothing_comes: impl FnOnce() -> bool) -> bool {
         let Self(word) = self;
         let before = word.fetch_add(1, Ordering::SeqCst) + 1;

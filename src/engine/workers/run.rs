@@ -1,4 +1,4 @@
-//! The workers of one run: which of them gets a job, when the run is over, and how it is closed.
+//! The workers of one run: which worker gets a job, when the run is over, and how it is closed.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -33,7 +33,7 @@ pub(crate) struct Workers {
     quiescence: Quiescence,
 }
 
-/// What a worker without coroutines and calls does next.
+/// The next step of a worker without coroutines and calls.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Idle {
     /// The worker is no longer counted as busy: it sleeps, and then calls
@@ -117,7 +117,7 @@ impl Workers {
     ///
     /// # Errors
     ///
-    /// The job, when the run is over, or closing and the job is from outside.
+    /// The job, if the run is over. Also if the run is closing and the job is from outside.
     pub(crate) fn push(&self, from: Option<usize>, job: Job) -> Result<(), Job> {
         if from.is_none() && self.closing.load(Ordering::Relaxed) {
             return Err(job);
@@ -164,8 +164,8 @@ impl Workers {
         let Some((least, load)) = loads.min_by_key(|&(_, load)| load) else { return 0 };
         let Some(from) = from else { return least };
         let own = self.each[from].load.load(Ordering::Relaxed);
-        // A push to the own queue wakes nobody. While all workers are busy, it matters little where
-        // a job waits, as long as no worker gets far more than the others.
+        // A push to the own queue needs no wake. While all workers are busy, it matters little
+        // where a job waits, as long as no worker gets far more than the others.
         if own > 2 * load + SLACK || own > load && self.each[least].is_asleep() {
             least
         } else {
@@ -289,7 +289,7 @@ impl Workers {
         first
     }
 
-    /// The report of the deadlock that has ended the run, if one has.
+    /// The report of the deadlock, if the run has ended in one.
     pub(crate) fn deadlock(&self) -> Option<String> {
         self.deadlock.lock().clone()
     }
