@@ -9,6 +9,7 @@
 //!
 //! Nothing is lost between 2 and 3: a wake that comes before the park ends that park at once.
 
+use std::any::Any;
 use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, Instant};
@@ -179,19 +180,23 @@ pub(crate) fn wake(waiter: Waiter) {
 /// others have been woken.
 pub(crate) fn wake_all(waiters: Waiters) {
     let mut panicked = None;
-    for waiter in waiters {
-        if matches!(waiter, Waiter::Parked(_)) {
-            wake(waiter);
-        } else if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| wake(waiter))) {
-            // Of several, the first goes on. The drop of a payload may panic.
-            match panicked {
-                None => panicked = Some(payload),
-                Some(_) => mem::forget(payload),
-            }
-        }
-    }
+    waiters.into_iter().for_each(|waiter| match waiter {
+        Waiter::Parked(_) => wake(waiter),
+        Waiter::Future(_) => wake_future(waiter, &mut panicked),
+    });
     if let Some(payload) = panicked {
         panic::resume_unwind(payload);
+    }
+}
+
+#[cold]
+fn wake_future(waiter: Waiter, panicked: &mut Option<Box<dyn Any + Send>>) {
+    if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| wake(waiter))) {
+        // Of several, the first goes on. The drop of a payload may panic.
+        match panicked {
+            None => *panicked = Some(payload),
+            Some(_) => mem::forget(payload),
+        }
     }
 }
 
