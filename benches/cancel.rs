@@ -1,4 +1,4 @@
-//! What a time-out costs that is not needed, and a cancellation that is.
+//! The cost of a timeout that does not expire, and of a cancellation.
 //!
 //! ```text
 //! cargo bench --bench cancel
@@ -16,7 +16,7 @@ use plainsong::{scope, spawn, yield_now};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// How many cancellations stand between two looks at the clock.
+/// How many cancellations are timed together.
 const BATCH: u64 = 100;
 
 /// Measures `f` inside of a runtime.
@@ -32,8 +32,8 @@ fn within(c: &mut Criterion, name: &str, mut f: impl FnMut()) {
     });
 }
 
-fn time_outs(c: &mut Criterion) {
-    // A byte that is written is there at once.
+fn timeouts(c: &mut Criterion) {
+    // A byte that was written can be read at once.
     let (mut writer, reader) = UnixStream::pair().unwrap();
     let mut reader = Pollable::new(reader).unwrap();
     let mut byte = [0];
@@ -50,7 +50,7 @@ fn time_outs(c: &mut Criterion) {
     });
 }
 
-/// Measures `spawn`, a first turn and what `end` does, for coroutines that do `body`.
+/// Measures `end` for coroutines that have had a first turn of `body`.
 fn ends(
     c: &mut Criterion,
     name: &str,
@@ -77,15 +77,15 @@ fn ends(
 fn cancellations(c: &mut Criterion) {
     ends(
         c,
-        "cancel and join one that sleeps",
+        "cancel and join a sleeping coroutine",
         || sleep(MINUTE),
         |child| {
             child.cancel();
             assert!(child.join().is_err());
         },
     );
-    // The same without the unwind: what is left is the switch and the join.
-    ends(c, "unpark and join one that is parked", plainsong::thread::park, |child| {
+    // The same without the unwinding: the switch and the join are left.
+    ends(c, "unpark and join a parked coroutine", plainsong::thread::park, |child| {
         child.thread().unpark();
         child.join().unwrap();
     });
@@ -94,7 +94,7 @@ fn cancellations(c: &mut Criterion) {
 
 fn main() {
     let mut c = Criterion::default().configure_from_args();
-    time_outs(&mut c);
+    timeouts(&mut c);
     cancellations(&mut c);
     c.final_summary();
 }

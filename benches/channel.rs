@@ -1,4 +1,8 @@
-//! What an item costs on its way through a channel.
+//! The cost of sending an item through a channel.
+//!
+//! ```text
+//! cargo bench --bench channel
+//! ```
 
 use std::hint::black_box;
 use std::sync::mpsc;
@@ -7,7 +11,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput};
 use plainsong::sync::channel;
 
-/// Items to warm up a channel and its coroutines.
+/// Items that warm up a channel and its coroutines.
 const WARM: u64 = 1000;
 
 /// Times `iterations` calls of `step` in a coroutine that runs beside `peer`.
@@ -24,7 +28,7 @@ fn beside(iterations: u64, peer: impl FnOnce() + 'static, mut step: impl FnMut()
     })
 }
 
-/// There and back between two coroutines.
+/// Round trips between two coroutines.
 fn ping_pong(c: &mut Criterion) {
     let mut group = c.benchmark_group("ping_pong");
     for (name, capacity) in [("rendezvous", Some(0)), ("bounded(1)", Some(1)), ("unbounded", None)]
@@ -69,7 +73,7 @@ fn stream(c: &mut Criterion) {
     group.finish();
 }
 
-/// A send and a receive one after the other: what the channel itself costs, beside others.
+/// A send and a receive in one coroutine: the cost of the channel itself, beside other channels.
 fn one_thread(c: &mut Criterion) {
     let mut group = c.benchmark_group("send_and_receive");
     group.throughput(Throughput::Elements(1));

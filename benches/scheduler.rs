@@ -1,12 +1,13 @@
-//! What the scheduler costs, beside bare switches of corosensei over the same kind of stacks.
+//! The cost of the scheduler, beside bare switches of corosensei over the same kind of stacks, and
+//! of its timers, beside a tree.
 //!
 //! ```text
 //! cargo bench                # a minute
 //! cargo bench -- spawn       # one of them
 //! ```
 //!
-//! Both sides of a pair are measured in one run, and their ratio is printed below them. Machines differ
-//! and are noisy: the ratio is what to look at.
+//! Both sides of a pair are measured in one run, and their ratio is printed below them. Machines
+//! differ and are noisy, so look at the ratio.
 
 #![allow(unsafe_code, clippy::print_stdout)]
 
@@ -21,35 +22,31 @@ use std::time::{Duration, Instant};
 use corosensei::stack::{Stack, StackPointer};
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 use criterion::Criterion;
+use plainsong::time::{Timer, after};
 use plainsong::{run, spawn, yield_now};
 
-// The wheel is private: here it is built once more, by itself.
-#[allow(dead_code)]
-#[path = "../src/engine/timer.rs"]
-mod timer;
-use timer::Timers;
-
-/// As the library's own: the default size, and a guard page.
+/// As in the library: the default size, and a guard page.
 const STRIDE: usize = 256 * 1024 + 4096;
 const COLOURS: usize = 32;
-/// Rounds before the clock runs: they touch the stacks.
+/// Rounds before the measured ones. They touch the stacks.
 const WARM_UP: u64 = 20;
 
-/// A stack in a mapping that is never given back.
+/// A stack in a mapping that is never unmapped.
 struct BareStack {
     top: StackPointer,
     limit: StackPointer,
 }
 
 impl BareStack {
-    /// Maps `count` stacks, laid out and coloured as the library does it, but without guards.
+    /// Maps `count` stacks with the layout and the colours of the library, but without guards.
     fn reserve(count: usize) -> Vec<Self> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         let access = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new private mapping at an address of the kernel's choice.
         let base = unsafe { libc::mmap(ptr::null_mut(), count * STRIDE, access, flags, -1, 0) };
         assert_ne!(base, libc::MAP_FAILED);
-        // SAFETY: the mapping is ours. A page that is touched must not become 2 MiB.
+        // A page that is touched must not become 2 MiB.
+        // SAFETY: the mapping is ours.
         unsafe { libc::madvise(base, count * STRIDE, libc::MADV_NOHUGEPAGE) };
         let pointer = |address| NonZeroUsize::new(address).expect("a mapping is not at zero");
         let stack = |index| {
@@ -61,8 +58,8 @@ impl BareStack {
     }
 }
 
-// SAFETY: both ends lie in a mapping that is never given back, on cache lines, and far
-// enough apart. There is no guard page: what runs here uses a page or two.
+// SAFETY: both ends lie in a mapping that is never unmapped, on cache lines, and far enough apart.
+// There is no guard page: the coroutines here use a page or two.
 unsafe impl Stack for BareStack {
     fn base(&self) -> StackPointer {
         self.top
@@ -73,7 +70,7 @@ unsafe impl Stack for BareStack {
     }
 }
 
-/// Measures two ways to do the same and prints their ratio.
+/// Measures two ways to do the same thing, and prints their ratio.
 fn pair(
     criterion: &mut Criterion,
     (name, operations): (&str, usize),
@@ -94,7 +91,7 @@ fn pair(
         });
         let mut samples = samples.into_inner();
         samples.sort_by(f64::total_cmp);
-        // One sample is `--test`, which only tries whether it runs.
+        // `--test` takes one sample, and only checks that it runs.
         if samples.len() > 1 {
             medians.borrow_mut().push(samples[samples.len() / 2]);
         }
@@ -103,30 +100,31 @@ fn pair(
     measure("plainsong", &mut ours);
     measure(other, &mut theirs);
     group.finish();
-    // A filter on the command line may have left one of them out.
+    // A filter on the command line may have skipped one of them.
     if let [ours, theirs] = medians.into_inner()[..] {
         let ratio = ours / theirs;
         println!("{name}: plainsong {ours:.1} ns, {other} {theirs:.1} ns, ratio {ratio:.2}\n");
     }
 }
 
-/// Takes a turn from where a coroutine is: `DEEP` or not.
+/// Takes a turn in the coroutine's own body or, if `DEEP`, in a function that it calls.
 ///
-/// In a loop of the coroutine's own body, into which the switch is inlined, the processor knows where each
-/// switch leads. One call deep, as in a program that is made of functions, it predicts wrongly where that
-/// call returns to, whoever makes the switch.
+/// The switch is inlined into a loop of the body, and the processor then knows where each switch
+/// leads. In a called function, as in a program made of functions, it mispredicts the return of
+/// that function after every switch, in any kind of coroutine.
 #[inline(always)]
 fn take<const DEEP: bool>(turn: impl Fn()) {
     #[inline(never)]
     fn call(turn: impl Fn()) {
         turn();
-        // Else the call might become a jump, and nothing would return.
+        // Without this the call might become a jump, and nothing would return.
         black_box(());
     }
     if DEEP { call(turn) } else { turn() }
 }
 
-/// Times `rounds` rounds in which each of `count` coroutines has one turn; the timer is one of them.
+/// Times `rounds` rounds in which each of `count` coroutines has one turn. This coroutine is one of
+/// them.
 fn rounds_of_ours<const DEEP: bool>(count: usize, rounds: u64) -> Duration {
     run(|| {
         let stop = Rc::new(Cell::new(false));
@@ -139,7 +137,7 @@ fn rounds_of_ours<const DEEP: bool>(count: usize, rounds: u64) -> Duration {
             });
         }
         let mut start = Instant::now();
-        // One loop for both, or the switch would be inlined into neither.
+        // One loop for warm-up and measurement: in two, the switch would be inlined into neither.
         for round in 0..WARM_UP + rounds {
             if round == WARM_UP {
                 start = Instant::now();
@@ -154,7 +152,7 @@ fn rounds_of_ours<const DEEP: bool>(count: usize, rounds: u64) -> Duration {
 
 type Bare = Coroutine<(), (), (), BareStack>;
 
-/// Coroutines that do nothing but suspend, each a turn into its life.
+/// Coroutines that only suspend, and have done so once.
 fn bare<const DEEP: bool>(count: usize) -> Vec<Bare> {
     let start = |stack| {
         let mut coroutine = Coroutine::with_stack(stack, |yielder: &Yielder<(), ()>, ()| {
@@ -215,13 +213,11 @@ fn spawns(criterion: &mut Criterion) {
     pair(criterion, ("spawn and join", 1), ours, ("corosensei, one stack", theirs));
 }
 
-const SLEEPERS: u64 = 1_000_000;
-/// The sleepers' times lie within a second, and the loop looks at the clock this often.
-const STEP: u64 = 50_000;
+const CALLS: u64 = 1_000_000;
 
-/// A million times in no order: a permutation of the microseconds of a second.
-fn deadlines() -> impl Iterator<Item = u64> {
-    (0..SLEEPERS).map(|n| n * 611_953 % SLEEPERS * 1000)
+/// A minute and a permutation of the microseconds of a second: a million delays in no order.
+fn delays() -> impl Iterator<Item = Duration> {
+    (0..CALLS).map(|n| Duration::from_secs(60) + Duration::from_micros(n * 611_953 % CALLS))
 }
 
 /// Times one part of what `f` does, the one between the instants that it returns.
@@ -229,109 +225,67 @@ fn sum(iterations: u64, f: impl Fn() -> (Instant, Instant)) -> Duration {
     (0..iterations).map(|_| f()).map(|(start, end)| end - start).sum()
 }
 
-fn wheel() -> (Timers<u64>, Vec<timer::TimerKey>) {
-    let mut timers = Timers::new();
-    let keys = deadlines().map(|deadline| timers.add(deadline, deadline)).collect();
-    (timers, keys)
+fn calls() -> Vec<Timer> {
+    delays().map(|delay| after(delay, || ())).collect()
 }
 
-/// In order of time and arrival, as the wheel is.
-fn tree() -> BTreeMap<(u64, u64), u64> {
-    deadlines().zip(0..).map(|(deadline, serial)| ((deadline, serial), deadline)).collect()
+/// Times in order, and for equal ones the order of arrival.
+fn tree(now: Instant) -> BTreeMap<(Instant, u64), Box<dyn FnOnce()>> {
+    let call = |(delay, serial)| ((now + delay, serial), Box::new(|| ()) as Box<dyn FnOnce()>);
+    delays().zip(0..).map(call).collect()
 }
 
-fn sleepers(criterion: &mut Criterion) {
-    let name = |what| format!("a million sleepers, {what}");
-    let million = SLEEPERS as usize;
-    pair(
-        criterion,
-        (&name("add"), million),
-        |iterations| {
-            sum(iterations, || {
+/// Calls for later. `compare -- timers` measures what sleepers and timers that fire cost.
+fn calls_for_later(criterion: &mut Criterion) {
+    let name = |what| format!("a million calls for later, {what}");
+    let million = CALLS as usize;
+    let ours_add = |iterations| {
+        sum(iterations, || {
+            run(|| {
                 let start = Instant::now();
-                black_box(wheel());
+                black_box(calls());
                 (start, Instant::now())
             })
-        },
-        ("BTreeMap", |iterations| {
-            sum(iterations, || {
-                let mut tree = BTreeMap::new();
+        })
+    };
+    let theirs_add = |iterations| {
+        sum(iterations, || {
+            let start = Instant::now();
+            let mut tree = BTreeMap::new();
+            for (delay, serial) in delays().zip(0..) {
+                let call: Box<dyn FnOnce()> = Box::new(|| ());
+                tree.insert((start + delay, serial), call);
+            }
+            let end = Instant::now();
+            assert_eq!(tree.len(), million);
+            (start, end)
+        })
+    };
+    pair(criterion, (&name("add"), million), ours_add, ("BTreeMap", theirs_add));
+    let ours_cancel = |iterations| {
+        sum(iterations, || {
+            run(|| {
+                let calls = calls();
                 let start = Instant::now();
-                for (deadline, serial) in deadlines().zip(0..) {
-                    tree.insert((deadline, serial), deadline);
-                }
-                let end = Instant::now();
-                assert_eq!(tree.len(), million);
-                (start, end)
-            })
-        }),
-    );
-    pair(
-        criterion,
-        (&name("fire"), million),
-        |iterations| {
-            sum(iterations, || {
-                let (mut timers, _) = wheel();
-                let (mut due, mut fired) = (Vec::new(), 0);
-                let start = Instant::now();
-                for now in (STEP..).step_by(STEP as usize) {
-                    timers.expire(now, &mut due);
-                    fired += due.drain(..).len();
-                    if timers.next().is_none() {
-                        break;
-                    }
-                }
-                let end = Instant::now();
-                assert_eq!(fired, million);
-                (start, end)
-            })
-        },
-        ("BTreeMap", |iterations| {
-            sum(iterations, || {
-                let mut tree = tree();
-                let mut fired = 0;
-                let start = Instant::now();
-                for now in (STEP..).step_by(STEP as usize) {
-                    while let Some(first) = tree.first_entry()
-                        && first.key().0 <= now
-                    {
-                        black_box(first.remove());
-                        fired += 1;
-                    }
-                    if tree.is_empty() {
-                        break;
-                    }
-                }
-                let end = Instant::now();
-                assert_eq!(fired, million);
-                (start, end)
-            })
-        }),
-    );
-    pair(
-        criterion,
-        (&name("cancel"), million),
-        |iterations| {
-            sum(iterations, || {
-                let (mut timers, keys) = wheel();
-                let start = Instant::now();
-                for key in keys {
-                    black_box(timers.cancel(key));
+                for call in calls {
+                    black_box(call.cancel());
                 }
                 (start, Instant::now())
             })
-        },
-        ("BTreeMap", |iterations| {
-            sum(iterations, || {
-                let mut tree = tree();
-                let start = Instant::now();
-                for key in deadlines().zip(0..) {
-                    black_box(tree.remove(&key));
-                }
-                (start, Instant::now())
-            })
-        }),
-    );
+        })
+    };
+    let theirs_cancel = |iterations| {
+        sum(iterations, || {
+            let now = Instant::now();
+            let mut tree = tree(now);
+            let start = Instant::now();
+            for (delay, serial) in delays().zip(0..) {
+                black_box(tree.remove(&(now + delay, serial)));
+            }
+            (start, Instant::now())
+        })
+    };
+    pair(criterion, (&name("cancel"), million), ours_cancel, ("BTreeMap", theirs_cancel));
 }
 
 fn main() {
@@ -345,6 +299,6 @@ fn main() {
     yields::<false>(&mut criterion(), "in a loop");
     yields::<true>(&mut criterion(), "one call deep");
     spawns(&mut criterion());
-    sleepers(&mut criterion().sample_size(10));
+    calls_for_later(&mut criterion().sample_size(10));
     Criterion::default().configure_from_args().final_summary();
 }

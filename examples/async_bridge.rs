@@ -1,11 +1,13 @@
 //! Coroutines that use a client written for tokio, and tokio tasks that wait for coroutines.
 //!
-//! tokio runs on a thread of its own. A coroutine hands it a future and waits for the handle; the
-//! other coroutines go on meanwhile.
+//! tokio runs on a thread of its own. A coroutine spawns a future there and waits for its handle,
+//! while the other coroutines go on.
 //!
 //! ```text
 //! cargo run --release --example async_bridge
 //! ```
+
+mod args;
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -20,9 +22,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::{self, Handle};
 
 fn main() -> io::Result<()> {
+    args::none();
     let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
     let tokio = runtime.handle().clone();
-    // It runs until the sender has gone.
+    // It runs until the sender is dropped.
     let (stop, stopped) = oneshot::channel::<()>();
     let helper = thread::spawn(move || runtime.block_on(stopped));
 
@@ -31,13 +34,13 @@ fn main() -> io::Result<()> {
         let address = server.local_addr()?;
         spawn(move || server.serve(shout));
 
-        // Tasks of tokio that are fed by coroutines.
+        // A tokio task that receives from coroutines.
         let (words, receiver) = bounded(1);
         let counted = tokio.spawn(count(receiver));
         let ask = |word: &'static str| {
             let (tokio, words) = (tokio.clone(), words.clone());
             move || {
-                words.send(word).expect("the task counts until the senders have gone");
+                words.send(word).expect("the task receives until all senders are dropped");
                 ask(&tokio, address, word)
             }
         };
@@ -54,7 +57,7 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// Asks with tokio's sockets. The coroutine that calls this waits, and only it.
+/// Asks with tokio's sockets. This parks only the coroutine that calls it.
 fn ask(tokio: &Handle, server: SocketAddr, word: &'static str) -> io::Result<String> {
     let client = async move {
         let mut conn = tokio::net::TcpStream::connect(server).await?;
@@ -67,7 +70,7 @@ fn ask(tokio: &Handle, server: SocketAddr, word: &'static str) -> io::Result<Str
     block_on(tokio.spawn(client)).expect("the client does not panic")
 }
 
-/// Waits for items of coroutines, in a task of tokio.
+/// Receives from coroutines, in a tokio task.
 async fn count(words: Receiver<&'static str>) -> usize {
     let mut count = 0;
     while (&words).await.is_ok() {

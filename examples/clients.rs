@@ -1,9 +1,12 @@
-//! Three clients of an echo server at once: each waits for one second in all, and so do the three.
+//! Three clients of an echo server at once. Each waits for one second in all, and so do the three
+//! together.
 //!
 //! ```text
 //! cargo run --release --example echo &
 //! cargo run --release --example clients [ADDR]
 //! ```
+
+mod args;
 
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
@@ -12,7 +15,7 @@ use plainsong::net::TcpStream;
 use plainsong::thread;
 
 fn main() -> io::Result<()> {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:4915".to_owned());
+    let address = args::address();
     let start = Instant::now();
     plainsong::run(|| {
         let spawn = |id| {
@@ -28,24 +31,24 @@ fn main() -> io::Result<()> {
 }
 
 fn client(id: usize, address: &str, start: Instant) -> io::Result<()> {
-    let say = |what: &str| {
+    let log = |what: &str| {
         let (seconds, indent) = (start.elapsed().as_secs_f64(), 4 * id);
         println!("[{seconds:09.6}] {:indent$}Client {id} {what}", "");
     };
 
-    say("tries to connect.");
+    log("tries to connect.");
     let mut conn = TcpStream::connect(address)?;
-    say("connects.");
+    log("connects.");
     for text in ["Hello", "world!"] {
         thread::sleep(Duration::from_millis(500));
-        say(&format!("sends {text:?}."));
+        log(&format!("sends {text:?}."));
         conn.write_all(text.as_bytes())?;
 
         let mut reply = vec![0; text.len()];
         conn.read_exact(&mut reply)?;
-        say(&format!("receives {:?}.", String::from_utf8_lossy(&reply)));
+        log(&format!("receives {:?}.", String::from_utf8_lossy(&reply)));
     }
     drop(conn);
-    say("disconnects.");
+    log("disconnects.");
     Ok(())
 }

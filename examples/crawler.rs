@@ -1,6 +1,6 @@
-//! Fetches web pages over plain HTTP, all at once: the whole takes as long as the slowest page.
+//! Fetches web pages over plain HTTP, all at once: together they take as long as the slowest page.
 //!
-//! Without arguments it crawls a small site of its own, whose pages take 0.2 s each.
+//! Without arguments it fetches the ten pages of a site of its own, which take 0.2 s each.
 //!
 //! ```text
 //! cargo run --release --example crawler [URL...]
@@ -8,41 +8,51 @@
 //! ```
 
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use plainsong::io::stdout;
 use plainsong::net::{TcpListener, TcpStream};
 use plainsong::thread;
 use plainsong::time::timeout;
 
-/// How long a server may take to be reached, and to send more.
+/// How long a server may take to accept a connection, and for each piece of its reply.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-fn main() -> io::Result<()> {
+fn main() -> io::Result<ExitCode> {
     let urls: Vec<String> = std::env::args().skip(1).collect();
     plainsong::run(|| {
         let urls = if urls.is_empty() { own_site()? } else { urls };
-        let count = urls.len();
         let start = Instant::now();
         let fetch = |url: String| thread::spawn(move || (fetch(&url), start.elapsed(), url));
         let fetches: Vec<_> = urls.into_iter().map(fetch).collect();
+        let (mut pages, mut failed) = (0, 0);
         for fetch in fetches {
             let (page, took, url) = fetch.join().expect("a fetch panicked");
             let took = took.as_secs_f64();
             match page {
-                Ok((status, size)) => println!("{status} {size:>8} bytes {took:>6.3} s  {url}"),
-                Err(error) => println!("failed: {url}: {error}"),
+                Ok((status, size)) => {
+                    pages += 1;
+                    writeln!(stdout(), "{status} {size:>8} bytes {took:>6.3} s  {url}")?;
+                }
+                Err(error) => {
+                    failed += 1;
+                    writeln!(stdout(), "failed: {url}: {error}")?;
+                }
             }
         }
-        println!("{count} pages in {:.3} s", start.elapsed().as_secs_f64());
-        Ok(())
+        let took = start.elapsed().as_secs_f64();
+        writeln!(stdout(), "{pages} pages in {took:.3} s, {failed} failed")?;
+        Ok(if pages > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     })
 }
 
 /// Returns the status and the number of bytes of the page.
 fn fetch(url: &str) -> io::Result<(String, u64)> {
-    let rest = url.strip_prefix("http://").ok_or_else(|| invalid("only http:// is spoken here"))?;
+    let rest =
+        url.strip_prefix("http://").ok_or_else(|| invalid("the URL must begin with http://"))?;
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-    // An address of IPv6 has colons of its own, in brackets.
+    // An IPv6 address has colons too, but in brackets.
     let has_port = host.rsplit(']').next().is_some_and(|rest| rest.contains(':'));
     let server = if has_port { host.to_owned() } else { format!("{host}:80") };
     let conn = timeout(PATIENCE, || TcpStream::connect(server))??;
@@ -51,17 +61,23 @@ fn fetch(url: &str) -> io::Result<(String, u64)> {
     (&conn).write_all(request.as_bytes())?;
 
     let mut reply = BufReader::new(conn);
-    let status_line = read_line(&mut reply)?;
-    let status = match status_line.split_once(' ') {
-        Some((version, status)) if version.starts_with("HTTP/1.") => {
-            status.chars().take(3).collect()
+    loop {
+        let status_line = read_line(&mut reply)?;
+        let status: String = match status_line.split_once(' ') {
+            Some((version, status)) if version.starts_with("HTTP/1.") => {
+                status.chars().take(3).collect()
+            }
+            _ => return Err(invalid("the reply is not HTTP")),
+        };
+        if !status.starts_with('1') {
+            return Ok((status, read_body(&mut reply)?));
         }
-        _ => return Err(invalid("the reply is not HTTP")),
-    };
-    Ok((status, read_body(&mut reply)?))
+        // An interim response, such as 103 Early Hints: the reply is still to come.
+        while !read_line(&mut reply)?.is_empty() {}
+    }
 }
 
-/// Reads the headers and what they announce, and returns how many bytes that was.
+/// Reads the headers and the body that they announce, and returns the length of the body.
 fn read_body(reply: &mut impl BufRead) -> io::Result<u64> {
     let (mut length, mut chunked) = (None, false);
     loop {
@@ -87,7 +103,7 @@ fn read_body(reply: &mut impl BufRead) -> io::Result<u64> {
     }
 }
 
-/// Reads that many bytes, or all there are.
+/// Reads `length` bytes, or up to the end.
 fn skip(reply: &mut impl BufRead, length: Option<u64>) -> io::Result<u64> {
     let size = io::copy(&mut reply.take(length.unwrap_or(u64::MAX)), &mut io::sink())?;
     match length {
@@ -114,7 +130,7 @@ fn invalid(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// Starts a web server in the same runtime, and returns the addresses of its pages.
+/// Starts a web server in this runtime, and returns the URLs of its pages.
 fn own_site() -> io::Result<Vec<String>> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;

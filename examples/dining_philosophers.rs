@@ -1,10 +1,12 @@
-//! Five philosophers and five forks. Who takes the left fork first and then the right one is part of a
-//! deadlock, which `run` reports; if all take the lower numbered fork first, everybody eats.
+//! Five philosophers and five forks. If each takes its left fork first and then its right one, they
+//! end in a deadlock, which `run` reports. If each takes the lower numbered fork first, all eat.
 //!
 //! ```text
-//! cargo run --release --example dining_philosophers            # everybody eats
+//! cargo run --release --example dining_philosophers            # all eat
 //! cargo run --release --example dining_philosophers -- wrong   # a deadlock, and its report
 //! ```
+
+mod args;
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -17,7 +19,8 @@ const NAMES: [&str; 5] = ["Socrates", "Hypatia", "Kant", "Arendt", "Confucius"];
 const MEALS: u32 = 3;
 
 fn main() {
-    let wrong = std::env::args().nth(1).is_some_and(|argument| argument == "wrong");
+    let wrong = args::optional("[wrong]")
+        .is_some_and(|argument| argument == "wrong" || args::refuse("[wrong]"));
     plainsong::run_all(|| {
         let forks: Rc<[Mutex<u32>]> = NAMES.iter().map(|_| Mutex::new(0)).collect();
         for (seat, name) in NAMES.into_iter().enumerate() {

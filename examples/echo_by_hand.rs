@@ -7,19 +7,21 @@
 //! nc 127.0.0.1 4915
 //! ```
 
+mod args;
+
 use std::io::{self, Read, Write};
 
 use plainsong::net::{TcpListener, TcpStream};
 
 fn main() -> io::Result<()> {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:4915".to_owned());
     plainsong::run(|| {
-        let listener = TcpListener::bind(address)?;
+        let listener = TcpListener::bind(args::address())?;
         println!("listening on {}", listener.local_addr()?);
         loop {
-            // `serve` would pause and go on after an error, such as too many open descriptors.
+            // An error ends this server. `serve` would survive it: when descriptors run out, for
+            // example, it pauses and goes on.
             let (conn, _peer) = listener.accept()?;
-            // The handle is dropped: nobody waits for this coroutine, and an error ends only it.
+            // No other coroutine joins this one, so its handle is dropped. An error ends it alone.
             plainsong::spawn(move || echo(conn));
         }
     })

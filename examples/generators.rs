@@ -4,10 +4,13 @@
 //! cargo run --release --example generators
 //! ```
 
+mod args;
+
 use plainsong::generator::Generator;
 use plainsong::thread;
 
 fn main() {
+    args::none();
     plainsong::run(|| {
         let numbers: Vec<_> = fib().take(12).collect();
         println!("fib: {numbers:?}");
@@ -22,7 +25,7 @@ fn main() {
     });
 }
 
-/// A producer hands out one value after the other, and is an iterator.
+/// A producer yields one value after the other, and is an iterator.
 fn fib() -> Generator<u64> {
     Generator::new(|out| {
         let (mut a, mut b) = (0, 1);
@@ -33,7 +36,7 @@ fn fib() -> Generator<u64> {
     })
 }
 
-/// A consumer is sent one value after the other, until it is closed.
+/// A consumer receives one value after the other, until it is closed.
 fn grep(pattern: &'static str) -> Generator<(), &'static str> {
     Generator::<(), &str>::new(move |lines| {
         println!("grep: looks for {pattern:?}");
@@ -46,7 +49,7 @@ fn grep(pattern: &'static str) -> Generator<(), &'static str> {
     })
 }
 
-/// Coroutines take turns wherever they wait; `yield_now` is a wait for nothing but one's next turn.
+/// Coroutines take turns wherever they wait. `yield_now` waits only for its next turn.
 fn take_turns() {
     let task = |(name, count)| {
         thread::spawn(move || {

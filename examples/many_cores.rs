@@ -1,20 +1,25 @@
-//! The echo server on all processors, with a scheduler and a listener for each.
+//! The echo server on all processors: each has a scheduler and a listener of its own.
 //!
-//! `cargo run --release --example many_cores [ADDR]`
+//! ```text
+//! cargo run --release --example many_cores [ADDR]
+//! nc 127.0.0.1 4915
+//! ```
 
-use std::{env, io, thread};
+mod args;
+
+use std::{io, thread};
 
 use plainsong::Runtime;
 use plainsong::net::{Server, TcpListener};
 
 fn main() -> io::Result<()> {
-    let addr = env::args().nth(1).unwrap_or_else(|| "127.0.0.1:4915".into());
+    let listener = TcpListener::bind(args::address())?;
     let runtime = Runtime::builder().workers(thread::available_parallelism()?.get()).build()?;
-    let listener = TcpListener::bind(addr)?;
     println!("listening on {}", listener.local_addr()?);
     Server::new(listener).serve_on(&runtime, || {
-        // Called once on each worker. What it returns is for that worker's connections, which stay
-        // there: it may hold an `Rc` or whatever else is not `Send`.
+        // Runs once on each worker and returns the handler for that worker's connections. They
+        // never leave the worker, so the handler may hold an `Rc` or anything else that is not
+        // `Send`.
         |conn| io::copy(&mut &conn, &mut &conn)
     })
 }

@@ -1,20 +1,23 @@
-//! Stages linked by channels that hold four items each: a fast stage waits for the slow ones, so
-//! nothing piles up. When the first ends, the others end one after the other.
+//! Stages linked by channels with room for four items: a fast stage waits for the slow ones, so
+//! nothing piles up. When the first stage ends, the others end one after the other.
 //!
 //! ```text
 //! cargo run --release --example pipeline
 //! ```
 
+mod args;
+
 use plainsong::spawn;
 use plainsong::sync::channel::{Receiver, bounded};
 
 fn main() {
+    args::none();
     plainsong::run(|| {
         let (source, numbers) = bounded(4);
         spawn(move || {
             for n in 1..=1000_u64 {
                 if source.send(n).is_err() {
-                    break; // nobody wants more
+                    break; // no receiver is left
                 }
             }
         });
@@ -27,7 +30,7 @@ fn main() {
     });
 }
 
-/// A coroutine that passes on what `f` makes of each item.
+/// Spawns a coroutine that sends on what `f` makes of each item.
 fn stage<A: 'static, B: 'static>(
     input: Receiver<A>,
     f: impl Fn(A) -> Option<B> + 'static,

@@ -1,9 +1,11 @@
-//! Two producers, and three consumers that take longer than they do. The queue has room for four
-//! things, so the producers wait for the consumers; at the end they put a signal to stop for each.
+//! Two producers and three slower consumers. The queue has room for four items, so the producers
+//! wait for the consumers. At the end, one `None` for each consumer says that there is no more.
 //!
 //! ```text
 //! cargo run --release --example producer_consumer
 //! ```
+
+mod args;
 
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ const CONSUMERS: u32 = 3;
 const EACH: u32 = 9;
 
 fn main() {
+    args::none();
     let queue = Queue::fifo(Some(4));
     let done = Mutex::new(Vec::new());
     plainsong::run(|| {
@@ -32,9 +35,9 @@ fn main() {
                 .collect();
             for _ in 0..CONSUMERS {
                 s.spawn(|| {
-                    while let Ok(Some(thing)) = queue.get() {
+                    while let Ok(Some(item)) = queue.get() {
                         sleep(Duration::from_millis(2));
-                        done.lock().unwrap().push(thing);
+                        done.lock().unwrap().push(item);
                         queue.task_done();
                     }
                 });

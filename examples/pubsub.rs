@@ -1,8 +1,11 @@
-//! One publishes, all subscribers get each message. Who is too slow is told how many it has missed.
+//! A publisher, and subscribers that all get each message. A slow subscriber learns how many
+//! messages it has missed.
 //!
 //! ```text
 //! cargo run --release --example pubsub
 //! ```
+
+mod args;
 
 use plainsong::spawn;
 use plainsong::sync::broadcast::{self, Receiver, RecvError};
@@ -10,6 +13,7 @@ use plainsong::sync::channel;
 use plainsong::task::join_all;
 
 fn main() {
+    args::none();
     plainsong::run(|| {
         let (publisher, first) = broadcast::channel(4);
         let second = publisher.subscribe();
@@ -20,14 +24,14 @@ fn main() {
             spawn(move || read("first", first)),
             spawn(move || read("second", second)),
             spawn(move || {
-                // It does not read until everything has been published.
+                // It reads only after everything has been published.
                 let _ = sleeping.recv();
                 read("slow", slow)
             }),
         ];
         for number in 1..=10 {
             publisher.send(format!("message {number}")).expect("there are subscribers");
-            plainsong::yield_now(); // they read at their own pace
+            plainsong::yield_now(); // lets the subscribers read
         }
         drop((publisher, wake));
         for report in join_all(readers) {
@@ -36,7 +40,7 @@ fn main() {
     });
 }
 
-/// Reads until the publisher has gone. Says what it has seen.
+/// Reads until the publisher is dropped, and returns a report.
 fn read(name: &str, mut messages: Receiver<String>) -> String {
     let (mut read, mut missed, mut last) = (0, 0, String::new());
     loop {

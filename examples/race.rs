@@ -1,9 +1,11 @@
-//! Asks several servers the same and takes the answer that comes first. The others are
-//! cancelled where they wait, and have cleaned up before the race is over.
+//! Asks several servers the same question and takes the first answer. The other clients are
+//! cancelled where they wait, and have cleaned up before the race ends.
 //!
 //! ```text
 //! cargo run --release --example race
 //! ```
+
+mod args;
 
 use std::io::{self, Read, Write};
 use std::time::Duration;
@@ -13,6 +15,7 @@ use plainsong::task::race;
 use plainsong::time::sleep;
 
 fn main() -> io::Result<()> {
+    args::none();
     plainsong::run(|| {
         let delays = [3_600_000, 20, 60_000];
         let servers: Vec<String> = delays.into_iter().map(start).collect::<io::Result<_>>()?;
@@ -25,12 +28,13 @@ fn main() -> io::Result<()> {
     })
 }
 
-/// Reads until the server ends the connection.
+/// Reads until the server closes the connection.
 fn ask(server: &str) -> io::Result<String> {
     struct Ended;
     impl Drop for Ended {
         fn drop(&mut self) {
-            println!("a client has ended");
+            // Not `println!`: a panic in a destructor that unwinds would end the process.
+            let _ = writeln!(io::stdout(), "a client has ended");
         }
     }
     let _ended = Ended;
@@ -39,7 +43,7 @@ fn ask(server: &str) -> io::Result<String> {
     Ok(answer)
 }
 
-/// Starts a server that takes `delay` milliseconds for an answer, and returns its address.
+/// Starts a server that answers after `delay` milliseconds, and returns its address.
 fn start(delay: u64) -> io::Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?.to_string();

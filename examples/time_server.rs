@@ -1,9 +1,11 @@
-//! Tells every client the time, once a second: a loop that writes and sleeps.
+//! Sends the time to every client, once a second: a loop that writes and sleeps.
 //!
 //! ```text
 //! cargo run --release --example time_server [ADDR]
 //! nc 127.0.0.1 4915
 //! ```
+
+mod args;
 
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,16 +14,15 @@ use plainsong::net::{TcpListener, TcpStream};
 use plainsong::thread;
 
 fn main() -> io::Result<()> {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:4915".to_owned());
     plainsong::run(|| {
-        let listener = TcpListener::bind(address)?;
+        let listener = TcpListener::bind(args::address())?;
         println!("listening on {}", listener.local_addr()?);
-        listener.serve(tell_the_time)
+        listener.serve(send_the_time)
     })
 }
 
-/// Goes on until the client is gone: then the write fails.
-fn tell_the_time(mut conn: TcpStream) -> io::Result<()> {
+/// Ends when the client has closed the connection, because the write fails then.
+fn send_the_time(mut conn: TcpStream) -> io::Result<()> {
     loop {
         conn.write_all(format!("{}\r\n", time_of_day()).as_bytes())?;
         thread::sleep(Duration::from_secs(1));

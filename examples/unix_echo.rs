@@ -1,35 +1,34 @@
-//! An echo server on a Unix socket, which takes its name in the file system along when it goes, and
-//! is not kept from it by one that was killed before it could.
+//! An echo server on a Unix socket. It removes its name from the file system when it stops, and it
+//! takes over the name of a server that was killed before it could do so.
+//!
+//! Ctrl-C or SIGTERM stops it.
 //!
 //! ```text
 //! cargo run --release --example unix_echo [PATH]
 //! nc -U /tmp/plainsong.sock
 //! ```
 
+mod args;
+
+use std::io::{self, Error, ErrorKind, Write};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use std::{env, fs, io};
+use std::{env, fs};
 
-use plainsong::CancellationToken;
+use plainsong::io::stdout;
 use plainsong::net::{UnixListener, UnixStream};
-use plainsong::signal::{SIGINT, SIGTERM, Signals};
+use plainsong::signal::{SIGINT, SIGTERM, cancel_on};
 use plainsong::time::timeout;
 
 fn main() -> io::Result<()> {
-    let path = env::args_os().nth(1).map(PathBuf::from);
+    let path = args::optional("[PATH]").map(PathBuf::from);
     let path = path.unwrap_or_else(|| env::temp_dir().join("plainsong.sock"));
     plainsong::run(|| {
-        let mut signals = Signals::new([SIGINT, SIGTERM])?;
+        let stop = cancel_on(&[SIGINT, SIGTERM])?;
         let listener = listen(&path)?;
-        println!("listening on {}", path.display());
-        let stop = CancellationToken::new();
-        let stopper = stop.clone();
-        plainsong::spawn(move || {
-            let signal = signals.wait();
-            stopper.cancel();
-            signal
-        });
+        // The server works also without a reader of its output.
+        let _ = writeln!(stdout(), "listening on {}", path.display());
         let served =
             stop.run_until_cancelled(|| listener.serve(|conn| io::copy(&mut &conn, &mut &conn)));
         fs::remove_file(&path)?;
@@ -37,23 +36,26 @@ fn main() -> io::Result<()> {
     })
 }
 
-/// Listens under this name, even if a server that has ended has left it behind.
+/// Listens under this name, also if a server that has ended left its socket there.
 fn listen(path: &Path) -> io::Result<UnixListener> {
-    match UnixListener::bind(path) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path) => {
-            fs::remove_file(path)?;
-            UnixListener::bind(path)
-        }
-        result => result,
+    let listener = UnixListener::bind(path);
+    if !listener.as_ref().is_err_and(|error| error.kind() == ErrorKind::AddrInUse) {
+        return listener;
     }
+    if !fs::symlink_metadata(path)?.file_type().is_socket() {
+        let text = format!("cannot listen on {}: this file is not a socket", path.display());
+        return Err(Error::new(ErrorKind::AlreadyExists, text));
+    }
+    if !is_stale(path) {
+        return listener;
+    }
+    fs::remove_file(path)?;
+    UnixListener::bind(path)
 }
 
-/// Whether this is the name of a socket that nobody listens on. (To connect to any other file
-/// is refused too.)
-fn is_stale(path: &Path) -> bool {
-    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    // One that accepts nobody for a while is busy, and not gone.
-    let connected = timeout(Duration::from_secs(1), || UnixStream::connect(path));
-    is_socket && connected.is_ok_and(|connected| connected.is_err_and(refused))
+/// Whether no server listens on this socket. One whose queue is full for a while is only busy.
+fn is_stale(socket: &Path) -> bool {
+    let connected = timeout(Duration::from_secs(1), || UnixStream::connect(socket));
+    let refused = |error: Error| error.kind() == ErrorKind::ConnectionRefused;
+    connected.is_ok_and(|connected| connected.is_err_and(refused))
 }

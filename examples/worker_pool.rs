@@ -1,8 +1,10 @@
-//! Jobs for a pool: of threads for what computes, of coroutines for what waits.
+//! Pools of workers: threads for jobs that compute, coroutines for jobs that wait.
 //!
 //! ```text
 //! cargo run --release --example worker_pool
 //! ```
+
+mod args;
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -11,12 +13,13 @@ use plainsong::pool::Pool;
 use plainsong::time::sleep;
 
 fn main() -> io::Result<()> {
+    args::none();
     plainsong::run(|| {
         let threads = Pool::threads(2)?;
         let primes = threads.submit(|| (2..20_000).filter(|n| is_prime(*n)).count());
         primes.on_done(|_| println!("the primes are counted"));
 
-        // Five at once, in the time of four.
+        // Twenty pauses, five at a time, take as long as four.
         let waits = Pool::coroutines(5)?;
         let started = Instant::now();
         let pauses = waits.map((1..=20).rev(), |n| {

@@ -1,4 +1,4 @@
-//! The bridge to `async`: a coroutine waits for a future, and a future for a coroutine.
+//! The bridge to `async`: coroutines wait for futures, and futures for coroutines.
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -15,16 +15,16 @@ use crate::task::{JoinError, JoinHandle};
 
 const WAIT: Wait = Wait::outside("a future");
 
-/// Runs a future and returns its output. In a coroutine this parks the coroutine while the future is
-/// pending, so the others go on; on a plain thread it blocks the thread.
+/// Runs a future and returns its output. While the future is pending, a coroutine parks, so the
+/// others run on. A plain thread blocks.
 ///
-/// The future is polled here and nowhere else, so it need not be `Send`. One that belongs to
-/// another runtime, such as tokio's sockets and timers, must find that: poll it with a runtime of its
-/// kind entered, or let that run it and wait here for its handle.
+/// The future is polled only here, so it need not be `Send`. A future that needs another runtime,
+/// such as tokio's sockets and timers, must find it: enter that runtime around this call, or let
+/// that runtime run the future and wait here for its handle.
 ///
 /// # Cancellation
 ///
-/// Unwinds when the coroutine is cancelled while the future is pending; the future is dropped.
+/// Unwinds when the coroutine is cancelled while the future is pending. The future is dropped.
 ///
 /// ```
 /// plainsong::run(|| {
@@ -47,7 +47,7 @@ pub fn block_on<F: IntoFuture>(future: F) -> F::Output {
     }
 }
 
-/// What a waker wakes: whoever waits here, or who will next.
+/// The waker of [`block_on`]: ends its current wait, or else its next one.
 #[derive(Default)]
 struct Signal(Mutex<Called>);
 
@@ -62,7 +62,7 @@ impl Signal {
         self.0.lock()
     }
 
-    /// Waits until it is called, or has been since the last wait.
+    /// Waits for a call of the waker. Returns at once if there was one since the last wait.
     fn wait(&self) {
         let mut called = self.lock();
         if !mem::take(&mut called.woken) {
@@ -92,10 +92,10 @@ impl Wake for Signal {
     }
 }
 
-/// A coroutine's end as a future, for any executor; made by [`JoinHandle::into_future`]. Dropping it
-/// detaches the coroutine.
+/// A future that waits for a coroutine to end, on any executor. Made by
+/// [`JoinHandle::into_future`]. Dropping the future detaches the coroutine.
 pub struct JoinFuture<T> {
-    // `None` when it is done.
+    // `None` when the future is done.
     handle: Option<JoinHandle<T>>,
     waiter: FutureWaiter,
     registered: bool,
@@ -112,7 +112,7 @@ impl<T> Future for JoinFuture<T> {
             this.registered = true;
             handle.receiver.register(this.waiter.waiter());
         }
-        // Asked last: an end before this is seen here, and one after it wakes the task.
+        // This check comes last: it sees an end before it, and an end after it wakes the task.
         if !handle.is_finished() {
             return Poll::Pending;
         }
@@ -136,8 +136,8 @@ impl<T> fmt::Debug for JoinFuture<T> {
     }
 }
 
-/// Waits for the coroutine to end, in `async` code of whatever executor. Dropping the future
-/// detaches the coroutine.
+/// Waits for the coroutine to end, in `async` code on any executor. Dropping the future detaches
+/// the coroutine.
 impl<T> IntoFuture for JoinHandle<T> {
     type Output = Result<T, JoinError>;
     type IntoFuture = JoinFuture<T>;

@@ -1,4 +1,5 @@
-//! Functions that hand out values one by one, or take them one by one, and keep their place in between.
+//! Generators: functions that yield values one by one, or receive them one by one, and continue
+//! where they left off.
 //!
 //! A producer is an [`Iterator`]:
 //!
@@ -15,7 +16,7 @@
 //! assert_eq!(fib.take(7).collect::<Vec<_>>(), [0, 1, 1, 2, 3, 5, 8]);
 //! ```
 //!
-//! A consumer is sent values, until it is closed:
+//! A consumer receives values until it is closed:
 //!
 //! ```
 //! use plainsong::generator::Generator;
@@ -33,8 +34,8 @@
 //! assert!(grep.is_done());
 //! ```
 //!
-//! The body runs on a stack of its own, in a coroutine or on a plain thread. When it waits (for a
-//! socket, a timer), the whole coroutine that resumed it waits.
+//! The body runs on its own stack, in a coroutine or on a plain thread. When it waits (for a
+//! socket, a timer), the coroutine that resumed it waits.
 
 #![allow(unsafe_code)]
 
@@ -50,15 +51,16 @@ use std::rc::Rc;
 use crate::engine::cancel::unwind_with;
 use crate::engine::context;
 use crate::engine::coroutine::Coroutine;
-use crate::engine::current;
 use crate::engine::stack;
+use crate::engine::{current, panic_hook};
 
-/// How often a body that goes on after it was closed is closed again, before it is given up.
+/// How often a body that swallows its closing is closed again, before it is abandoned.
 const CLOSE_MAX: u32 = 1000;
 
-/// A function in the middle of its work: see the [module](self).
+/// A suspended function that yields and receives values: see the [module](self).
 ///
-/// `Y` is what it yields, `S` what it is sent. Dropping a generator closes it.
+/// It yields values of type `Y`, and [`send`](Self::send) sends it values of type `S`. Dropping a
+/// generator closes it.
 pub struct Generator<Y, S = ()> {
     shared: Rc<Shared<Y, S>>,
 }
@@ -73,10 +75,12 @@ struct Shared<Y, S> {
     stack: Range<usize>,
     state: Cell<State>,
     closing: Cell<bool>,
-    // A `Closed` has been raised since the body was resumed.
+    // Whether a `Closed` was raised since the body was last resumed.
     raised: Cell<bool>,
     caller_unwinds: Cell<bool>,
-    // How many scopes the caller has open: the body must yield with none of its own.
+    // The thread's number of panics when the body was last resumed.
+    panics: Cell<u64>,
+    // How many scopes the caller has open. The body must have none of its own open when it yields.
     depth: Cell<usize>,
     output: Cell<Option<Y>>,
     input: Cell<Option<S>>,
@@ -90,15 +94,15 @@ enum State {
     Done,
 }
 
-/// What `yield_` unwinds a closed body with.
+/// The payload that unwinds a closed body.
 struct Closed;
 
 impl<Y: 'static, S: 'static> Generator<Y, S> {
-    /// A generator that will run `body` from its first use on.
+    /// A generator that starts `body` at its first use.
     ///
     /// # Panics
     ///
-    /// When the system has no room for another stack.
+    /// When the system has no room for a stack.
     pub fn new(body: impl FnOnce(&Yielder<Y, S>) + 'static) -> Self {
         let made = {
             let size = context::with(|scheduler| scheduler.stack_size());
@@ -114,12 +118,13 @@ impl<Y: 'static, S: 'static> Generator<Y, S> {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for a size below 16 KiB or above 1 GiB; and when the system has no room for
-    /// another stack.
+    /// `InvalidInput` for a size below 16 KiB or above 1 GiB. When the system has no room for a
+    /// stack.
     pub fn with_stack_size(
         bytes: usize,
         body: impl FnOnce(&Yielder<Y, S>) + 'static,
     ) -> io::Result<Self> {
+        panic_hook::install();
         let stack = context::with(|scheduler| scheduler.take_stack(stack::check_size(bytes)?))?;
         let shared = Rc::new(Shared {
             coroutine: OnceCell::new(),
@@ -128,6 +133,7 @@ impl<Y: 'static, S: 'static> Generator<Y, S> {
             closing: Cell::new(false),
             raised: Cell::new(false),
             caller_unwinds: Cell::new(false),
+            panics: Cell::new(0),
             depth: Cell::new(0),
             output: Cell::new(None),
             input: Cell::new(None),
@@ -150,16 +156,17 @@ impl<Y: 'static, S: 'static> Generator<Y, S> {
         Ok(Self { shared })
     }
 
-    /// Hands `value` to the body and runs it until it yields (`Some`), wants another value, or ends.
+    /// Sends `value` to the body and runs it until it yields (`Some`), wants another value, or
+    /// ends.
     ///
     /// # Panics
     ///
-    /// When the body panics, with its panic; when the body itself calls this.
+    /// When the body panics, with its panic. When the body itself calls this.
     ///
     /// # Cancellation
     ///
-    /// When the coroutine that calls this is cancelled while the body waits, the body unwinds
-    /// and then the caller.
+    /// If the calling coroutine is cancelled while the body waits, the body unwinds, and then the
+    /// caller.
     pub fn send(&mut self, value: S) -> Option<Y> {
         let shared = &self.shared;
         if shared.state.get() == State::Done {
@@ -173,8 +180,9 @@ impl<Y: 'static, S: 'static> Generator<Y, S> {
         shared.output.take()
     }
 
-    /// Ends the body: where it wants a value, it gets `None`; where it yields, it unwinds and its
-    /// destructors run. (Python's `close`, with `receive` in place of `GeneratorExit`.)
+    /// Ends the body. If it waits in `receive`, that returns `None`. If it waits in `yield_`, it
+    /// unwinds, and its destructors run. (Like Python's `close`, but without a `GeneratorExit` in
+    /// `receive`.)
     ///
     /// # Panics
     ///
@@ -201,16 +209,18 @@ impl<Y, S> Shared<Y, S> {
         let Some(coroutine) = self.coroutine.get() else { return };
         self.state.set(State::Running);
         self.caller_unwinds.set(std::thread::panicking());
+        self.panics.set(panic_hook::panics());
         self.raised.set(false);
         self.depth.set(depth());
-        // SAFETY: `state` was `Suspended`, and is `Running` for as long as this call is under way.
+        // SAFETY: `state` was `Suspended`, and is `Running` during this call.
         let suspended = unsafe { coroutine.resume() };
         self.state.set(if suspended.is_some() { State::Suspended } else { State::Done });
     }
 
-    /// Goes back to the caller of `resume`. Must be called by the body.
+    /// Switches to the caller of `resume`. Only the body may call this.
     fn suspend(&self) {
-        // A scope belongs to the coroutine that opened it, and the next to resume may be another.
+        // A scope belongs to the coroutine that opened it, and another one may resume the body
+        // next.
         assert!(
             depth() == self.depth.get(),
             "a generator cannot yield inside of a time-out, scope, shield or `no_wait` that it has \
@@ -231,28 +241,29 @@ impl<Y, S> Shared<Y, S> {
         }
     }
 
-    /// Whether the body is known to unwind by itself: a caller that unwinds (it drops the
-    /// generator) hides what the body does.
+    /// Whether the body itself is known to unwind. If the caller unwinds (and drops the generator),
+    /// `thread::panicking` is true anyway.
     fn body_unwinds(&self) -> bool {
-        std::thread::panicking() && !self.caller_unwinds.get()
+        let panicked = !self.caller_unwinds.get() || self.panics.get() != panic_hook::panics();
+        std::thread::panicking() && panicked
     }
 }
 
-/// How many scopes the coroutine that runs has open.
+/// How many scopes the running coroutine has open.
 fn depth() -> usize {
     current::with(|task| task.map_or(0, |task| task.scopes.depth()))
 }
 
 impl<Y, S> Yielder<Y, S> {
-    /// Hands `value` out; goes on when the generator is resumed.
+    /// Yields `value`, and returns when the generator is resumed.
     ///
-    /// Unwinds when the generator is closed instead. In a destructor that runs because the body
-    /// unwinds, drops the value and goes on at once.
+    /// Unwinds if the generator is closed instead. In a destructor that an unwind of the body runs,
+    /// it drops the value and returns at once.
     ///
     /// # Panics
     ///
-    /// When called by another coroutine than the body; inside of a time-out, scope, shield or `no_wait`
-    /// that the body has opened.
+    /// When anything but the body calls this. Inside of a time-out, scope, shield or `no_wait` that
+    /// the body has opened.
     pub fn yield_(&self, value: Y) {
         let shared = &self.shared;
         if shared.body_unwinds() {
@@ -264,8 +275,8 @@ impl<Y, S> Yielder<Y, S> {
         self.check_closed();
     }
 
-    /// The value that was sent last, or the next one; `None` once the generator is closed, and in a
-    /// destructor that runs because the body unwinds.
+    /// Takes the value that was sent last, or waits for the next one. `None` once the generator is
+    /// closed, and in a destructor that an unwind of the body runs.
     ///
     /// # Panics
     ///
@@ -284,8 +295,8 @@ impl<Y, S> Yielder<Y, S> {
     }
 
     fn check_closed(&self) {
-        // Once for each time that the body is resumed: after that, a body that has caught the unwind
-        // goes back to `close`, which counts.
+        // At most once each time the body is resumed. A body that has caught the unwind then
+        // returns to `close`, which counts the attempts.
         if self.shared.closing.get() && !self.shared.raised.replace(true) {
             unwind_with(Closed);
         }

@@ -1,4 +1,4 @@
-//! Running a program of coroutines.
+//! `Runtime`: running a program of coroutines.
 
 use std::io;
 use std::panic::Location;
@@ -9,19 +9,19 @@ use crate::engine::workers::Injector;
 use crate::engine::{context, stack};
 use crate::task::{self, JoinHandle};
 
-/// More threads than any machine has processors for.
+/// More than the number of processors of any machine.
 const WORKERS_MAX: usize = 1024;
 
 /// Runs `f` as a coroutine on this thread and returns its value.
 ///
-/// When `f` returns or panics, the coroutines that are left are cancelled: each unwinds at its
-/// wait, its destructors run, and `run` returns when the last one has ended. `f` may borrow.
+/// When `f` returns or panics, the remaining coroutines are cancelled: each unwinds at its wait,
+/// its destructors run, and `run` returns when the last one has ended. `f` may borrow.
 ///
 /// # Panics
 ///
-/// When `f` panics, with its panic. When every coroutine that is left waits for another of them, such
-/// as two that join each other: with a report of what each one waits for. Inside of another
-/// runtime on the same thread, and when the system refuses what a runtime needs.
+/// When `f` panics, with its panic. In a deadlock, with a report of what each coroutine waits for:
+/// every remaining coroutine waits for another of them, such as two that join each other. When
+/// another runtime already runs on this thread. When the system refuses what a runtime needs.
 ///
 /// ```
 /// let words = vec!["plain", "song"];
@@ -33,8 +33,8 @@ pub fn run<F: FnOnce() -> T, T>(f: F) -> T {
     Runtime::default().run(f)
 }
 
-/// Runs `f` as [`run`] does, but waits for all other coroutines to end by themselves first, those that
-/// are still to come from [`time::after`](crate::time::after) included.
+/// Like [`run`], but waits for all other coroutines to end by themselves, including those that
+/// [`time::after`](crate::time::after) has yet to start.
 ///
 /// ```
 /// use std::{cell::Cell, rc::Rc};
@@ -60,11 +60,13 @@ pub fn run_all<F: FnOnce() -> T, T>(f: F) -> T {
     Runtime::default().run_all(f)
 }
 
-/// Schedulers of coroutines, one a worker thread, and their settings.
+/// The settings and the worker threads of a program of coroutines. Each worker has a scheduler of
+/// its own.
 ///
-/// With several workers, the thread that calls [`run`](Self::run) is the first, and the others are started and
-/// ended by it. A coroutine stays on the worker on which it has started: [`spawn`](crate::spawn) starts it on
-/// the same as its parent, and [`spawn_anywhere`](crate::spawn_anywhere) on any.
+/// With several workers, the thread that calls [`run`](Self::run) is the first one, and `run`
+/// starts and ends the others. A coroutine stays on the worker that has started it:
+/// [`spawn`](crate::spawn) starts it on its parent's worker, and
+/// [`spawn_anywhere`](crate::spawn_anywhere) on any.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -96,27 +98,27 @@ impl Drop for Runtime {
 }
 
 impl Runtime {
-    /// Settings for a runtime.
+    /// The settings for a new runtime.
     pub fn builder() -> Builder {
         Builder(Settings::default())
     }
 
-    /// Runs `f` as a coroutine on this thread: see [`run`](crate::run).
+    /// Runs `f` as the first coroutine, on this thread: see [`run`](crate::run).
     ///
-    /// With several workers, all coroutines on all of them are cancelled when `f` has returned.
+    /// When `f` has returned, the coroutines on all workers are cancelled.
     ///
     /// # Panics
     ///
-    /// When `f` panics, with its panic. When a runtime runs on this thread already: start
-    /// coroutines with [`spawn`](crate::spawn) instead. When the system refuses what it needs, an epoll
-    /// descriptor and a stack for each worker, and threads.
+    /// When `f` panics, with its panic. In a deadlock, with a report. When a runtime already runs
+    /// on this thread: start coroutines with [`spawn`](crate::spawn) instead. When the system
+    /// refuses what a runtime needs: threads, and for each worker an epoll descriptor and a stack.
     #[track_caller]
     pub fn run<F: FnOnce() -> T, T>(&self, f: F) -> T {
         root::start(self.settings, &self.injector, true, f)
     }
 
-    /// Runs `f` as [`run`](Self::run) does, but waits for all other coroutines to end by themselves first:
-    /// see [`run_all`].
+    /// Like [`run`](Self::run), but waits for all other coroutines to end by themselves: see
+    /// [`run_all`].
     ///
     /// # Panics
     ///
@@ -126,12 +128,12 @@ impl Runtime {
         root::start(self.settings, &self.injector, false, f)
     }
 
-    /// How many workers it has.
+    /// The number of workers.
     pub fn workers(&self) -> usize {
         self.settings.workers
     }
 
-    /// A way to spawn from plain threads.
+    /// A handle for spawning from plain threads.
     ///
     /// ```
     /// let runtime = plainsong::Runtime::default();
@@ -144,10 +146,10 @@ impl Runtime {
     }
 }
 
-/// Spawns into a [`Runtime`] from anywhere, a plain thread for one; made by [`Runtime::handle`].
+/// Spawns into a [`Runtime`] from any thread. Made by [`Runtime::handle`].
 ///
-/// It does not keep a run going. What is spawned while none is under way starts with the next one;
-/// when the runtime is dropped first, it never starts, and counts as cancelled.
+/// A handle does not keep a run alive. A coroutine that is spawned between two runs starts with the
+/// next one. If the runtime is dropped first, it never starts, and counts as cancelled.
 #[derive(Clone, Debug)]
 pub struct Handle(Arc<Injector>);
 
@@ -156,7 +158,7 @@ impl Handle {
     ///
     /// # Panics
     ///
-    /// When none does.
+    /// When no runtime runs on this thread.
     ///
     /// ```
     /// plainsong::run(|| {
@@ -168,12 +170,12 @@ impl Handle {
     #[track_caller]
     pub fn current() -> Self {
         let injector = context::with(|scheduler| {
-            scheduler.with_worker(|worker| Some(Arc::clone(worker.workers.injector())))
+            scheduler.with_worker(|worker| Some(Arc::clone(&worker.injector)))
         });
         Self(injector.expect("no plainsong runtime runs on this thread: take `Runtime::handle`"))
     }
 
-    /// Starts a coroutine on the worker that has least to do; on a worker of the runtime itself, as
+    /// Starts a coroutine on the least loaded worker. On a worker of this runtime, this is
     /// [`spawn_anywhere`](crate::spawn_anywhere).
     #[track_caller]
     pub fn spawn<F, T>(&self, f: F) -> JoinHandle<T>
@@ -191,44 +193,45 @@ impl Handle {
 pub struct Builder(Settings);
 
 impl Builder {
-    /// Sets the number of worker threads, the one that calls [`Runtime::run`] included.
+    /// Sets the number of worker threads, including the one that calls [`Runtime::run`].
     ///
-    /// The default is one. [`available_parallelism`](std::thread::available_parallelism) tells how many the
-    /// machine has room for.
+    /// The default is one. [`available_parallelism`](std::thread::available_parallelism) returns
+    /// how many can run at the same time.
     pub fn workers(mut self, workers: usize) -> Self {
         self.0.workers = workers;
         self
     }
 
-    /// Pins each worker to a processor of its own for the time of a run, as far as there are enough among those
-    /// that the calling thread may use. The default is `false`.
+    /// Pins each worker to its own processor during a run, among the processors that the calling
+    /// thread may use. If there are too few, workers share them. The default is `false`.
     ///
-    /// Threads and processes that a pinned worker starts inherit its processor, other than the threads for
-    /// blocking calls.
-    /// It does nothing where the system has no way to do so, other than on Linux.
+    /// Threads and processes that a pinned worker starts inherit its processor, except the threads
+    /// for blocking calls. This has an effect only on Linux and Android.
     pub fn pin_workers(mut self, pin: bool) -> Self {
         self.0.pin = pin;
         self
     }
 
-    /// Sets the size in bytes of the stack of each coroutine that does not ask for another size with
-    /// [`Builder::stack_size`](crate::Builder::stack_size). It is rounded up to a power of two.
+    /// Sets the size in bytes of the stack of each coroutine that does not ask for another size
+    /// with [`Builder::stack_size`](crate::Builder::stack_size). It is rounded up to a power of
+    /// two.
     ///
-    /// The default is 256 KiB. Memory is used only as far as it is touched, a page for most.
+    /// The default is 256 KiB. A stack uses memory only as far as it is touched, which is one page
+    /// for most coroutines.
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.0.stack_size = bytes;
         self
     }
 
-    /// Says that there is no outside: no plain thread will unpark a coroutine or cancel a token. Then
-    /// such waits count as waits for other coroutines when a deadlock is looked for.
+    /// Says that no plain thread will unpark a coroutine, cancel a token and the like. Then such
+    /// waits count as waits for other coroutines, and can be part of a deadlock.
     ///
-    /// The default is `false`: a coroutine that is parked may be waiting for a plain thread, so
-    /// it is never taken for deadlocked.
+    /// The default is `false`: a plain thread may end such a wait, so it is never reported as a
+    /// deadlock.
     ///
     /// ```should_panic
     /// let runtime = plainsong::Runtime::builder().strict_deadlock(true).build().unwrap();
-    /// runtime.run(plainsong::thread::park); // panics: nobody is left to unpark it
+    /// runtime.run(plainsong::thread::park); // panics: no coroutine is left to unpark it
     /// ```
     pub fn strict_deadlock(mut self, strict: bool) -> Self {
         self.0.strict = strict;
@@ -239,7 +242,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for a stack size below 16 KiB or above 1 GiB, and for no workers or more than 1024.
+    /// `InvalidInput` for a stack size below 16 KiB or above 1 GiB, and for zero or more than 1024
+    /// workers.
     pub fn build(&self) -> io::Result<Runtime> {
         let stack_size = stack::check_size(self.0.stack_size)?;
         if !(1..=WORKERS_MAX).contains(&self.0.workers) {

@@ -1,10 +1,10 @@
-//! Coroutines under the names of [`std::thread`], so that porting a threaded program is changing
-//! its `use` lines.
+//! Coroutines under the names of [`std::thread`]. To port a threaded program, change its `use`
+//! lines.
 //!
-//! What differs: a spawned closure need not be `Send`, as it never leaves this thread, and
-//! [`spawn`] works only inside of a runtime. A panic of a scoped child is always the scope's, so what
-//! [`ScopedJoinHandle::join`] gives is a [`JoinError`](crate::JoinError). On a plain thread, [`sleep`], [`park`], [`current`]
-//! and the rest are std's own.
+//! The differences: a spawned closure need not be `Send`, because it never leaves this thread.
+//! [`spawn`] works only in a runtime. The scope always resumes the panic of a scoped child, so the
+//! error of [`ScopedJoinHandle::join`] is a [`JoinError`](crate::JoinError). On a plain thread,
+//! [`sleep`], [`park`], [`current`] and the rest behave like std's.
 //!
 //! ```
 //! use plainsong::thread;
@@ -22,8 +22,11 @@ use std::io;
 
 use crate::task;
 
+#[doc(inline)]
 pub use crate::task::thread::{Thread, ThreadId, current, panicking, park, park_timeout};
+#[doc(inline)]
 pub use crate::task::{Scope, ScopedJoinHandle, scope, yield_now};
+#[doc(inline)]
 pub use crate::time::sleep;
 pub use std::thread::{Result, available_parallelism};
 
@@ -31,7 +34,7 @@ pub use std::thread::{Result, available_parallelism};
 ///
 /// # Panics
 ///
-/// Outside of a runtime, and when no stack can be made.
+/// Outside of a runtime, and when the system has no room for a stack.
 #[track_caller]
 pub fn spawn<F, T>(f: F) -> JoinHandle<T>
 where
@@ -103,7 +106,8 @@ impl<T> JoinHandle<T> {
     ///
     /// # Errors
     ///
-    /// What it panicked with; a [`JoinError`](crate::JoinError) when it was cancelled.
+    /// The payload of the coroutine's panic, or a [`JoinError`](crate::JoinError) if it was
+    /// cancelled.
     ///
     /// # Cancellation
     ///
@@ -118,7 +122,7 @@ impl<T> JoinHandle<T> {
         })
     }
 
-    /// The coroutine.
+    /// The handle of the coroutine.
     pub fn thread(&self) -> &Thread {
         self.0.thread()
     }

@@ -1,4 +1,4 @@
-//! The clock, and waiting for it.
+//! The clock: sleeping, time-outs, intervals, and calls for later.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -11,17 +11,18 @@ use crate::engine::scheduler::{Call, CallKey};
 use crate::engine::spawn::{self, Spec};
 use crate::engine::task::Wait;
 
+#[doc(inline)]
 pub use crate::task::{Elapsed, timeout, timeout_at};
 
 const WAIT: Wait = Wait::outside("a timer");
 
-/// The time, as this thread's scheduler tells it: [`Instant::now`].
+/// The time of this thread's scheduler: [`Instant::now`].
 pub fn now() -> Instant {
     park::now()
 }
 
-/// Waits for `duration`. A duration of zero lets the other coroutines that are ready run first; one
-/// that the clock cannot hold, such as [`Duration::MAX`], waits for ever.
+/// Waits for `duration`. Zero lets the other ready coroutines run first. A duration that the clock
+/// cannot hold, such as [`Duration::MAX`], waits forever.
 ///
 /// # Cancellation
 ///
@@ -42,7 +43,7 @@ pub fn sleep(duration: Duration) {
     park_until(park::deadline(duration));
 }
 
-/// Waits until `deadline`; one that has passed lets the other coroutines that are ready run first.
+/// Waits until `deadline`. If it has passed, lets the other ready coroutines run first.
 ///
 /// # Cancellation
 ///
@@ -59,7 +60,7 @@ fn park_until(deadline: Option<Instant>) {
     park::block(park::waiter(), WAIT, deadline);
 }
 
-/// A clock that ticks every `period`, from now on: the first tick comes at once.
+/// A clock that ticks every `period`. The first tick is due at once.
 ///
 /// # Panics
 ///
@@ -79,23 +80,23 @@ pub fn interval(period: Duration) -> Interval {
     Interval { period, next: Some(now()), missed: MissedTickBehavior::default() }
 }
 
-/// What an [`Interval`] does when its user comes too late for a tick. (tokio's three.)
+/// How an [`Interval`] catches up when ticks were missed. (The same three ways as tokio's.)
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum MissedTickBehavior {
-    /// Ticks without waiting until it has caught up, so that the number of ticks is right.
+    /// Ticks without waiting until it has caught up, so that no tick is lost.
     #[default]
     Burst,
-    /// Ticks at once, then a whole period later.
+    /// Ticks at once, and then a whole period later.
     Delay,
-    /// Ticks at once, then at the next multiple of the period.
+    /// Ticks at once, and then at the next multiple of the period.
     Skip,
 }
 
-/// Made by [`interval`].
+/// A clock that ticks. Made by [`interval`].
 #[derive(Debug)]
 pub struct Interval {
     period: Duration,
-    // None when the clock cannot hold the time of the next tick.
+    // `None` if the clock cannot hold the time of the next tick.
     next: Option<Instant>,
     missed: MissedTickBehavior,
 }
@@ -105,7 +106,7 @@ impl Interval {
     ///
     /// # Cancellation
     ///
-    /// Unwinds when the coroutine is cancelled; the tick is then still to come.
+    /// Unwinds when the coroutine is cancelled. The tick is not lost: the next call returns it.
     pub fn tick(&mut self) -> Instant {
         let Some(due) = self.next else {
             sleep(Duration::MAX);
@@ -113,6 +114,8 @@ impl Interval {
         };
         if due > now() {
             sleep_until(due);
+        } else {
+            park::yield_to_loop();
         }
         let now = now();
         let late = now.saturating_duration_since(due);
@@ -134,21 +137,22 @@ impl Interval {
         self.period
     }
 
-    /// Makes the next tick come a whole period from now.
+    /// Makes the next tick due a whole period from now.
     pub fn reset(&mut self) {
         self.next = park::deadline(self.period);
     }
 
-    /// Sets what happens when a tick is asked for too late.
+    /// Sets how the interval catches up when ticks were missed.
     pub fn set_missed_tick_behavior(&mut self, behavior: MissedTickBehavior) {
         self.missed = behavior;
     }
 }
 
-/// Calls `f` in a coroutine of its own after `delay`: no coroutine waits until then.
+/// Calls `f` in a new coroutine after `delay`. The coroutine is made only then, so a pending call
+/// takes no stack.
 ///
-/// The call is dropped unmade when the runtime ends first. Where there is no memory for its stack when
-/// the time comes, it is made when there is.
+/// If the runtime ends first, the call is dropped. If there is no memory for a stack when the time
+/// comes, the call is retried until there is.
 ///
 /// # Panics
 ///
@@ -170,7 +174,7 @@ pub fn after<F: FnOnce() + 'static>(delay: Duration, f: F) -> Timer {
     schedule(park::deadline(delay), f)
 }
 
-/// Calls `f` in a coroutine of its own at `time`: [`after`], for a point in time.
+/// [`after`] with a point in time: calls `f` in a new coroutine at `time`.
 ///
 /// # Panics
 ///
@@ -189,24 +193,25 @@ fn schedule<F: FnOnce() + 'static>(time: Option<Instant>, f: F) -> Timer {
             "no plainsong runtime runs on this thread to call later; \
              wrap the program in `plainsong::run(|| …)`"
         );
-        let call: Call = Box::new(move |scheduler, stack| {
-            spawn::detached(scheduler, stack, Spec::at(spawned), f)
+        let call: Call = Box::new(move |stack, id, thread| {
+            spawn::detached(stack, id, thread, Spec::at(spawned), f)
         });
         Timer { key: scheduler.call_at(time, call), local: PhantomData }
     })
 }
 
-/// A call that is still to come; made by [`after`] and [`at`]. Dropping it changes nothing.
+/// A pending call, made by [`after`] and [`at`]. Dropping the timer does not cancel the call.
 pub struct Timer {
     key: CallKey,
-    // The key means something on this thread only.
+    // The key is valid only on this thread.
     local: PhantomData<*const ()>,
 }
 
 impl Timer {
-    /// Takes the call back. Returns `false` when it has been made or taken back already.
+    /// Cancels the call. Returns `false` if it was already made or cancelled.
     pub fn cancel(&self) -> bool {
-        // Dropped with nothing borrowed: it may be any code.
+        // The call is dropped outside of the closure, where nothing is borrowed, because its
+        // destructors are user code.
         let call = context::with(|scheduler| scheduler.cancel_call(self.key));
         call.is_some()
     }

@@ -1,12 +1,13 @@
-//! Tries the orders in which plain threads can run against each other at the locks, with shuttle.
+//! Tries the orders in which plain threads can meet at the locks, with shuttle.
 //!
 //! ```text
-//! RUSTFLAGS='--cfg plainsong_model' CARGO_TARGET_DIR=target/model cargo test --lib --test model model
+//! export RUSTFLAGS='--cfg plainsong_model' CARGO_TARGET_DIR=target/model
+//! cargo test --lib --test model model
 //! ```
 //!
 //! There are no coroutines and no time-outs here; a thread that is never woken is reported as a
-//! deadlock. Of the engine this covers the mailbox at which threads sleep, and the queue of waiters;
-//! and on these the channels, and one wait in several queues.
+//! deadlock. This covers the mailbox in which threads sleep, the queue of waiters, and on top of
+//! these the locks, the channels, and a wait in several queues.
 
 #![cfg(plainsong_model)]
 
@@ -28,10 +29,10 @@ mod model {
     /// Schedules of each kind that a test tries.
     const SCHEDULES: usize = 2000;
 
-    /// Runs `body` under many schedules: random ones, and such as change threads seldom.
+    /// Runs `body` under many schedules: random ones, and ones that rarely switch threads.
     fn check(body: impl Fn() + Copy + Send + Sync + 'static) {
         let mut config = Config::new();
-        // A thread's context is made on its stack.
+        // A thread's context is built on its stack, which needs room for it.
         config.stack_size = 1 << 20;
         Runner::new(RandomScheduler::new(SCHEDULES), config.clone()).run(body);
         Runner::new(PctScheduler::new(3, SCHEDULES), config).run(body);
@@ -50,7 +51,7 @@ mod model {
         shared
     }
 
-    /// What is inside of a lock: notices when others are there.
+    /// The inside of a lock, which notices other threads in it.
     #[derive(Default)]
     struct Inside(AtomicUsize);
 
@@ -248,7 +249,7 @@ mod model {
     #[test]
     fn of_selects_that_meet_one_sends_and_one_receives() {
         check(|| {
-            // All on one channel, and none meets itself.
+            // All use one channel, and none meets itself.
             let (sender, receiver) = bounded::<usize>(0);
             let all = threads((sender, receiver, AtomicUsize::new(0)), 4, |shared, number| {
                 let (sender, receiver, sum) = shared;
@@ -270,12 +271,12 @@ mod model {
     }
 
     #[test]
-    fn a_select_meets_those_who_wait_for_one_thing() {
+    fn a_select_meets_waiters_for_one_thing() {
         check(|| {
             let ((one, first), (two, second)) = (bounded(0), bounded(0));
             let all = threads((one, first, two, second), 3, |(one, first, two, second), number| {
                 match number {
-                    // One of the two exchanges happens at each of its turns.
+                    // Each select makes one of the two exchanges.
                     0 => (0..2).for_each(|_| {
                         select_biased! {
                             send(one, 1) -> sent => sent.unwrap(),
@@ -388,7 +389,7 @@ mod model {
             let item = Arc::new(());
             let mut select = Select::new();
             select.send(&sender);
-            // It has the room, until it is dropped.
+            // The choice holds the room until it is dropped.
             let chosen = select.select();
             let sends = thread::spawn({
                 let (sender, item) = (sender.clone(), Arc::clone(&item));

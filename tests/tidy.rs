@@ -1,74 +1,93 @@
-//! Rules of this repository that a machine can hold: who may use whom, where `unsafe` may be, how long
-//! things may get, and what the documents must name.
+//! Rules of this repository that a machine can check: layers, `unsafe`, lengths, comments, and the
+//! names in documents and tables.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Which modules of the crate a module may name. What is not here may name none.
+#[path = "tidy/cancellation.rs"]
+mod cancellation;
+#[path = "tidy/comments.rs"]
+mod comments;
+#[path = "tidy/source.rs"]
+mod source;
+
+use source::{Crate, File, Reference, cycles};
+
+/// The modules that a module of the crate may name. A module that is not listed may name none.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("engine", &[]),
-    ("fs", &["engine"]),
+    ("sync", &["engine", "task"]),
     ("io", &["engine", "sync"]),
-    ("future", &["engine", "task"]),
+    ("fs", &["engine"]),
     ("generator", &["engine"]),
-    ("signal", &["engine", "io"]),
-    // These three are one layer: coroutines under three names.
-    // (On a plain thread, a scope is a `run` of its own.)
-    ("task", &["engine", "run", "thread"]),
+    ("signal", &["io", "task"]),
+    ("task", &["engine"]),
     ("thread", &["engine", "task", "time"]),
-    ("time", &["engine", "task", "yield_now"]),
-    ("net", &["engine", "io", "runtime", "Runtime", "task", "time"]),
-    ("process", &["engine", "io", "task"]),
+    ("time", &["engine", "task"]),
     ("runtime", &["engine", "task"]),
-    ("sync", &["engine", "task", "time"]),
+    ("future", &["engine", "task"]),
     ("pool", &["engine", "sync", "task"]),
+    ("net", &["engine", "io", "runtime", "task", "time"]),
+    ("process", &["engine", "io", "task"]),
+];
+
+/// The modules of `src/engine/` in layers, the lowest first. A file may name only modules of lower
+/// layers. A folder is one module here; the files in it have layers of their own.
+const ENGINE_LAYERS: &[&[&str]] = &[
+    &["shared", "mutex", "abort", "defer", "pin", "id"],
+    &["stack", "timer"],
+    &["coroutine", "scopes"],
+    &["mailbox"],
+    &["waiter"],
+    &["reactor", "task"],
+    &["ready", "current", "job"],
+    &["cancel", "overflow", "workers"],
+    &["blocking_pool"],
+    &["scheduler"],
+    &["context"],
+    &["panic_hook", "park"],
+    &["descriptor", "blocking", "packet", "address"],
+    &["spawn", "root"],
+];
+
+/// The files of each folder in `src/engine/` in layers, the lowest first; `mod` is its `mod.rs`.
+const ENGINE_FOLDERS: &[(&str, &[&[&str]])] = &[
+    ("workers", &[&["run_queue", "quiescence"], &["run"], &["injector"], &["mod"]]),
     (
-        "lib",
+        "scheduler",
         &[
-            "engine",
-            "fs",
-            "future",
-            "generator",
-            "io",
-            "net",
-            "process",
-            "pool",
-            "runtime",
-            "signal",
-            "sync",
-            "task",
-            "thread",
-            "time",
+            &["alarms", "clock", "outside", "pace", "table", "unwinding"],
+            &["calls"],
+            &["core"],
+            &["cancelling"],
+            &["closing"],
+            &["tick"],
+            &["run"],
+            &["mod"],
         ],
     ),
 ];
 
-/// Files of the engine that may name the scheduler. The others are called by it.
-const MAY_SEE_SCHEDULER: &[&str] = &["calls", "context", "deadlock", "idle", "interrupt", "mod"];
-
-/// Files of the engine that may name few of the others, so that they can be thought of alone.
-const ALONE: &[(&str, &[&str])] = &[
-    ("timer", &[]),
-    ("reactor", &["remote"]),
-    ("ready", &["task"]),
-    ("coroutine", &["context", "stack"]),
-    ("stack", &["context"]),
-];
+/// Fields that stand for a module where a method of theirs is called: `.scheduler.` names the
+/// scheduler.
+const FIELDS: &[(&str, &str)] = &[("scheduler", "engine::scheduler")];
 
 /// Files that may contain `unsafe`.
 const UNSAFE: &[&str] = &[
     "engine/blocking.rs",
     "engine/context.rs",
     "engine/coroutine.rs",
-    "engine/interrupt.rs",
+    "engine/current.rs",
     "engine/job.rs",
     "engine/overflow.rs",
     "engine/packet.rs",
     "engine/reactor.rs",
     "engine/ready.rs",
     "engine/root.rs",
-    "engine/scheduler.rs",
+    "engine/scheduler/core.rs",
+    "engine/scheduler/run.rs",
+    "engine/spawn.rs",
     "engine/stack.rs",
     "engine/task.rs",
     "generator.rs",
@@ -79,15 +98,16 @@ const UNSAFE: &[&str] = &[
     "sync/reentrant.rs",
     "sync/rwlock.rs",
     "sync/wait.rs",
-    "task/anywhere.rs",
     "task/group.rs",
     "task/scope.rs",
-    "task/spawn.rs",
 ];
 
 const FILE_LINES_MAX: usize = 650;
 const FUNCTION_LINES_MAX: usize = 80;
-const ARCHITECTURE_LINES_MAX: usize = 300;
+const ARCHITECTURE_LINES_MAX: usize = 150;
+
+/// Folders whose comments are checked.
+const COMMENTED: &[&str] = &["src", "tests", "examples", "benches", "compare/src"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -97,7 +117,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Files below `folder` for which `wanted` holds, hidden ones and build products left out.
+/// Files below `folder` for which `wanted` holds, without hidden ones and build products.
 fn files(folder: &Path, wanted: fn(&Path) -> bool, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -115,85 +135,136 @@ fn files(folder: &Path, wanted: fn(&Path) -> bool, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The files of `src/` by their path in it.
-fn sources() -> BTreeMap<String, String> {
-    let (src, mut found) = (root().join("src"), Vec::new());
-    files(&src, |path| path.extension().is_some_and(|extension| extension == "rs"), &mut found);
-    let name = |path: &Path| path.strip_prefix(&src).unwrap().to_string_lossy().into_owned();
-    let source = |path: PathBuf| (name(&path), fs::read_to_string(&path).unwrap());
-    found.into_iter().map(source).collect()
+fn is_rust(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "rs")
 }
 
-/// A file without its unit tests: its numbered lines, their comments cut off.
+/// The Rust files of a folder, by their path in it.
+fn rust_files(folder: &str) -> BTreeMap<String, String> {
+    let (folder, mut found) = (root().join(folder), Vec::new());
+    files(&folder, is_rust, &mut found);
+    let name = |path: &Path| path.strip_prefix(&folder).unwrap().to_string_lossy().into_owned();
+    found.into_iter().map(|path| (name(&path), fs::read_to_string(&path).unwrap())).collect()
+}
+
+fn sources() -> BTreeMap<String, String> {
+    rust_files("src")
+}
+
+/// A file without its unit tests: its numbered lines, without their comments.
 fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let lines = text.lines().take_while(|line| !line.starts_with("#[cfg(test)]"));
     lines.map(|line| line.split("//").next().unwrap_or_default()).zip(1..).map(|(l, n)| (n, l))
 }
 
-/// The names that follow `path` in a line: `b` in `a::b::c` for `a::`, and both in `a::{b, c}`.
-fn names_after<'a>(line: &'a str, path: &str) -> Vec<&'a str> {
-    let name = |text: &'a str| {
-        text.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default()
-    };
-    // A macro's `$crate::` is its user's view.
-    let after = line.match_indices(path).filter(|(at, _)| !line[..*at].ends_with('$'));
-    let after = after.map(|(at, _)| &line[at + path.len()..]);
-    after
-        .flat_map(|rest| match rest.strip_prefix('{') {
-            None => vec![name(rest)],
-            Some(list) => list.split(',').map(|item| name(item.trim())).collect(),
-        })
-        .collect()
-}
-
-/// Fails with what is wrong, if anything is.
+/// Fails with the list of findings, unless it is empty.
 #[track_caller]
 fn report(wrong: &[String]) {
-    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+    assert!(wrong.is_empty(), "\n{}\n{} in all\n", wrong.join("\n"), wrong.len());
+}
+
+// ---- layers ----
+
+/// The module of the crate that a file belongs to: its folder, or its own name.
+fn module(file: &str) -> &str {
+    file.split(['/', '.']).next().unwrap()
 }
 
 #[test]
 fn a_module_uses_only_what_is_below_it() {
+    let references = Crate::new(&sources()).references(&[]);
     let mut wrong = Vec::new();
-    for (file, text) in sources() {
-        let module = file.split(['/', '.']).next().unwrap();
-        let allowed = MAY_USE.iter().find(|(name, _)| *name == module);
+    let mut used = BTreeSet::new();
+    for Reference { from, to, line } in &references {
+        let (from_module, to_module) = (module(from), module(to));
+        let allowed = MAY_USE.iter().find(|(name, _)| *name == from_module);
         let allowed = allowed.map_or(&[][..], |(_, allowed)| allowed);
-        for (number, line) in code(&text) {
-            for name in names_after(line, "crate::") {
-                if name != module && !name.is_empty() && !allowed.contains(&name) {
-                    wrong.push(format!("src/{file}:{number}: `{module}` may not use `{name}`"));
-                }
+        if from_module != to_module && !allowed.contains(&to_module) {
+            wrong.push(format!("src/{from}:{line}: `{from_module}` may not use `{to_module}`"));
+        }
+        used.insert((from_module, to_module));
+    }
+    for (name, allowed) in MAY_USE {
+        for other in allowed.iter().filter(|other| !used.contains(&(*name, **other))) {
+            wrong.push(format!("MAY_USE: `{name}` does not use `{other}`: take it off the list"));
+        }
+    }
+    report(&wrong);
+}
+
+/// A file of the engine as the tables name it: `("scheduler", Some("idle"))` for
+/// `engine/scheduler/idle.rs`, `("task", None)` for `engine/task.rs`.
+fn engine_module(file: &str) -> Option<(&str, Option<&str>)> {
+    let path = file.strip_prefix("engine/")?.strip_suffix(".rs")?;
+    Some(path.split_once('/').map_or((path, None), |(folder, inner)| (folder, Some(inner))))
+}
+
+/// The place of a module in a table of layers.
+fn layer(layers: &[&[&str]], name: &str) -> Option<usize> {
+    layers.iter().position(|layer| layer.contains(&name))
+}
+
+#[test]
+fn the_engine_is_in_layers() {
+    let sources = sources();
+    let mut wrong = Vec::new();
+    let modules: Vec<_> = sources.keys().filter_map(|file| engine_module(file)).collect();
+    // Each file has its place in the tables, and each entry its file.
+    let folders = |name: &str| {
+        ENGINE_FOLDERS
+            .iter()
+            .find(|(folder, _)| *folder == name)
+            .map_or(&[][..], |(_, layers)| layers)
+    };
+    for (name, inner) in modules.iter().filter(|(name, _)| *name != "mod") {
+        if layer(ENGINE_LAYERS, name).is_none() {
+            wrong.push(format!("ENGINE_LAYERS: `{name}` is missing"));
+        }
+        if inner.is_some_and(|inner| layer(folders(name), inner).is_none()) {
+            wrong.push(format!("ENGINE_FOLDERS: `{name}/{}` is missing", inner.unwrap()));
+        }
+    }
+    for name in ENGINE_LAYERS.iter().copied().flatten() {
+        if !modules.iter().any(|(module, _)| module == name) {
+            wrong.push(format!("ENGINE_LAYERS: there is no `engine/{name}`"));
+        }
+    }
+    for (folder, layers) in ENGINE_FOLDERS {
+        for inner in layers.iter().copied().flatten() {
+            if !modules.contains(&(folder, Some(inner))) {
+                wrong.push(format!("ENGINE_FOLDERS: there is no `engine/{folder}/{inner}.rs`"));
             }
+        }
+    }
+    for Reference { from, to, line } in Crate::new(&sources).references(FIELDS) {
+        let (Some((module, inner)), Some((used, part))) =
+            (engine_module(&from), engine_module(&to))
+        else {
+            continue;
+        };
+        let is_below = if module == used {
+            let place = |inner: Option<&str>| layer(folders(module), inner.unwrap_or("mod"));
+            place(part) < place(inner)
+        } else {
+            layer(ENGINE_LAYERS, used) < layer(ENGINE_LAYERS, module)
+        };
+        if !is_below {
+            wrong.push(format!("src/{from}:{line}: `{to}` is not below it"));
         }
     }
     report(&wrong);
 }
 
 #[test]
-fn the_engine_is_in_layers() {
+fn imports_have_no_cycles() {
+    let references = Crate::new(&sources()).references(FIELDS);
     let mut wrong = Vec::new();
-    for (file, text) in sources() {
-        let Some(name) = file.strip_prefix("engine/").and_then(|file| file.strip_suffix(".rs"))
-        else {
-            continue;
-        };
-        let alone = ALONE.iter().find(|(other, _)| *other == name).map(|(_, allowed)| *allowed);
-        // What is nested in a file says `super` for the file.
-        let flat =
-            code(&text).filter(|(_, line)| line.starts_with("use ") || !line.contains("use "));
-        for (number, line) in flat {
-            for used in names_after(line, "super::") {
-                if used == "scheduler" && !MAY_SEE_SCHEDULER.contains(&name) {
-                    wrong.push(format!("src/{file}:{number}: it may not see the scheduler"));
-                }
-                if alone.is_some_and(|allowed| !used.is_empty() && !allowed.contains(&used)) {
-                    wrong.push(format!("src/{file}:{number}: it may not use `{used}`"));
-                }
-            }
-            if ["timer", "reactor"].contains(&name) && line.contains("scheduler") {
-                wrong.push(format!("src/{file}:{number}: it may not know of the scheduler"));
-            }
+    for cycle in cycles(&references) {
+        wrong.push(format!("a cycle of {} files:", cycle.len()));
+        for file in &cycle {
+            let uses = references.iter().filter(|it| it.from == *file && cycle.contains(&it.to));
+            let uses: Vec<_> = uses.map(|it| format!("{} (line {})", it.to, it.line)).collect();
+            wrong.push(format!("    {file} uses {}", uses.join(", ")));
         }
     }
     report(&wrong);
@@ -204,7 +275,7 @@ fn only_one_file_names_each_foreign_crate_of_the_engine() {
     let mut wrong = Vec::new();
     for (file, text) in sources() {
         for (number, line) in code(&text) {
-            // A stack must say that it is one, so `stack.rs` names corosensei's trait.
+            // `stack.rs` implements corosensei's trait for stacks.
             let corosensei = ["engine/coroutine.rs", "engine/stack.rs"].contains(&file.as_str());
             if line.contains("corosensei::") && !corosensei {
                 wrong.push(format!("src/{file}:{number}: corosensei is for engine/coroutine.rs"));
@@ -218,17 +289,48 @@ fn only_one_file_names_each_foreign_crate_of_the_engine() {
 }
 
 #[test]
-fn there_is_one_place_for_thread_locals() {
+fn a_thread_local_is_private_to_its_file() {
+    let all = Crate::new(&sources());
     let mut wrong = Vec::new();
-    for (file, text) in sources() {
-        for (number, line) in code(&text) {
-            if line.contains("thread_local!") && file != "engine/context.rs" {
-                wrong.push(format!("src/{file}:{number}: thread-locals are in engine/context.rs"));
+    // The names that each file declares in `thread_local!`.
+    let mut declared = Vec::new();
+    for file in &all.files {
+        let text = |at: usize| file.tokens.get(at).map_or("", |token| token.text.as_str());
+        for start in (0..file.tokens.len()).filter(|at| text(*at) == "thread_local") {
+            let mut depth = 0;
+            for at in start + 2.. {
+                depth += i32::from(text(at) == "{") - i32::from(text(at) == "}");
+                if depth == 0 {
+                    break;
+                }
+                let line = file.tokens[at].line;
+                if depth == 1 && text(at) == "static" {
+                    declared.push((text(at + 1).to_owned(), file));
+                }
+                if depth == 1 && text(at) == "pub" {
+                    wrong.push(format!("src/{}:{line}: a thread-local is private", file.path));
+                }
+            }
+        }
+    }
+    // It is private, so only a file in the folder of its module could still name it.
+    for (name, owner) in &declared {
+        let is_inside =
+            |file: &File| file.module.starts_with(&owner.module) && file.path != owner.path;
+        for file in all.files.iter().filter(|file| is_inside(file)) {
+            for token in file.tokens.iter().filter(|token| token.text == *name) {
+                let (path, line) = (&file.path, token.line);
+                wrong.push(format!(
+                    "src/{path}:{line}: the thread-local `{name}` is for {}",
+                    owner.path
+                ));
             }
         }
     }
     report(&wrong);
 }
+
+// ---- `unsafe` and lengths ----
 
 fn has_unsafe(line: &str) -> bool {
     line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "unsafe")
@@ -253,14 +355,14 @@ fn unsafe_is_where_it_is_expected_and_says_why_it_is_sound() {
             }
         }
     }
-    let gone = UNSAFE.iter().filter(|&&file| {
+    let stale = UNSAFE.iter().filter(|&&file| {
         sources().get(file).is_none_or(|text| !code(text).any(|(_, line)| has_unsafe(line)))
     });
-    wrong.extend(gone.map(|file| format!("src/{file}: has no `unsafe`: take it off the list")));
+    wrong.extend(stale.map(|file| format!("src/{file}: has no `unsafe`: take it off the list")));
     report(&wrong);
 }
 
-/// The functions of a file as rustfmt lays them out: where they begin and how many lines they have.
+/// The functions of a file as rustfmt lays them out: their first lines and their lengths.
 fn functions(text: &str) -> Vec<(usize, usize)> {
     let lines: Vec<_> = text.lines().collect();
     let is_head = |line: &str| {
@@ -319,30 +421,106 @@ fn the_library_prints_nothing_and_leaves_nothing_undone() {
     report(&wrong);
 }
 
+// ---- comments ----
+
+/// The findings in the comments of all checked folders: wide lines, and subjects.
+fn comments_that_are_wrong() -> (Vec<String>, Vec<String>) {
+    let (mut wide, mut subjects) = (Vec::new(), Vec::new());
+    for folder in COMMENTED {
+        for (file, text) in rust_files(folder) {
+            let (its_wide, its_subjects) = comments::wrong(&Path::new(folder).join(file), &text);
+            wide.extend(its_wide);
+            subjects.extend(its_subjects);
+        }
+    }
+    (wide, subjects)
+}
+
 #[test]
-fn the_architecture_names_every_file_and_tests_that_exist() {
+fn comments_are_at_most_a_hundred_columns_wide() {
+    report(&comments_that_are_wrong().0);
+}
+
+#[test]
+fn the_subject_of_a_comment_is_a_noun() {
+    report(&comments_that_are_wrong().1);
+}
+
+// ---- tables and documents ----
+
+#[test]
+fn each_section_on_cancellation_has_its_row_in_the_table() {
+    let sources = sources();
+    let all = Crate::new(&sources);
+    let documented: Vec<_> = all
+        .files
+        .iter()
+        .flat_map(|file| cancellation::documented(&all, file, &sources[&file.path]))
+        .collect();
+    let table = read("tests/it/traps/cancellation.rs");
+    let mut rows = ["OPERATIONS", "YIELDS"].map(|name| cancellation::rows(&table, name)).concat();
+    rows.extend(cancellation::ELSEWHERE.iter().map(|(name, _)| (*name).to_owned()));
+    let mut wrong = Vec::new();
+    for item in &documented {
+        if !rows.iter().any(|row| cancellation::is_for(row, &item.name)) {
+            wrong.push(format!("{}: no row for `{}`", item.place, item.name));
+        }
+    }
+    for row in &rows {
+        if !documented.iter().any(|item| cancellation::is_for(row, &item.name)) {
+            wrong.push(format!("`{row}`: nothing of that name has a section `# Cancellation`"));
+        }
+    }
+    for (name, test) in cancellation::ELSEWHERE.iter().filter(|(_, test)| !test_exists(test)) {
+        wrong.push(format!("`{name}`: there is no test `{test}`"));
+    }
+    report(&wrong);
+}
+
+/// Whether there is a test of that name: `it::PATH::TEST`, `tidy::TEST`, `model::TEST`, or, for
+/// unit tests, `PATH::tests::TEST`.
+fn test_exists(name: &str) -> bool {
+    let (path, test) = name.rsplit_once("::").unwrap_or_default();
+    let file = match path.strip_suffix("::tests") {
+        Some(module) => format!("src/{}", module.replace("::", "/")),
+        None => format!("tests/{}", path.replace("::", "/")),
+    };
+    let texts = [format!("{file}.rs"), format!("{file}/mod.rs")];
+    let mut texts = texts.iter().filter_map(|file| fs::read_to_string(root().join(file)).ok());
+    texts.any(|text| text.contains(&format!("fn {test}()")))
+}
+
+#[test]
+fn the_architecture_is_short_and_names_every_layer() {
     let text = read("ARCHITECTURE.md");
     let mut wrong = Vec::new();
     let lines = text.lines().count();
     if lines > ARCHITECTURE_LINES_MAX {
         wrong.push(format!("ARCHITECTURE.md: {lines} lines, of {ARCHITECTURE_LINES_MAX} at most"));
     }
-    for file in sources().keys().filter(|file| !text.contains(&format!("`{file}`"))) {
-        wrong.push(format!("ARCHITECTURE.md: does not name `{file}`"));
+    let words: BTreeSet<_> = text.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+    let sources = sources();
+    let modules = sources.keys().map(|file| module(file)).filter(|name| *name != "lib");
+    let parts = sources.keys().filter_map(|file| engine_module(file)).map(|(name, _)| name);
+    let names: BTreeSet<_> = modules.chain(parts.filter(|name| *name != "mod")).collect();
+    for name in names.iter().filter(|name| !words.contains(*name)) {
+        wrong.push(format!("ARCHITECTURE.md: does not name `{name}`"));
     }
-    // A test is named as `it::FILE::TEST`, `tidy::TEST`, `model::TEST` or, for those in src/, `FOLDER::FILE::tests::TEST`.
-    for name in text.split('`').skip(1).step_by(2).filter(|name| name.contains("::")) {
-        let (path, test) = name.rsplit_once("::").unwrap_or_default();
-        let file = match path.strip_suffix("::tests") {
-            Some(module) => format!("src/{}.rs", module.replace("::", "/")),
-            None if ["tidy", "model"].contains(&path) || path.starts_with("it::") => {
-                format!("tests/{}.rs", path.replace("::", "/"))
+    report(&wrong);
+}
+
+#[test]
+fn the_documents_name_tests_that_exist() {
+    let (mut found, mut wrong) = (Vec::new(), Vec::new());
+    let is_document = |path: &Path| path.extension().is_some_and(|extension| extension == "md");
+    files(root(), is_document, &mut found);
+    for file in found {
+        let text = fs::read_to_string(&file).unwrap();
+        for name in text.split('`').skip(1).step_by(2) {
+            let is_test = ["it::", "tidy::", "model::"].iter().any(|it| name.starts_with(it));
+            if (is_test || name.contains("::tests::")) && !test_exists(name) {
+                wrong.push(format!("{}: there is no test `{name}`", file.display()));
             }
-            None => continue,
-        };
-        let exists = fs::read_to_string(root().join(file));
-        if !exists.is_ok_and(|text| text.contains(&format!("fn {test}()"))) {
-            wrong.push(format!("ARCHITECTURE.md: there is no test `{name}`"));
         }
     }
     report(&wrong);
@@ -356,12 +534,12 @@ fn the_changelog_has_this_version() {
 
 #[test]
 fn no_file_knows_the_machine_it_was_written_on() {
-    // In pieces, or this file would be one of them.
+    // In pieces, or this file would be among the findings.
     let paths =
         [["/wo", "rk/"], ["/ro", "ot/"], ["/ho", "me/"], ["/Us", "ers/"]].map(|p| p.concat());
     let wanted = |path: &Path| {
         let extension = path.extension().and_then(|extension| extension.to_str());
-        // In a linked work tree, `.git` is a file that says where the repository is.
+        // In a linked work tree, `.git` is a file with the path of the repository.
         !path.ends_with(".git")
             && extension
                 .is_none_or(|text| ["rs", "md", "toml", "go", "svg", "json", "txt"].contains(&text))

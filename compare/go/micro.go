@@ -56,7 +56,7 @@ func nsEach(elapsed time.Duration, count int) float64 {
 	return float64(elapsed.Nanoseconds()) / float64(count)
 }
 
-// A line that each of a number of goroutines crosses once; it notes when the first and the last do.
+// A stopwatch that many goroutines share: it records when the first and the last of them pass.
 type line struct {
 	expected, crossed int64
 	first, last       time.Time
@@ -74,7 +74,7 @@ func (l *line) cross() {
 	}
 }
 
-// Waits until all have crossed.
+// Waits until all have passed.
 func (l *line) wait() {
 	for atomic.LoadInt64(&l.crossed) < l.expected {
 		time.Sleep(time.Millisecond)
@@ -126,8 +126,8 @@ func spawn(alive, work int) {
 	fmt.Printf("[%f]\n", nsEach(time.Since(began), alive*batches))
 }
 
-// Round trips through two channels without room, by many pairs; then a stream. Go has no channel without bounds:
-// the stream's has room for 128.
+// Round trips through two unbuffered channels, by many pairs; then a stream. Go has no unbounded channel: that of
+// the stream has room for 128.
 func channel(pairs, work int) {
 	trips := work / pairs
 	if trips < 1 {
@@ -222,7 +222,7 @@ func must(err error) {
 	}
 }
 
-// Reads of one byte that is there, without a deadline and with one that is set each time.
+// Reads of one byte that has arrived, without a deadline and with one that is set each time.
 func timeouts(work int) {
 	const batch = 30_000
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -258,11 +258,11 @@ func timeouts(work int) {
 	fmt.Printf("[%f,%f,%f]\n", nsEach(guarded-bare, reads), nsEach(bare, reads), nsEach(guarded, reads))
 }
 
-// The sum of a tree of numbers; each task that is no leaf has ten children.
+// The sum of a tree of numbers; each inner task has ten children.
 func skynet(workers, leaves int) {
 	runtime.GOMAXPROCS(workers)
 	var took time.Duration
-	// The first tree finds the stacks cold.
+	// The first tree warms up the stacks.
 	for i := 0; i < 2; i++ {
 		began := time.Now()
 		result := make(chan int)
@@ -325,7 +325,7 @@ func memory(tasks int) {
 	fmt.Printf("[%f,%f]\n", resident/float64(tasks), pageTables/float64(tasks))
 }
 
-// Goroutines that wait at a gate, pass it, wait as they are told, and end.
+// Goroutines that wait at a gate, pass it, wait in one of three ways, and end.
 type crowd struct {
 	reached, entered, left *line
 	open                   chan struct{}
@@ -354,12 +354,12 @@ func newCrowd(tasks int, lead time.Duration, wait func(c *crowd, index int)) *cr
 
 func (c *crowd) entering() time.Duration { return c.entered.last.Sub(c.entered.first) }
 
-// Goroutines cannot be cancelled: they listen to a channel, and closing it tells them to stop their timers.
+// Goroutines cannot be cancelled: they receive from a channel, and stop their timers when it is closed.
 func timers(tasks int) string {
 	spread := func(index int) time.Duration {
 		return 20 * time.Nanosecond * time.Duration(index/256*256+index*0x9E3779B9%256)
 	}
-	// The first crowd pays for the memory that the others find.
+	// The first crowd pays for memory that the others reuse.
 	first := newCrowd(tasks, 0, func(*crowd, int) {})
 	first.left.wait()
 	ended := newCrowd(tasks, 0, func(*crowd, int) {})
@@ -395,13 +395,13 @@ func timers(tasks int) string {
 	lead := 100*time.Millisecond + 4*time.Microsecond*time.Duration(tasks)
 	fired := newCrowd(tasks, lead, func(c *crowd, index int) { time.Sleep(time.Until(c.due) + spread(index)) })
 	if fired.entered.last.After(fired.due) {
-		fmt.Fprintln(os.Stderr, "some were due before the last had gone to sleep")
+		fmt.Fprintln(os.Stderr, "some were due before the last slept")
 		os.Exit(1)
 	}
 	fired.left.wait()
 
 	park, add := nsEach(parked.entering(), tasks), nsEach(fired.entering(), tasks)
-	// It was due as its gate was opened.
+	// It was due when its gate was opened.
 	end := nsEach(ended.left.last.Sub(ended.due), tasks)
 	fire := nsEach(fired.left.last.Sub(fired.due), tasks)
 	without, with := nsEach(cancelParked, tasks), nsEach(cancelAsleep, tasks)

@@ -1,4 +1,4 @@
-//! `all`: everything that the report shows, or those parts of it that are to be measured anew.
+//! `all`: measures everything that the report shows, or some parts of it.
 
 use std::str::FromStr;
 use std::time::Instant;
@@ -20,6 +20,8 @@ pub enum Step {
     Echo,
     /// HTTP servers under load.
     Http,
+    /// Servers whose connections are short.
+    Short,
     /// Echo servers with more and more connections.
     Scale,
 }
@@ -27,10 +29,15 @@ pub enum Step {
 impl Step {
     fn all() -> impl Iterator<Item = Step> {
         let micro = Bench::ALL.into_iter().map(Step::Micro);
-        [Step::Code].into_iter().chain(micro).chain([Step::Echo, Step::Http, Step::Scale])
+        [Step::Code].into_iter().chain(micro).chain([
+            Step::Echo,
+            Step::Http,
+            Step::Short,
+            Step::Scale,
+        ])
     }
 
-    /// All that can be asked for.
+    /// The names of all steps.
     fn names() -> String {
         let names: Vec<_> = Step::all().filter_map(|step| step.name().ok()).collect();
         format!("there are {}", names.join(", "))
@@ -42,6 +49,7 @@ impl Step {
             Step::Micro(bench) => bench.name(),
             Step::Echo => Ok(contest::ECHO.to_owned()),
             Step::Http => Ok(contest::HTTP.to_owned()),
+            Step::Short => Ok(contest::SHORT.to_owned()),
             Step::Scale => Ok(contest::SCALE.to_owned()),
         }
     }
@@ -52,6 +60,7 @@ impl Step {
             Step::Micro(bench) => micro::run(bench, &micro::Options::for_report(quick)),
             Step::Echo => contest::echo_for_report(quick),
             Step::Http => contest::http_for_report(quick),
+            Step::Short => contest::short_for_report(quick),
             Step::Scale => contest::scale_for_report(quick),
         }
     }
@@ -65,17 +74,18 @@ impl FromStr for Step {
             code::NAME => Ok(Step::Code),
             contest::ECHO => Ok(Step::Echo),
             contest::HTTP => Ok(Step::Http),
+            contest::SHORT => Ok(Step::Short),
             contest::SCALE => Ok(Step::Scale),
             _ => Bench::from_str(text, false).map(Step::Micro).map_err(|_| Step::names()),
         }
     }
 }
 
-/// Takes the steps that are named, or all of them, and writes the report from these and from what was kept.
+/// Runs these steps, or all of them, and writes the report from their results and from saved ones.
 ///
 /// # Errors
 ///
-/// When a step fails, or the report cannot be written. The other steps are taken all the same.
+/// When a step fails, or the report cannot be written. A failed step does not stop the others.
 pub fn run(steps: &[Step], quick: bool) -> Result<()> {
     let steps: Vec<Step> =
         Step::all().filter(|step| steps.is_empty() || steps.contains(step)).collect();

@@ -1,4 +1,4 @@
-//! `code`: the servers held against each other as text, and by what they allocate.
+//! `code`: compares the servers as text, and by their allocations.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,13 +13,13 @@ use crate::saved;
 use crate::servers::Style;
 use crate::terminal::{self, Table};
 
-/// The name under which results are kept.
+/// The name of the saved results.
 pub const NAME: &str = "code";
 
-/// How long counting one server's allocations may take.
+/// How long it may take to count one server's allocations.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What can be counted about one server.
+/// The counts for one server.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Counted {
     /// The style.
@@ -28,24 +28,24 @@ pub struct Counted {
     pub lines: usize,
     /// Functions and blocks that are `async`.
     pub coloured: usize,
-    /// Places that `.await`.
+    /// Uses of `.await`.
     pub awaits: usize,
-    /// What it allocates; none for Go, whose allocator is its own.
+    /// Its allocations; none for Go, which has an allocator of its own.
     pub allocations: Option<Allocations>,
 }
 
-/// What a server allocates.
+/// A server's allocations.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Allocations {
-    /// How often for each connection.
+    /// Allocations for each connection.
     pub per_connection: f64,
-    /// How many bytes for each connection.
+    /// Bytes for each connection.
     pub bytes_per_connection: f64,
-    /// How often for each request.
+    /// Allocations for each request.
     pub per_request: f64,
 }
 
-/// Counts, and prints a table; `save` keeps the results, among those of quick runs or the others.
+/// Counts, and prints a table. `save` says whether to save the results as those of a quick run.
 ///
 /// # Errors
 ///
@@ -111,11 +111,12 @@ fn is_code(line: &&str) -> bool {
     !line.is_empty() && !line.starts_with("//")
 }
 
-/// The name of the program that counts allocations: it is one of its own because counting slows every
-/// allocation down, which the other measurements must not see.
+/// The program that counts allocations. It is separate because counting slows down every
+/// allocation, which the other measurements must not see.
 const COUNTER: &str = "compare-allocs";
 
-/// `cargo run` builds only the program that it runs, so the other is built now; its parts are there already.
+/// `cargo run` builds only the program that it runs, so this builds the other one. Its dependencies
+/// are built already.
 fn build_counter() -> Result<()> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--quiet", "--package", "compare", "--bin", COUNTER]);

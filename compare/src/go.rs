@@ -1,4 +1,5 @@
-//! Go's arms are programs of their own, built when they are first needed and `go` is found.
+//! Go's arms are separate programs. They are built when they are first needed, if `go` is
+//! installed.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,7 +14,7 @@ use crate::process::find_program;
 /// The source of Go's echo server.
 pub const ECHO_SOURCE: &str = include_str!("../go/echo.go");
 
-/// Whether this machine has Go.
+/// Whether Go is installed.
 pub fn is_here() -> bool {
     find_program("go").is_some()
 }
@@ -22,7 +23,7 @@ pub fn is_here() -> bool {
 ///
 /// # Errors
 ///
-/// When `go` is not there or the program does not compile.
+/// When Go is not installed or the program does not compile.
 pub fn build(name: &str) -> Result<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("go").join(name).with_extension("go");
     let program = program(name)?;
@@ -30,7 +31,7 @@ pub fn build(name: &str) -> Result<PathBuf> {
         .arg("build")
         .arg("-o")
         .args([&program, &source])
-        // Nothing of it is fetched: it needs the standard library alone.
+        // It needs only the standard library, so nothing is downloaded.
         .envs([("GOPROXY", "off"), ("GOTOOLCHAIN", "local"), ("GOFLAGS", "")])
         .status()
         .context("cannot run go")?;
@@ -38,23 +39,23 @@ pub fn build(name: &str) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// Where [`build`] puts a program: beside our own, in the folder for what is built.
+/// The path of a program that [`build`] has built: beside our own program.
 fn program(name: &str) -> io::Result<PathBuf> {
     let ours = std::env::current_exe()?;
     let folder = ours.parent().ok_or(io::ErrorKind::NotFound)?;
     Ok(folder.join(format!("compare-go-{name}")))
 }
 
-/// Becomes one of Go's servers, which keeps this process's id, core and parent.
+/// Becomes one of Go's servers, with the id, the core and the parent of this process.
 ///
 /// # Errors
 ///
-/// Returns only when it fails.
+/// When the program cannot be run. It does not return otherwise.
 pub fn serve(name: &str, address: SocketAddr) -> io::Result<()> {
     Err(become_program(name, [&*address.to_string()]))
 }
 
-/// Becomes a program that [`build`] has built; returns only when that fails.
+/// Becomes a program that [`build`] has built. Returns only when that fails.
 pub fn become_program<'a>(name: &str, arguments: impl IntoIterator<Item = &'a str>) -> io::Error {
     match program(name) {
         Ok(program) => Command::new(program).args(arguments).exec(),

@@ -1,6 +1,7 @@
 //! plainsong measured beside other ways to write the same server.
 //!
-//! Start reading at [`servers`], the same program in every style; then [`contest`], which puts them under load.
+//! Start reading at [`servers`], the same program in every style. Then read [`contest`], which
+//! measures them under load.
 
 pub mod all;
 pub mod code;

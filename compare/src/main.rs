@@ -21,9 +21,9 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Everything, and then the report in compare/report/
+    /// Measures everything and writes the report to compare/report/
     All {
-        /// These parts only, such as echo or channel; the report keeps the others
+        /// These parts only, such as echo or channel; the report shows saved results for the others
         #[arg(value_name = "PART")]
         steps: Vec<all::Step>,
         /// Few and short rounds: under two minutes, too noisy to quote, and a report of its own
@@ -34,6 +34,8 @@ enum Command {
     Echo(contest::EchoOptions),
     /// HTTP: pages as text and JSON
     Http(contest::HttpOptions),
+    /// Clients that open a connection for one request, or for ten
+    Short(contest::ShortOptions),
     /// The echo servers with more and more connections
     Scale(contest::ScaleOptions),
     /// Yielding through the scheduler
@@ -42,27 +44,27 @@ enum Command {
     Spawn(micro::Options),
     /// Passing items between tasks
     Channel(micro::Options),
-    /// A lock that nobody else wants
+    /// A lock without contention
     Lock(micro::Options),
-    /// What a sleeping task holds
+    /// The memory of a sleeping task
     Memory(micro::Options),
-    /// A million timers: what adding, firing and cancelling one costs
+    /// A million timers: adding, firing and cancelling one
     Timers(micro::Options),
-    /// A time-out around a read that need not wait
+    /// A timeout around a read that need not wait
     Timeouts(micro::Options),
     /// A tree of a million tasks, on one worker and on two
     Skynet(micro::Options),
     /// Passing items between tasks on two threads
     Cross(micro::Options),
-    /// The servers as text: lines, colour, bounds; and what they allocate
+    /// The servers as text (lines, async, bounds), and their allocations
     Code {
-        /// Keep the results for `report`
+        /// Save the results for `report`
         #[arg(long)]
         save: bool,
     },
-    /// Writes the report anew from the results that were kept
+    /// Writes the report again from the saved results
     Report {
-        /// From those of quick runs
+        /// From the results of quick runs
         #[arg(long)]
         quick: bool,
     },
@@ -89,6 +91,7 @@ fn main() -> Result<()> {
         Command::All { steps, quick } => all::run(&steps, quick),
         Command::Echo(options) => contest::echo(&options),
         Command::Http(options) => contest::http(&options),
+        Command::Short(options) => contest::short(&options),
         Command::Scale(options) => contest::scale(&options),
         Command::Switch(options) => micro::run(Bench::Switch, &options),
         Command::Spawn(options) => micro::run(Bench::Spawn, &options),

@@ -1,4 +1,4 @@
-//! Processes of our own: started pinned to a core, watched through `/proc`, ended with their parent.
+//! Helper processes: pinned to a core, observed through `/proc`, ended with their parent.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
@@ -16,16 +16,16 @@ use rustix::process::{Resource, Rlimit, getrlimit, set_parent_process_death_sign
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::{Deserialize, Serialize};
 
-/// The core that whatever is being measured runs on.
+/// The core of the measured process.
 pub const MEASURED_CORE: usize = 0;
-/// The core that the load generator runs on.
+/// The core of the load generator.
 pub const LOAD_CORE: usize = 1;
 
-/// Makes this process a helper: it runs on `core` alone and ends when its parent does, however that ends.
+/// Makes this process a helper: it runs on `core` alone, and is killed when its parent ends.
 ///
 /// # Errors
 ///
-/// When the kernel refuses, as it does for a core that is not there.
+/// When the kernel refuses, as it does for a core that does not exist.
 pub fn become_helper(core: usize) -> Result<()> {
     end_with_parent()?;
     let mut cores = CpuSet::new();
@@ -33,7 +33,7 @@ pub fn become_helper(core: usize) -> Result<()> {
     sched_setaffinity(None, &cores).with_context(|| format!("cannot run on core {core} alone"))
 }
 
-/// Makes this process end when its parent does, however that ends.
+/// Has this process killed when its parent ends.
 ///
 /// # Errors
 ///
@@ -42,7 +42,7 @@ pub fn end_with_parent() -> Result<()> {
     Ok(set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?)
 }
 
-/// Raises the limit on open files as far as it goes, and says how far that is.
+/// Raises the limit on open files to its maximum, and returns that.
 pub fn raise_file_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, ..limit };
@@ -52,16 +52,16 @@ pub fn raise_file_limit() -> u64 {
     limit.current.unwrap_or(u64::MAX)
 }
 
-/// The program `compare`, which the other program of this package stands beside.
+/// The path of `compare`, which is beside the other program of this package.
 ///
 /// # Errors
 ///
-/// When the system does not tell where that is.
+/// When the path of this program is not known.
 pub fn our_program() -> io::Result<PathBuf> {
     Ok(std::env::current_exe()?.with_file_name("compare"))
 }
 
-/// A child process that is killed, and waited for, when it is dropped.
+/// A child process. The drop kills it and waits for it.
 pub struct Helper {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -85,7 +85,7 @@ impl Helper {
         Helper::start(what, command)
     }
 
-    /// Runs `command`, whose lines on standard output are its answers.
+    /// Runs `command`, which answers with lines on its standard output.
     ///
     /// # Errors
     ///
@@ -110,22 +110,22 @@ impl Helper {
         self.child.id()
     }
 
-    /// Tells it something.
+    /// Sends it a line.
     ///
     /// # Errors
     ///
-    /// When it is gone.
-    pub fn tell(&mut self, line: &str) -> Result<()> {
+    /// When it has ended.
+    pub fn send_line(&mut self, line: &str) -> Result<()> {
         let stdin = self.stdin.as_mut().context("standard input is piped")?;
-        writeln!(stdin, "{line}").with_context(|| format!("{} is gone", self.what))
+        writeln!(stdin, "{line}").with_context(|| format!("{} has ended", self.what))
     }
 
     /// Waits for its next line.
     ///
     /// # Errors
     ///
-    /// When it ends, or says nothing for `patience`.
-    pub fn line(&mut self, patience: Duration) -> Result<String> {
+    /// When it ends, or prints nothing for `patience`.
+    pub fn read_line(&mut self, patience: Duration) -> Result<String> {
         match self.stdout.recv_timeout(patience) {
             Ok(line) => Ok(line?),
             Err(mpsc::RecvTimeoutError::Timeout) => {
@@ -142,9 +142,9 @@ impl Helper {
     ///
     /// # Errors
     ///
-    /// As [`Helper::line`], and when the line is something else.
+    /// As [`Helper::read_line`], and when the line is not of this type.
     pub fn answer<T: for<'de> Deserialize<'de>>(&mut self, patience: Duration) -> Result<T> {
-        let line = self.line(patience)?;
+        let line = self.read_line(patience)?;
         serde_json::from_str(&line).with_context(|| format!("{} answered {line:?}", self.what))
     }
 
@@ -167,13 +167,13 @@ impl Helper {
 
 impl Drop for Helper {
     fn drop(&mut self) {
-        // Either fails only when the process has ended already.
+        // Both fail only when the process has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Reads lines in a thread, so that they can be waited for with a time limit.
+/// Reads lines on a thread, so that a wait for them can have a timeout.
 fn lines(stdout: ChildStdout) -> mpsc::Receiver<io::Result<String>> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
@@ -186,36 +186,39 @@ fn lines(stdout: ChildStdout) -> mpsc::Receiver<io::Result<String>> {
     receiver
 }
 
-/// What a process has used so far.
+/// The resources that a process has used.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Usage {
-    /// Processor time of all its threads, also those that ended.
+    /// Processor time of all its threads, those that have ended included.
     pub cpu: Duration,
-    /// How often its living threads waited.
+    /// How often its live threads have waited.
     pub voluntary_switches: u64,
-    /// How often they were preempted.
+    /// How often its live threads were preempted.
     pub involuntary_switches: u64,
     /// Resident memory in bytes.
     pub resident: u64,
 }
 
-/// Reads what process `pid` has used.
+/// Reads the resources that process `pid` has used.
 ///
 /// # Errors
 ///
 /// When there is no such process.
 pub fn usage(pid: u32) -> Result<Usage> {
-    let mut usage = Usage { cpu: cpu_time(pid)?, ..Usage::default() };
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let resident = field(&status, "VmRSS:")? * 1024;
+    let mut usage = Usage { cpu: cpu_time(pid)?, resident, ..Usage::default() };
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let status = fs::read_to_string(task?.path().join("status"))?;
+        // A thread may end meanwhile.
+        let Ok(status) = fs::read_to_string(task?.path().join("status")) else { continue };
         usage.voluntary_switches += field(&status, "voluntary_ctxt_switches:")?;
         usage.involuntary_switches += field(&status, "nonvoluntary_ctxt_switches:")?;
-        usage.resident = field(&status, "VmRSS:")? * 1024;
     }
     Ok(usage)
 }
 
-/// The processor time of process `pid`, in nanoseconds where `/proc/pid/stat` has hundredths of a second.
+/// The processor time of process `pid`, with the resolution of nanoseconds. (`/proc/pid/stat` has
+/// hundredths of a second.)
 ///
 /// # Errors
 ///
@@ -225,18 +228,18 @@ pub fn cpu_time(pid: u32) -> Result<Duration> {
     Ok(clock.now()?.into())
 }
 
-/// The number after `name` at the start of one of the lines of a `/proc` file.
+/// The number after `name`, at the start of a line of a `/proc` file.
 ///
 /// # Errors
 ///
-/// When there is none.
+/// When there is no such line.
 pub fn field(text: &str, name: &str) -> Result<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     let number = line.and_then(|rest| rest.split_whitespace().next());
     number.and_then(|n| n.parse().ok()).ok_or_else(|| anyhow!("/proc has no {name}"))
 }
 
-/// Looks for a program on the path.
+/// Finds a program on the path.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())

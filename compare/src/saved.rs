@@ -1,4 +1,4 @@
-//! Results that were kept, so that a report can be written from several runs.
+//! Saved results, so that a report can be written from several runs.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -10,22 +10,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
 
-/// Results, and what they are from.
+/// Results, and the machine on which they were measured.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Saved<T> {
-    /// The machine that they are from.
+    /// The machine.
     pub machine: Machine,
     /// The results.
     pub results: T,
 }
 
-/// The folder of the report; that of a quick run has one of its own, so that it overwrites no better one.
+/// The folder of the report. Quick runs have another folder, so that they never overwrite a full
+/// report.
 pub fn folder(quick: bool) -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("report");
     if quick { folder.join("quick") } else { folder }
 }
 
-/// Keeps results under a name, beside the report.
+/// Saves results under a name, beside the report.
 ///
 /// # Errors
 ///
@@ -39,18 +40,18 @@ pub fn save<T: Serialize>(name: &str, quick: bool, results: T) -> Result<()> {
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Results that were kept under a name; none when there are none.
+/// Loads the results that were saved under a name, if there are any.
 ///
 /// # Errors
 ///
-/// When there are some, of another version of this program.
+/// When they were saved by an incompatible version of this program.
 pub fn load<T: DeserializeOwned>(name: &str, quick: bool) -> Result<Option<Saved<T>>> {
     let path = path(name, quick);
     match fs::read_to_string(&path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         text => serde_json::from_str(&text?)
             .map(Some)
-            .with_context(|| format!("{} is not of this version; measure anew", path.display())),
+            .with_context(|| format!("{} is not of this version; measure again", path.display())),
     }
 }
 

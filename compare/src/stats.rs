@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The middle of a sample and how far its middle half spreads.
+/// The median and the quartiles of a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     /// A quarter of all values are no larger.
@@ -27,7 +27,8 @@ impl Spread {
 
     /// The spread of the ratios of `values` to the `floor` of the same round.
     ///
-    /// A machine that slows down slows a whole round down, which a ratio within the round does not see.
+    /// A machine that slows down affects a whole round, and the ratio within a round stays the
+    /// same.
     pub fn of_ratios(values: &[f64], floor: &[f64]) -> Option<Spread> {
         Spread::of(values.iter().zip(floor).map(|(value, floor)| value / floor))
     }

@@ -1,4 +1,4 @@
-//! What a person sees: a progress bar, tables, notes.
+//! Output for people: a progress bar, tables, notes.
 
 use std::io::Write;
 
@@ -8,19 +8,20 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::stats::Spread;
 
-/// A bar of `steps` steps. Where standard error is no terminal it stays away.
+/// A bar of `steps` steps; hidden where standard error is not a terminal. It shows the time that
+/// has passed and not the time left, because steps take milliseconds or minutes.
 pub fn progress(steps: usize) -> ProgressBar {
     let bar = ProgressBar::new(steps as u64);
-    let template = "{bar:30} {pos}/{len}  {eta} left  {msg}";
+    let template = "{bar:30} {pos} of {len} done in {elapsed}  now {msg}";
     bar.set_style(ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar()));
     bar
 }
 
-/// Prints a line that stands out.
+/// Prints a heading.
 ///
 /// # Errors
 ///
-/// When standard output is gone.
+/// When standard output is closed.
 pub fn heading(text: &str) -> Result<()> {
     note(&format!("\n## {text}\n"))
 }
@@ -29,12 +30,12 @@ pub fn heading(text: &str) -> Result<()> {
 ///
 /// # Errors
 ///
-/// When standard output is gone.
+/// When standard output is closed.
 pub fn note(text: &str) -> Result<()> {
     Ok(writeln!(std::io::stdout(), "{text}")?)
 }
 
-/// A table whose first column is text and whose others are numbers; on paper it is Markdown.
+/// A table whose first column is text and whose other columns are numbers, printed as Markdown.
 pub struct Table(comfy_table::Table);
 
 impl Table {
@@ -61,7 +62,7 @@ impl Table {
     ///
     /// # Errors
     ///
-    /// When standard output is gone.
+    /// When standard output is closed.
     pub fn print(&self) -> Result<()> {
         note(&format!("{}\n", self.markdown()))
     }
@@ -72,7 +73,7 @@ fn cell(column: usize, text: &str) -> Cell {
     Cell::new(text).set_alignment(alignment)
 }
 
-/// A number with that many digits behind the point; a dash for none.
+/// A number with this many digits after the point; a dash for none.
 pub fn number(value: Option<f64>, digits: usize) -> String {
     value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
 }

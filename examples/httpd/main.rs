@@ -1,7 +1,8 @@
-//! An HTTP/1.1 server: one coroutine a connection, each an ordinary loop that reads a request and answers it.
+//! An HTTP/1.1 server: one coroutine for each connection, and each is an ordinary loop that reads a
+//! request and answers it.
 //!
-//! It keeps connections alive, takes pipelined requests and chunked bodies, and holds every client to limits
-//! of size and time; see `http/mod.rs`. This file is the site alone.
+//! It keeps connections alive, accepts pipelined requests and chunked bodies, and sets limits of
+//! size and time for every client; see `http/mod.rs`. This file is only the site.
 //!
 //! ```text
 //! cargo run --release --example httpd [ADDR]
@@ -9,6 +10,8 @@
 //! curl -i http://127.0.0.1:4915/echo -d 'some text'
 //! ```
 
+#[path = "../args/mod.rs"]
+mod args;
 mod http;
 
 use std::cell::Cell;
@@ -21,19 +24,18 @@ const TEXT: (&str, &str) = ("Content-Type", "text/plain; charset=utf-8");
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 
 fn main() -> io::Result<()> {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:4915".to_owned());
     plainsong::run(|| {
-        let listener = TcpListener::bind(address)?;
+        let listener = TcpListener::bind(args::address())?;
         println!("listening on {}", listener.local_addr()?);
         let server = http::Server::new(http::Limits::default());
-        // All connections share it, and none needs a lock: they are on one thread.
+        // The connections share the site without a lock, because they are all on this thread.
         let site = Site::default();
         listener
             .serve(move |conn| server.attend(&conn, |request, reply| site.answer(request, reply)))
     })
 }
 
-/// What is served.
+/// The pages.
 #[derive(Default)]
 struct Site {
     answered: Cell<u64>,

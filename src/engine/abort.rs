@@ -1,9 +1,10 @@
-//! A guard for code that must not be left by an unwind.
+//! A guard for code that must not unwind.
 
 use std::mem;
 use std::process;
 
-/// Ends the process when it is dropped, which an unwind does, unless it has been disarmed.
+/// Ends the process when it is dropped, which an unwind does. Call [`disarm`](Self::disarm) at the
+/// end of the code.
 #[must_use]
 pub(crate) struct AbortOnUnwind(());
 
@@ -13,7 +14,7 @@ impl AbortOnUnwind {
         Self(())
     }
 
-    /// The dangerous part is over.
+    /// Forgets the guard.
     #[inline]
     pub(crate) fn disarm(self) {
         mem::forget(self);

@@ -1,4 +1,4 @@
-//! Where a coroutine is, for those that want something of it from anywhere.
+//! Addresses of coroutines: how any thread cancels or unparks one.
 
 use std::ptr;
 use std::sync::Arc;
@@ -11,7 +11,8 @@ use super::scheduler::Scheduler;
 use super::scopes::{Level, ScopeId};
 use super::task::Task;
 
-/// Finds one coroutine. It may have ended, or not have started: then nothing is found.
+/// The address of one coroutine. It may have ended: then nothing is found there. It may not have
+/// started: then requests are noted for its start.
 #[derive(Clone, Debug)]
 pub(crate) struct Address {
     id: Id,
@@ -44,7 +45,7 @@ impl Address {
         self.id
     }
 
-    /// Where it is; if it has not started, notes what it will be asked then.
+    /// Where the coroutine is. If it has not started, `ask` notes the request for its start.
     fn find(&self, ask: impl FnOnce(&mut Asked)) -> Option<(&'static Mailbox, u32)> {
         match &self.place {
             Place::Known { mailbox, slot } => Some((mailbox, *slot)),
@@ -52,7 +53,7 @@ impl Address {
         }
     }
 
-    /// Cancels a level of it.
+    /// Cancels a level of the coroutine.
     pub(crate) fn cancel(&self, level: Level) {
         let id = self.id;
         let Some((mailbox, slot)) = self.find(|asked| asked.cancelled = true) else { return };
@@ -61,7 +62,7 @@ impl Address {
         }
     }
 
-    /// Gives it the token that ends a `thread::park`.
+    /// Gives the coroutine the token that ends a `thread::park`.
     pub(crate) fn unpark(&self) {
         let id = self.id;
         let Some((mailbox, slot)) = self.find(|asked| asked.unparked = true) else { return };
@@ -70,7 +71,7 @@ impl Address {
         }
     }
 
-    /// Calls `f`, which must run no user code, with the coroutine, if it is one of this thread.
+    /// Calls `f` with the coroutine, if it belongs to this thread. `f` must run no user code.
     pub(crate) fn inspect<R>(&self, f: impl FnOnce(&Task) -> R) -> Option<R> {
         let (mailbox, slot) = self.find(|_| ())?;
         here(mailbox, |scheduler| scheduler.find(slot, self.id, f))?
@@ -82,7 +83,7 @@ fn here<R>(mailbox: &'static Mailbox, f: impl FnOnce(&Scheduler) -> R) -> Option
     context::try_with(|scheduler| ptr::eq(scheduler.mailbox(), mailbox).then(|| f(scheduler)))?
 }
 
-/// What is to be cancelled: one level of one coroutine.
+/// The target of a cancellation: one level of one coroutine.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     address: Address,
@@ -101,7 +102,7 @@ impl Target {
         Self { address, level: Level::Scope(scope) }
     }
 
-    /// Has it cancelled, if it is still there.
+    /// Cancels the level, if it is still open.
     pub(crate) fn cancel(&self) {
         self.address.cancel(self.level);
     }

@@ -1,8 +1,9 @@
-//! Calls that block their thread, made on another one, such as file I/O and name resolution.
+//! Calls that block their thread, such as file I/O and name resolution, made on a thread of a pool.
 //!
-//! There is one way to make a call and two ways to give one up. A cancelled caller takes back a call
-//! that no thread has begun. A call that has begun is waited for by [`blocking`], which lends it what is
-//! on the caller's stack, and left alone by [`offload`], which lends nothing.
+//! There is one way to make a call, and two ways to give one up. If no thread has begun the call, a
+//! cancelled caller takes it back. If a thread has begun it, [`blocking`] waits for its end,
+//! because the call may borrow from the caller's stack. [`offload`] leaves it alone, because its
+//! calls borrow nothing.
 
 #![allow(unsafe_code)]
 
@@ -21,23 +22,23 @@ use super::waiter::Parker;
 
 const WAIT: Wait = Wait::outside("a blocking call on another thread");
 
-/// What a call has come to.
+/// The state of a call.
 enum Answer<T> {
-    /// Nothing yet. The caller, once it waits.
+    /// There is no answer yet. Holds the caller once it waits.
     Awaited(Option<Parker>),
     Given(thread::Result<T>),
-    /// The caller has gone.
+    /// The caller has given up.
     Unwanted,
 }
 
-/// A call under way, as its caller sees it.
+/// A call that was submitted, from its caller's side.
 struct Call<T> {
     number: u64,
     answer: Arc<Mutex<Answer<T>>>,
 }
 
 impl<T: Send> Call<T> {
-    /// Has `f` called by a thread of the pool.
+    /// Submits `f` to the pool.
     ///
     /// # Errors
     ///
@@ -45,8 +46,8 @@ impl<T: Send> Call<T> {
     ///
     /// # Safety
     ///
-    /// What `f` and its value borrow must live until [`wait`](Self::wait) has returned a value, or
-    /// [`take_back`](Self::take_back) has returned the job and that has been dropped.
+    /// Everything that `f` and its value borrow must live until [`wait`](Self::wait) has returned a
+    /// value, or [`take_back`](Self::take_back) has returned the job and that has been dropped.
     unsafe fn submit<'a>(f: impl FnOnce() -> T + Send + 'a) -> io::Result<Self>
     where
         T: 'a,
@@ -67,24 +68,24 @@ impl<T: Send> Call<T> {
                 park::wake(waiter.into());
             }
         });
-        // SAFETY: the box differs from what it becomes in the lifetime of what it borrows. While it
-        // is queued or `f` runs, that lives: by the caller's promise it lives until `wait` has
-        // returned the answer, which is given after `f` has returned or unwound and its captures have
-        // been dropped, or until the box has been taken back and dropped.
+        // SAFETY: the two types differ only in the lifetime of the borrows. While the job is queued
+        // or `f` runs, its borrows are alive. By the caller's promise, they live until `wait` has
+        // returned the answer, or until the job was taken back and dropped. The answer is given
+        // only after `f` has returned or unwound and its captures have been dropped.
         //
-        // What is left of the job after the answer was given is its share of `answer`. The caller
-        // took the value out (`wait` leaves `Awaited` in its place), so to drop that share, however
-        // late, runs no code of `T` and looks at nothing that was borrowed. A value that
-        // nobody took is dropped by the job only if the caller has gone, and such a caller has
-        // promised that nothing is borrowed at all.
+        // After the answer was given, only the job's reference to `answer` is left. The caller took
+        // the value out (`wait` leaves `Awaited` in its place). So dropping that reference, however
+        // late, runs no code of `T` and reads nothing that was borrowed. The job itself drops a
+        // value only if the caller has given up without taking the job back, and such a caller has
+        // promised that nothing is borrowed.
         //
-        // A submission that fails drops the box before it returns.
+        // A failed submission drops the job before it returns.
         let job = unsafe { mem::transmute::<Box<dyn FnOnce() + Send + 'a>, Job>(job) };
         let number = pool::submit(job)?;
         Ok(Self { number, answer })
     }
 
-    /// Waits until the call has ended, and returns what it did; `None` when the coroutine has been
+    /// Waits until the call has ended, and returns its result. `None` if the coroutine was
     /// cancelled first.
     fn wait(&self) -> Option<thread::Result<T>> {
         loop {
@@ -99,39 +100,40 @@ impl<T: Send> Call<T> {
         }
     }
 
-    /// Says that nobody will ask for the answer. Returns what is there of it.
+    /// Notes that the caller has given up. Returns the state before.
     fn leave(&self) -> Answer<T> {
         mem::replace(&mut *self.answer.lock(), Answer::Unwanted)
     }
 
-    /// Takes the call back, if nobody has begun it.
+    /// Takes the call back, if no thread has begun it.
     fn take_back(&self) -> Option<Job> {
         pool::take_back(self.number)
     }
 }
 
-/// Calls `f`, which may block, on a thread of its own, and parks the coroutine until it has ended: for
-/// calls that know nothing of coroutines, such as those of a database client or of a compression
-/// library that would compute for long.
+/// Calls `f`, which may block, on another thread, and parks the coroutine until `f` has ended. Use
+/// it for calls that do not know about coroutines, such as those of a database client, and for long
+/// computations, such as those of a compression library.
 ///
-/// `f` may borrow from its caller. Its panic is resumed here. On a plain thread, which may block, this
-/// just calls `f`.
+/// `f` may borrow from its caller. A panic of `f` is resumed here. A plain thread may block, so
+/// there this just calls `f`.
 ///
-/// The threads are shared with [`fs`](crate::fs) and with the look-up of host names, and 512 of
-/// them work at a time; further calls queue. A thread that waits in a call of this
-/// library (`join`, `read` of a socket, `sleep`, `park`, a whole [`run`](crate::run)) is
-/// replaced while it waits, so any number of calls may wait for each other that way. It is not
-/// while it waits for something of std's. Thread-locals are those of the pool's thread.
+/// The threads come from a pool, which [`fs`](crate::fs) and the look-up of host names use too. At
+/// most 512 threads work at a time, and further calls queue. A thread that waits in a call of this
+/// library (`join`, `read` of a socket, `sleep`, `park`, a whole [`run`](crate::run)) is replaced
+/// while it waits, so any number of calls may wait for each other that way. A thread that waits in
+/// a call of std is not replaced. In `f`, thread-locals are those of the pool's thread.
 ///
 /// # Panics
 ///
-/// When `f` panics, with its panic. When the system gives no thread.
+/// When `f` panics, with its panic. When no thread can be started.
 ///
 /// # Cancellation
 ///
-/// A call that no thread has begun is taken back, and the coroutine unwinds at once. One that has begun
-/// cannot be stopped: this waits for its end and returns its value, and the coroutine's
-/// next wait unwinds. So a `timeout` around it is late, and [`run`](crate::run) waits for it at its end.
+/// If no thread has begun the call, it is taken back, and the coroutine unwinds at once. A call
+/// that has begun cannot be stopped: this waits for its end and returns its value, and the
+/// coroutine's next wait unwinds. So a `timeout` around such a call is late, and
+/// [`run`](crate::run) waits for it at its end.
 ///
 /// ```
 /// plainsong::run(|| {
@@ -153,20 +155,20 @@ where
     }
 }
 
-/// [`blocking`], where a lack of threads is an error.
+/// [`blocking`], which returns a lack of threads as an error.
 ///
 /// # Errors
 ///
 /// When no thread can be started.
 pub(crate) fn attempt<T: Send>(f: impl FnOnce() -> T + Send) -> io::Result<T> {
-    // SAFETY: with `true`, this returns when nothing of `f` is left elsewhere.
+    // SAFETY: with `true`, this returns only when no other thread has any part of `f`.
     unsafe { make(f, true) }
 }
 
-/// Calls `f` on a thread of the pool and waits for it. A caller that is cancelled unwinds at
-/// once; a call that has begun then goes on by itself, which is why it may not borrow.
+/// Calls `f` on a thread of the pool and waits for it. A caller that is cancelled unwinds at once.
+/// A call that has begun then runs on by itself, so it may not borrow.
 ///
-/// On a plain thread, which may block, it just calls `f`.
+/// A plain thread may block, so there this just calls `f`.
 ///
 /// # Errors
 ///
@@ -176,27 +178,28 @@ pub(crate) fn offload<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static)
     unsafe { make(f, false) }
 }
 
-/// Makes a call and waits for it; when the coroutine is cancelled, to its end only if it `lends`.
+/// Makes a call and waits for it. If the coroutine is cancelled, it waits for the end of a call
+/// that has begun only if it `lends`.
 ///
 /// # Safety
 ///
-/// Where it does not lend, `f` and its value may borrow nothing that could end.
+/// If `lends` is false, `f` and its value may borrow nothing that could end.
 unsafe fn make<T: Send>(f: impl FnOnce() -> T + Send, lends: bool) -> io::Result<T> {
     if !park::in_coroutine() {
         return Ok(f());
     }
-    // A coroutine that must not wait, or not any more, makes no call.
+    // A coroutine that must not wait makes no call.
     park::check_cancelled();
-    // SAFETY: where it lends, the loop below is left only with the answer or with the job that was
-    // taken back, and that is dropped in this very frame. Nothing unwinds out of the loop: its wait
-    // returns when the coroutine is cancelled, and any other way ends the process (`AbortOnUnwind`).
+    // SAFETY: if it lends, the loop below ends only with the answer, or with the job that was taken
+    // back, which is dropped in this very frame. Nothing unwinds out of the loop: its wait returns
+    // when the coroutine is cancelled, and any other unwind ends the process (`AbortOnUnwind`).
     //
-    // Nor can the frame vanish while the coroutine is suspended in it: no suspended coroutine
-    // is dropped, and one is given up only where it unwinds, which is after the loop.
+    // Nor can the frame vanish while the coroutine is suspended in it: no suspended coroutine is
+    // dropped, and a coroutine is abandoned only while it unwinds, which is after the loop.
     //
-    // Where it does not lend, nothing is borrowed, by the caller's promise.
+    // If it does not lend, nothing is borrowed, by the caller's promise.
     let call = unsafe { Call::submit(f) }?;
-    // The call would be left with what it was lent.
+    // An unwind would leave the call with its borrows.
     let abort = AbortOnUnwind::new();
     let ended = loop {
         if let Some(result) = call.wait() {
@@ -211,7 +214,7 @@ unsafe fn make<T: Send>(f: impl FnOnce() -> T + Send, lends: bool) -> io::Result
     match ended {
         Ok(result) => result.map_or_else(|panic| panic::resume_unwind(panic), Ok),
         Err(_left) => {
-            // What the job has captured is dropped by the unwind, like all else.
+            // The unwind drops the captures of the job, like everything else in this frame.
             park::raise()
         }
     }

@@ -1,8 +1,8 @@
-//! Threads for calls that have no other way than to block theirs.
+//! A pool of threads for calls that block their thread.
 //!
-//! The pool grows with the calls that are under way, up to [`THREADS_MAX`], and its threads
-//! end when they have had nothing to do for [`IDLE_MAX`]. A thread that waits for something of
-//! ours is not counted while it waits: what it waits for may be a call that has no thread yet.
+//! The pool grows with the number of calls, up to [`THREADS_MAX`]. A thread ends when it has been
+//! idle for [`IDLE_MAX`]. A thread that waits in an operation of this library does not count while
+//! it waits, because it may wait for a call that has no thread yet.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -18,7 +18,7 @@ use super::shared::LocalCell;
 use super::shared::thread_local;
 
 thread_local! {
-    // Whether this thread is one of the pool that is counted there.
+    // Whether this thread belongs to the pool and is counted there.
     static COUNTED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -34,10 +34,11 @@ struct Pool {
 }
 
 struct Queue {
-    // Each with its number, by which it can be taken back.
+    // Each with its number, for `take_back`.
     jobs: VecDeque<(u64, Job)>,
     next: u64,
-    // The threads that work or are idle, without those that wait for something of ours.
+    // The threads that are working or idle, without those that wait in an operation of this
+    // library.
     threads: usize,
     idle: usize,
 }
@@ -47,7 +48,7 @@ static POOL: Pool = Pool {
     work: Condvar::new(),
 };
 
-/// Queues a job; returns its number.
+/// Queues a job and returns its number.
 ///
 /// # Errors
 ///
@@ -59,22 +60,22 @@ pub(super) fn submit(job: Job) -> io::Result<u64> {
     queue.jobs.push_back((number, job));
     let Err(error) = grow(&mut queue) else { return Ok(number) };
     let job = queue.jobs.pop_back();
-    // Its destructors are code of users.
+    // Its destructors are user code, which must not run under the lock.
     drop(queue);
     drop(job);
     Err(error)
 }
 
-/// Takes back a job that no thread has begun.
+/// Takes a job back, if no thread has begun it.
 pub(super) fn take_back(number: u64) -> Option<Job> {
     let mut queue = POOL.queue.lock();
-    // They are in the order of their numbers.
+    // The jobs are in the order of their numbers.
     let at = queue.jobs.binary_search_by_key(&number, |(number, _)| *number).ok()?;
     queue.jobs.remove(at).map(|(_, job)| job)
 }
 
-/// Runs `wait`, in which this thread does nothing but wait for something of ours. If it is one of the
-/// pool, another takes its place meanwhile.
+/// Runs `wait`, which does nothing but wait in an operation of this library. If this thread belongs
+/// to the pool, another thread may take its place meanwhile.
 pub(crate) fn while_blocked<R>(wait: impl FnOnce() -> R) -> R {
     struct Return;
     impl Drop for Return {
@@ -87,7 +88,7 @@ pub(crate) fn while_blocked<R>(wait: impl FnOnce() -> R) -> R {
         let mut queue = POOL.queue.lock();
         queue.threads -= 1;
         if !queue.jobs.is_empty() {
-            // When there is no room for another thread, the next call tries again.
+            // If no thread can be started, the next call tries again.
             let _ = grow(&mut queue);
         }
         Return
@@ -95,7 +96,7 @@ pub(crate) fn while_blocked<R>(wait: impl FnOnce() -> R) -> R {
     wait()
 }
 
-/// Makes sure that a thread takes the last job.
+/// Makes sure that some thread will take the last job.
 fn grow(queue: &mut MutexGuard<'_, Queue>) -> io::Result<()> {
     if queue.idle >= queue.jobs.len() {
         POOL.work.notify_one();
@@ -104,9 +105,9 @@ fn grow(queue: &mut MutexGuard<'_, Queue>) -> io::Result<()> {
     if queue.threads < THREADS_MAX {
         match thread::Builder::new().name("plainsong-blocking".to_owned()).spawn(serve) {
             Ok(_) => queue.threads += 1,
-            // A thread that is at work will come to the job.
+            // A busy thread will take the job when it is free.
             Err(_) if queue.threads > 0 => {}
-            // Not its own kind: `WouldBlock` would mean something else to the caller.
+            // Not with the kind of `error`: the caller would misunderstand `WouldBlock`.
             Err(error) => {
                 return Err(io::Error::other(format!(
                     "no thread can be started for a blocking call: {error}; the limit of \
@@ -118,21 +119,22 @@ fn grow(queue: &mut MutexGuard<'_, Queue>) -> io::Result<()> {
     Ok(())
 }
 
-/// What each thread of the pool does.
+/// The loop of each thread of the pool.
 fn serve() {
     COUNTED.set(true);
     pin::unpin();
     let mut queue = POOL.queue.lock();
     loop {
-        // There may be too many for a while: threads that have waited come back at once.
+        // There may be too many threads for a while, because a thread that has waited returns
+        // without asking.
         if queue.threads > THREADS_MAX {
-            // It may have been notified of a job, which is for another then.
+            // A notification that this thread has taken is passed on to another.
             POOL.work.notify_one();
             break;
         }
         if let Some((_, job)) = queue.jobs.pop_front() {
             drop(queue);
-            // The panics of the call are caught in there; this one is of a destructor.
+            // The job catches the panics of its call, so a panic here comes from a destructor.
             cancel::catch_and_forget(job);
             queue = POOL.queue.lock();
             continue;

@@ -1,8 +1,8 @@
 //! Cancellation is an unwind: the coroutine's next wait raises a payload that no user code can
 //! make, destructors run, and the owner of the cancelled level catches it.
 //!
-//! A payload names its coroutine and its level, and stops at that one only. So a payload that user code
-//! has carried elsewhere is just a panic there.
+//! A payload names its coroutine and its level, and only that level catches it as a cancellation.
+//! If user code carries a payload to another coroutine, it is an ordinary panic there.
 
 use std::any::Any;
 use std::io::{self, Write};
@@ -15,37 +15,39 @@ use super::id::Id;
 use super::scopes::Level;
 use super::task::Task;
 
-/// What a cancelled coroutine unwinds with.
+/// The panic payload of a cancellation.
 struct Payload {
     task: Id,
-    /// Where it stops.
+    /// The level that catches it.
     level: Level,
 }
 
-/// How a body ended, when not by returning.
+/// How a body ended, if it did not return.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// Its level was cancelled, and it has unwound.
+    /// The level was cancelled, and the body has unwound.
     Cancelled,
-    /// It panicked with this payload, or an outer level was cancelled.
-    // In a box of its own, so that the place for a result needs no more than a word for it.
+    /// The body panicked with this payload, or an outer level was cancelled.
+    // Boxed twice, so that it takes only one word in a packet.
     Panicked(Box<Box<dyn Any + Send>>),
 }
 
-/// Unwinds the running coroutine to the level that is cancelled. Prints nothing: this is no panic.
+/// Unwinds the running coroutine to the level that is cancelled. This is no panic, so no hook runs
+/// and nothing is printed.
 pub(super) fn raise(task: &Task) -> ! {
     let level = task.scopes.target().unwrap_or(Level::Root);
     unwind_with(Payload { task: task.id, level })
 }
 
-/// Unwinds with this payload; where the program cannot unwind, says so and ends the process.
+/// Unwinds with this payload. If the program is built without unwinding, reports that and ends the
+/// process.
 pub(crate) fn unwind_with(payload: impl Any + Send) -> ! {
     if cfg!(panic = "abort") {
         let _ = writeln!(
             io::stderr(),
             "plainsong: a coroutine or generator had to be unwound (it was cancelled, its time was up, or \
              its runtime ended before it), and this program is built with panic = \"abort\". Build it \
-             with panic = \"unwind\", or see to it that coroutines end by themselves: join them, \
+             with panic = \"unwind\", or make sure that coroutines end by themselves: join them, \
              use `run_all`, and use the sockets' own time-outs."
         );
         process::abort();
@@ -53,7 +55,7 @@ pub(crate) fn unwind_with(payload: impl Any + Send) -> ! {
     panic::resume_unwind(Box::new(payload))
 }
 
-/// Runs `body` and catches what it ends with: a panic, or the cancellation of `level`.
+/// Runs `body` and catches its unwind, if any: a panic, or the cancellation of `level`.
 #[inline]
 pub(crate) fn catch<T>(task: &Task, level: Level, body: impl FnOnce() -> T) -> Result<T, Failure> {
     panic::catch_unwind(AssertUnwindSafe(body)).map_err(|payload| classify(task, level, payload))
@@ -71,8 +73,8 @@ fn classify(task: &Task, level: Level, payload: Box<dyn Any + Send>) -> Failure 
     Failure::Panicked(Box::new(payload))
 }
 
-/// Calls `f`, which drops something of a user: what it ends with is forgotten, since the drop of that may
-/// panic, too.
+/// Calls `f`, which drops a value of the user, and catches its unwind. The payload is forgotten and
+/// not dropped, because its drop might panic too.
 #[inline]
 pub(crate) fn catch_and_forget(f: impl FnOnce()) {
     if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(f)) {
@@ -88,7 +90,8 @@ fn forget(payload: Box<dyn Any + Send>) {
     }));
 }
 
-/// Drops the locals of `task`, which runs, and those that their destructors make, within reason.
+/// Drops the locals of `task`, the running coroutine. Their destructors may make new locals, which
+/// are dropped too, up to sixteen times.
 pub(crate) fn drop_locals(task: &Task) {
     for _ in 0..16 {
         let locals = task.take_locals();
@@ -99,10 +102,13 @@ pub(crate) fn drop_locals(task: &Task) {
     }
 }
 
-/// Whether the payload of a panic is a cancellation of the coroutine that calls this, on its way to its
-/// level.
+/// Whether the payload of a panic is a cancellation of the calling coroutine that is still on its
+/// way to its level.
 pub(crate) fn is_cancellation(payload: &(dyn Any + Send)) -> bool {
     payload.downcast_ref::<Payload>().is_some_and(|payload| {
-        current::with(|task| task.is_some_and(|task| task.id == payload.task))
+        current::with(|task| {
+            let task = task.filter(|task| task.id == payload.task);
+            task.is_some_and(|task| task.scopes.is_requested(payload.level))
+        })
     })
 }

@@ -1,6 +1,7 @@
-//! This thread's scheduler, and the way to it for everything that runs above the loop.
+//! This thread's scheduler, and how code above the loop finds it.
 //!
-//! The scheduler itself and what is below it never come here: they are handed what they need.
+//! The scheduler and the files below it never look it up here. They get what they need as
+//! arguments.
 
 #![allow(unsafe_code)]
 
@@ -17,7 +18,7 @@ use super::task::Task;
 
 thread_local! {
     static OWNED: Owned = const { Owned(ManuallyDrop::new(Scheduler::new())) };
-    // Where the scheduler is, while it is there: to be found with one load.
+    // The address of the scheduler while it exists, so that one load finds it.
     static PLACE: Cell<*const Scheduler> = const { Cell::new(ptr::null()) };
 }
 
@@ -25,16 +26,17 @@ struct Owned(ManuallyDrop<Scheduler>);
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        if current::in_coroutine() {
-            // `std::process::exit`, called in a coroutine, runs the destructors of thread-locals on the
-            // coroutine's stack. That runs on, and so may destructors that come after this one, so the
-            // scheduler stays as it is until the process has ended.
+        current::leave_for_good();
+        if current::is_ending() {
+            // This runs on the stack of a coroutine that has called `std::process::exit`. Its task
+            // and its stack are still in use, so the scheduler stays as it is until the process
+            // ends.
             return;
         }
         PLACE.set(ptr::null());
-        // SAFETY: this is the drop, so it is done once, and nothing finds the scheduler any more. No coroutine
-        // is left that could use it: this is the thread's own stack, and a run ends only after its last
-        // coroutine.
+        // SAFETY: this is the drop, so it happens once, and nothing finds the scheduler any more.
+        // No coroutine is left that could use it: this runs on the thread's own stack, and a run
+        // ends only after its last coroutine.
         unsafe { ManuallyDrop::drop(&mut self.0) };
     }
 }
@@ -43,7 +45,7 @@ impl Drop for Owned {
 ///
 /// # Panics
 ///
-/// In a destructor of a thread-local that runs after ours.
+/// In a destructor of a thread-local that runs after the scheduler was dropped.
 #[inline]
 pub(crate) fn with<R>(f: impl FnOnce(&Scheduler) -> R) -> R {
     match try_with(f) {
@@ -55,14 +57,16 @@ pub(crate) fn with<R>(f: impl FnOnce(&Scheduler) -> R) -> R {
     }
 }
 
-/// Calls `f` with this thread's scheduler, unless the thread is ending and it has been dropped.
+/// Calls `f` with this thread's scheduler. `None` if the thread is ending and the scheduler has
+/// been dropped.
 #[inline]
 pub(crate) fn try_with<R>(f: impl FnOnce(&Scheduler) -> R) -> Option<R> {
     let known = PLACE.try_with(Cell::get).unwrap_or(ptr::null());
     let place = if known.is_null() { find() } else { known };
-    // SAFETY: where it is not null, the scheduler is there: its drop sets `PLACE` to null first. That comes
-    // with the end of its thread, which does not come while `f` runs: a coroutine, too, runs on its own
-    // thread only, and has ended before that.
+    // SAFETY: if the pointer is not null, the scheduler exists, because its drop first sets `PLACE`
+    // to null. The drop happens at the end of the thread, so it does not happen while `f` runs.
+    // That is also true in a coroutine, which runs only on its own thread and has ended before
+    // that.
     unsafe { place.as_ref() }.map(f)
 }
 
@@ -73,18 +77,19 @@ fn find() -> *const Scheduler {
     place
 }
 
-/// The coroutine that runs, and the scheduler that runs it.
+/// The running coroutine and its scheduler.
 #[derive(Clone, Copy)]
 pub(crate) struct Running<'a> {
     pub(crate) scheduler: &'a Scheduler,
     pub(crate) task: &'a Task,
 }
 
-/// Calls `f` with the coroutine that runs, if one does.
+/// Calls `f` with the running coroutine, if there is one.
 #[inline(always)]
 pub(crate) fn running<R>(f: impl FnOnce(Option<Running<'_>>) -> R) -> R {
     current::with(|task| match task {
-        // SAFETY: as in `try_with`; a coroutine runs only where a scheduler does, which has been found then.
+        // SAFETY: as in `try_with`. A coroutine runs only on a thread whose scheduler has been
+        // found.
         Some(task) => match unsafe { PLACE.get().as_ref() } {
             Some(scheduler) => f(Some(Running { scheduler, task })),
             None => f(None),

@@ -1,6 +1,7 @@
-//! The only file that names corosensei: code that runs on a stack of its own.
+//! Coroutines: code that runs on its own stack. The only file that uses corosensei's coroutines.
 //!
-//! A [`Coroutine`] is resumed by its owner and suspends itself. Nothing here knows why.
+//! The owner of a [`Coroutine`] resumes it, and the coroutine suspends itself. Nothing here knows
+//! why.
 
 #![allow(unsafe_code)]
 
@@ -20,20 +21,25 @@ use super::shared::thread_local;
 use super::stack::Stack;
 
 thread_local! {
-    // The coroutine that is being resumed for the first time, for its body.
+    // The coroutine that is being resumed for the first time: its body takes it from here.
     static STARTING: Cell<*const Coroutine> = const { Cell::new(ptr::null()) };
 }
 
 // With no input, a switch passes nothing through memory.
 type Inner = corosensei::Coroutine<(), Suspended, (), Stack>;
 
-/// Cache lines of a stack that are fetched ahead of a turn: what the calls between a server's loop and
-/// the switch in a read take.
+/// How many cache lines of a stack are prefetched before a turn. The frames between a server's loop
+/// and the switch in a read take about as much.
 const LINES: usize = 10;
+/// Larger closures are boxed: corosensei refuses to move closures above its own limit to a new
+/// stack.
+const TRANSFER_MAX: usize = 512;
+/// The alignment of a new stack.
+const TRANSFER_ALIGN_MAX: usize = 16;
 /// Bytes of a cache line.
 pub(super) const LINE: usize = 64;
 
-/// What a coroutine that suspends says to the loop.
+/// The reason why a coroutine suspends, for the loop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Suspended {
     /// Resume me again when my turn comes.
@@ -46,18 +52,20 @@ pub(crate) enum Suspended {
 
 /// A closure on its own stack.
 ///
-/// The drop of a coroutine that has started and not ended leaks it, stack and all: its frames may be
-/// borrowed from, and nothing but resuming it until it returns ends them soundly.
+/// Dropping a coroutine that has started and not ended leaks it together with its stack. Other code
+/// may borrow from its frames, so only resuming it until it returns ends them soundly.
 pub(crate) struct Coroutine {
     inner: UnsafeCell<ManuallyDrop<Inner>>,
     yielder: Cell<*const Yielder<(), Suspended>>,
-    // The top of its stack when it last suspended; where much of what is on it begins, before it has run.
+    // The top of its stack when it last suspended. Before it has run, an address near the base.
     top: Cell<*const u8>,
+    // The address of its stack's guard page.
+    guard: usize,
 }
 
 impl Coroutine {
-    /// Puts `body`, which must not unwind, on `stack`; it runs from the first
-    /// [`resume`](Self::resume) on.
+    /// Puts `body` on `stack`. It runs from the first [`resume`](Self::resume) on, and must not
+    /// unwind.
     #[inline]
     pub(crate) fn new(stack: Stack, body: impl FnOnce() + 'static) -> Self {
         // SAFETY: the body borrows nothing that could end.
@@ -68,9 +76,26 @@ impl Coroutine {
     ///
     /// # Safety
     ///
-    /// What `body` borrows must outlive it: the coroutine must be resumed until it returns first.
+    /// Everything that `body` borrows must outlive it: before a borrow ends, the coroutine must be
+    /// resumed until it returns.
     #[inline]
-    pub(crate) unsafe fn new_unchecked(stack: Stack, body: impl FnOnce()) -> Self {
+    pub(crate) unsafe fn new_unchecked<F: FnOnce()>(stack: Stack, body: F) -> Self {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            if size_of::<F>() > TRANSFER_MAX || align_of::<F>() > TRANSFER_ALIGN_MAX {
+                Self::on_stack(stack, Box::new(body))
+            } else {
+                Self::on_stack(stack, body)
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`new_unchecked`](Self::new_unchecked).
+    #[inline]
+    unsafe fn on_stack(stack: Stack, body: impl FnOnce()) -> Self {
+        let guard = stack.guard();
         let start = move |yielder: &Yielder<(), Suspended>, ()| {
             // SAFETY: the `resume` that runs us has just set this to its `self`, which is
             // borrowed until that call returns.
@@ -84,14 +109,15 @@ impl Coroutine {
             inner: UnsafeCell::new(ManuallyDrop::new(inner)),
             yielder: Cell::new(ptr::null()),
             top: Cell::new(top),
+            guard,
         }
     }
 
-    /// Runs the body until it suspends; `None` when it has returned.
+    /// Runs the body until it suspends. `None` if it has returned.
     ///
     /// # Panics
     ///
-    /// When it has returned before.
+    /// When the body returned earlier.
     ///
     /// # Safety
     ///
@@ -110,7 +136,7 @@ impl Coroutine {
         }
     }
 
-    /// Returns to the caller of [`resume`](Self::resume); comes back at the next one.
+    /// Switches to the caller of [`resume`](Self::resume). Returns at the next `resume`.
     ///
     /// # Safety
     ///
@@ -125,7 +151,12 @@ impl Coroutine {
         unsafe { (*self.yielder.get()).suspend(how) };
     }
 
-    /// Has the processor fetch what the next [`resume`](Self::resume) will touch first.
+    /// The address of its stack's guard page.
+    pub(super) fn guard(&self) -> usize {
+        self.guard
+    }
+
+    /// Prefetches the memory that the next [`resume`](Self::resume) touches first.
     #[inline]
     pub(super) fn fetch_top(&self) {
         // The switch itself writes the stack's base, and pushes onto its top.
@@ -134,8 +165,8 @@ impl Coroutine {
         (0..LINES).for_each(|line| prefetch(first.wrapping_add(line * LINE)));
     }
 
-    /// Suspends when called on this coroutine's own stack, whose addresses are `bounds`;
-    /// elsewhere does nothing and returns `false`.
+    /// Suspends if called on this coroutine's own stack, whose addresses are `bounds`. Elsewhere it
+    /// does nothing and returns `false`.
     pub(crate) fn suspend_if_on(&self, bounds: &Range<usize>) -> bool {
         let marker = 0u8;
         let here = ptr::from_ref(&marker).addr();
@@ -147,8 +178,8 @@ impl Coroutine {
         true
     }
 
-    /// The stack of a body that has returned or never started (it is then dropped here);
-    /// otherwise `None`, and the coroutine is leaked.
+    /// Takes the stack back if the body has returned or never started. (A body that never started
+    /// is dropped here.) Otherwise returns `None`, and leaks the coroutine.
     #[inline]
     pub(crate) fn into_stack(self) -> Option<Stack> {
         let mut inner = ManuallyDrop::into_inner(self.inner.into_inner());
@@ -163,7 +194,7 @@ impl Coroutine {
     }
 }
 
-/// Has the processor fetch the cache line at an address, be it valid or not.
+/// Prefetches the cache line at an address, which need not be valid.
 #[inline]
 pub(super) fn prefetch<T>(address: *const T) {
     #[cfg(target_arch = "x86_64")]
@@ -175,7 +206,7 @@ pub(super) fn prefetch<T>(address: *const T) {
     let _ = address;
 }
 
-/// Where the top of the stack is; null where nothing is fetched ahead.
+/// The top of the stack. Null on targets where nothing is prefetched.
 #[inline(always)]
 fn stack_top() -> *const u8 {
     #[cfg(target_arch = "x86_64")]

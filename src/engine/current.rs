@@ -1,4 +1,4 @@
-//! Which coroutine runs on this thread, and what is left of its turn's budget.
+//! The running coroutine of this thread, and the rest of its turn's budget.
 
 #![allow(unsafe_code)]
 
@@ -11,9 +11,11 @@ use super::shared::thread_local;
 use super::task::Task;
 
 thread_local! {
-    // Neither has a destructor, so that a signal handler may read them at any time.
+    // None has a destructor, so that a signal handler may read them at any time.
     static CURRENT: Cell<*const Task> = const { Cell::new(ptr::null()) };
-    // Operations that this turn may still do without waiting.
+    // A coroutine of this thread has called `std::process::exit`.
+    static ENDING: Cell<bool> = const { Cell::new(false) };
+    // How many operations this turn may still complete without waiting.
     static BUDGET: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -27,10 +29,24 @@ pub(super) unsafe fn enter(task: *const Task) {
     CURRENT.set(task);
 }
 
-/// Makes none the current coroutine.
+/// Notes that no coroutine runs.
 #[inline]
 pub(super) fn leave() {
     CURRENT.set(ptr::null());
+}
+
+/// Notes that this thread will never run a coroutine again, because its thread-locals are being
+/// destroyed. From now on, waits in their destructors block the thread, as on a plain one.
+pub(super) fn leave_for_good() {
+    if in_coroutine() {
+        ENDING.set(true);
+        leave();
+    }
+}
+
+/// Whether a coroutine of this thread has called `std::process::exit`.
+pub(super) fn is_ending() -> bool {
+    ENDING.get()
 }
 
 /// Whether a coroutine runs.
@@ -39,25 +55,25 @@ pub(crate) fn in_coroutine() -> bool {
     !CURRENT.get().is_null()
 }
 
-/// Calls `f` with the coroutine that runs, if one does.
+/// Calls `f` with the running coroutine, if there is one.
 #[inline]
 pub(crate) fn with<R>(f: impl FnOnce(Option<&Task>) -> R) -> R {
     // SAFETY: the caller of `enter` has promised that the task lives until `leave`.
     //
-    // A closure that suspends keeps the reference on the coroutine's own stack: it is used again only
-    // when that coroutine runs, and a task is freed only after its coroutine has ended. On a
+    // A closure that suspends keeps the reference on the coroutine's own stack: it is used again
+    // only when that coroutine runs, and a task is freed only after its coroutine has ended. On a
     // generator's stack, which another coroutine may resume, only scopes keep one across user code,
     // and `Yielder` refuses to yield while one is open.
     f(unsafe { CURRENT.get().as_ref() })
 }
 
-/// Sets how many operations the next turn may do without waiting.
+/// Sets how many operations the next turn may complete without waiting.
 #[inline]
 pub(super) fn set_budget(operations: u32) {
     BUDGET.set(operations);
 }
 
-/// Takes one operation from the budget. Returns `false` when none is left.
+/// Takes one operation from the budget. Returns `false` if none is left.
 #[inline]
 pub(super) fn spend() -> bool {
     let left = BUDGET.get().checked_sub(1);

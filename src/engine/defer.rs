@@ -1,6 +1,6 @@
-//! `Defer`: what must be done in whatever way a block is left.
+//! `Defer`: code that must run however a block is left.
 
-/// Calls a function when it is dropped, unless it has been disarmed.
+/// Calls a function when it is dropped, unless it was disarmed.
 #[must_use]
 pub(crate) struct Defer<R, F: FnOnce() -> R>(Option<F>);
 

@@ -1,6 +1,6 @@
-//! Which reactors know a descriptor, and waiting for it.
+//! Which reactors a descriptor is registered with, and waiting for its events.
 //!
-//! A descriptor is registered with the reactor of each thread that has waited for it, once. Nearly
+//! A descriptor is registered once with the reactor of each thread that has waited for it. Nearly
 //! always that is one thread.
 
 use std::fmt;
@@ -18,18 +18,19 @@ use super::mutex::Mutex;
 use super::reactor::{Interest, Port, Reactor, Readiness, Token};
 use super::task::{Wait, Wake};
 
-/// The reactors that know one descriptor. It must be deregistered before it is closed.
+/// The registrations of one descriptor, which must be deregistered before it is closed.
 #[derive(Default, Debug)]
 #[repr(C)]
 pub(crate) struct Registrations {
-    // Where the descriptor was first waited for.
+    // With the reactor of the thread that waited first.
     first: OnceLock<Registration>,
     others: Mutex<Vec<Registration>>,
 }
 
-/// One thread's reactor knows the descriptor by this token, for as long as that thread lives.
+/// The registration with one thread's reactor. It is valid for as long as that thread lives.
 struct Registration {
-    // Weak, or a long-lived descriptor would keep the reactors of all threads that have waited for it.
+    // Weak, because a long-lived descriptor would otherwise keep alive the reactors of all threads
+    // that have waited for it.
     port: Weak<Port>,
     mailbox: &'static Mailbox,
     token: Token,
@@ -38,7 +39,8 @@ struct Registration {
 impl Registration {
     #[inline]
     fn is_with(&self, reactor: &Reactor) -> bool {
-        // The memory of a port is not used again while even a weak pointer to it is left.
+        // The address identifies the port: its memory is not reused while a weak pointer to it
+        // exists.
         ptr::eq(self.port.as_ptr(), Arc::as_ptr(reactor.port()))
     }
 }
@@ -50,8 +52,8 @@ impl fmt::Debug for Registration {
 }
 
 impl Registrations {
-    /// What this thread's reactor knows of the descriptor, if anything. That is of use to coroutines only:
-    /// while a plain thread runs, nothing polls its reactor.
+    /// The descriptor's readiness, if it is registered with this thread's reactor. `None` on a
+    /// plain thread, because nothing polls a reactor outside of a run.
     #[inline]
     pub(crate) fn readiness<'a>(&self, running: Option<Running<'a>>) -> Option<Readiness<'a>> {
         let first = self.first.get()?;
@@ -66,8 +68,8 @@ impl Registrations {
         others.iter().find(|other| other.is_with(reactor)).map(|other| other.token)
     }
 
-    /// Has this thread's reactor know the descriptor `fd`, if it does not yet. `None` for one that is always ready, such as a
-    /// regular file.
+    /// Registers the descriptor `fd` with this thread's reactor, unless it already is. `None` for a
+    /// descriptor that is always ready, such as a regular file.
     ///
     /// # Errors
     ///
@@ -78,7 +80,7 @@ impl Registrations {
         running: Running<'a>,
         fd: &impl AsFd,
     ) -> io::Result<Option<Readiness<'a>>> {
-        // Another coroutine may have registered it since the operation began.
+        // Another coroutine may have registered the descriptor since the operation began.
         if let Some(readiness) = self.readiness(Some(running)) {
             return Ok(Some(readiness));
         }
@@ -101,11 +103,11 @@ impl Registrations {
         Ok(Some(reactor.readiness(token)))
     }
 
-    /// Has all reactors forget the descriptor.
+    /// Deregisters the descriptor from all reactors.
     pub(crate) fn deregister(&mut self, fd: &impl AsFd) {
         let others = mem::take(self.others.get_mut());
         for Registration { port, mailbox, token } in self.first.take().into_iter().chain(others) {
-            // The kernel has forgotten it along with a reactor that is gone.
+            // If the reactor is gone, the kernel has forgotten the registration with it.
             let Some(port) = port.upgrade() else { continue };
             port.forget(fd.as_fd());
             let (reactor, token) = (port.number(), token.number());
@@ -120,8 +122,8 @@ impl Registrations {
     }
 }
 
-/// Parks the running coroutine until the next edge of `fd`, of which an operation has failed with
-/// `WouldBlock`, or until `deadline` has passed. Unwinds when the coroutine is cancelled.
+/// Parks the running coroutine until the next edge of `fd`, or until `deadline` has passed. An
+/// operation on `fd` has just failed with `WouldBlock`. Unwinds when the coroutine is cancelled.
 ///
 /// # Errors
 ///
@@ -147,7 +149,7 @@ pub(crate) fn wait(
     }
     let wake = scheduler.park(task, why, deadline);
     if wake != Wake::Ready {
-        // The reactor has not let go of the waiter, as it does when it wakes one.
+        // No event has come, so the reactor still has the waiter.
         readiness.unsubscribe(interest, &parker.into());
         if wake == Wake::Cancelled {
             scheduler.raise(task);

@@ -5,15 +5,15 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Identifies a coroutine; no other coroutine of the process has had it or will.
+/// Identifies a coroutine. No other coroutine of the process ever has the same id.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id(NonZeroU64);
 
 impl Id {
-    /// Ids that a thread takes at once, so that a spawn touches no shared memory.
+    /// How many ids a thread takes at once, so that a spawn touches no shared memory.
     const BLOCK: u64 = 1024;
 
-    /// The next id of this thread, whose counter is `next`.
+    /// The next id of the thread whose counter is `next`.
     #[inline]
     pub(crate) fn allocate(next: &Cell<u64>) -> Self {
         static BLOCKS: AtomicU64 = AtomicU64::new(0);
@@ -22,7 +22,7 @@ impl Id {
             id = BLOCKS.fetch_add(1, Ordering::Relaxed) * Self::BLOCK;
         }
         next.set(id + 1);
-        // Ids count from one, as people do; the last id of a block is a multiple of 1024.
+        // Ids count from one, so the last id of a block is a multiple of 1024.
         Self(NonZeroU64::MIN.saturating_add(id))
     }
 

@@ -1,4 +1,5 @@
-//! A coroutine that has not started: it may go to any thread, and is made where it starts.
+//! A coroutine that has not started. Any thread may take it, and the thread that starts it makes
+//! the task.
 
 #![allow(unsafe_code)]
 
@@ -13,30 +14,32 @@ use super::mutex::{Mutex, MutexGuard};
 use super::stack::Stack;
 use super::task::Task;
 
-/// What is kept of a coroutine before it starts.
+/// A coroutine before it starts.
 pub(crate) trait PendingTask: Send {
-    /// The size of stack that was asked for.
+    /// The requested stack size.
     fn stack_size(&self) -> Option<usize>;
 
-    /// Makes a task of the calling thread of it; `None` when it has started or ended.
+    /// Makes its task, which belongs to the calling thread. `None` if it has started or ended.
     fn make_task(&mut self, stack: Stack) -> Option<Task>;
 
-    /// Ends it unstarted, unless it has started or ended: because of `error`, or else as cancelled.
+    /// Ends it without starting it: because of `error`, or else as cancelled. Does nothing if it
+    /// has started or ended.
     fn end(&mut self, error: Option<io::Error>);
 }
 
-/// Where a coroutine is that may be started on any worker, and what is asked of it before it is anywhere.
+/// Where a coroutine is that any worker may start, and the requests that come before its start.
 ///
-/// The pending task is kept with it, as one allocation instead of two; only the [`Job`] reaches that.
+/// The pending task is in the same allocation. Only the [`Job`] reaches it.
 pub(crate) struct Slot<P: ?Sized = dyn PendingTask> {
     state: Mutex<State>,
     pending: UnsafeCell<P>,
 }
 
-// SAFETY: a shared slot gives access to what is locked only, and a job, which has the pending task to itself,
-// is shared with nobody: the pending task only moves between threads, which its `Send` allows.
+// SAFETY: a shared slot gives access only to the locked state. Only the job reaches the pending
+// task, and a job is not shared. So the pending task only moves between threads, which its `Send`
+// allows.
 unsafe impl<P: ?Sized + Send> Sync for Slot<P> {}
-// No code of a user runs under the lock.
+// No user code runs under the lock.
 impl<P: ?Sized> RefUnwindSafe for Slot<P> {}
 
 #[derive(Clone, Copy, Default)]
@@ -45,7 +48,7 @@ struct State {
     asked: Asked,
 }
 
-/// What was asked of a coroutine before it started.
+/// Requests to a coroutine that came before it started.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Asked {
     pub(super) cancelled: bool,
@@ -57,7 +60,7 @@ impl<P: ?Sized> Slot<P> {
         self.state.lock()
     }
 
-    /// The thread and the slot there of the coroutine; if it has not started, `ask` notes what is asked.
+    /// The coroutine's thread and its slot there. If it has not started, `ask` notes the request.
     pub(super) fn place_or(&self, ask: impl FnOnce(&mut Asked)) -> Option<(&'static Mailbox, u32)> {
         let mut state = self.lock();
         if state.place.is_none() {
@@ -73,7 +76,8 @@ impl fmt::Debug for Slot {
     }
 }
 
-/// What makes a coroutine of the thread that it is started on. A job that is dropped tells its handle.
+/// The right to start one coroutine, on the thread that calls [`make_task`](Self::make_task).
+/// Dropping the job instead ends the coroutine, and its handle sees it as cancelled.
 pub(crate) struct Job(Arc<Slot>);
 
 impl Job {
@@ -81,47 +85,48 @@ impl Job {
     ///
     /// # Safety
     ///
-    /// The pending task must hold nothing that borrows any more once it has started or ended, and what it
-    /// borrows must live until then.
+    /// Everything that the pending task borrows must live until it has started or ended. After
+    /// that, it must hold nothing that borrows.
     pub(crate) unsafe fn new<'a>(pending: impl PendingTask + 'a) -> Self {
         let slot: Arc<Slot<dyn PendingTask + 'a>> =
             Arc::new(Slot { state: Mutex::default(), pending: UnsafeCell::new(pending) });
-        // SAFETY: the two types differ in a lifetime only. Other owners of the slot may keep it for longer than
-        // that, but reach nothing of the pending task but its memory; and when that is freed nothing in it
-        // borrows, by the caller's promise.
+        // SAFETY: the two types differ only in a lifetime. Other owners of the slot may outlive it,
+        // but they never reach the pending task, and only free its memory. By the caller's promise,
+        // nothing in it borrows any more by then.
         Self(unsafe { std::mem::transmute::<Arc<Slot<dyn PendingTask + 'a>>, Arc<Slot>>(slot) })
     }
 
-    /// Where its coroutine is, or will be.
+    /// Where the coroutine is, or will be.
     pub(crate) fn slot(&self) -> &Arc<Slot> {
         &self.0
     }
 
     #[inline]
     fn pending(&mut self) -> &mut dyn PendingTask {
-        // SAFETY: there is one job of a slot, it is borrowed mutably, and nothing else reaches the task.
+        // SAFETY: a slot has one job, which is borrowed mutably, and nothing else reaches the
+        // pending task.
         unsafe { &mut *self.0.pending.get() }
     }
 
-    /// The size of stack that was asked for.
+    /// The requested stack size.
     pub(super) fn stack_size(&mut self) -> Option<usize> {
         self.pending().stack_size()
     }
 
-    /// Makes a task of the calling thread of it, to be added there.
+    /// Makes the task, for the scheduler of the calling thread.
     #[inline]
     pub(super) fn make_task(&mut self, stack: Stack) -> Option<Task> {
         self.pending().make_task(stack)
     }
 
-    /// Notes where the task is. Returns what was asked of it before.
+    /// Notes where the task is. Returns the requests that came before.
     pub(super) fn started(self, mailbox: &'static Mailbox, slot: u32) -> Asked {
         let mut state = self.0.lock();
         state.place = Some((mailbox, slot));
         state.asked
     }
 
-    /// Ends it unstarted, because of `error`.
+    /// Ends the coroutine without starting it, because of `error`.
     #[cold]
     pub(super) fn fail(mut self, error: io::Error) {
         self.pending().end(Some(error));

@@ -1,20 +1,31 @@
-//! The only way in from another thread: a mailbox for each thread that waits.
+//! The only way in from another thread: each thread that waits has a mailbox.
 //!
-//! A wake for a coroutine of the calling thread goes straight to the scheduler. One for another
+//! A wake for a coroutine of the calling thread goes straight to the scheduler. A wake for another
 //! thread is a [`Message`] in that thread's [`Mailbox`]. A plain thread waits at a mailbox of the
-//! same kind, so a waker need not know which world the sleeper lives in.
+//! same kind, so the waking side need not know whether the waiter is a coroutine or a thread.
 //!
-//! The sender makes a system call only if the owner sleeps. The protocol has one flag on each side:
+//! # How no message is missed
 //!
-//! 1. The sender pushes its message, sets `pending`, then swaps `sleeper` to `AWAKE`.
-//! 2. The owner sets `sleeper`, then reads `pending`, and sleeps only if that is false.
+//! The sender makes a system call only if the owner sleeps. There is one flag for each side:
 //!
-//! All four accesses are `SeqCst`. So at least one side sees the other: either the sender finds the
-//! owner asleep and wakes it, or the owner finds the message and stays awake.
+//! 1. The sender pushes its message, sets `pending`, and swaps `sleeper` to `AWAKE`. If the old
+//!    value says that the owner sleeps, the sender wakes it.
+//! 2. The owner sets `sleeper`, and then reads `pending`. It sleeps only if `pending` is false.
 //!
-//! Mailboxes are never freed, only passed on to the next thread. That makes their addresses plain
-//! data, free to copy and to keep too long. Each wait has a number that no other wait at its mailbox
-//! has or will have, so a wake that comes late finds nothing to wake.
+//! Interleavings: all four accesses are `SeqCst`, so they have one order that both sides agree on.
+//! If the owner reads `pending` before the sender sets it, `sleeper` was set earlier still, and the
+//! sender's swap sees it (unless another sender's swap was first, which then wakes the owner).
+//! Otherwise the owner sees `pending`. So either the sender wakes the owner, or the owner stays
+//! awake.
+//!
+//! The sender takes step 1 under the lock of the inbox. A plain thread also looks for its message
+//! and sets `sleeper` under that lock, and the condition variable releases it.
+//!
+//! # Why mailboxes are never freed
+//!
+//! A thread that ends passes its mailbox on to another thread. So the address of a mailbox is plain
+//! data: it may be copied freely, and a stale copy does no harm. Each wait has a number that no
+//! other wait at its mailbox ever has, so a late wake finds nothing to wake.
 
 use std::cell::Cell;
 use std::fmt;
@@ -33,16 +44,17 @@ use super::shared::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use super::shared::{Condvar, Mutex, MutexGuard, thread_local};
 
 thread_local! {
-    // Neither has a destructor: they may be used at any time, in the last destructors of a thread too.
+    // Neither has a destructor, so they may be used at any time, even in the last destructors of a
+    // thread.
     static CURRENT: Cell<usize> = const { Cell::new(0) };
     static LATE: Cell<Option<&'static Mailbox>> = const { Cell::new(None) };
 }
 
-/// Tells the threads that live at one time apart: it is the address of the thread's mailbox.
+/// Identifies a thread among those that live at one time: the address of the thread's mailbox.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ThreadId(usize);
 
-// The low bits of the number are free for those that keep flags in the same word.
+// The low bits of the number are free for flags in the same word.
 const _: () = assert!(align_of::<Mailbox>() >= 1 << ThreadId::FREE_BITS);
 
 impl ThreadId {
@@ -51,7 +63,7 @@ impl ThreadId {
     /// No thread.
     pub(crate) const NONE: Self = Self(0);
 
-    /// The calling thread; `NONE` when nothing has waited or run on it yet.
+    /// The calling thread. `NONE` if nothing has waited or run on it yet.
     #[inline]
     pub(crate) fn current() -> Self {
         Self(CURRENT.get())
@@ -69,7 +81,7 @@ impl ThreadId {
     }
 }
 
-/// What one thread can ask of another.
+/// A request from one thread to another.
 pub(crate) enum Message {
     /// End this wait.
     Wake { slot: u32, wait: u64 },
@@ -83,41 +95,42 @@ pub(crate) enum Message {
     Check,
 }
 
-/// Where one thread takes its messages.
+/// Messages for one thread.
 pub(crate) struct Mailbox {
     inbox: Mutex<Inbox>,
-    // Where the owner sleeps, or is about to.
+    // How the owner sleeps, or is about to sleep: `AWAKE`, `IN_REACTOR` or `ON_CONDVAR`.
     sleeper: AtomicU8,
-    // The inbox may have messages: while it is awake, the owner reads this flag alone.
+    // The inbox may have messages. While the owner is awake, it reads only this flag.
     pending: AtomicBool,
-    // Whether `cancelling` has any, or all coroutines of the owner are being cancelled.
+    // Whether `cancelling` has entries, or `cancelling_all` is set.
     any_cancelling: AtomicBool,
     arrived: Condvar,
     next_wait: CacheLine<AtomicU64>,
 }
 
-/// On a cache line of its own: the owner writes it with each wait, and others read the rest.
+/// On a cache line of its own: the owner writes it with each wait, and other threads use the rest.
 #[repr(align(64))]
 struct CacheLine<T>(T);
 
 struct Inbox {
     messages: Vec<Message>,
-    // The coroutines that are being cancelled as a whole: from the request until the owner has acted on it.
+    // The coroutines whose root is being cancelled: from the request until the owner has acted on
+    // it.
     cancelling: Vec<Id>,
-    // So are all of them.
+    // All coroutines of the owner are being cancelled.
     cancelling_all: bool,
-    // Ends the sleep of an owner that sleeps in its reactor.
+    // Wakes an owner that sleeps in its reactor.
     waker: Option<Waker>,
 }
 
-/// The owner reads `pending` by itself.
+/// The owner is awake, and reads `pending` before it sleeps.
 const AWAKE: u8 = 0;
 /// The owner sleeps in its reactor: it is a worker.
 const IN_REACTOR: u8 = 1;
 /// The owner sleeps on `arrived`: it is a plain thread, or a worker before or after its run.
 const ON_CONDVAR: u8 = 2;
 
-/// Mailboxes whose threads have ended.
+/// Mailboxes of threads that have ended.
 static FREE: sync::Mutex<Vec<&'static Mailbox>> = sync::Mutex::new(Vec::new());
 
 fn free() -> sync::MutexGuard<'static, Vec<&'static Mailbox>> {
@@ -130,7 +143,7 @@ impl fmt::Debug for Mailbox {
     }
 }
 
-/// A thread's use of a mailbox. It is passed on to another thread when this is dropped.
+/// A thread's use of a mailbox. Dropping it makes the mailbox free for another thread.
 #[derive(Debug)]
 pub(crate) struct Lease(&'static Mailbox);
 
@@ -187,8 +200,8 @@ impl Mailbox {
         Lease(mailbox)
     }
 
-    /// A mailbox for the destructors of thread-locals that run after the lease has ended. Nothing says
-    /// when the last of them has run, so it is never passed on.
+    /// A mailbox for the destructors of thread-locals that run after the lease has ended. It is
+    /// unknown when the last of them has run, so this mailbox is never passed on.
     #[cold]
     pub(crate) fn late() -> &'static Self {
         let mailbox = LATE.get().unwrap_or_else(Self::acquire);
@@ -207,12 +220,12 @@ impl Mailbox {
         ThreadId(ptr::from_ref(self).addr())
     }
 
-    /// From now on the owner sleeps in its reactor, and `waker` ends that.
+    /// Sets the waker that ends a sleep of the owner in its reactor.
     pub(crate) fn attach(&self, waker: Waker) {
         self.inbox().waker = Some(waker);
     }
 
-    /// A number that no other wait at this mailbox has. Only the owner calls this.
+    /// A number that no other wait at this mailbox ever has. Only the owner calls this.
     #[inline]
     pub(crate) fn next_wait(&self) -> u64 {
         // Only one thread writes, so this need not be one atomic operation.
@@ -221,7 +234,7 @@ impl Mailbox {
         number
     }
 
-    /// Puts a message in, and wakes the owner if it sleeps.
+    /// Delivers a message, and wakes the owner if it sleeps.
     pub(crate) fn send(&self, message: Message) {
         let mut inbox = self.inbox();
         if let Message::Cancel { id, level: Level::Root, .. } = message {
@@ -243,8 +256,8 @@ impl Mailbox {
         }
     }
 
-    /// Whether the owner has been asked to cancel this coroutine as a whole, and has not done so yet: nothing
-    /// must be handed over to it any more.
+    /// Whether another thread has requested the cancellation of this coroutine's root, and the
+    /// owner has not acted on it yet. Then nothing must be handed over to the coroutine any more.
     #[inline]
     pub(crate) fn is_cancelling(&self, id: Id) -> bool {
         self.any_cancelling.load(Ordering::Relaxed) && {
@@ -253,14 +266,14 @@ impl Mailbox {
         }
     }
 
-    /// The owner is asked to cancel all of its coroutines, or has done so.
+    /// Notes that all coroutines of the owner are being cancelled, or no longer.
     pub(crate) fn set_cancelling_all(&self, cancelling: bool) {
         let mut inbox = self.inbox();
         inbox.cancelling_all = cancelling;
         self.any_cancelling.store(cancelling || !inbox.cancelling.is_empty(), Ordering::Relaxed);
     }
 
-    /// The owner has acted on a request to cancel this coroutine as a whole.
+    /// Notes that the owner has acted on a request to cancel this coroutine's root.
     pub(crate) fn has_cancelled(&self, id: Id) {
         let mut inbox = self.inbox();
         if let Some(at) = inbox.cancelling.iter().position(|other| *other == id) {
@@ -288,7 +301,8 @@ impl Mailbox {
         mem::swap(&mut inbox.messages, into);
     }
 
-    /// Asks senders to wake the owner. Returns whether it may sleep; if not, there are messages.
+    /// Step 2 of the owner: announces its sleep. Returns whether it may sleep. If not, there are
+    /// messages.
     pub(crate) fn prepare_to_sleep(&self) -> bool {
         self.sleeper.store(IN_REACTOR, Ordering::SeqCst);
         if self.pending.load(Ordering::SeqCst) {
@@ -298,7 +312,8 @@ impl Mailbox {
         true
     }
 
-    /// Says to senders that the owner is awake.
+    /// Takes the announcement back. A sender that still sees it wakes the owner once too often,
+    /// which does no harm.
     #[inline]
     pub(crate) fn stay_awake(&self) {
         self.sleeper.store(AWAKE, Ordering::Relaxed);
@@ -311,8 +326,8 @@ impl Mailbox {
         loop {
             let mut woken = false;
             inbox.messages.retain(|message| match message {
-                // A wake with another number was meant for a wait that has ended; one for a coroutine
-                // is for the loop, should a destructor that the loop runs wait here.
+                // A wake with another number is for a wait that has ended. Messages for coroutines
+                // stay for the loop: this may run in a destructor that the loop has called.
                 Message::Wake { slot: Self::THREAD, wait } => {
                     woken |= *wait == number;
                     false
@@ -338,7 +353,7 @@ impl Mailbox {
         }
     }
 
-    /// The slot in wakes for the plain thread itself; no coroutine has it.
+    /// The slot in wakes for the plain thread itself. No coroutine has it.
     pub(crate) const THREAD: u32 = u32::MAX;
 }
 
@@ -347,8 +362,8 @@ mod model {
     use super::*;
     use shuttle::thread;
 
-    /// Sends wakes from two threads to one that sleeps as a worker does: its sleep ends when it
-    /// is rung for, which only a sender does who finds it asleep.
+    /// Two threads send wakes to a thread that sleeps like a worker. Only a sender that finds it
+    /// asleep ends its sleep.
     #[test]
     fn a_worker_never_sleeps_on_a_message() {
         let body = || {

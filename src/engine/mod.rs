@@ -1,8 +1,20 @@
-//! The engine: the only place that switches stacks, asks the kernel what is ready, and keeps
-//! time. The list goes from the bottom to the top: a file uses only files above it in this list, and
-//! `tests/tidy.rs` holds them to that.
+//! The engine: the only place that switches stacks, asks the kernel which descriptors are ready,
+//! and keeps time.
 //!
-//! Everything outside of the engine that waits or wakes does so through [`park`].
+//! To read it, begin with the loop and one wait, in this order:
+//!
+//! 1. `scheduler/mod.rs`, from [`Scheduler::run`](scheduler::Scheduler::run): one turn of the loop,
+//!    and the life of a coroutine from `add` to `retire`.
+//! 2. [`park`]: the four steps of a wait, and how a wake ends it.
+//! 3. `io/source.rs`, outside of the engine: a read that tries, and waits for the descriptor if it
+//!    must. From there, [`descriptor`] and [`reactor`] lead to the kernel.
+//!
+//! Next come [`scopes`] and [`cancel`] for cancellation, [`mailbox`] for other threads, and
+//! [`workers`] for runs on many threads.
+//!
+//! The list below goes from the bottom to the top: a file uses only files above it in the list,
+//! which `tests/tidy.rs` checks. Code outside of the engine waits and wakes through [`park`], and
+//! waits for descriptors through [`descriptor`].
 
 // Memory, numbers and data structures.
 pub(crate) mod shared;
@@ -23,7 +35,7 @@ pub(crate) mod timer;
 
 pub(crate) mod scopes;
 
-// One coroutine, and what waits.
+// One coroutine, and its waits.
 pub(crate) mod coroutine;
 
 pub(crate) mod mailbox;
@@ -40,6 +52,8 @@ pub(crate) mod current;
 
 pub(crate) mod cancel;
 
+pub(crate) mod blocking_pool;
+
 pub(crate) mod overflow;
 
 pub(crate) mod job;
@@ -51,9 +65,9 @@ pub(crate) mod scheduler;
 
 pub(crate) mod context;
 
-// What the rest of the crate uses.
-pub(crate) mod blocking_pool;
+pub(crate) mod panic_hook;
 
+// The engine as the rest of the crate sees it.
 pub(crate) mod park;
 
 pub(crate) mod descriptor;

@@ -1,5 +1,5 @@
-//! std's mutex without poison, for state that no code of a user is called under: nothing panics half-way
-//! through a change of it.
+//! std's mutex without poisoning. No user code runs under these locks, so nothing panics half-way
+//! through a change.
 
 use std::sync::{self, PoisonError};
 use std::time::Duration;

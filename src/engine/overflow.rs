@@ -1,9 +1,9 @@
-//! What happens when a coroutine runs off the end of its stack: a message that says which, and
-//! the end of the process.
+//! Stack overflows: a message that names the coroutine, and the end of the process.
 //!
 //! The kernel delivers the fault on the thread's alternate signal stack. The handler looks the
-//! address up among this thread's guard pages; a fault that is not there goes on to the handler
-//! that was installed before, which on Rust's own threads is the one that reports their overflows.
+//! address up among this thread's guard pages. If it is in none of them, the handler passes the
+//! fault on to the previous handler. On Rust's own threads, that is the one that reports their
+//! overflows.
 
 #![allow(unsafe_code)]
 
@@ -13,14 +13,16 @@ use std::mem;
 use std::ptr;
 use std::sync::OnceLock;
 
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+
 use super::current;
 use super::stack;
 use super::task::Task;
 
-/// Room for the handler, and for the handlers of others that it may pass a fault on to.
+/// Room for the handler, and for the previous handlers that it may pass a fault on to.
 const ALTERNATE_SIZE: usize = 64 * 1024;
 
-/// A signal stack of ours on a thread that had none.
+/// An alternate signal stack of ours, on a thread that had none.
 #[derive(Debug)]
 pub(crate) struct AlternateStack {
     base: *mut libc::c_void,
@@ -30,8 +32,8 @@ impl Drop for AlternateStack {
     fn drop(&mut self) {
         let mut none = alternate(ptr::null_mut(), 0);
         none.ss_flags = libc::SS_DISABLE;
-        // SAFETY: this thread's own stack is given up before its memory is; the drop runs on
-        // the thread that made it (a thread-local holds it), and not in a signal handler.
+        // SAFETY: the kernel forgets the stack before its memory is unmapped. The drop runs on the
+        // thread that made it (a thread-local owns it), and not in a signal handler.
         unsafe {
             libc::sigaltstack(&none, ptr::null_mut());
             libc::munmap(self.base, ALTERNATE_SIZE);
@@ -43,33 +45,31 @@ fn alternate(base: *mut libc::c_void, size: usize) -> libc::stack_t {
     libc::stack_t { ss_sp: base, ss_flags: 0, ss_size: size }
 }
 
-/// Has overflows on this thread reported.
+/// Makes overflows on this thread reported.
 ///
-/// Does what it can: where a signal stack cannot be had, an overflow still ends the
-/// process, without a message.
+/// If no signal stack can be had, an overflow still ends the process, but without a message.
 pub(crate) fn protect_thread() -> Option<AlternateStack> {
     install();
     let mut present = alternate(ptr::null_mut(), 0);
-    // SAFETY: asks only; `present` is valid for the answer.
+    // SAFETY: this only asks, and `present` is valid for the answer.
     let asked = unsafe { libc::sigaltstack(ptr::null(), &mut present) };
     if asked != 0 || present.ss_flags & libc::SS_DISABLE == 0 {
-        // Rust gives its own threads one.
+        // There is one already: Rust gives one to its own threads.
         return None;
     }
-    let access = libc::PROT_READ | libc::PROT_WRITE;
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
     // SAFETY: a new private mapping at an address of the kernel's choice.
-    let base = unsafe { libc::mmap(ptr::null_mut(), ALTERNATE_SIZE, access, flags, -1, 0) };
-    if base == libc::MAP_FAILED {
-        return None;
+    //
+    // The memory is ours until `drop` takes the signal stack away from the thread.
+    unsafe {
+        let base = mmap_anonymous(ptr::null_mut(), ALTERNATE_SIZE, access, flags).ok()?;
+        let ours = AlternateStack { base: base.cast() };
+        let set = libc::sigaltstack(&alternate(ours.base, ALTERNATE_SIZE), ptr::null_mut());
+        (set == 0).then_some(ours)
     }
-    let ours = AlternateStack { base };
-    // SAFETY: the memory is ours until the thread gives the stack up, in `drop`.
-    let set = unsafe { libc::sigaltstack(&alternate(base, ALTERNATE_SIZE), ptr::null_mut()) };
-    (set == 0).then_some(ours)
 }
 
-/// What was installed before us, for SIGSEGV and SIGBUS.
+/// The previous handlers, for SIGSEGV and SIGBUS.
 static PREVIOUS: OnceLock<[libc::sigaction; 2]> = OnceLock::new();
 const SIGNALS: [libc::c_int; 2] = [libc::SIGSEGV, libc::SIGBUS];
 
@@ -77,15 +77,15 @@ fn install() {
     PREVIOUS.get_or_init(|| {
         SIGNALS.map(|signal| {
             // SAFETY: an all-zero `sigaction` is valid: no flags, no mask, SIG_DFL.
-            let mut ours: libc::sigaction = unsafe { mem::zeroed() };
-            // SAFETY: likewise.
-            let mut previous: libc::sigaction = unsafe { mem::zeroed() };
-            ours.sa_sigaction = handler as *const () as usize;
-            ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-            // SAFETY: `handler` has the signature that SA_SIGINFO asks for and does only what
-            // a signal handler may.
-            unsafe { libc::sigaction(signal, &ours, &mut previous) };
-            previous
+            //
+            // `handler` has the signature that SA_SIGINFO demands, and is async-signal-safe.
+            unsafe {
+                let (mut ours, mut previous): (libc::sigaction, libc::sigaction) = mem::zeroed();
+                ours.sa_sigaction = handler as *const () as usize;
+                ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+                libc::sigaction(signal, &ours, &mut previous);
+                previous
+            }
         })
     });
 }
@@ -97,63 +97,70 @@ extern "C" fn handler(
 ) {
     // SAFETY: the kernel passes a valid `siginfo_t`, which for these signals has an address.
     let address = unsafe { (*info).si_addr() }.addr();
-    if let Some(size) = stack::overflowed(address) {
-        current::with(|task| report(task, size));
-        // SAFETY: ends the process; async-signal-safe by POSIX.
+    if let Some((size, guard)) = stack::overflowed(address) {
+        // A generator has its own stack, and so its own guard.
+        current::with(|task| {
+            report(task, task.is_some_and(|t| t.coroutine.guard() == guard), size)
+        });
+        // SAFETY: `abort` is async-signal-safe by POSIX.
         unsafe { libc::abort() };
     }
     pass_on(signal, info, ucontext);
 }
 
-/// Does with a fault that is not ours what would have been done without us.
+/// Handles a fault that is not ours as it would have been handled without us.
 fn pass_on(signal: libc::c_int, info: *mut libc::siginfo_t, ucontext: *mut libc::c_void) {
-    // A fault between `sigaction` and the end of `install` finds nothing here yet.
+    // There is no entry yet for a fault between `sigaction` and the end of `install`.
     let at = usize::from(signal != SIGNALS[0]);
     let previous = PREVIOUS.get().map(|previous| previous[at]);
     match previous.map_or(libc::SIG_DFL, |previous| previous.sa_sigaction) {
         libc::SIG_DFL | libc::SIG_IGN => {
-            // SAFETY: returning runs the faulting instruction again, now with the default action,
-            // which ends the process as if we had never been here. (The kernel does not
-            // let a synchronous fault be ignored either.)
+            // SAFETY: after the return, the faulting instruction runs again, now with the default
+            // action. So the process ends as it would have without us. (The kernel does not allow a
+            // synchronous fault to be ignored either.)
             unsafe { libc::signal(signal, libc::SIG_DFL) };
         }
         address => {
             let flags = previous.map_or(0, |previous| previous.sa_flags);
-            if flags & libc::SA_SIGINFO != 0 {
-                type Action = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
-                // SAFETY: it was installed as a handler of three arguments.
-                let action = unsafe { mem::transmute::<usize, Action>(address) };
-                action(signal, info, ucontext);
-            } else {
-                // SAFETY: it was installed as a handler of one argument.
-                let action =
-                    unsafe { mem::transmute::<usize, extern "C" fn(libc::c_int)>(address) };
-                action(signal);
+            type Plain = extern "C" fn(libc::c_int);
+            type Full = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
+            // SAFETY: its flags say whether it was installed as a handler of three arguments or of
+            // one.
+            unsafe {
+                if flags & libc::SA_SIGINFO != 0 {
+                    mem::transmute::<usize, Full>(address)(signal, info, ucontext);
+                } else {
+                    mem::transmute::<usize, Plain>(address)(signal);
+                }
             }
         }
     }
 }
 
-/// Writes the message. Formats numbers and borrowed text into a buffer on this stack: it
-/// allocates nothing and takes no lock.
-fn report(task: Option<&Task>, size: usize) {
+/// Writes the message. It is formatted into a buffer on this stack, so this allocates nothing and
+/// takes no lock.
+fn report(task: Option<&Task>, own: bool, size: usize) {
     let mut line = Line { bytes: [0; 1024], len: 0 };
     let _ = line.write_str("\nplainsong: ");
+    let name = task.and_then(Task::name).map_or("<unnamed>", |name| name);
     let _ = match task {
-        Some(task) => {
-            let name = task.name().map_or("<unnamed>", |name| name);
-            write!(
-                line,
-                "coroutine {} '{name}', spawned at {}, has overflowed its stack of {size} bytes",
-                task.id, task.spawned
-            )
-        }
+        Some(Task { id, spawned, .. }) if own => write!(
+            line,
+            "coroutine {id} '{name}', spawned at {spawned}, has overflowed its stack of {size} bytes"
+        ),
+        Some(Task { id, spawned, .. }) => write!(
+            line,
+            "a generator has overflowed its stack of {size} bytes; it was resumed by coroutine {id} '{name}', \
+             spawned at {spawned}"
+        ),
         None => write!(line, "a generator has overflowed its stack of {size} bytes"),
     };
-    let _ = line.write_str(
+    let _ = line.write_str(if own {
         "\nGive it more with `Builder::stack_size`, give all of them more with \
-         `Runtime::builder().stack_size`, or recurse less.\n",
-    );
+         `Runtime::builder().stack_size`, or recurse less.\n"
+    } else {
+        "\nGive it more with `Generator::with_stack_size`, or recurse less.\n"
+    });
     let _ = rustix::io::write(io::stderr(), &line.bytes[..line.len]);
 }
 
@@ -164,7 +171,7 @@ struct Line {
 
 impl Write for Line {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        // A message that is too long is cut, not lost.
+        // A message that is too long is cut off.
         let room = self.bytes.len() - self.len;
         let taken = text.len().min(room);
         self.bytes[self.len..self.len + taken].copy_from_slice(&text.as_bytes()[..taken]);

@@ -1,23 +1,31 @@
 //! Where a coroutine leaves its result for the handle that takes it.
 //!
-//! A packet is one allocation with two owners, the coroutine and the handle; whichever sees that the other
-//! has gone frees it. The states, as bits that are only ever added:
+//! A packet is one allocation with two owners: the coroutine and the handle. The owner that
+//! finishes last frees it. The state is a set of bits that are only ever added:
 //!
 //! ```text
 //! ENDED      the result is there, and the coroutine is done with the packet
 //! DETACHED   the handle is done with the packet
-//! ELSEWHERE  a waiter that is no coroutine of the home thread waits, or has waited
+//! ELSEWHERE  a waiter that is no coroutine of the home thread is listed, or was
 //! ABANDONED  with ENDED: there is no result and never will be
 //! ```
 //!
-//! 1. The coroutine writes the result, then adds `ENDED`. If `DETACHED` was set, it frees the packet.
-//! 2. The handle adds `DETACHED` when it is dropped. If `ENDED` was set, it frees the packet. A handle that
-//!    takes the result has seen `ENDED`, and frees the packet without adding a bit.
-//! 3. A joiner of the home thread writes itself into the two cells, which only that thread uses. Another
-//!    adds `ELSEWHERE` under the lock of the list that it enters, and the coroutine takes that lock before
-//!    it adds `ENDED`: so the joiner is in the list by then, or sees `ENDED`.
+//! 1. The coroutine writes the result, and then adds `ENDED`. If `DETACHED` was set, it frees the
+//!    packet.
+//! 2. The handle adds `DETACHED` when it is dropped. If `ENDED` was set, it frees the packet. A
+//!    handle that takes the result has seen `ENDED`, and frees the packet without adding a bit.
+//! 3. A joiner that is a coroutine of the home thread writes its wait into two cells. Only the home
+//!    thread uses these cells, so this needs no lock, and nothing interleaves.
+//! 4. Any other joiner locks the list of waiters, adds `ELSEWHERE`, and enters the list if `ENDED`
+//!    was not set.
 //!
-//! After its step the other owner may free the packet at any moment, so both steps take a pointer.
+//! Interleavings: the coroutine's step and a joiner's step 4, on different threads. The coroutine
+//! first tries to add `ENDED` with a compare-exchange from zero. If that succeeds, a later joiner
+//! sees `ENDED`. If it fails because of `ELSEWHERE`, the coroutine takes the lock of the list
+//! before it adds `ENDED`. Then each joiner is in the list by that time, or will see `ENDED`.
+//!
+//! After one owner's step, the other may free the packet at any moment. So both steps take a
+//! pointer and not a reference.
 
 #![allow(unsafe_code)]
 
@@ -46,25 +54,26 @@ const ABANDONED: u8 = 8;
 const WAIT_HERE: Wait = Wait::for_run("coroutine #{} to end");
 const WAIT_ELSEWHERE: Wait = Wait::outside("coroutine #{} of another runtime to end");
 
-/// Where a coroutine runs, as far as that is known when it is spawned.
+/// Where a coroutine runs, as far as its spawn knows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Home {
     /// On this thread.
     Thread(ThreadId),
     /// On any worker of this run.
     Run(RunId),
-    /// On a run that may not have begun.
+    /// On some run, which may not have begun.
     Unknown,
 }
 
-/// A packet but for its result.
+/// The part of a packet that does not depend on the type of the result.
 pub(crate) struct Header {
     state: AtomicU8,
-    // Slot and wait of a coroutine of the home thread: almost every join is by one, and these cost
-    // it no lock. One that gave up may still be here: its wait is over, so waking it does nothing.
+    // Slot and wait of a joiner of the home thread. Almost all joiners are, and these cells save
+    // them the lock. A joiner that gave up may still be here. Its wait is over, so waking it does
+    // nothing.
     joiner_slot: Cell<u32>,
     joiner_wait: Cell<u64>,
-    // Which coroutine of its thread ended first: written before `ENDED`.
+    // Orders the ends of a thread's coroutines. Written before `ENDED` is added.
     ended_at: Cell<u64>,
     home: Home,
     elsewhere: OnceLock<Arc<Mutex<Waiters>>>,
@@ -76,16 +85,17 @@ struct Packet<T> {
     result: UnsafeCell<MaybeUninit<Result<T, Failure>>>,
 }
 
-/// The coroutine's step. Returns `false` when the handle has gone before.
+/// The coroutine's step. Returns `false` if the handle was dropped before.
 ///
 /// # Safety
 ///
-/// The packet must be alive, and this be called once, on the home thread if there is one.
+/// The packet must be alive. This must be called once, and on the home thread if there is one.
 #[inline]
 unsafe fn end(header: NonNull<Header>, how: u8) -> bool {
     // SAFETY: by the caller's promise it is alive up to the exchange, and not used after that.
     let header = unsafe { &*header.as_ptr() };
-    // A job may be dropped so late that its thread has no scheduler any more; it has no joiner here then.
+    // A job may be dropped so late that its thread has no scheduler any more. Then it has no joiner
+    // of this thread.
     header.ended_at.set(context::try_with(|scheduler| scheduler.next_end()).unwrap_or(0));
     let joiner = (header.joiner_slot.get(), header.joiner_wait.get());
     let exchange = header.state.compare_exchange(0, how, Ordering::AcqRel, Ordering::Acquire);
@@ -103,7 +113,7 @@ unsafe fn end(header: NonNull<Header>, how: u8) -> bool {
 #[cold]
 fn end_slowly(header: &Header, how: u8) -> (u8, Option<Waiters>) {
     let elsewhere = header.elsewhere.get().cloned();
-    // Without a list, it was the handle that went.
+    // Without a list, the exchange failed because of `DETACHED`.
     let mut waiters = elsewhere.as_ref().map(|waiters| waiters.lock());
     let before = header.state.fetch_or(how, Ordering::AcqRel);
     (before, waiters.as_mut().map(|waiters| waiters.take()))
@@ -111,8 +121,9 @@ fn end_slowly(header: &Header, how: u8) -> (u8, Option<Waiters>) {
 
 impl Completion for Header {
     fn abandon(&self) {
-        // SAFETY: the task has this pointer for as long as its coroutine has not taken its step, so this is that
-        // step. If the handle has gone, the packet stays behind like the rest of the coroutine.
+        // SAFETY: the task has this pointer until its coroutine takes its step, so this is that
+        // step. If the handle is already dropped, the packet is leaked like the rest of the
+        // coroutine.
         unsafe { end(NonNull::from(self), ENDED | ABANDONED) };
     }
 }
@@ -123,12 +134,12 @@ impl Header {
         self.state.load(Ordering::Acquire) & ENDED != 0
     }
 
-    /// Has `waiter` woken at the end. Returns `false` when the coroutine has ended already.
+    /// Registers `waiter` for the end. Returns `false` if the coroutine has already ended.
     fn register(&self, waiter: Waiter) -> bool {
         if self.home == Home::Thread(waiter.thread())
             && let Some((slot, wait)) = waiter.coroutine()
         {
-            // Only the owner of the handle can wait, so the one before has given up.
+            // Only the owner of the handle can wait, so an earlier joiner has given up.
             self.joiner_slot.set(slot);
             self.joiner_wait.set(wait);
             return true;
@@ -148,24 +159,25 @@ impl Header {
     }
 }
 
-/// The coroutine's end of a packet. Forgetting it leaks the packet.
+/// The coroutine's half of a packet. Forgetting it leaks the packet.
 pub(crate) struct Sender<T>(NonNull<Packet<T>>);
 
-// SAFETY: a sender that goes to another thread is one of a packet without a home thread, as the callers that
-// send it have it made: then nothing else uses the joiner's two cells, and the rest is as for a receiver.
+// SAFETY: the callers send only senders of packets without a home thread. Then no joiner uses the
+// two cells, and the rest is as for a receiver.
 //
-// The result goes from one thread to another, which a `T: Send` allows.
+// The result moves from one thread to another, which `T: Send` allows.
 unsafe impl<T: Send> Send for Sender<T> {}
 
-/// The handle's end of a packet.
+/// The handle's half of a packet.
 pub(crate) struct Receiver<T>(NonNull<Packet<T>>);
 
-// SAFETY: what a receiver does with a packet on another thread is take or drop the result,
-// which a `T: Send` allows, use the state, which is atomic, and use `elsewhere`, which is locked.
+// SAFETY: on another thread, a receiver takes or drops the result, which `T: Send` allows. It also
+// uses the state, which is atomic, and `elsewhere`, which is locked.
 //
-// It uses the joiner's cells only for a waiter of the home thread, which is then the calling one.
+// It uses the joiner's cells only for a waiter of the home thread, which is then the calling
+// thread.
 unsafe impl<T: Send> Send for Receiver<T> {}
-// SAFETY: as above; a shared receiver does not touch the result.
+// SAFETY: as above. A shared receiver does not touch the result.
 unsafe impl<T: Send> Sync for Receiver<T> {}
 
 /// A packet for a coroutine that runs at `home`.
@@ -186,25 +198,25 @@ pub(crate) fn packet<T>(home: Home) -> (Sender<T>, Receiver<T>) {
 }
 
 impl<T> Sender<T> {
-    /// What completes the packet without a result; valid until [`finish`](Self::finish).
+    /// A pointer that completes the packet without a result. Valid until [`finish`](Self::finish).
     #[inline]
     pub(crate) fn completion(&self) -> NonNull<dyn Completion> {
-        // The header is the packet's first field.
+        // The header is the first field of the packet.
         self.0.cast::<Header>()
     }
 
-    /// Leaves the result and wakes its waiters. Must be called on the home thread, if there is one.
+    /// Leaves the result and wakes the waiters. Must be called on the home thread, if there is one.
     ///
-    /// A result that no handle will take is dropped here, and wakers of futures are called: both are code
-    /// of users. All that is left to do by then is theirs.
+    /// This runs user code: it drops a result that no handle will take, and calls wakers of
+    /// futures. It does so last, so nothing of ours is left undone if that code unwinds.
     #[inline]
     pub(crate) fn finish(self, result: Result<T, Failure>) {
-        // SAFETY: the packet is alive, since the receiver frees it only once `ENDED` is set; and until then the
-        // one sender alone touches the result.
+        // SAFETY: the packet is alive, because the receiver frees it only once `ENDED` is set.
+        // Until then, only this sender touches the result.
         unsafe { (*self.0.as_ref().result.get()).write(result) };
-        // SAFETY: as above; this uses up the sender.
+        // SAFETY: as above. This uses up the sender.
         if !unsafe { end(self.0.cast(), ENDED) } {
-            // SAFETY: the receiver has gone, and the result was written above.
+            // SAFETY: the receiver is dropped, and the result was written above.
             drop(unsafe { take(self.0) });
         }
     }
@@ -213,8 +225,8 @@ impl<T> Sender<T> {
 impl<T> Receiver<T> {
     #[inline]
     fn header(&self) -> &Header {
-        // SAFETY: the sender frees the packet only once `DETACHED` is set, which the drop
-        // of this receiver does.
+        // SAFETY: the sender frees the packet only once `DETACHED` is set, which only the drop of
+        // this receiver does.
         &unsafe { self.0.as_ref() }.header
     }
 
@@ -224,13 +236,14 @@ impl<T> Receiver<T> {
         self.header().is_ended()
     }
 
-    /// For coroutines of one thread that have ended: a number that says which ended first.
+    /// A number that orders the ends of one thread's coroutines. `None` if the coroutine has not
+    /// ended.
     pub(crate) fn ended_at(&self) -> Option<u64> {
         let header = self.header();
         header.is_ended().then(|| header.ended_at.get())
     }
 
-    /// Whether the coroutine is, or was, one of the run of the calling one.
+    /// Whether the coroutine belongs to the run of the calling coroutine.
     pub(crate) fn is_of_this_run(&self) -> bool {
         match self.header().home {
             Home::Thread(thread) => {
@@ -242,18 +255,19 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// Has `waiter` woken at the end. Returns `false` when the coroutine has ended already.
+    /// Registers `waiter` for the end. Returns `false` if the coroutine has already ended.
     pub(crate) fn register(&self, waiter: Waiter) -> bool {
         self.header().register(waiter)
     }
 
-    /// Takes back a [`register`](Self::register) whose wait is over.
+    /// Undoes a [`register`](Self::register) whose wait is over.
     pub(crate) fn unregister(&self, waiter: &Waiter) {
         self.header().unregister(waiter);
     }
 
     /// Waits until the coroutine, `id`, has ended. Returns `false` if `deadline` passes first.
     pub(crate) fn wait(&self, id: Id, deadline: Option<Instant>) -> bool {
+        park::spend();
         let header = self.header();
         let why = if self.is_of_this_run() { WAIT_HERE } else { WAIT_ELSEWHERE };
         while !header.is_ended() {
@@ -272,20 +286,20 @@ impl<T> Receiver<T> {
     ///
     /// # Panics
     ///
-    /// When it has not.
+    /// When the coroutine has not ended.
     #[inline]
     pub(crate) fn take(self) -> Result<T, Failure> {
         assert!(self.is_ended(), "took the result of a coroutine that has not ended");
         let packet = self.0;
         mem::forget(self);
-        // SAFETY: `ENDED`, seen with `Acquire`, says that the result is written and that the
-        // sender is done with the packet; and this receiver is used up.
+        // SAFETY: `ENDED`, read with `Acquire`, says that the result is written and the sender is
+        // done with the packet. This receiver is used up.
         unsafe { take(packet) }
     }
 }
 
 fn with_worker(f: impl FnOnce(&super::workers::WorkerHandle) -> bool) -> bool {
-    // A thread that is ending has no run any more.
+    // A thread that is ending belongs to no run any more.
     context::try_with(|scheduler| scheduler.with_worker(f)).unwrap_or(false)
 }
 
@@ -293,7 +307,7 @@ impl<T> Drop for Receiver<T> {
     #[inline]
     fn drop(&mut self) {
         if self.header().state.fetch_or(DETACHED, Ordering::AcqRel) & ENDED != 0 {
-            // SAFETY: as in `take`; nothing uses this receiver after its drop.
+            // SAFETY: as in `take`. Nothing uses this receiver after its drop.
             drop(unsafe { take(self.0) });
         }
     }
@@ -303,15 +317,16 @@ impl<T> Drop for Receiver<T> {
 ///
 /// # Safety
 ///
-/// `ENDED` must be set, or the result have been written, and nothing may use the packet any more.
+/// `ENDED` must be set, or the result must have been written. Nothing else may use the packet any
+/// more.
 #[inline]
 unsafe fn take<T>(packet: NonNull<Packet<T>>) -> Result<T, Failure> {
-    // SAFETY: the packet was leaked from a box, and by the caller's promise it is ours alone.
+    // SAFETY: the packet was leaked from a box, and by the caller's promise nothing else uses it.
     let packet = unsafe { Box::from_raw(packet.as_ptr()) };
     if packet.header.state.load(Ordering::Relaxed) & ABANDONED != 0 {
         return Err(Failure::Cancelled);
     }
-    // SAFETY: a sender that was not abandoned has written it; as a `MaybeUninit` it is not dropped
-    // again when the box is freed.
+    // SAFETY: the coroutine was not abandoned, so its sender has written the result. Freeing the
+    // box does not drop it again, because it is a `MaybeUninit`.
     unsafe { packet.result.into_inner().assume_init() }
 }

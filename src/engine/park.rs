@@ -1,13 +1,15 @@
-//! The one door to the engine for everything that waits or wakes: sockets, locks, channels, timers.
+//! Parking and waking: how locks, channels, timers and all other code above the engine wait. (Waits
+//! for descriptors go through `descriptor.rs`, in the same steps.)
 //!
 //! A wait is four steps, and [`until`] does them all:
 //!
 //! 1. [`waiter`] names the next wait of the calling coroutine, or of the calling plain thread.
-//! 2. The caller lists the waiter where the event will be seen.
+//! 2. The caller puts the waiter into a list, where the thread that causes the event will find it.
 //! 3. [`block`] parks the coroutine, or blocks the thread, until [`wake`] ends this very wait.
 //! 4. A wait that timed out or was cancelled takes the waiter out of its list.
 //!
-//! Nothing is lost between 2 and 3: a wake that comes before the park ends that park at once.
+//! No wake is lost between steps 2 and 3: if it comes before the park, the park ends at once. A
+//! wake that comes too late does nothing, because each wait has its own number.
 
 use std::any::Any;
 use std::mem;
@@ -25,7 +27,8 @@ use super::waiter::{Parker, Waiter, Waiters};
 pub(crate) use super::context::{Running, running};
 pub(crate) use super::current::in_coroutine;
 
-/// The next wait of the calling coroutine, or else of the calling thread. It must [`block`] next.
+/// Names the next wait of the calling coroutine, or else of the calling thread, which must
+/// [`block`] next.
 #[inline]
 pub(crate) fn waiter() -> Parker {
     context::running(|running| match running {
@@ -40,10 +43,10 @@ fn thread_waiter() -> Parker {
     Parker::thread(mailbox.unwrap_or_else(Mailbox::late))
 }
 
-/// Waits until `parker`, made here just before, is woken, or `deadline` has passed.
+/// Waits until `parker`, from the last call of [`waiter`], is woken, or `deadline` has passed.
 ///
-/// Unwinds instead of returning when the coroutine has been cancelled and the wait has not happened: what
-/// a wake has handed over is never lost.
+/// Unwinds instead of returning if the coroutine was cancelled before a wake came. A wait that was
+/// woken returns, so whatever the wake has handed over is never lost.
 #[inline(always)]
 pub(crate) fn block(parker: Parker, why: Wait, deadline: Option<Instant>) -> Wake {
     check_cancelled();
@@ -54,11 +57,12 @@ pub(crate) fn block(parker: Parker, why: Wait, deadline: Option<Instant>) -> Wak
     wake
 }
 
-/// [`block`], for a wait that must be forgotten elsewhere before its coroutine unwinds: it returns
-/// `Wake::Cancelled` where that unwinds. Call [`check_cancelled`] before, and [`raise`] after.
+/// [`block`], for a caller that must clean up before its coroutine unwinds: returns
+/// `Wake::Cancelled` where `block` unwinds. Call [`check_cancelled`] before it, and [`raise`] after
+/// the clean-up.
 ///
-/// It is part of its callers, down to the switch: each return that follows a switch is predicted wrongly by
-/// the processor.
+/// Inlined into its callers down to the switch, because the processor mispredicts each return that
+/// follows a switch.
 #[inline(always)]
 pub(crate) fn block_unless_cancelled(parker: Parker, why: Wait, deadline: Option<Instant>) -> Wake {
     if parker.is_thread() {
@@ -68,15 +72,16 @@ pub(crate) fn block_unless_cancelled(parker: Parker, why: Wait, deadline: Option
         #[inline(always)]
         |running| match running {
             Some(Running { scheduler, task }) => scheduler.park(task, why, deadline),
-            // The parker was made by the coroutine that runs.
+            // Not reached: the running coroutine has made the parker.
             None => Wake::Ready,
         },
     )
 }
 
-/// [`block_unless_cancelled`], for a wait with a place in a queue, which a cancellation takes out of it at
-/// once, on whatever thread it is requested. (Only the request to cancel one of the scopes inside of a
-/// coroutine, made on another thread, takes effect when the coroutine's thread learns of it.)
+/// [`block_unless_cancelled`], for a wait with a place in a queue. A cancellation takes the place
+/// out at once, whichever thread requests it. (There is one exception: a request from another
+/// thread to cancel a scope inside of the coroutine takes effect when the coroutine's thread takes
+/// the message.)
 #[inline(always)]
 pub(crate) fn block_in_queue(
     parker: Parker,
@@ -98,8 +103,8 @@ pub(crate) fn block_in_queue(
     )
 }
 
-/// The coroutine that calls this, if a cancellation of the whole of it would end its next wait: what
-/// [`Waiter::is_being_cancelled`] asks for.
+/// The calling coroutine, if a cancellation of its root would end its next wait: the argument of
+/// [`Waiter::is_being_cancelled`].
 #[inline]
 pub(crate) fn cancellable_id() -> Option<Id> {
     context::running(|running| {
@@ -115,10 +120,11 @@ fn block_thread(parker: Parker, deadline: Option<Instant>) -> Wake {
     if woken { Wake::Ready } else { Wake::TimedOut }
 }
 
-/// Waits until a waiter that `list` has listed is woken, or `deadline` has passed. `list` returns what
-/// takes the waiter out again in its drop, or `None` when there is nothing to wait for any more.
+/// Waits until the waiter that `list` gets is woken, or `deadline` has passed. `list` puts the
+/// waiter into a list and returns a guard whose drop takes it out again, or `None` if there is
+/// nothing to wait for any more.
 ///
-/// Unwinds like [`block`], with the waiter taken out.
+/// Unwinds like [`block`], after the guard was dropped.
 #[inline(always)]
 pub(crate) fn until<L>(
     why: Wait,
@@ -132,7 +138,7 @@ pub(crate) fn until<L>(
     }
 }
 
-/// Raises a cancellation that is pending, or panics where waits are forbidden.
+/// Raises a pending cancellation, or panics where waits are forbidden.
 #[inline]
 pub(crate) fn check_cancelled() {
     if is_cancel_pending() {
@@ -140,7 +146,7 @@ pub(crate) fn check_cancelled() {
     }
 }
 
-/// Whether a wait must raise, or panic because it is forbidden.
+/// Whether the next wait must raise a cancellation, or panic because waits are forbidden.
 #[inline]
 pub(crate) fn is_cancel_pending() -> bool {
     context::running(|running| {
@@ -152,7 +158,7 @@ pub(crate) fn is_cancel_pending() -> bool {
 #[cold]
 pub(crate) fn raise() -> ! {
     context::running(|running| match running {
-        // That it does not unwind already was known when its wait was ended.
+        // The coroutine does not unwind yet: that was checked when its wait was ended.
         Some(Running { scheduler, task }) => scheduler.raise(task),
         None => unreachable!("a plain thread is never cancelled"),
     })
@@ -176,8 +182,8 @@ pub(crate) fn wake(waiter: Waiter) {
     }
 }
 
-/// Ends the waits of all these waiters. The waker of a future may panic: then the panic goes on when all
-/// others have been woken.
+/// Ends the waits of all these waiters. The waker of a future is user code and may panic. The panic
+/// is resumed after all waiters have been woken.
 pub(crate) fn wake_all(waiters: Waiters) {
     let mut panicked = None;
     waiters.into_iter().for_each(|waiter| match waiter {
@@ -192,7 +198,7 @@ pub(crate) fn wake_all(waiters: Waiters) {
 #[cold]
 fn wake_future(waiter: Waiter, panicked: &mut Option<Box<dyn Any + Send>>) {
     if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| wake(waiter))) {
-        // Of several, the first goes on. The drop of a payload may panic.
+        // The first panic is resumed. Later payloads are forgotten, because their drop may panic too.
         match panicked {
             None => *panicked = Some(payload),
             Some(_) => mem::forget(payload),
@@ -200,7 +206,7 @@ fn wake_future(waiter: Waiter, panicked: &mut Option<Box<dyn Any + Send>>) {
     }
 }
 
-/// Counts an operation that did not have to wait, and yields if it was one too many.
+/// Takes an operation that did not have to wait from the budget, and yields if the budget is spent.
 #[inline]
 pub(crate) fn spend() {
     if !current::spend() {
@@ -208,28 +214,36 @@ pub(crate) fn spend() {
     }
 }
 
+/// Yields in place of a wait that is over before it begins, because a program may loop over such
+/// waits. Timers and messages get a tick, and the other coroutines run.
+#[cold]
+pub(crate) fn yield_to_loop() {
+    overspent();
+    check_cancelled();
+}
+
 #[cold]
 fn overspent() {
     context::running(|running| match running {
         Some(Running { scheduler, task }) => scheduler.overspent(task),
-        // A plain thread has no turn that would end.
+        // A plain thread has no turns, so its budget is unlimited.
         None => current::set_budget(u32::MAX),
     });
 }
 
-/// The time, as the scheduler of this thread has it.
+/// The time, from the clock of this thread's scheduler.
 #[inline]
 pub(crate) fn now() -> Instant {
     context::try_with(|scheduler| scheduler.now()).unwrap_or_else(Instant::now)
 }
 
-/// The time after `timeout`; `None`, which does not come, when the clock cannot hold it.
+/// The deadline that is `timeout` from now. `None`, which means never, if the clock cannot hold it.
 #[inline]
 pub(crate) fn deadline(timeout: Duration) -> Option<Instant> {
     now().checked_add(timeout)
 }
 
-/// Calls `f` with the levels that are open now hidden from the waits inside of it.
+/// Calls `f`. Its waits do not see cancellations of the levels that are open now.
 pub(crate) fn shield<T>(f: impl FnOnce() -> T) -> T {
     current::with(|task| {
         let _shield = task.map(|task| task.scopes.shield());
@@ -237,7 +251,8 @@ pub(crate) fn shield<T>(f: impl FnOnce() -> T) -> T {
     })
 }
 
-/// Prefetches what the running coroutine will use first after its next wait, just before it is resumed.
+/// Notes what the running coroutine will use first after its next wait. It is prefetched just
+/// before the coroutine is resumed.
 #[inline]
 pub(crate) fn prefetch_on_resume<T>(what: &T) {
     current::with(|task| {
@@ -247,7 +262,7 @@ pub(crate) fn prefetch_on_resume<T>(what: &T) {
     });
 }
 
-/// Whether this is a coroutine, and `thread` runs coroutines of the same run.
+/// Whether a coroutine calls this, and `thread` is a worker of its run.
 pub(crate) fn shares_run_with(thread: ThreadId) -> bool {
     context::running(|running| {
         running.is_some_and(|Running { scheduler, .. }| {
@@ -257,7 +272,7 @@ pub(crate) fn shares_run_with(thread: ThreadId) -> bool {
     })
 }
 
-/// Whether a panic is unwinding the caller, as far as is known; a cancellation is none.
+/// Whether the caller is known to unwind from a panic. A cancellation does not count.
 #[inline]
 pub(crate) fn is_panicking() -> bool {
     std::thread::panicking()

@@ -1,4 +1,4 @@
-//! Keeping a thread on one processor.
+//! Pinning threads to processors.
 
 use std::io;
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -7,7 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// How many threads are pinned, and where the last of them might run before, for those that they start.
+/// How many threads are pinned, and the processors that the last of them was allowed before. A
+/// thread that a pinned one starts gets these back.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 static PINNED: Mutex<(usize, Option<CpuSet>)> = Mutex::new((0, None));
 
@@ -16,16 +17,16 @@ fn pinned() -> MutexGuard<'static, (usize, Option<CpuSet>)> {
     PINNED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Lets the calling thread, which may have been started by a pinned one, run where that might before.
+/// Undoes what the calling thread has inherited if a pinned thread has started it.
 pub(crate) fn unpin() {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     if let (_, Some(before)) = &*pinned() {
-        // If it may no longer, it stays where it is.
+        // If these processors are no longer allowed, the thread stays where it is.
         let _ = sched_setaffinity(None, before);
     }
 }
 
-/// This thread stays on one processor until this is dropped.
+/// Keeps a thread on one processor until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Pinned {
     #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -34,11 +35,11 @@ pub(crate) struct Pinned {
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 impl Pinned {
-    /// Keeps the calling thread on the processor with this number among those that it may use.
+    /// Pins the calling thread to the processor with this number among those that it may use.
     ///
     /// # Errors
     ///
-    /// When the system does not let it.
+    /// When the system refuses.
     pub(crate) fn new(number: usize) -> io::Result<Self> {
         let before = sched_getaffinity(None)?;
         let allowed: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| before.is_set(*cpu)).collect();
@@ -56,7 +57,7 @@ impl Pinned {
 #[cfg(any(target_os = "linux", target_os = "android"))]
 impl Drop for Pinned {
     fn drop(&mut self) {
-        // It was allowed before; if it no longer is, the thread stays where it is.
+        // If these processors are no longer allowed, the thread stays where it is.
         let _ = sched_setaffinity(None, &self.before);
         let mut pinned = pinned();
         pinned.0 -= 1;

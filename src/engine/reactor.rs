@@ -1,15 +1,15 @@
-//! The only file that names polling: which descriptors are ready.
+//! The reactor: which descriptors are ready. The only file that uses `polling`.
 //!
-//! A descriptor is registered once per thread, for both directions, edge-triggered. That it is readable is
-//! kept as a flag until a read finds the descriptor drained, so that the read after that parks without
-//! asking the kernel again.
+//! A descriptor is registered once per thread, for both directions, edge-triggered. A flag
+//! remembers that the descriptor is readable, until a read finds it drained. The next read then
+//! parks at once, without a system call that would fail.
 //!
-//! On Linux, `polling` makes the epoll instance, and this file adds to it and waits on
-//! it through rustix: `Poller::wait` would make five system calls where one does, and its
-//! events do not report a peer's half-close (`EPOLLRDHUP`). Elsewhere, or with
-//! `--cfg plainsong_portable_reactor`, `polling` does it all.
+//! On Linux, `polling` makes the epoll instance, and this file registers and waits through rustix.
+//! The reasons: `Poller::wait` makes five system calls where one is enough, and its events do not
+//! report a peer's half-close (`EPOLLRDHUP`). On other systems, or with `--cfg
+//! plainsong_portable_reactor`, `polling` does everything.
 //!
-//! The reactor runs no coroutine and wakes none: it returns the waiters that are to be woken.
+//! The reactor wakes no coroutine itself. It returns the waiters that the scheduler must wake.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -29,22 +29,23 @@ use self::epoll as backend;
 use self::portable as backend;
 pub(crate) use backend::Port;
 
-/// Events taken from the kernel at once. What is touched when their coroutines are woken should still be in
-/// the processor's second cache when these have their turns. No fewer than the turns between two ticks of the
-/// loop, or descriptors would get less than their share of a ready queue that is never empty.
+/// How many events one poll takes from the kernel. It is small enough that the memory touched by
+/// waking their coroutines is still in the second-level cache when these have their turns. It is at
+/// least the number of turns between two ticks of the loop: otherwise descriptors would get less
+/// than their share of a ready queue that is never empty.
 pub(super) const EVENTS: usize = 128;
 
-/// `epoll_wait` takes milliseconds in 32 bits, a little more than 24 days.
+/// `epoll_wait` takes its timeout in milliseconds, in 32 bits: a little more than 24 days.
 const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// A direction of data.
+/// The direction of data that a wait is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Interest {
     Read,
     Write,
 }
 
-/// Names a registration; never that of another descriptor, before or after.
+/// Identifies a registration. A token is never used again for another descriptor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Token(u64);
 
@@ -57,13 +58,13 @@ impl Token {
         self.0 as u32 as usize
     }
 
-    /// The token as a message to another thread carries it.
+    /// The token as a number, for a message to another thread.
     pub(crate) fn number(self) -> u64 {
         self.0
     }
 }
 
-/// What the kernel said of one descriptor.
+/// An event of one descriptor, as the kernel reported it.
 #[derive(Clone, Copy)]
 struct Event {
     token: u64,
@@ -74,17 +75,18 @@ struct Event {
     ending: bool,
 }
 
-/// One registered descriptor, in one cache line: with many descriptors, the next one is cold.
+/// One registered descriptor. It fits into one cache line, because with many descriptors each
+/// access misses the cache.
 #[derive(Debug)]
 #[repr(align(64))]
 struct Entry {
     token: Token,
     readable: bool,
     ending: bool,
-    /// How often anything has been reported.
+    /// How many events were reported.
     edges: u32,
     readers: Waiters,
-    /// Seldom is there any.
+    /// Boxed, because few descriptors have any.
     writers: Option<Box<Waiters>>,
 }
 
@@ -101,7 +103,7 @@ pub(crate) struct Reactor {
 impl Reactor {
     /// # Errors
     ///
-    /// When the kernel refuses, mostly for lack of descriptors.
+    /// When the kernel refuses, mostly because the process has too many descriptors.
     pub(super) fn new() -> io::Result<Self> {
         static REACTORS: AtomicU64 = AtomicU64::new(0);
         let number = REACTORS.fetch_add(1, Ordering::Relaxed);
@@ -126,12 +128,12 @@ impl Reactor {
         &self.port
     }
 
-    /// What ends a [`poll`](Self::poll) that waits, from any thread.
+    /// A waker that ends a [`poll`](Self::poll), from any thread.
     pub(super) fn waker(&self) -> Waker {
         Waker::from(Arc::clone(&self.port))
     }
 
-    /// How often to poll until each descriptor that is ready now has been reported.
+    /// How many polls it takes until each descriptor that is ready now has been reported.
     pub(super) fn batches(&self) -> usize {
         self.entries.borrow().len() / EVENTS + 1
     }
@@ -141,8 +143,8 @@ impl Reactor {
         self.entries.borrow().is_empty()
     }
 
-    /// Starts to watch a descriptor, which must be given to [`Port::forget`] before it is
-    /// closed, and its token to [`deregister`](Self::deregister).
+    /// Registers a descriptor. Before it is closed, it must be passed to [`Port::forget`], and its
+    /// token to [`deregister`](Self::deregister).
     pub(crate) fn register(&self, fd: BorrowedFd<'_>) -> io::Result<Token> {
         let generation = self.generation.get().wrapping_add(1);
         self.generation.set(generation);
@@ -152,7 +154,7 @@ impl Reactor {
         self.port.watch(fd, token.0)?;
         vacant.insert(Entry {
             token,
-            // Not known yet: the kernel reports what is ready now as the first edge.
+            // This is not known yet. The kernel reports the current state as the first edge.
             readable: true,
             ending: false,
             edges: 0,
@@ -162,8 +164,8 @@ impl Reactor {
         Ok(token)
     }
 
-    /// Forgets the registration whose token has this number; late events for it find nothing. Returns the
-    /// waiters that it still had.
+    /// Forgets the registration whose token has this number, and returns its waiters. Late events
+    /// for it find nothing.
     pub(super) fn deregister(&self, number: u64) -> impl Iterator<Item = Waiter> + use<> {
         let token = Token(number);
         let mut entries = self.entries.borrow_mut();
@@ -175,20 +177,20 @@ impl Reactor {
         })
     }
 
-    /// What is known of a registered descriptor.
+    /// The readiness of a registered descriptor.
     #[inline]
     pub(crate) fn readiness(&self, token: Token) -> Readiness<'_> {
         Readiness { reactor: self, token }
     }
 
-    /// Waits for events, for `timeout` at most (for ever without one), and appends the waiters that they
-    /// wake. Returns whether there may be more of them.
+    /// Waits for events, for `timeout` at most (forever without one), and appends the waiters that
+    /// they wake. Returns whether there may be more events.
     pub(super) fn poll(
         &self,
         timeout: Option<Duration>,
         woken: &mut Vec<Waiter>,
     ) -> io::Result<bool> {
-        // Longer ones need a newer system call than some systems have; waking early does no harm.
+        // A longer timeout needs a system call that older kernels lack. Waking early does no harm.
         let timeout = timeout.map(|timeout| timeout.min(TIMEOUT_MAX));
         let mut buffer = self.buffer.borrow_mut();
         let events = self.port.wait(&mut buffer, timeout)?;
@@ -209,12 +211,13 @@ impl Reactor {
                 }
             }
         }
-        // One of them may have been the waker's, which is not counted everywhere.
+        // One event may have been the waker's, which not every backend counts.
         Ok(events + 1 >= EVENTS)
     }
 }
 
-/// What one thread's reactor knows of one descriptor. An operation finds it once.
+/// The readiness of one descriptor, as one thread's reactor knows it. Each operation looks it up
+/// once.
 #[derive(Clone, Copy)]
 pub(crate) struct Readiness<'a> {
     reactor: &'a Reactor,
@@ -228,30 +231,30 @@ impl Readiness<'_> {
         entries.get_mut(self.token.index()).filter(|entry| entry.token == self.token).map(f)
     }
 
-    /// Whether a read would fail with `WouldBlock`, as far as the last poll knows.
+    /// Whether a read would fail with `WouldBlock`, according to the last poll.
     #[inline]
     pub(crate) fn is_drained(&self) -> bool {
         self.with(|entry| !entry.readable).unwrap_or(false)
     }
 
-    /// A number that changes with each report on the descriptor.
+    /// A number that changes with each event of the descriptor.
     pub(crate) fn edges(&self) -> Option<u32> {
         self.with(|entry| entry.edges)
     }
 
-    /// Notes that a read of a TCP stream got less than it asked for.
+    /// Notes that a read of a TCP stream was short: it got less than it asked for.
     ///
-    /// That means drained unless something that comes without a further edge is behind it: the end
-    /// of the stream, an error, or data past an urgent mark. Each of these raised an event of its
-    /// own, either before this read (then `ending` is set) or after the last poll (then a later
-    /// one reports it).
+    /// A short read means that the descriptor is drained, unless something follows that raises no
+    /// further edge: the end of the stream, an error, or data behind an urgent mark. Each of these
+    /// has raised an event of its own. If a poll has taken that event, `ending` is set. If not, a
+    /// later poll will report it as an edge.
     #[inline]
     pub(crate) fn set_short(&self) {
         self.with(|entry| entry.readable &= entry.ending || !backend::TELLS_ENDING);
     }
 
-    /// Has `waiter` woken at the next edge of `fd`, the registered descriptor, of which an operation has
-    /// failed with `WouldBlock`.
+    /// Registers `waiter` for the next edge of `fd`, the registered descriptor. An operation on it
+    /// has just failed with `WouldBlock`.
     #[inline]
     pub(crate) fn subscribe(
         &self,
@@ -276,7 +279,7 @@ impl Readiness<'_> {
         self.reactor.port.rearm(fd, self.token.0, readers, writers)
     }
 
-    /// Takes back a [`subscribe`](Self::subscribe) that has not been answered.
+    /// Undoes a [`subscribe`](Self::subscribe) whose edge has not come.
     pub(crate) fn unsubscribe(&self, interest: Interest, waiter: &Waiter) {
         self.with(|entry| match interest {
             Interest::Read => entry.readers.remove(waiter),
@@ -290,7 +293,7 @@ impl Readiness<'_> {
 }
 
 impl Port {
-    /// The number of its reactor.
+    /// The number of the port's reactor.
     pub(super) fn number(&self) -> u64 {
         self.number
     }
@@ -306,7 +309,7 @@ impl Wake for Port {
     }
 }
 
-/// Linux: the poller's own epoll instance, spoken to directly.
+/// Linux: uses the poller's epoll instance directly.
 #[cfg(all(target_os = "linux", not(plainsong_portable_reactor)))]
 mod epoll {
     use super::{AsFd, BorrowedFd, Duration, EVENTS, Event, io};
@@ -318,7 +321,7 @@ mod epoll {
 
     pub(super) const TELLS_ENDING: bool = true;
 
-    /// The key of the eventfd: no entry has it, as a slab never holds 2^32 - 1 descriptors.
+    /// The key of the eventfd. No entry has it, because a slab never holds 2^32 - 1 descriptors.
     const WAKER: u64 = u64::MAX;
 
     /// The part of a reactor that other threads may use.
@@ -326,7 +329,8 @@ mod epoll {
     pub(crate) struct Port {
         pub(super) number: u64,
         poller: Poller,
-        // `Poller::notify` is re-armed only by `Poller::wait`, which is never called here.
+        // Stands in for `Poller::notify`, which only `Poller::wait` re-arms. That is never called
+        // here.
         eventfd: OwnedFd,
     }
 
@@ -334,7 +338,7 @@ mod epoll {
         pub(super) fn new(number: u64) -> io::Result<Self> {
             let poller = Poller::new()?;
             let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-            // Edge-triggered, so that it need not be read: each write is an edge.
+            // Edge-triggered: each write is an edge, so it need not be read.
             epoll::add(
                 &poller,
                 &eventfd,
@@ -353,7 +357,7 @@ mod epoll {
             Ok(epoll::add(&self.poller, fd, EventData::new_u64(token), flags)?)
         }
 
-        /// Edges need no second asking.
+        /// Edge-triggered registrations stay armed.
         #[expect(clippy::unused_self, clippy::unnecessary_wraps)]
         pub(super) fn rearm(&self, _: &impl AsFd, _: u64, _: bool, _: bool) -> io::Result<()> {
             Ok(())
@@ -361,13 +365,13 @@ mod epoll {
 
         /// Stops watching a descriptor, from any thread.
         pub(crate) fn forget(&self, fd: BorrowedFd<'_>) {
-            // Fails only when the descriptor is not watched any more.
+            // Fails only if the descriptor is not registered any more.
             let _ = epoll::delete(&self.poller, fd);
         }
 
         /// Ends a wait of the reactor's thread.
         pub(super) fn notify(&self) {
-            // Fails only when the count is 2^64 - 1 already, and then the wait has ended.
+            // Fails only if the count is already 2^64 - 1, and then the wait has ended.
             let _ = rustix::io::write(&self.eventfd, &1u64.to_ne_bytes());
         }
 
@@ -379,7 +383,8 @@ mod epoll {
             let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
             into.0.clear();
             match epoll::wait(self.poller.as_fd(), spare_capacity(&mut into.0), timeout.as_ref()) {
-                // A process that was stopped and goes on, say: nothing is known of what has come meanwhile.
+                // For example, the process was stopped and continued. Events may have come
+                // meanwhile, so this reports as many as fit.
                 Err(rustix::io::Errno::INTR) => Ok(EVENTS),
                 result => Ok(result?),
             }
@@ -409,7 +414,7 @@ mod epoll {
     }
 }
 
-/// Every system that polling supports.
+/// All other systems that `polling` supports.
 #[cfg(not(all(target_os = "linux", not(plainsong_portable_reactor))))]
 mod portable {
     use super::{AsFd, BorrowedFd, Duration, Event, io};
@@ -433,7 +438,7 @@ mod portable {
         #[allow(unsafe_code)]
         pub(super) fn watch(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
             let interest = Ready::all(token as usize);
-            // SAFETY: the descriptor's owner calls `forget` before it closes it.
+            // SAFETY: the owner of the descriptor calls `forget` before it closes it.
             unsafe { self.poller.add_with_mode(fd.as_raw_fd(), interest, self.mode()) }
         }
 
@@ -441,8 +446,9 @@ mod portable {
             if self.poller.supports_edge() { PollMode::Edge } else { PollMode::Oneshot }
         }
 
-        /// Asks again where the system reports a descriptor only once: for what is waited for, as the other
-        /// direction would be reported at once, and instead.
+        /// Arms the registration again, on systems that report a descriptor only once. It asks only
+        /// for the directions that have waiters: another direction may be ready, and its report
+        /// would use up the registration.
         pub(super) fn rearm(
             &self,
             fd: &impl AsFd,
@@ -473,7 +479,7 @@ mod portable {
             timeout: Option<Duration>,
         ) -> io::Result<usize> {
             into.events.clear();
-            // What is reported once is not watched any more, for either direction.
+            // A one-shot report disarms both directions, so it must wake the waiters of both.
             into.both = !self.poller.supports_edge();
             self.poller.wait(&mut into.events, timeout)
         }

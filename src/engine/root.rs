@@ -1,4 +1,5 @@
-//! How a run begins and ends: the worker threads, and the first coroutine, which may borrow from the caller.
+//! How a run begins and ends: the worker threads, and the main coroutine, which may borrow from the
+//! caller.
 
 #![allow(unsafe_code)]
 
@@ -15,6 +16,7 @@ use super::cancel;
 use super::context::{self, Running};
 use super::coroutine::Coroutine;
 use super::defer::Defer;
+use super::panic_hook;
 use super::pin::Pinned;
 use super::scheduler::Scheduler;
 use super::stack;
@@ -24,12 +26,12 @@ use super::workers::{Injector, WorkerHandle, Workers};
 /// How the workers of a run are set up.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
-    /// Bytes of the stack of each coroutine that does not ask for another size.
+    /// Stack size in bytes of coroutines that do not ask for another size.
     pub(crate) stack_size: usize,
-    /// No plain thread takes part: waits that only one could end count for deadlocks.
+    /// No plain thread takes part, so waits that only a plain thread could end count for deadlocks.
     pub(crate) strict: bool,
     pub(crate) workers: usize,
-    /// Each worker on a processor of its own.
+    /// Each worker runs on a processor of its own.
     pub(crate) pin: bool,
 }
 
@@ -39,18 +41,20 @@ impl Default for Settings {
     }
 }
 
-/// [`start`] with the default settings: for calls of a plain thread that only a coroutine can make.
+/// [`start`] with the default settings, for an operation that a plain thread calls and only a
+/// coroutine can do.
 #[track_caller]
 pub(crate) fn start_default<F: FnOnce() -> T, T>(f: F) -> T {
     start(Settings::default(), &Arc::default(), true, f)
 }
 
-/// Runs `f` as a coroutine on this thread, and all that comes of it on all workers, and returns its value.
-/// When `f` has ended, the coroutines that are left are cancelled if `cancel_rest`, and awaited.
+/// Runs `f` as the main coroutine on this thread, with all workers, and returns its value. When `f`
+/// has ended, waits for the coroutines that are left, after cancelling them if `cancel_rest`.
 ///
 /// # Panics
 ///
-/// With the panic of `f`, with the report of a deadlock, and when the system refuses what a run needs.
+/// With the panic of `f`, with the report of a deadlock, and when the system refuses what a run
+/// needs.
 #[track_caller]
 pub(crate) fn start<F: FnOnce() -> T, T>(
     settings: Settings,
@@ -74,8 +78,9 @@ pub(crate) fn start<F: FnOnce() -> T, T>(
             }
         });
     };
-    let workers = Workers::new(settings.workers, injector);
-    let outcome = start_workers(settings, &workers, spawned, Box::new(main));
+    panic_hook::install();
+    let workers = Workers::new(settings.workers);
+    let outcome = start_workers(settings, &workers, injector, spawned, Box::new(main));
     if let Some(waits) = workers.deadlock() {
         panic!("deadlock: every coroutine that is left waits for another of them{waits}");
     }
@@ -87,16 +92,22 @@ pub(crate) fn start<F: FnOnce() -> T, T>(
     }
 }
 
-/// Runs `main` on the first worker, this thread, and what comes of it on all.
+/// Starts the other workers, and runs `main` on the first one, which is this thread.
 fn start_workers(
     settings: Settings,
     workers: &Arc<Workers>,
+    injector: &Arc<Injector>,
     spawned: &'static Location<'static>,
     main: Box<dyn FnOnce() + '_>,
 ) -> io::Result<()> {
-    let handle = |number| WorkerHandle { workers: Arc::clone(workers), number };
+    let handle = |number| WorkerHandle {
+        workers: Arc::clone(workers),
+        injector: Arc::clone(injector),
+        number,
+    };
     thread::scope(|s| {
-        // However this is left before the first worker runs, the others find nothing to do and end.
+        // If this is left before the first worker runs, the first worker counts as idle. So the
+        // others find the run over, and end.
         let never_ran = Defer::new(|| workers.idle(0));
         let (sender, ready) = mpsc::channel();
         let mut threads = Vec::new();
@@ -119,34 +130,35 @@ fn start_workers(
         drop(sender);
         let started: io::Result<()> = ready.iter().take(workers.len() - 1).collect();
         let outcome = started.and_then(|()| {
-            // Last: threads inherit where they may run.
+            // After the other threads were started, because threads inherit the set of processors.
             let _pinned = if settings.pin { Some(Pinned::new(0)?) } else { None };
             context::with(|scheduler| {
                 let ready = || {
                     never_ran.disarm();
-                    workers.injector().begin(workers);
+                    injector.begin(workers);
                 };
                 run(scheduler, settings, handle(0), spawned, ready, main)
             })
         });
-        workers.injector().end(workers);
+        injector.end(workers);
         for thread in threads {
-            // The scope would wait for what it runs only, and not for its thread-locals, which
-            // hold descriptors and stacks. It cannot panic: that would have ended the process.
+            // The scope waits only until the closure has returned. `join` also waits for the
+            // destructors of the thread-locals, which hold descriptors and stacks. The thread
+            // cannot have panicked: that would have ended the process.
             let _ = thread.join();
         }
         outcome
     })
 }
 
-/// Runs `main` as a coroutine, and whatever comes to this worker, until the run is over; calls `ready` when
-/// nothing can go wrong any more.
+/// Runs `main` as a coroutine, and this worker's loop until the run is over. Calls `ready` when
+/// nothing can fail any more.
 ///
 /// `main` must not unwind.
 ///
 /// # Errors
 ///
-/// When this thread runs coroutines already, or the kernel refuses what that takes.
+/// When this thread already runs coroutines, or the kernel refuses a reactor or a stack.
 fn run<'a>(
     scheduler: &Scheduler,
     settings: Settings,
@@ -158,25 +170,26 @@ fn run<'a>(
     let _running = scheduler.start(settings.stack_size, settings.strict, worker)?;
     let stack = scheduler.take_stack(settings.stack_size)?;
     ready();
-    // SAFETY: nothing calls `main` or looks at what it borrows after this function returns: the
-    // scheduler returns only when no coroutine is left, and this one is then at its end.
+    // SAFETY: nothing runs `main` or uses its borrows after this function returns: the scheduler's
+    // loop returns only when no coroutine is left, so `main` has ended.
     //
-    // It cannot be left otherwise: a panic of the loop ends the process (`AbortOnUnwind`), and a
-    // coroutine that cannot be ended does too, when it borrows (`Flag::Borrows`).
+    // There is no other way out of it: a panic of the loop ends the process (`AbortOnUnwind`), and
+    // so does abandoning a coroutine that borrows (`Flag::Borrows`).
     let main = unsafe { mem::transmute::<Box<dyn FnOnce() + 'a>, Box<dyn FnOnce()>>(main) };
-    // Coroutines would be left that borrow.
+    // An unwind would leave coroutines behind that borrow.
     let abort = AbortOnUnwind::new();
     let coroutine = Coroutine::new(stack, main);
     let task = Task::new(coroutine, scheduler.allocate_id(), Some("main".into()), spawned);
     task.flags.set(Flag::Borrows, true);
+    task.flags.set(Flag::Main, true);
     scheduler.add(task);
-    // On a thread of the blocking pool, a run counts as a wait: it is one most of the time.
+    // On a thread of the blocking pool, a run counts as a wait, because it mostly waits.
     pool::while_blocked(|| scheduler.run());
     abort.disarm();
     Ok(())
 }
 
-/// Runs whatever comes to this worker, until the run is over; says before whether it can.
+/// Runs this worker's loop until the run is over. First reports through `ready` whether it can.
 fn work(
     scheduler: &Scheduler,
     settings: Settings,

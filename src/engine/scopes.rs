@@ -1,6 +1,9 @@
-//! What can be cancelled of one coroutine: its root, which belongs to its `JoinHandle`, and the scopes
-//! that it has open, which belong to time-outs and the like. Scopes nest, and so do shields: a shield
-//! hides the root and the scopes that were open when it was raised from the waits inside of it.
+//! The levels of one coroutine at which it can be cancelled. The outermost level is the root, which
+//! belongs to the `JoinHandle`. Inside of it are the open scopes, which belong to time-outs and the
+//! like. Scopes nest, and so do shields. A shield hides the levels that were open when it was
+//! raised from the waits inside of it.
+//!
+//! A cancellation takes four steps, each of which has its own name:
 //!
 //! ```text
 //! request   sets a flag on one level             any thread, through the coroutine's own
@@ -9,13 +12,18 @@
 //! catch     stops the unwind at its level        cancel.rs
 //! ```
 //!
-//! This file is the first step: pure bookkeeping of one coroutine.
+//! This file is the first step. It only keeps the books of one coroutine, and wakes or unwinds
+//! nothing.
+//!
+//! A request stays set until its level is closed, so a wait after a swallowed payload raises again.
+//! The target of an unwind is the outermost requested level that no shield hides: an unwind to an
+//! inner level would only have to be followed by another.
 
 use std::cell::{Cell, OnceCell, RefCell};
 
 use super::timer::TimerKey;
 
-/// Names one scope among all that a thread has ever opened.
+/// Identifies a scope among all that a thread has ever opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ScopeId(u32);
 
@@ -28,13 +36,20 @@ impl ScopeId {
     }
 }
 
-/// What a cancellation is aimed at.
+/// The level that a cancellation is aimed at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Level {
     /// The whole coroutine.
     Root,
-    /// What runs inside of one scope.
+    /// The code inside of one scope.
     Scope(ScopeId),
+}
+
+/// Why a coroutine unwinds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Cause {
+    Cancelled,
+    Panicked,
 }
 
 #[derive(Debug)]
@@ -42,13 +57,15 @@ struct Scope {
     id: ScopeId,
     requested: bool,
     timer: Option<TimerKey>,
+    // Set for a scope that was opened in a destructor that an unwind runs: see `open_in_cleanup`.
+    cleanup: Option<Cause>,
 }
 
 /// The levels of one coroutine and the requests to cancel them.
 #[derive(Debug, Default)]
 pub(crate) struct Scopes {
-    /// Whether the next wait must raise a cancellation, or panic because it is forbidden. Kept up to
-    /// date by each method here, so that a wait asks for one byte.
+    /// Whether the next wait must raise a cancellation, or panic because it is forbidden. Each
+    /// method here keeps it up to date, so that a wait reads only one byte.
     pending: Cell<bool>,
     root_requested: Cell<bool>,
     // Few coroutines ever open a scope.
@@ -58,10 +75,12 @@ pub(crate) struct Scopes {
 #[derive(Debug, Default)]
 struct Nested {
     open: RefCell<Vec<Scope>>,
-    // For each shield, how many scopes were open when it was raised: those are hidden.
+    // For each shield, how many scopes were open when it was raised. These are hidden.
     shields: RefCell<Vec<usize>>,
-    // How many `no_wait`s are under way.
+    // How many `no_wait` calls are under way.
     forbidden: Cell<u32>,
+    // How many of the open scopes have `cleanup` set.
+    cleanups: Cell<u32>,
 }
 
 impl Scopes {
@@ -69,26 +88,64 @@ impl Scopes {
         self.nested.get_or_init(Box::default)
     }
 
-    /// Whether a wait must not just wait.
+    /// Whether the next wait must raise a cancellation, or panic because it is forbidden.
     #[inline]
     pub(crate) fn is_pending(&self) -> bool {
         self.pending.get()
     }
 
-    /// Opens a scope inside of those that are open.
+    /// Opens a scope inside of the open ones.
     pub(crate) fn open(&self, id: ScopeId, timer: Option<TimerKey>) {
-        self.nested().open.borrow_mut().push(Scope { id, requested: false, timer });
+        self.push(Scope { id, requested: false, timer, cleanup: None });
     }
 
-    /// Closes the innermost scope. Returns its timer if that has not fired.
-    pub(crate) fn close(&self, id: ScopeId) -> Option<TimerKey> {
-        let scope = self.nested().open.borrow_mut().pop();
-        debug_assert_eq!(scope.as_ref().map(|scope| scope.id), Some(id), "scopes nest");
+    /// [`open`](Self::open), in a destructor that an unwind runs. An unwind that starts inside of
+    /// the scope must not leave the destructor, so the levels outside are hidden while the scope is
+    /// open.
+    pub(crate) fn open_in_cleanup(&self, id: ScopeId, timer: Option<TimerKey>, cause: Cause) {
+        let nested = self.nested();
+        nested.shields.borrow_mut().push(nested.open.borrow().len());
+        self.push(Scope { id, requested: false, timer, cleanup: Some(cause) });
+        nested.cleanups.set(nested.cleanups.get() + 1);
+    }
+
+    fn push(&self, scope: Scope) {
+        self.nested().open.borrow_mut().push(scope);
         self.update();
-        scope.and_then(|scope| scope.timer)
     }
 
-    /// Requests that a level be cancelled. A scope that is closed is not found.
+    /// Closes the innermost scope. Returns its timer, if that has not fired. If an unwind's
+    /// destructor had opened the scope, also returns why the coroutine unwinds.
+    pub(crate) fn close(&self, id: ScopeId) -> (Option<TimerKey>, Option<Cause>) {
+        let nested = self.nested();
+        let scope = nested.open.borrow_mut().pop();
+        debug_assert_eq!(scope.as_ref().map(|scope| scope.id), Some(id), "scopes nest");
+        let cause = scope.as_ref().and_then(|scope| scope.cleanup);
+        if cause.is_some() {
+            nested.shields.borrow_mut().pop();
+            nested.cleanups.set(nested.cleanups.get() - 1);
+        }
+        self.update();
+        (scope.and_then(|scope| scope.timer), cause)
+    }
+
+    /// Whether a scope is open that an unwind's destructor has opened.
+    pub(crate) fn in_cleanup(&self) -> bool {
+        self.nested.get().is_some_and(|nested| nested.cleanups.get() > 0)
+    }
+
+    /// Whether an unwind may be on its way to this level: the level is open, and its cancellation
+    /// has been requested.
+    pub(crate) fn is_requested(&self, level: Level) -> bool {
+        match level {
+            Level::Root => self.root_requested.get(),
+            Level::Scope(id) => self.nested.get().is_some_and(|nested| {
+                nested.open.borrow().iter().any(|scope| scope.id == id && scope.requested)
+            }),
+        }
+    }
+
+    /// Requests the cancellation of a level. Does nothing if the scope is closed.
     pub(crate) fn request(&self, level: Level) {
         match level {
             Level::Root => self.root_requested.set(true),
@@ -141,13 +198,13 @@ impl Scopes {
         Allow(self)
     }
 
-    /// Lets waits happen in spite of everything until the guard is dropped: for what must be waited
-    /// for before its frame is left.
+    /// Lets waits happen in spite of cancellations and `no_wait` until the guard is dropped. A
+    /// frame that has lent out borrows must wait for them before it is left.
     pub(crate) fn allow_waits(&self) -> impl Drop + '_ {
         struct Restore<'a, S>(&'a Scopes, u32, S);
         impl<S> Drop for Restore<'_, S> {
             fn drop(&mut self) {
-                // The shield, a field, is lowered after this, and looks at what is pending again.
+                // The shield is a field, so it is lowered after this, and updates `pending`.
                 self.0.nested().forbidden.set(self.1);
             }
         }
@@ -167,7 +224,7 @@ impl Scopes {
         self.nested.get().is_some_and(|nested| nested.forbidden.get() > 0)
     }
 
-    /// How many scopes, shields and `no_wait`s are open.
+    /// How many scopes, shields and `no_wait` calls are open.
     pub(crate) fn depth(&self) -> usize {
         self.nested.get().map_or(0, |nested| {
             let (open, shields) = (nested.open.borrow().len(), nested.shields.borrow().len());
@@ -175,7 +232,7 @@ impl Scopes {
         })
     }
 
-    /// The timers of the open scopes, for a coroutine that will never close them.
+    /// The timers of the open scopes. An abandoned coroutine never closes them.
     pub(crate) fn timers(&self) -> Vec<TimerKey> {
         let Some(nested) = self.nested.get() else { return Vec::new() };
         nested.open.borrow().iter().filter_map(|scope| scope.timer).collect()
@@ -185,7 +242,7 @@ impl Scopes {
         self.pending.set(self.target().is_some() || self.are_waits_forbidden());
     }
 
-    /// The outermost requested level that no shield hides: the one that an unwind is for.
+    /// The outermost requested level that no shield hides: the target of an unwind.
     pub(crate) fn target(&self) -> Option<Level> {
         let root = self.root_requested.get().then_some(Level::Root);
         let Some(nested) = self.nested.get() else { return root };

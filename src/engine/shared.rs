@@ -1,5 +1,5 @@
-//! What threads meet at: std's, or in the model check shuttle's, which tries the orders in which
-//! threads can run. Only what that check is about takes them from here.
+//! The primitives that threads share: std's, or shuttle's in the model check, which tries the
+//! orders in which threads can run. Only code that the model check covers takes them from here.
 
 #[cfg(not(plainsong_model))]
 pub(crate) use std::{
@@ -17,7 +17,7 @@ pub(crate) use shuttle::{
     thread, thread_local,
 };
 
-/// What std's thread-locals have and shuttle's do not.
+/// Methods of std's thread-locals that shuttle's lack.
 #[cfg(plainsong_model)]
 pub(crate) trait LocalCell<T> {
     fn get(&'static self) -> T;
@@ -25,8 +25,8 @@ pub(crate) trait LocalCell<T> {
     fn replace(&'static self, value: T) -> T;
 }
 
-/// The value that a thread-local without a destructor begins with. In the model, a thread's end drops
-/// it all the same.
+/// The initial value of a thread-local without a destructor. In the model, the end of a thread
+/// destroys the thread-local all the same, and it then reads as this value.
 #[cfg(plainsong_model)]
 pub(crate) trait Initial {
     const INITIAL: Self;
@@ -69,7 +69,7 @@ impl<T: Copy + Initial> LocalCell<T> for shuttle::thread::LocalKey<std::cell::Ce
     }
 
     fn set(&'static self, value: T) {
-        // A thread's end may come too late for it.
+        // At the end of a thread, the value may already be destroyed.
         let _ = self.try_with(|cell| cell.set(value));
     }
 

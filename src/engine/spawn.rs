@@ -1,5 +1,5 @@
-//! The one way in which coroutines are made: a [`Spec`], a closure, and two ends. [`here`] makes a task of
-//! the calling thread; [`anywhere`] makes a job that any worker may start.
+//! How coroutines are made, from a [`Spec`] and a closure. [`here`] makes a task of the calling
+//! thread. [`anywhere`] makes a job that any worker may start.
 
 #![allow(unsafe_code)]
 
@@ -15,46 +15,61 @@ use super::coroutine::Coroutine;
 use super::current;
 use super::id::Id;
 use super::job::{Job, PendingTask};
+use super::mailbox::ThreadId;
 use super::packet::{Home, Receiver, Sender, packet};
 use super::scheduler::Scheduler;
 use super::scopes::Level;
 use super::stack::{self, Stack};
 use super::task::{Flag, Task};
 
-/// What is asked for when a coroutine is spawned.
+/// The settings of one coroutine.
 pub(crate) struct Spec {
     pub(crate) name: Option<Arc<str>>,
-    /// In bytes; the runtime's without one. Checked by [`stack::check_size`].
+    /// In bytes. `None` for the runtime's default. [`stack::check_size`] checks it.
     pub(crate) stack_size: Option<usize>,
     pub(crate) spawned: &'static Location<'static>,
-    /// Others have lent it what is on their stacks, so it must not be given up.
+    /// It borrows from other stacks, so it must not be abandoned.
     pub(crate) borrows: bool,
 }
 
 impl Spec {
-    /// Nothing but where it is spawned.
+    /// The default settings, with the place of the spawn.
     #[inline]
     pub(crate) fn at(spawned: &'static Location<'static>) -> Self {
         Self { name: None, stack_size: None, spawned, borrows: false }
     }
 }
 
-/// A coroutine that has been spawned, as its handle sees it.
+/// The parts of a new coroutine's handle.
 pub(crate) struct Spawned<T> {
     pub(crate) receiver: Receiver<T>,
     pub(crate) address: Address,
     pub(crate) name: Option<Arc<str>>,
 }
 
-/// A stack for a coroutine of this thread.
+/// Closures and results above this many bytes get special care: a closure is boxed, and a result
+/// gets a larger stack.
+const LARGE: usize = 2048;
+
+/// The stack size for a coroutine that returns a `T`, if `size` is requested. In a debug build,
+/// about ten of our frames hold a copy each of the result that they pass on.
+fn size_for<T>(scheduler: &Scheduler, size: Option<usize>) -> Option<usize> {
+    if size_of::<T>() <= LARGE {
+        return size;
+    }
+    let size = size.unwrap_or_else(|| scheduler.stack_size());
+    Some(size.saturating_add(10 * size_of::<T>()).min(stack::MAX_SIZE))
+}
+
+/// A stack for a coroutine of this thread that returns a `T`.
 ///
 /// # Errors
 ///
-/// Outside of a run, for a size that is not possible, and when the system has no room for a stack.
+/// Outside of a run, for an impossible size, and when the system has no room for a stack.
 #[inline]
-pub(crate) fn take_stack(scheduler: &Scheduler, size: Option<usize>) -> io::Result<Stack> {
+pub(crate) fn take_stack<T>(scheduler: &Scheduler, size: Option<usize>) -> io::Result<Stack> {
     check_running(scheduler)?;
-    let size = match size {
+    let size = match size_for::<T>(scheduler, size) {
         None => scheduler.stack_size(),
         Some(size) => stack::check_size(size)?,
     };
@@ -77,13 +92,13 @@ fn not_running() -> io::Error {
     )
 }
 
-/// Starts a coroutine of this thread on `stack`. The last thing it does is to call `last`, which must not
+/// Starts a coroutine of this thread on `stack`. It calls `last` at its very end. `last` must not
 /// unwind.
 ///
 /// # Safety
 ///
-/// What `f` and its result borrow must live until `last` has been called, and the result must be
-/// dropped or forgotten while they live.
+/// Everything that `f` and its result borrow must live until `last` has been called, and the result
+/// must be dropped or forgotten while they live.
 #[inline]
 pub(crate) unsafe fn here<F, T, L>(
     scheduler: &Scheduler,
@@ -100,28 +115,70 @@ where
     let (sender, receiver) = packet(Home::Thread(mailbox.thread()));
     let (id, name) = (scheduler.allocate_id(), spec.name.clone());
     // SAFETY: by the caller's promise.
-    let task = unsafe { make_task(stack, id, spec, f, sender, last) };
+    let task = unsafe {
+        if size_of::<F>() > LARGE {
+            let f: Box<dyn FnOnce() -> T + '_> = Box::new(f);
+            make_task(stack, id, spec, f, sender, last)
+        } else {
+            make_task(stack, id, spec, f, sender, last)
+        }
+    };
     let slot = scheduler.add(task);
     Spawned { receiver, address: Address::known(mailbox, slot, id), name }
 }
 
+/// Starts a coroutine of this thread that borrows nothing.
+///
+/// # Errors
+///
+/// Those of [`take_stack`].
+#[inline]
+pub(crate) fn owned_here<F, T>(scheduler: &Scheduler, spec: Spec, f: F) -> io::Result<Spawned<T>>
+where
+    F: FnOnce() -> T + 'static,
+    T: 'static,
+{
+    let stack = take_stack::<T>(scheduler, spec.stack_size)?;
+    // SAFETY: nothing is borrowed.
+    Ok(unsafe { here(scheduler, stack, spec, f, || ()) })
+}
+
+/// [`anywhere`], for a coroutine that borrows nothing.
+pub(crate) fn owned_anywhere<F, T>(
+    scheduler: &Scheduler,
+    home: Home,
+    spec: Spec,
+    f: F,
+) -> (Job, Spawned<T>)
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    // SAFETY: nothing is borrowed.
+    unsafe { anywhere(scheduler, home, spec, f, || ()) }
+}
+
 /// A task for `f` on `stack`, with no handle.
 #[inline]
-pub(crate) fn detached<F>(scheduler: &Scheduler, stack: Stack, spec: Spec, f: F) -> Task
+pub(crate) fn detached<F>(stack: Stack, id: Id, thread: ThreadId, spec: Spec, f: F) -> Task
 where
     F: FnOnce() + 'static,
 {
-    let (sender, _) = packet(Home::Thread(scheduler.mailbox().thread()));
+    if size_of::<F>() > LARGE {
+        let f: Box<dyn FnOnce()> = Box::new(f);
+        return detached(stack, id, thread, spec, f);
+    }
+    let (sender, _) = packet(Home::Thread(thread));
     // SAFETY: `f` borrows nothing that could end.
-    unsafe { make_task(stack, scheduler.allocate_id(), spec, f, sender, || ()) }
+    unsafe { make_task(stack, id, spec, f, sender, || ()) }
 }
 
-/// Makes a job of what will be a coroutine of `home`. The last thing that the coroutine does, or the drop of
-/// an unstarted job, is to call `last`, which must not unwind.
+/// Makes a job for a coroutine of `home`. The coroutine calls `last` at its very end. So does the
+/// drop of an unstarted job. `last` must not unwind.
 ///
 /// # Safety
 ///
-/// As for [`here`]; and the job must be started or dropped.
+/// As for [`here`]. Also, the job must be started or dropped.
 pub(crate) unsafe fn anywhere<'a, F, T, L>(
     scheduler: &Scheduler,
     home: Home,
@@ -137,11 +194,17 @@ where
     debug_assert!(!matches!(home, Home::Thread(_)), "any worker may start it");
     let (sender, receiver) = packet(home);
     let (id, name) = (scheduler.allocate_id(), spec.name.clone());
-    let stack_size = spec.stack_size.and_then(NonZero::new);
-    let parts = Some((id, spec, f, sender, last));
-    // SAFETY: started or ended, it has none of its parts any more; and what they borrow lives until
-    // `last` has been called, by the caller's promise, which is after that.
-    let job = unsafe { Job::new(Pending { parts, stack_size }) };
+    let stack_size = size_for::<T>(scheduler, spec.stack_size).and_then(NonZero::new);
+    // SAFETY: a pending task that has started or ended no longer has its parts. By the caller's
+    // promise, what they borrow lives until `last` has been called, which happens later.
+    let job = unsafe {
+        if size_of::<F>() > LARGE {
+            let f: Box<dyn FnOnce() -> T + Send + 'a> = Box::new(f);
+            Job::new(Pending { parts: Some((id, spec, f, sender, last)), stack_size })
+        } else {
+            Job::new(Pending { parts: Some((id, spec, f, sender, last)), stack_size })
+        }
+    };
     let address = Address::pending(Arc::clone(job.slot()), id);
     (job, Spawned { receiver, address, name })
 }
@@ -176,32 +239,33 @@ where
     task
 }
 
-/// What runs on a coroutine's stack: `f`, then the destructors of its locals and of its result.
+/// The body of a coroutine: runs `f`, then the destructors of its locals and of its result.
 #[inline]
 fn body<F: FnOnce() -> T, T>(f: F, sender: Sender<T>) {
     current::with(|task| {
         let Some(task) = task else { unreachable!("a coroutine runs as the current task") };
         let result = if task.scopes.is_pending() {
-            // Cancelled before it began: it never does.
+            // It was cancelled before it began, so `f` is not called.
             cancel::catch_and_forget(|| drop(f));
             Err(Failure::Cancelled)
         } else {
             cancel::catch(task, Level::Root, f)
         };
         cancel::drop_locals(task);
-        // From here on the packet is no longer ours to complete: code of users runs while it is finished.
+        // From here on, `abandon` must not complete the packet: `finish` does, and it runs user
+        // code.
         task.completion.set(None);
         cancel::catch_and_forget(|| sender.finish(result));
-        // That code may have made locals again.
+        // The user code may have made new locals.
         cancel::drop_locals(task);
     });
 }
 
 /// A coroutine that has not started.
 struct Pending<F: FnOnce() -> T, T, L: FnOnce()> {
-    // `None` once it has started, or ended.
+    // `None` once it has started or ended.
     parts: Option<(Id, Spec, F, Sender<T>, L)>,
-    // A word: allocators are quickest with what is small.
+    // One word, to keep the allocation small.
     stack_size: Option<NonZero<usize>>,
 }
 
@@ -217,8 +281,8 @@ where
 
     fn make_task(&mut self, stack: Stack) -> Option<Task> {
         let (id, spec, f, sender, last) = self.parts.take()?;
-        // SAFETY: what `f` borrows lives until `last` has been called, which is the end of the
-        // coroutine, by the promise to `anywhere`.
+        // SAFETY: by the promise to `anywhere`, what `f` borrows lives until `last` has been
+        // called, at the end of the coroutine.
         Some(unsafe { make_task(stack, id, spec, f, sender, last) })
     }
 
@@ -232,7 +296,7 @@ where
                 Failure::Panicked(Box::new(Box::new(message)))
             }
         };
-        // Both are code of users.
+        // Both are user code.
         cancel::catch_and_forget(|| drop(f));
         cancel::catch_and_forget(|| sender.finish(Err(failure)));
         last();
@@ -245,8 +309,7 @@ pub(crate) fn this_run(scheduler: &Scheduler) -> Home {
     run.unwrap_or(Home::Unknown)
 }
 
-/// Gives a job to a worker of the run of the calling thread, which is one: to the worker with this `number`,
-/// or to any.
+/// Pushes a job to the worker with this `number` of the calling worker's run, or else to any.
 pub(crate) fn place(job: Job, number: Option<usize>) {
     let refused = context::with(|scheduler| {
         scheduler.with_worker(|worker| match number {
@@ -254,6 +317,6 @@ pub(crate) fn place(job: Job, number: Option<usize>) {
             None => worker.workers.push(Some(worker.number), job).err(),
         })
     });
-    // A run is not over while a coroutine of it calls this.
+    // The run is not over, because one of its coroutines calls this.
     debug_assert!(refused.is_none());
 }

@@ -11,8 +11,8 @@
 //! them, `mprotect` stands in and the mapping limit returns.
 //!
 //! Sizes are powers of two, so a stack and its guard take an odd number of pages, which spreads
-//! neighbouring tops over the sets of the TLB; the colour spreads them over the sets of the first-level
-//! cache.
+//! neighbouring tops over the sets of the TLB; the colour spreads them over the sets of the
+//! first-level cache.
 
 #![allow(unsafe_code)]
 
@@ -47,7 +47,7 @@ const ARENA_BYTES: usize = 16 << 30;
 /// Tops are lowered by `0..COLOURS` cache lines.
 const COLOURS: usize = 32;
 const CACHE_LINE: usize = 64;
-/// What a free stack may keep resident: deeper pages are given back by [`StackPool::trim`].
+/// Bytes that a free stack may keep resident: [`StackPool::trim`] gives deeper pages back.
 const KEEP: usize = 16 * 1024;
 /// Free stacks that may keep that much: those at the bottom of a longer list keep nothing.
 const KEEP_STACKS: usize = 1024;
@@ -100,7 +100,7 @@ struct Arena {
     guard: Cell<Guard>,
     // The next of this thread's arenas.
     next: Cell<*const Arena>,
-    // Valgrind follows stack switches only onto stacks that it was told of.
+    // Valgrind follows stack switches only onto registered stacks.
     valgrind: RefCell<Vec<ValgrindStackRegistration>>,
 }
 
@@ -142,7 +142,7 @@ impl Arena {
         self.carved.set(index + 1);
         let limit = self.base.as_ptr() as usize + offset;
         let top = limit + self.stride - (index % COLOURS) * CACHE_LINE;
-        // The registry is only kept where somebody reads it: it costs 8 bytes a stack.
+        // The registry is only kept under Valgrind: it costs 8 bytes a stack.
         if under_valgrind() {
             let registration = ValgrindStackRegistration::new(limit as *mut u8, self.stride);
             self.valgrind.borrow_mut().push(registration);
@@ -181,8 +181,9 @@ impl Drop for Arena {
     }
 }
 
-/// The size of the stack of this thread whose guard page holds `address`. Async-signal-safe.
-pub(super) fn overflowed(address: usize) -> Option<usize> {
+/// The size of the stack of this thread whose guard page holds `address`, and where that page is.
+/// Async-signal-safe.
+pub(super) fn overflowed(address: usize) -> Option<(usize, usize)> {
     ARENAS.with(|arenas| arenas.overflowed(address))
 }
 
@@ -213,15 +214,16 @@ impl Arenas {
         }
     }
 
-    fn overflowed(&self, address: usize) -> Option<usize> {
+    fn overflowed(&self, address: usize) -> Option<(usize, usize)> {
         let mut at = self.0.get();
         // SAFETY: as in `remove`.
         while let Some(arena) = unsafe { at.as_ref() } {
             if let Some(offset) = address.checked_sub(arena.base.as_ptr().addr())
                 && offset < arena.len
             {
-                let in_guard = offset % arena.stride < arena.stride - arena.size;
-                return in_guard.then_some(arena.size);
+                let into_stride = offset % arena.stride;
+                let in_guard = into_stride < arena.stride - arena.size;
+                return in_guard.then_some((arena.size, address - into_stride));
             }
             at = arena.next.get();
         }
@@ -310,11 +312,12 @@ impl Stack {
     fn trim(&mut self, keep: usize) {
         let bottom = self.guard() + page_size();
         let len = (self.guard() + self.arena.stride - bottom).saturating_sub(keep);
-        // It has just been used: its first page is there, so the kernel is asked about deeper ones only.
+        // It has just been used: its first page is there, so the kernel is asked about deeper ones
+        // only.
         if len == 0 || (keep > 0 && !resident(bottom, len)) {
             return;
         }
-        // SAFETY: `&mut self` means that nobody runs on this stack, and it is not part of a
+        // SAFETY: `&mut self` means that no code runs on this stack, and it is not part of a
         // coroutine, so no live object is in these pages. Guard markers survive the call.
         let _ = unsafe { libc::madvise(bottom as *mut _, len, libc::MADV_DONTNEED) };
     }
@@ -342,8 +345,8 @@ fn resident(start: usize, len: usize) -> bool {
     false
 }
 
-// SAFETY: `base` and `limit` enclose a mapping that lives as long as `self` does (it holds
-// the arena) and that nobody else uses: an index is carved once.
+// SAFETY: `base` and `limit` enclose a mapping that lives as long as `self` does (it holds the
+// arena) and has no other user: an index is carved once.
 //
 // A guard page is at the limit, and `MIN_SIZE` is above the trait's minimum.
 //
@@ -423,8 +426,8 @@ impl StackPool {
         }
     }
 
-    /// Gives back what deep calls left in stacks that came home since they were last looked
-    /// at, a batch at a time. Returns whether more are left.
+    /// Gives back the pages of deep calls in stacks that were used since the last trim, a batch at
+    /// a time. Returns whether more are left.
     pub(crate) fn trim(&self) -> bool {
         let mut left = TRIM_BATCH;
         for class in self.classes.borrow_mut().iter_mut() {
@@ -487,7 +490,7 @@ mod tests {
         let bounds = stack.bounds();
         assert!(depth <= bounds.len());
         for at in (bounds.end - depth..bounds.end).step_by(page_size()) {
-            // SAFETY: the byte is in the stack, which nobody runs on.
+            // SAFETY: the byte is in the stack, and no code runs on it.
             unsafe { (at as *mut u8).write_volatile(1) };
         }
     }
@@ -526,7 +529,7 @@ mod tests {
     fn a_pool_keeps_to_the_guard_it_was_told() {
         let stack = pool(Guard::Protect).take(SIZE).unwrap();
         assert_eq!(stack.arena.guard.get(), Guard::Protect);
-        // What the kernel does not know falls back, so either may be left here.
+        // The kernel may refuse markers, so either kind may be left here.
         pool(Guard::Marker).take(SIZE).unwrap();
     }
 
@@ -583,7 +586,7 @@ mod tests {
             let stack = pool.take(SIZE).unwrap();
             assert_eq!(held(&stack), KEEP);
             assert!(!readable(guard), "the guard went with the pages");
-            // And again: it is looked at each time that it comes home.
+            // And again: each use makes the pool look at it once more.
             touch(&stack, bounds.len());
             pool.put(stack);
             trim_all(pool);
@@ -624,7 +627,7 @@ mod tests {
     #[test]
     fn an_overflow_is_known_by_its_address_while_the_stack_exists() {
         with_both(|pool| {
-            let overflowed = |at| super::overflowed(at);
+            let overflowed = |at| super::overflowed(at).map(|(size, _)| size);
             let (small, large) = (pool.take(SIZE).unwrap(), pool.take(2 * SIZE).unwrap());
             let (first, last) = (small.guard(), small.bounds().start - 1);
             assert_eq!(overflowed(first), Some(SIZE));

@@ -1,4 +1,4 @@
-//! What the scheduler knows of one coroutine.
+//! `Task`: one coroutine and the scheduler's bookkeeping about it.
 
 #![allow(unsafe_code)]
 
@@ -12,32 +12,32 @@ use std::sync::Arc;
 
 use super::coroutine::{Coroutine, LINE, Suspended, prefetch};
 use super::id::Id;
-use super::ready::Link;
 use super::scopes::Scopes;
 use super::timer::TimerKey;
 
-/// Why a coroutine is parked, as the `Debug` of its handle and the report of a deadlock show it.
+/// Why a coroutine is parked. The report of a deadlock and the `Debug` of its handle show this.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Wait {
     by: EndedBy,
-    // A number that stands for `{}` in the reason: a descriptor, an id.
+    // A number in place of `{}` in the reason: a descriptor or an id.
     detail: u32,
     reason: &'static str,
 }
 
-/// What can end a wait: a deadlock is a run whose every wait only the run itself could end.
+/// The parties that can end a wait. A run is deadlocked if all of its coroutines wait, and only the
+/// run itself could end these waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum EndedBy {
     /// A coroutine of the same run, and nothing else.
     Run,
-    /// Any thread that knows of it.
+    /// Any thread that has the other side, such as a sender or a token.
     AnyThread,
     /// The kernel, the clock, another run.
     Outside,
 }
 
 impl Wait {
-    /// Not waiting.
+    /// The reason of a coroutine that does not wait.
     pub(crate) const NONE: Self = Self::outside("nothing");
 
     /// A wait that only a coroutine of the same run can end.
@@ -65,7 +65,7 @@ impl Wait {
         self.by == EndedBy::Run
     }
 
-    /// Whether a plain thread could end this wait, if there is one that knows of it.
+    /// Whether a plain thread could end this wait.
     pub(crate) fn is_ended_by_threads(self) -> bool {
         self.by == EndedBy::AnyThread
     }
@@ -83,62 +83,67 @@ impl fmt::Display for Wait {
 /// Why a wait ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Wake {
-    /// What was waited for has happened, or may have.
+    /// The event has happened, or may have.
     Ready,
-    /// The deadline has passed first.
+    /// The deadline passed first.
     TimedOut,
     /// A cancellation came first: the waiter unwinds.
     Cancelled,
 }
 
-/// Where a coroutine's result is awaited.
+/// The place that a coroutine's result goes to.
 pub(crate) trait Completion {
-    /// There is no result and never will be.
+    /// Notes that there is no result and never will be.
     fn abandon(&self);
 }
 
-/// A wait that has a place in some queue, which a cancellation takes out of it at once: what would be handed
-/// over goes to the next waiter.
+/// A wait that has a place in a queue. A cancellation takes the place out at once, so that a lock,
+/// item or permit goes to the next waiter.
 pub(crate) trait CancelWait {
-    /// Takes the place out of its queue, unless it has been served. Returns whether it was taken out, so that
-    /// the wait is over and has not happened. Called on the coroutine's own thread, outside of its
-    /// coroutine; must run no code of users.
+    /// Takes the place out of its queue, unless it was already served. Returns whether it was taken
+    /// out: then the wait is over without success. Called on the coroutine's own thread, but not in
+    /// the coroutine. Must run no user code.
     fn cancel(&self) -> bool;
 }
 
-/// A coroutine and its bookkeeping. Only its own thread ever sees it. The table of its scheduler owns it,
+/// A coroutine and its bookkeeping. Only its own thread ever uses it. The scheduler's table owns it
 /// from the moment it is added until its coroutine has ended.
 ///
-/// What a turn touches stands together at the front.
+/// The fields that a turn touches come first, next to each other.
 #[repr(C)]
 pub(crate) struct Task {
     pub(crate) coroutine: Coroutine,
-    pub(crate) link: Link,
+    /// The task behind this one in the ready queue.
+    pub(crate) link: Cell<*const Task>,
     pub(crate) slot: Cell<u32>,
     pub(crate) timer: Cell<Option<TimerKey>>,
     pub(crate) scopes: Scopes,
-    /// Suspended until `unpark`; if not, it runs or is in the ready queue.
+    /// Suspended until it is woken. If not set, the task is running or in the ready queue.
     pub(crate) parked: Cell<bool>,
     pub(crate) wake: Cell<Wake>,
     pub(crate) flags: Flags,
-    /// When the wait under way began, in milliseconds of the scheduler's time.
+    /// The period of ambiguity in which the coroutine panicked: see the scheduler's `unwinding.rs`.
+    pub(crate) panicked_in: Cell<u32>,
+    /// When the current wait began, in milliseconds of the scheduler's clock.
     pub(crate) since: Cell<u32>,
-    /// The number of the wait under way; 0 when there is none, so that a late wake finds nothing.
+    /// The number of the current wait. 0 if there is none, so that a late wake finds nothing.
     pub(crate) wait: Cell<u64>,
     pub(crate) waiting: Cell<Wait>,
-    /// The place of the wait under way, on the coroutine's own stack.
+    /// The place in a queue of the current wait. It is on the coroutine's own stack.
     pub(crate) place: Cell<Option<NonNull<dyn CancelWait>>>,
-    /// What the coroutine will look at first when its wait is over: fetched ahead of that, never followed.
+    /// An address that the coroutine will read first after its wait. It is prefetched, and never
+    /// dereferenced.
     pub(crate) ahead: Cell<*const u8>,
     pub(crate) id: Id,
     pub(crate) spawned: &'static Location<'static>,
-    /// What has to be told that this coroutine will never end, until it tells that itself. Nothing is set
-    /// while code of users runs that may free it. (The main coroutine of a run never has one.)
+    /// Completed if this coroutine is abandoned. The coroutine takes it out before it completes the
+    /// packet itself, because user code may free the packet after that. (The main coroutine has
+    /// none.)
     pub(crate) completion: Cell<Option<NonNull<dyn Completion>>>,
     extras: OnceCell<Box<Extras>>,
 }
 
-/// What is asked of a task too seldom to have a byte of its own.
+/// Flags that are used too rarely to get a byte each.
 #[derive(Default, Debug)]
 pub(crate) struct Flags(Cell<u8>);
 
@@ -146,18 +151,20 @@ pub(crate) struct Flags(Cell<u8>);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub(crate) enum Flag {
-    /// A cancellation has been raised and not been caught where it belongs: the coroutine unwinds,
-    /// or has swallowed the payload.
+    /// A cancellation was raised, and its level has not caught it: the coroutine unwinds, or has
+    /// swallowed the payload.
     Raised = 1,
-    /// Its code borrows from another stack, so it must not be given up.
+    /// Its code borrows from another stack, so it must not be abandoned.
     Borrows = 2,
     /// `thread::unpark` came before `thread::park`.
     ParkToken = 4,
+    /// The main coroutine of a run.
+    Main = 64,
     /// Parked in `thread::park`.
     InPark = 8,
     /// Suspended while it unwinds: no cancellation may wake it.
     Unwinds = 16,
-    /// Counted among the coroutines that are suspended while the thread panics.
+    /// Counted among the coroutines that were suspended while `thread::panicking` was true.
     Counted = 32,
 }
 
@@ -167,7 +174,7 @@ impl Flags {
         self.0.get() & flag as u8 != 0
     }
 
-    /// Sets a flag; returns what it was.
+    /// Sets a flag. Returns its old value.
     #[inline]
     pub(crate) fn set(&self, flag: Flag, on: bool) -> bool {
         let before = self.0.get();
@@ -176,7 +183,7 @@ impl Flags {
     }
 }
 
-/// What few coroutines have.
+/// State that few coroutines need.
 #[derive(Default)]
 pub(crate) struct Extras {
     pub(crate) name: Option<Arc<str>>,
@@ -189,15 +196,22 @@ pub(crate) struct Extras {
 pub(crate) type Locals = Vec<(usize, Rc<dyn Any>)>;
 
 impl Task {
-    /// Goes back to the scheduler, which knows from `how` what comes next.
+    /// Takes the place of the wait under way out of its queue, if it has one. Returns `false` if the wait
+    /// has been served by then.
+    pub(crate) fn leave_queue(&self) -> bool {
+        // SAFETY: a place is set only while the coroutine is parked in `park_in_queue`, on whose stack it is.
+        self.place.get().is_none_or(|place| unsafe { place.as_ref() }.cancel())
+    }
+
+    /// Switches to the scheduler. `how` says what happens next.
     ///
     /// # Safety
     ///
-    /// This must be the current task: the code that calls this is its coroutine's.
+    /// This must be the current task: its coroutine must be calling this.
     #[inline]
     pub(crate) unsafe fn suspend(&self, how: Suspended) {
-        // SAFETY: by the caller's promise we are on the coroutine's stack, or on that of a generator
-        // which it resumed.
+        // SAFETY: by the caller's promise we are on the coroutine's stack, or on that of a
+        // generator which it resumed.
         unsafe { self.coroutine.suspend(how) };
     }
 
@@ -214,7 +228,7 @@ impl Task {
         };
         Self {
             coroutine,
-            link: Link::new(),
+            link: Cell::new(ptr::null()),
             id,
             spawned,
             completion: Cell::new(None),
@@ -224,33 +238,35 @@ impl Task {
             parked: Cell::new(false),
             wake: Cell::new(Wake::Ready),
             flags: Flags::default(),
+            panicked_in: Cell::new(0),
             since: Cell::new(0),
             wait: Cell::new(0),
             waiting: Cell::new(Wait::NONE),
             place: Cell::new(None),
-            // Something that is there, as what is not takes the processor longer.
+            // Any valid address: prefetching an unmapped one takes the processor longer.
             ahead: Cell::new(ptr::from_ref(spawned).cast()),
             extras,
         }
     }
 
-    /// Has the processor fetch a task.
+    /// Prefetches a task.
     #[inline]
     pub(crate) fn fetch(place: *const Self) {
         (0..size_of::<Self>()).step_by(LINE).for_each(|at| prefetch(place.wrapping_byte_add(at)));
     }
 
-    /// Has the processor fetch what the coroutine's next turn begins with.
+    /// Prefetches the memory that the coroutine's next turn begins with.
     #[inline]
     pub(crate) fn fetch_ahead(&self) {
         self.coroutine.fetch_top();
         prefetch(self.ahead.get());
     }
 
-    /// Says to the waiters for this coroutine that it will never end.
+    /// Tells the waiters for this coroutine's result that there will be none.
     pub(crate) fn abandoned(&self) {
         if let Some(completion) = self.completion.take() {
-            // SAFETY: it is alive until the coroutine completes it, and takes it out of the task before.
+            // SAFETY: it is alive until the coroutine completes it. Before that, the coroutine
+            // takes the pointer out of the task.
             unsafe { completion.as_ref() }.abandon();
         }
         if let Some(f) = self.extras.get().and_then(|extras| extras.on_abandon.take()) {
@@ -258,20 +274,22 @@ impl Task {
         }
     }
 
-    /// Notes that no payload is on its way: it was caught at its level, or nothing asks for it any more.
+    /// Notes that no payload is on its way any more: its level has caught it, or no request is
+    /// pending.
     pub(crate) fn clear_raised(&self) {
         self.flags.set(Flag::Raised, false);
+        self.panicked_in.set(0);
         if let Some(extras) = self.extras.get() {
             extras.swallowed.set(0);
         }
     }
 
-    /// Has `f` called if the coroutine is given up.
+    /// Sets a function that is called if the coroutine is abandoned.
     pub(crate) fn on_abandon(&self, f: Box<dyn FnOnce()>) {
         self.extras.get_or_init(Box::default).on_abandon.set(Some(f));
     }
 
-    /// Counts a payload that was swallowed; returns how many have been.
+    /// Counts a swallowed payload. Returns how many there were.
     pub(crate) fn count_swallowed(&self) -> u32 {
         let swallowed = &self.extras.get_or_init(Box::default).swallowed;
         swallowed.set(swallowed.get() + 1);
@@ -286,7 +304,7 @@ impl Task {
         &self.extras.get_or_init(Box::default).locals
     }
 
-    /// Takes the locals, to drop them; allocates nothing where there are none.
+    /// Takes the locals, to drop them. Allocates nothing if there are none.
     pub(crate) fn take_locals(&self) -> Locals {
         self.extras.get().map(|extras| extras.locals.take()).unwrap_or_default()
     }

@@ -19,7 +19,7 @@ const NIL: u32 = u32::MAX;
 /// How many entries of the next slot [`Timers::next`] looks at for the exact deadline.
 const SCAN: usize = 32;
 
-/// Names one armed timer; given back by whoever cancels it.
+/// Names one armed timer, for its cancellation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct TimerKey(NonZeroU32);
 
@@ -146,7 +146,7 @@ impl<T: Copy> Timers<T> {
             }
         }
         self.now = now;
-        // At most one slot was only partly due; what is left of it is placed anew, in order.
+        // At most one slot was only partly due; its remaining entries are placed anew, in order.
         for &(deadline, key) in &moved {
             self.link(key, deadline);
         }
@@ -239,7 +239,7 @@ mod tests {
         }
     }
 
-    /// What `Timers` must do, done in the plainest way.
+    /// The specification of `Timers`, in the plainest code.
     #[derive(Default)]
     struct Model(Vec<(u64, u64)>);
 
@@ -277,7 +277,7 @@ mod tests {
             1 => u64::MAX,
             2 => now,
             3 => now.saturating_sub(random.magnitude()),
-            // One that is there already: ties must keep their order.
+            // A deadline that is there already: ties must keep their order.
             4..=7 => model.earliest().unwrap_or(now),
             8..=11 => now.saturating_add(random.below(70)),
             _ => now.saturating_add(random.magnitude()),

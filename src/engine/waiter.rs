@@ -1,4 +1,4 @@
-//! A wait as others see it: what they keep in their lists to end it later.
+//! Waiters: the entries of waiting lists, through which other coroutines and threads end a wait.
 
 use std::fmt;
 use std::mem;
@@ -10,14 +10,14 @@ use std::time::Instant;
 use super::id::Id;
 use super::mailbox::{Mailbox, Message, ThreadId};
 
-/// One wait of one coroutine or plain thread, as plain data. It may be kept too long: a wait that is
-/// over is not found any more.
+/// One wait of one coroutine or plain thread, as plain data. A stale copy does no harm: a wake of a
+/// wait that is over does nothing.
 #[derive(Clone, Copy)]
 pub(crate) struct Parker {
     mailbox: &'static Mailbox,
     wait: u64,
-    // As wide as its neighbours, so that a copy loads just what was stored: a load that is wider than the
-    // store before it waits for that store.
+    // As wide as its neighbours. A copy then loads exactly what was stored: a load that is wider
+    // than an earlier store to its address waits for that store.
     slot: u64,
 }
 
@@ -39,7 +39,8 @@ impl Parker {
         self.slot == u64::from(Mailbox::THREAD)
     }
 
-    /// The coroutine's slot and the wait's number, if it is a coroutine of the thread with this mailbox.
+    /// The coroutine's slot and the wait's number, if the waiter is a coroutine of the thread with
+    /// this mailbox.
     #[inline]
     pub(crate) fn local_to(&self, mailbox: &'static Mailbox) -> Option<(u32, u64)> {
         let here = ptr::eq(self.mailbox, mailbox) && !self.is_thread();
@@ -52,7 +53,8 @@ impl Parker {
         self.mailbox.send(Message::Wake { slot: self.slot as u32, wait: self.wait });
     }
 
-    /// Blocks the plain thread that this stands for. Returns whether it was woken before `deadline`.
+    /// Blocks the plain thread that this stands for. Returns whether it was woken before
+    /// `deadline`.
     #[inline]
     pub(crate) fn block(&self, deadline: Option<Instant>) -> bool {
         debug_assert!(self.is_thread());
@@ -72,7 +74,7 @@ impl fmt::Debug for Parker {
     }
 }
 
-/// Something that waits: a coroutine, a plain thread, or the task of a future.
+/// A waiting coroutine, plain thread, or task of a future.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Waiter {
     Parked(Parker),
@@ -87,7 +89,7 @@ impl From<Parker> for Waiter {
 }
 
 impl Waiter {
-    /// The thread that the waiter runs on; a future may run on any.
+    /// The thread that the waiter runs on. `NONE` for a future, which may run on any.
     pub(crate) fn thread(&self) -> ThreadId {
         match self {
             Self::Parked(parker) => parker.mailbox.thread(),
@@ -95,7 +97,8 @@ impl Waiter {
         }
     }
 
-    /// Whether the coroutine `id`, which waits, has been cancelled on another thread and will learn of it.
+    /// Whether another thread has requested the cancellation of the waiting coroutine `id`, and its
+    /// own thread has not acted on that yet.
     #[inline]
     pub(crate) fn is_being_cancelled(&self, id: Option<Id>) -> bool {
         match (self, id) {
@@ -104,7 +107,7 @@ impl Waiter {
         }
     }
 
-    /// The slot and the number of the wait, if it is one of a coroutine.
+    /// The slot and the number of the wait, if the waiter is a coroutine.
     #[inline]
     pub(crate) fn coroutine(&self) -> Option<(u32, u64)> {
         match self {
@@ -114,11 +117,11 @@ impl Waiter {
     }
 }
 
-/// The waker of a future that waits, as of its last poll.
+/// The waker of a waiting future, from its last poll.
 ///
-/// Wakers are code of users, so none is cloned, woken or dropped under the lock. The future keeps a
-/// share of the cell for as long as it is listed anywhere, and empties the cell at its own drop:
-/// dropping a [`Waiter`] out of some list therefore never drops a waker.
+/// Wakers are user code, so none is cloned, woken or dropped under the lock. The future owns a
+/// reference to the cell for as long as it is in any list, and empties the cell when it is dropped.
+/// So dropping a [`Waiter`] of some list never drops a waker.
 #[derive(Default)]
 pub(crate) struct WakerCell(Mutex<Option<Waker>>);
 
@@ -134,7 +137,7 @@ impl WakerCell {
         drop(before);
     }
 
-    /// Wakes the future, unless that has been done since the last [`set`](Self::set).
+    /// Wakes the future, unless it was already woken since the last [`set`](Self::set).
     pub(crate) fn wake(&self) {
         let waker = self.lock().take();
         if let Some(waker) = waker {
@@ -161,11 +164,11 @@ impl fmt::Debug for WakerCell {
     }
 }
 
-/// The waiters for one thing, in the order in which they came. Almost always there is one at most.
+/// The waiters for one event, in order of arrival. Almost always there is at most one.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
     first: Option<Waiter>,
-    // One word as long as there is none.
+    // One word while there is no second waiter.
     #[expect(clippy::box_collection)]
     rest: Option<Box<Vec<Waiter>>>,
 }
@@ -185,7 +188,7 @@ impl Waiters {
         }
     }
 
-    /// Removes a waiter that gave up. One that was taken already is not here.
+    /// Removes a waiter that gave up. Does nothing if the waiter was already taken.
     pub(crate) fn remove(&mut self, waiter: &Waiter) {
         if self.first.as_ref() == Some(waiter) {
             let next = self.rest.as_mut().filter(|rest| !rest.is_empty());
@@ -233,7 +236,8 @@ impl FutureWaiter {
         Self::default()
     }
 
-    /// Sets what a wake calls. The future checks what it waits for after this, not before.
+    /// Sets the waker that a wake calls. The future checks what it waits for after this, not
+    /// before.
     pub(crate) fn set_waker(&self, waker: &Waker) {
         self.0.set(waker);
     }

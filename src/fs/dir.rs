@@ -2,20 +2,22 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::fs::{FileType, Metadata};
 use std::io;
 use std::iter::FusedIterator;
 use std::os::unix::fs::{DirBuilderExt, DirEntryExt};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::{Path, PathBuf};
 use std::vec;
 
-use super::{FileType, Metadata, call};
+use super::call::call;
 
 /// Entries that are fetched by one call.
 const BATCH: usize = 128;
 
 /// The entries of a directory; made by [`read_dir`](super::read_dir). They are fetched in batches.
 pub struct ReadDir {
-    // None once it has ended.
+    // `None` once it has ended.
     inner: Option<std::fs::ReadDir>,
     batch: vec::IntoIter<io::Result<DirEntry>>,
 }
@@ -29,7 +31,7 @@ impl ReadDir {
         let Some(inner) = &mut self.inner else { return };
         let fetched = call(|| {
             let entry = |inner: std::fs::DirEntry| {
-                // Most file systems tell it with the name; the others must be asked, so ask here.
+                // Most file systems store it with the name. The others must be asked, which blocks.
                 let file_type = inner.file_type().ok();
                 DirEntry { inner, file_type }
             };
@@ -56,6 +58,10 @@ impl Iterator for ReadDir {
 
 impl FusedIterator for ReadDir {}
 
+// As std's. A panic leaves no entry half-read.
+impl UnwindSafe for ReadDir {}
+impl RefUnwindSafe for ReadDir {}
+
 impl fmt::Debug for ReadDir {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("ReadDir").field(&self.inner).finish()
@@ -79,7 +85,7 @@ impl DirEntry {
         self.inner.file_name()
     }
 
-    /// What the system knows of the file, or of the link if it is one.
+    /// The metadata of the file, or of the link if it is one.
     ///
     /// # Errors
     ///
@@ -88,7 +94,7 @@ impl DirEntry {
         call(|| self.inner.metadata())
     }
 
-    /// Of which kind the file is, or that it is a link; known from the directory.
+    /// The kind of the file, or that it is a link; known from the directory.
     ///
     /// # Errors
     ///
@@ -121,7 +127,7 @@ impl DirBuilder {
         Self(std::fs::DirBuilder::new())
     }
 
-    /// Whether those above are created too; then one that exists is no error.
+    /// Sets whether missing parents are created too. A directory that exists is no error then.
     pub fn recursive(&mut self, recursive: bool) -> &mut Self {
         self.0.recursive(recursive);
         self
@@ -132,7 +138,7 @@ impl DirBuilder {
     /// # Errors
     ///
     /// Those of [`std::fs::DirBuilder::create`].
-    pub fn create(&self, path: impl AsRef<Path>) -> io::Result<()> {
+    pub fn create<P: AsRef<Path>>(&self, path: P) -> io::Result<()> {
         let path = path.as_ref();
         call(|| self.0.create(path))
     }

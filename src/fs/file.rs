@@ -1,6 +1,9 @@
 //! Open files.
 
-use std::io::{self, IoSlice, IoSliceMut, Read, Seek, SeekFrom, Write};
+use std::error::Error;
+use std::fmt;
+use std::fs::{FileTimes, Metadata, Permissions};
+use std::io::{self, IoSlice, IoSliceMut, IsTerminal, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
@@ -9,10 +12,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
-use super::{FileTimes, Metadata, Permissions, TryLockError, call};
-use crate::engine::park;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
-/// What stands for the position of the file itself where the system asks for an offset.
+use super::call::call;
+use crate::engine::park;
+use crate::io::raw_fd::from_raw_fd;
+
+/// The offset that means the position of the file itself.
 #[cfg(target_os = "linux")]
 const POSITION: u64 = u64::MAX;
 
@@ -23,8 +30,8 @@ const POSITION: u64 = u64::MAX;
 #[derive(Debug)]
 pub struct File {
     inner: std::fs::File,
-    // Calls under way that use the position, which those of one open file share. They exclude each
-    // other in the kernel.
+    // Calls under way that use the position. The handles of one open file share it, and their calls
+    // exclude each other in the kernel.
     busy: Arc<AtomicUsize>,
 }
 
@@ -34,7 +41,7 @@ impl File {
     /// # Errors
     ///
     /// Those of [`std::fs::File::open`].
-    pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
+    pub fn open<P: AsRef<Path>>(path: P) -> io::Result<Self> {
         OpenOptions::new().read(true).open(path)
     }
 
@@ -43,7 +50,7 @@ impl File {
     /// # Errors
     ///
     /// Those of [`std::fs::File::create`].
-    pub fn create(path: impl AsRef<Path>) -> io::Result<Self> {
+    pub fn create<P: AsRef<Path>>(path: P) -> io::Result<Self> {
         OpenOptions::new().write(true).create(true).truncate(true).open(path)
     }
 
@@ -52,7 +59,7 @@ impl File {
     /// # Errors
     ///
     /// `AlreadyExists` when there is one; those of [`std::fs::File::create_new`].
-    pub fn create_new(path: impl AsRef<Path>) -> io::Result<Self> {
+    pub fn create_new<P: AsRef<Path>>(path: P) -> io::Result<Self> {
         OpenOptions::new().read(true).write(true).create_new(true).open(path)
     }
 
@@ -61,7 +68,7 @@ impl File {
         OpenOptions::new()
     }
 
-    /// Waits until all of the file, what is known of it included, is on the device.
+    /// Waits until the file's contents and metadata are on the device.
     ///
     /// # Errors
     ///
@@ -88,7 +95,7 @@ impl File {
         call(|| self.inner.set_len(size))
     }
 
-    /// What the system knows of the file.
+    /// The file's metadata.
     ///
     /// # Errors
     ///
@@ -134,52 +141,67 @@ impl File {
         self.set_times(FileTimes::new().set_modified(time))
     }
 
-    /// Waits until nobody else has the file locked, and locks it, for this open file alone.
+    /// Locks the file for this open file alone, and waits while another one has it locked
+    /// (`flock`). This is std's `File::lock`.
     ///
-    /// Not cut short by a cancellation: to give up after a time, use
+    /// A cancellation does not cut it short: to give up after a time, use
     /// [`try_lock`](Self::try_lock) and sleep in between.
     ///
     /// # Errors
     ///
-    /// Those of [`std::fs::File::lock`].
+    /// Those of `flock`.
     pub fn lock(&self) -> io::Result<()> {
-        call(|| self.inner.lock())
+        call(|| Ok(flock(&self.inner, FlockOperation::LockExclusive)?))
     }
 
-    /// Like [`lock`](Self::lock), together with others who lock it this way.
+    /// Like [`lock`](Self::lock), but several open files may have it locked this way at once.
     ///
     /// # Errors
     ///
-    /// Those of [`std::fs::File::lock_shared`].
+    /// Those of `flock`.
     pub fn lock_shared(&self) -> io::Result<()> {
-        call(|| self.inner.lock_shared())
+        call(|| Ok(flock(&self.inner, FlockOperation::LockShared)?))
     }
 
-    /// [`lock`](Self::lock), if nobody has it locked.
+    /// [`lock`](Self::lock), if the file is free.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` when somebody has; those of [`std::fs::File::try_lock`].
+    /// `WouldBlock` when another open file has it locked; those of `flock`.
     pub fn try_lock(&self) -> Result<(), TryLockError> {
-        call(|| Ok(self.inner.try_lock())).map_err(TryLockError::Error)?
+        self.lock_if_free(FlockOperation::NonBlockingLockExclusive)
     }
 
-    /// [`lock_shared`](Self::lock_shared), if nobody has it locked alone.
+    /// [`lock_shared`](Self::lock_shared), if no open file has it locked alone.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` when somebody has; those of [`std::fs::File::try_lock_shared`].
+    /// `WouldBlock` when another open file has; those of `flock`.
     pub fn try_lock_shared(&self) -> Result<(), TryLockError> {
-        call(|| Ok(self.inner.try_lock_shared())).map_err(TryLockError::Error)?
+        self.lock_if_free(FlockOperation::NonBlockingLockShared)
     }
 
-    /// Gives the lock up, as closing the file does.
+    /// Releases the lock, as closing the file does.
     ///
     /// # Errors
     ///
-    /// Those of [`std::fs::File::unlock`].
+    /// Those of `flock`.
     pub fn unlock(&self) -> io::Result<()> {
-        call(|| self.inner.unlock())
+        call(|| Ok(flock(&self.inner, FlockOperation::Unlock)?))
+    }
+
+    /// Whether this is a terminal. (std's `IsTerminal` cannot be implemented elsewhere.)
+    pub fn is_terminal(&self) -> bool {
+        self.inner.is_terminal()
+    }
+
+    fn lock_if_free(&self, operation: FlockOperation) -> Result<(), TryLockError> {
+        match call(|| Ok(flock(&self.inner, operation))) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(Errno::WOULDBLOCK)) => Err(TryLockError::WouldBlock),
+            Ok(Err(error)) => Err(TryLockError::Error(error.into())),
+            Err(error) => Err(TryLockError::Error(error)),
+        }
     }
 
     /// A call that uses and moves the position.
@@ -198,11 +220,11 @@ impl File {
         call(|| f(&self.inner))
     }
 
-    /// Reads what is in memory already. Half a microsecond, where a call on another thread takes
-    /// thirty.
+    /// Reads data that is in the page cache already. This takes half a microsecond, and a call on
+    /// another thread thirty.
     #[cfg(target_os = "linux")]
     fn read_cached(&self, buf: &mut [u8], at: Option<u64>) -> Option<usize> {
-        // A call that uses the position at this moment would make this one wait for it.
+        // A call that uses the position at this moment would make this one wait.
         let free = at.is_some() || self.busy.load(Ordering::Relaxed) == 0;
         if !free || !park::in_coroutine() {
             return None;
@@ -210,14 +232,17 @@ impl File {
         if at == Some(POSITION) {
             return None;
         }
+        // Without room, a call tells whether the file can be read at all.
+        if buf.is_empty() {
+            return None;
+        }
         park::spend();
-        let empty = buf.is_empty();
         let bufs = &mut [IoSliceMut::new(buf)];
         let at = at.unwrap_or(POSITION);
         let read = rustix::io::preadv2(&self.inner, bufs, at, rustix::io::ReadWriteFlags::NOWAIT);
-        // Whatever is wrong, the call on another thread will tell. So it must for the end of the file,
-        // as Linux 5.9 and 5.10 say 0 elsewhere too.
-        read.ok().filter(|read| *read > 0 || empty)
+        // The call on another thread reports errors. It also finds the end of the file, as Linux
+        // 5.9 and 5.10 return 0 before the end too.
+        read.ok().filter(|read| *read > 0)
     }
 
     #[cfg(not(target_os = "linux"))]
@@ -356,6 +381,8 @@ impl From<OwnedFd> for File {
     }
 }
 
+from_raw_fd!(File);
+
 impl From<File> for OwnedFd {
     fn from(file: File) -> Self {
         file.inner.into()
@@ -365,6 +392,51 @@ impl From<File> for OwnedFd {
 impl From<File> for Stdio {
     fn from(file: File) -> Self {
         file.inner.into()
+    }
+}
+
+/// Why [`File::try_lock`] has not locked: std's type of this name, which newer versions of std
+/// have.
+pub enum TryLockError {
+    /// The system's error.
+    Error(io::Error),
+    /// Another open file has the lock.
+    WouldBlock,
+}
+
+impl fmt::Debug for TryLockError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Error(error) => error.fmt(f),
+            Self::WouldBlock => f.write_str("WouldBlock"),
+        }
+    }
+}
+
+impl fmt::Display for TryLockError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Error(error) => error.fmt(f),
+            Self::WouldBlock => f.write_str("the file is locked by another open file"),
+        }
+    }
+}
+
+impl Error for TryLockError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Error(error) => error.source(),
+            Self::WouldBlock => None,
+        }
+    }
+}
+
+impl From<TryLockError> for io::Error {
+    fn from(error: TryLockError) -> Self {
+        match error {
+            TryLockError::Error(error) => error,
+            TryLockError::WouldBlock => Errno::WOULDBLOCK.into(),
+        }
     }
 }
 
@@ -411,7 +483,7 @@ impl OpenOptions {
     /// # Errors
     ///
     /// Those of [`std::fs::OpenOptions::open`].
-    pub fn open(&self, path: impl AsRef<Path>) -> io::Result<File> {
+    pub fn open<P: AsRef<Path>>(&self, path: P) -> io::Result<File> {
         let path = path.as_ref();
         call(|| self.0.open(path)).map(File::from)
     }
@@ -438,7 +510,7 @@ mod tests {
         crate::run(|| {
             let file = File::open(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).unwrap();
             let buf = &mut [0; 1];
-            // The system may have taken the page back since it was read.
+            // The system may have evicted the page since it was read.
             let mut cached = |position| {
                 (0..100).any(|_| {
                     std::os::unix::fs::FileExt::read_at(&file.inner, &mut [0], 0).unwrap();
@@ -454,7 +526,7 @@ mod tests {
             })
             .unwrap();
             assert_eq!(file.busy.load(Ordering::Relaxed), 0);
-            // A slow one is under way.
+            // A slow call is under way.
             file.try_clone().unwrap().busy.fetch_add(1, Ordering::Relaxed);
             assert!(!cached(None));
             assert_eq!(cached(Some(0)), can);

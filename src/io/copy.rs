@@ -1,56 +1,56 @@
-//! Copying without a buffer for each that waits.
+//! `copy`, in which idle connections hold no buffer.
 
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
 use std::ops::Deref;
 
 thread_local! {
-    // Buffers that nothing on this thread uses.
+    // Buffers that are not in use.
     static BUFFERS: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Buffers that a thread keeps when nothing uses them.
+/// How many unused buffers a thread keeps.
 const BUFFERS_MAX: usize = 16;
 
 /// A stream of this crate that can wait without a buffer: a [`TcpStream`](crate::net::TcpStream), a
 /// [`UnixStream`](crate::net::UnixStream), or a reference to one.
-pub trait ReadLent: Read + sealed::Sealed {
-    // What this crate does with it is nobody else's business.
+pub trait ReadPooled: Read + sealed::Sealed {
+    // Only this crate calls it.
 
-    /// Waits until something has come, takes a buffer and reads into it.
+    /// Waits for data, takes a buffer and reads into it.
     #[doc(hidden)]
-    fn read_lent(&self) -> io::Result<Lent>;
+    fn read_pooled(&self) -> io::Result<PooledBuf>;
 }
 
 pub(crate) mod sealed {
     pub trait Sealed {}
 }
 
-impl<R: ReadLent> sealed::Sealed for &R where for<'a> &'a R: Read {}
+impl<R: ReadPooled> sealed::Sealed for &R where for<'a> &'a R: Read {}
 
-impl<R: ReadLent> ReadLent for &R
+impl<R: ReadPooled> ReadPooled for &R
 where
     for<'a> &'a R: Read,
 {
-    fn read_lent(&self) -> io::Result<Lent> {
-        (**self).read_lent()
+    fn read_pooled(&self) -> io::Result<PooledBuf> {
+        (**self).read_pooled()
     }
 }
 
 /// Copies from `reader` to `writer` until the reader's end, and returns how many bytes that were.
 ///
-/// This is [`std::io::copy`], but for one thing: while it waits for more to read, it holds no buffer. Buffers
-/// are lent by the worker, which needs about as many as there are copies that wait to write. So an
-/// idle connection takes one page of its stack, where one in std's takes three.
+/// This is [`std::io::copy`], except that it holds no buffer while it waits for more to read. The
+/// buffers belong to the worker, which needs about as many as there are copies that wait to write.
+/// So an idle connection uses one page of its stack, and three in std's copy.
 ///
 /// # Errors
 ///
-/// The first of reading or writing; what was read and not written is lost with it.
+/// The first error of reading or writing. Data that was read and not yet written is lost.
 ///
 /// # Cancellation
 ///
-/// Unwinds when the coroutine is cancelled while it waits. Where that is for more to read, all that was read has been
-/// written.
+/// Unwinds when the coroutine is cancelled while it waits. If it waits to read, it has written all
+/// that it has read.
 ///
 /// ```no_run
 /// fn main() -> std::io::Result<()> {
@@ -61,51 +61,46 @@ where
 /// ```
 pub fn copy<R, W>(reader: &mut R, writer: &mut W) -> io::Result<u64>
 where
-    R: ReadLent + ?Sized,
+    R: ReadPooled + ?Sized,
     W: Write + ?Sized,
 {
     let mut copied = 0;
     loop {
-        let lent = reader.read_lent()?;
-        if lent.is_empty() {
+        let data = reader.read_pooled()?;
+        if data.is_empty() {
             return Ok(copied);
         }
-        writer.write_all(&lent)?;
-        copied += lent.len() as u64;
+        writer.write_all(&data)?;
+        copied += data.len() as u64;
     }
 }
 
-/// What was read, in a buffer that goes back to the worker.
+/// Data in a buffer that goes back to the worker's pool when this is dropped.
 #[derive(Debug)]
-pub struct Lent {
-    // `None` only while it is dropped.
+pub struct PooledBuf {
+    // `None` only during the drop.
     buffer: Option<Box<[u8]>>,
     len: usize,
 }
 
-/// As much as stays in a processor's first cache beside what else a copy touches.
-const BUFFER_BYTES: usize = 16 * 1024;
+impl PooledBuf {
+    /// Small enough to stay in a processor's first-level cache beside the other data of a copy.
+    pub(crate) const CAPACITY: usize = 16 * 1024;
 
-impl Lent {
-    /// Reads into a buffer of the worker, and takes it along unless that fails.
+    /// Takes a buffer of the pool and reads into it. A failed read puts it back.
     pub(crate) fn fill(read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<Self> {
         let buffer = BUFFERS.try_with(|buffers| buffers.borrow_mut().pop()).ok().flatten();
-        let buffer = buffer.unwrap_or_else(|| vec![0; BUFFER_BYTES].into());
-        // From here on it goes back, whatever happens.
-        let mut lent = Self { buffer: Some(buffer), len: 0 };
-        if let Some(buffer) = &mut lent.buffer {
-            lent.len = read(buffer)?;
+        let buffer = buffer.unwrap_or_else(|| vec![0; Self::CAPACITY].into());
+        // From here on the drop puts it back, however this ends.
+        let mut filled = Self { buffer: Some(buffer), len: 0 };
+        if let Some(buffer) = &mut filled.buffer {
+            filled.len = read(buffer)?;
         }
-        Ok(lent)
-    }
-
-    /// Whether some has been read, and less than there was room for.
-    pub(crate) fn is_short(&self) -> bool {
-        self.len > 0 && self.len < BUFFER_BYTES
+        Ok(filled)
     }
 }
 
-impl Deref for Lent {
+impl Deref for PooledBuf {
     type Target = [u8];
 
     #[inline]
@@ -114,10 +109,10 @@ impl Deref for Lent {
     }
 }
 
-impl Drop for Lent {
+impl Drop for PooledBuf {
     fn drop(&mut self) {
         if let Some(buffer) = self.buffer.take() {
-            // A thread that is ending keeps none.
+            // A thread that is ending has no pool.
             let _ = BUFFERS.try_with(|buffers| {
                 let mut buffers = buffers.borrow_mut();
                 if buffers.len() < BUFFERS_MAX {

@@ -1,4 +1,4 @@
-//! Descriptors that are not sockets of ours.
+//! Descriptors of any kind: as streams, and to wait for.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -12,25 +12,26 @@ use crate::engine::{blocking_pool as pool, park};
 /// Any pollable descriptor (a pipe, an eventfd, a terminal, a socket of another library) as a
 /// stream whose `read` and `write` park only their own coroutine.
 ///
-/// Implements [`Read`] and [`Write`] for `Pollable<T>` where `&T` does, and for `&Pollable<T>` too, so that
-/// one coroutine can read while another writes.
+/// `Pollable<T>` and `&Pollable<T>` implement [`Read`] and [`Write`] where `&T` does, so one
+/// coroutine can read while another writes.
 ///
-/// The descriptor is put in non-blocking mode, which it shares with its duplicates in this
-/// and other processes: do not wrap a standard stream that was inherited from a shell.
+/// The descriptor is put in non-blocking mode. It shares that mode with its duplicates in this and
+/// other processes: do not wrap a standard stream that was inherited from a shell.
 ///
 /// ```
+/// use plainsong::io::Pollable;
 /// use std::io::{Read, Write};
+/// use std::os::unix::net::UnixStream;
 ///
 /// # fn main() -> std::io::Result<()> {
 /// plainsong::run(|| {
-///     let (reader, writer) = std::io::pipe()?;
-///     let (reader, mut writer) =
-///         (plainsong::io::Pollable::new(reader)?, plainsong::io::Pollable::new(writer)?);
+///     let (one, two) = UnixStream::pair()?;
+///     let (mut one, mut two) = (Pollable::new(one)?, Pollable::new(two)?);
 ///     let child = plainsong::spawn(move || {
 ///         let mut line = [0; 5];
-///         (&reader).read_exact(&mut line).map(|()| line)
+///         one.read_exact(&mut line).map(|()| line)
 ///     });
-///     writer.write_all(b"hello")?;
+///     two.write_all(b"hello")?;
 ///     assert_eq!(&child.join().unwrap()?, b"hello");
 ///     Ok(())
 /// })
@@ -39,8 +40,8 @@ use crate::engine::{blocking_pool as pool, park};
 #[derive(Debug)]
 pub struct Pollable<T: AsFd> {
     io: T,
-    // A duplicate that nobody else can close is what the reactor knows: `T` may be any
-    // type, with a descriptor that changes.
+    // The reactor knows a duplicate that only this can close: `T` may be any type, also one whose
+    // descriptor changes.
     source: Source<OwnedFd>,
 }
 
@@ -59,7 +60,7 @@ impl<T: AsFd> Pollable<T> {
         Ok(Self { io, source: Source::new(fd) })
     }
 
-    /// What was wrapped.
+    /// The wrapped value.
     pub fn get_ref(&self) -> &T {
         &self.io
     }
@@ -69,10 +70,10 @@ impl<T: AsFd> Pollable<T> {
         self.io
     }
 
-    /// Does `op`, which reads, until it does not fail with `WouldBlock`, waiting in between.
+    /// Calls `op`, which reads, until it does not fail with `WouldBlock`, and waits in between.
     ///
-    /// `op` may fail so only when the descriptor itself would block: what it has left there is not
-    /// reported again.
+    /// Return `WouldBlock` only if the descriptor itself would block: data left unread raises no
+    /// further event.
     ///
     /// # Errors
     ///
@@ -85,10 +86,10 @@ impl<T: AsFd> Pollable<T> {
         self.source.retry_user(Interest::Read, || op(&self.io))
     }
 
-    /// Does `op`, which writes, until it does not fail with `WouldBlock`, waiting in between.
+    /// Calls `op`, which writes, until it does not fail with `WouldBlock`, and waits in between.
     ///
-    /// `op` may fail so only when the descriptor itself would block: what it has left there is not
-    /// reported again.
+    /// Return `WouldBlock` only if the descriptor itself would block: room left unused raises no
+    /// further event.
     ///
     /// # Errors
     ///
@@ -174,10 +175,11 @@ impl<T: AsFd> AsRawFd for Pollable<T> {
     }
 }
 
-/// Waits until `fd` can be read without blocking: data, the end of the stream, or an error is there.
+/// Waits until `fd` can be read without blocking: there is data, the end of the stream, or an
+/// error.
 ///
-/// Costs a few system calls; [`Pollable`] is cheaper for a descriptor that is waited for
-/// again and again. A regular file is always ready. The descriptor's mode is left alone.
+/// Costs a few system calls; [`Pollable`] is cheaper for repeated waits for one descriptor. A
+/// regular file is always ready. The descriptor's mode is left alone.
 ///
 /// # Errors
 ///
@@ -205,14 +207,14 @@ pub fn wait_writable(fd: impl AsFd) -> io::Result<()> {
 
 pub(super) fn wait(fd: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
     park::spend();
-    // First, as to be watched takes a descriptor, and there may be none to spare.
+    // Before anything else, as a wait needs a descriptor, and there may be none left.
     if is_ready(fd, interest)? {
         return Ok(());
     }
     if !park::in_coroutine() {
         return pool::while_blocked(|| poll_one(fd, interest, None)).map(drop);
     }
-    // A duplicate, as the descriptor itself may be registered already, by us or by others.
+    // A duplicate, as the descriptor itself may be registered already.
     let source = Source::new(fd.try_clone_to_owned()?);
     source.retry(interest, |fd| match is_ready(fd.as_fd(), interest)? {
         true => Ok(()),

@@ -1,13 +1,19 @@
 //! The one way that I/O is done: try, and park when the kernel says that it would block.
+//!
+//! [`try_then_wait`] is the only loop. The methods of [`Source`] differ in how they try and in how
+//! they wait.
 
+use std::cell::Cell;
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use super::error::explained;
 use crate::engine::blocking_pool as pool;
 use crate::engine::descriptor::{self, Registrations};
 use crate::engine::park::{self, Running};
@@ -21,15 +27,46 @@ const PAUSE_MAX: Duration = Duration::from_millis(50);
 const READABLE: Wait = Wait::outside("descriptor {} to be readable");
 const WRITABLE: Wait = Wait::outside("descriptor {} to be writable");
 
+/// Calls `attempt` until it does not fail with `WouldBlock`. In between, `wait` waits until another
+/// attempt is worthwhile; it gets the error, and may return it.
+///
+/// Each attempt counts against the coroutine's budget.
+#[inline(always)]
+pub(super) fn try_then_wait<R>(
+    mut attempt: impl FnMut() -> io::Result<R>,
+    mut wait: impl FnMut(io::Error) -> io::Result<()>,
+) -> io::Result<R> {
+    loop {
+        park::spend();
+        match attempt() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait(error)?,
+            result => return result,
+        }
+    }
+}
+
+/// What a [`Source`] can be made of.
+pub(crate) trait Descriptor: AsFd {
+    /// Whether a read that gets less than it asked for has drained the descriptor, so that the next
+    /// read may park without a try. Whatever else can be behind such a read must raise an event of
+    /// its own, which [`Readiness::set_short`] takes into account.
+    const SHORT_READ_DRAINS: bool = false;
+}
+
+impl Descriptor for OwnedFd {}
+impl Descriptor for File {}
+
 /// A descriptor in non-blocking mode, and the reactors that know it.
 ///
 /// It owns what it wraps and never lends it mutably, so the descriptor stays the same and open
 /// until the drop, which deregisters it first.
 ///
-/// What each operation looks at is in its first cache line: with many descriptors, the next is cold.
+/// What each operation looks at is in its first cache line: with many descriptors, the next is
+/// cold.
 #[derive(Debug)]
 #[repr(C, align(64))]
-pub(crate) struct Source<T: AsFd> {
+pub(crate) struct Source<T: Descriptor> {
     registrations: Registrations,
     // Nanoseconds; 0 for none.
     timeouts: [AtomicU64; 2],
@@ -40,28 +77,7 @@ pub(crate) struct Source<T: AsFd> {
     io: Option<T>,
 }
 
-/// Until when an operation waits: its time-out is looked up when it first has to.
-struct Deadline {
-    timeout: Option<Duration>,
-    at: Option<Instant>,
-    is_known: bool,
-}
-
-impl Deadline {
-    const UNKNOWN: Self = Self { timeout: None, at: None, is_known: false };
-
-    #[inline]
-    fn get(&mut self, timeout: impl FnOnce() -> Option<Duration>) -> Option<Instant> {
-        if !self.is_known {
-            self.is_known = true;
-            self.timeout = timeout();
-            self.at = self.timeout.and_then(park::deadline);
-        }
-        self.at
-    }
-}
-
-impl<T: AsFd> Source<T> {
+impl<T: Descriptor> Source<T> {
     /// Takes a descriptor, which must be in non-blocking mode.
     pub(crate) fn new(io: T) -> Self {
         Self {
@@ -97,7 +113,7 @@ impl<T: AsFd> Source<T> {
         }
     }
 
-    /// Does `op`, which must run no code of users, until it does not block, waiting in between.
+    /// Calls `op`, which must run no code of users, until it does not block, and waits in between.
     ///
     /// # Errors
     ///
@@ -109,55 +125,55 @@ impl<T: AsFd> Source<T> {
         interest: Interest,
         op: impl FnMut(&T) -> io::Result<R>,
     ) -> io::Result<R> {
-        self.retry_short(interest, op, |_| false)
+        // An amount of nothing is never short.
+        self.transfer(interest, 1, op, |_| 0)
     }
 
-    /// [`retry`](Self::retry), where `is_short` says of a result that the descriptor is drained,
-    /// unless it is at its end.
+    /// [`retry`](Self::retry), for an operation that moves up to `room` bytes of a stream. `amount`
+    /// is how many bytes it has moved.
     #[inline(always)]
-    pub(crate) fn retry_short<R>(
+    pub(crate) fn transfer<R>(
         &self,
         interest: Interest,
+        room: usize,
         mut op: impl FnMut(&T) -> io::Result<R>,
-        is_short: impl Fn(&R) -> bool,
+        amount: impl Fn(&R) -> usize,
     ) -> io::Result<R> {
         park::running(
             #[inline(always)]
             |running| {
-                let mut readiness = self.registrations.readiness(running);
-                let mut deadline = Deadline::UNKNOWN;
-                loop {
-                    park::spend();
-                    let nonblocking = self.is_nonblocking();
-                    let drained = || readiness.is_some_and(|readiness| readiness.is_drained());
-                    if nonblocking || interest == Interest::Write || !drained() {
-                        match op(self.get()) {
-                            Ok(result) => {
-                                if is_short(&result)
-                                    && let Some(readiness) = readiness
-                                {
-                                    readiness.set_short();
-                                }
-                                return Ok(result);
-                            }
-                            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                            Err(error) => return Err(error),
+                let readiness = Cell::new(self.registrations.readiness(running));
+                let mut deadline = None;
+                try_then_wait(
+                    #[inline(always)]
+                    || {
+                        let drained = || readiness.get().is_some_and(|known| known.is_drained());
+                        if interest == Interest::Read && drained() && !self.is_nonblocking() {
+                            return Err(Errno::AGAIN.into());
                         }
-                    }
-                    if nonblocking {
-                        return Err(Errno::AGAIN.into());
-                    }
-                    let until = deadline.get(|| self.timeout(interest));
-                    if !self.wait(running, &mut readiness, interest, until)? {
-                        return Err(timed_out(interest, deadline.timeout));
-                    }
-                }
+                        let result = op(self.get())?;
+                        let short = T::SHORT_READ_DRAINS && (1..room).contains(&amount(&result));
+                        if let Some(readiness) = readiness.get().filter(|_| short) {
+                            readiness.set_short();
+                        }
+                        Ok(result)
+                    },
+                    #[inline(always)]
+                    |error| {
+                        if self.is_nonblocking() {
+                            return Err(error);
+                        }
+                        let until = *deadline.get_or_insert_with(|| self.deadline(interest));
+                        let ready = self.wait(running, &readiness, interest, until)?;
+                        // As with std, a time-out looks like a call that would block.
+                        if ready { Ok(()) } else { Err(error) }
+                    },
+                )
             },
         )
     }
 
-    /// [`retry`](Self::retry), for an `op` that is code of a user: it may wait, for whatever it likes.
+    /// [`retry`](Self::retry), for an `op` that is code of a user: it may wait for anything.
     ///
     /// # Errors
     ///
@@ -173,46 +189,53 @@ impl<T: AsFd> Source<T> {
                 self.registrations.readiness(running).and_then(|readiness| readiness.edges())
             })
         };
-        let mut deadline = Deadline::UNKNOWN;
-        loop {
-            park::spend();
-            let before = edges();
-            match op() {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return result,
+        let before = Cell::new(None);
+        let mut deadline = None;
+        try_then_wait(
+            || {
+                before.set(edges());
+                op()
+            },
+            |error| {
+                if self.is_nonblocking() {
+                    return Err(error);
+                }
+                // An event that came while `op` ran is not reported again.
+                if edges() != before.get() {
+                    return Ok(());
+                }
+                let until = *deadline.get_or_insert_with(|| self.deadline(interest));
+                if self.wait_until(interest, until)? { Ok(()) } else { Err(error) }
+            },
+        )
+    }
+
+    /// Calls `op`, which reads into a buffer without room, and does not wait, as there is nothing
+    /// to wait for. The kernel does the same for blocking calls, but not for others.
+    #[cold]
+    pub(crate) fn read_nothing(
+        &self,
+        op: impl FnMut(&T) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        match self.attempt(op) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !self.is_nonblocking() => {
+                Ok(0)
             }
-            if self.is_nonblocking() {
-                return Err(Errno::AGAIN.into());
-            }
-            // What has come meanwhile is not reported again.
-            if edges() != before {
-                continue;
-            }
-            let until = deadline.get(|| self.timeout(interest));
-            if !self.wait_again(interest, until)? {
-                return Err(timed_out(interest, deadline.timeout));
-            }
+            result => result,
         }
     }
 
-    /// Does `op` once, and does not wait.
+    /// Calls `op` once, and does not wait.
     ///
     /// # Errors
     ///
     /// Those of `op`, `WouldBlock` included.
     pub(crate) fn attempt<R>(&self, mut op: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
-        loop {
-            park::spend();
-            match op(self.get()) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => return result,
-            }
-        }
+        try_then_wait(|| op(self.get()), Err)
     }
 
-    /// [`retry`](Self::retry) for writes for which the kernel sends no usable event: polls with exponential
-    /// back-off.
+    /// [`retry`](Self::retry) for writes for which the kernel sends no usable event: polls with
+    /// exponential back-off.
     ///
     /// # Errors
     ///
@@ -221,23 +244,25 @@ impl<T: AsFd> Source<T> {
         &self,
         mut op: impl FnMut(&T) -> io::Result<R>,
     ) -> io::Result<R> {
-        let timeout = self.timeout(Interest::Write);
-        let deadline = timeout.and_then(park::deadline);
+        let mut deadline = None;
         let mut pause = PAUSE;
-        loop {
-            match self.attempt(&mut op) {
-                Err(error)
-                    if error.kind() == io::ErrorKind::WouldBlock && !self.is_nonblocking() => {}
-                result => return result,
-            }
-            check_unwinding()?;
-            if deadline.is_some_and(|deadline| park::now() >= deadline) {
-                return Err(timed_out(Interest::Write, timeout));
-            }
-            let until = park::deadline(pause).into_iter().chain(deadline).min();
-            park::block(park::waiter(), WRITABLE.with(self.number as u32), until);
-            pause = (pause * 2).min(PAUSE_MAX);
-        }
+        try_then_wait(
+            || op(self.get()),
+            |error| {
+                if self.is_nonblocking() {
+                    return Err(error);
+                }
+                check_unwinding()?;
+                let end = *deadline.get_or_insert_with(|| self.deadline(Interest::Write));
+                if end.is_some_and(|end| park::now() >= end) {
+                    return Err(error);
+                }
+                let until = park::deadline(pause).into_iter().chain(end).min();
+                park::block(park::waiter(), WRITABLE.with(self.number as u32), until);
+                pause = (pause * 2).min(PAUSE_MAX);
+                Ok(())
+            },
+        )
     }
 
     /// Waits until the descriptor is writable for the first time.
@@ -246,16 +271,21 @@ impl<T: AsFd> Source<T> {
     ///
     /// `TimedOut` when `deadline` passes first.
     pub(crate) fn wait_connected(&self, deadline: Option<Instant>) -> io::Result<()> {
-        match self.wait_again(Interest::Write, deadline)? {
+        match self.wait_until(Interest::Write, deadline)? {
             true => Ok(()),
             false => Err(io::ErrorKind::TimedOut.into()),
         }
     }
 
-    fn wait_again(&self, interest: Interest, deadline: Option<Instant>) -> io::Result<bool> {
+    /// [`wait`](Self::wait), for a caller that has not looked anything up.
+    pub(crate) fn wait_until(
+        &self,
+        interest: Interest,
+        deadline: Option<Instant>,
+    ) -> io::Result<bool> {
         park::running(|running| {
-            let mut readiness = self.registrations.readiness(running);
-            self.wait(running, &mut readiness, interest, deadline)
+            let readiness = Cell::new(self.registrations.readiness(running));
+            self.wait(running, &readiness, interest, deadline)
         })
     }
 
@@ -265,7 +295,7 @@ impl<T: AsFd> Source<T> {
     fn wait<'a>(
         &self,
         running: Option<Running<'a>>,
-        readiness: &mut Option<Readiness<'a>>,
+        readiness: &Cell<Option<Readiness<'a>>>,
         interest: Interest,
         deadline: Option<Instant>,
     ) -> io::Result<bool> {
@@ -273,10 +303,10 @@ impl<T: AsFd> Source<T> {
             return pool::while_blocked(|| poll_one(self.get().as_fd(), interest, deadline));
         };
         check_unwinding()?;
-        if readiness.is_none() {
-            *readiness = self.registrations.register(running, self.get())?;
+        if readiness.get().is_none() {
+            readiness.set(self.registrations.register(running, self.get())?);
         }
-        let Some(readiness) = *readiness else {
+        let Some(readiness) = readiness.get() else {
             // A regular file: always ready.
             return Ok(true);
         };
@@ -288,6 +318,11 @@ impl<T: AsFd> Source<T> {
         let why = why.with(self.number as u32);
         let wake = descriptor::wait(running, readiness, self.get(), interest, why, deadline)?;
         Ok(wake == Wake::Ready)
+    }
+
+    /// When an operation that begins to wait now times out.
+    fn deadline(&self, interest: Interest) -> Option<Instant> {
+        self.timeout(interest).and_then(park::deadline)
     }
 
     /// The time-out of [`retry`](Self::retry) for a direction.
@@ -311,7 +346,7 @@ impl<T: AsFd> Source<T> {
         let nanos = match timeout {
             None => 0,
             Some(Duration::ZERO) => return Err(zero_timeout()),
-            // Half a millennium is as good as any longer time.
+            // The longest time that fits is half a millennium.
             Some(timeout) => u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX),
         };
         self.timeouts[interest as usize].store(nanos, Ordering::Relaxed);
@@ -329,13 +364,14 @@ impl<T: AsFd> Source<T> {
     }
 }
 
-impl<T: AsFd> Drop for Source<T> {
+impl<T: Descriptor> Drop for Source<T> {
     fn drop(&mut self) {
         self.deregister();
     }
 }
 
-/// Blocks a plain thread until its descriptor is ready. Returns `false` when `deadline` has passed first.
+/// Blocks a plain thread until its descriptor is ready. Returns `false` when `deadline` has passed
+/// first.
 pub(super) fn poll_one(
     fd: BorrowedFd<'_>,
     interest: Interest,
@@ -365,7 +401,8 @@ pub(crate) fn is_ready(fd: BorrowedFd<'_>, interest: Interest) -> io::Result<boo
 /// Fails in a coroutine that unwinds: its I/O must not wait.
 pub(super) fn check_unwinding() -> io::Result<()> {
     if park::is_unwinding() {
-        return Err(io::Error::other(
+        return Err(explained(
+            io::ErrorKind::Other,
             "the operation would have to wait, and the coroutine is unwinding: \
              destructors get what can be done at once",
         ));
@@ -373,23 +410,10 @@ pub(super) fn check_unwinding() -> io::Result<()> {
     Ok(())
 }
 
-#[cold]
-fn timed_out(interest: Interest, timeout: Option<Duration>) -> io::Error {
-    let what = match interest {
-        Interest::Read => "read",
-        Interest::Write => "write",
-    };
-    // The kind is the one that a std socket's time-out has.
-    io::Error::new(
-        io::ErrorKind::WouldBlock,
-        format!("the {what} took longer than its time-out of {:?}", timeout.unwrap_or_default()),
-    )
-}
-
-/// What std says of a time-out of zero.
+/// std's error for a time-out of zero, with advice.
 #[cold]
 pub(crate) fn zero_timeout() -> io::Error {
-    io::Error::new(
+    explained(
         io::ErrorKind::InvalidInput,
         "a time-out of zero is not possible: use `None` for no time-out, \
          or `set_nonblocking` to wait for nothing",

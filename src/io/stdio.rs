@@ -1,67 +1,68 @@
 //! The standard streams of the process.
 //!
-//! The shell, and whoever else was started by it, shares the open files behind these descriptors, so
-//! their mode is left alone: each system call is asked not to wait (`RWF_NOWAIT`). Where the kernel
-//! cannot do that (terminals, and pipes before Linux 6.4), readiness is awaited and then the call is made
-//! by a thread of the blocking pool.
+//! The shell and its other children share the open files behind these descriptors, so their mode is
+//! left alone: each system call is asked not to wait (`RWF_NOWAIT`). The kernel cannot do that for
+//! terminals, nor for pipes before Linux 6.4. For those this waits until the descriptor is ready,
+//! and a thread of the blocking pool makes the call.
 
 use std::fmt;
-use std::io::{self, BufRead, IoSlice, IoSliceMut, Lines, Read, Write};
+use std::io::{self, BufRead, IoSlice, IoSliceMut, IsTerminal, Lines, Read, Write};
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::sync::{Mutex, PoisonError};
+use std::process::Stdio;
 
 use rustix::fs::{FileType, fstat};
 use rustix::io::Errno;
 
+use super::error::explained;
 use super::pollable::wait;
+use super::source::try_then_wait;
 use crate::engine::blocking;
+use crate::engine::mutex::Mutex;
 use crate::engine::park;
 use crate::engine::reactor::Interest;
 use crate::sync::{ReentrantMutex, ReentrantMutexGuard};
 
-/// Bytes that are read at once.
+/// How much is read at once.
 const READ: usize = 8192;
-/// What fits a pipe that is ready to be written (`PIPE_BUF`): such a write does not block.
+/// How much a pipe takes for sure when it is ready to be written (`PIPE_BUF`): such a write does
+/// not block.
 const WRITE_MAX: usize = 4096;
 
 static STDIN: ReentrantMutex<()> = ReentrantMutex::new(());
 static STDOUT: ReentrantMutex<()> = ReentrantMutex::new(());
 static STDERR: ReentrantMutex<()> = ReentrantMutex::new(());
 
-/// A hold on one of these.
+/// The guard of one of these.
 type Hold = ReentrantMutexGuard<'static, ()>;
 
-/// Taken out by whoever holds `STDIN`.
+/// The holder of `STDIN` takes it out.
 static INPUT: Mutex<Option<Input>> = Mutex::new(Some(Input::new()));
 
-/// Does `now`, which does not wait, until it need not; or `later`, which may block a little.
+/// Makes a transfer with `now`, which does not wait, or else with `later`, which may block a
+/// little.
 fn transfer(
     fd: BorrowedFd<'_>,
     interest: Interest,
     mut now: impl FnMut() -> Result<usize, Errno>,
     mut later: impl FnMut() -> Result<usize, Errno> + Send,
 ) -> io::Result<usize> {
-    park::spend();
-    loop {
-        match now() {
-            Ok(moved) => return Ok(moved),
-            Err(Errno::INTR) => continue,
-            // That it is ready says nothing of a file.
-            Err(_) if is_file(fd) => {}
-            Err(error) => {
-                wait(fd, interest)?;
+    let attempt = || match now() {
+        Ok(moved) => Ok(moved),
+        Err(error @ Errno::INTR) => Err(error.into()),
+        Err(error) => {
+            // A file counts as ready although its data may not be in memory.
+            if !is_file(fd) {
                 if error == Errno::AGAIN {
-                    continue;
+                    return Err(error.into());
                 }
+                wait(fd, interest)?;
             }
+            // Any other error of `now` shows here, if there really is one.
+            Ok(blocking::attempt(&mut later)??)
         }
-        // This call tells what is wrong, if anything is.
-        match blocking::attempt(&mut later)? {
-            Err(Errno::INTR | Errno::AGAIN) => {}
-            result => return Ok(result?),
-        }
-    }
+    };
+    try_then_wait(attempt, |_| wait(fd, interest))
 }
 
 /// Whether it is a file or a disk, which are always ready, in memory or not.
@@ -100,7 +101,7 @@ mod now {
     }
 }
 
-/// As std has it, a stream that is closed is empty, and swallows what is written.
+/// As with std, a closed stream is empty and discards writes.
 fn unless_closed(result: io::Result<usize>, closed: usize) -> io::Result<usize> {
     match result {
         Err(error) if error.raw_os_error() == Some(Errno::BADF.raw_os_error()) => Ok(closed),
@@ -111,15 +112,14 @@ fn unless_closed(result: io::Result<usize>, closed: usize) -> io::Result<usize> 
 fn read(into: &mut [u8]) -> io::Result<usize> {
     let stdin = io::stdin();
     let fd = stdin.as_fd();
-    // In a cell, as one of the two closures runs at a time.
+    // In a mutex, as both closures use it, one at a time.
     let into = Mutex::new(into);
-    let into = || into.lock().unwrap_or_else(PoisonError::into_inner);
-    let now = || match now::read(fd, &mut into()) {
-        // Linux 5.9 and 5.10 say so before the end of a file too.
+    let now = || match now::read(fd, &mut into.lock()) {
+        // Linux 5.9 and 5.10 return 0 before the end of a file too.
         Ok(0) if is_file(fd) => Err(Errno::AGAIN),
         result => result,
     };
-    let read = transfer(fd, Interest::Read, now, || rustix::io::read(fd, &mut **into()));
+    let read = transfer(fd, Interest::Read, now, || rustix::io::read(fd, &mut **into.lock()));
     unless_closed(read, 0)
 }
 
@@ -132,11 +132,11 @@ fn write(fd: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
     unless_closed(written, buf.len())
 }
 
-/// What has been read from the standard input and not been asked for.
+/// Data that has been read from the standard input and not been taken yet.
 struct Input {
     bytes: Vec<u8>,
     start: usize,
-    // Where a read puts its bytes, so that one that unwinds leaves `bytes` as they were.
+    // A read puts its bytes here, so that a read that unwinds leaves `bytes` unchanged.
     scratch: Vec<u8>,
 }
 
@@ -159,9 +159,11 @@ impl Input {
         Ok(read > 0)
     }
 
-    /// Reads until a `delimiter`, and returns how many bytes that are with it. They are all there
-    /// and none is taken: a reader that unwinds in here has lost nothing.
+    /// Reads until there is a `delimiter`, and returns how many bytes lead up to it, with it. None
+    /// of them is taken: a reader that unwinds in here has lost nothing.
     fn until(&mut self, delimiter: u8) -> io::Result<usize> {
+        // A loop over lines that are there already must not keep the other coroutines from running.
+        park::spend();
         let mut searched = 0;
         loop {
             let new = &self.unread()[searched..];
@@ -178,11 +180,11 @@ impl Input {
 
 /// The standard input of the process: [`std::io::stdin`], which parks only the coroutine.
 ///
-/// It has one buffer for the whole process, apart from that of std: use one of the two.
+/// It has one buffer for the whole process, which is not std's buffer: use only one of the two.
 ///
-/// Whatever it is (a terminal, a pipe, a file), its mode stays as the shell has set it. If it
-/// is a terminal that other processes read too, one may take the line that this was told of; a
-/// thread of the blocking pool then waits for the next one.
+/// The mode of the terminal, pipe or file stays as the shell has set it. Another process that reads
+/// the same terminal may take a line before this does; a thread of the blocking pool then waits for
+/// the next line.
 ///
 /// ```no_run
 /// plainsong::run(|| {
@@ -200,33 +202,33 @@ pub fn stdin() -> Stdin {
 #[derive(Debug)]
 pub struct Stdin(());
 
-/// The standard input, kept from all others; made by [`Stdin::lock`]. It may be held across waits.
+/// The locked standard input; made by [`Stdin::lock`]. It may be held across waits.
 pub struct StdinLock<'a> {
-    // Always there until the drop.
+    // `None` only in the drop.
     input: Option<Input>,
     _hold: Hold,
     lifetime: PhantomData<&'a ()>,
 }
 
 impl Stdin {
-    /// Waits until nobody else has it, and keeps it.
+    /// Locks the stream, and waits while another coroutine or thread has it locked.
     ///
     /// # Panics
     ///
-    /// When this coroutine or thread has it already.
+    /// When this coroutine or thread has it locked already.
     ///
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
     pub fn lock(&self) -> StdinLock<'static> {
         let hold = STDIN.lock();
-        let input = INPUT.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let input = INPUT.lock().take();
         assert!(input.is_some(), "the standard input is locked by the very one who locks it");
         StdinLock { input, _hold: hold, lifetime: PhantomData }
     }
 
-    /// Reads a line with its end, and appends it to `line`; returns how many bytes that are, and 0 at
-    /// the end of the input.
+    /// Reads a line with its end and appends it to `line`. Returns the number of bytes, which is 0
+    /// at the end of the input.
     ///
     /// # Errors
     ///
@@ -234,7 +236,8 @@ impl Stdin {
     ///
     /// # Cancellation
     ///
-    /// Unwinds when the coroutine is cancelled; what has come of the line is there for the next.
+    /// Unwinds when the coroutine is cancelled. The next call gets the part of the line that was
+    /// read.
     pub fn read_line(&self, line: &mut String) -> io::Result<usize> {
         self.lock().read_line(line)
     }
@@ -258,7 +261,7 @@ impl StdinLock<'_> {
 
 impl Drop for StdinLock<'_> {
     fn drop(&mut self) {
-        *INPUT.lock().unwrap_or_else(PoisonError::into_inner) = self.input.take();
+        *INPUT.lock() = self.input.take();
     }
 }
 
@@ -272,6 +275,7 @@ impl Read for StdinLock<'_> {
 
 impl BufRead for StdinLock<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        park::spend();
         let input = self.input();
         if input.unread().is_empty() {
             input.fill()?;
@@ -299,7 +303,7 @@ impl BufRead for StdinLock<'_> {
         });
         self.consume(len);
         read.map_err(|_| {
-            io::Error::new(io::ErrorKind::InvalidData, "the line that was read is not UTF-8")
+            explained(io::ErrorKind::InvalidData, "the line that was read is not UTF-8")
         })
     }
 }
@@ -312,7 +316,7 @@ impl fmt::Debug for StdinLock<'_> {
 
 macro_rules! read {
     ($($type:ty),*) => {$(
-        // As std's, what takes several reads keeps others out in between.
+        // As with std, a call that reads several times keeps the lock in between.
         impl Read for $type {
             fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
                 self.lock().read(buf)
@@ -348,6 +352,13 @@ macro_rules! descriptor {
                 self.as_fd().as_raw_fd()
             }
         }
+
+        impl $name$(<$lifetime>)? {
+            /// Whether this is a terminal. (std's `IsTerminal` cannot be implemented elsewhere.)
+            pub fn is_terminal(&self) -> bool {
+                self.as_fd().is_terminal()
+            }
+        }
     };
 }
 
@@ -355,13 +366,13 @@ macro_rules! output {
     ($(#[$doc:meta])* $stream:ident, $name:ident, $lock:ident, $static:ident) => {
         $(#[$doc])*
         ///
-        /// Nothing is buffered here. What is written by one `write_all` or `writeln!` is not
-        /// mixed with what others write through this; [`lock`]($name::lock) keeps them out for longer.
-        /// Its mode stays as the shell has set it.
+        /// Nothing is buffered. The text of one `write_all` or `writeln!` is not mixed with text
+        /// that is written elsewhere through this stream; [`lock`]($name::lock) ensures that for
+        /// longer. The stream's mode stays as the shell has set it.
         ///
         /// # Cancellation
         ///
-        /// A write unwinds while it waits, with what it had written before written.
+        /// A write unwinds while it waits. Text that was written before that stays written.
         ///
         /// ```
         /// use std::io::Write;
@@ -378,7 +389,7 @@ macro_rules! output {
         #[derive(Debug)]
         pub struct $name(());
 
-        #[doc = concat!("A standard stream, kept from all others; made by [`", stringify!($name), "::lock`].")]
+        #[doc = concat!("A locked standard stream; made by [`", stringify!($name), "::lock`].")]
         /// It may be held across waits.
         #[derive(Debug)]
         pub struct $lock<'a> {
@@ -387,7 +398,8 @@ macro_rules! output {
         }
 
         impl $name {
-            /// Waits until nobody else has it, and keeps it. Whoever has it may lock it again.
+            /// Locks the stream, and waits while another coroutine or thread has it locked. The
+            /// holder may lock it again.
             ///
             /// # Cancellation
             ///
@@ -402,7 +414,7 @@ macro_rules! output {
                 write(self.as_fd(), buf)
             }
 
-            /// Does nothing, as nothing is buffered here.
+            /// Does nothing, as nothing is buffered.
             fn flush(&mut self) -> io::Result<()> {
                 Ok(())
             }
@@ -410,7 +422,7 @@ macro_rules! output {
             fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> io::Result<()> {
                 match text.as_str() {
                     Some(text) => self.write_all(text.as_bytes()),
-                    // In one piece, as nothing is buffered.
+                    // In one piece, as there is no buffer to collect the parts.
                     None => self.write_all(fmt::format(text).as_bytes()),
                 }
             }
@@ -421,7 +433,7 @@ macro_rules! output {
                 self.lock().write(buf)
             }
 
-            /// Does nothing, as nothing is buffered here.
+            /// Does nothing, as nothing is buffered.
             fn flush(&mut self) -> io::Result<()> {
                 Ok(())
             }
@@ -440,7 +452,7 @@ macro_rules! output {
                 (&*self).write(buf)
             }
 
-            /// Does nothing, as nothing is buffered here.
+            /// Does nothing, as nothing is buffered.
             fn flush(&mut self) -> io::Result<()> {
                 Ok(())
             }
@@ -451,6 +463,13 @@ macro_rules! output {
 
             fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> io::Result<()> {
                 (&*self).write_fmt(text)
+            }
+        }
+
+        /// For a child process that shares the stream.
+        impl From<$name> for Stdio {
+            fn from(_: $name) -> Self {
+                io::$stream().into()
             }
         }
 

@@ -1,4 +1,4 @@
-//! From what a person writes to addresses.
+//! Addresses: from text and host names to numbers, and in errors.
 
 use std::fmt::Display;
 use std::io;
@@ -6,13 +6,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 use std::{iter, option, slice, vec};
 
 use crate::engine::blocking::offload;
+use crate::io::error::{explained, reworded};
 
-/// What can be turned into socket addresses: [`std::net::ToSocketAddrs`], except that host
+/// Values that can be turned into socket addresses: [`std::net::ToSocketAddrs`], except that host
 /// names are looked up without blocking the scheduler's thread.
 ///
 /// # Cancellation
 ///
-/// A look-up unwinds when the coroutine is cancelled; the system's own look-up goes on unheeded.
+/// A look-up unwinds when the coroutine is cancelled. The system's own look-up goes on, and its
+/// result is dropped.
 pub trait ToSocketAddrs {
     /// The addresses, in the order in which they should be tried.
     type Iter: Iterator<Item = SocketAddr>;
@@ -21,8 +23,8 @@ pub trait ToSocketAddrs {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for text that is no address; the resolver's error, with the name, for a
-    /// name that has none.
+    /// `InvalidInput` for text that is no address; the resolver's error, with the name, for a name
+    /// without an address.
     fn to_socket_addrs(&self) -> io::Result<Self::Iter>;
 }
 
@@ -77,7 +79,7 @@ impl ToSocketAddrs for str {
         let parts = self.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
         match parts {
             Some((host, port)) if !host.is_empty() => (host, port).to_socket_addrs(),
-            _ => Err(io::Error::new(
+            _ => Err(explained(
                 io::ErrorKind::InvalidInput,
                 format!(
                     "{self:?} is not a socket address: write HOST:PORT, such as 127.0.0.1:4915, \
@@ -129,7 +131,8 @@ fn look_up_with(
     match offload(move || resolve(&name, port))? {
         Ok(addresses) => Ok(addresses.into_iter()),
         Err(error) => {
-            Err(io::Error::new(error.kind(), format!("cannot look up the host {host:?}: {error}")))
+            let text = format!("cannot look up the host {host:?}: {error}");
+            Err(reworded(error, text))
         }
     }
 }
@@ -146,12 +149,11 @@ pub(super) fn try_each<T>(
             Err(error) => last = Some(error),
         }
     }
-    Err(last.unwrap_or_else(|| {
-        io::Error::new(io::ErrorKind::InvalidInput, "there is no address to try")
-    }))
+    Err(last
+        .unwrap_or_else(|| explained(io::ErrorKind::InvalidInput, "there is no address to try")))
 }
 
-/// An error that says what was tried on which address.
+/// An error with the operation and its address.
 pub(super) fn name(what: &str, address: SocketAddr, error: io::Error) -> io::Error {
     let connects = what == "connect to";
     let advice = match error.kind() {
@@ -167,9 +169,10 @@ pub(super) fn name(what: &str, address: SocketAddr, error: io::Error) -> io::Err
     describe(what, &address, error, advice)
 }
 
-/// An error that says what was tried on what, and perhaps what to do.
+/// An error with the operation, its object, and perhaps advice.
 pub(super) fn describe(what: &str, on: &dyn Display, error: io::Error, advice: &str) -> io::Error {
-    io::Error::new(error.kind(), format!("cannot {what} {on}: {error}{advice}"))
+    let text = format!("cannot {what} {on}: {error}{advice}");
+    reworded(error, text)
 }
 
 #[cfg(test)]
@@ -183,13 +186,13 @@ mod tests {
 
     type Answer = io::Result<Vec<SocketAddr>>;
 
-    /// A resolver that says when it has begun, and answers when it is told to.
+    /// A resolver that reports when it has begun, and answers on request.
     fn resolver()
     -> (Sender<Answer>, Receiver<()>, impl FnOnce(&str, u16) -> Answer + Send + 'static) {
         let (begin, begun) = channel();
         let (answer, answered) = channel::<Answer>();
         let resolve = move |_: &str, _| {
-            // Nobody may be left to hear it.
+            // The receiver may have been dropped.
             let _ = begin.send(());
             answered.recv().unwrap_or_else(|_| Ok(Vec::new()))
         };
@@ -197,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resolver_that_hangs_holds_up_nobody_and_can_be_given_up() {
+    fn a_resolver_that_hangs_delays_no_other_coroutine_and_can_be_cancelled() {
         crate::run(|| {
             let (answer, begun, resolve) = resolver();
             let hanging = crate::spawn(|| {
@@ -213,7 +216,7 @@ mod tests {
                 listener.accept().unwrap();
             }
             assert!(hanging.join().unwrap());
-            // It had really begun, and its answer is of no use to anybody.
+            // It had really begun, and its answer is dropped.
             begun.recv().unwrap();
             answer.send(Ok(Vec::new())).unwrap();
 

@@ -1,22 +1,34 @@
-//! What TCP and Unix listeners are to those who accept from either.
+//! The interface that TCP and Unix listeners share for accepting.
 
 use std::fmt;
 use std::io;
 use std::iter::FusedIterator;
-use std::net::Shutdown;
 
-use super::{TcpListener, TcpStream, UnixListener, UnixStream};
-
-/// What a [`Server`](super::Server) accepts from: a [`TcpListener`] or a [`UnixListener`].
-pub trait Listener: Sized + sealed::Sealed {
-    /// What it accepts.
+/// A listener for a [`Server`](super::Server): a [`TcpListener`] or a [`UnixListener`].
+pub trait Listener: Sized + sealed::Sealed + 'static {
+    /// The type of the connections.
     type Stream: fmt::Debug + 'static;
 
-    // What a server does with these is nobody else's business.
+    /// The type of the peers' addresses.
+    type Address: fmt::Debug + 'static;
 
-    /// Accepts a connection; without `wait`, fails with `WouldBlock` where there is none.
+    // Only a server calls these.
+
+    /// Accepts a connection that is in the queue, or fails with `WouldBlock`.
     #[doc(hidden)]
-    fn accept_one(&self, wait: bool) -> io::Result<Self::Stream>;
+    fn accept_now(&self) -> io::Result<(Self::Stream, Self::Address)>;
+
+    /// Waits until it is worthwhile to accept again, whatever the time-out and the mode.
+    #[doc(hidden)]
+    fn wait_for_connection(&self) -> io::Result<()>;
+
+    /// Accepts a connection, and waits for one.
+    #[doc(hidden)]
+    fn accept_stream(&self) -> io::Result<Self::Stream>;
+
+    /// An address in words.
+    #[doc(hidden)]
+    fn show(address: &Self::Address) -> String;
 
     /// A listener for another worker, on the same address.
     #[doc(hidden)]
@@ -26,55 +38,18 @@ pub trait Listener: Sized + sealed::Sealed {
     #[doc(hidden)]
     fn another(stream: &Self::Stream) -> io::Result<Self::Stream>;
 
-    /// Ends a connection of which somebody else has a handle too.
+    /// Ends a connection of which another handle exists.
     #[doc(hidden)]
     fn end_shared(stream: &Self::Stream);
 }
 
-mod sealed {
+pub(super) mod sealed {
     pub trait Sealed {}
 }
 
-macro_rules! listener {
-    ($listener:ident, $stream:ident, $accept:expr, $sibling:expr) => {
-        impl sealed::Sealed for $listener {}
-
-        impl Listener for $listener {
-            type Stream = $stream;
-
-            fn accept_one(&self, wait: bool) -> io::Result<$stream> {
-                $accept(self, wait)
-            }
-
-            fn sibling(&self) -> io::Result<Self> {
-                $sibling(self)
-            }
-
-            fn another(stream: &$stream) -> io::Result<$stream> {
-                stream.try_clone()
-            }
-
-            fn end_shared(stream: &$stream) {
-                if stream.is_shared() {
-                    // It may have ended already.
-                    let _ = stream.shutdown(Shutdown::Both);
-                }
-            }
-        }
-    };
-}
-
-listener!(
-    TcpListener,
-    TcpStream,
-    |listener: &TcpListener, wait| listener.accept_peer(wait).map(|(stream, _)| stream),
-    TcpListener::share_port
-);
-listener!(UnixListener, UnixStream, UnixListener::accept_stream, UnixListener::try_clone);
-
 /// The connections of a listener, made by its `incoming`.
 #[derive(Debug)]
-pub struct Incoming<'a, L = TcpListener> {
+pub struct Incoming<'a, L> {
     pub(super) listener: &'a L,
 }
 
@@ -82,8 +57,53 @@ impl<L: Listener> Iterator for Incoming<'_, L> {
     type Item = io::Result<L::Stream>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        Some(self.listener.accept_one(true))
+        Some(self.listener.accept_stream())
     }
 }
 
 impl<L: Listener> FusedIterator for Incoming<'_, L> {}
+
+/// Implements [`Listener`] for a type of listener.
+macro_rules! listener {
+    ($listener:ident, $stream:ident, $address:ty, $show:expr, $sibling:expr) => {
+        impl $crate::net::listener::sealed::Sealed for $listener {}
+
+        impl $crate::net::listener::Listener for $listener {
+            type Stream = $stream;
+            type Address = $address;
+
+            fn accept_now(&self) -> std::io::Result<($stream, $address)> {
+                self.accept_queued()
+            }
+
+            fn wait_for_connection(&self) -> std::io::Result<()> {
+                self.wait_readable()
+            }
+
+            fn accept_stream(&self) -> std::io::Result<$stream> {
+                self.accept().map(|(stream, _)| stream)
+            }
+
+            fn show(address: &$address) -> String {
+                $show(address)
+            }
+
+            fn sibling(&self) -> std::io::Result<Self> {
+                $sibling(self)
+            }
+
+            fn another(stream: &$stream) -> std::io::Result<$stream> {
+                stream.try_clone()
+            }
+
+            fn end_shared(stream: &$stream) {
+                if stream.is_shared() {
+                    // It may have ended already.
+                    let _ = stream.shutdown(std::net::Shutdown::Both);
+                }
+            }
+        }
+    };
+}
+
+pub(super) use listener;

@@ -1,13 +1,17 @@
 //! A server: one coroutine a connection.
 
+use std::fmt::{self, Display};
 use std::io;
 use std::panic::{self, AssertUnwindSafe, Location};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
+use super::accept::{Limit, Slot, Until, accept_until};
 use super::addr::ToSocketAddrs;
 use super::listener::Listener;
-use super::socket::BACKLOG;
+use super::log::{Log, write_line};
 use super::tcp::{TcpListener, TcpStream};
 use super::unix::{UnixListener, UnixStream};
 use crate::engine::context;
@@ -15,26 +19,44 @@ use crate::engine::park;
 use crate::engine::spawn::{self, Spec};
 use crate::engine::stack::Stack;
 use crate::task::{CancellationToken, Group};
-use crate::time::{now, sleep};
 
-/// The first and the longest pause after an `accept` that failed for want of something that the
-/// system may have again later. (Go's `net/http` has the same two.)
-const PAUSE: Duration = Duration::from_millis(5);
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// The result of a connection's handler: `()`, or any [`Result`] whose error can be displayed, such
+/// as an [`io::Result`] or one with a `Box<dyn Error>`. A handler that never returns is fine too.
+///
+/// An error is the connection's own: it goes to [`Server::on_error`].
+#[diagnostic::on_unimplemented(
+    message = "the handler of a connection cannot return `{Self}`",
+    label = "this handler returns `{Self}`",
+    note = "return `()`, or a `Result` whose error implements `Display`"
+)]
+pub trait Outcome {
+    /// Calls `f` with the error, if this is one.
+    #[doc(hidden)]
+    fn on_error(self, f: impl FnOnce(&dyn Display));
+}
 
-/// What a connection's handler may return: `()`, or an [`io::Result`] whose error is dropped, as it
-/// is that connection's own.
-pub trait Outcome {}
+impl Outcome for () {
+    fn on_error(self, _: impl FnOnce(&dyn Display)) {}
+}
 
-impl Outcome for () {}
-impl<T> Outcome for io::Result<T> {}
-// A handler that never returns. Stable Rust cannot name its type but as what a function returns.
-impl Outcome for <fn() -> ! as Returns>::Type {}
+impl<T, E: Display> Outcome for Result<T, E> {
+    fn on_error(self, f: impl FnOnce(&dyn Display)) {
+        if let Err(error) = self {
+            f(&error);
+        }
+    }
+}
 
-/// What a function returns.
+// A handler that never returns. Stable Rust has no name for `!`, except as the result of a
+// function.
+impl Outcome for <fn() -> ! as Returns>::Type {
+    fn on_error(self, _: impl FnOnce(&dyn Display)) {}
+}
+
+/// A name for the result of a function.
 #[doc(hidden)]
 pub trait Returns {
-    /// Its type.
+    /// The result.
     type Type;
 }
 
@@ -44,15 +66,16 @@ impl<R> Returns for fn() -> R {
 
 /// Listens on `addr` and calls `handler` with each connection, in a coroutine of its own.
 ///
-/// The connection closes when its handler ends, in whatever way: a panic costs only its own
-/// connection, and so does an error. A lack of descriptors or memory makes the server pause and
-/// go on; connections wait in the kernel's queue meanwhile. The handler need not be `Send`.
+/// The connection closes when its handler returns or panics. A panic or an error concerns only its
+/// own connection; errors are reported as [`Server::on_error`] describes. On a lack of descriptors
+/// or memory the server pauses and goes on later, and connections wait in the kernel's queue
+/// meanwhile. The handler need not be `Send`.
 ///
-/// It serves for ever; [`Server`] is one that can be stopped.
+/// It serves for ever; [`Server`] can be stopped, and has options.
 ///
 /// # Errors
 ///
-/// Those of [`TcpListener::bind`]; later, one that says that the listener itself is broken.
+/// Those of [`TcpListener::bind`]; later, an error of the listener itself.
 ///
 /// # Cancellation
 ///
@@ -65,7 +88,7 @@ impl<R> Returns for fn() -> R {
 /// ```no_run
 /// fn main() -> std::io::Result<()> {
 ///     plainsong::run(|| plainsong::net::serve("127.0.0.1:4915", |conn| {
-///         std::io::copy(&mut &conn, &mut &conn).map(drop)
+///         std::io::copy(&mut &conn, &mut &conn)
 ///     }))
 /// }
 /// ```
@@ -86,7 +109,8 @@ macro_rules! serves {
             ///
             /// # Errors
             ///
-            /// One that says that the listener itself is broken.
+            /// An error of the listener itself. Its time-out and its non-blocking mode do not
+            /// matter.
             ///
             /// # Cancellation
             ///
@@ -118,18 +142,25 @@ where
     R: Outcome,
 {
     check_runtime();
-    let (spawned, handler) = (Location::caller(), Rc::new(handler));
-    accept_until(listener, Until::Never, |stack, stream| {
-        let handler = Rc::clone(&handler);
-        let attend = move || attend::<L, R>(stream, &*handler);
+    let (spawned, attendant) = (Location::caller(), Rc::new((Common::<L>::default(), handler)));
+    let paused = |error: Option<&io::Error>| attendant.0.paused(error);
+    accept_until(listener, Until::Never, None, paused, |stack, stream, peer, slot| {
+        let attendant = Rc::clone(&attendant);
+        let attend = move || attend(&attendant.0, stream, &peer, slot, &attendant.1);
         context::with(|scheduler| {
-            scheduler.add(spawn::detached(scheduler, stack, Spec::at(spawned), attend));
+            scheduler.add(spawn::detached(
+                stack,
+                scheduler.allocate_id(),
+                scheduler.mailbox().thread(),
+                Spec::at(spawned),
+                attend,
+            ));
         });
     })
 }
 
-/// A server that can be stopped, on TCP or Unix sockets: it then accepts no more, lets its handlers
-/// finish for some time, and cancels those that have not by then.
+/// A server with options, on TCP or Unix sockets. It can be stopped: it then accepts no more
+/// connections, lets its handlers finish for some time, and cancels those that have not by then.
 ///
 /// ```
 /// use plainsong::CancellationToken;
@@ -145,22 +176,30 @@ where
 ///     Server::new(listener)
 ///         .stop_with(&stop)
 ///         .grace(Duration::from_secs(30))
+///         .max_connections(10_000)
 ///         .serve(|conn| std::io::copy(&mut &conn, &mut &conn))
 /// })
 /// # }
 /// ```
-#[derive(Debug)]
 #[must_use = "a server does nothing until `serve`"]
-pub struct Server<L = TcpListener> {
+pub struct Server<L: Listener = TcpListener> {
     listener: L,
     stop: CancellationToken,
     grace: Duration,
+    limit: Option<Limit>,
+    common: Common<L>,
 }
 
 impl<L: Listener> Server<L> {
     /// A server on this listener, with a grace of 30 seconds.
     pub fn new(listener: L) -> Self {
-        Self { listener, stop: CancellationToken::new(), grace: Duration::from_secs(30) }
+        Self {
+            listener,
+            stop: CancellationToken::new(),
+            grace: Duration::from_secs(30),
+            limit: None,
+            common: Common::default(),
+        }
     }
 
     /// This server for the first worker of several, and the token that stops it alone.
@@ -173,7 +212,8 @@ impl<L: Listener> Server<L> {
     /// The same for another worker.
     pub(super) fn sibling(&self) -> io::Result<Self> {
         let listener = self.listener.sibling()?;
-        Ok(Self { listener, stop: self.stop.clone(), grace: self.grace })
+        let (stop, common) = (self.stop.clone(), self.common.clone());
+        Ok(Self { listener, stop, grace: self.grace, limit: self.limit.clone(), common })
     }
 
     /// Sets the token whose cancellation stops the server. A handler may look at it too, to
@@ -189,18 +229,61 @@ impl<L: Listener> Server<L> {
         self
     }
 
-    /// Calls `handler` with each connection as [`serve`](crate::net::serve()) does, until the server is
-    /// stopped; returns when the last handler has ended.
+    /// Sets how many connections are served at once, on all workers together. Further connections
+    /// wait in the kernel's queue.
     ///
-    /// Connections that the kernel has already taken in for this listener when it is stopped are still
-    /// accepted and handled, so that no client that was connected is reset. The listener closes
-    /// then, unless it has clones. Clones, and other processes that have the same listener, go on
-    /// accepting from it as before: a server can be replaced by one that was started on its listener,
-    /// and nobody is refused.
+    /// # Panics
+    ///
+    /// When the number is zero.
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        assert!(connections > 0, "a server without connections would serve no client");
+        self.limit = Some(Limit::new(connections));
+        self
+    }
+
+    /// Sets the function that is called with the error of a handler and the address of its client,
+    /// after the connection has been closed.
+    ///
+    /// Without one, a line is written to the standard error, at most one a second: the next line
+    /// counts the errors that were left out. It is not written if that would have to wait.
+    pub fn on_error<F>(mut self, f: F) -> Self
+    where
+        F: Fn(&dyn Display, &L::Address) + Send + Sync + 'static,
+    {
+        self.common.on_error = Some(Arc::new(f));
+        self
+    }
+
+    /// Sets the function that is called with the error when the server pauses accepting, for lack
+    /// of descriptors or memory, and with `None` when it resumes.
+    ///
+    /// Without one, a line is written to the standard error in both cases, as in
+    /// [`on_error`](Self::on_error).
+    pub fn on_pause<F>(mut self, f: F) -> Self
+    where
+        F: Fn(Option<&io::Error>) + Send + Sync + 'static,
+    {
+        self.common.on_pause = Some(Arc::new(f));
+        self
+    }
+
+    /// The counters of this server, which go on while it serves.
+    pub fn counters(&self) -> ServerCounters {
+        self.common.counters.clone()
+    }
+
+    /// Calls `handler` with each connection as [`serve`](crate::net::serve()) does, until the
+    /// server is stopped; returns when the last handler has ended.
+    ///
+    /// Connections that are in the kernel's queue for this listener when the server is stopped are
+    /// still accepted and handled, so that no connected client is reset. The listener closes then,
+    /// unless it has clones. Clones, and other processes that have the same listener, go on
+    /// accepting from it: a server can be replaced by one that was started on its listener, and no
+    /// client is refused.
     ///
     /// # Errors
     ///
-    /// One that says that the listener itself is broken. The handlers are waited for all the same.
+    /// An error of the listener itself. The handlers are waited for all the same.
     ///
     /// # Cancellation
     ///
@@ -217,21 +300,22 @@ impl<L: Listener> Server<L> {
     {
         check_runtime();
         let spawned = Location::caller();
-        let Self { listener, stop, grace } = self;
+        let Self { listener, stop, grace, limit, common } = self;
         let handlers = Group::default();
-        let handler = Rc::new(handler);
-        let start = |stack, stream: L::Stream| {
-            let handler = Rc::clone(&handler);
-            let attend = move || attend::<L, R>(stream, &*handler);
+        let attendant = Rc::new((common, handler));
+        let start = |stack: Stack, stream: L::Stream, peer: L::Address, slot: Option<Slot>| {
+            let attendant = Rc::clone(&attendant);
+            let attend = move || attend(&attendant.0, stream, &peer, slot, &attendant.1);
             context::with(|scheduler| handlers.spawn(scheduler, stack, Spec::at(spawned), attend));
         };
+        let paused = |error: Option<&io::Error>| attendant.0.paused(error);
+        let accept =
+            |listener: &L, until| accept_until(listener, until, limit.as_ref(), paused, start);
         let result = panic::catch_unwind(AssertUnwindSafe(|| {
-            let serve = || accept_until(&listener, Until::Never, start);
-            let stopped = stop.run_until_cancelled(serve);
+            let stopped = stop.run_until_cancelled(|| accept(&listener, Until::Never));
             let deadline = park::deadline(grace);
-            // What is queued has been let in: take it, and nothing that comes later.
-            let result =
-                stopped.unwrap_or_else(|| accept_until(&listener, Until::Drained(deadline), start));
+            // The kernel has taken these connections in: accept them, and none that comes later.
+            let result = stopped.unwrap_or_else(|| accept(&listener, Until::Drained(deadline)));
             drop(listener);
             handlers.wait(deadline);
             result
@@ -242,133 +326,139 @@ impl<L: Listener> Server<L> {
     }
 }
 
+impl<L: Listener + fmt::Debug> fmt::Debug for Server<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("listener", &self.listener)
+            .field("grace", &self.grace)
+            .field("counters", &self.common.counters)
+            .finish_non_exhaustive()
+    }
+}
+
 #[track_caller]
 fn check_runtime() {
     assert!(park::in_coroutine(), "`serve` starts coroutines: call it inside of `plainsong::run`");
 }
 
-/// When to stop accepting, other than when it fails.
-#[derive(Clone, Copy)]
-enum Until {
-    Never,
-    /// When the queue is empty, or as many have been accepted as it can hold; when there is nothing to
-    /// accept with, also at this time.
-    Drained(Option<Instant>),
+type OnError<A> = Arc<dyn Fn(&dyn Display, &A) + Send + Sync>;
+type OnPause = Arc<dyn Fn(Option<&io::Error>) + Send + Sync>;
+
+/// The part of a server that its workers share.
+struct Common<L: Listener> {
+    counters: ServerCounters,
+    on_error: Option<OnError<L::Address>>,
+    on_pause: Option<OnPause>,
 }
 
-/// Accepts connections and has `start` make a coroutine for each, on a stack that is there already.
-fn accept_until<L: Listener>(
-    listener: &L,
-    until: Until,
-    start: impl Fn(Stack, L::Stream),
-) -> io::Result<()> {
-    let (most, wait, deadline) = match until {
-        Until::Never => (usize::MAX, true, None),
-        // The kernel queues one more than it was asked to.
-        Until::Drained(deadline) => (BACKLOG as usize + 1, false, deadline),
-    };
-    for _ in 0..most {
-        let mut pause = Pause(PAUSE);
-        // The stack comes first, so that whoever is accepted is served.
-        let mut stack = Spare(None);
-        let stream = loop {
-            let error = match stack.fill().and_then(|()| listener.accept_one(wait)) {
-                Ok(stream) => break stream,
-                Err(error) => error,
-            };
-            match blame(&error) {
-                Blame::Nobody if !wait => return Ok(()),
-                Blame::Connection => {}
-                Blame::Resources if deadline.is_some_and(|deadline| now() >= deadline) => {
-                    return Err(error);
-                }
-                Blame::Resources => pause.wait(),
-                Blame::Nobody | Blame::Listener => return Err(error),
+impl<L: Listener> Common<L> {
+    fn failed(&self, error: &dyn Display, peer: &L::Address) {
+        static LOG: Log = Log::new();
+        self.counters.0.failed.fetch_add(1, Ordering::Relaxed);
+        match &self.on_error {
+            Some(on_error) => on_error(error, peer),
+            None => {
+                LOG.line(&format_args!("the connection from {} failed: {error}", L::show(peer)));
             }
-        };
-        if let Some(stack) = stack.0.take() {
-            start(stack, stream);
         }
     }
-    Ok(())
-}
 
-/// A stack for the next connection; it goes back to the pool if there is none.
-struct Spare(Option<Stack>);
-
-impl Spare {
-    fn fill(&mut self) -> io::Result<()> {
-        if self.0.is_none() {
-            self.0 = Some(context::with(|scheduler| spawn::take_stack(scheduler, None))?);
+    fn paused(&self, error: Option<&io::Error>) {
+        static LOG: Log = Log::new();
+        if error.is_some() {
+            self.counters.0.pauses.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(())
+        match (&self.on_pause, error) {
+            (Some(on_pause), _) => on_pause(error),
+            (None, Some(error)) => {
+                LOG.line(&format_args!(
+                    "a server pauses, as it cannot accept connections: {error}; they wait in the \
+                     queue until it can"
+                ));
+            }
+            (None, None) => {
+                write_line("a server that has paused accepts connections again");
+            }
+        }
     }
 }
 
-impl Drop for Spare {
+impl<L: Listener> Clone for Common<L> {
+    fn clone(&self) -> Self {
+        let Self { counters, on_error, on_pause } = self;
+        Self { counters: counters.clone(), on_error: on_error.clone(), on_pause: on_pause.clone() }
+    }
+}
+
+impl<L: Listener> Default for Common<L> {
+    fn default() -> Self {
+        Self { counters: ServerCounters::default(), on_error: None, on_pause: None }
+    }
+}
+
+/// Counts what a [`Server`] does, on all its workers; made by [`Server::counters`].
+#[derive(Clone, Default, Debug)]
+pub struct ServerCounters(Arc<Counts>);
+
+#[derive(Default, Debug)]
+struct Counts {
+    accepted: AtomicU64,
+    active: AtomicUsize,
+    failed: AtomicU64,
+    pauses: AtomicU64,
+}
+
+impl ServerCounters {
+    /// Connections that were accepted.
+    pub fn accepted(&self) -> u64 {
+        self.0.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Connections whose handlers are running.
+    pub fn active(&self) -> usize {
+        self.0.active.load(Ordering::Relaxed)
+    }
+
+    /// Connections whose handlers have returned an error.
+    pub fn failed(&self) -> u64 {
+        self.0.failed.load(Ordering::Relaxed)
+    }
+
+    /// How often accepting has paused for lack of descriptors or memory.
+    pub fn pauses(&self) -> u64 {
+        self.0.pauses.load(Ordering::Relaxed)
+    }
+}
+
+/// One connection while its handler runs. The drop ends it, also for clones that the handler has
+/// left somewhere.
+struct Open<'a, L: Listener> {
+    stream: L::Stream,
+    counts: &'a Counts,
+    _slot: Option<Slot>,
+}
+
+impl<L: Listener> Drop for Open<'_, L> {
     fn drop(&mut self) {
-        if let Some(stack) = self.0.take() {
-            context::with(|scheduler| scheduler.put_stack(stack));
-        }
+        L::end_shared(&self.stream);
+        self.counts.active.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// The next pause; each is twice as long as the one before.
-struct Pause(Duration);
-
-impl Pause {
-    fn wait(&mut self) {
-        sleep(self.0);
-        self.0 = (self.0 * 2).min(PAUSE_MAX);
-    }
-}
-
-/// What an error of `accept` is an error of.
-enum Blame {
-    /// There was no connection to accept.
-    Nobody,
-    /// The connection that was to be accepted: the next one may be well.
-    Connection,
-    /// Descriptors or memory, which others may give back.
-    Resources,
-    /// The listener.
-    Listener,
-}
-
-fn blame(error: &io::Error) -> Blame {
-    match error.raw_os_error() {
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => Blame::Resources,
-        // accept(2) lists these as errors of the new connection, "like EAGAIN". It has EOPNOTSUPP twice, but
-        // what comes again and again is its other meaning: the socket is not one that can listen.
-        Some(
-            libc::ECONNABORTED
-            | libc::ENETDOWN
-            | libc::EPROTO
-            | libc::ENOPROTOOPT
-            | libc::EHOSTDOWN
-            | libc::EHOSTUNREACH
-            | libc::ENETUNREACH
-            | libc::EPERM,
-        ) => Blame::Connection,
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        Some(libc::ENONET) => Blame::Connection,
-        _ if error.kind() == io::ErrorKind::WouldBlock => Blame::Nobody,
-        _ if error.kind() == io::ErrorKind::ConnectionAborted => Blame::Connection,
-        // No room for another stack.
-        _ if error.kind() == io::ErrorKind::OutOfMemory => Blame::Resources,
-        _ => Blame::Listener,
-    }
-}
-
-/// Runs a handler, and ends the connection for whoever still has a clone of it.
-fn attend<L: Listener, R: Outcome>(stream: L::Stream, handler: impl Fn(L::Stream) -> R) {
-    struct Close<L: Listener>(L::Stream);
-    impl<L: Listener> Drop for Close<L> {
-        fn drop(&mut self) {
-            L::end_shared(&self.0);
-        }
-    }
+/// Runs a handler, ends its connection, and then reports its error.
+fn attend<L: Listener, R: Outcome>(
+    common: &Common<L>,
+    stream: L::Stream,
+    peer: &L::Address,
+    slot: Option<Slot>,
+    handler: &impl Fn(L::Stream) -> R,
+) {
+    let counts = &*common.counters.0;
     let Ok(ours) = L::another(&stream) else { return };
-    let _close = Close::<L>(ours);
-    handler(stream);
+    counts.accepted.fetch_add(1, Ordering::Relaxed);
+    counts.active.fetch_add(1, Ordering::Relaxed);
+    let open = Open::<L> { stream: ours, counts, _slot: slot };
+    let outcome = handler(stream);
+    drop(open);
+    outcome.on_error(|error| common.failed(error, peer));
 }

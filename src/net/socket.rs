@@ -1,6 +1,6 @@
-//! What all sockets have in common, whatever they are called and addressed.
+//! The part that all sockets share, independent of names and addresses.
 
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::io::{self, Read};
 use std::ops::Deref;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -9,16 +9,16 @@ use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrAny, SocketFlags, SocketType};
 
 use crate::engine::reactor::Interest;
-use crate::io::copy::Lent;
-use crate::io::source::Source;
+use crate::io::copy::PooledBuf;
+use crate::io::source::{Descriptor, Source};
 
 /// Connections that the kernel holds for a listener; it lowers this to `net.core.somaxconn`.
 pub(super) const BACKLOG: i32 = 4096;
 
 /// A socket of std's in non-blocking mode, which its clones share: descriptor, time-outs and mode.
-pub(super) struct Socket<T: AsFd>(Arc<Source<T>>);
+pub(super) struct Socket<T: Descriptor>(Arc<Source<T>>);
 
-impl<T: AsFd> Socket<T> {
+impl<T: Descriptor> Socket<T> {
     /// Takes a socket that is in non-blocking mode and has no time-outs: a new one.
     pub(super) fn new(socket: T) -> Self {
         Self(Arc::new(Source::new(socket)))
@@ -29,9 +29,26 @@ impl<T: AsFd> Socket<T> {
         Arc::strong_count(&self.0) > 1
     }
 
-    /// Receives what has come; with `PEEK`, without taking it away.
+    /// Receives a datagram; with `PEEK`, without taking it away.
     pub(super) fn recv(&self, buf: &mut [u8], flags: RecvFlags) -> io::Result<usize> {
         self.retry(Interest::Read, |io| Ok(rustix::net::recv(io, &mut *buf, flags)?.0))
+    }
+
+    /// Reads from a stream without taking the data away.
+    pub(super) fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        let len = buf.len();
+        let peek = |io: &T| Ok(rustix::net::recv(io, &mut *buf, RecvFlags::PEEK)?.0);
+        // A peek drains nothing, however short.
+        if len == 0 { self.read_nothing(peek) } else { self.retry(Interest::Read, peek) }
+    }
+
+    /// Reads from a stream into a buffer of the worker.
+    pub(super) fn read_pooled(&self) -> io::Result<PooledBuf>
+    where
+        for<'a> &'a T: Read,
+    {
+        let read = |mut io: &T| PooledBuf::fill(|buf| io.read(buf));
+        self.transfer(Interest::Read, PooledBuf::CAPACITY, read, |data| data.len())
     }
 
     /// [`recv`](Self::recv), for Unix datagrams.
@@ -39,8 +56,10 @@ impl<T: AsFd> Socket<T> {
         self.retry_unless_shut(|io| Ok(rustix::net::recv(io, &mut *buf, flags)?.0), || Ok(0))
     }
 
-    /// Retries `op`, which receives a Unix datagram, where a blocking socket would wait. That gets
-    /// `nothing` once the reading side has been shut down, and a non-blocking one `EAGAIN` for ever.
+    /// Retries `op`, which receives a Unix datagram.
+    ///
+    /// Once the reading side has been shut down, the kernel answers a blocking socket with no data
+    /// and a non-blocking one with `EAGAIN` for ever. This returns `nothing` then.
     pub(super) fn retry_unless_shut<R>(
         &self,
         mut op: impl FnMut(&T) -> io::Result<R>,
@@ -55,13 +74,14 @@ impl<T: AsFd> Socket<T> {
                 return result;
             }
             // The last datagram may have come before it was shut down, and after the first try.
-            Some(op(io)).filter(|result| !would_block(result)).unwrap_or_else(&nothing)
+            let result = op(io);
+            if would_block(&result) { nothing() } else { result }
         })
     }
 
     /// Sends to where the socket is connected.
     pub(super) fn send(&self, buf: &[u8]) -> io::Result<usize> {
-        // As std does: an error instead of a signal when the other side has gone.
+        // As std does: an error and not a signal when the other side has closed.
         #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
         let flags = SendFlags::NOSIGNAL;
         #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
@@ -69,13 +89,14 @@ impl<T: AsFd> Socket<T> {
         self.retry(Interest::Write, |io| Ok(rustix::net::send(io, buf, flags)?))
     }
 
-    /// Accepts a connection with `op`; without `wait`, only one that is there already.
-    pub(super) fn accept<R>(
-        &self,
-        wait: bool,
-        op: impl FnMut(&T) -> io::Result<R>,
-    ) -> io::Result<R> {
-        if wait { self.retry(Interest::Read, op) } else { self.attempt(op) }
+    /// Takes over the time-outs of the listener that has accepted this, as the kernel does.
+    pub(super) fn inherit_timeouts<L: Descriptor>(&self, listener: &Source<L>) {
+        for (interest, _) in TIMEOUTS {
+            if let Some(timeout) = listener.timeout(interest) {
+                // Only zero is refused.
+                let _ = self.set_timeout(interest, Some(timeout));
+            }
+        }
     }
 
     /// Takes the error that the socket has run into.
@@ -84,10 +105,10 @@ impl<T: AsFd> Socket<T> {
     }
 }
 
-impl<T: AsFd + From<OwnedFd>> Socket<T> {
+impl<T: Descriptor + From<OwnedFd>> Socket<T> {
     /// Takes any socket, with its time-outs, and puts it in non-blocking mode.
     pub(super) fn adopt(socket: T) -> Self {
-        // These fail only for what is no socket, whose first use will then tell.
+        // These fail only for a descriptor that is no socket. Its first use will report that.
         let _ = rustix::io::ioctl_fionbio(&socket, true);
         let socket = Self::new(socket);
         for (interest, kernels) in TIMEOUTS {
@@ -119,46 +140,11 @@ impl<T: AsFd + From<OwnedFd>> Socket<T> {
     }
 }
 
-/// The time-outs of a socket: ours, and the kernel's, which only blocking calls heed.
+/// The time-outs of a socket: ours, and the kernel's, which concern only blocking calls.
 const TIMEOUTS: [(Interest, Timeout); 2] =
     [(Interest::Read, Timeout::Recv), (Interest::Write, Timeout::Send)];
 
-impl<T: AsFd> Socket<T>
-where
-    for<'a> &'a T: Read + Write,
-{
-    /// Reads from a stream. `ends_show` says that whatever may be left behind a short read of such
-    /// a stream has been reported as its end, so that the next read may park at once.
-    #[inline]
-    pub(super) fn read(&self, buf: &mut [u8], ends_show: bool) -> io::Result<usize> {
-        let len = buf.len();
-        let short = |&n: &usize| ends_show && n > 0 && n < len;
-        self.retry_short(Interest::Read, |mut io| io.read(buf), short)
-    }
-
-    /// [`read`](Self::read), into a buffer of the worker.
-    #[inline]
-    pub(super) fn read_lent(&self, ends_show: bool) -> io::Result<Lent> {
-        let short = |lent: &Lent| ends_show && lent.is_short();
-        let read = |mut io: &T| Lent::fill(|buf| io.read(buf));
-        self.retry_short(Interest::Read, read, short)
-    }
-
-    pub(super) fn read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        self.retry(Interest::Read, |mut io| io.read_vectored(bufs))
-    }
-
-    #[inline]
-    pub(super) fn write(&self, buf: &[u8]) -> io::Result<usize> {
-        self.retry(Interest::Write, |mut io| io.write(buf))
-    }
-
-    pub(super) fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.retry(Interest::Write, |mut io| io.write_vectored(bufs))
-    }
-}
-
-impl<T: AsFd> Deref for Socket<T> {
+impl<T: Descriptor> Deref for Socket<T> {
     type Target = Source<T>;
 
     #[inline]
@@ -167,7 +153,7 @@ impl<T: AsFd> Deref for Socket<T> {
     }
 }
 
-impl<T: AsFd> Clone for Socket<T> {
+impl<T: Descriptor> Clone for Socket<T> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }

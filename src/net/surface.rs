@@ -1,4 +1,4 @@
-//! The part of std's surface that several sockets have, each time the same.
+//! The parts of std's surface that are the same for several sockets.
 //!
 //! A type is a tuple of a [`Socket`](super::socket::Socket) of std's type of the same name.
 
@@ -19,11 +19,11 @@ macro_rules! socket_surface {
                 Ok(Self(self.0.clone()))
             }
 
-            /// Takes the error that the socket has run into, if any.
+            /// Takes the pending error of the socket, if there is one (`SO_ERROR`).
             ///
             /// # Errors
             ///
-            /// When the system does not tell.
+            /// When the system refuses.
             pub fn take_error(&self) -> std::io::Result<Option<std::io::Error>> {
                 self.0.take_error()
             }
@@ -63,9 +63,8 @@ macro_rules! socket_surface {
             }
         }
 
-        /// Takes any such socket, with its time-outs. It is put in non-blocking mode, as the
-        /// waits are ours now; that mode is shared with the descriptor's duplicates, those
-        /// in other processes included.
+        /// Takes any such socket, with its time-outs, and puts it in non-blocking mode. The
+        /// descriptor shares that mode with its duplicates, those in other processes included.
         impl From<$std> for $type {
             fn from(socket: $std) -> Self {
                 Self(Socket::adopt(socket))
@@ -79,13 +78,15 @@ macro_rules! socket_surface {
             }
         }
 
+        crate::io::raw_fd::from_raw_fd!($type);
+
         /// Gives the socket up, with its time-outs and in the mode that was set with
-        /// `set_nonblocking`. While other handles of it are left, it is a duplicate, and stays in
-        /// non-blocking mode, which its descriptor shares with theirs.
+        /// `set_nonblocking`. If other handles of it are left, this is a duplicate. It stays in
+        /// non-blocking mode then, as it shares that with the other handles.
         ///
         /// # Panics
         ///
-        /// When other handles of it are left, and the process has no descriptor for a duplicate.
+        /// When other handles of it are left and the process has no descriptor for a duplicate.
         impl From<$type> for $std {
             fn from(socket: $type) -> Self {
                 socket.0.release()
@@ -101,9 +102,9 @@ macro_rules! socket_surface {
     };
 }
 
-/// What every socket has that moves data. `$recv` is how its `Socket` receives for it.
+/// Time-outs, which every socket has that moves data.
 macro_rules! timeout_surface {
-    ($type:ident, $recv:ident) => {
+    ($type:ident) => {
         impl $type {
             /// Sets how long a read waits at most; `None` is for ever.
             ///
@@ -146,8 +147,24 @@ macro_rules! timeout_surface {
             pub fn write_timeout(&self) -> std::io::Result<Option<std::time::Duration>> {
                 Ok(self.0.timeout(crate::engine::reactor::Interest::Write))
             }
+        }
+    };
+}
 
-            /// Reads what has come without taking it away, waiting until something has.
+/// What every stream has beside `Read` and `Write`.
+macro_rules! stream_surface {
+    ($type:ident) => {
+        impl $type {
+            /// Ends one or both directions. Waiting readers see the end of the stream.
+            ///
+            /// # Errors
+            ///
+            /// `NotConnected` when the connection has ended already.
+            pub fn shutdown(&self, how: std::net::Shutdown) -> std::io::Result<()> {
+                self.inner().shutdown(how)
+            }
+
+            /// Reads data without taking it away, and waits until there is some.
             ///
             /// # Errors
             ///
@@ -157,99 +174,25 @@ macro_rules! timeout_surface {
             ///
             /// Unwinds when the coroutine is cancelled while it waits.
             pub fn peek(&self, buf: &mut [u8]) -> std::io::Result<usize> {
-                self.0.$recv(buf, rustix::net::RecvFlags::PEEK)
-            }
-        }
-    };
-}
-
-/// What every stream has. `$ends_show`: see [`Socket::read`](super::socket::Socket::read).
-macro_rules! stream_surface {
-    ($type:ident, ends_show: $ends_show:literal) => {
-        impl $type {
-            /// Ends one or both directions. Those who wait to read see the end of the stream.
-            ///
-            /// # Errors
-            ///
-            /// `NotConnected` when the connection has ended already.
-            pub fn shutdown(&self, how: std::net::Shutdown) -> std::io::Result<()> {
-                self.inner().shutdown(how)
+                self.0.peek(buf)
             }
         }
 
         impl crate::io::copy::sealed::Sealed for $type {}
 
-        impl crate::io::ReadLent for $type {
-            fn read_lent(&self) -> std::io::Result<crate::io::copy::Lent> {
-                self.0.read_lent($ends_show)
-            }
-        }
-
-        impl std::io::Read for &$type {
-            #[inline]
-            fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
-                self.0.read(buf, $ends_show)
-            }
-
-            fn read_vectored(
-                &mut self,
-                bufs: &mut [std::io::IoSliceMut<'_>],
-            ) -> std::io::Result<usize> {
-                self.0.read_vectored(bufs)
-            }
-        }
-
-        impl std::io::Write for &$type {
-            #[inline]
-            fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
-                self.0.write(buf)
-            }
-
-            fn write_vectored(&mut self, bufs: &[std::io::IoSlice<'_>]) -> std::io::Result<usize> {
-                self.0.write_vectored(bufs)
-            }
-
-            fn flush(&mut self) -> std::io::Result<()> {
-                Ok(())
-            }
-        }
-
-        impl std::io::Read for $type {
-            #[inline]
-            fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
-                (&*self).read(buf)
-            }
-
-            fn read_vectored(
-                &mut self,
-                bufs: &mut [std::io::IoSliceMut<'_>],
-            ) -> std::io::Result<usize> {
-                (&*self).read_vectored(bufs)
-            }
-        }
-
-        impl std::io::Write for $type {
-            #[inline]
-            fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
-                (&*self).write(buf)
-            }
-
-            fn write_vectored(&mut self, bufs: &[std::io::IoSlice<'_>]) -> std::io::Result<usize> {
-                (&*self).write_vectored(bufs)
-            }
-
-            fn flush(&mut self) -> std::io::Result<()> {
-                Ok(())
+        impl crate::io::ReadPooled for $type {
+            fn read_pooled(&self) -> std::io::Result<crate::io::copy::PooledBuf> {
+                self.0.read_pooled()
             }
         }
     };
 }
 
-/// What every socket for datagrams has. `$recv` is how its `Socket` receives for it.
+/// What every socket for datagrams has. `$recv` is the method of `Socket` that receives for it.
 macro_rules! datagram_surface {
     ($type:ident, $recv:ident) => {
         impl $type {
-            /// Receives a datagram. What does not fit into `buf` is dropped.
+            /// Receives a datagram. Bytes that do not fit into `buf` are dropped.
             ///
             /// # Errors
             ///
@@ -262,7 +205,20 @@ macro_rules! datagram_surface {
                 self.0.$recv(buf, rustix::net::RecvFlags::empty())
             }
 
-            /// Sends a datagram to where the socket is connected.
+            /// Receives a datagram without taking it away, and waits until there is one.
+            ///
+            /// # Errors
+            ///
+            /// Those of the system; `WouldBlock` after the read time-out.
+            ///
+            /// # Cancellation
+            ///
+            /// Unwinds when the coroutine is cancelled while it waits.
+            pub fn peek(&self, buf: &mut [u8]) -> std::io::Result<usize> {
+                self.0.$recv(buf, rustix::net::RecvFlags::PEEK)
+            }
+
+            /// Sends a datagram to the address that the socket is connected to.
             ///
             /// # Errors
             ///

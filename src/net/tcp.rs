@@ -1,6 +1,6 @@
 //! TCP, with the names, signatures and errors of [`std::net`].
 
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{self, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -10,22 +10,24 @@ use rustix::net::AddressFamily;
 use rustix::net::sockopt;
 
 use super::addr::{ToSocketAddrs, name, try_each};
-use super::listener::Incoming;
+use super::listener::{Incoming, listener};
 use super::socket::{BACKLOG, Socket, accept, socket};
 use super::surface::{socket_surface, stream_surface, timeout_surface};
 use crate::engine::park;
-use crate::io::source::zero_timeout;
+use crate::engine::reactor::Interest;
+use crate::io::error::explained;
+use crate::io::source::{Descriptor, zero_timeout};
 
 /// A TCP connection: [`std::net::TcpStream`], whose calls park only their own coroutine.
 ///
-/// Reads and writes through `&TcpStream` too, and may be used by several coroutines and threads
-/// at once. Clones share the descriptor, the time-outs and the mode; the connection closes when the last
-/// one is dropped.
+/// `&TcpStream` implements [`Read`] and [`Write`] too, so several coroutines and threads may use a
+/// stream at once. Clones share the descriptor, the time-outs and the mode. The connection closes
+/// when the last clone is dropped.
 ///
 /// # Cancellation
 ///
-/// A read or write that is cancelled has moved nothing: it unwinds only while it waits. What goes on
-/// over many of them, such as `write_all` or `read_exact`, may have moved some.
+/// A read or write that is cancelled has moved nothing: it unwinds only while it waits. A call that
+/// makes several of them, such as `write_all` or `read_exact`, may have moved some data.
 ///
 /// ```
 /// use plainsong::net::{TcpListener, TcpStream};
@@ -84,13 +86,16 @@ impl TcpStream {
         let fd = socket(family(address)).map_err(named)?;
         let stream = Self(Socket::new(net::TcpStream::from(fd)));
         match rustix::net::connect(&stream, &address) {
-            Ok(()) => return Ok(stream),
+            Ok(()) => {
+                park::spend();
+                return Ok(stream);
+            }
             Err(Errno::INPROGRESS | Errno::INTR) => {}
             Err(error) => return Err(named(error.into())),
         }
         stream.0.wait_connected(timeout.and_then(park::deadline)).map_err(|error| {
             match error.kind() {
-                io::ErrorKind::TimedOut => io::Error::new(
+                io::ErrorKind::TimedOut => explained(
                     error.kind(),
                     format!(
                         "cannot connect to {address}: no answer within {:?}",
@@ -119,7 +124,7 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// When the system does not tell.
+    /// When the system refuses.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.inner().local_addr()
     }
@@ -137,12 +142,33 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// When the system does not tell.
+    /// When the system refuses.
     pub fn nodelay(&self) -> io::Result<bool> {
         self.inner().nodelay()
     }
 
-    /// Sets what happens to unsent data at the close (`SO_LINGER`): `Some(ZERO)` resets the connection.
+    /// Has received data acknowledged at once (`TCP_QUICKACK`). The system may turn that off again.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub fn set_quickack(&self, quickack: bool) -> io::Result<()> {
+        Ok(sockopt::set_tcp_quickack(self.inner(), quickack)?)
+    }
+
+    /// Whether received data is acknowledged at once.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub fn quickack(&self) -> io::Result<bool> {
+        Ok(sockopt::tcp_quickack(self.inner())?)
+    }
+
+    /// Sets what happens to unsent data at the close (`SO_LINGER`): `Some(ZERO)` resets the
+    /// connection.
     ///
     /// # Errors
     ///
@@ -155,7 +181,7 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// When the system does not tell.
+    /// When the system refuses.
     pub fn linger(&self) -> io::Result<Option<Duration>> {
         Ok(sockopt::socket_linger(self.inner())?)
     }
@@ -173,7 +199,7 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// When the system does not tell.
+    /// When the system refuses.
     pub fn ttl(&self) -> io::Result<u32> {
         self.inner().ttl()
     }
@@ -183,10 +209,74 @@ impl TcpStream {
     }
 }
 
+impl Read for &TcpStream {
+    #[inline]
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if buf.is_empty() {
+            return self.0.read_nothing(|mut io| io.read(buf));
+        }
+        self.0.transfer(Interest::Read, buf.len(), |mut io| io.read(buf), |&len| len)
+    }
+
+    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let len = bufs.iter().map(|buf| buf.len()).sum();
+        if len == 0 {
+            return self.0.read_nothing(|mut io| io.read_vectored(bufs));
+        }
+        self.0.transfer(Interest::Read, len, |mut io| io.read_vectored(bufs), |&len| len)
+    }
+}
+
+impl Write for &TcpStream {
+    #[inline]
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0.retry(Interest::Write, |mut io| io.write(buf))
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.retry(Interest::Write, |mut io| io.write_vectored(bufs))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for TcpStream {
+    #[inline]
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        (&*self).read(buf)
+    }
+
+    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        (&*self).read_vectored(bufs)
+    }
+}
+
+impl Write for TcpStream {
+    #[inline]
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        (&*self).write(buf)
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        (&*self).write_vectored(bufs)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Descriptor for net::TcpStream {
+    // A read stops short before urgent data and before the end of the stream, and the reactor is
+    // notified of both.
+    const SHORT_READ_DRAINS: bool = true;
+}
+
 socket_surface!(TcpStream, net::TcpStream);
-timeout_surface!(TcpStream, recv);
-// A recv stops short before urgent data and before the end, and the reactor is told of both.
-stream_surface!(TcpStream, ends_show: true);
+timeout_surface!(TcpStream);
+stream_surface!(TcpStream);
 
 /// A TCP socket that listens: [`std::net::TcpListener`], whose `accept` parks only its own
 /// coroutine.
@@ -208,8 +298,16 @@ stream_surface!(TcpStream, ends_show: true);
 /// ```
 pub struct TcpListener(Socket<net::TcpListener>);
 
+listener!(
+    TcpListener,
+    TcpStream,
+    net::SocketAddr,
+    net::SocketAddr::to_string,
+    TcpListener::share_port
+);
+
 impl TcpListener {
-    /// Listens on the first of the addresses that can be had; port 0 takes a free one.
+    /// Listens on the first of the addresses that is available; port 0 takes a free port.
     ///
     /// # Errors
     ///
@@ -232,16 +330,17 @@ impl TcpListener {
         Ok(Self(Socket::new(net::TcpListener::from(fd))))
     }
 
-    /// Another listener on the same port, between which and this one the kernel shares connections out; or
-    /// where the system does not do that, a clone.
+    /// Another listener on the same port: the kernel distributes connections between the two. A
+    /// clone on systems that do not do that.
     pub(super) fn share_port(&self) -> io::Result<Self> {
-        // This one has the port already, got without sharing it: so it is nobody else's. Were it
-        // shared from the start, a port that another program shares too would be taken for free.
+        // This listener was bound without `SO_REUSEPORT`, so no other program has the port. Had it
+        // been shared from the start, a port that another program shares too would have counted as
+        // free.
         let shared = share_port(self).map_err(io::Error::from).and_then(|()| {
             let address = self.local_addr()?;
             Self::bind_to(address, |fd| {
                 share_port(fd)?;
-                // Or it would take in whom this one does not.
+                // It must accept no clients that this listener refuses.
                 if address.is_ipv6() {
                     sockopt::set_ipv6_v6only(fd, sockopt::ipv6_v6only(self)?)?;
                 }
@@ -256,12 +355,15 @@ impl TcpListener {
     ///
     /// # Errors
     ///
-    /// When the system does not tell.
+    /// When the system refuses.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.inner().local_addr()
     }
 
     /// Waits for a connection.
+    ///
+    /// As with std on Linux, the stream has the time-outs that the listener had when it was taken
+    /// from std, and is not in non-blocking mode.
     ///
     /// # Errors
     ///
@@ -271,21 +373,27 @@ impl TcpListener {
     ///
     /// Unwinds when the coroutine is cancelled; no connection is lost.
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        self.accept_peer(true)
+        self.0.retry(Interest::Read, accept_with_address).map(|accepted| self.adopt(accepted))
     }
 
-    pub(super) fn accept_peer(&self, wait: bool) -> io::Result<(TcpStream, SocketAddr)> {
-        let (fd, peer) = self.0.accept(wait, |listener| {
-            let (fd, peer) = accept(listener)?;
-            // A connection that was reset before it was accepted may have no address any more.
-            let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
-            Ok((fd, peer.ok_or(io::ErrorKind::ConnectionAborted)?))
-        })?;
-        Ok((TcpStream(Socket::new(fd.into())), peer))
+    /// Accepts a connection that is in the queue, or fails with `WouldBlock`.
+    pub(super) fn accept_queued(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        self.0.attempt(accept_with_address).map(|accepted| self.adopt(accepted))
+    }
+
+    /// Waits until it is worthwhile to accept again, whatever the time-out and the mode.
+    pub(super) fn wait_readable(&self) -> io::Result<()> {
+        self.0.wait_until(Interest::Read, None).map(drop)
+    }
+
+    fn adopt(&self, (fd, peer): (OwnedFd, SocketAddr)) -> (TcpStream, SocketAddr) {
+        let socket = Socket::new(fd.into());
+        socket.inherit_timeouts(&self.0);
+        (TcpStream(socket), peer)
     }
 
     /// The connections, as they come. Never ends.
-    pub fn incoming(&self) -> Incoming<'_> {
+    pub fn incoming(&self) -> Incoming<'_, Self> {
         Incoming { listener: self }
     }
 
@@ -302,13 +410,21 @@ impl TcpListener {
     ///
     /// # Errors
     ///
-    /// When the system does not tell.
+    /// When the system refuses.
     pub fn ttl(&self) -> io::Result<u32> {
         self.inner().ttl()
     }
 }
 
+impl Descriptor for net::TcpListener {}
 socket_surface!(TcpListener, net::TcpListener);
+
+fn accept_with_address(listener: &net::TcpListener) -> io::Result<(OwnedFd, SocketAddr)> {
+    let (fd, peer) = accept(listener)?;
+    // A connection that was reset before it was accepted may have lost its address.
+    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+    Ok((fd, peer.ok_or(io::ErrorKind::ConnectionAborted)?))
+}
 
 fn family(address: SocketAddr) -> AddressFamily {
     match address {
@@ -317,7 +433,8 @@ fn family(address: SocketAddr) -> AddressFamily {
     }
 }
 
-/// Lets other sockets of this user listen on the same port. Only on Linux are the connections shared out.
+/// Lets other sockets of this user listen on the same port. Only Linux distributes connections
+/// between them.
 fn share_port(socket: impl AsFd) -> rustix::io::Result<()> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     return sockopt::set_socket_reuseport(socket, true);

@@ -7,11 +7,13 @@ use super::addr::{ToSocketAddrs, name, try_each};
 use super::socket::Socket;
 use super::surface::{datagram_surface, socket_surface, timeout_surface};
 use crate::engine::reactor::Interest;
+use crate::io::error::explained;
+use crate::io::source::Descriptor;
 
 /// A UDP socket: [`std::net::UdpSocket`], whose calls park only their own coroutine.
 ///
-/// It may be used by several coroutines and threads at once; each datagram goes to one of those who
-/// receive. Clones share the descriptor, the time-outs and the mode.
+/// Several coroutines and threads may use a socket at once; each datagram goes to one receiver.
+/// Clones share the descriptor, the time-outs and the mode.
 ///
 /// # Cancellation
 ///
@@ -40,7 +42,7 @@ use crate::engine::reactor::Interest;
 pub struct UdpSocket(Socket<net::UdpSocket>);
 
 impl UdpSocket {
-    /// Takes the first of the addresses that can be had; port 0 takes a free one.
+    /// Binds a socket to the first of the addresses that is available; port 0 takes a free port.
     ///
     /// # Errors
     ///
@@ -58,7 +60,8 @@ impl UdpSocket {
         })
     }
 
-    /// Sends to, and receives from, only the first of the addresses that can be had.
+    /// Connects to the first of the addresses that works: the socket then sends to, and receives
+    /// from, only that.
     ///
     /// # Errors
     ///
@@ -73,7 +76,8 @@ impl UdpSocket {
         })
     }
 
-    /// Receives a datagram, and tells who sent it. What does not fit into `buf` is dropped.
+    /// Receives a datagram; returns its length and its sender. Bytes that do not fit into `buf` are
+    /// dropped.
     ///
     /// # Errors
     ///
@@ -86,7 +90,7 @@ impl UdpSocket {
         self.0.retry(Interest::Read, |socket| socket.recv_from(buf))
     }
 
-    /// Receives a datagram without taking it away, and tells who sent it.
+    /// [`recv_from`](Self::recv_from), which leaves the datagram in the queue.
     ///
     /// # Errors
     ///
@@ -112,7 +116,7 @@ impl UdpSocket {
     pub fn send_to<A: ToSocketAddrs>(&self, buf: &[u8], addr: A) -> io::Result<usize> {
         let Some(address) = addr.to_socket_addrs()?.next() else {
             let error = "there is no address to send the datagram to";
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
+            return Err(explained(io::ErrorKind::InvalidInput, error));
         };
         self.0.retry(Interest::Write, |socket| socket.send_to(buf, address))
     }
@@ -130,7 +134,7 @@ impl UdpSocket {
     ///
     /// # Errors
     ///
-    /// When the system does not tell.
+    /// When the system refuses.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.inner().local_addr()
     }
@@ -153,7 +157,7 @@ macro_rules! options {
             ///
             /// # Errors
             ///
-            /// When the system does not tell.
+            /// When the system refuses.
             pub fn $get(&self) -> io::Result<$type> {
                 self.inner().$get()
             }
@@ -202,6 +206,7 @@ groups! {
     leave_multicast_v6(&Ipv6Addr, u32);
 }
 
+impl Descriptor for net::UdpSocket {}
 socket_surface!(UdpSocket, net::UdpSocket);
-timeout_surface!(UdpSocket, recv);
+timeout_surface!(UdpSocket);
 datagram_surface!(UdpSocket, recv);

@@ -1,7 +1,8 @@
 //! Unix streams, with the names, signatures and errors of [`std::os::unix::net`].
 
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::mem::offset_of;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
@@ -11,16 +12,18 @@ use std::path::Path;
 use rustix::net::{AddressFamily, SocketAddrUnix};
 
 use super::addr::describe;
-use super::listener::Incoming;
+use super::listener::{Incoming, listener};
 use super::socket::{BACKLOG, Socket, accept, socket};
 use super::surface::{socket_surface, stream_surface, timeout_surface};
+use crate::engine::reactor::Interest;
+use crate::io::source::Descriptor;
 
-/// A connection of Unix sockets: [`std::os::unix::net::UnixStream`], whose calls park only their own
-/// coroutine.
+/// A connection of Unix sockets: [`std::os::unix::net::UnixStream`], whose calls park only their
+/// own coroutine.
 ///
-/// Reads and writes through `&UnixStream` too, and may be used by several coroutines and threads
-/// at once. Clones share the descriptor, the time-outs and the mode; the connection closes when the last
-/// one is dropped.
+/// `&UnixStream` implements [`Read`] and [`Write`] too, so several coroutines and threads may use a
+/// stream at once. Clones share the descriptor, the time-outs and the mode. The connection closes
+/// when the last clone is dropped.
 ///
 /// # Cancellation
 ///
@@ -60,8 +63,8 @@ impl UnixStream {
         Self::connect_addr(&to_address("connect to", path.as_ref())?)
     }
 
-    /// Opens a connection to this address: [`connect`](Self::connect), also for names that are not in
-    /// the file system.
+    /// Opens a connection to this address: [`connect`](Self::connect), also for names that are not
+    /// in the file system.
     ///
     /// # Errors
     ///
@@ -74,8 +77,8 @@ impl UnixStream {
         let connect = || {
             let stream = Socket::new(net::UnixStream::from(socket(AddressFamily::UNIX)?));
             let address = to_system(socket_addr)?;
-            // The socket is not connected while the listener's queue is full, and no event tells
-            // when that has room.
+            // While the listener's queue is full the socket is not connected, and no event reports
+            // room in that queue.
             stream.retry_unannounced(|io| Ok(rustix::net::connect(io, &address)?))?;
             Ok(Self(stream))
         };
@@ -98,7 +101,7 @@ impl UnixStream {
     ///
     /// # Errors
     ///
-    /// When the system does not tell.
+    /// When the system refuses.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.inner().peer_addr()
     }
@@ -107,7 +110,7 @@ impl UnixStream {
     ///
     /// # Errors
     ///
-    /// When the system does not tell.
+    /// When the system refuses.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.inner().local_addr()
     }
@@ -117,17 +120,80 @@ impl UnixStream {
     }
 }
 
+impl Read for &UnixStream {
+    #[inline]
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if buf.is_empty() {
+            return self.0.read_nothing(|mut io| io.read(buf));
+        }
+        self.0.transfer(Interest::Read, buf.len(), |mut io| io.read(buf), |&len| len)
+    }
+
+    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let len = bufs.iter().map(|buf| buf.len()).sum();
+        if len == 0 {
+            return self.0.read_nothing(|mut io| io.read_vectored(bufs));
+        }
+        self.0.transfer(Interest::Read, len, |mut io| io.read_vectored(bufs), |&len| len)
+    }
+}
+
+impl Write for &UnixStream {
+    #[inline]
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0.retry(Interest::Write, |mut io| io.write(buf))
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.retry(Interest::Write, |mut io| io.write_vectored(bufs))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for UnixStream {
+    #[inline]
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        (&*self).read(buf)
+    }
+
+    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        (&*self).read_vectored(bufs)
+    }
+}
+
+impl Write for UnixStream {
+    #[inline]
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        (&*self).write(buf)
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        (&*self).write_vectored(bufs)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Descriptor for net::UnixStream {
+    // A read also stops short after descriptors that were passed along, and between the data of
+    // different senders. No event reports the data behind these.
+    const SHORT_READ_DRAINS: bool = false;
+}
+
 socket_surface!(UnixStream, net::UnixStream);
-timeout_surface!(UnixStream, recv);
-// A recv also stops short after descriptors that were passed along, and between the data of different
-// senders. Nothing tells of what is behind these, so only `WouldBlock` means drained.
-stream_surface!(UnixStream, ends_show: false);
+timeout_surface!(UnixStream);
+stream_surface!(UnixStream);
 
 /// A Unix socket that listens: [`std::os::unix::net::UnixListener`], whose `accept` parks only
 /// its own coroutine.
 ///
-/// As with std, the file that gives a socket its name stays when the listener is dropped, and keeps
-/// others from taking the name: remove it when you are done.
+/// As with std, the file that gives a socket its name stays when the listener is dropped, and the
+/// name stays taken: remove the file when you are done.
 ///
 /// ```
 /// use plainsong::net::{UnixListener, UnixStream};
@@ -149,6 +215,8 @@ stream_surface!(UnixStream, ends_show: false);
 /// # }
 /// ```
 pub struct UnixListener(Socket<net::UnixListener>);
+
+listener!(UnixListener, UnixStream, SocketAddr, show, UnixListener::try_clone);
 
 impl UnixListener {
     /// Listens under this name in the file system.
@@ -181,12 +249,12 @@ impl UnixListener {
     ///
     /// # Errors
     ///
-    /// When the system does not tell.
+    /// When the system refuses.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.inner().local_addr()
     }
 
-    /// Waits for a connection.
+    /// Waits for a connection. The stream has no time-outs, as with std on Linux.
     ///
     /// # Errors
     ///
@@ -196,15 +264,17 @@ impl UnixListener {
     ///
     /// Unwinds when the coroutine is cancelled; no connection is lost.
     pub fn accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
-        let stream = self.accept_stream(true)?;
-        // Some systems do not know it any more when the other side has gone already.
-        let peer = stream.peer_addr().or_else(|_| SocketAddr::from_pathname(""))?;
-        Ok((stream, peer))
+        self.0.retry(Interest::Read, accept_with_address)
     }
 
-    pub(super) fn accept_stream(&self, wait: bool) -> io::Result<UnixStream> {
-        let fd = self.0.accept(wait, |listener| accept(listener).map(|(fd, _)| fd))?;
-        Ok(UnixStream(Socket::new(fd.into())))
+    /// Accepts a connection that is in the queue, or fails with `WouldBlock`.
+    pub(super) fn accept_queued(&self) -> io::Result<(UnixStream, SocketAddr)> {
+        self.0.attempt(accept_with_address)
+    }
+
+    /// Waits until it is worthwhile to accept again, whatever the time-out and the mode.
+    pub(super) fn wait_readable(&self) -> io::Result<()> {
+        self.0.wait_until(Interest::Read, None).map(drop)
     }
 
     /// The connections, as they come. Never ends.
@@ -213,6 +283,7 @@ impl UnixListener {
     }
 }
 
+impl Descriptor for net::UnixListener {}
 socket_surface!(UnixListener, net::UnixListener);
 
 impl<'a> IntoIterator for &'a UnixListener {
@@ -222,6 +293,17 @@ impl<'a> IntoIterator for &'a UnixListener {
     fn into_iter(self) -> Self::IntoIter {
         self.incoming()
     }
+}
+
+fn accept_with_address(listener: &net::UnixListener) -> io::Result<(UnixStream, SocketAddr)> {
+    let (fd, peer) = accept(listener)?;
+    let stream = UnixStream(Socket::new(fd.into()));
+    // An unnamed socket's address, which most clients have, ends where a name would begin.
+    let unnamed = offset_of!(libc::sockaddr_un, sun_path);
+    let is_named = peer.is_some_and(|peer| peer.addr_len() as usize > unnamed);
+    // Some systems forget the name when the other side has closed already.
+    let peer = if is_named { stream.peer_addr().ok() } else { None };
+    Ok((stream, peer.map_or_else(|| SocketAddr::from_pathname(""), Ok)?))
 }
 
 /// std's address of a name in the file system.
@@ -240,22 +322,29 @@ fn to_system(address: &SocketAddr) -> io::Result<SocketAddrUnix> {
     })
 }
 
-/// An error that says what was tried on which address.
+/// An error with the operation and its address.
 pub(super) fn name(what: &str, address: &SocketAddr, error: io::Error) -> io::Error {
     let advice = match error.kind() {
+        io::ErrorKind::AddrInUse if address.as_pathname().is_none() => {
+            ": another socket has it; stop that program or choose another name"
+        }
+        io::ErrorKind::ConnectionRefused if address.as_pathname().is_none() => {
+            ": nothing listens there"
+        }
         io::ErrorKind::AddrInUse => {
-            ": a file of that name is there; remove it, unless a server that runs has made it"
+            ": a file of that name exists; remove it, unless it belongs to a server that runs"
         }
         io::ErrorKind::ConnectionRefused => {
             ": nothing listens there; a server that has ended leaves its file behind"
         }
-        io::ErrorKind::NotFound => ": no socket of that name is there, or no folder to make one in",
+        io::ErrorKind::NotFound => ": there is no socket of that name, or no folder to make one in",
         _ => "",
     };
     describe(what, &show(address), error, advice)
 }
 
-fn show(address: &SocketAddr) -> String {
+/// An address in words.
+pub(super) fn show(address: &SocketAddr) -> String {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     if let Some(name) = address.as_abstract_name() {
         return format!("the abstract name {:?}", OsStr::from_bytes(name));

@@ -15,6 +15,7 @@ use rustix::net::{RecvFlags, SocketAddrAny, SocketAddrUnix};
 use super::socket::Socket;
 use super::surface::{datagram_surface, socket_surface, timeout_surface};
 use super::unix::{name, to_address};
+use crate::io::source::Descriptor;
 
 /// A Unix socket for datagrams: [`std::os::unix::net::UnixDatagram`], whose calls park only their
 /// own coroutine.
@@ -63,7 +64,7 @@ impl UnixDatagram {
         Self::prepare(socket.map_err(|error| name("bind to", socket_addr, error))?)
     }
 
-    /// A socket without a name: nobody can send to it, unless it is connected.
+    /// A socket without a name: it can receive only if it is connected.
     ///
     /// # Errors
     ///
@@ -107,7 +108,8 @@ impl UnixDatagram {
         connected.map_err(|error| name("connect to", socket_addr, error))
     }
 
-    /// Receives a datagram, and tells who sent it. What does not fit into `buf` is dropped.
+    /// Receives a datagram; returns its length and its sender. Bytes that do not fit into `buf` are
+    /// dropped.
     ///
     /// # Errors
     ///
@@ -120,7 +122,7 @@ impl UnixDatagram {
         self.0.retry_unless_shut(|socket| socket.recv_from(buf), nothing)
     }
 
-    /// Receives a datagram without taking it away, and tells who sent it.
+    /// [`recv_from`](Self::recv_from), which leaves the datagram in the queue.
     ///
     /// # Errors
     ///
@@ -137,7 +139,7 @@ impl UnixDatagram {
         self.0.retry_unless_shut(peek, nothing)
     }
 
-    /// Sends a datagram to the socket of this name. Waits while the queue of that is full.
+    /// Sends a datagram to the socket of this name. Waits while that socket's queue is full.
     ///
     /// # Errors
     ///
@@ -151,7 +153,7 @@ impl UnixDatagram {
         self.send_to_addr(buf, &to_address("send to", path.as_ref())?)
     }
 
-    /// Sends a datagram to this address. Waits while the queue of that is full.
+    /// Sends a datagram to this address. Waits while the receiver's queue is full.
     ///
     /// # Errors
     ///
@@ -161,11 +163,11 @@ impl UnixDatagram {
     ///
     /// Unwinds when the coroutine is cancelled while it waits; nothing has been sent.
     pub fn send_to_addr(&self, buf: &[u8], socket_addr: &SocketAddr) -> io::Result<usize> {
-        // Events tell of room in the queue only where the socket is connected.
+        // Events report room in the queue only if the socket is connected to the receiver.
         self.0.retry_unannounced(|socket| socket.send_to_addr(buf, socket_addr))
     }
 
-    /// Ends one or both directions. Those who wait to receive get an empty datagram.
+    /// Ends one or both directions. Waiting receivers get an empty datagram.
     ///
     /// # Errors
     ///
@@ -187,25 +189,26 @@ impl UnixDatagram {
     ///
     /// # Errors
     ///
-    /// When the system does not tell.
+    /// When the system refuses.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.inner().local_addr()
     }
 }
 
+impl Descriptor for net::UnixDatagram {}
 socket_surface!(UnixDatagram, net::UnixDatagram);
-timeout_surface!(UnixDatagram, recv_unless_shut);
+timeout_surface!(UnixDatagram);
 datagram_surface!(UnixDatagram, recv_unless_shut);
 
-/// What is received at the end: no bytes, of nobody.
+/// The result of a receive after the shutdown: no bytes, without a sender.
 fn nothing() -> io::Result<(usize, SocketAddr)> {
     Ok((0, from_system(None)?))
 }
 
-/// std's address of what the system calls a sender.
+/// std's form of the system's address of a sender.
 fn from_system(address: Option<SocketAddrAny>) -> io::Result<SocketAddr> {
-    // Nobody's name is as long as what is before it. A path may be a byte longer than what std can
-    // write and rustix can read.
+    // An unnamed socket's address ends where a name would begin. A path may be a byte longer than
+    // std can write and rustix can read.
     let lens = offset_of!(libc::sockaddr_un, sun_path) + 1..=size_of::<libc::sockaddr_un>();
     let address = address.filter(|address| lens.contains(&(address.addr_len() as usize)));
     let address = address.and_then(|address| SocketAddrUnix::try_from(address).ok());
@@ -214,6 +217,6 @@ fn from_system(address: Option<SocketAddrAny>) -> io::Result<SocketAddr> {
         return SocketAddr::from_abstract_name(name);
     }
     let path = address.as_ref().and_then(SocketAddrUnix::path_bytes).unwrap_or_default();
-    // Of the longest, rustix leaves the end mark in.
+    // rustix leaves the final zero in the longest paths.
     SocketAddr::from_pathname(OsStr::from_bytes(path.strip_suffix(&[0]).unwrap_or(path)))
 }

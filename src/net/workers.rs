@@ -10,17 +10,17 @@ use crate::Runtime;
 use crate::task::scope;
 
 impl Runtime {
-    /// Listens on `addr` on all workers, and runs the handler that each makes with `factory` for its
-    /// own connections. Runs this runtime for that, and serves for ever; [`Server::serve_on`] is
-    /// the same with a listener that is there already, and can be stopped.
+    /// Listens on `addr` on all workers, and runs the handler that each makes with `factory` for
+    /// its own connections. Runs this runtime for that, and serves for ever; [`Server::serve_on`]
+    /// takes a listener, and can be stopped.
     ///
-    /// A connection stays on the worker that has accepted it, so what a handler shares with the others of
-    /// its worker need not be `Send`.
+    /// A connection stays on the worker that has accepted it, so values that the handlers of one
+    /// worker share need not be `Send`.
     ///
     /// # Errors
     ///
-    /// Those of [`TcpListener::bind`], a port that somebody else has being one; later, one that says that a
-    /// listener is broken.
+    /// Those of [`TcpListener::bind`], such as for a port that is in use; later, an error of a
+    /// listener itself.
     ///
     /// # Panics
     ///
@@ -55,14 +55,15 @@ impl<L: Listener + Send> Server<L> {
     /// Serves as [`serve`](Self::serve) does, on all workers of `runtime`, which it runs for that.
     /// `factory` is called on each, and makes the handler of its connections.
     ///
-    /// Each worker has a TCP listener of its own on the same port, where the system has `SO_REUSEPORT`: the
-    /// kernel shares the connections out among them. They have the first one's TTL and are for IPv6 only if
-    /// that is, and have no other options of it. Otherwise, and with Unix sockets, all accept from one.
-    /// When the server is stopped, each accepts what is queued for it.
+    /// On Linux each worker has a TCP listener of its own on the same port (`SO_REUSEPORT`), and
+    /// the kernel distributes the connections. Of the first listener's options, the others have its
+    /// TTL and its restriction to IPv6. On other systems, and with Unix sockets, all workers accept
+    /// from one listener. When the server is stopped, each worker accepts the connections in its
+    /// queue.
     ///
     /// # Errors
     ///
-    /// One that says that a listener is broken; then all workers stop.
+    /// An error of a listener itself; then all workers stop.
     ///
     /// # Panics
     ///
@@ -104,7 +105,7 @@ impl<L: Listener + Send> Server<L> {
                 let start = |(number, server)| s.spawn_on(number, || serve(server));
                 let others: Vec<_> = (1..).zip(others).map(start).collect();
                 let first = serve(first);
-                // One that has panicked has its panic resumed by the scope.
+                // The scope resumes the panic of a worker.
                 others
                     .into_iter()
                     .filter_map(|other| other.join().ok())

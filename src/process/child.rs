@@ -1,15 +1,16 @@
 //! Children and their pipes.
 
-use std::io::{self, IoSlice, IoSliceMut, PipeReader, PipeWriter, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 
-use rustix::io::ioctl_fionbio;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
-use super::{ExitStatus, Output, Stdio};
+use super::{ExitStatus, Output};
 use crate::engine::blocking::offload;
 use crate::engine::park;
 use crate::engine::reactor::Interest;
+use crate::io::pipe::{Pipe, pipe_reads, pipe_surface, pipe_writes};
+use crate::io::raw_fd::from_raw_fd;
 use crate::io::source::Source;
 use crate::task::gather;
 
@@ -31,7 +32,7 @@ pub struct Child {
 }
 
 impl Child {
-    /// The child's id, which is also its number at the system.
+    /// The child's process id.
     pub fn id(&self) -> u32 {
         self.inner.id()
     }
@@ -45,7 +46,7 @@ impl Child {
         self.inner.kill()
     }
 
-    /// How the child ended, if it has.
+    /// The exit status of the child, if it has ended.
     ///
     /// # Errors
     ///
@@ -63,26 +64,29 @@ impl Child {
     ///
     /// # Errors
     ///
-    /// Those of [`std::process::Child::wait`]: `ECHILD` when somebody else has waited for it.
+    /// Those of [`std::process::Child::wait`]: `ECHILD` when it has been waited for elsewhere.
     ///
     /// # Cancellation
     ///
-    /// Unwinds when the coroutine is cancelled. The child lives on and can be waited for again, also by
-    /// a destructor that has killed it.
+    /// Unwinds when the coroutine is cancelled. The child lives on and can be waited for again,
+    /// also by a destructor that has killed it.
     pub fn wait(&mut self) -> io::Result<ExitStatus> {
         drop(self.stdin.take());
+        // A wait, also when the child has ended already.
+        park::check_cancelled();
+        park::spend();
         if let Some(status) = self.try_wait()? {
             return Ok(status);
         }
-        // It has not been waited for, so the number is still its own.
-        let Some(pid) = Pid::from_raw(self.inner.id().cast_signed()) else {
+        // It has not been waited for, so the number is not used again yet.
+        let Some(pid) = Pid::from_raw(self.inner.id() as i32) else {
             return self.inner.wait();
         };
         if self.ended.is_none() {
             self.ended = pidfd(pid).map(Source::new);
         }
         let status = match &self.ended {
-            // Who unwinds waits for no descriptor, and must not leave a zombie for that.
+            // A coroutine that unwinds waits for no descriptor, and must not leave a zombie either.
             Some(ended) if !park::is_unwinding() => {
                 ended.retry(Interest::Read, |_| match self.inner.try_wait()? {
                     Some(status) => Ok(status),
@@ -90,7 +94,7 @@ impl Child {
                 })
             }
             _ => {
-                // Leaves the child to be waited for: whoever is cancelled here may come again.
+                // Leaves the child unreaped: a caller that is cancelled here may wait again.
                 let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
                 offload(move || waitid(WaitId::Pid(pid), options))??;
                 self.inner.wait()
@@ -100,8 +104,8 @@ impl Child {
         Ok(status)
     }
 
-    /// Closes the child's standard input, reads what is piped of its output and errors, both at
-    /// once, and waits for it to end.
+    /// Closes the child's standard input, reads its output and errors, as far as they are piped,
+    /// both at once, and waits for it to end.
     ///
     /// # Errors
     ///
@@ -122,9 +126,9 @@ impl Child {
         drop(self.stdin.take());
         let (stdout, stderr) = match (self.stdout.take(), self.stderr.take()) {
             (Some(stdout), Some(stderr)) => {
-                let mut both =
-                    gather([stdout.0, stderr.0].map(|pipe| move || drain(Some(ReadPipe(&pipe)))))
-                        .into_iter();
+                // The two types differ, and `gather` takes functions of one.
+                let pipes = [stdout.0, stderr.0].map(|pipe| move || drain(Some(ChildStdout(pipe))));
+                let mut both = gather(pipes).into_iter();
                 let mut next = || both.next().unwrap_or_else(|| Ok(Vec::new()));
                 (next()?, next()?)
             }
@@ -158,75 +162,22 @@ impl From<std::process::Child> for Child {
     }
 }
 
-struct ReadPipe<'a>(&'a Source<PipeReader>);
-
-impl Read for ReadPipe<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.0.retry(Interest::Read, |mut pipe| pipe.read(buf))
-    }
-
-    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        self.0.retry(Interest::Read, |mut pipe| pipe.read_vectored(bufs))
-    }
-}
-
 macro_rules! pipe {
-    ($(#[$doc:meta])* $name:ident($end:ident)) => {
+    ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         ///
         /// # Cancellation
         ///
-        /// A call unwinds while it waits; one that has moved data returns.
+        /// A call unwinds while it waits; a call that has moved data returns.
         #[derive(Debug)]
-        pub struct $name(Source<$end>);
+        pub struct $name(Pipe);
 
-        impl AsFd for $name {
-            fn as_fd(&self) -> BorrowedFd<'_> {
-                self.0.get().as_fd()
-            }
-        }
+        pipe_surface!($name);
 
-        impl AsRawFd for $name {
-            fn as_raw_fd(&self) -> RawFd {
-                self.0.get().as_raw_fd()
-            }
-        }
-
-        impl IntoRawFd for $name {
-            fn into_raw_fd(self) -> RawFd {
-                OwnedFd::from(self).into_raw_fd()
-            }
-        }
-
-        /// Takes this end of a pipe, which is put in non-blocking mode.
-        impl From<OwnedFd> for $name {
-            fn from(fd: OwnedFd) -> Self {
-                // Fails only for what is no descriptor; its first use will then tell.
-                let _ = ioctl_fionbio(&fd, true);
-                Self(Source::new(fd.into()))
-            }
-        }
-
-        /// Takes this end of a pipe, which is put in non-blocking mode.
+        /// Takes this end of a pipe and puts it in non-blocking mode.
         impl From<std::process::$name> for $name {
             fn from(pipe: std::process::$name) -> Self {
                 Self::from(OwnedFd::from(pipe))
-            }
-        }
-
-        /// Gives the pipe up, in blocking mode.
-        impl From<$name> for OwnedFd {
-            fn from(pipe: $name) -> Self {
-                let fd = OwnedFd::from(pipe.0.into_inner());
-                let _ = ioctl_fionbio(&fd, false);
-                fd
-            }
-        }
-
-        /// For another child, in blocking mode.
-        impl From<$name> for Stdio {
-            fn from(pipe: $name) -> Self {
-                OwnedFd::from(pipe).into()
             }
         }
     };
@@ -234,60 +185,21 @@ macro_rules! pipe {
 
 pipe! {
     /// Writes to the standard input of a child, which sees the end when this is dropped.
-    ChildStdin(PipeWriter)
+    ChildStdin
 }
 
 pipe! {
     /// Reads the standard output of a child.
-    ChildStdout(PipeReader)
+    ChildStdout
 }
 
 pipe! {
     /// Reads the standard error of a child.
-    ChildStderr(PipeReader)
+    ChildStderr
 }
 
-macro_rules! read {
-    ($name:ident) => {
-        impl Read for $name {
-            fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-                ReadPipe(&self.0).read(buf)
-            }
-
-            fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-                ReadPipe(&self.0).read_vectored(bufs)
-            }
-        }
-    };
-}
-
-read!(ChildStdout);
-read!(ChildStderr);
-
-impl Write for &ChildStdin {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.0.retry(Interest::Write, |mut pipe| pipe.write(buf))
-    }
-
-    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.0.retry(Interest::Write, |mut pipe| pipe.write_vectored(bufs))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Write for ChildStdin {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        (&*self).write(buf)
-    }
-
-    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        (&*self).write_vectored(bufs)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        (&*self).flush()
-    }
-}
+from_raw_fd!(ChildStdin, ChildStdout, ChildStderr);
+pipe_writes!(ChildStdin);
+pipe_writes!(&ChildStdin);
+pipe_reads!(ChildStdout);
+pipe_reads!(ChildStderr);

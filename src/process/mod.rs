@@ -1,11 +1,11 @@
-//! Processes under std's names: waiting for a child and for its pipes parks only the coroutine.
+//! Processes under std's names: waiting for a child or its pipes parks only the coroutine.
 //!
-//! Names, signatures, errors and behaviour are those of [`std::process`]. A child is awaited through
-//! a descriptor of its own, so no signal is caught and none has to be; where the kernel has no such
-//! descriptors, a thread of the blocking pool waits.
+//! Names, signatures, errors and behaviour are those of [`std::process`]. Each child is awaited
+//! through a descriptor of its own (pidfd), so no handler for `SIGCHLD` is needed. On kernels
+//! without such descriptors, a thread of the blocking pool waits.
 //!
-//! [`Command::spawn`] runs on the calling thread and takes it about a millisecond: what a child
-//! inherits from a thread, and a parent-death signal, would be wrong from another one.
+//! [`Command::spawn`] runs on the calling thread and takes about a millisecond. On another thread,
+//! the child would inherit the wrong thread's attributes, and a parent-death signal would be wrong.
 //!
 //! ```
 //! use std::io::{Read, Write};
@@ -38,20 +38,21 @@ pub use std::process::{
 
 /// A program to be started: [`std::process::Command`].
 ///
-/// What is missing here can be set on a command of std's, which this one can be made
-/// [`from`](From). How that redirects the standard streams cannot be seen, so [`output`](Self::output)
-/// captures them unless they are redirected here.
+/// Other options can be set on a command of std's, such as `pre_exec`, which is unsafe. This one
+/// can be [made](From) of it. Its
+/// redirections are not visible here, so [`output`](Self::output) captures the streams that are not
+/// redirected on this command.
 #[derive(Debug)]
 pub struct Command {
     inner: std::process::Command,
-    // Which of the three standard streams have been redirected.
+    // Whether each of the three standard streams has been redirected.
     redirected: [bool; 3],
 }
 
 macro_rules! streams {
     ($($(#[$doc:meta])* $name:ident = $at:literal;)*) => {$(
         $(#[$doc])*
-        pub fn $name(&mut self, to: impl Into<Stdio>) -> &mut Self {
+        pub fn $name<T: Into<Stdio>>(&mut self, to: T) -> &mut Self {
             self.inner.$name(to);
             self.redirected[$at] = true;
             self
@@ -61,51 +62,57 @@ macro_rules! streams {
 
 impl Command {
     /// A command to run `program`, found as the shell would find it, without arguments.
-    pub fn new(program: impl AsRef<OsStr>) -> Self {
+    pub fn new<S: AsRef<OsStr>>(program: S) -> Self {
         std::process::Command::new(program).into()
     }
 
     /// Adds an argument.
-    pub fn arg(&mut self, arg: impl AsRef<OsStr>) -> &mut Self {
+    pub fn arg<S: AsRef<OsStr>>(&mut self, arg: S) -> &mut Self {
         self.inner.arg(arg);
         self
     }
 
     /// Adds arguments.
-    pub fn args(&mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> &mut Self {
+    pub fn args<I, S>(&mut self, args: I) -> &mut Self
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
         self.inner.args(args);
         self
     }
 
     /// Sets a variable of the child's environment.
-    pub fn env(&mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> &mut Self {
+    pub fn env<K: AsRef<OsStr>, V: AsRef<OsStr>>(&mut self, key: K, value: V) -> &mut Self {
         self.inner.env(key, value);
         self
     }
 
     /// Sets variables of the child's environment.
-    pub fn envs<K: AsRef<OsStr>, V: AsRef<OsStr>>(
-        &mut self,
-        vars: impl IntoIterator<Item = (K, V)>,
-    ) -> &mut Self {
+    pub fn envs<I, K, V>(&mut self, vars: I) -> &mut Self
+    where
+        I: IntoIterator<Item = (K, V)>,
+        K: AsRef<OsStr>,
+        V: AsRef<OsStr>,
+    {
         self.inner.envs(vars);
         self
     }
 
-    /// Takes a variable out of the child's environment.
-    pub fn env_remove(&mut self, key: impl AsRef<OsStr>) -> &mut Self {
+    /// Removes a variable from the child's environment.
+    pub fn env_remove<K: AsRef<OsStr>>(&mut self, key: K) -> &mut Self {
         self.inner.env_remove(key);
         self
     }
 
-    /// Takes all variables out of the child's environment.
+    /// Removes all variables from the child's environment.
     pub fn env_clear(&mut self) -> &mut Self {
         self.inner.env_clear();
         self
     }
 
     /// Sets the child's working directory.
-    pub fn current_dir(&mut self, dir: impl AsRef<Path>) -> &mut Self {
+    pub fn current_dir<P: AsRef<Path>>(&mut self, dir: P) -> &mut Self {
         self.inner.current_dir(dir);
         self
     }
@@ -131,7 +138,7 @@ impl Command {
         self
     }
 
-    /// Sets what the child sees as its own name: [`CommandExt::arg0`].
+    /// Sets the name that the child sees as its own: [`CommandExt::arg0`].
     pub fn arg0(&mut self, arg: impl AsRef<OsStr>) -> &mut Self {
         self.inner.arg0(arg);
         self
@@ -143,6 +150,12 @@ impl Command {
         self
     }
 
+    /// Replaces this process with the program: [`CommandExt::exec`]. Returns only on failure, and
+    /// then, as with std, `SIGPIPE` and other settings of the process may have changed.
+    pub fn exec(&mut self) -> io::Error {
+        self.inner.exec()
+    }
+
     /// Starts the child. Its standard streams are this process's, where not redirected.
     ///
     /// # Errors
@@ -152,7 +165,7 @@ impl Command {
         self.inner.spawn().map(Child::from)
     }
 
-    /// Starts the child, waits for it to end, and returns how it did.
+    /// Starts the child, waits for it to end, and returns its exit status.
     ///
     /// # Errors
     ///
@@ -165,8 +178,8 @@ impl Command {
         self.spawn()?.wait()
     }
 
-    /// Starts the child, waits for it to end, and returns what it wrote. Its output and errors are
-    /// captured where not redirected, and its input is then empty.
+    /// Starts the child, waits for it to end, and returns its output and errors. They are captured
+    /// unless they are redirected, and its input is empty unless redirected.
     ///
     /// # Errors
     ///
@@ -223,7 +236,7 @@ impl Command {
         self.inner.get_args()
     }
 
-    /// The variables that are set, or taken out.
+    /// The variables that are set or removed.
     pub fn get_envs(&self) -> CommandEnvs<'_> {
         self.inner.get_envs()
     }

@@ -1,4 +1,4 @@
-//! `Builder`: what can be set of a coroutine before it is spawned.
+//! `Builder`: the settings of a coroutine before it is spawned.
 
 use std::io;
 use std::panic::Location;
@@ -10,7 +10,7 @@ use super::spawn::{spawn_here, spawn_in_run};
 use crate::engine::spawn::Spec;
 use crate::engine::{context, stack};
 
-/// Names a coroutine or gives it a stack of another size.
+/// Spawns a coroutine with a name or another stack size.
 ///
 /// ```
 /// plainsong::run(|| {
@@ -39,8 +39,8 @@ impl Builder {
         self
     }
 
-    /// Sets the size of the coroutine's stack in bytes, which is rounded up to a power of two.
-    /// Memory is used only as far as it is touched.
+    /// Sets the size of the coroutine's stack in bytes, which is rounded up to a power of two. The
+    /// stack uses memory only as far as it is touched.
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.stack_size = Some(bytes);
         self
@@ -50,7 +50,7 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// Outside of a runtime; `InvalidInput` for a stack size below 16 KiB or above 1 GiB; and when the
+    /// Outside of a runtime. `InvalidInput` for a stack size below 16 KiB or above 1 GiB. When the
     /// system has no room for another stack.
     #[track_caller]
     pub fn spawn<F, T>(self, f: F) -> io::Result<JoinHandle<T>>
@@ -66,14 +66,15 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for a stack size below 16 KiB or above 1 GiB; and when the system has no room for
+    /// `InvalidInput` for a stack size below 16 KiB or above 1 GiB. When the system has no room for
     /// another stack.
     ///
     /// ```
     /// plainsong::run(|| {
     ///     let text = String::from("plain song");
     ///     let len = plainsong::scope(|s| {
-    ///         let counts = plainsong::Builder::new().name("counts").spawn_scoped(s, || text.len());
+    ///         let builder = plainsong::Builder::new().name("counts");
+    ///         let counts = builder.spawn_scoped(s, || text.len());
     ///         counts.unwrap().join().unwrap()
     ///     });
     ///     assert_eq!(len, 10);
@@ -96,7 +97,7 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// Outside of a runtime, and `InvalidInput` for a stack size below 16 KiB or above 1 GiB.
+    /// Outside of a runtime. `InvalidInput` for a stack size below 16 KiB or above 1 GiB.
     #[track_caller]
     pub fn spawn_anywhere<F, T>(self, f: F) -> io::Result<JoinHandle<T>>
     where

@@ -1,4 +1,4 @@
-//! Ending coroutines early, and keeping that out.
+//! Cancellation: time-outs, tokens, and shields against it.
 
 use std::cell::Cell;
 use std::error::Error;
@@ -23,7 +23,8 @@ use crate::engine::{context, current, root};
 
 const WAIT: Wait = Wait::for_any_thread("a token to be cancelled");
 
-/// Runs `f` in a scope of its own, which `setup` gets as a target. `None` when the scope was cancelled.
+/// Runs `f` in a new scope, after `setup` got the scope as a target. `None` if the scope was
+/// cancelled.
 #[inline]
 pub(crate) fn cancellable<T>(
     deadline: Option<Instant>,
@@ -32,7 +33,7 @@ pub(crate) fn cancellable<T>(
 ) -> Option<T> {
     park::running(|running| match running {
         Some(running) => cancellable_here(running, deadline, setup, f),
-        // A plain thread's waits cannot be cut short: become a coroutine for the time.
+        // A wait of a plain thread cannot be cancelled, so `f` runs as a coroutine.
         None => root::start_default(|| cancellable(deadline, setup, f)),
     })
 }
@@ -49,8 +50,9 @@ fn cancellable_here<T>(
     let result = cancel::catch(task, Level::Scope(scope), f);
     scheduler.close_scope(task, scope);
     if result.is_ok() && !task.scopes.is_pending() && !std::thread::panicking() {
-        // Nothing asks any more for a payload that the body has swallowed. (While this unwinds, a payload is on
-        // its way outside of a shield.)
+        // If the body has swallowed the payload of this scope, nothing requests that unwind any
+        // more. (During an unwind, a payload of an outer level may be on its way, so the flag
+        // stays.)
         task.clear_raised();
     }
     match result {
@@ -60,11 +62,11 @@ fn cancellable_here<T>(
     }
 }
 
-/// Runs `f`, for `limit` at most: then its wait unwinds.
+/// Runs `f` for `limit` at most. When the time is up, its wait unwinds.
 ///
-/// `f` ends at its next wait and its destructors run before this returns. Nested time-outs
-/// each stop at their own. A value that `f` returns in spite of the time is returned. On a plain
-/// thread, `f` runs as a coroutine.
+/// `f` ends at its next wait, and its destructors run before this returns. The unwind of a nested
+/// time-out stops at that time-out. If `f` returns a value although the time is up, this returns
+/// the value. On a plain thread, `f` runs as a coroutine.
 ///
 /// # Errors
 ///
@@ -92,7 +94,7 @@ pub fn timeout<T>(limit: Duration, f: impl FnOnce() -> T) -> Result<T, Elapsed> 
     cancellable(park::deadline(limit), |_| (), f).ok_or(Elapsed(()))
 }
 
-/// Runs `f`, until `deadline` at most: [`timeout`], for a point in time.
+/// [`timeout`] with a point in time: runs `f` until `deadline` at most.
 ///
 /// # Errors
 ///
@@ -109,7 +111,7 @@ pub fn timeout_at<T>(deadline: Instant, f: impl FnOnce() -> T) -> Result<T, Elap
     cancellable(Some(deadline), |_| (), f).ok_or(Elapsed(()))
 }
 
-/// The time of a [`timeout`] has passed first.
+/// The error of [`timeout`]: the time was up first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Elapsed(());
 
@@ -127,8 +129,8 @@ impl From<Elapsed> for io::Error {
     }
 }
 
-/// Runs `f` with cancellation held off: a request that comes meanwhile takes effect at the first wait
-/// after it. For clean-up that has to wait. Time-outs inside of `f` work as ever.
+/// Runs `f` with cancellation held off, for clean-up that has to wait. A request that comes
+/// meanwhile takes effect at the first wait after `f`. Time-outs inside of `f` work as usual.
 ///
 /// ```
 /// use std::time::Duration;
@@ -147,11 +149,11 @@ pub fn shield<T>(f: impl FnOnce() -> T) -> T {
     park::shield(f)
 }
 
-/// Runs `f` and panics if it waits: for code that must not be interleaved with other coroutines, such as
-/// a thread-local's initialiser or a library that trusts the thread.
+/// Runs `f` and panics if it waits. Use it for code that must not interleave with other coroutines,
+/// such as the initialiser of a thread-local, or a library that relies on thread-locals.
 ///
-/// An operation that would yield only because its coroutine has had its turn goes on instead. On a
-/// plain thread, calls `f`.
+/// An operation that need not wait never yields in `f`, even when the turn of the coroutine is
+/// over. On a plain thread, this just calls `f`.
 ///
 /// # Panics
 ///
@@ -172,8 +174,8 @@ pub fn no_wait<T>(f: impl FnOnce() -> T) -> T {
     })
 }
 
-/// A request to stop that many coroutines and threads share: some ask for it, others look at it, wait for it,
-/// or let it cut their waits short.
+/// A request to stop that many coroutines and threads share. Some of them make the request. Others
+/// check for it, wait for it, or run code whose waits it cancels.
 ///
 /// Clones are the same token. A [`child_token`](Self::child_token) is cancelled with its parent.
 ///
@@ -201,13 +203,15 @@ struct Token {
     waiters: Waiters,
     scopes: Slab<Target>,
     children: Vec<Weak<Mutex<Token>>>,
-    // A token that nobody has any more still passes on what its own parent tells it.
+    // Keeps the parent alive: a token without a user still passes the request of its parent on to
+    // its children.
     parent: Option<CancellationToken>,
 }
 
 impl Drop for Token {
     fn drop(&mut self) {
-        // One after the other: each inside of the next, a long family would overflow the stack.
+        // One after the other, because nested drops of a long chain of parents would overflow the
+        // stack.
         let mut parent = self.parent.take();
         while let Some(CancellationToken(token)) = parent {
             let last = Arc::into_inner(token).map(Mutex::into_inner);
@@ -226,7 +230,7 @@ impl CancellationToken {
         self.0.lock()
     }
 
-    /// A token that is cancelled when this one is, and can be cancelled by itself.
+    /// A new token that is cancelled together with this one. It can also be cancelled alone.
     pub fn child_token(&self) -> Self {
         let child = Self::new();
         let mut token = self.lock();
@@ -235,7 +239,8 @@ impl CancellationToken {
         } else {
             let children = &mut token.children;
             if children.len() == children.capacity() {
-                // As many can be added before the next look as there are to look at.
+                // The next search comes when the list has doubled, so the cost per child stays
+                // constant.
                 children.retain(|child| child.strong_count() > 0);
                 children.reserve(children.len());
             }
@@ -246,14 +251,14 @@ impl CancellationToken {
         child
     }
 
-    /// Cancels the token and its children, for good.
+    /// Cancels the token and its children. This cannot be undone.
     pub fn cancel(&self) {
         let mut family = vec![self.clone()];
         while let Some(next) = family.pop() {
             let mut token = next.lock();
             token.cancelled = true;
             let waiters = token.waiters.take();
-            // They stay listed: each takes itself off the list.
+            // The targets stay in the list, because each removes itself.
             let scopes: Vec<Target> =
                 token.scopes.iter().map(|(_, target)| target.clone()).collect();
             let children = mem::take(&mut token.children);
@@ -275,6 +280,7 @@ impl CancellationToken {
     ///
     /// Unwinds when the coroutine is cancelled.
     pub fn cancelled(&self) {
+        park::spend();
         while !self.is_cancelled() {
             park::until(WAIT, None, |waiter| {
                 let mut token = self.lock();
@@ -287,8 +293,8 @@ impl CancellationToken {
         }
     }
 
-    /// Runs `f`, unless the token is cancelled before it has ended: then its wait unwinds, and this
-    /// returns `None`. On a plain thread, `f` runs as a coroutine.
+    /// Runs `f` and returns its value. If the token is cancelled first, the wait of `f` unwinds,
+    /// and this returns `None`. On a plain thread, `f` runs as a coroutine.
     ///
     /// # Panics
     ///
@@ -314,7 +320,7 @@ impl CancellationToken {
             let key = token.scopes.insert(target.clone());
             let late = token.cancelled;
             drop(token);
-            // Any thread that has the token can end the waits in here.
+            // Any thread that has the token can end the waits of `f`.
             context::with(|scheduler| scheduler.watched_from_outside(true));
             listed.set(Some(Listed(self, key)));
             if late {

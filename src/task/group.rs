@@ -1,4 +1,4 @@
-//! Coroutines that are cancelled and waited for together: what is behind a scope and a server.
+//! `Group`: coroutines that are cancelled and waited for together. Scopes and servers use it.
 
 #![allow(unsafe_code)]
 
@@ -26,7 +26,7 @@ type Payload = Box<dyn Any + Send>;
 
 const WAIT: Wait = Wait::for_run("the coroutines of its scope to end");
 
-/// Coroutines, on whatever threads, that are cancelled and waited for together.
+/// Coroutines of any threads that are cancelled and waited for together.
 #[derive(Clone, Default)]
 pub(crate) struct Group(Arc<Mutex<State>>);
 
@@ -45,7 +45,8 @@ struct State {
 }
 
 impl Group {
-    /// Runs what a member does; a panic, but not a cancellation, cancels the others and the body.
+    /// Runs the closure of a member. If it panics, cancels the other members and the body. A
+    /// cancellation just passes through.
     pub(super) fn attend<T>(&self, f: impl FnOnce() -> T) -> T {
         panic::catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|payload| {
             if is_cancellation(&*payload) {
@@ -60,7 +61,7 @@ impl Group {
         let mut state = self.0.lock();
         if mem::replace(&mut state.failed, true) {
             drop(state);
-            // Its destructor is code of a user.
+            // Its destructor is user code, which must not run under the lock.
             return drop(payload);
         }
         state.panic = Some(payload);
@@ -72,7 +73,7 @@ impl Group {
         }
     }
 
-    /// Cancels the members, and all that are added from now on.
+    /// Cancels all members, and those that are added from now on.
     pub(crate) fn cancel(&self) {
         let mut state = self.0.lock();
         state.cancelled = true;
@@ -82,12 +83,12 @@ impl Group {
         targets.iter().for_each(Target::cancel);
     }
 
-    /// The body runs, and is to be cancelled when a member panics; or it has ended.
+    /// Sets the body, which is cancelled when a member panics. `None` when the body has ended.
     pub(super) fn set_body(&self, body: Option<Target>) {
         self.0.lock().body = body;
     }
 
-    /// The body has panicked: a panic of a member is the lesser news from now on.
+    /// Notes that the body has panicked, so that a later panic of a member is dropped.
     pub(super) fn body_panicked(&self) {
         self.0.lock().failed = true;
     }
@@ -106,12 +107,12 @@ impl Group {
         self.0.lock().members.len()
     }
 
-    /// Adds a member that [`set_target`](Self::set_target) will name.
+    /// Adds a member. [`set_target`](Self::set_target) follows.
     fn enter(&self) -> usize {
         self.0.lock().members.insert(None)
     }
 
-    /// Names a member. One that is added to a cancelled group is cancelled.
+    /// Sets the target that cancels a member, and cancels it at once if the group is cancelled.
     fn set_target(&self, member: usize, target: Target) {
         let mut state = self.0.lock();
         state.members[member] = Some(target.clone());
@@ -148,7 +149,7 @@ impl Group {
         }
     }
 
-    /// Waits until all members have ended, whatever happens.
+    /// Waits until all members have ended, even if the calling coroutine is cancelled.
     pub(crate) fn wait_for_all(&self) {
         // The members may borrow.
         let abort = AbortOnUnwind::new();
@@ -159,7 +160,8 @@ impl Group {
         abort.disarm();
     }
 
-    /// Starts a coroutine of this thread as a member, whose panic is its own, and which may be given up.
+    /// Starts a coroutine of this thread as a member. Its panic does not affect the others, and it
+    /// may be abandoned.
     pub(crate) fn spawn<F, T>(
         &self,
         scheduler: &Scheduler,
@@ -182,8 +184,8 @@ impl Group {
     ///
     /// # Safety
     ///
-    /// What `f` and its result borrow must live until the group is empty; and the handle must be
-    /// dropped or forgotten while they live.
+    /// Everything that `f` and its result borrow must live until the group is empty. The handle
+    /// must be dropped or forgotten while they live.
     pub(super) unsafe fn spawn_unchecked<F, T>(
         &self,
         scheduler: &Scheduler,
@@ -195,10 +197,11 @@ impl Group {
         F: FnOnce() -> T,
     {
         let (member, group) = (self.enter(), self.clone());
-        // The last thing that a member does is to leave, so that nothing of it is left to run
-        // when the group is empty.
+        // A member leaves at its very end, so that no code of it is left to run when the group is
+        // empty.
         let leave = move || group.leave(member);
-        // SAFETY: by the caller's promise, as the coroutine has ended when it has left.
+        // SAFETY: by the caller's promise, because the coroutine has ended when it has left the
+        // group.
         let handle = JoinHandle::new(unsafe { spawn::here(scheduler, stack, spec, f, leave) });
         self.set_target(member, Target::root(handle.address().clone()));
         (handle, member)
@@ -223,8 +226,8 @@ impl Group {
         let (member, group) = (self.enter(), self.clone());
         let leave = move || group.leave(member);
         let home = spawn::this_run(scheduler);
-        // SAFETY: by the caller's promise, as the coroutine has ended when it has left; and the job is placed,
-        // so it is started or dropped.
+        // SAFETY: by the caller's promise, because the coroutine has ended when it has left the
+        // group. The job is placed below, so it is started or dropped.
         let (job, spawned) = unsafe { spawn::anywhere(scheduler, home, spec, f, leave) };
         let handle = JoinHandle::new(spawned);
         self.set_target(member, Target::root(handle.address().clone()));

@@ -1,4 +1,4 @@
-//! The handle of a coroutine, and what joining it can fail with.
+//! `JoinHandle`, and the error of a join.
 
 use std::any::Any;
 use std::error::Error;
@@ -17,9 +17,9 @@ use crate::engine::spawn::Spawned;
 
 /// Waits for a coroutine to end and takes its result.
 ///
-/// Dropping the handle detaches the coroutine: it runs on, and drops its result at its end. The result of
-/// one that has ended is dropped with the handle. A handle is `Send` when its result is; a plain thread
-/// that joins blocks.
+/// Dropping the handle detaches the coroutine: it runs on, and drops its result at its end. If the
+/// coroutine has already ended, the result is dropped with the handle. A handle is `Send` if its
+/// result is. A plain thread that joins blocks.
 pub struct JoinHandle<T> {
     pub(crate) receiver: Receiver<T>,
     thread: Thread,
@@ -34,7 +34,7 @@ impl<T> JoinHandle<T> {
         Self { receiver, thread: Thread::coroutine(address, name), id }
     }
 
-    /// Waits for the end. Returns `false` if `deadline` passes first.
+    /// Waits for the coroutine to end. Returns `false` if `deadline` passes first.
     pub(super) fn wait(&self, deadline: Option<Instant>) -> bool {
         self.receiver.wait(self.id, deadline)
     }
@@ -48,7 +48,7 @@ impl<T> JoinHandle<T> {
     ///
     /// # Errors
     ///
-    /// [`JoinError`] when it panicked or was cancelled.
+    /// [`JoinError`] when the coroutine panicked or was cancelled.
     ///
     /// # Cancellation
     ///
@@ -69,7 +69,7 @@ impl<T> JoinHandle<T> {
     ///
     /// # Errors
     ///
-    /// The handle itself, when the time is over and the coroutine has not ended. The inner result is
+    /// The handle itself, if the time is up before the coroutine has ended. The inner result is
     /// that of [`join`](Self::join).
     ///
     /// # Cancellation
@@ -94,10 +94,12 @@ impl<T> JoinHandle<T> {
         }
     }
 
-    /// Cancels the coroutine: its wait unwinds, or its next one does, and its destructors run. One that has
-    /// not begun never does. Returns at once; [`join`](Self::join) waits for the end.
+    /// Cancels the coroutine: its current or next wait unwinds, and its destructors run. A
+    /// coroutine that has not begun never begins. This returns at once, and [`join`](Self::join)
+    /// waits for the end.
     ///
-    /// A coroutine that does not wait is not cancelled, nor one that has ended; it keeps its result.
+    /// A coroutine that never waits again is not cancelled. A coroutine that has ended keeps its
+    /// result.
     ///
     /// ```
     /// use std::time::{Duration, Instant};
@@ -127,7 +129,7 @@ impl<T> JoinHandle<T> {
         self.thread.name()
     }
 
-    /// The coroutine, to [`unpark`](Thread::unpark) it.
+    /// The coroutine's handle, to [`unpark`](Thread::unpark) it.
     pub fn thread(&self) -> &Thread {
         &self.thread
     }
@@ -140,7 +142,7 @@ impl<T> fmt::Debug for JoinHandle<T> {
         if self.is_finished() {
             out.field("state", &"finished");
         } else {
-            // What it waits for is known on its own thread only.
+            // Only its own thread knows what it waits for.
             let state = self
                 .address()
                 .inspect(|task| (task.parked.get(), task.waiting.get().to_string(), task.spawned));
@@ -177,12 +179,12 @@ impl JoinError {
         matches!(self.0, Kind::Panicked(_))
     }
 
-    /// What the coroutine panicked with, to look at or to
+    /// The payload of the coroutine's panic, to inspect it or to
     /// [`resume_unwind`](std::panic::resume_unwind).
     ///
     /// # Panics
     ///
-    /// When it was cancelled and did not panic.
+    /// When the coroutine did not panic but was cancelled.
     pub fn into_panic(self) -> Box<dyn Any + Send> {
         match self.0 {
             Kind::Panicked(payload) => payload.into_inner(),
@@ -191,7 +193,7 @@ impl JoinError {
     }
 }
 
-/// What a panic says, if that is a text.
+/// The message of a panic, if its payload is text.
 pub(crate) fn message(payload: &(dyn Any + Send)) -> Option<String> {
     let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| payload.downcast_ref().cloned())
@@ -204,7 +206,7 @@ impl fmt::Display for JoinError {
             Kind::Panicked(payload) => payload.lock(),
         };
         let message = message(&**payload);
-        // What it is written to may wait.
+        // Writing to the formatter may wait, so the lock is released first.
         drop(payload);
         match message {
             Some(message) => write!(f, "the coroutine panicked: {message}"),

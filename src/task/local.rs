@@ -1,4 +1,4 @@
-//! Values that each coroutine has its own of.
+//! `coroutine_local!`: one value for each coroutine.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -11,12 +11,12 @@ use crate::engine::current;
 use crate::engine::task::Locals;
 
 thread_local! {
-    // The values of a plain thread.
+    // The values of this thread, when it is a plain one.
     static LOCALS: RefCell<Locals> = const { RefCell::new(Vec::new()) };
 }
 
-/// Calls `f`, which must be short and run no user code, with the values of this coroutine or else of this
-/// thread. `None` when the thread is ending and they are gone.
+/// Calls `f` with the values of this coroutine, or else of this thread. `None` if the thread is
+/// ending and they are destroyed. `f` must be short and run no user code.
 fn with_locals<R>(f: impl FnOnce(&mut Locals) -> R) -> Option<R> {
     current::with(|task| match task {
         Some(task) => Some(f(&mut task.locals().borrow_mut())),
@@ -24,15 +24,16 @@ fn with_locals<R>(f: impl FnOnce(&mut Locals) -> R) -> Option<R> {
     })
 }
 
-/// A value that each coroutine has its own of; made by [`coroutine_local!`](crate::coroutine_local).
+/// A key for values of which each coroutine has its own. Made by
+/// [`coroutine_local!`](crate::coroutine_local).
 ///
-/// A coroutine's value is made at its first use and dropped when the coroutine has ended, in no
-/// promised order. On a plain thread the value is the thread's.
+/// A coroutine's value is made at its first use. It is dropped when the coroutine has ended, in no
+/// particular order. On a plain thread, the value belongs to the thread.
 pub struct LocalKey<T: 'static> {
     init: fn() -> T,
 }
 
-/// Declares values that each coroutine has its own of, with the syntax of
+/// Declares values of which each coroutine has its own, with the syntax of
 /// [`thread_local!`](std::thread_local).
 ///
 /// ```
@@ -67,7 +68,7 @@ impl<T: 'static> LocalKey<T> {
     ///
     /// # Panics
     ///
-    /// On a plain thread that is ending, when the value is gone already.
+    /// On a plain thread that is ending, when the value was already destroyed.
     pub fn with<R>(&'static self, f: impl FnOnce(&T) -> R) -> R {
         match self.try_with(f) {
             Ok(result) => result,
@@ -79,7 +80,7 @@ impl<T: 'static> LocalKey<T> {
     ///
     /// # Errors
     ///
-    /// On a plain thread that is ending, when the value is gone already.
+    /// On a plain thread that is ending, when the value was already destroyed.
     pub fn try_with<R>(&'static self, f: impl FnOnce(&T) -> R) -> Result<R, AccessError> {
         let key = ptr::from_ref(self).addr();
         let find = |locals: &mut Locals| {
@@ -89,10 +90,12 @@ impl<T: 'static> LocalKey<T> {
         let value = match with_locals(find).ok_or(AccessError(()))? {
             Some(value) => value,
             None => {
-                // Any code, so no borrow is held: it may use this key itself, or wait.
+                // The initialiser is user code, which may use this key or wait. So no borrow is
+                // held.
                 let made: Rc<dyn Any> = Rc::new((self.init)());
                 let keep = |locals: &mut Locals| {
-                    // What it made for itself has been seen, and stays.
+                    // If the initialiser itself has made a value, user code has seen that one, so
+                    // it stays.
                     find(locals).unwrap_or_else(|| {
                         locals.push((key, Rc::clone(&made)));
                         Rc::clone(&made)
@@ -114,7 +117,7 @@ impl<T> fmt::Debug for LocalKey<T> {
     }
 }
 
-/// The value of a [`LocalKey`] is gone: its thread is ending.
+/// The error of [`LocalKey::try_with`]: the thread is ending, and the value was destroyed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AccessError(());
 

@@ -1,4 +1,4 @@
-//! Coroutines as their users see them, and ways to wait for many of them at once.
+//! Spawning, joining and cancelling coroutines, and waiting for many of them at once.
 
 mod builder;
 mod cancel;

@@ -21,7 +21,7 @@ use crate::engine::spawn::{Spec, check_running, take_stack};
 use crate::engine::task::Task;
 use crate::engine::{context, current, park};
 
-/// Where coroutines are started that borrow; made by [`scope`].
+/// A scope for coroutines that borrow. Made by [`scope`].
 pub struct Scope<'scope, 'env: 'scope> {
     group: Group,
     // As in std: invariant in both, so that neither can be shrunk.
@@ -29,12 +29,12 @@ pub struct Scope<'scope, 'env: 'scope> {
     env: PhantomData<&'env mut &'env ()>,
 }
 
-/// Runs `f`, which may start coroutines that borrow from here, and waits for all of them.
+/// Runs `f`, which may start coroutines that borrow from the caller, and waits for all of them.
 ///
-/// Like [`std::thread::scope`], with three additions. The children need not be `Send`. The
-/// first panic, of a child or of `f`, cancels the others, and is resumed when all have ended.
-/// And when the calling coroutine is cancelled, so are the children, which are waited for before
-/// it unwinds on. On a plain thread, `f` runs as a coroutine.
+/// This is [`std::thread::scope`] with three additions. The children need not be `Send`. The first
+/// panic, of a child or of `f`, cancels the others, and is resumed when all have ended. If the
+/// calling coroutine is cancelled, its children are cancelled too, and have ended before the unwind
+/// goes on. On a plain thread, `f` runs as a coroutine.
 ///
 /// # Panics
 ///
@@ -65,8 +65,8 @@ where
     }
     let scope = Scope { group: Group::default(), scope: PhantomData, env: PhantomData };
     let group = &scope.group;
-    // Nothing may leave this function while a member is left: so the body is caught, all are
-    // waited for, and only then does what was caught go on.
+    // Nothing may leave this function while a member is running. So it catches an unwind of the
+    // body, waits for all members, and only then resumes the unwind.
     let result = panic::catch_unwind(AssertUnwindSafe(|| {
         cancellable(None, |body| group.set_body(Some(body)), || f(&scope))
     }));
@@ -75,7 +75,7 @@ where
         Ok(Some(_)) => {}
         Ok(None) => group.cancel(),
         Err(payload) => {
-            // A member's panic that comes after that of the body is the lesser news.
+            // The panic of the body comes first, so a later panic of a member is dropped.
             if !is_cancellation(&**payload) {
                 group.body_panicked();
             }
@@ -90,7 +90,8 @@ where
     if let Some(payload) = group.take_panic() {
         if [result.err(), waited.err()].iter().flatten().any(|payload| is_cancellation(&**payload))
         {
-            // That payload ends here; the cancellation is raised again at the next wait.
+            // The payload of the cancellation ends here, because the panic takes its place. The
+            // cancellation is raised again at the next wait.
             current::with(|task| task.into_iter().for_each(Task::clear_raised));
         }
         panic::resume_unwind(payload);
@@ -103,7 +104,8 @@ where
 }
 
 impl<'scope> Scope<'scope, '_> {
-    /// Starts a coroutine that may borrow what outlives the scope; it runs at the next turn.
+    /// Starts a coroutine that may borrow what outlives the scope. It first runs when the calling
+    /// coroutine waits or yields.
     ///
     /// # Panics
     ///
@@ -131,20 +133,21 @@ impl<'scope> Scope<'scope, '_> {
     {
         let spec = Spec { borrows: true, ..spec };
         let (handle, _) = context::with(|scheduler| {
-            let stack = take_stack(scheduler, spec.stack_size)?;
-            // `move`: what is captured is `&'scope self`, and not a borrow of this very frame.
+            let stack = take_stack::<T>(scheduler, spec.stack_size)?;
+            // `move`, so that this captures `&'scope self` and not a borrow of this frame.
             let attend = move || self.group.attend(f);
-            // SAFETY: `f` and its result borrow for `'scope`, which does not end before `scope`, above,
-            // returns; and that does not return, in whatever way, before the group is empty.
+            // SAFETY: `f` and its result borrow for `'scope`, which does not end before the
+            // function `scope` is left. That does not happen, by a return or an unwind, before the
+            // group is empty.
             //
-            // The handle cannot outlive `'scope`, as its type says.
+            // The type of the handle says that it does not outlive `'scope`.
             io::Result::Ok(unsafe { self.group.spawn_unchecked(scheduler, stack, spec, attend) })
         })?;
         Ok(ScopedJoinHandle { handle, scope: PhantomData })
     }
 
-    /// Starts a coroutine on any worker, as [`spawn_anywhere`](crate::spawn_anywhere), that may
-    /// borrow what outlives the scope and is `Send`.
+    /// Starts a coroutine on any worker, like [`spawn_anywhere`](crate::spawn_anywhere). It may
+    /// borrow what outlives the scope, and must be `Send`.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -171,8 +174,8 @@ impl<'scope> Scope<'scope, '_> {
         self.spawn_at(None, Location::caller(), f)
     }
 
-    /// Starts a coroutine on the worker with this number, where it may borrow what outlives the scope and
-    /// is `Send`.
+    /// Starts a coroutine on the worker with this number. It may borrow what outlives the scope,
+    /// and must be `Send`.
     pub(crate) fn spawn_on<F, T>(&'scope self, number: usize, f: F) -> ScopedJoinHandle<'scope, T>
     where
         F: FnOnce() -> T + Send + 'scope,
@@ -193,7 +196,7 @@ impl<'scope> Scope<'scope, '_> {
         T: Send + 'scope,
     {
         let spec = Spec { borrows: true, ..Spec::at(spawned) };
-        // The group alone goes along: the scope stays on its thread.
+        // Only the group goes to the other thread. The scope stays on its own.
         let group = self.group.clone();
         let attend = move || group.attend(f);
         let handle = context::with(|scheduler| {
@@ -206,7 +209,8 @@ impl<'scope> Scope<'scope, '_> {
         ScopedJoinHandle { handle, scope: PhantomData }
     }
 
-    /// Cancels the children, and those that are started from now on. The body of the scope goes on.
+    /// Cancels the children, and those that are started from now on. The body of the scope
+    /// continues.
     pub fn cancel(&self) {
         self.group.cancel();
     }
@@ -218,7 +222,7 @@ impl fmt::Debug for Scope<'_, '_> {
     }
 }
 
-/// The handle of a coroutine of a [`scope`]; like [`JoinHandle`].
+/// The [`JoinHandle`] of a coroutine of a [`scope`].
 pub struct ScopedJoinHandle<'scope, T> {
     handle: JoinHandle<T>,
     scope: PhantomData<&'scope ()>,
@@ -229,7 +233,7 @@ impl<T> ScopedJoinHandle<'_, T> {
     ///
     /// # Errors
     ///
-    /// [`JoinError`] when it was cancelled or panicked; its panic is resumed by the scope.
+    /// [`JoinError`] when the coroutine was cancelled or panicked. The scope resumes the panic.
     ///
     /// # Cancellation
     ///
@@ -242,7 +246,7 @@ impl<T> ScopedJoinHandle<'_, T> {
     ///
     /// # Errors
     ///
-    /// The handle itself, when the time is over and the coroutine has not ended.
+    /// The handle itself, if the time is up before the coroutine has ended.
     ///
     /// # Cancellation
     ///
@@ -267,7 +271,7 @@ impl<T> ScopedJoinHandle<'_, T> {
         self.handle.id()
     }
 
-    /// The coroutine, to [`unpark`](Thread::unpark) it.
+    /// The coroutine's handle, to [`unpark`](Thread::unpark) it.
     pub fn thread(&self) -> &Thread {
         self.handle.thread()
     }
@@ -279,18 +283,18 @@ impl<T> fmt::Debug for ScopedJoinHandle<'_, T> {
     }
 }
 
-/// Runs all of `fs`, each in a coroutine of its own, and returns their results in order.
+/// Runs all of `fs`, each in its own coroutine, and returns their results in order.
 ///
-/// They may borrow. The first panic cancels the others.
+/// The closures may borrow. The first panic cancels the others.
 ///
 /// # Panics
 ///
-/// With the first panic; when no stack can be made for one. On a plain thread, also as
-/// [`run`](crate::run).
+/// With the first panic of a closure, and when the system has no room for a stack. On a plain
+/// thread, also as [`run`](crate::run).
 ///
 /// # Cancellation
 ///
-/// Unwinds when the coroutine is cancelled, after those have ended.
+/// Unwinds when the coroutine is cancelled, after the coroutines of `fs` have ended.
 ///
 /// ```
 /// plainsong::run(|| {
@@ -306,15 +310,16 @@ where
         let handles: Vec<_> = fs.into_iter().map(|f| s.spawn(f)).collect();
         let value = |handle: ScopedJoinHandle<'_, T>| match handle.join() {
             Ok(value) => value,
-            // One has panicked: the scope has its panic, and resumes that in place of this.
+            // The coroutine has panicked. The scope has its payload, and resumes it in place of
+            // this one.
             Err(error) => panic::resume_unwind(Box::new(error)),
         };
         handles.into_iter().map(value).collect()
     })
 }
 
-/// Runs all of `fs`, each in a coroutine of its own, until the first has ended, and returns its
-/// result. The others are cancelled, and have ended when this returns.
+/// Runs all of `fs`, each in its own coroutine, until the first has ended, and returns its result.
+/// The others are cancelled, and have ended when this returns.
 ///
 /// # Panics
 ///
@@ -322,7 +327,7 @@ where
 ///
 /// # Cancellation
 ///
-/// Unwinds when the coroutine is cancelled, after those have ended.
+/// Unwinds when the coroutine is cancelled, after the coroutines of `fs` have ended.
 ///
 /// ```
 /// use std::time::Duration;
@@ -345,7 +350,8 @@ where
             let winner = &winner;
             s.spawn(move || {
                 let value = f();
-                // Some may come in together: the first one stays.
+                // Others may still end before the cancellation reaches them: the first result
+                // stays.
                 if !s.group.is_cancelled() {
                     winner.set(Some(value));
                     s.cancel();
@@ -354,5 +360,5 @@ where
         }
         s.group.wait(None);
     });
-    winner.into_inner().expect("a race needs somebody to run it")
+    winner.into_inner().expect("`race` needs at least one closure")
 }

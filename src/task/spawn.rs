@@ -1,7 +1,5 @@
 //! Starting coroutines: here, on any worker, and from plain threads.
 
-#![allow(unsafe_code)]
-
 use std::io;
 use std::panic::Location;
 use std::sync::Arc;
@@ -14,14 +12,14 @@ use crate::engine::scheduler::Scheduler;
 use crate::engine::spawn::{self, Spec};
 use crate::engine::workers::Injector;
 
-/// Starts a coroutine on this thread; it runs at the next turn.
+/// Starts a coroutine on this thread. It first runs when the calling coroutine waits or yields.
 ///
-/// `f` need not be `Send`: a coroutine never leaves the thread that it was spawned on.
+/// `f` need not be `Send`, because the coroutine never leaves this thread.
 ///
 /// # Panics
 ///
-/// Outside of a runtime (there is no scheduler to run it), and when no stack can be
-/// made for it; [`Builder::spawn`] returns that as an error.
+/// Outside of a runtime, and when the system has no room for a stack.
+/// [`Builder::spawn`](crate::Builder::spawn) returns these as errors.
 ///
 /// ```
 /// use std::{cell::Cell, rc::Rc};
@@ -42,7 +40,7 @@ where
     F: FnOnce() -> T + 'static,
     T: 'static,
 {
-    // Not in the closure: it would be its caller.
+    // Outside of the closure, where the caller would be `with`.
     let spec = Spec::at(Location::caller());
     match context::with(|scheduler| spawn_here(scheduler, spec, f)) {
         Ok(handle) => handle,
@@ -63,27 +61,27 @@ where
     F: FnOnce() -> T + 'static,
     T: 'static,
 {
-    let stack = spawn::take_stack(scheduler, spec.stack_size)?;
-    // SAFETY: `f` and its result borrow nothing that could end.
-    Ok(JoinHandle::new(unsafe { spawn::here(scheduler, stack, spec, f, || ()) }))
+    spawn::owned_here(scheduler, spec, f).map(JoinHandle::new)
 }
 
-/// Starts a coroutine on any worker of the runtime: on this one, unless another sleeps or has far less
-/// to do, or on one that has nothing to do and takes it before it has started. From then on it stays there.
+/// Starts a coroutine on any worker of the runtime. It waits on this worker, unless another sleeps
+/// or has far less to do. Until it starts, a worker with nothing to do may take it. Once it has
+/// started, it stays on its worker.
 ///
-/// What a worker starts first is what was spawned there last, so that a program which branches like a
-/// tree needs few stacks; no one waits for ever. With one worker it is [`spawn`](crate::spawn), but
-/// for that order.
+/// A worker starts the newest of its coroutines first, so that a program that branches like a tree
+/// needs few stacks. From time to time it starts the oldest, so that none waits forever. With one
+/// worker, this differs from [`spawn`](crate::spawn) only in that order.
 ///
 /// # Panics
 ///
-/// Outside of a runtime; a plain thread spawns through a [`Handle`](crate::Handle).
+/// Outside of a runtime. A plain thread spawns through a [`Handle`](crate::Handle).
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
 /// let runtime = plainsong::Runtime::builder().workers(2).build()?;
 /// let sum: u64 = runtime.run(|| {
-///     let halves = [0..500, 500..1000].map(|half| plainsong::spawn_anywhere(|| half.sum::<u64>()));
+///     let halves = [0..500, 500..1000];
+///     let halves = halves.map(|half| plainsong::spawn_anywhere(|| half.sum::<u64>()));
 ///     halves.into_iter().map(|half| half.join().unwrap()).sum()
 /// });
 /// assert_eq!(sum, 499_500);
@@ -112,14 +110,13 @@ where
     let (job, spawned) = context::with(|scheduler| {
         spawn::check_running(scheduler)?;
         let home = spawn::this_run(scheduler);
-        // SAFETY: `f` and its result borrow nothing that could end, and the job is placed below.
-        io::Result::Ok(unsafe { spawn::anywhere(scheduler, home, spec, f, || ()) })
+        io::Result::Ok(spawn::owned_anywhere(scheduler, home, spec, f))
     })?;
     spawn::place(job, None);
     Ok(JoinHandle::new(spawned))
 }
 
-/// Starts a coroutine on the run that `injector` knows, or on its next one.
+/// Starts a coroutine on the current run of the injector's runtime, or on its next one.
 pub(crate) fn inject<F, T>(
     injector: &Arc<Injector>,
     spawned: &'static Location<'static>,
@@ -131,7 +128,7 @@ where
 {
     let spec = Spec::at(spawned);
     let is_ours = context::with(|scheduler| {
-        scheduler.with_worker(|worker| Arc::ptr_eq(worker.workers.injector(), injector))
+        scheduler.with_worker(|worker| Arc::ptr_eq(&worker.injector, injector))
     });
     if is_ours {
         return match spawn_in_run(spec, f) {
@@ -139,16 +136,14 @@ where
             Err(error) => refuse(&error),
         };
     }
-    // From outside, it is not known which run will start it.
-    let (job, spawned) = context::with(|scheduler| {
-        // SAFETY: as in `spawn_in_run`; the injector starts or drops the job.
-        unsafe { spawn::anywhere(scheduler, Home::Unknown, spec, f, || ()) }
-    });
+    // Outside of the run, it is unknown which run will start the coroutine.
+    let (job, spawned) =
+        context::with(|scheduler| spawn::owned_anywhere(scheduler, Home::Unknown, spec, f));
     injector.push(job);
     JoinHandle::new(spawned)
 }
 
-/// Lets the other coroutines of this thread that are ready run first.
+/// Lets the other ready coroutines of this thread run first.
 ///
 /// On a plain thread, yields to the other threads of the system.
 ///

@@ -1,4 +1,4 @@
-//! `Thread`: a coroutine or a plain thread, and how it is parked and unparked by hand.
+//! `Thread`: the handle of a coroutine or a plain thread, and `park`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::engine::{blocking_pool as pool, current};
 
 const WAIT: Wait = Wait::for_any_thread("unpark");
 
-/// A coroutine or a plain thread: its identity, and a way to wake it from [`park`].
+/// A handle to a coroutine or a plain thread: its identity, and a way to wake it from [`park`].
 #[derive(Clone)]
 pub struct Thread(Kind);
 
@@ -39,7 +39,7 @@ impl Thread {
         Self(Kind::Coroutine { address, name })
     }
 
-    /// Identifies it.
+    /// The id of the coroutine or thread.
     pub fn id(&self) -> ThreadId {
         match &self.0 {
             Kind::Coroutine { address, .. } => ThreadId(Which::Coroutine(address.id())),
@@ -47,7 +47,7 @@ impl Thread {
         }
     }
 
-    /// Its name, if it has one. The first coroutine of a runtime is called `main`.
+    /// The name, if there is one. The first coroutine of a runtime is called `main`.
     pub fn name(&self) -> Option<&str> {
         match &self.0 {
             Kind::Coroutine { name, .. } => name.as_deref(),
@@ -55,7 +55,8 @@ impl Thread {
         }
     }
 
-    /// Ends its [`park`], or lets its next one return at once. Works from any thread.
+    /// Ends the current [`park`] of the coroutine or thread, or makes its next one return at once.
+    /// Works from any thread.
     pub fn unpark(&self) {
         match &self.0 {
             Kind::Plain(thread) => thread.unpark(),
@@ -63,7 +64,7 @@ impl Thread {
         }
     }
 
-    /// Where the coroutine is; this must be one.
+    /// Where the coroutine is. This must not be a plain thread.
     pub(crate) fn address(&self) -> &Address {
         match &self.0 {
             Kind::Coroutine { address, .. } => address,
@@ -81,7 +82,7 @@ impl fmt::Debug for Thread {
     }
 }
 
-/// The coroutine that calls this, or else the thread.
+/// The handle of the calling coroutine, or else of the calling thread.
 pub fn current() -> Thread {
     park::running(|running| match running {
         None => Thread(Kind::Plain(std::thread::current())),
@@ -92,17 +93,19 @@ pub fn current() -> Thread {
     })
 }
 
-/// Whether the coroutine that calls this unwinds, from a panic or because it is cancelled; on a plain
+/// Whether the calling coroutine unwinds, from a panic or because it was cancelled. On a plain
 /// thread, whether the thread does.
 ///
-/// std's speaks for the thread: in a coroutine it is true while any other is suspended in the middle of its
-/// unwinding. At such a time, a panic of the coroutine that calls this is not recognised.
+/// [`std::thread::panicking`] speaks for the whole thread: it is true in all coroutines while one
+/// of them is suspended in the middle of an unwind. At such a time, this function does not
+/// recognise a panic that user code resumed with `resume_unwind`, nor any panic if the program has
+/// replaced the panic hook.
 pub fn panicking() -> bool {
     if park::in_coroutine() { park::is_unwinding() } else { std::thread::panicking() }
 }
 
-/// Waits until [`Thread::unpark`] is called, or returns at once if it has been already. May also return
-/// for no reason, as std's.
+/// Waits until [`Thread::unpark`] is called. Returns at once if it was called before. Like std's,
+/// it may also return without a reason.
 ///
 /// # Cancellation
 ///

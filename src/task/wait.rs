@@ -14,11 +14,11 @@ pub(crate) const WAIT_ANY: Wait = Wait::for_run("one of several coroutines to en
 const WAIT_ANY_ELSEWHERE: Wait =
     Wait::outside("one of several coroutines, some of other runtimes, to end");
 
-/// Waits for all coroutines and returns their results in the order of the handles.
+/// Waits for all the coroutines, and returns their results in the order of the handles.
 ///
 /// # Cancellation
 ///
-/// Unwinds when the coroutine is cancelled; the others are detached.
+/// Unwinds when the coroutine is cancelled. The others are detached.
 ///
 /// ```
 /// plainsong::run(|| {
@@ -27,17 +27,18 @@ const WAIT_ANY_ELSEWHERE: Wait =
 /// });
 /// ```
 pub fn join_all<T>(handles: impl IntoIterator<Item = JoinHandle<T>>) -> Vec<Result<T, JoinError>> {
-    // All of them first: an iterator that spawns must not wait for one before it spawns the next.
+    // The iterator may spawn, so it runs to its end before the first join: otherwise each coroutine
+    // would end before the next is spawned.
     let handles: Vec<_> = handles.into_iter().collect();
     handles.into_iter().map(JoinHandle::join).collect()
 }
 
-/// Waits for all coroutines, for `timeout` at most. Returns those that have ended and those that
-/// have not, each in the order of the handles. (asyncio's `wait`.)
+/// Waits for all the coroutines, for `timeout` at most. Returns the handles of those that have
+/// ended and of those that have not, each in the given order. (asyncio's `wait`.)
 ///
 /// # Cancellation
 ///
-/// Unwinds when the coroutine is cancelled; the others are detached.
+/// Unwinds when the coroutine is cancelled. The others are detached.
 ///
 /// ```
 /// use std::time::Duration;
@@ -64,11 +65,11 @@ pub fn wait<T>(
     handles.into_iter().partition(JoinHandle::is_finished)
 }
 
-/// The results of coroutines in the order in which they end; those that have ended on different workers
-/// since the step before come in any order.
+/// The results of coroutines in the order in which they end. The order of those that end on
+/// different workers between two steps is not defined.
 ///
-/// Each step waits for one. Dropping it detaches those that are left. Looks at all that are left
-/// at each step, so it is for some thousands.
+/// Each step waits for one coroutine. Dropping the iterator detaches the rest. Each step looks at
+/// all coroutines that are left, so use it for some thousands at most.
 ///
 /// ```
 /// use std::time::Duration;
@@ -91,12 +92,12 @@ pub fn as_completed<T>(handles: impl IntoIterator<Item = JoinHandle<T>>) -> AsCo
 /// Made by [`as_completed`].
 pub struct AsCompleted<T> {
     pending: Vec<JoinHandle<T>>,
-    // Those that have ended, the first one first.
+    // Handles of coroutines that have ended, in that order.
     ended: VecDeque<JoinHandle<T>>,
 }
 
 impl<T> AsCompleted<T> {
-    /// Moves those that have ended over.
+    /// Moves the handles of ended coroutines from `pending` to `ended`.
     fn collect_ended(&mut self) {
         let pending = std::mem::take(&mut self.pending);
         let (mut ended, pending): (Vec<_>, Vec<_>) =
@@ -114,7 +115,7 @@ impl<T> Iterator for AsCompleted<T> {
     ///
     /// # Cancellation
     ///
-    /// Unwinds when the coroutine is cancelled; no result is lost.
+    /// Unwinds when the coroutine is cancelled. No result is lost.
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             if self.ended.is_empty() {
@@ -145,7 +146,7 @@ impl<T> fmt::Debug for AsCompleted<T> {
     }
 }
 
-/// Waits until one of the coroutines has ended, perhaps.
+/// Waits until one of the coroutines has ended. May return early.
 fn wait_any<T>(handles: &[JoinHandle<T>]) {
     let here = handles.iter().all(|handle| handle.receiver.is_of_this_run());
     let why = if here { WAIT_ANY } else { WAIT_ANY_ELSEWHERE };

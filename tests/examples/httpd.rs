@@ -1,4 +1,4 @@
-//! `httpd`, driven with what clients send that mean well, and with what others send.
+//! `httpd`, driven by clients that mean well and by others.
 
 use std::io::{BufRead, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use super::{Client, Program};
 
-/// The server itself, for what takes a minute with the limits that the example has.
+/// The server itself, because the limits of the example would take a minute.
 #[allow(dead_code)]
 #[path = "../../examples/httpd/http/mod.rs"]
 mod http;
 
-/// An answer.
+/// A reply.
 #[derive(Debug)]
 struct Answer {
     status: u16,
@@ -111,7 +111,7 @@ fn httpd_leaves_the_body_out_for_head() {
 }
 
 #[test]
-fn httpd_closes_when_it_is_told_to_and_after_http_1_0() {
+fn httpd_closes_when_asked_to_and_after_http_1_0() {
     let (server, address) = Program::serve("httpd");
     for (request, closes) in [
         ("GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n", true),
@@ -137,7 +137,7 @@ fn httpd_closes_when_it_is_told_to_and_after_http_1_0() {
     server.stop();
 }
 
-/// Requests of each kind, and what their answers' bodies are.
+/// Requests of each kind, and the bodies of their replies.
 const PIPELINE: [(&str, &str); 4] = [
     (GET, HELLO),
     ("POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nplain", "plain"),
@@ -197,7 +197,7 @@ fn httpd_answers_thousands_of_pipelined_requests_to_a_client_that_reads_late() {
 }
 
 #[test]
-fn httpd_says_continue_to_who_waits_for_it() {
+fn httpd_says_continue_to_a_client_that_waits_for_it() {
     let (server, address) = Program::serve("httpd");
     let mut client = Client::connect(&address);
     let head =
@@ -205,16 +205,16 @@ fn httpd_says_continue_to_who_waits_for_it() {
     client.send(head);
     assert_eq!((&*client.line(), &*client.line()), ("HTTP/1.1 100 Continue", ""));
     assert_eq!(client.ask("song").body, "song");
-    // Who does not wait is not told.
+    // A client that does not wait does not get it.
     assert_eq!(client.ask(&format!("{head}song")).body, "song");
-    // Who would send too much is told before it does.
+    // A client that would send too much is refused before it does.
     let long = head.replace("Length: 4", "Length: 4000000000");
     assert_eq!(client.ask(&long).status, 413);
     assert!(client.is_closed());
     server.stop();
 }
 
-/// Sends what must be refused, and hears why; nothing behind it may be answered.
+/// Sends a request that must be refused with a reason, and no request after it may be answered.
 #[track_caller]
 fn refused(address: &str, status: u16, request: &str) {
     let mut client = Client::connect(address);
@@ -228,7 +228,7 @@ fn refused(address: &str, status: u16, request: &str) {
 }
 
 #[test]
-fn httpd_refuses_what_is_no_request() {
+fn httpd_refuses_everything_but_requests() {
     let (server, address) = Program::serve("httpd");
     for request in [
         "hello\r\n\r\n",
@@ -281,6 +281,42 @@ fn httpd_refuses_what_two_readers_could_understand_in_two_ways() {
         ("Transfer-Encoding: chunked\r\n", "4\nsong\n0\n\n"),
         ("Transfer-Encoding: chunked\r\n", "10000000000000000\r\nsong\r\n0\r\n\r\n"),
         ("Transfer-Encoding: chunked\r\n", "0\r\nno colon\r\n\r\n"),
+        // A line before a chunk is its size, and extensions in the form that the RFC gives them.
+        ("Transfer-Encoding: chunked\r\n", "\r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\n", ";a\r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\n", " \r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\n", "\t0\r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\n", "0 \r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\n", "4 \r\nsong\r\n0\r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\n", "4 ;a\r\nsong\r\n0\r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\n", "4; a\r\nsong\r\n0\r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\n", "4;\r\nsong\r\n0\r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\n", "4;;a\r\nsong\r\n0\r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\n", "4;=a\r\nsong\r\n0\r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\n", "4;a=\r\nsong\r\n0\r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\n", "4;a=b c\r\nsong\r\n0\r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\n", "4;a=\"b\r\nsong\r\n0\r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\n", "4;a=\"b\"c\r\nsong\r\n0\r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\n", "4;a\nb\r\nsong\r\n0\r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\n", "4;a\0b\r\nsong\r\n0\r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\n", "4;a\rb\r\nsong\r\n0\r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\n", "4;a=\"\n\"\r\nsong\r\n0\r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\n", "4,\r\nsong\r\n0\r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\n", "4\r\r\nsong\r\n0\r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\n", "00000000000000004\r\nsong\r\n0\r\n\r\n"),
+        // Bare LF, at each place where a line ends.
+        ("Transfer-Encoding: chunked\r\n", "4\nsong\r\n0\r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\n", "4\r\nsong\n0\r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\n", "4\r\nsong\r\n0\n\r\n"),
+        ("Transfer-Encoding: chunked\r\n", "4\r\nsong\r\n0\r\n\n"),
+        ("Transfer-Encoding: chunked\r\n", "0\r\nTrailer: one\n\r\n"),
+        ("Transfer-Encoding: chunked\r\n", "0\r\nTrailer: one\r\n\n"),
+        ("Transfer-Encoding: chunked\n", "0\r\n\r\n"),
+        ("Content-Length: 0\nContent-Type: text/plain\r\n", ""),
+        // A reader that merges trailers into the headers would see another message.
+        ("Transfer-Encoding: chunked\r\n", "0\r\nContent-Length: 4\r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\n", "0\r\ntransfer-encoding: identity\r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\n", "0\r\nHost: other\r\n\r\n"),
     ] {
         refused(&address, 400, &post(headers, body));
     }
@@ -289,6 +325,113 @@ fn httpd_refuses_what_two_readers_could_understand_in_two_ways() {
         refused(&address, 501, &post(&format!("Transfer-Encoding: {coding}\r\n"), "0\r\n\r\n"));
     }
     refused(&address, 400, "POST /echo HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n");
+    server.stop();
+}
+
+#[test]
+fn httpd_refuses_heads_that_two_readers_could_understand_in_two_ways() {
+    let (server, address) = Program::serve("httpd");
+    for head in [
+        "GET / HTTP/1.1\nHost: h\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: h\n\r\n",
+        "GET / HTTP/1.1\r\nHost: h\r\n\n",
+        "GET / HTTP/1.1\nHost: h\n\n",
+        "GET / HTTP/1.0\n\n",
+        "GET / HTTP/1.1\r\nHost: h\rX: y\r\n\r\n",
+        // One empty line may precede a request, and it ends as lines do.
+        "\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
+        "\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
+        "GET /a#b HTTP/1.1\r\nHost: h\r\n\r\n",
+        "GET * HTTP/1.1\r\nHost: h\r\n\r\n",
+        "GET http:/// HTTP/1.1\r\nHost: h\r\n\r\n",
+        "GET http://a@b/ HTTP/1.1\r\nHost: h\r\n\r\n",
+        "GET http://[::1/ HTTP/1.1\r\nHost: h\r\n\r\n",
+        "GET http://h?a HTTP/1.1\r\nHost: h\r\n\r\n",
+    ] {
+        refused(&address, 400, head);
+    }
+    for host in [
+        "a b",
+        "a/b@c",
+        "a/b",
+        "a@b",
+        "[::1",
+        "::1",
+        "[]",
+        "[1::2::3]",
+        "[::1]x",
+        "[::1]:x",
+        "a:b:80",
+        "h:65536",
+        "h:+80",
+        ":80",
+        "a\tb",
+        "a?b",
+        "a#b",
+        "\u{e9}",
+        "a,b c",
+        "\"a\"",
+    ] {
+        refused(&address, 400, &format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+    }
+    let mut client = Client::connect(&address);
+    for host in
+        ["", "h", "h:", "h:80", "a-b.example", "127.0.0.1:4915", "[::1]", "[::1]:4915", "%41"]
+    {
+        let answer = client.ask(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        assert_eq!(answer.status, 200, "{host}");
+    }
+    for target in ["http://h", "http://h/?a=b", "HTTP://h:80/"] {
+        let answer = client.ask(&format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"));
+        assert_eq!(answer.status, 200, "{target}");
+    }
+    server.stop();
+}
+
+#[test]
+fn httpd_refuses_without_a_body_where_only_the_head_was_asked_for() {
+    let (server, address) = Program::serve("httpd");
+    for (status, rest) in [
+        (400, "/ HTTP/1.1\r\n\r\n"),
+        (400, "/ HTTP/1.1\r\nHost: a b\r\n\r\n"),
+        (400, "/ HTTP/1.1\nHost: h\n\n"),
+        (505, "/ HTTP/2.0\r\nHost: h\r\n\r\n"),
+        (413, "/ HTTP/1.1\r\nHost: h\r\nContent-Length: 4000000\r\n\r\n"),
+        (400, "/ HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n"),
+    ] {
+        let mut client = Client::connect(&address);
+        client.send(&format!("HEAD {rest}"));
+        let answer = client.head();
+        assert_eq!((answer.status, answer.closes()), (status, true), "{rest:?}");
+        assert!(client.is_closed(), "{rest:?}: there was a body");
+    }
+    server.stop();
+}
+
+#[test]
+fn httpd_takes_an_empty_line_behind_a_body_for_nothing() {
+    // There is no time for a head that comes in pieces, and these come whole.
+    let limits = http::Limits { head_time: Duration::ZERO, ..http::Limits::default() };
+    let mut client = Client::connect(&serve_bodies(limits, 4).to_string());
+    for _ in 0..3 {
+        let request = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nsong\r\n";
+        assert_eq!(client.ask(request).status, 200);
+    }
+    client.end();
+    assert!(client.is_closed());
+}
+
+#[test]
+fn httpd_takes_extensions_of_chunks_for_nothing() {
+    let (server, address) = Program::serve("httpd");
+    let mut client = Client::connect(&address);
+    for extension in ["", ";a", ";a=b", ";a=\"b c\"", ";a=\"\\\"\";b", ";a=\"\t;\""] {
+        let answer = client.ask(&format!(
+            "POST /echo HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n\
+             4{extension}\r\nsong\r\n0000{extension}\r\n\r\n"
+        ));
+        assert_eq!((answer.status, &*answer.body), (200, "song"), "{extension:?}");
+    }
     server.stop();
 }
 
@@ -308,9 +451,11 @@ fn httpd_holds_requests_to_their_limits() {
     let chunk = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
     refused(&address, 413, &format!("{chunked}{}", chunk.repeat(17)));
     refused(&address, 400, &format!("{chunked}4;{long}\r\nsong\r\n0\r\n\r\n"));
+    // Also when all of it comes at once.
+    refused(&address, 400, &format!("{chunked}4;{:x<5000}\r\nsong\r\n0\r\n\r\n", ""));
     refused(&address, 431, &format!("{chunked}0\r\nLong: {long}\r\n\r\n"));
 
-    // All that is allowed goes.
+    // Everything up to the limits is accepted.
     let mut client = Client::connect(&address);
     let all = "x".repeat(1024 * 1024);
     let answer = client.ask(&format!("{post}Content-Length: {}\r\n\r\n{all}", all.len()));
@@ -323,7 +468,7 @@ fn httpd_holds_requests_to_their_limits() {
 }
 
 #[test]
-fn httpd_lets_clients_go_that_leave_in_the_middle() {
+fn httpd_survives_clients_that_leave_in_the_middle() {
     let (server, address) = Program::serve("httpd");
     for request in [
         "G",

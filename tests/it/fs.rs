@@ -1,18 +1,20 @@
-//! Files. Most of this is what std's own tests expect of `std::fs`.
+//! Files. Most of this is taken from std's own tests of `std::fs`.
 
 use std::collections::HashSet;
 use std::fs as std_fs;
 use std::io::{BufRead, BufReader, ErrorKind, IoSlice, Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, DirEntryExt, FileExt, MetadataExt};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{
+    DirBuilderExt, DirEntryExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt,
+};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use plainsong::fs::{self, DirBuilder, File, FileTimes, OpenOptions, Permissions, TryLockError};
-use plainsong::{scope, spawn, yield_now};
+use plainsong::fs::{DirBuilder, File, FileTimes, OpenOptions, Permissions, TryLockError};
+use plainsong::{fs, scope, spawn, yield_now};
 
-use crate::util::{self, Folder, both, kind, until_parked};
+use crate::util;
+use crate::util::{Folder, both, kind, until_parked};
 
 #[test]
 fn what_is_written_is_read() {
@@ -84,11 +86,11 @@ fn reading_and_writing_at() {
         let mut bytes = [1; 12];
         file.read_exact_at(&mut bytes, 0).unwrap();
         assert_eq!(&bytes, b"asdf\0\0\0\0qwer");
-        // The position is where it was.
+        // The position has not moved.
         assert_eq!((&file).stream_position().unwrap(), 0);
         assert_eq!(file.read_at(&mut bytes, 12).unwrap(), 0);
         assert_eq!(kind(file.read_exact_at(&mut bytes, 8)), ErrorKind::UnexpectedEof);
-        // To the system this is the position.
+        // The system takes this offset for the current position.
         assert_eq!(kind(file.read_at(&mut bytes, u64::MAX)), ErrorKind::InvalidInput);
         assert_eq!((&file).stream_position().unwrap(), 0);
         assert_eq!(kind(File::create_new(dir.join("f"))), ErrorKind::AlreadyExists);
@@ -122,7 +124,7 @@ fn flavours_of_opening() {
     });
 }
 
-/// What std says of a read from a file that is open to be written.
+/// Std's result of reading from a file that is open for writing only.
 fn std_fs_read_of(path: &Path) -> std::io::Result<usize> {
     std_fs::OpenOptions::new().append(true).open(path).unwrap().read(&mut [0; 1])
 }
@@ -218,7 +220,7 @@ fn directories_are_made_and_removed() {
         fs::symlink(dir.join("d"), deep.join("link")).unwrap();
         assert_eq!(kind(fs::remove_dir(&deep)), ErrorKind::DirectoryNotEmpty);
         fs::remove_dir_all(dir.join("a")).unwrap();
-        // It follows no links.
+        // Links are not followed.
         assert!(fs::exists(dir.join("d/e")).unwrap());
         fs::remove_dir(dir.join("d/e")).unwrap();
         assert!(!fs::exists(dir.join("d/e")).unwrap());
@@ -230,7 +232,7 @@ fn the_entries_of_a_directory() {
     both(|| {
         let dir = Folder::new();
         assert_eq!(fs::read_dir(&dir.0).unwrap().count(), 0);
-        // More than one batch.
+        // More entries than are read at once.
         for n in 0..300 {
             fs::write(dir.join(format!("file-{n}")), n.to_string()).unwrap();
         }
@@ -254,7 +256,7 @@ fn the_entries_of_a_directory() {
 }
 
 #[test]
-fn locks_exclude_others_who_lock() {
+fn locks_exclude_other_locks() {
     both(|| {
         let dir = Folder::new();
         fs::write(dir.join("f"), "").unwrap();
@@ -320,7 +322,7 @@ fn a_reader_of_what_is_in_memory_lets_others_run() {
 
 #[test]
 fn what_system_files_cannot_do_at_once_is_done_later() {
-    // Neither has a page cache, and the first not even an end.
+    // Neither has a page cache, and the first has no end.
     both(|| {
         let mut bytes = [1; 100];
         File::open("/dev/zero").unwrap().read_exact(&mut bytes).unwrap();

@@ -1,55 +1,18 @@
-//! What plainsong promises, tried from outside: real sockets, real threads, real processes.
+//! Tests from outside, with real sockets, threads and processes.
 //!
-//! A module per concern. Nothing here waits for a time to pass where it can wait for an event, and
-//! nothing fails because a machine is slow: `util::watch` only turns a hang into a failure.
+//! A file per type, in the folder of its module, and `traps` for behaviour that cuts across types.
+//! A test waits for an event wherever it can, and never fails because the machine is slow:
+//! `util::watch` only turns a hang into a failure.
 
-mod accept;
-mod anywhere;
-mod asyncio;
-mod blocking;
-mod broadcast;
-mod cancel;
-mod cancellation;
-mod channel;
-mod deadlock;
-mod depth;
-mod fairness;
 mod fs;
-mod future;
-mod generator;
-mod groups;
-mod handover;
-mod hostile;
-mod local;
-mod locks;
-mod new_sync_cancelled;
-mod new_sync_corners;
-mod new_sync_select;
-mod overflow;
-mod permits;
+mod io;
+mod net;
 mod process;
-mod queue;
-mod random;
-mod registration;
-mod run;
-mod scope;
-mod select;
-mod serve;
-mod serve_workers;
-mod shutdown;
+mod runtime;
 mod signals;
-mod spawn;
-mod stacks;
-mod stdio;
+mod sync;
 mod sys;
-mod tcp;
-mod threads;
+mod task;
 mod time;
-mod timeout;
-mod udp;
-mod unix;
-mod unix_datagram;
-mod unwinding;
+mod traps;
 mod util;
-mod wakes;
-mod workers;

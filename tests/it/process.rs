@@ -1,19 +1,21 @@
-//! Children. Some of this is what std's own tests expect of `std::process`.
+//! Child processes. Some of this is taken from std's own tests of `std::process`.
 
 use std::cell::Cell;
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::io;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use plainsong::net::{TcpListener, TcpStream};
+use plainsong::net::TcpStream;
 use plainsong::process::{Child, ChildStdout, Command, Stdio};
-use plainsong::time::{sleep, timeout};
+use plainsong::time::timeout;
 use plainsong::{scope, spawn, yield_now};
 use rustix::fs::{OFlags, fcntl_getfl};
 
-use crate::util::{self, alone, both, descriptors, kind, until_parked};
+use crate::util;
+use crate::util::{alone, both, descriptors, kind, listen, until_parked};
 
 fn shell(script: &str) -> Command {
     let mut command = Command::new("sh");
@@ -41,7 +43,7 @@ fn output_is_captured() {
         let output = shell("echo out; echo err >&2; exit 3").output().unwrap();
         assert_eq!(output.status.code(), Some(3));
         assert_eq!((&output.stdout[..], &output.stderr[..]), (&b"out\n"[..], &b"err\n"[..]));
-        // Its input is empty, lest it read ours.
+        // Its input is empty, so that it does not read ours.
         assert_eq!(Command::new("cat").output().unwrap().stdout, b"");
     });
 }
@@ -52,7 +54,7 @@ fn output_leaves_alone_what_is_redirected() {
         let mut command = shell("echo out; echo err >&2");
         let output = command.stdout(Stdio::null()).output().unwrap();
         assert_eq!((&output.stdout[..], &output.stderr[..]), (&b""[..], &b"err\n"[..]));
-        // And a later `spawn` inherits what is not.
+        // A later `spawn` inherits the streams that are not redirected.
         let child = command.stderr(Stdio::null()).spawn().unwrap();
         assert!(child.stdin.is_none() && child.stdout.is_none() && child.stderr.is_none());
         assert!(child.wait_with_output().unwrap().stdout.is_empty());
@@ -119,7 +121,7 @@ fn more_than_a_pipe_holds_on_both_pipes_at_once() {
             "head -c 300000 /dev/zero; head -c 300000 /dev/zero >&2; head -c 300000 /dev/zero";
         let output = shell(script).output().unwrap();
         assert_eq!((output.stdout.len(), output.stderr.len()), (600_000, 300_000));
-        // Through both of its pipes, which are smaller.
+        // More than both of its pipes hold together.
         let mut child =
             Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
@@ -282,7 +284,7 @@ fn pipes_are_non_blocking_on_our_end_and_only_there() {
             assert_eq!(flags & libc::O_NONBLOCK, 0, "{line}");
         }
         child.wait().unwrap();
-        // What is given up blocks again.
+        // A pipe that leaves the library blocks again.
         let fd = OwnedFd::from(stdout);
         assert!(!is_nonblocking(&fd));
         assert!(is_nonblocking(&ChildStdout::from(fd)));
@@ -304,12 +306,11 @@ fn a_childs_output_is_anothers_input() {
 #[test]
 fn children_see_only_their_own_descriptors() {
     alone(children_see_only_their_own_descriptors, || {
-        // Those of the test itself may have been inherited, and are not ours.
+        // Descriptors that the test has inherited are not ours.
         let ls = std::process::Command::new("ls").arg("/proc/self/fd").output().unwrap();
         let before = &String::from_utf8(ls.stdout).unwrap();
         plainsong::run(|| {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            let address = listener.local_addr().unwrap();
+            let (listener, address) = listen();
             let stop = Rc::new(Cell::new(false));
             // Load: connections, pipes, look-ups, files and other children come and go.
             let connections = spawn(move || {
@@ -376,12 +377,12 @@ fn hundreds_of_children_that_end_at_once() {
                 .collect();
             drop(reader);
             scope(|s| {
-                for (n, child) in children.iter_mut().enumerate() {
+                let waits = children.iter_mut().enumerate().map(|(n, child)| {
                     s.spawn(move || {
-                        assert_eq!(child.wait().unwrap().code(), Some((n % 250) as i32))
-                    });
-                }
-                sleep(Duration::from_millis(1));
+                        assert_eq!(child.wait().unwrap().code(), Some((n % 250) as i32));
+                    })
+                });
+                waits.collect::<Vec<_>>().iter().for_each(until_parked);
                 drop(writer);
             });
             #[cfg(feature = "signal")]

@@ -1,4 +1,4 @@
-//! Signals of the system, sent to this process or to one of its own.
+//! Signals, sent to this process or to a child process.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -8,7 +8,7 @@ use plainsong::signal::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, Signals, ctrl
 use plainsong::time::{sleep, timeout};
 use rustix::process::{Signal, getpid, kill_process};
 
-use crate::util::{alone, dying, run, until_parked};
+use crate::util::{MOMENT, alone, dying, run, until, until_parked};
 
 fn send(signal: Signal) {
     kill_process(getpid(), signal).unwrap();
@@ -19,23 +19,22 @@ fn waited_for_and_sent() {
     alone(waited_for_and_sent, || {
         plainsong::run(|| {
             let mut signals = Signals::new([SIGUSR1, SIGTERM, SIGHUP]).unwrap();
-            // Before anybody waits.
+            // Before a wait.
             send(Signal::USR1);
             assert_eq!(signals.wait().unwrap(), SIGUSR1);
-            // While somebody waits.
+            // During a wait.
+            let first = Rc::new(Cell::new(0));
+            let theirs = Rc::clone(&first);
             let waiting = plainsong::spawn(move || {
-                let first = signals.wait().unwrap();
-                let second = signals.wait().unwrap();
-                (first, second)
+                theirs.set(signals.wait().unwrap());
+                signals.wait().unwrap()
             });
             until_parked(&waiting);
             send(Signal::TERM);
-            while format!("{waiting:?}").contains("ready") {
-                plainsong::yield_now();
-            }
-            sleep(Duration::from_millis(1));
+            until(|| first.get() == SIGTERM);
+            until_parked(&waiting);
             send(Signal::HUP);
-            assert_eq!(waiting.join().unwrap(), (SIGTERM, SIGHUP));
+            assert_eq!(waiting.join().unwrap(), SIGHUP);
         });
     });
 }
@@ -52,8 +51,8 @@ fn several_together() {
             both.sort_unstable();
             assert_eq!(both, [SIGUSR1, SIGUSR2]);
             assert_eq!(others.wait().unwrap(), SIGUSR2, "each gets its own");
-            assert!(timeout(Duration::from_millis(1), || signals.wait()).is_err());
-            assert!(timeout(Duration::from_millis(1), || others.wait()).is_err());
+            assert!(timeout(MOMENT, || signals.wait()).is_err());
+            assert!(timeout(MOMENT, || others.wait()).is_err());
         });
     });
 }
@@ -106,7 +105,7 @@ fn ctrl_c_while_others_work() {
             pressed.join().unwrap().unwrap();
             assert!(turns.get() > 0);
             working.cancel();
-            // Asked for again, it is there again.
+            // The signal can be subscribed to again.
             let mut signals = Signals::new([SIGINT]).unwrap();
             send(Signal::INT);
             assert_eq!(signals.wait().unwrap(), SIGINT);

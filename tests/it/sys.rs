@@ -1,11 +1,12 @@
-//! What the tests need of the system that has no safe name.
+//! System calls for the tests that have no safe wrapper.
 
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
 use std::ptr;
 
-/// Has the kernel end this process in so many seconds: a child that hangs must not outlive its test.
+/// Lets the kernel end this process after some seconds, so that a child that hangs does not outlive
+/// its test.
 pub(crate) fn end_in(seconds: u32) {
     // SAFETY: `alarm` has no preconditions.
     unsafe { libc::alarm(seconds) };
@@ -25,7 +26,7 @@ pub(crate) fn on_foreign_thread(f: fn()) {
     // SAFETY: the attributes may be null, and `f` outlives the thread, which is joined below.
     let failed = unsafe { libc::pthread_create(&mut thread, ptr::null(), enter, argument) };
     assert_eq!(failed, 0);
-    // SAFETY: the thread was made above, and nobody else joins or detaches it.
+    // SAFETY: the thread was made above, and is neither joined nor detached elsewhere.
     let failed = unsafe { libc::pthread_join(thread, ptr::null_mut()) };
     assert_eq!(failed, 0);
 }
@@ -33,7 +34,7 @@ pub(crate) fn on_foreign_thread(f: fn()) {
 /// Reads the byte at address 8: a fault that has nothing to do with stacks.
 pub(crate) fn read_near_null() -> u8 {
     let nowhere = std::hint::black_box(ptr::without_provenance::<u8>(8));
-    // SAFETY: none: the process ends here, which is what the caller wants to see.
+    // SAFETY: none. The process ends here, as the caller wants.
     unsafe { nowhere.read_volatile() }
 }
 

@@ -1,4 +1,4 @@
-//! Clocks and timers: what comes first, and what never comes. How long things take is not tested.
+//! Clocks and timers: the order in which they expire. Durations are not tested.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -13,9 +13,10 @@ use plainsong::time::{
 };
 use plainsong::{spawn, yield_now};
 
-use crate::util::{OnDrop, alone, both, pair, panic_of, resident, run, until, until_parked, watch};
-
-const MS: Duration = Duration::from_millis(1);
+use crate::util::{
+    MOMENT, OnDrop, alone, both, limit_memory, pair, panic_of, resident, run, until, until_parked,
+    watch,
+};
 
 /// Delays far apart, close together and equal, in a shuffled order.
 fn shuffled() -> impl Iterator<Item = Duration> + Clone {
@@ -29,7 +30,7 @@ fn sleepers_wake_in_the_order_of_their_times() {
         sorted.sort_unstable();
         loop {
             let log = Rc::new(RefCell::new(Vec::new()));
-            let start = now() + 5 * MS;
+            let start = now() + 5 * MOMENT;
             let sleepers: Vec<_> = shuffled()
                 .map(|delay| {
                     let log = Rc::clone(&log);
@@ -44,7 +45,7 @@ fn sleepers_wake_in_the_order_of_their_times() {
             for sleeper in sleepers {
                 sleeper.join().unwrap();
             }
-            // On a machine that stood still, some did not sleep: the next round will tell.
+            // On a busy machine some did not sleep at all: try another round.
             if in_time {
                 assert_eq!(*log.borrow(), sorted);
                 return;
@@ -58,8 +59,8 @@ fn calls_come_in_the_order_of_their_times() {
     run(|| {
         let mut sorted: Vec<_> = shuffled().collect();
         sorted.sort_unstable();
-        // Due by now; to come; and past.
-        for start in [|| now(), || now() + MS, || now() - MS] {
+        // Due now, in the future, and in the past.
+        for start in [|| now(), || now() + MOMENT, || now() - MOMENT] {
             let start = start();
             let log = Rc::new(RefCell::new(Vec::new()));
             for delay in shuffled() {
@@ -67,7 +68,7 @@ fn calls_come_in_the_order_of_their_times() {
                 at(start + delay, move || log.borrow_mut().push(delay));
             }
             while log.borrow().len() < sorted.len() {
-                sleep(MS);
+                sleep(MOMENT);
             }
             assert_eq!(*log.borrow(), sorted);
         }
@@ -78,13 +79,13 @@ fn calls_come_in_the_order_of_their_times() {
 fn equal_times_come_in_the_order_of_asking() {
     run(|| {
         let log = Rc::new(RefCell::new(Vec::new()));
-        let time = now() + MS;
+        let time = now() + MOMENT;
         for n in 0..100 {
             let log = Rc::clone(&log);
             at(time, move || log.borrow_mut().push(n));
         }
         while log.borrow().len() < 100 {
-            sleep(MS);
+            sleep(MOMENT);
         }
         assert_eq!(*log.borrow(), (0..100).collect::<Vec<_>>());
     });
@@ -118,7 +119,7 @@ fn zero_and_the_past_let_others_run_once() {
         });
         sleep(Duration::ZERO);
         assert_eq!(count.get(), 1);
-        sleep_until(now() - MS);
+        sleep_until(now() - MOMENT);
         assert_eq!(count.get(), 2);
     });
 }
@@ -133,7 +134,7 @@ fn times_without_end_do_not_come() {
                 spawn(move || sleep(duration))
             })
             .collect();
-        sleep(3 * MS);
+        sleep(3 * MOMENT);
         assert!(endless.iter().all(|sleeper| !sleeper.is_finished()));
     });
 }
@@ -144,8 +145,8 @@ const DAY: Duration = Duration::from_secs(86_400);
 fn many_timers_far_apart_fire_in_order() {
     run(|| {
         let log = Rc::new(RefCell::new(Vec::new()));
-        let start = now() + MS;
-        // Some are never reached; all are added in the worst order, and every third is taken back.
+        let start = now() + MOMENT;
+        // Some never expire; all are added in the worst order, and every third is cancelled.
         let timers: Vec<_> = (0..3000u64)
             .rev()
             .map(|n| {
@@ -159,10 +160,10 @@ fn many_timers_far_apart_fire_in_order() {
                 assert!(timer.cancel());
             }
         }
-        // Nothing has come due so far: timers fire between turns.
+        // None has expired so far: timers expire between turns.
         let expected: Vec<_> = (0..3000).filter(|n| n % 10 != 9 && n % 3 != 0).collect();
         while log.borrow().len() < expected.len() {
-            sleep(MS);
+            sleep(MOMENT);
         }
         assert_eq!(*log.borrow(), expected);
     });
@@ -178,15 +179,15 @@ fn calls_are_made_once_or_taken_back() {
         };
         let made = after(Duration::ZERO, count());
         let past = at(now() - DAY, count());
-        let taken = after(MS, count());
+        let taken = after(MOMENT, count());
         assert!(taken.cancel());
         assert!(!taken.cancel());
         let dropped = Rc::new(Cell::new(false));
         let flag = Rc::clone(&dropped);
         let guard = OnDrop(move || flag.set(true));
-        assert!(after(MS, move || drop(guard)).cancel());
+        assert!(after(MOMENT, move || drop(guard)).cancel());
         assert!(dropped.get(), "what it captured goes when it is taken back");
-        sleep(3 * MS);
+        sleep(3 * MOMENT);
         assert_eq!(calls.get(), 2);
         assert!(!made.cancel() && !past.cancel());
     });
@@ -199,13 +200,13 @@ fn calls_may_wait_panic_and_call_again() {
         let theirs = Rc::clone(&log);
         after(Duration::ZERO, || std::panic::resume_unwind(Box::new("its own")));
         after(Duration::ZERO, move || {
-            sleep(MS);
+            sleep(MOMENT);
             theirs.borrow_mut().push(1);
             let later = Rc::clone(&theirs);
-            after(MS, move || later.borrow_mut().push(2));
+            after(MOMENT, move || later.borrow_mut().push(2));
         });
         while log.borrow().len() < 2 {
-            sleep(MS);
+            sleep(MOMENT);
         }
         assert_eq!(*log.borrow(), [1, 2]);
     });
@@ -218,9 +219,9 @@ fn a_timer_is_one_runs_own() {
         plainsong::run(|| {
             let called = Rc::new(Cell::new(false));
             let flag = Rc::clone(&called);
-            after(MS, move || flag.set(true));
+            after(MOMENT, move || flag.set(true));
             assert!(!old.cancel(), "its run has ended, and the call with it");
-            sleep(3 * MS);
+            sleep(3 * MOMENT);
             assert!(called.get());
         });
     });
@@ -241,7 +242,7 @@ fn a_million_time_outs_armed_and_disarmed_keep_memory_flat() {
                     }
                 }
             };
-            // Time-outs of a join, whose waits really begin.
+            // Joins with a time-out, which really wait.
             let join = |count| {
                 for _ in 0..count {
                     let child = spawn(|| ());
@@ -282,22 +283,22 @@ fn time_outs_that_pass_keep_memory_flat() {
 #[test]
 fn an_interval_that_keeps_up_ticks_by_the_period() {
     run(|| {
-        let mut ticks = interval(MS);
-        assert_eq!(ticks.period(), MS);
+        let mut ticks = interval(MOMENT);
+        assert_eq!(ticks.period(), MOMENT);
         let first = ticks.tick();
         for n in 1..5 {
-            assert_eq!(ticks.tick() - first, n * MS);
+            assert_eq!(ticks.tick() - first, n * MOMENT);
         }
     });
 }
 
-/// Ticks after `periods` and a half have been missed.
+/// The ticks after three and a half periods without one.
 fn late_ticks(behavior: MissedTickBehavior) -> (Instant, Instant, [Instant; 3]) {
-    let period = 10 * MS;
+    let period = 10 * MOMENT;
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(behavior);
     let first = ticks.tick();
-    sleep_until(first + 35 * MS);
+    sleep_until(first + 35 * MOMENT);
     let late = [ticks.tick(), ticks.tick(), ticks.tick()];
     (first, now(), late)
 }
@@ -306,7 +307,7 @@ fn late_ticks(behavior: MissedTickBehavior) -> (Instant, Instant, [Instant; 3]) 
 fn a_late_interval_bursts() {
     run(|| {
         let (first, _, late) = late_ticks(MissedTickBehavior::Burst);
-        assert_eq!(late, [1, 2, 3].map(|n| first + n * 10 * MS));
+        assert_eq!(late, [1, 2, 3].map(|n| first + n * 10 * MOMENT));
     });
 }
 
@@ -314,10 +315,10 @@ fn a_late_interval_bursts() {
 fn a_late_interval_delays() {
     run(|| {
         let (first, _, [missed, next, after_it]) = late_ticks(MissedTickBehavior::Delay);
-        assert_eq!(missed, first + 10 * MS);
-        // A whole period after the late one was taken, not before.
-        assert!(next >= first + 45 * MS);
-        assert!(after_it >= next + 10 * MS);
+        assert_eq!(missed, first + 10 * MOMENT);
+        // A whole period after the late tick was taken.
+        assert!(next >= first + 45 * MOMENT);
+        assert!(after_it >= next + 10 * MOMENT);
     });
 }
 
@@ -325,11 +326,11 @@ fn a_late_interval_delays() {
 fn a_late_interval_skips() {
     run(|| {
         let (first, _, [missed, next, after_it]) = late_ticks(MissedTickBehavior::Skip);
-        assert_eq!(missed, first + 10 * MS);
+        assert_eq!(missed, first + 10 * MOMENT);
         for tick in [next, after_it] {
-            assert_eq!((tick - first).as_nanos() % (10 * MS).as_nanos(), 0, "off the beat");
+            assert_eq!((tick - first).as_nanos() % (10 * MOMENT).as_nanos(), 0, "off the beat");
         }
-        assert!(next >= first + 40 * MS && after_it > next);
+        assert!(next >= first + 40 * MOMENT && after_it > next);
     });
 }
 
@@ -341,11 +342,11 @@ fn intervals_at_their_limits() {
         endless.tick();
         let waits = spawn(move || endless.tick());
         until_parked(&waits);
-        let mut reset = interval(MS);
+        let mut reset = interval(MOMENT);
         reset.tick();
         reset.reset();
         let before = now();
-        assert!(reset.tick() <= before + MS);
+        assert!(reset.tick() <= before + MOMENT);
     });
 }
 
@@ -367,8 +368,8 @@ fn timers_go_on_beside_a_thread_that_floods() {
     });
 }
 
-/// A time-out and the sleep inside of it that are due at the same moment: each takes the other's
-/// timer back, or would, were it not gone already.
+/// A time-out and the sleep inside it expire at the same moment: each cancels the other's timer,
+/// which has expired already.
 #[test]
 fn a_time_out_and_its_sleep_that_end_together() {
     plainsong::run(|| {
@@ -382,9 +383,9 @@ fn a_time_out_and_its_sleep_that_end_together() {
                 let child = || spawn(move || timeout_at(limit, || sleep_until(until)).is_ok());
                 let children: Vec<_> = (0..100).map(|_| child()).collect();
                 yield_now();
-                // All of them sleep by now, if there was time enough.
+                // All of them sleep now, if there was enough time.
                 if now() < earlier {
-                    // Both are overdue when the loop looks at the clock.
+                    // Both have expired when the loop looks at the clock.
                     while now() <= deadline {
                         thread::sleep(ahead);
                     }
@@ -403,18 +404,13 @@ fn a_time_out_and_its_sleep_that_end_together() {
 fn calls_without_room_for_a_stack_come_when_there_is_some() {
     alone(calls_without_room_for_a_stack_come_when_there_is_some, || {
         plainsong::run(|| {
-            let limit = |bytes| {
-                let maximum = rustix::process::getrlimit(rustix::process::Resource::As).maximum;
-                let limit = rustix::process::Rlimit { current: bytes, maximum };
-                rustix::process::setrlimit(rustix::process::Resource::As, limit).unwrap();
-            };
             let called = Rc::new(Cell::new(0));
             let call = |delay| {
                 let called = Rc::clone(&called);
                 after(Duration::from_millis(delay), move || called.set(called.get() + 1))
             };
-            limit(Some(1 << 20));
-            // Until there are no stacks but those that are in use.
+            limit_memory(Some(1 << 20));
+            // Until all stacks are in use.
             let mut all: Vec<_> = std::iter::from_fn(|| {
                 plainsong::Builder::new().spawn(plainsong::thread::park).ok()
             })
@@ -424,17 +420,17 @@ fn calls_without_room_for_a_stack_come_when_there_is_some() {
             let third = call(2);
             sleep(Duration::from_millis(20));
             assert_eq!(called.get(), 0);
-            // It can still be taken back.
+            // It can still be cancelled.
             assert!(second.cancel());
             let last = all.pop().unwrap();
             last.thread().unpark();
             last.join().unwrap();
             until(|| {
-                sleep(Duration::from_millis(1));
+                sleep(MOMENT);
                 called.get() == 2
             });
             assert!(!third.cancel());
-            limit(None);
+            limit_memory(None);
         });
     });
 }

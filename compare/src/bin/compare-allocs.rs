@@ -1,6 +1,7 @@
-//! Counts what one style's server allocates for a connection and for a request.
+//! Counts the allocations of one style's server for a connection and for a request.
 //!
-//! Server and client run in this process, under an allocator that counts. The client allocates nothing.
+//! Server and client run in this process, with an allocator that counts. The client does not
+//! allocate.
 
 use std::alloc::System;
 use std::io::{self, Read, Write};
@@ -21,11 +22,11 @@ use compare::servers::Style;
 #[global_allocator]
 static COUNTING: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// Connections before anything is counted: lazily made things are made, tables have grown.
+/// Connections before the count begins. They initialise lazy values and let tables grow.
 const WARM_UP: usize = 100;
 const CONNECTIONS: usize = 1000;
 const REQUESTS: usize = 10_000;
-/// How long the server may need to start, or to be done with the last client.
+/// How long the server may take to start, or to finish with the last client.
 const SETTLE: Duration = Duration::from_millis(200);
 
 #[derive(Parser)]
@@ -45,7 +46,8 @@ fn main() -> Result<()> {
     });
     thread::sleep(SETTLE);
     let allocations = count(address)?;
-    writeln!(io::stdout(), "{}", serde_json::to_string(&allocations)?).context("nobody listens")
+    writeln!(io::stdout(), "{}", serde_json::to_string(&allocations)?)
+        .context("standard output is closed")
 }
 
 fn count(address: SocketAddr) -> Result<Allocations> {
@@ -62,7 +64,7 @@ fn count(address: SocketAddr) -> Result<Allocations> {
     })
 }
 
-/// What is allocated until the server has come to rest after `work`.
+/// The allocations from before `work` until the server is idle after it.
 fn change(work: impl FnOnce() -> io::Result<()>) -> Result<Stats> {
     thread::sleep(SETTLE);
     let before = COUNTING.stats();
@@ -71,7 +73,7 @@ fn change(work: impl FnOnce() -> io::Result<()>) -> Result<Stats> {
     Ok(COUNTING.stats() - before)
 }
 
-/// Clients that come one after the other, send a message, and go.
+/// Connects clients one after the other. Each exchanges a message and closes.
 fn connect(address: SocketAddr, clients: usize) -> io::Result<()> {
     (0..clients).try_for_each(|_| exchange(&mut TcpStream::connect(address)?))
 }

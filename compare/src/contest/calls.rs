@@ -1,4 +1,4 @@
-//! Counting a server's system calls from outside, with whatever the machine has for it.
+//! Counts a server's system calls from outside, with `perf` or `strace`.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,16 +13,16 @@ use crate::process::{Helper, find_program};
 
 /// How long a counter may take to attach.
 const ATTACH: Duration = Duration::from_secs(5);
-/// How long after it has opened its counters `perf` may need to start them.
+/// How long `perf` may take to start its counters after it has opened them.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// System calls, counted.
+/// A count of system calls.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Calls {
     /// Counted by the kernel's own tracepoint, which hardly slows the server down.
     Perf(f64),
-    /// Counted by `strace`, which stops the server at every call: it then finds more to do each time it waits
-    /// and waits less often than it would by itself.
+    /// Counted by `strace`, which stops the server at every call. The server then finds more to do
+    /// after each wait, and so it waits less often than without `strace`.
     Strace(f64),
     /// Neither `perf` nor `strace` works here.
     NotCounted,
@@ -37,7 +37,7 @@ impl Calls {
         }
     }
 
-    /// The count for each of `requests`.
+    /// The count for one of `requests`.
     pub(super) fn per(self, requests: u64) -> Calls {
         match self {
             Calls::Perf(count) => Calls::Perf(count / requests as f64),
@@ -61,7 +61,7 @@ pub(super) struct Counter {
 }
 
 impl Counter {
-    /// Attaches to process `pid`; none when this machine has nothing that can.
+    /// Attaches to process `pid`. Returns none when neither tool works on this machine.
     pub(super) fn attach(pid: u32) -> Result<Option<Counter>> {
         for (tool, name) in [(Tool::Perf, "perf"), (Tool::Strace, "strace")] {
             if find_program(name).is_none() {
@@ -74,7 +74,7 @@ impl Counter {
                 Tool::Strace => command.args(["-c", "-f", "-qq", "-U", "calls,name"]),
             };
             command.arg("-o").arg(&report).arg("-p").arg(pid.to_string());
-            // What it has to say against this machine is of no interest: the next one is tried.
+            // Its complaints are of no interest, because the next tool is tried.
             command.stderr(std::process::Stdio::null());
             let mut counter = Counter { tool, process: Helper::start(name, command)?, report };
             if counter.wait_until_attached(pid)? {
@@ -84,7 +84,7 @@ impl Counter {
         Ok(None)
     }
 
-    /// False when it has given up.
+    /// Waits until the counter counts. Returns false when it has given up.
     fn wait_until_attached(&mut self, pid: u32) -> Result<bool> {
         let began = Instant::now();
         while began.elapsed() < ATTACH {
@@ -104,7 +104,7 @@ impl Counter {
         Ok(false)
     }
 
-    /// Detaches and says how many calls there were.
+    /// Detaches and returns the count.
     pub(super) fn detach(self) -> Result<Calls> {
         self.process.interrupt()?;
         let report = fs::read_to_string(&self.report).context("the counter left no report")?;
@@ -136,7 +136,8 @@ fn is_traced(pid: u32) -> Result<bool> {
     Ok(true)
 }
 
-/// The count is the first field of the line that names the event. A process that never ran has none.
+/// The count is the first field of the line that names the event. It is missing for a process that
+/// never ran.
 fn parse_perf(report: &str) -> Result<f64> {
     let line = report.lines().find(|line| line.contains("sys_enter"));
     let count = line.and_then(|line| line.split(',').next());
@@ -147,7 +148,7 @@ fn parse_perf(report: &str) -> Result<f64> {
     count.with_context(|| format!("perf reported {report:?}"))
 }
 
-/// The count stands in the line of totals, which is missing where there was nothing to count.
+/// The count is in the line of totals, which is missing when there was nothing to count.
 fn parse_strace(report: &str) -> Result<f64> {
     for line in report.lines() {
         if let [count, "total"] = line.split_whitespace().collect::<Vec<_>>()[..] {

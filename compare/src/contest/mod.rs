@@ -1,5 +1,5 @@
-//! Servers in every style, under the same load, round after round: `echo`, `http`, and `scale`, which is echo
-//! with more and more connections.
+//! Servers in every style, under the same load, round after round: `echo`, `http`, `short` with
+//! short connections, and `scale` with more and more connections.
 
 use std::time::Duration;
 
@@ -7,17 +7,18 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::load::{Job, Shape};
-use crate::saved;
+use crate::machine::LoadAverage;
 use crate::servers::Style;
-use course::{Course, Load, OpenLoop};
+use crate::{saved, terminal};
+use comparison::{Comparison, Load, OpenLoop};
 
 pub use calls::Calls;
-pub use course::TURN;
+pub use comparison::TURN;
 pub use results::{Arm, Part, Results};
 pub use trial::free_address;
 
 mod calls;
-mod course;
+mod comparison;
 mod results;
 pub mod table;
 mod trial;
@@ -27,57 +28,78 @@ const CONNECTIONS: [usize; 4] = [1, 64, 1_000, 10_000];
 const SMALL: usize = 128;
 const LARGE: usize = 16 * 1024;
 const PIPELINE: usize = 16;
+const SHORT_CONNECTIONS: usize = 64;
+const SHORT_REQUESTS: [usize; 2] = [1, 10];
 const SCALE_CONNECTIONS: [usize; 9] = [1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000];
 
-/// With very many clients, counting system calls takes long and tells nothing that fewer do not. Neither does the
-/// open loop.
+/// With more clients, counting system calls takes long and shows nothing new. The same is true of
+/// the open loop.
 const COUNTED_MAX: usize = 2_000;
 
-/// The name under which `echo` keeps its results.
+/// The name of the saved results of `echo`.
 pub const ECHO: &str = "echo";
-/// The name under which `http` keeps its results.
+/// The name of the saved results of `http`.
 pub const HTTP: &str = "http";
-/// The name under which `scale` keeps its results.
+/// The name of the saved results of `short`.
+pub const SHORT: &str = "short";
+/// The name of the saved results of `scale`.
 pub const SCALE: &str = "scale";
 
-/// What `echo` compares, and for how long.
+/// The options of `echo`.
 #[derive(Clone, Debug, Args)]
 pub struct EchoOptions {
     #[command(flatten)]
     common: Common,
     #[command(flatten)]
-    crowd: Crowd,
+    clients: ClientOptions,
     /// Connection counts
     #[arg(long, value_delimiter = ',', value_name = "N,..", default_values_t = CONNECTIONS)]
     connections: Vec<usize>,
     /// Message sizes in bytes
     #[arg(long, value_delimiter = ',', value_name = "BYTES,..", default_values_t = [SMALL, LARGE])]
     size: Vec<usize>,
-    /// How many messages a client sends at a time
+    /// Messages that a client sends at a time
     #[arg(long, value_delimiter = ',', value_name = "N,..", default_values_t = [1])]
     pipeline: Vec<usize>,
 }
 
-/// What `http` compares, and for how long.
+/// The options of `http`.
 #[derive(Clone, Debug, Args)]
 pub struct HttpOptions {
     #[command(flatten)]
     common: Common,
     #[command(flatten)]
-    crowd: Crowd,
+    clients: ClientOptions,
     /// Connection counts
     #[arg(long, value_delimiter = ',', value_name = "N,..", default_values_t = CONNECTIONS)]
     connections: Vec<usize>,
-    /// What is asked for
+    /// Pages
     #[arg(long, value_delimiter = ',', value_name = "PAGE,..",
         default_values_t = [Job::Plaintext, Job::Json], value_parser = page)]
     page: Vec<Job>,
-    /// How many requests a client sends at a time
+    /// Requests that a client sends at a time
     #[arg(long, value_delimiter = ',', value_name = "N,..", default_values_t = [1, PIPELINE])]
     pipeline: Vec<usize>,
 }
 
-/// What `scale` compares, and for how long.
+/// The options of `short`.
+#[derive(Clone, Debug, Args)]
+pub struct ShortOptions {
+    #[command(flatten)]
+    common: Common,
+    /// Numbers of clients
+    #[arg(long, value_delimiter = ',', value_name = "N,..", default_values_t = [SHORT_CONNECTIONS])]
+    connections: Vec<usize>,
+    /// Requests on each connection
+    #[arg(long, value_delimiter = ',', value_name = "N,..", default_values_t = SHORT_REQUESTS)]
+    requests: Vec<usize>,
+    /// Pages
+    #[arg(long, value_delimiter = ',', value_name = "JOB,..",
+        default_values_t = [Job::Echo, Job::Plaintext])]
+    job: Vec<Job>,
+}
+
+/// The options of `scale`.
 #[derive(Clone, Debug, Args)]
 pub struct ScaleOptions {
     #[command(flatten)]
@@ -100,30 +122,30 @@ struct Common {
     /// Few and short rounds: a first look, too noisy to quote
     #[arg(long)]
     quick: bool,
-    /// How often every style takes its turn [default: 15, quick: 2]
+    /// Rounds; every style takes its turn in each [default: 15, quick: 2]
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
     /// How long each load is measured, in milliseconds [default: 1000, quick: 60]
     #[arg(long, value_name = "MS")]
     window: Option<u64>,
-    /// These styles only; the one that others are held against always takes part
+    /// These styles only; the reference always takes part
     #[arg(long, value_delimiter = ',', value_name = "STYLE,..")]
     only: Vec<Style>,
-    /// Keep the results for `report`
+    /// Save the results for `report`
     #[arg(long)]
     save: bool,
 }
 
-/// Who the clients are, beside how many.
+/// The behaviour of the clients.
 #[derive(Clone, Debug, Args)]
-struct Crowd {
-    /// How long a client of the closed loop thinks before it sends again, in microseconds
+struct ClientOptions {
+    /// Pause of a client in the closed loop before it sends again, in microseconds
     #[arg(long, value_name = "US", default_value_t = 0)]
     think: u64,
-    /// How many more clients are connected and silent
+    /// Further clients that are connected and idle
     #[arg(long, value_name = "N", default_value_t = 0)]
     idle: usize,
-    /// How many more clients ask all the time and hardly read
+    /// Further clients that send all the time and hardly read
     #[arg(long, value_name = "N", default_value_t = 0)]
     slow: usize,
     /// Requests a second of the open loop [default: half of what the first style can do]
@@ -134,7 +156,7 @@ struct Crowd {
     closed: bool,
 }
 
-impl Crowd {
+impl ClientOptions {
     fn open_loop(&self) -> OpenLoop {
         match self.rate {
             _ if self.closed => OpenLoop::Not,
@@ -145,21 +167,21 @@ impl Crowd {
 
     fn load(&self, job: Job, connections: usize, size: usize, pipeline: usize) -> Load {
         let think = Duration::from_micros(self.think);
-        let Crowd { idle, slow, .. } = *self;
-        let shape = Shape { connections, size, pipeline, think, idle, slow };
+        let ClientOptions { idle, slow, .. } = *self;
+        let shape = Shape { pipeline, think, idle, slow, ..Shape::plain(connections, size) };
         Load { job, shape, open_loop: self.open_loop() }
     }
 }
 
 impl Common {
-    /// How `all` runs: rounds as they come, windows that fit into its time.
+    /// The options of `all`: the default number of rounds, and windows that fit into its time.
     fn for_report(quick: bool, window: u64) -> Common {
         let window = (!quick).then_some(window);
         Common { quick, rounds: None, window, only: Vec::new(), save: true }
     }
 
-    fn course(&self, loads: Vec<Load>) -> Course {
-        Course {
+    fn comparison(&self, loads: Vec<Load>) -> Comparison {
+        Comparison {
             only: self.only.clone(),
             loads,
             rounds: self.rounds.unwrap_or(if self.quick { 2 } else { 15 }),
@@ -174,38 +196,41 @@ impl Common {
         }
     }
 
-    /// Runs a course, prints its tables, and keeps the results if that is wanted.
-    fn run(&self, name: &str, course: Course) -> Result<()> {
-        let (rounds, window) = (course.rounds, course.window);
-        let prints_parts = course.prints_parts;
-        let parts =
-            course.run(|part| if prints_parts { table::print(part, rounds) } else { Ok(()) })?;
-        let results = Results { rounds, window, parts };
+    /// Runs a comparison, prints its tables, and saves the results if asked to.
+    fn run(&self, name: &str, comparison: Comparison) -> Result<()> {
+        let (rounds, window) = (comparison.rounds, comparison.window);
+        let prints_parts = comparison.prints_parts;
+        let run = || {
+            comparison.run(|part| if prints_parts { table::print(part, rounds) } else { Ok(()) })
+        };
+        let (parts, load) = LoadAverage::around(run)?;
+        let results = Results { rounds, window, parts, load };
         if !prints_parts {
             table::print_scale(&results)?;
         }
+        terminal::note(&LoadAverage::sentence(load))?;
         if self.save { saved::save(name, self.quick, results) } else { Ok(()) }
     }
 }
 
-/// Compares echo servers, and prints a table for each load as it is done.
+/// Compares echo servers, and prints a table after each load.
 ///
 /// # Errors
 ///
-/// When our server fails, or the machine is too small for what is asked.
+/// When our server or the reference fails, or the machine is too small for the options.
 pub fn echo(options: &EchoOptions) -> Result<()> {
     let mut loads = Vec::new();
     for &size in &options.size {
         for &pipeline in &options.pipeline {
             for &connections in &options.connections {
-                loads.push(options.crowd.load(Job::Echo, connections, size, pipeline));
+                loads.push(options.clients.load(Job::Echo, connections, size, pipeline));
             }
         }
     }
-    options.common.run(ECHO, options.common.course(loads))
+    options.common.run(ECHO, options.common.comparison(loads))
 }
 
-/// Compares HTTP servers, and prints a table for each load as it is done.
+/// Compares HTTP servers, and prints a table after each load.
 ///
 /// # Errors
 ///
@@ -215,12 +240,32 @@ pub fn http(options: &HttpOptions) -> Result<()> {
     for &job in &options.page {
         for &pipeline in &options.pipeline {
             for &connections in &options.connections {
-                loads.push(options.crowd.load(job, connections, SMALL, pipeline));
+                loads.push(options.clients.load(job, connections, SMALL, pipeline));
             }
         }
     }
-    let course = Course { asks_wrk: true, ..options.common.course(loads) };
-    options.common.run(HTTP, course)
+    let comparison = Comparison { asks_wrk: true, ..options.common.comparison(loads) };
+    options.common.run(HTTP, comparison)
+}
+
+/// Compares servers whose clients open a connection for one request or a few, and prints a table
+/// after each load.
+///
+/// # Errors
+///
+/// As [`echo`].
+pub fn short(options: &ShortOptions) -> Result<()> {
+    let mut loads = Vec::new();
+    for &job in &options.job {
+        for &connections in &options.connections {
+            for &requests in &options.requests {
+                let requests_each = Some(requests);
+                let shape = Shape { requests_each, ..Shape::plain(connections, SMALL) };
+                loads.push(Load::closed(job, shape));
+            }
+        }
+    }
+    options.common.run(SHORT, options.common.comparison(loads))
 }
 
 /// Compares echo servers with more and more connections, and prints one table.
@@ -231,11 +276,12 @@ pub fn http(options: &HttpOptions) -> Result<()> {
 pub fn scale(options: &ScaleOptions) -> Result<()> {
     let load = |&connections: &usize| Load::closed(Job::Echo, Shape::plain(connections, SMALL));
     let loads = options.connections.iter().map(load).collect();
-    let course = Course { counted: 0..0, prints_parts: false, ..options.common.course(loads) };
-    options.common.run(SCALE, course)
+    let comparison =
+        Comparison { counted: 0..0, prints_parts: false, ..options.common.comparison(loads) };
+    options.common.run(SCALE, comparison)
 }
 
-/// What `echo` contributes to the report.
+/// Measures the part `echo` of the report.
 ///
 /// # Errors
 ///
@@ -250,7 +296,7 @@ pub fn echo_for_report(quick: bool) -> Result<()> {
     loads.push(mixed);
     let counts = if quick { &CONNECTIONS[1..2] } else { &CONNECTIONS };
     loads.extend(counts.iter().map(|&n| closed_echo(n, LARGE)));
-    common.run(ECHO, common.course(loads))
+    common.run(ECHO, common.comparison(loads))
 }
 
 fn open_loop_of(connections: usize) -> OpenLoop {
@@ -261,7 +307,7 @@ fn closed_echo(connections: usize, size: usize) -> Load {
     Load::closed(Job::Echo, Shape::plain(connections, size))
 }
 
-/// What `http` contributes to the report.
+/// Measures the part `http` of the report.
 ///
 /// # Errors
 ///
@@ -276,11 +322,25 @@ pub fn http_for_report(quick: bool) -> Result<()> {
     let mut loads: Vec<Load> = counts.iter().map(|&n| load(Job::Plaintext, n, 1)).collect();
     loads.push(load(Job::Plaintext, 64, PIPELINE));
     loads.push(load(Job::Json, 64, 1));
-    let course = Course { asks_wrk: true, ..common.course(loads) };
-    common.run(HTTP, course)
+    let comparison = Comparison { asks_wrk: true, ..common.comparison(loads) };
+    common.run(HTTP, comparison)
 }
 
-/// What `scale` contributes to the report: a curve, so few rounds will do.
+/// Measures the part `short` of the report.
+///
+/// # Errors
+///
+/// As [`echo`].
+pub fn short_for_report(quick: bool) -> Result<()> {
+    short(&ShortOptions {
+        common: Common::for_report(quick, 200),
+        connections: vec![SHORT_CONNECTIONS],
+        requests: SHORT_REQUESTS.to_vec(),
+        job: vec![Job::Echo, Job::Plaintext],
+    })
+}
+
+/// Measures the part `scale` of the report. It is a curve, so a few rounds are enough.
 ///
 /// # Errors
 ///

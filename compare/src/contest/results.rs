@@ -1,4 +1,4 @@
-//! What was measured, round by round.
+//! Results, round by round.
 
 use std::time::Duration;
 
@@ -6,35 +6,39 @@ use serde::{Deserialize, Serialize};
 
 use super::calls::Calls;
 use crate::load::{Job, Measured, Seen, Shape};
+use crate::machine::LoadAverage;
 use crate::servers::Style;
 use crate::stats::Spread;
 
-/// Everything that one command has measured.
+/// The results of one command.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Results {
-    /// How often every style took its turn.
+    /// How many rounds there were.
     pub rounds: usize,
-    /// How long each load was measured.
+    /// How long each load was measured in a round.
     pub window: Duration,
     /// One part for each load.
     pub parts: Vec<Part>,
+    /// The machine's load average; older results have none.
+    #[serde(default)]
+    pub load: Option<LoadAverage>,
 }
 
-/// What was measured under one load.
+/// The results of one load.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Part {
-    /// What the servers were there for.
+    /// The servers' job.
     pub job: Job,
-    /// Who their clients were.
+    /// Their clients.
     pub shape: Shape,
-    /// Requests a second of the open loop; none for no open loop.
+    /// Requests a second of the open loop; none without an open loop.
     pub rate: Option<f64>,
-    /// What each style did.
+    /// The results of each style.
     pub arms: Vec<Arm>,
 }
 
 impl Part {
-    /// What it is about, in words.
+    /// A title in words.
     pub fn title(&self) -> String {
         let job = match self.job {
             Job::Echo => "echo",
@@ -44,12 +48,12 @@ impl Part {
         format!("{job}, {}", self.shape.describe(self.job))
     }
 
-    /// What one style did.
+    /// The results of one style.
     pub fn arm(&self, style: Style) -> Option<&Arm> {
         self.arms.iter().find(|arm| arm.style == style)
     }
 
-    /// What the style did that all are held against.
+    /// The results of the reference.
     pub fn reference(&self) -> Option<&Arm> {
         self.arm(Style::of(self.job)[0])
     }
@@ -60,20 +64,20 @@ impl Part {
     }
 }
 
-/// What one style did under one load.
+/// The results of one style under one load.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Arm {
     /// The style.
     pub style: Style,
     /// One entry for each round.
     pub seen: Vec<Seen>,
-    /// System calls a request, where the machine lets us count them.
+    /// System calls a request, where the machine can count them.
     pub calls: Calls,
-    /// System calls a second while all clients are connected and silent.
+    /// System calls a second while all clients are connected and idle.
     pub idle_calls: Option<f64>,
-    /// Requests a second that `wrk` saw, where it was asked.
+    /// Requests a second that `wrk` measured, where it was used.
     pub wrk: Vec<f64>,
-    /// Why it did not go on.
+    /// Why it dropped out of the comparison.
     pub failure: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! The tables that `echo` prints.
+//! The tables of a comparison.
 
 use anyhow::Result;
 
@@ -8,7 +8,7 @@ use crate::servers::Style;
 use crate::stats::Spread;
 use crate::terminal::{self, Table};
 
-/// Prints what was measured under one load.
+/// Prints the results of one load.
 pub(super) fn print(part: &Part, rounds: usize) -> Result<()> {
     terminal::heading(&format!("{}; medians of {rounds} round(s)", part.title()))?;
     closed(part).print()?;
@@ -19,7 +19,7 @@ pub(super) fn print(part: &Part, rounds: usize) -> Result<()> {
     remarks(part).iter().try_for_each(|remark| terminal::note(remark))
 }
 
-/// What does not fit into the tables: who failed, and what `wrk` saw.
+/// Remarks beside the tables: failures, and the results of `wrk`.
 pub fn remarks(part: &Part) -> Vec<String> {
     let failed = |arm: &Arm| Some(format!("{} failed: {}", arm.style, arm.failure.as_ref()?));
     let mut remarks: Vec<String> = part.arms.iter().filter_map(failed).collect();
@@ -71,7 +71,7 @@ fn against(part: &Part) -> String {
     }
 }
 
-/// Everything of the closed loop.
+/// The results of the closed loop.
 pub fn closed(part: &Part) -> Table {
     let against = against(part);
     let mut table = Table::new(&[
@@ -109,7 +109,7 @@ pub fn closed(part: &Part) -> Table {
     table
 }
 
-/// Everything of the open loop.
+/// The results of the open loop.
 pub fn open(part: &Part) -> Table {
     let against = against(part);
     let mut table = Table::new(&[

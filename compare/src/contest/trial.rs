@@ -13,23 +13,23 @@ use crate::load::{Job, Plan, Seen, Shape};
 use crate::process::Helper;
 use crate::servers::Style;
 
-/// How long a load may take beyond the time it was given.
+/// How much longer than planned a load may take.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Where servers listen: below the range from which the kernel takes the clients' ports.
+/// The servers' ports: below the range from which the kernel takes the clients' ports.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
-/// The load that every style is put under.
+/// A load, and how long it is measured.
 pub(super) struct Trial {
     pub(super) job: Job,
     pub(super) shape: Shape,
     pub(super) warm_up: Duration,
     pub(super) window: Duration,
-    /// Requests a second of the open loop; none for no open loop.
+    /// Requests a second of the open loop; none without an open loop.
     pub(super) rate: Option<f64>,
 }
 
 impl Trial {
-    /// Puts a style's server under load.
+    /// Measures a style's server under the load.
     pub(super) fn run(&self, style: Style) -> Result<Seen> {
         let (server, address) = self.start(style)?;
         let plan = self.plan(&server, address);
@@ -38,13 +38,13 @@ impl Trial {
         load.answer(patience).with_context(|| format!("{style} under load"))
     }
 
-    /// Counts the system calls that a style's server makes for a request, and those that it makes in a second
-    /// while its clients are silent. A run of its own, because counting slows the server down.
+    /// Counts a style's system calls for a request, and in a second while its clients are idle.
+    /// This needs a separate run, because counting slows the server down.
     pub(super) fn count_calls(&self, style: Style) -> Result<(Calls, Option<f64>)> {
         let (server, address) = self.start(style)?;
         let plan = Plan { rate: None, gate: true, ..self.plan(&server, address) };
         let mut load = Helper::of_ourselves("the load", ["load", &serde_json::to_string(&plan)?])?;
-        let warm = load.line(PATIENCE)?;
+        let warm = load.read_line(PATIENCE)?;
         ensure!(warm == "warm", "the load said {warm:?}");
         let Some(counter) = Counter::attach(server.id())? else {
             return Ok((Calls::NotCounted, None));
@@ -56,19 +56,19 @@ impl Trial {
         let Some(counter) = Counter::attach(server.id())? else {
             return Ok((Calls::NotCounted, silent));
         };
-        load.tell("go")?;
+        load.send_line("go")?;
         let seen: Seen = load.answer(self.window + PATIENCE)?;
         Ok((counter.detach()?.per(seen.closed.requests), silent))
     }
 
-    /// Requests a second that `wrk` sees.
+    /// Requests a second, as `wrk` measures them.
     pub(super) fn ask_wrk(&self, style: Style) -> Result<f64> {
         let (_server, address) = self.start(style)?;
         wait_until_it_listens(address)?;
         wrk::ask(address, &name(self.job)?, self.shape.connections)
     }
 
-    /// Starts a style's server. It may not listen yet: the load tries until it does.
+    /// Starts a style's server. It may not listen yet, so the load tries until it does.
     fn start(&self, style: Style) -> Result<(Helper, SocketAddr)> {
         let address = free_address()?;
         let arguments = ["serve", &name(self.job)?, &name(style)?, &address.to_string()];
@@ -89,7 +89,7 @@ impl Trial {
     }
 }
 
-/// What the command line calls it.
+/// Its name on the command line.
 fn name(value: impl ValueEnum) -> Result<String> {
     Ok(value.to_possible_value().context("it has a name")?.get_name().to_owned())
 }
@@ -103,8 +103,8 @@ fn wait_until_it_listens(address: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// An address that nobody listens at. Each server has a port of its own, so that connections that an earlier
-/// one left behind in the kernel are in nobody's way.
+/// A free address. Each server gets another port, because the kernel may still hold connections of
+/// an earlier one.
 ///
 /// # Errors
 ///
@@ -112,7 +112,7 @@ fn wait_until_it_listens(address: SocketAddr) -> Result<()> {
 pub fn free_address() -> Result<SocketAddr> {
     use std::sync::atomic::{AtomicU16, Ordering};
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Two comparisons that run at a time start at different ports.
+    // Two comparisons that run at the same time start at different ports.
     let first = (std::process::id() % 1000) as u16 * 11;
     for _ in PORTS {
         let offset = first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % PORTS.len() as u16;

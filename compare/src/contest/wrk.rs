@@ -1,4 +1,4 @@
-//! A second opinion: `wrk`, where it is installed, from the core of our own load.
+//! A second opinion: `wrk`, where it is installed, on the core of our own load.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -8,14 +8,14 @@ use anyhow::{Context, Result, ensure};
 
 use crate::process::{find_program, our_program};
 
-/// Whether this machine has it.
+/// Whether it is installed.
 pub(super) fn is_here() -> bool {
     find_program("wrk").is_some()
 }
 
-/// Requests a second that it sees.
+/// Requests a second, as it measures them.
 pub(super) fn ask(address: SocketAddr, page: &str, connections: usize) -> Result<f64> {
-    // It knows whole seconds only.
+    // It measures whole seconds.
     const WINDOW: Duration = Duration::from_secs(1);
     let output = Command::new(our_program()?)
         .args(["on-load-core", "wrk", "-t1", "-c"])

@@ -1,6 +1,6 @@
-//! The closed loop: every client sends its next message as soon as the last one has come back, or after it has
-//! thought for a while. It finds the most that a server can do; a slow server slows its clients too, so its
-//! latencies flatter.
+//! The closed loop: every client sends its next message when the last one is complete, or after a
+//! pause. It measures the most that a server can do. A slow server also slows its clients down, so
+//! its latencies look too good.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use anyhow::Result;
 use super::clients::Clients;
 use super::{Driven, Shape};
 
-/// Keeps all clients busy for `window`, then waits until every message has come back.
+/// Keeps all clients busy for `window`, then waits until every message is complete.
 pub(super) fn drive(clients: &mut Clients, shape: &Shape, window: Duration) -> Result<Driven> {
     let mut driven = Driven::new(shape.pipeline)?;
     let end = Instant::now() + window;
@@ -19,7 +19,7 @@ pub(super) fn drive(clients: &mut Clients, shape: &Shape, window: Duration) -> R
         sent_at.push(Instant::now());
         clients.send(index)?;
     }
-    // All think for the same time, so those who began first are done first.
+    // All pauses are equally long, so the first to begin is the first to end.
     let mut thinking = VecDeque::new();
     clients.settle(|clients, done| {
         let now = Instant::now();

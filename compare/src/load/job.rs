@@ -1,4 +1,4 @@
-//! What clients ask for, and what they must get.
+//! The clients' requests, and the replies that they must get.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -8,10 +8,10 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-/// What a server is there for.
+/// A server's job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 pub enum Job {
-    /// Sends back what it is sent.
+    /// Echoes every message.
     Echo,
     /// Answers `GET /plaintext` with a short text.
     Plaintext,
@@ -29,28 +29,35 @@ impl std::fmt::Display for Job {
     }
 }
 
-/// What [`Job::Plaintext`] answers.
+/// The reply of [`Job::Plaintext`].
 pub const TEXT: &str = "Hello, World!";
-/// What [`Job::Json`] answers.
+/// The reply of [`Job::Json`].
 pub const JSON: &str = r#"{"message":"Hello, World!"}"#;
 
 impl Job {
-    /// A request; its size is up to the client for echo alone.
-    pub(super) fn request(self, size: usize) -> Vec<u8> {
+    /// A request. Only that of echo has the size that the client chooses. `is_last` says whether it
+    /// is the last of its connection.
+    pub(super) fn request(self, size: usize, is_last: bool) -> Vec<u8> {
         let path = match self {
-            // No two neighbouring bytes are equal, so that a byte lost or doubled is noticed.
+            // No two neighbouring bytes are equal, so a lost or repeated byte is noticed.
             Job::Echo => return (0..size).map(|i| (i * 31 + i / 256) as u8).collect(),
             Job::Plaintext => "/plaintext",
             Job::Json => "/json",
         };
-        // What a browser would send is longer, and what `wrk` sends is shorter.
+        // Longer than the requests of `wrk`, and shorter than those of a browser.
+        let close = if is_last { "Connection: close\r\n" } else { "" };
         let head = format!(
-            "GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\nUser-Agent: compare\r\n\r\n"
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\nUser-Agent: compare\r\n{close}\r\n"
         );
         head.into_bytes()
     }
 
-    /// What a server answers to `request`: for HTTP it is asked, because headers differ.
+    /// Whether the server closes a connection after its last reply. Otherwise the client does.
+    pub(super) fn server_closes(self) -> bool {
+        self != Job::Echo
+    }
+
+    /// The reply to `request`. HTTP servers are asked for it, because their headers differ.
     pub(super) fn reply(
         self,
         request: &[u8],
@@ -64,7 +71,7 @@ impl Job {
     }
 }
 
-/// What a client must get. All of it is fixed but the date.
+/// The reply that a client must get. All of it is fixed except the date.
 pub(super) struct Reply {
     bytes: Vec<u8>,
     date: Range<usize>,
@@ -104,10 +111,10 @@ impl Reply {
     }
 }
 
-/// All that a client must get before it sends again.
+/// The replies that a client must get before it sends again.
 pub(super) struct Expected {
     bytes: Vec<u8>,
-    /// The length of one reply, and where the date stands in it.
+    /// The length of one reply, and the place of the date in it.
     reply: usize,
     date: Range<usize>,
 }
@@ -117,7 +124,8 @@ impl Expected {
         self.bytes.len()
     }
 
-    /// Whether `came` is what stands at `at`. A date may be another than it was; it is then the one to come.
+    /// Whether `came` is the expected text at `at`. The date may have changed: the new one is
+    /// expected from then on.
     pub(super) fn check(&mut self, at: usize, came: &[u8]) -> bool {
         let Some(expected) = self.bytes.get_mut(at..at + came.len()) else { return false };
         if expected == came {

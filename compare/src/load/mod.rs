@@ -1,7 +1,7 @@
-//! The load: clients that send a message, wait for what comes back, check it, and note how long it took.
+//! The load: clients that send a message, wait for the reply, check it, and record the time.
 //!
-//! They all live in one process of their own, in a hand-written epoll loop, so that the load costs less than
-//! any server that it is put on.
+//! They share one process with a hand-written epoll loop, so that the load costs less than any
+//! server.
 
 use std::io::{BufRead, Write};
 use std::net::SocketAddr;
@@ -27,30 +27,40 @@ mod slow;
 pub struct Shape {
     /// How many clients.
     pub connections: usize,
-    /// How many bytes a message has; HTTP has its own.
+    /// The bytes of a message of echo.
     pub size: usize,
     /// How many requests a client sends at a time.
     pub pipeline: usize,
+    /// How many requests a client sends over one connection before it opens the next; none for all.
+    #[serde(default)]
+    pub requests_each: Option<usize>,
     /// How long a client of the closed loop waits before it sends again.
     pub think: Duration,
-    /// How many more clients are connected and silent.
+    /// How many further clients are connected and idle.
     pub idle: usize,
-    /// How many more clients ask all the time and hardly read.
+    /// How many further clients send all the time and hardly read.
     pub slow: usize,
 }
 
 impl Shape {
-    /// Clients that send one message of `size` bytes at a time, and nobody else.
+    /// Clients that send one message of `size` bytes at a time, and no others.
     pub fn plain(connections: usize, size: usize) -> Shape {
-        Shape { connections, size, pipeline: 1, think: Duration::ZERO, idle: 0, slow: 0 }
+        let think = Duration::ZERO;
+        Shape { connections, size, pipeline: 1, requests_each: None, think, idle: 0, slow: 0 }
     }
 
-    /// All connections together.
+    /// Whether no number is zero that must not be.
+    pub fn is_sound(&self) -> bool {
+        let Shape { connections, size, pipeline, requests_each, .. } = *self;
+        connections > 0 && size > 0 && pipeline > 0 && requests_each != Some(0)
+    }
+
+    /// The number of all connections.
     pub fn all(&self) -> usize {
         self.connections + self.idle + self.slow
     }
 
-    /// What is special about it, in words.
+    /// A description in words.
     pub fn describe(&self, job: Job) -> String {
         let mut words = vec![match self.connections {
             1 => "1 connection".to_owned(),
@@ -61,6 +71,11 @@ impl Shape {
         }
         if self.pipeline > 1 {
             words.push(format!("pipelined by {}", self.pipeline));
+        }
+        match self.requests_each {
+            None => {}
+            Some(1) => words.push("1 request each".to_owned()),
+            Some(n) => words.push(format!("{n} requests each")),
         }
         if !self.think.is_zero() {
             words.push(format!("thinking for {:?}", self.think));
@@ -75,48 +90,49 @@ impl Shape {
     }
 }
 
-/// What a load generator is told to do.
+/// The plan for a load generator.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
-    /// Where the server listens.
+    /// The server's address.
     pub address: SocketAddr,
-    /// The server's process, whose use of the machine is measured.
+    /// The server's process, whose use of resources is measured.
     pub server: u32,
-    /// What the server is there for.
+    /// The server's job.
     pub job: Job,
     /// How many clients, and how they behave.
     pub shape: Shape,
-    /// For how long the load runs before anything is measured.
+    /// How long the load runs before the measurement.
     pub warm_up: Duration,
-    /// For how long each kind of load is measured.
+    /// How long each kind of load is measured.
     pub window: Duration,
-    /// Requests a second of the open loop; none for no open loop.
+    /// Requests a second of the open loop; none without an open loop.
     pub rate: Option<f64>,
-    /// Whether to say that the clients are warm, and to begin measuring only when told to.
+    /// Whether to report the end of the warm-up, and to wait for a `go` before the measurement.
     pub gate: bool,
 }
 
-/// What a load generator has seen.
+/// The results of a load generator.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Seen {
-    /// Each client sends its next message when the last one has come back.
+    /// Each client sends its next message when the last one is complete.
     pub closed: Measured,
     /// Messages are due at fixed times, whether or not the server keeps up.
     pub open: Option<Measured>,
 }
 
-/// What was measured under one kind of load.
+/// The results of one kind of load.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Measured {
-    /// Messages that came back.
+    /// Complete messages.
     pub requests: u64,
-    /// Messages that were due and had not come back when the time was up.
+    /// Messages that were due and not complete at the end.
     pub unanswered: u64,
-    /// How long it took from the first message to the last echo.
+    /// The time from the first message to the last reply.
     pub elapsed: Duration,
-    /// How long messages took, in nanoseconds.
+    /// The messages' latencies, in nanoseconds.
     pub latency: Percentiles,
-    /// What the server used between the first message and the last echo; its memory is the memory it then had.
+    /// The resources that the server used between the first message and the last reply, and the
+    /// memory that it had at the end.
     pub server: Usage,
 }
 
@@ -162,7 +178,8 @@ impl Measured {
     }
 }
 
-/// Carries out `plan` and prints what was seen as one line of JSON: the main function of a load generator.
+/// Carries out `plan` and prints the results as one line of JSON: the main function of a load
+/// generator.
 ///
 /// # Errors
 ///
@@ -190,21 +207,21 @@ fn wait_for_go() -> Result<()> {
     print_line("warm")?;
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line)?;
-    ensure!(line.trim() == "go", "told {line:?} instead of go");
+    ensure!(line.trim() == "go", "expected go, got {line:?}");
     Ok(())
 }
 
 fn print_line(line: &str) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{line}")?;
-    stdout.flush().context("nobody listens")
+    stdout.flush().context("standard output is closed")
 }
 
-/// What one drive saw, before it is set beside what the server used.
+/// What the clients measured, without the server's use of resources.
 struct Driven {
     latency: Histogram<u64>,
     unanswered: u64,
-    /// How many requests a message is.
+    /// The requests in a message.
     pipeline: u64,
 }
 
@@ -221,7 +238,7 @@ impl Driven {
     }
 }
 
-/// Drives load from silence to silence, so that every request the server worked for is counted.
+/// Drives load from idle to idle, so that every request that the server worked for is counted.
 fn measure(server: u32, drive: impl FnOnce() -> Result<Driven>) -> Result<Measured> {
     let before = usage(server)?;
     let began = Instant::now();
@@ -237,8 +254,11 @@ fn measure(server: u32, drive: impl FnOnce() -> Result<Driven>) -> Result<Measur
         latency: Percentiles::of(&driven.latency),
         server: Usage {
             cpu: after.cpu.saturating_sub(before.cpu),
-            voluntary_switches: after.voluntary_switches - before.voluntary_switches,
-            involuntary_switches: after.involuntary_switches - before.involuntary_switches,
+            // The counts of a thread disappear when it ends.
+            voluntary_switches: after.voluntary_switches.saturating_sub(before.voluntary_switches),
+            involuntary_switches: after
+                .involuntary_switches
+                .saturating_sub(before.involuntary_switches),
             resident: after.resident,
         },
     })

@@ -1,6 +1,6 @@
-//! The open loop: messages are due at fixed times, and a message's latency counts from when it was *due*. A
-//! server that stalls is charged for every message that had to wait meanwhile, which is what the closed loop
-//! leaves out ("coordinated omission").
+//! The open loop: messages are due at fixed times, and the latency of a message counts from when it
+//! was *due*. So a stall of the server counts for every message that had to wait. The closed loop
+//! leaves that out ("coordinated omission").
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -10,10 +10,10 @@ use anyhow::{Result, ensure};
 use super::Driven;
 use super::clients::Clients;
 
-/// How long messages that were due may take after the window's end.
+/// How long messages may take after the end of the window.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Sends `rate` requests a second for `window`, taking the clients in turn.
+/// Sends `rate` requests a second for `window`, from one client after the other.
 pub(super) fn drive(
     clients: &mut Clients,
     pipeline: usize,
@@ -22,11 +22,11 @@ pub(super) fn drive(
 ) -> Result<Driven> {
     ensure!(rate > 0.0, "an open loop needs a rate above nothing");
     let mut driven = Driven::new(pipeline)?;
-    // What is pipelined is due together.
+    // Pipelined requests are due together.
     let rate = rate / pipeline as f64;
     let interval = Duration::from_secs_f64(1.0 / rate);
     let total = (window.as_secs_f64() * rate) as u64;
-    // The messages of each client that are due; the front one is under way.
+    // Each client's messages that are due. The front one is in flight.
     let mut due: Vec<VecDeque<Instant>> = vec![VecDeque::new(); clients.active()];
     let mut done = Vec::new();
     let began = Instant::now();
@@ -61,7 +61,8 @@ pub(super) fn drive(
     Ok(driven)
 }
 
-/// Charges the messages that are still due for the time they have waited, and lets those under way come back.
+/// Records the messages that are still due with the time that they have waited, and waits for those
+/// in flight.
 fn finish(clients: &mut Clients, driven: &mut Driven, due: &[VecDeque<Instant>]) -> Result<()> {
     let now = Instant::now();
     for was_due in due.iter().flatten() {

@@ -1,5 +1,5 @@
-//! Clients that ask for much and read little, as some do on purpose. What a server does for them is its own
-//! business, as long as it does not keep the others waiting; nothing they get is measured.
+//! Clients that send much and read little, as attackers do. They are not measured: the question is
+//! whether the server keeps the other clients waiting.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,14 +10,14 @@ use rustix::net::sockopt::set_socket_recv_buffer_size;
 
 use super::clients::connect;
 
-/// How often they read, and how much.
+/// How often a client reads, and how much.
 const PERIOD: Duration = Duration::from_millis(5);
 const BYTES: usize = 256;
-/// What their kernel may hold for them.
+/// The size of their receive buffers in the kernel.
 const WINDOW: usize = 4096;
 
 pub(super) struct SlowReaders {
-    /// Each with how much of its request it has sent.
+    /// Each with the number of bytes of its request that were sent.
     sockets: Vec<(TcpStream, usize)>,
     request: Vec<u8>,
     next: Instant,
@@ -39,7 +39,7 @@ impl SlowReaders {
         Ok(SlowReaders { sockets, request: request.to_vec(), next: Instant::now() })
     }
 
-    /// Lets them read and ask for more, if it is time to.
+    /// Lets them read and send, if it is time.
     pub(super) fn turn(&mut self) -> Result<()> {
         if self.sockets.is_empty() || Instant::now() < self.next {
             return Ok(());

@@ -1,4 +1,4 @@
-//! What is measured, in whom, and how much of it.
+//! The micro-benchmarks, their peers, and how much work each does.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-/// What has tasks, or is the floor under those that do.
+/// A runtime with tasks, or the floor for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Peer {
@@ -14,7 +14,8 @@ pub enum Peer {
     Bare,
     /// plainsong.
     Plainsong,
-    /// tokio: its current-thread runtime, or its multi-thread one where there are several workers.
+    /// tokio: its current-thread runtime, or its multi-thread runtime where there are several
+    /// workers.
     Tokio,
     /// smol.
     Smol,
@@ -22,12 +23,12 @@ pub enum Peer {
     May,
     /// Go.
     Go,
-    /// Threads of the operating system, and what std and crossbeam have for them.
+    /// Threads of the operating system, with std and crossbeam.
     Threads,
 }
 
 impl Peer {
-    /// What tables and plots call it.
+    /// Its name in tables and plots.
     pub fn label(self) -> &'static str {
         match self {
             Peer::Bare => "bare corosensei (floor)",
@@ -57,13 +58,13 @@ pub enum Bench {
     Spawn,
     /// Passing items from task to task.
     Channel,
-    /// A lock that nobody else wants.
+    /// A lock without contention.
     Lock,
-    /// What a sleeping task holds.
+    /// The memory of a sleeping task.
     Memory,
     /// Timers by the million.
     Timers,
-    /// A time-out around a read that need not wait.
+    /// A timeout around a read that need not wait.
     Timeouts,
     /// A tree of a million tasks, on one worker and on several.
     Skynet,
@@ -71,7 +72,7 @@ pub enum Bench {
     Cross,
 }
 
-/// How much of something is done in a quick run and in a full one.
+/// How much work a quick run and a full run do.
 struct Effort {
     /// The numbers of tasks.
     counts: [&'static [usize]; 2],
@@ -94,7 +95,7 @@ impl Bench {
         Bench::Cross,
     ];
 
-    /// What the command line calls it, and the name under which its results are kept.
+    /// Its name on the command line, and that of its saved results.
     ///
     /// # Errors
     ///
@@ -104,7 +105,7 @@ impl Bench {
         Ok(value.get_name().to_owned())
     }
 
-    /// Those that have an arm here.
+    /// The peers that take part.
     pub fn peers(self) -> &'static [Peer] {
         use Peer::{Bare, Go, May, Plainsong, Smol, Threads, Tokio};
         match self {
@@ -117,7 +118,7 @@ impl Bench {
         }
     }
 
-    /// What all others are held against, by the first column, and what the table calls that.
+    /// The peer whose first column is the reference, and the name of that ratio in the table.
     pub fn reference(self) -> Option<(Peer, &'static str)> {
         match self {
             Bench::Switch | Bench::Spawn => Some((Peer::Bare, "× floor")),
@@ -126,7 +127,7 @@ impl Bench {
         }
     }
 
-    /// What a sample consists of, in order.
+    /// The names of the values of a sample.
     pub fn columns(self) -> &'static [&'static str] {
         match self {
             Bench::Switch => &["ns/yield"],
@@ -142,24 +143,24 @@ impl Bench {
                 "fire and end ns",
                 "cancel and end ns",
             ],
-            Bench::Timeouts => &["time-out ns", "read ns", "read with time-out ns"],
+            Bench::Timeouts => &["timeout ns", "read ns", "read with timeout ns"],
             Bench::Skynet => &["ms"],
             Bench::Cross => &["ns/round trip", "unbounded ns/item"],
         }
     }
 
-    /// What a table of it is called.
+    /// The title of its table.
     pub fn title(self) -> &'static str {
         match self {
             Bench::Switch => "yielding through the scheduler",
             Bench::Spawn => "spawning and joining a task that does nothing",
             Bench::Channel => {
-                "ping-pong through two channels without room, and a stream through one without bounds"
+                "ping-pong through two rendezvous channels, and a stream through an unbounded one"
             }
-            Bench::Lock => "a lock that nobody else wants",
-            Bench::Memory => "what a sleeping task holds beyond the empty runtime",
-            Bench::Timers => "timers, less what the same tasks cost without one",
-            Bench::Timeouts => "a time-out around a read of one byte that is there",
+            Bench::Lock => "a lock without contention",
+            Bench::Memory => "the memory of a sleeping task, without that of the empty runtime",
+            Bench::Timers => "timers, less the cost of the same tasks without one",
+            Bench::Timeouts => "a timeout around a read of one byte that has arrived",
             Bench::Skynet => {
                 "a tree of tasks, ten children each and a million leaves, that adds numbers up"
             }
@@ -169,31 +170,28 @@ impl Bench {
         }
     }
 
-    /// What a reader has to know about the arms, if anything.
+    /// A remark about the peers, if there is one to make.
     pub fn remark(self) -> Option<&'static str> {
         match self {
             Bench::Channel => Some(
-                "Threads use crossbeam, smol async-channel. tokio and smol have no channel without room: theirs \
-                 has room for one. may's has no bounds at all. Go has none without bounds: its stream goes through \
-                 room for 128.",
+                "Threads use crossbeam, and smol uses async-channel. tokio and smol have no rendezvous channel: \
+                 theirs has room for one item. may has only unbounded channels. Go has no unbounded channel: its \
+                 stream has room for 128.",
             ),
             Bench::Timeouts => Some(
-                "A thread's is the socket's own and set once (SO_RCVTIMEO), may's is the socket's too; Go sets a \
-                 deadline for each read; the others wrap the read.",
+                "Threads and may set the socket's own timeout once (SO_RCVTIMEO). Go sets a deadline for each \
+                 read. The others wrap the read.",
             ),
-            Bench::Skynet => {
-                Some("tokio runs it on its multi-thread runtime, with one worker too.")
-            }
+            Bench::Skynet => Some("tokio uses its multi-thread runtime, also for one worker."),
             Bench::Cross => Some(
-                "plainsong: two workers, a coroutine on each. tokio and smol: a runtime of its own on each of two \
-                 threads. may and Go: two workers, which may put both tasks on one. Go's stream goes through room for \
-                 128.",
+                "plainsong: two workers, with a coroutine on each. tokio and smol: two threads, with a runtime on \
+                 each. may and Go: two workers, which may run both tasks on one. Go's stream has room for 128.",
             ),
             _ => None,
         }
     }
 
-    /// The columns that runtimes are compared by; the others say how those came about.
+    /// The columns by which runtimes are compared. The other columns show how these came about.
     pub fn compared(self) -> std::ops::Range<usize> {
         match self {
             Bench::Timers => 0..3,
@@ -202,7 +200,7 @@ impl Bench {
         }
     }
 
-    /// Whether it is about several cores, and so not confined to one.
+    /// Whether it needs several cores, and so is not pinned to one.
     pub fn is_parallel(self) -> bool {
         matches!(self, Bench::Skynet | Bench::Cross)
     }
@@ -225,9 +223,9 @@ impl Bench {
             Bench::Spawn => ([&[1, 1_000]; 2], [2, 15], [50_000, 300_000]),
             Bench::Channel => ([&[1], &[1, 1_000]], [2, 15], [50_000, 300_000]),
             Bench::Lock => ([&[1]; 2], [2, 15], [1_000_000, 10_000_000]),
-            // It hardly varies.
+            // It hardly varies between rounds.
             Bench::Memory => ([&[1_000, 100_000], &[1_000, 100_000, 1_000_000]], [1, 3], [0, 0]),
-            // The smaller number is one that `may` can do too. A million takes long.
+            // `may` can do the smaller number too. A million takes long.
             Bench::Timers => ([&[30_000], &[30_000, 1_000_000]], [1, 3], [0, 0]),
             Bench::Timeouts => ([&[1]; 2], [2, 15], [30_000, 300_000]),
             Bench::Skynet => ([&[1, 2]; 2], [1, 15], [100_000, 1_000_000]),

@@ -1,4 +1,4 @@
-//! `channel`: a number that goes to and fro through two channels, and a stream of numbers through one.
+//! `channel`: ping-pong through two channels, and a stream through one.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,14 +10,14 @@ use super::line::{Line, ns_each};
 use super::runtimes::{May, Plainsong, Smol, Threads, Tokio};
 use super::{Bench, Peer, Sample, no_arm};
 
-/// Round trips of each pair before the clock runs.
+/// Round trips of each pair before the measurement.
 const WARM_UP: usize = 10;
-/// Threads take a hundred times as long; that much less of them will do.
+/// Threads take a hundred times as long, so they do that much less.
 const LESS_FOR_THREADS: usize = 30;
-/// How many numbers stream for one that goes to and fro.
+/// Items of the stream for each round trip.
 const STREAM: usize = 3;
 
-/// `work` round trips of `pairs` pairs of tasks in all, then a stream.
+/// Measures `work` round trips in all of `pairs` pairs of tasks, then a stream.
 pub(super) fn sample(peer: Peer, pairs: usize, work: usize) -> Result<Sample> {
     match peer {
         Peer::Plainsong => with_stacks::<Plainsong>(pairs, work),
@@ -29,9 +29,9 @@ pub(super) fn sample(peer: Peer, pairs: usize, work: usize) -> Result<Sample> {
     }
 }
 
-/// The clock runs from when all pairs are warm, and wait to be let go, to the last pair's last round trip. (A
-/// runtime may let one pair play to the end before the next begins: then the last is warm when the others are
-/// done.)
+/// The time from when all pairs are warm to the last pair's last round trip. (A runtime may run one
+/// pair to its end before the next begins. Then the last pair is warm when the others are done, so
+/// all wait at a gate.)
 struct Match {
     pairs: usize,
     trips: usize,

@@ -1,16 +1,16 @@
-//! The channels that come with each runtime, or that its documentation sends people to.
+//! The channels that come with each runtime, or that its documentation recommends.
 
 use super::runtimes::{Async, May, Plainsong, Smol, Stackful, Threads, Tokio};
 
-/// How much room a channel has.
+/// The capacity of a channel.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
-    /// None, or as little as there is.
+    /// None, or the least that there is.
     Rendezvous,
     Unbounded,
 }
 
-/// A runtime where waiting is an ordinary call, and its channels of numbers.
+/// A runtime where a wait is an ordinary call, with its channels of numbers.
 pub(super) trait StackfulChannels: Stackful {
     type Sender: Send + 'static;
     type Receiver: Send + 'static;
@@ -20,7 +20,7 @@ pub(super) trait StackfulChannels: Stackful {
     fn recv(receiver: &mut Self::Receiver) -> u64;
 }
 
-/// A runtime where waiting is `.await`, and its channels of numbers.
+/// A runtime where a wait is `.await`, with its channels of numbers.
 pub(super) trait AsyncChannels: Async {
     type Sender: Send + Sync + 'static;
     type Receiver: Send + 'static;
@@ -30,7 +30,7 @@ pub(super) trait AsyncChannels: Async {
     fn recv(receiver: &mut Self::Receiver) -> impl Future<Output = u64> + Send;
 }
 
-/// The other end stays until everything is done.
+/// The other end exists until everything is done.
 const OPEN: &str = "the other end of the channel is there";
 
 impl StackfulChannels for Plainsong {
@@ -73,7 +73,7 @@ impl StackfulChannels for Threads {
     }
 }
 
-/// It has none with bounds.
+/// It has no bounded channels.
 impl StackfulChannels for May {
     type Sender = may::sync::mpsc::Sender<u64>;
     type Receiver = may::sync::mpsc::Receiver<u64>;
@@ -91,7 +91,7 @@ impl StackfulChannels for May {
     }
 }
 
-/// tokio's two kinds are two types.
+/// In tokio, bounded and unbounded channels are two types.
 pub(super) enum TokioSender {
     Bounded(tokio::sync::mpsc::Sender<u64>),
     Unbounded(tokio::sync::mpsc::UnboundedSender<u64>),

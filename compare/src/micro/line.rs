@@ -1,4 +1,4 @@
-//! A stopwatch that many tasks share: it notes when the first and the last of them pass.
+//! A stopwatch that many tasks share: it records when the first and the last of them pass.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 
 /// A line that each of a number of tasks crosses once.
 ///
-/// Tasks of one thread share it; its atomics are there for the runtimes that ask for `Send`, and cost a task
-/// a few nanoseconds in all.
+/// Its atomics are for the runtimes that require `Send`. They cost a task a few nanoseconds.
 pub(super) struct Line {
     expected: usize,
     crossed: AtomicUsize,
@@ -36,16 +35,16 @@ impl Line {
     }
 
     pub(super) fn all_crossed(&self) -> bool {
-        // Not the count: the one that counted last may not have noted the time yet.
+        // Not the count, because the last task may have counted and not yet recorded the time.
         self.last.get().is_some()
     }
 
-    /// When the first task crossed. One must have.
+    /// When the first task crossed. Panics if none has.
     pub(super) fn first(&self) -> Instant {
         *self.first.get().expect("no task has crossed the line")
     }
 
-    /// When the last task crossed. All must have.
+    /// When the last task crossed. Panics unless all have.
     pub(super) fn last(&self) -> Instant {
         *self.last.get().expect("not all tasks have crossed the line")
     }

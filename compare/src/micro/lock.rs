@@ -1,4 +1,4 @@
-//! `lock`: one task that takes a lock nobody else wants, and gives it back.
+//! `lock`: one task that locks and unlocks a mutex without contention.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -9,10 +9,10 @@ use super::line::ns_each;
 use super::runtimes::{Async, May, Plainsong, Smol, Stackful, Threads, Tokio};
 use super::{Bench, Peer, Sample, no_arm};
 
-/// Nobody panics while holding one.
+/// No task panics while it holds the lock.
 const SOUND: &str = "the lock is not poisoned";
 
-/// Takes a lock `work` times.
+/// Locks and unlocks `work` times.
 pub(super) fn sample(peer: Peer, work: usize) -> Result<Sample> {
     let ns = match peer {
         Peer::Threads => Threads::run(move || {

@@ -1,4 +1,4 @@
-//! `memory`: what a task holds while it sleeps, beyond what the empty runtime holds.
+//! `memory`: the memory of a sleeping task, without that of the empty runtime.
 
 use std::fs;
 use std::sync::Arc;
@@ -13,21 +13,23 @@ use crate::process::field;
 
 /// Longer than any sample takes.
 const LONG: Duration = Duration::from_secs(3600);
-/// What the first task sleeps, which only warms the empty runtime up.
+/// How long the first task sleeps, which only warms up the empty runtime.
 const SHORT: Duration = Duration::from_millis(1);
 
-/// Prints what each of `tasks` sleeping tasks holds, and ends the process while they still sleep.
+/// Prints the memory of each of `tasks` sleeping tasks, and ends the process while they still
+/// sleep.
 pub(super) fn take(peer: Peer, tasks: usize) -> Result<()> {
     match peer {
         Peer::Plainsong => with_stacks::<Plainsong>(tasks),
         Peer::Tokio => with_await::<Tokio>(tasks),
         Peer::Smol => with_await::<Smol>(tasks),
         Peer::May => {
-            // Its pool has a thousand stacks from the start, which would hide as many tasks.
+            // Its pool has a thousand stacks from the start, which would hide the memory of as many
+            // tasks.
             may::config().set_pool_capacity(1);
             with_stacks::<May>(tasks)
         }
-        // The 16 KiB stack that the kernel has for each thread is not in these numbers.
+        // These numbers leave out the 16 KiB that the kernel uses for each thread's own stack.
         Peer::Threads => with_stacks::<Threads>(tasks),
         Peer::Bare | Peer::Go => Err(no_arm(Bench::Memory, peer)),
     }
@@ -80,14 +82,14 @@ fn with_await<R: Async>(tasks: usize) -> Result<()> {
     })?
 }
 
-/// What a process holds, in bytes.
+/// The memory of a process, in bytes.
 struct Held {
     resident: u64,
     page_tables: u64,
 }
 
 impl Held {
-    /// `smaps_rollup` counts pages one by one, where `status` may be off by some hundred kilobytes.
+    /// `smaps_rollup` counts pages one by one, while `status` may be off by some hundred kilobytes.
     fn now() -> Result<Held> {
         let rollup = fs::read_to_string("/proc/self/smaps_rollup")?;
         let status = fs::read_to_string("/proc/self/status")?;

@@ -1,7 +1,7 @@
-//! Micro-benchmarks: one thing at a time, in every runtime that has it.
+//! Micro-benchmarks: one operation at a time, in every runtime that has it.
 //!
-//! Every sample is taken in a process of its own, pinned to one core, and every runtime takes its turn in every
-//! round.
+//! Each sample is taken in a process of its own, pinned to one core. Every runtime takes its turn
+//! in every round.
 
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use clap::Args;
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 
+use crate::machine::LoadAverage;
 use crate::process::Helper;
 use crate::stats::Spread;
 use crate::{go, saved, terminal};
@@ -33,13 +34,13 @@ mod workers;
 /// How long one sample may take.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// How to measure.
+/// The options of a micro-benchmark.
 #[derive(Clone, Debug, Args)]
 pub struct Options {
     /// Little work and few rounds: a first look, too noisy to quote
     #[arg(long)]
     pub quick: bool,
-    /// How often every runtime takes its turn
+    /// Rounds; every runtime takes its turn in each
     #[arg(long, value_name = "N")]
     pub rounds: Option<usize>,
     /// Numbers of tasks
@@ -48,19 +49,19 @@ pub struct Options {
     /// These runtimes only; the floor, where there is one, always takes part
     #[arg(long, value_delimiter = ',', value_name = "PEER,..")]
     pub only: Vec<Peer>,
-    /// Keep the results for `report`
+    /// Save the results for `report`
     #[arg(long)]
     pub save: bool,
 }
 
 impl Options {
-    /// Everything as it comes, kept for the report.
+    /// The defaults, with the results saved for the report.
     pub fn for_report(quick: bool) -> Options {
         Options { quick, rounds: None, counts: Vec::new(), only: Vec::new(), save: true }
     }
 }
 
-/// What a process that takes a sample is told.
+/// The plan for a process that takes a sample.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
     /// What to measure.
@@ -73,30 +74,33 @@ pub struct Plan {
     pub work: usize,
 }
 
-/// Everything that one micro-benchmark has measured.
+/// The results of one micro-benchmark.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Results {
     /// What was measured.
     pub bench: Bench,
-    /// How often every runtime took its turn.
+    /// How many rounds there were.
     pub rounds: usize,
     /// One part for each number of tasks.
     pub parts: Vec<Part>,
+    /// The machine's load average; older results have none.
+    #[serde(default)]
+    pub load: Option<LoadAverage>,
 }
 
-/// What was measured with one number of tasks.
+/// The results for one number of tasks.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Part {
     /// How many tasks.
     pub count: usize,
-    /// What each runtime did.
+    /// The results of each runtime.
     pub arms: Vec<Arm>,
 }
 
 /// The values of a bench's columns; none where a runtime has no such thing.
 pub type Sample = Vec<Option<f64>>;
 
-/// What one runtime did with one number of tasks.
+/// The results of one runtime for one number of tasks.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Arm {
     /// The runtime.
@@ -123,7 +127,8 @@ impl Arm {
 ///
 /// # Errors
 ///
-/// When the machine lacks what all samples need, or plainsong fails; a peer that does is reported in the table.
+/// When the machine lacks something that all samples need, or plainsong fails. The failure of a
+/// peer is reported with the table.
 pub fn run(bench: Bench, options: &Options) -> Result<()> {
     let rounds = options.rounds.unwrap_or(bench.rounds(options.quick));
     ensure!(rounds > 0, "--rounds must be at least 1");
@@ -134,14 +139,18 @@ pub fn run(bench: Bench, options: &Options) -> Result<()> {
     let peers = peers(bench, &options.only)?;
     let bar = terminal::progress(counts.len() * peers.len() * rounds);
     let part = |&count| Part::new(bench, &peers, count);
-    let mut results = Results { bench, rounds, parts: counts.iter().map(part).collect() };
+    let mut parts: Vec<Part> = counts.iter().map(part).collect();
     let work = bench.work(options.quick);
-    for _ in 0..rounds {
-        for part in &mut results.parts {
-            part.turn(bench, work, &bar);
+    let ((), load) = LoadAverage::around(|| {
+        for _ in 0..rounds {
+            for part in &mut parts {
+                part.turn(bench, work, &bar);
+            }
         }
-    }
+        Ok(())
+    })?;
     bar.finish_and_clear();
+    let results = Results { bench, rounds, parts, load };
     table::print(&results)?;
     let arms = results.parts.iter().flat_map(|part| &part.arms);
     let failure =
@@ -175,7 +184,7 @@ impl Part {
         Part { count, arms: peers.iter().map(arm).collect() }
     }
 
-    /// Has every runtime take its turn.
+    /// Lets every runtime take its turn.
     fn turn(&mut self, bench: Bench, work: usize, bar: &ProgressBar) {
         let count = self.count;
         for arm in &mut self.arms {
@@ -191,12 +200,12 @@ impl Part {
     }
 }
 
-/// Why something is not even tried.
+/// Why a sample is not even tried.
 fn refusal(bench: Bench, peer: Peer, count: usize) -> Option<String> {
-    // More of them take turns too seldom to tell what a turn costs, and take their ids from everybody else on
-    // the machine.
+    // More threads take turns too seldom to measure a turn, and use up the thread ids of the
+    // machine.
     const THREADS_AT_MOST: usize = 1_000;
-    // A stack and the guard below it are a mapping each.
+    // A stack and its guard are one mapping each.
     const MAPPINGS_OF_A_STACK: u64 = 2;
     match peer {
         Peer::Threads if count > THREADS_AT_MOST => {
@@ -244,7 +253,7 @@ fn print(sample: &Sample) -> Result<()> {
     terminal::note(&serde_json::to_string(sample)?)
 }
 
-/// Go's arms are a program of its own, which prints samples as we do.
+/// Go's arms are a separate program, which prints its samples in the same form.
 fn become_go(plan: &Plan) -> Result<()> {
     let bench = plan.bench.name()?;
     let numbers = [plan.count.to_string(), plan.work.to_string()];

@@ -1,12 +1,12 @@
-//! What the runtimes have in common, so that each benchmark is written twice, once for those where waiting is
-//! an ordinary call and once for those where it is `.await`, and not once for each runtime.
+//! Traits over the runtimes, so that each benchmark is written twice and not once for each runtime:
+//! for runtimes where a wait is an ordinary call, and for those where it is `.await`.
 
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 
-/// A runtime where waiting is an ordinary call.
+/// A runtime where a wait is an ordinary call.
 pub(super) trait Stackful: 'static {
     type Task<T: Send + 'static>;
 
@@ -17,11 +17,12 @@ pub(super) trait Stackful: 'static {
     fn join<T: Send + 'static>(task: Self::Task<T>) -> Result<T>;
     /// Whether there is a safe way to cancel a task.
     const CANCELS: bool;
-    /// Cancels a task, where there is a safe way to.
+    /// Cancels a task, if there is a safe way.
     fn cancel<T: Send + 'static>(task: &Self::Task<T>);
     fn yield_now();
     fn sleep(duration: Duration);
-    /// Waits as a sleeper does, without a timer, to be cancelled; for [`Stackful::unpark`] where nobody is.
+    /// Waits like a sleeper, but without a timer, to be cancelled. Where tasks cannot be cancelled,
+    /// waits for [`Stackful::unpark`].
     fn sleep_without_timer() {
         Self::park();
     }
@@ -30,7 +31,7 @@ pub(super) trait Stackful: 'static {
     fn unpark<T: Send + 'static>(task: &Self::Task<T>);
 }
 
-/// A runtime where waiting is `.await`.
+/// A runtime where a wait is `.await`.
 pub(super) trait Async: 'static {
     type Task<T: Send + 'static>;
 
@@ -79,7 +80,7 @@ impl Stackful for Plainsong {
     }
 
     fn sleep_without_timer() {
-        // The clock cannot hold that time.
+        // The clock cannot represent that time.
         plainsong::time::sleep(Duration::MAX);
     }
 
@@ -97,7 +98,7 @@ pub(super) struct May;
 impl Stackful for May {
     type Task<T: Send + 'static> = may::coroutine::JoinHandle<T>;
 
-    /// The body is a coroutine too, or each of its waits would block and wake a thread of its own.
+    /// The body is a coroutine too. Otherwise each of its waits would block and wake a thread.
     fn run<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> Result<T> {
         may::config().set_workers(1);
         May::join(may::go!(body))
@@ -113,7 +114,7 @@ impl Stackful for May {
         task.join().map_err(|_| anyhow!("a coroutine panicked"))
     }
 
-    /// It can, but calls it unsafe.
+    /// It can, but the function is unsafe.
     const CANCELS: bool = false;
 
     fn cancel<T: Send + 'static>(_: &Self::Task<T>) {}
@@ -212,8 +213,8 @@ impl Async for Tokio {
     }
 }
 
-/// smol's executor on this thread alone; `smol::spawn` would put the tasks on a thread of its own and pay for
-/// every wake-up across.
+/// smol's executor on this thread alone. `smol::spawn` would run the tasks on another thread, and
+/// every wake-up would cross threads.
 static SMOL: smol::Executor<'static> = smol::Executor::new();
 
 pub(super) struct Smol;

@@ -1,4 +1,4 @@
-//! `spawn`: tasks that do nothing at all, spawned and joined.
+//! `spawn`: empty tasks, spawned and joined.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -11,9 +11,9 @@ use super::line::ns_each;
 use super::runtimes::{Async, May, Plainsong, Smol, Stackful, Threads, Tokio};
 use super::{Bench, Peer, Sample, no_arm};
 
-/// Batches that run before the clock does.
+/// Batches before the measurement.
 const WARM_UP: usize = 10;
-/// Threads take a hundred times as long; that much less of them will do.
+/// Threads take a hundred times as long, so they do that much less.
 const LESS_FOR_THREADS: usize = 30;
 
 /// Spawns and joins `work` tasks in all, `alive` at a time.
@@ -35,7 +35,7 @@ fn with_stacks<R: Stackful>(alive: usize, batches: usize) -> Result<f64> {
     R::run(move || in_batches(alive, batches, || R::spawn(|| black_box(1)), R::join))?
 }
 
-/// The same for everything where joining is an ordinary call.
+/// The same for all runtimes where a join is an ordinary call.
 fn in_batches<T>(
     alive: usize,
     batches: usize,
@@ -75,7 +75,7 @@ fn with_await<R: Async>(alive: usize, batches: usize) -> Result<f64> {
     })?
 }
 
-/// No stack is made while the clock runs: the coroutines take them from a pile and lay them back.
+/// No stack is allocated during the measurement: the coroutines reuse a pool of stacks.
 fn bare(alive: usize, batches: usize) -> Result<f64> {
     let stacks = (0..alive).map(|_| DefaultStack::default()).collect::<Vec<_>>();
     let stacks = std::cell::RefCell::new(stacks);

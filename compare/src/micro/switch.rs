@@ -1,9 +1,9 @@
-//! `switch`: tasks that do nothing but yield, so that each turn goes once round all of them.
+//! `switch`: tasks that only yield, in turns.
 //!
-//! They yield one call deep, as a program waits in functions and not in the loop of its task's body. There
-//! the processor predicts wrongly where the call returns to after each switch; a switch that is
-//! inlined into the loop costs a tenth, in the floor as in plainsong (`cargo bench --bench scheduler`
-//! has both).
+//! They yield in a called function, because programs wait in functions and not in the loop of a
+//! task's body. There the processor mispredicts the return after each switch. A switch that is
+//! inlined into the loop costs a tenth, in the floor as in plainsong (`cargo bench --bench
+//! scheduler` measures both).
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use super::line::{Line, ns_each};
 use super::runtimes::{Async, May, Plainsong, Smol, Stackful, Threads, Tokio};
 use super::{Bench, Peer, Sample, no_arm};
 
-/// Yields of each task before the clock runs: stacks are touched, queues have grown.
+/// Yields of each task before the measurement. They touch the stacks and let queues grow.
 const WARM_UP: usize = 10;
-/// As large as plainsong's.
+/// The size of plainsong's stacks.
 const STACK_BYTES: usize = 256 * 1024;
-/// Threads take ten times as long; that much less of them will do.
+/// Threads take ten times as long, so they do that much less.
 const LESS_FOR_THREADS: usize = 10;
 
 /// Yields `work` times in all.
@@ -37,7 +37,7 @@ pub(super) fn sample(peer: Peer, tasks: usize, work: usize) -> Result<Sample> {
     }
 }
 
-/// The clock runs from the last task's first turn to the last task's last.
+/// The time from the last task's first turn to the last task's last turn.
 struct Race {
     tasks: usize,
     turns: usize,
@@ -60,7 +60,7 @@ impl Race {
 #[inline(never)]
 fn call(turn: impl Fn()) {
     turn();
-    // Else the call might become a jump, and nothing would return.
+    // Without this the call might become a jump, and nothing would return.
     black_box(());
 }
 
@@ -108,7 +108,7 @@ fn with_await<R: Async>(tasks: usize, work: usize) -> Result<Sample> {
     })?
 }
 
-/// Resuming one coroutine after the other, which is all that a scheduler of them cannot do without.
+/// Resumes one coroutine after the other, which is the least that a scheduler must do.
 fn bare(tasks: usize, work: usize) -> Result<Sample> {
     let turns = (work / tasks).max(1);
     let mut coroutines = Vec::with_capacity(tasks);
@@ -127,7 +127,7 @@ fn bare(tasks: usize, work: usize) -> Result<Sample> {
     let began = Instant::now();
     (0..turns).for_each(|_| turn());
     let elapsed = began.elapsed();
-    // A suspended coroutine is unwound when it is dropped: let each end by itself instead.
+    // Dropping a suspended coroutine would unwind it, so let each end by itself.
     for coroutine in &mut coroutines {
         assert!(matches!(coroutine.resume(()), CoroutineResult::Return(())));
     }

@@ -1,18 +1,20 @@
-//! The table that a micro-benchmark prints.
+//! The table of a micro-benchmark.
 
 use anyhow::Result;
 
 use super::{Arm, Bench, Part, Peer, Results};
+use crate::machine::LoadAverage;
 use crate::stats::Spread;
 use crate::terminal::{self, Table};
 
-/// Prints everything that was measured.
+/// Prints the results.
 pub(super) fn print(results: &Results) -> Result<()> {
     let title = results.bench.title();
     terminal::heading(&format!("{title}, medians of {} round(s)", results.rounds))?;
     table(results).print()?;
     results.bench.remark().into_iter().try_for_each(terminal::note)?;
-    failures(results).iter().try_for_each(|failure| terminal::note(failure))
+    failures(results).iter().try_for_each(|failure| terminal::note(failure))?;
+    terminal::note(&LoadAverage::sentence(results.load))
 }
 
 /// A row for each number of tasks and each runtime.
@@ -38,7 +40,7 @@ pub fn table(results: &Results) -> Table {
     table
 }
 
-/// What could not be measured, and why.
+/// The failures, with their reasons.
 pub fn failures(results: &Results) -> Vec<String> {
     let failed = |(part, arm): (&Part, &Arm)| {
         Some(format!("{} with {}: {}", arm.peer, part.count, arm.failure.as_ref()?))
@@ -51,12 +53,12 @@ fn rows(results: &Results) -> impl Iterator<Item = (&Part, &Arm)> {
 }
 
 impl Part {
-    /// What one runtime did.
+    /// The results of one runtime.
     pub fn arm(&self, peer: Peer) -> Option<&Arm> {
         self.arms.iter().find(|arm| arm.peer == peer)
     }
 
-    /// An arm's ratio to what all are held against, in the same round.
+    /// An arm's ratio to the reference in the same round.
     pub fn ratio(&self, bench: Bench, arm: &Arm) -> Option<Spread> {
         Spread::of_ratios(&arm.column(0), &self.arm(bench.reference()?.0)?.column(0))
     }

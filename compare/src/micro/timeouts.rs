@@ -1,4 +1,5 @@
-//! `timeouts`: what a time-out costs a read that need not wait, which is what most time-outs are for.
+//! `timeouts`: the cost of a timeout around a read that need not wait, as most reads with a timeout
+//! do not.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -12,10 +13,10 @@ use super::{Bench, Peer, Sample, no_arm};
 
 /// Longer than any sample takes.
 const LONG: Duration = Duration::from_secs(60);
-/// How many bytes wait to be read: fewer than the kernel takes without a reader.
+/// How many bytes are sent before they are read: fewer than the sockets' buffers hold.
 const BATCH: usize = 30_000;
 
-/// Reads `work` bytes one by one, without a time-out and with one.
+/// Reads `work` bytes one by one, without a timeout and with one.
 pub(super) fn sample(peer: Peer, work: usize) -> Result<Sample> {
     let batches = work.div_ceil(BATCH);
     match peer {
@@ -28,7 +29,7 @@ pub(super) fn sample(peer: Peer, work: usize) -> Result<Sample> {
     }
 }
 
-/// Reads that were timed, without a time-out and with one.
+/// The times of reads without a timeout and with one.
 #[derive(Default)]
 struct Reads {
     count: usize,
@@ -36,7 +37,7 @@ struct Reads {
 }
 
 impl Reads {
-    /// The first batch of either kind is not counted.
+    /// The first batch of either kind is a warm-up.
     fn note(&mut self, batch: usize, elapsed: [Duration; 2]) {
         if batch > 0 {
             self.count += BATCH;
@@ -50,11 +51,11 @@ impl Reads {
     }
 }
 
-/// Two connections' ends that feed, and where the others have connected to.
+/// The sending ends of two connections, and the address that the reading ends connect to.
 struct Feeders([TcpStream; 2]);
 
 impl Feeders {
-    /// `connect` makes the ends that read.
+    /// `connect` opens the reading ends.
     fn of<T>(mut connect: impl FnMut(SocketAddr) -> io::Result<T>) -> Result<(Feeders, [T; 2])> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;

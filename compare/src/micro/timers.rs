@@ -1,7 +1,8 @@
-//! `timers`: very many sleepers; what it costs to add a timer, to fire it, and to cancel it.
+//! `timers`: very many sleepers, and the cost of adding, firing and cancelling a timer.
 //!
-//! None of the three can be timed by itself: to add one, a task has to be switched to and parked. So the same
-//! tasks also park without a timer, and do not park at all, and the difference is the timer's.
+//! None of the three can be timed alone: a task that adds a timer also has to be resumed and
+//! parked. So the same tasks also park without a timer, or do not park at all, and the difference
+//! is the cost of the timer.
 //!
 //! | what    | timed                                  | less                                      |
 //! |---------|----------------------------------------|-------------------------------------------|
@@ -9,12 +10,12 @@
 //! | fire    | from when all are due until all ended  | all are woken, are resumed, and end       |
 //! | cancel  | all are cancelled in a long sleep      | all are cancelled in a wait without one   |
 //!
-//! Before that, a crowd of the same size comes and is cancelled: the first to be here pays for the memory that the
-//! others find, and unwinding takes more of it than anything else.
+//! Before that, a crowd of the same size is spawned and cancelled. The first crowd pays for memory
+//! that the others reuse, and unwinding needs most of it.
 //!
-//! Deadlines are in no order that a timer queue could profit from, but those of neighbours are near each other:
-//! in any order of all, every task that is resumed would be one that no cache holds, and the column would
-//! show the memory's time and not the timer's.
+//! Deadlines are in no order that a timer queue could exploit, but neighbours have similar ones. If
+//! all were shuffled, every resumed task would be out of the caches, and the column would show the
+//! cost of memory and not that of the timer.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -28,13 +29,13 @@ use super::{Bench, Peer, Sample, no_arm};
 
 /// Longer than any sample takes.
 const LONG: Duration = Duration::from_secs(3600);
-/// What every task gets to enter a sleep that is to end soon.
+/// The time for every task to enter a sleep that ends soon.
 const LEAD_EACH: Duration = Duration::from_micros(4);
-/// Deadlines lie this close together: closer than anything can fire, so that firing never has to wait.
+/// The distance between deadlines: shorter than firing one takes, so that firing never has to wait.
 const APART: Duration = Duration::from_nanos(20);
-/// The deadlines of so many neighbours are shuffled.
+/// The deadlines of this many neighbours are shuffled.
 const SHUFFLED: usize = 256;
-/// How long the one that watches sleeps between looks.
+/// How often the watching task checks for the end.
 const LOOK: Duration = Duration::from_millis(1);
 
 /// Times `tasks` timers.
@@ -48,23 +49,23 @@ pub(super) fn sample(peer: Peer, tasks: usize) -> Result<Sample> {
     }
 }
 
-/// What a task does after the gate.
+/// What a task does after it passes the gate.
 #[derive(Clone, Copy)]
 enum Wait {
     Not,
     WithoutTimer,
-    /// Until that long after the gate was opened.
+    /// Until this long after the gate was opened.
     Sleep(Duration),
 }
 
-/// Tasks that wait at a gate, pass it, wait as they are told, and end.
+/// Tasks that wait at a gate, pass it, wait as [`Wait`] says, and end.
 struct Crowd {
     reached: Line,
-    /// Where waiting is `.await`, tasks look for this in turn; elsewhere the gate is a park.
+    /// Where a wait is `.await`, tasks poll this in turn. Elsewhere the gate is a park.
     open: AtomicBool,
     /// When the gate was opened.
     opened: OnceLock<Instant>,
-    /// When those that sleep are due; set as the gate opens.
+    /// When the sleepers are due; set when the gate opens.
     due: OnceLock<Instant>,
     entered: Line,
     left: Line,
@@ -86,7 +87,7 @@ impl Crowd {
         self.entered.last() - self.entered.first()
     }
 
-    /// Notes the time, before tasks are let through, and when sleepers are due.
+    /// Records the time at which the gate opens, and when sleepers are due.
     fn opens(&self, wait: Wait) {
         let now = *self.opened.get_or_init(Instant::now);
         if let Wait::Sleep(lead) = wait {
@@ -94,7 +95,7 @@ impl Crowd {
         }
     }
 
-    /// How long it took to let all through that ended at once.
+    /// The time from the opening of the gate until all have ended, for tasks that end at once.
     fn ending(&self) -> Duration {
         self.left.last() - *self.opened.get().expect("the gate is open")
     }
@@ -107,15 +108,15 @@ impl Crowd {
         due.saturating_duration_since(Instant::now())
     }
 
-    /// How long it took from when all were due.
+    /// The time from when all were due until all have ended.
     fn firing(&self) -> Result<Duration> {
         let due = *self.due.get().expect("the gate is open");
-        ensure!(self.entered.last() < due, "some were due before the last had gone to sleep");
+        ensure!(self.entered.last() < due, "some were due before the last slept");
         Ok(self.left.last() - due)
     }
 }
 
-/// Counts a task as gone, whether it ended or was cancelled.
+/// Counts a task when it ends or is cancelled.
 struct Leave<'a>(&'a Crowd);
 
 impl Drop for Leave<'_> {
@@ -124,12 +125,12 @@ impl Drop for Leave<'_> {
     }
 }
 
-/// A sleep that ends soon, but not before all tasks have gone to sleep.
+/// A sleep that ends soon, but not before all tasks sleep.
 fn soon(tasks: usize) -> Wait {
     Wait::Sleep(Duration::from_millis(100) + LEAD_EACH * tasks as u32)
 }
 
-/// What was timed, all tasks together.
+/// The times, for all tasks together.
 struct Timed {
     park: Duration,
     add: Duration,
@@ -187,7 +188,7 @@ fn once<R: Stackful>(tasks: usize) -> Result<Timed> {
 
 type Handles<R> = Vec<<R as Stackful>::Task<()>>;
 
-/// Spawns a crowd, lets it through the gate, and returns when all of it waits or has ended.
+/// Spawns a crowd, opens the gate, and returns when all tasks wait or have ended.
 fn crowd<R: Stackful>(tasks: usize, wait: Wait) -> Result<(Arc<Crowd>, Handles<R>)> {
     let crowd = Crowd::new(tasks);
     let body = |index| {
@@ -218,7 +219,8 @@ fn until<R: Stackful>(line: &Line) {
     }
 }
 
-/// Cancels all tasks, or tells them to end where they cannot be cancelled, and waits until they are gone.
+/// Cancels all tasks, or unparks them where they cannot be cancelled, and waits until all have
+/// ended.
 fn cancel<R: Stackful>(crowd: &Crowd, handles: &Handles<R>) -> Duration {
     let began = Instant::now();
     handles.iter().for_each(if R::CANCELS { R::cancel } else { R::unpark });

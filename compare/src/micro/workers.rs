@@ -1,4 +1,4 @@
-//! `skynet` and `cross`: what takes several workers.
+//! `skynet` and `cross`: benchmarks for several workers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -12,15 +12,15 @@ use super::line::ns_each;
 use super::runtimes::{May, Plainsong, Smol, Threads, Tokio};
 use super::{Bench, Peer, Sample, no_arm};
 
-/// Children of each task that has any.
+/// The children of each inner task of the tree.
 const CHILDREN: u64 = 10;
-/// Round trips, or numbers of a stream, before the clock runs.
+/// Round trips or items before the measurement.
 const WARM_UP: u64 = 100;
-/// How many numbers stream for one that goes to and fro.
+/// Items of the stream for each round trip.
 const STREAM: u64 = 20;
 
-/// How long a tree with `leaves` leaves takes on that many workers, once the stacks are warm: it is the second
-/// that is timed.
+/// The time of a tree with `leaves` leaves on this many workers. The first tree warms up the
+/// stacks, and the second one is timed.
 pub(super) fn skynet(peer: Peer, workers: usize, leaves: usize) -> Result<Sample> {
     let leaves = leaves as u64;
     let check = |sum| {
@@ -62,7 +62,7 @@ fn tree(first: u64, leaves: u64) -> u64 {
     children.into_iter().map(|child| child.join().expect("a task has panicked")).sum()
 }
 
-/// A future that contains others of its kind has to be boxed, and named.
+/// A recursive future must be boxed, and its type named.
 type Tree = std::pin::Pin<Box<dyn Future<Output = u64> + Send>>;
 
 fn tree_async(first: u64, leaves: u64) -> Tree {
@@ -81,7 +81,7 @@ fn tree_async(first: u64, leaves: u64) -> Tree {
     })
 }
 
-/// `work` round trips between two threads, then a stream of numbers from one to the other.
+/// Measures `work` round trips between two threads, then a stream from one to the other.
 pub(super) fn cross(peer: Peer, work: usize) -> Result<Sample> {
     let (trips, items) = (work as u64, work as u64 * STREAM);
     let (trip, item) = match peer {
@@ -98,7 +98,7 @@ pub(super) fn cross(peer: Peer, work: usize) -> Result<Sample> {
             on_two_runtimes::<Smol, _, _>(stream_async::<Smol>(items))?,
         ),
         Peer::May => {
-            // It was asked for one worker only by the others.
+            // This bench gives all others one worker.
             may::config().set_workers(2);
             (
                 as_two_tasks::<May>(ping_pong::<May>(trips))?,
@@ -114,7 +114,7 @@ pub(super) fn cross(peer: Peer, work: usize) -> Result<Sample> {
     Ok(vec![Some(trip), Some(item)])
 }
 
-/// Each end on a worker of its own.
+/// Runs the two ends on two workers.
 fn on_two_workers(
     (one, other): (impl FnOnce() -> f64, impl FnOnce() + Send + 'static),
 ) -> Result<f64> {
@@ -128,7 +128,7 @@ fn on_two_workers(
                 other();
             })
         };
-        // This worker does not give its turn away, so it is the other that starts the coroutine.
+        // This worker is busy, so the other one starts the coroutine.
         while !has_started.load(Relaxed) {
             std::hint::spin_loop();
         }
@@ -159,7 +159,7 @@ where
     Ok(ns)
 }
 
-/// Asks and answers. The one end says what a round trip takes, in nanoseconds.
+/// Ping-pong. The first end returns the time of a round trip in nanoseconds.
 fn ping_pong<R: StackfulChannels>(
     trips: u64,
 ) -> (impl FnOnce() -> f64 + Send + 'static, impl FnOnce() + Send + 'static) {
@@ -180,7 +180,7 @@ fn ping_pong<R: StackfulChannels>(
     (ask, answer)
 }
 
-/// Receives and sends, without bounds. The one end says what an item takes, in nanoseconds.
+/// A stream. The receiving end returns the time of an item in nanoseconds.
 fn stream<R: StackfulChannels>(
     items: u64,
 ) -> (impl FnOnce() -> f64 + Send + 'static, impl FnOnce() + Send + 'static) {

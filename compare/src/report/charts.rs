@@ -1,4 +1,4 @@
-//! Which results are drawn, and how.
+//! The charts of the report.
 
 use std::path::Path;
 
@@ -7,11 +7,11 @@ use anyhow::Result;
 use super::plot::{Bars, Curve, Group, curves};
 use crate::contest;
 use crate::load::Measured;
-use crate::micro::{self, Bench};
+use crate::micro::{self, Bench, Peer};
 use crate::servers::Style;
 use crate::stats::Spread;
 
-/// Processor time of a request, as a ratio to the style that all are held against.
+/// Processor time of a request, as a ratio to the reference.
 pub(super) fn cpu(parts: &[&contest::Part], path: &Path) -> Result<()> {
     let against = reference(parts);
     let bars = Bars {
@@ -52,6 +52,7 @@ fn groups(
 ) -> Vec<Group> {
     let group = |style: Style| Group {
         name: style.label().to_owned(),
+        is_ours: style == Style::Plainsong,
         bars: parts.iter().map(|part| of(part, part.arm(style)?)).collect(),
     };
     let has_bars = |group: &Group| group.bars.iter().any(Option::is_some);
@@ -59,10 +60,11 @@ fn groups(
     styles.iter().copied().map(group).filter(has_bars).collect()
 }
 
-/// Processor time of a request by number of connections. Styles that serve a few at a time are left out.
+/// Processor time of a request by number of connections, without styles that serve only a few.
 pub(super) fn scale(results: &contest::Results, path: &Path) -> Result<()> {
     let curve = |style: Style| Curve {
         name: style.label().to_owned(),
+        is_ours: style == Style::Plainsong,
         points: results
             .parts
             .iter()
@@ -73,19 +75,20 @@ pub(super) fn scale(results: &contest::Results, path: &Path) -> Result<()> {
             .collect(),
     };
     let styles = Style::ECHO.into_iter().filter(|style| style.capacity().is_none());
-    // Two runtimes of tokio would draw nearly the same curve.
+    // The curves of tokio's two runtimes are nearly the same.
     let styles = styles.filter(|style| *style != Style::TokioMulti);
     let axes = ("connections", "server CPU µs for a request");
     curves("Echo: more and more connections", axes, &styles.map(curve).collect::<Vec<_>>(), path)
 }
 
-/// The columns of a micro-benchmark that runtimes are compared by.
+/// The columns of a micro-benchmark by which runtimes are compared.
 pub(super) fn micro(results: &micro::Results, path: &Path) -> Result<()> {
     let bench = results.bench;
     let mut series = Vec::new();
     let mut bars: Vec<Group> = Vec::new();
     for peer in bench.peers() {
-        bars.push(Group { name: peer.label().to_owned(), bars: Vec::new() });
+        let is_ours = *peer == Peer::Plainsong;
+        bars.push(Group { name: peer.label().to_owned(), is_ours, bars: Vec::new() });
     }
     for part in &results.parts {
         for column in bench.compared() {
@@ -93,7 +96,7 @@ pub(super) fn micro(results: &micro::Results, path: &Path) -> Result<()> {
             series.push(format!("{name}, {} {}", part.count, bench.counts_what()));
             for (peer, group) in bench.peers().iter().zip(&mut bars) {
                 let arm = part.arm(*peer);
-                // A difference of two times that came out below nothing has no place on the axis.
+                // A difference of two times can be negative, which has no place on the axis.
                 let spread = arm.and_then(|arm| Spread::of(arm.column(column)));
                 group.bars.push(spread.filter(|spread| spread.median > 0.0));
             }

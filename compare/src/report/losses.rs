@@ -1,21 +1,23 @@
-//! Where a peer does better than plainsong, found in the numbers and not chosen by hand.
+//! The measurements in which a peer does better than plainsong, found in the data and not by hand.
 
 use std::fmt::Write;
 
-use super::Kept;
+use super::Data;
 use crate::contest;
 use crate::load::Measured;
 use crate::micro::{self, Peer};
 use crate::servers::Style;
 use crate::stats::Spread;
 
-/// Less than this is nobody's victory.
+/// A smaller ratio is a tie.
 const TIE: f64 = 1.01;
 
-/// A list of all measurements in which some peer does better.
-pub(super) fn text(kept: &Kept) -> String {
+/// A list of all measurements in which a peer does better.
+pub(super) fn text(data: &Data) -> String {
     let mut lines = Vec::new();
-    for part in kept.echo.iter().chain(&kept.http).flat_map(|results| &results.parts) {
+    for part in
+        data.echo.iter().chain(&data.http).chain(&data.short).flat_map(|results| &results.parts)
+    {
         let title = part.title();
         lines.extend(contest_line(
             part,
@@ -29,11 +31,11 @@ pub(super) fn text(kept: &Kept) -> String {
             arm.open(|m| m.latency.p99 as f64 / 1e3)
         }));
     }
-    for part in kept.scale.iter().flat_map(|results| &results.parts) {
+    for part in data.scale.iter().flat_map(|results| &results.parts) {
         let what = format!("scale, {}: CPU µs a request", part.title());
         lines.extend(contest_line(part, &what, contest::Arm::cpu_us));
     }
-    for results in &kept.micro {
+    for results in &data.micro {
         for part in &results.parts {
             lines.extend(
                 (0..results.bench.columns().len())
@@ -42,10 +44,10 @@ pub(super) fn text(kept: &Kept) -> String {
         }
     }
     if lines.is_empty() {
-        return "Nowhere in these measurements.\n".to_owned();
+        return "In none of these measurements.\n".to_owned();
     }
-    let intro = "Each line is a peer that did better in the same rounds, the best one first named; the ratio is \
-                 plainsong's cost to that peer's, median and quartiles.\n";
+    let intro = "Each line names the peers that did better in the same rounds, the best first. The ratio is \
+                 plainsong's cost to that of the peer, with median and quartiles.\n";
     lines.iter().fold(format!("{intro}\n"), |mut text, line| {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "- {line}");
@@ -71,16 +73,22 @@ fn micro_line(results: &micro::Results, part: &micro::Part, column: usize) -> Op
         results.bench.columns()[column]
     );
     let ours = part.arm(Peer::Plainsong)?.column(column);
+    // A difference of two measurements can be negative, and then it has no ratio.
+    let is_positive = |column: &[f64]| column.iter().all(|value| *value > 0.0);
+    if !is_positive(&ours) {
+        return None;
+    }
     let peers = part.arms.iter().filter(|arm| !matches!(arm.peer, Peer::Plainsong | Peer::Bare));
-    line(&what, &ours, peers.map(|arm| (arm.peer.label(), arm.column(column))))
+    let peers = peers.map(|arm| (arm.peer.label(), arm.column(column)));
+    line(&what, &ours, peers.filter(|(_, theirs)| is_positive(theirs)))
 }
 
-/// Whether a style is another way to serve many clients in the way people write servers.
+/// Whether a style is a peer: a usual way to write a server for many clients.
 pub(super) fn is_peer(style: Style) -> bool {
     !matches!(style, Style::Plainsong | Style::Epoll | Style::Sequential | Style::Pool)
 }
 
-/// A line that names the best peer; none when that is no better.
+/// A line that names the better peers, the best first; none when there are none.
 fn line(
     what: &str,
     ours: &[f64],

@@ -1,4 +1,4 @@
-//! The report: the kept results as Markdown and plots, in `compare/report/`.
+//! The report: the saved results as Markdown and plots, in `compare/report/`.
 
 use std::fmt::Write;
 use std::fs;
@@ -8,25 +8,28 @@ use anyhow::{Context, Result, ensure};
 use serde::de::DeserializeOwned;
 
 use crate::code::{self, Counted};
-use crate::machine::Machine;
+use crate::machine::{LoadAverage, Machine};
 use crate::micro::{self, Bench};
 use crate::saved::{self, Saved};
+use crate::servers::Style;
 use crate::{contest, terminal};
+use contest::Part;
 
 mod charts;
 mod losses;
 mod plot;
 mod targets;
 
-/// Everything that was kept.
-struct Kept {
+/// All saved results.
+struct Data {
     echo: Option<contest::Results>,
     http: Option<contest::Results>,
+    short: Option<contest::Results>,
     scale: Option<contest::Results>,
     micro: Vec<micro::Results>,
     code: Option<Vec<Counted>>,
     machines: Vec<Machine>,
-    /// Whether it is from a first look only.
+    /// Whether they are from quick runs.
     quick: bool,
 }
 
@@ -34,39 +37,41 @@ struct Kept {
 ///
 /// # Errors
 ///
-/// When nothing was kept, or a file cannot be written.
+/// When there are no saved results, or a file cannot be written.
 pub fn write(quick: bool) -> Result<()> {
-    let kept = Kept::load(quick)?;
-    ensure!(!kept.machines.is_empty(), "no results were kept: run `compare all` first");
+    let data = Data::load(quick)?;
+    ensure!(!data.machines.is_empty(), "there are no saved results: run `compare all` first");
     let folder = saved::folder(quick);
     fs::create_dir_all(&folder)?;
-    let page = Page { folder, text: String::new() }.of(&kept)?;
+    let page = Page { folder, text: String::new() }.of(&data)?;
     let path = page.folder.join("README.md");
     fs::write(&path, page.text).with_context(|| format!("cannot write {}", path.display()))?;
     let name = if quick { "compare/report/quick/README.md" } else { "compare/report/README.md" };
     terminal::note(&format!("\nThe report is {name}"))
 }
 
-impl Kept {
-    fn load(quick: bool) -> Result<Kept> {
-        let mut kept = Kept {
+impl Data {
+    fn load(quick: bool) -> Result<Data> {
+        let mut data = Data {
             echo: None,
             http: None,
+            short: None,
             scale: None,
             micro: Vec::new(),
             code: None,
             machines: Vec::new(),
             quick,
         };
-        kept.code = kept.take(code::NAME)?;
+        data.code = data.take(code::NAME)?;
         for bench in Bench::ALL {
-            let results = kept.take(&bench.name()?)?;
-            kept.micro.extend(results);
+            let results = data.take(&bench.name()?)?;
+            data.micro.extend(results);
         }
-        kept.echo = kept.take(contest::ECHO)?;
-        kept.http = kept.take(contest::HTTP)?;
-        kept.scale = kept.take(contest::SCALE)?;
-        Ok(kept)
+        data.echo = data.take(contest::ECHO)?;
+        data.http = data.take(contest::HTTP)?;
+        data.short = data.take(contest::SHORT)?;
+        data.scale = data.take(contest::SCALE)?;
+        Ok(data)
     }
 
     fn take<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>> {
@@ -84,44 +89,46 @@ impl Kept {
     }
 }
 
-/// The page, and the folder that it and its plots go to.
+/// The page, and the folder for it and its plots.
 struct Page {
     folder: PathBuf,
     text: String,
 }
 
-/// What a reader has to know before the first number.
+/// The introduction.
 const PREFACE: &str = "\
 # plainsong beside other ways to write the same server
 
 Written by `cargo run --release -p compare -- all`, which measures the machine it runs on. The numbers of each
-part are from one run of it; ratios travel better than times, and neither travels far.
+part are from one run of it. Ratios are valid on more machines than times are, and neither is valid on all.
 
-Each server runs in a process of its own on core 0, the load in another on core 1, over loopback. Every style
-takes its turn in every round; a ratio is the median of the ratios *within* each round, with the quartiles
-beside it, so that a machine that slows down for a minute does not favour anybody. The floor is a loop on
-epoll written by hand for this one job, or bare corosensei where no socket is in play; nobody is expected to
-beat it. In the closed loop each client sends its next message when the last one came back. In the open loop
-messages are due at fixed times, and a latency counts from when its message was due, so that a stall is
-charged to whoever stalled. Peers are used as their own documentation recommends, with their default
-settings; one core means one worker.
+Each server runs in a process of its own on core 0, and the load in another on core 1, over loopback. Every style
+takes its turn in every round. A ratio is the median of the ratios *within* each round, with the quartiles
+beside it, so a machine that slows down for a minute favours no style. The floor is an epoll loop written by
+hand for this one job, or bare corosensei where there is no socket; no runtime is expected to beat it. In the
+closed loop each client sends its next message when the last one is complete. In the open loop messages are
+due at fixed times, and a latency counts from when its message was due, so that a stall counts for every
+message that had to wait. Peers are used as their own documentation recommends, with their default settings;
+one core means one worker. The load average beside each part shows whether the machine was busy with
+something else: the measurement itself keeps two cores busy.
 ";
 
 impl Page {
-    fn of(mut self, kept: &Kept) -> Result<Page> {
+    fn of(mut self, data: &Data) -> Result<Page> {
         self.add(PREFACE);
-        self.machines(kept)?;
+        self.machines(data)?;
         self.add("## Targets\n");
-        let targets = targets::table(kept);
+        let targets = targets::table(data);
         self.add(&targets.markdown());
         self.add("\n## Where plainsong loses\n");
-        self.add(&losses::text(kept));
+        self.add(&losses::text(data));
         self.notes()?;
-        self.contest(kept.echo.as_ref(), contest::ECHO, "The same echo server in every style")?;
-        self.contest(kept.http.as_ref(), contest::HTTP, "HTTP")?;
-        self.scale(kept)?;
-        self.micro(kept)?;
-        if let Some(counted) = &kept.code {
+        self.contest(data.echo.as_ref(), contest::ECHO, "The same echo server in every style")?;
+        self.contest(data.http.as_ref(), contest::HTTP, "HTTP")?;
+        self.contest(data.short.as_ref(), contest::SHORT, "Short connections")?;
+        self.scale(data)?;
+        self.micro(data)?;
+        if let Some(counted) = &data.code {
             self.add("## The servers as text\n");
             self.add(&code::table(counted).markdown());
         }
@@ -133,9 +140,9 @@ impl Page {
         self.text.push('\n');
     }
 
-    fn machines(&mut self, kept: &Kept) -> Result<()> {
+    fn machines(&mut self, data: &Data) -> Result<()> {
         self.add("## The machine\n");
-        for machine in &kept.machines {
+        for machine in &data.machines {
             let kind = if machine.is_virtual { "virtual machine" } else { "machine" };
             let go = machine.go.as_deref().unwrap_or("no Go");
             writeln!(
@@ -144,13 +151,13 @@ impl Page {
                 machine.processor, machine.cores, machine.memory_gib, machine.kernel, machine.rustc
             )?;
         }
-        if kept.quick {
+        if data.quick {
             self.add("**This is a first look, too noisy to quote.**\n");
         }
         Ok(())
     }
 
-    /// What was found out about the numbers is written by hand.
+    /// The explanations of the numbers are written by hand.
     fn notes(&mut self) -> Result<()> {
         let path = saved::folder(false).join("notes.md");
         if path.is_file() {
@@ -159,16 +166,21 @@ impl Page {
         Ok(())
     }
 
-    fn contest(&mut self, kept: Option<&contest::Results>, name: &str, title: &str) -> Result<()> {
-        let Some(results) = kept else { return Ok(()) };
+    fn contest(&mut self, data: Option<&contest::Results>, name: &str, title: &str) -> Result<()> {
+        let Some(results) = data else { return Ok(()) };
         let (rounds, window) = (results.rounds, results.window.as_millis());
         let turn = contest::TURN.as_micros();
         writeln!(
             self.text,
-            "## {title}\n\n{rounds} round(s), {window} ms of each load a round and {turn} µs for each client.\n"
+            "## {title}\n\n{rounds} round(s), {window} ms of each load a round and {turn} µs for each client. {}\n",
+            LoadAverage::sentence(results.load)
         )?;
-        // Messages of one size in one chart; those of another have times of another order.
-        for parts in results.parts.chunk_by(|a, b| a.shape.size == b.shape.size) {
+        // A chart shows messages of one size, because other sizes take times of another order, and
+        // one reference.
+        let fit = |a: &contest::Part, b: &contest::Part| {
+            a.shape.size == b.shape.size && Style::of(a.job) == Style::of(b.job)
+        };
+        for parts in results.parts.chunk_by(fit) {
             self.charts(name, &parts.iter().collect::<Vec<_>>())?;
         }
         for part in &results.parts {
@@ -187,8 +199,12 @@ impl Page {
     }
 
     fn charts(&mut self, name: &str, parts: &[&contest::Part]) -> Result<()> {
-        let size = parts.first().map_or(0, |part| part.shape.size);
-        let file = |what| format!("{name}-{what}-{size}.svg");
+        let Some(Part { job, shape, .. }) = parts.first() else { return Ok(()) };
+        let name = match name {
+            contest::SHORT => format!("{name}-{job}"),
+            _ => name.to_owned(),
+        };
+        let file = |what| format!("{name}-{what}-{}.svg", shape.size);
         charts::cpu(parts, &self.folder.join(file("cpu")))?;
         writeln!(self.text, "![Processor time a request]({})\n", file("cpu"))?;
         if parts.iter().any(|part| part.rate.is_some()) {
@@ -198,14 +214,15 @@ impl Page {
         Ok(())
     }
 
-    fn scale(&mut self, kept: &Kept) -> Result<()> {
-        let Some(results) = &kept.scale else { return Ok(()) };
+    fn scale(&mut self, data: &Data) -> Result<()> {
+        let Some(results) = &data.scale else { return Ok(()) };
         charts::scale(results, &self.folder.join("scale.svg"))?;
         self.add("## More and more connections\n");
         writeln!(
             self.text,
-            "CPU µs/request (× floor), closed loop, {} round(s).\n",
-            results.rounds
+            "CPU µs/request (× floor), closed loop, {} round(s). {}\n",
+            results.rounds,
+            LoadAverage::sentence(results.load)
         )?;
         self.add("![Processor time a request by number of connections](scale.svg)\n");
         self.add(&contest::table::scale(results).markdown());
@@ -213,12 +230,13 @@ impl Page {
         Ok(())
     }
 
-    fn micro(&mut self, kept: &Kept) -> Result<()> {
-        for results in &kept.micro {
+    fn micro(&mut self, data: &Data) -> Result<()> {
+        for results in &data.micro {
             let name = results.bench.name()?;
             let title = results.bench.title();
             charts::micro(results, &self.folder.join(&name).with_extension("svg"))?;
-            writeln!(self.text, "## `{name}`: {title}\n\n{} round(s).\n", results.rounds)?;
+            let load = LoadAverage::sentence(results.load);
+            writeln!(self.text, "## `{name}`: {title}\n\n{} round(s). {load}\n", results.rounds)?;
             writeln!(self.text, "![{title}]({name}.svg)\n")?;
             self.add(&micro::table::table(results).markdown());
             if let Some(remark) = results.bench.remark() {

@@ -6,22 +6,25 @@ use anyhow::{Context, Result, anyhow};
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{AsRangedCoord, NoDefaultFormatting, Ranged, ValueFormatter};
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::stats::Spread;
 
 const WIDTH: u32 = 960;
 const TITLE: i32 = 22;
 const TEXT: i32 = 15;
-/// About how wide a letter of that size is.
+/// The approximate width of a letter of that size.
 const LETTER: i32 = 7;
-/// Room for the title, and for a line of names of series.
+/// Room for the title, and for a line of the legend.
 const HEAD: u32 = 44;
 const LEGEND: i32 = 22;
-/// From this ratio on between the largest and the least value, the axis is logarithmic.
+/// When the largest value is this many times the least, the axis becomes logarithmic.
 const WIDE: f64 = 30.0;
-/// Room for the names at the left.
+/// When a few bars are this many times as long as all others, they are cut and show their length.
+const OUTLIER: f64 = 2.5;
+/// Room for the names on the left.
 const NAMES: u32 = 210;
-/// Told apart by people who see colours differently, and in grey.
+/// Distinct also for people who see colours differently, and in grey.
 const COLOURS: [RGBColor; 8] = [
     RGBColor(0, 114, 178),
     RGBColor(230, 159, 0),
@@ -32,10 +35,14 @@ const COLOURS: [RGBColor; 8] = [
     RGBColor(120, 120, 120),
     RGBColor(150, 120, 60),
 ];
+/// Behind our own bars.
+const HIGHLIGHT: RGBColor = RGBColor(255, 243, 196);
 
 /// A name and its bars, one for each series; a series may lack one.
 pub(super) struct Group {
     pub(super) name: String,
+    /// Whether it is our own group, which is highlighted.
+    pub(super) is_ours: bool,
     pub(super) bars: Vec<Option<Spread>>,
 }
 
@@ -45,28 +52,67 @@ pub(super) struct Bars {
     pub(super) value: String,
     pub(super) series: Vec<String>,
     pub(super) groups: Vec<Group>,
-    /// A value to draw a line at.
+    /// A value to draw a line at. Where the axis is logarithmic, the bars begin there.
     pub(super) mark: Option<f64>,
 }
 
+/// The horizontal axis of bars.
+#[derive(Debug, PartialEq)]
+struct Axis {
+    start: f64,
+    end: f64,
+    /// Where bars begin. A logarithmic axis has no zero: they begin at the mark, or at a power of
+    /// ten.
+    base: f64,
+    is_logarithmic: bool,
+}
+
+impl Axis {
+    /// An axis for bars whose quartiles reach from `least` to `lengths`, the longest first.
+    fn of(least: f64, lengths: &[f64], mark: Option<f64>) -> Axis {
+        let most = lengths[0];
+        if most / least > WIDE {
+            let base = mark.unwrap_or_else(|| 10f64.powf(least.log10().floor()));
+            let (start, end) = (base.min(least / 1.3), base.max(most * 1.3));
+            return Axis { start, end, base, is_logarithmic: true };
+        }
+        let is_cut = |pair: &&[f64]| pair[0] > OUTLIER * pair[1];
+        let few = lengths.len().div_ceil(4);
+        let cut = lengths.windows(2).take(few).rfind(is_cut);
+        let end = cut.map_or(most * 1.05, |pair| pair[1] * 1.3);
+        Axis { start: 0.0, end, base: 0.0, is_logarithmic: false }
+    }
+
+    /// A remark for the axis label.
+    fn remark(&self) -> String {
+        if self.is_logarithmic {
+            format!("; logarithmic, bars begin at {}", self.base)
+        } else {
+            String::new()
+        }
+    }
+}
+
 impl Bars {
-    /// Draws them, unless there is nothing to be drawn.
+    /// Draws the bars, if there are any.
     pub(super) fn draw(&self, path: &Path) -> Result<()> {
         let values = || self.groups.iter().flat_map(|group| group.bars.iter().flatten());
-        let most = values().map(|spread| spread.upper).fold(0.0, f64::max);
         let least = values().map(|spread| spread.lower).filter(|value| *value > 0.0);
         let least = least.fold(f64::INFINITY, f64::min);
-        if most <= 0.0 {
+        let mut lengths: Vec<f64> = values().map(|spread| spread.upper).collect();
+        lengths.sort_by(|a, b| b.total_cmp(a));
+        if lengths.first().is_none_or(|most| *most <= 0.0) {
             return Ok(());
         }
-        if most / least > WIDE {
-            self.draw_over((least / 2.0..most * 1.3).log_scale(), least / 2.0, path)
+        let axis = Axis::of(least, &lengths, self.mark);
+        if axis.is_logarithmic {
+            self.draw_over((axis.start..axis.end).log_scale(), &axis, path)
         } else {
-            self.draw_over(0.0..most * 1.05, 0.0, path)
+            self.draw_over(axis.start..axis.end, &axis, path)
         }
     }
 
-    fn draw_over<X>(&self, range: X, base: f64, path: &Path) -> Result<()>
+    fn draw_over<X>(&self, range: X, axis: &Axis, path: &Path) -> Result<()>
     where
         X: AsRangedCoord<Value = f64>,
         X::CoordDescType: ValueFormatter<f64>,
@@ -83,13 +129,19 @@ impl Bars {
             .y_label_area_size(NAMES)
             .build_cartesian_2d(range, Rows(rows))
             .map_err(drawing)?;
+        let bands = self.groups.iter().enumerate().filter(|(_, group)| group.is_ours);
+        let bands = bands.map(|(row, _)| {
+            let top = (rows - row) as f64;
+            Rectangle::new([(axis.start, top - 1.0), (axis.end, top)], HIGHLIGHT.filled())
+        });
+        chart.draw_series(bands).map_err(drawing)?;
         let name = |row: &f64| self.name(*row);
         chart
             .configure_mesh()
             .disable_y_mesh()
             .x_labels(5)
             .max_light_lines(4)
-            .x_desc(&self.value)
+            .x_desc(format!("{}{}", self.value, axis.remark()))
             .y_labels(rows)
             .y_label_formatter(&name)
             .label_style(("sans-serif", TEXT))
@@ -102,20 +154,31 @@ impl Bars {
         for at in 0..self.series.len() {
             let colour = COLOURS[at % COLOURS.len()];
             let bars = self.rectangles(at).map(|(spread, low, high)| {
-                Rectangle::new([(base, low), (spread.median, high)], colour.filled())
+                let end = spread.median.min(axis.end);
+                Rectangle::new([(axis.base, low), (end, high)], colour.filled())
             });
             chart.draw_series(bars).map_err(drawing)?;
-            let whiskers = self.rectangles(at).map(|(spread, low, high)| {
+            let whole = self.rectangles(at).filter(|(spread, ..)| spread.median <= axis.end);
+            let whiskers = whole.map(|(spread, low, high)| {
                 let middle = f64::midpoint(low, high);
-                let ends = [(spread.lower.max(base), middle), (spread.upper, middle)];
+                let ends = [(spread.lower, middle), (spread.upper.min(axis.end), middle)];
                 PathElement::new(ends, BLACK)
             });
             chart.draw_series(whiskers).map_err(drawing)?;
+            let cut = self.rectangles(at).filter(|(spread, ..)| spread.median > axis.end);
+            let lengths = cut.map(|(spread, low, high)| {
+                let place = (axis.end, f64::midpoint(low, high));
+                let right = Pos::new(HPos::Right, VPos::Center);
+                let font = ("sans-serif", TEXT - 4).into_font().color(&WHITE).pos(right);
+                Text::new(format!("cut: {}  ", shown(spread.median)), place, font)
+            });
+            chart.draw_series(lengths).map_err(drawing)?;
         }
         area.present().map_err(drawing).with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// The bars of one series: a spread and from where to where its bar reaches. The first group is on top.
+    /// The bars of one series: a spread, and the lower and upper edge of its bar. The first group
+    /// is on top.
     fn rectangles(&self, series: usize) -> impl Iterator<Item = (Spread, f64, f64)> {
         let thickness = 0.8 / self.series.len() as f64;
         self.groups.iter().enumerate().filter_map(move |(row, group)| {
@@ -130,7 +193,12 @@ impl Bars {
     }
 }
 
-/// A vertical axis of rows whose names stand at their middle.
+/// A number with as many digits as a reader needs.
+fn shown(value: f64) -> String {
+    if value < 10.0 { format!("{value:.2}") } else { format!("{value:.0}") }
+}
+
+/// A vertical axis of rows, each with its name at its middle.
 struct Rows(usize);
 
 impl Ranged for Rows {
@@ -156,6 +224,8 @@ impl ValueFormatter<f64> for Rows {}
 /// A name and its points.
 pub(super) struct Curve {
     pub(super) name: String,
+    /// Whether it is our own curve, which is drawn thicker.
+    pub(super) is_ours: bool,
     pub(super) points: Vec<(f64, f64)>,
 }
 
@@ -186,14 +256,15 @@ pub(super) fn curves(title: &str, axes: (&str, &str), curves: &[Curve], path: &P
         .draw()
         .map_err(drawing)?;
     for (at, curve) in curves.iter().enumerate() {
-        let style = COLOURS[at % COLOURS.len()].stroke_width(2);
-        let line = LineSeries::new(curve.points.iter().copied(), style).point_size(3);
+        let width = if curve.is_ours { 5 } else { 2 };
+        let style = COLOURS[at % COLOURS.len()].stroke_width(width);
+        let line = LineSeries::new(curve.points.iter().copied(), style).point_size(width + 1);
         chart.draw_series(line).map_err(drawing)?;
     }
     area.present().map_err(drawing).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Where the names of the series stand, in as many lines as they need, and how high all of that is.
+/// The places of the names of the series, in as many lines as they need, and the height of all.
 fn legend(names: &[&str]) -> (Vec<(i32, i32)>, u32) {
     let (mut x, mut y) = (16, HEAD as i32);
     let mut places = Vec::with_capacity(names.len());
@@ -208,7 +279,8 @@ fn legend(names: &[&str]) -> (Vec<(i32, i32)>, u32) {
     (places, (y + LEGEND) as u32)
 }
 
-/// Draws a title and, below it, the names of the series with their colours; returns what is left of the area.
+/// Draws a title and, below it, the names of the series with their colours. Returns the rest of the
+/// area.
 fn head<'a>(
     area: &DrawingArea<SVGBackend<'a>, Shift>,
     title: &str,
@@ -231,7 +303,34 @@ fn head<'a>(
     Ok(below)
 }
 
-/// The errors of plots borrow what they drew on: only their text is kept.
+/// An error of plotters borrows the drawing, so only its text can be returned.
 fn drawing(error: impl std::fmt::Display) -> anyhow::Error {
     anyhow!("cannot draw: {error}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_begin_at_nothing_unless_their_lengths_are_of_different_orders() {
+        let axis = Axis::of(2.0, &[10.0, 8.0], None);
+        assert_eq!((axis.start, axis.end, axis.base), (0.0, 10.5, 0.0));
+        let axis = Axis::of(43.0, &[9000.0, 800.0], None);
+        assert_eq!((axis.base, axis.remark().as_str()), (10.0, "; logarithmic, bars begin at 10"));
+        assert!(axis.start <= 10.0 && axis.end > 9000.0);
+        let axis = Axis::of(0.8, &[90.0, 20.0], Some(1.0));
+        assert!(axis.base == 1.0 && axis.start < 0.8);
+    }
+
+    #[test]
+    fn a_few_long_bars_do_not_squash_the_others() {
+        let end = |lengths: &[f64]| Axis::of(0.9, lengths, None).end;
+        assert_eq!(end(&[10.0, 2.0, 1.0, 1.0]), 2.6);
+        assert_eq!(end(&[10.0, 8.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0]), 2.6);
+        assert_eq!(end(&[4.0, 2.0, 1.0, 1.0]), 4.2);
+        // Half of the bars are not a few.
+        assert_eq!(end(&[10.0, 10.0, 1.0, 1.0]), 10.5);
+        assert_eq!(end(&[4.0]), 4.2);
+    }
 }

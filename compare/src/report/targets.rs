@@ -1,6 +1,6 @@
-//! The numbers that plainsong has to reach, beside those it reached.
+//! The targets, and the results beside them.
 
-use super::Kept;
+use super::Data;
 use super::losses::is_peer;
 use crate::load::Shape;
 use crate::micro::{self, Bench, Part, Peer};
@@ -10,25 +10,29 @@ use crate::terminal::Table;
 use crate::{contest, terminal};
 use Bound::{Least, Most};
 
-/// The bytes of the one page that a parked coroutine's stack cannot do without.
+/// The bytes of a page, the least that the stack of a parked coroutine needs.
 const PAGE: f64 = 4096.0;
 
-/// As many coroutines a process must be able to hold.
+/// How many coroutines a process must be able to hold.
 const MANY: usize = 1_000_000;
 
-/// A row for each number.
-pub(super) fn table(kept: &Kept) -> Table {
+/// A row for each target.
+pub(super) fn table(data: &Data) -> Table {
     let mut table = Table::new(&["what", "to reach", "seen", "quartiles", ""]);
-    for row in rows(kept) {
-        let Row { what, bound, seen, digits } = row;
-        // To the digit that is shown.
+    for row in rows(data) {
+        let Row { what, bound, seen, digits, is_difference } = row;
+        // Rounded like the printed number.
         let scale = 10f64.powi(digits as i32);
         let median = (seen.median * scale).round() / scale;
         let (sign, bound, reached) = match bound {
             Most(most) => ("≤", most, median <= most),
             Least(least) => ("≥", least, median >= least),
         };
-        let verdict = if reached { "reached" } else { "missed" };
+        let verdict = match reached {
+            _ if is_difference && seen.lower <= 0.0 => "less than the noise",
+            true => "reached",
+            false => "missed",
+        };
         let number = |value| terminal::number(Some(value), digits);
         let quartiles = format!("{}–{}", number(seen.lower), number(seen.upper));
         let cells = [what, format!("{sign} {}", number(bound)), number(seen.median), quartiles];
@@ -42,6 +46,9 @@ struct Row {
     bound: Bound,
     seen: Spread,
     digits: usize,
+    /// Whether it is the difference of two measurements. If that is not clearly positive, it says
+    /// nothing about the target.
+    is_difference: bool,
 }
 
 enum Bound {
@@ -49,29 +56,30 @@ enum Bound {
     Least(f64),
 }
 
-fn rows(kept: &Kept) -> Vec<Row> {
+fn rows(data: &Data) -> Vec<Row> {
     let mut rows = Vec::new();
-    for part in kept.echo.iter().flat_map(|results| &results.parts) {
+    for part in data.echo.iter().flat_map(|results| &results.parts) {
         rows.extend(echo_rows(part));
     }
-    rows.extend(kept.http.iter().flat_map(|results| &results.parts).filter_map(http_row));
-    if let Some(results) = kept.micro(Bench::Switch) {
+    rows.extend(data.http.iter().flat_map(|results| &results.parts).filter_map(http_row));
+    rows.extend(data.short.iter().flat_map(|results| &results.parts).flat_map(short_rows));
+    if let Some(results) = data.micro(Bench::Switch) {
         rows.extend(results.parts.iter().filter_map(|part| {
             let seen = part.ratio(Bench::Switch, part.arm(Peer::Plainsong)?)?;
             let what = format!("yield among {} coroutines, against bare corosensei", part.count);
-            Some(Row { what, bound: Most(1.5), seen, digits: 2 })
+            Some(Row { what, bound: Most(1.5), seen, digits: 2, is_difference: false })
         }));
     }
-    if let Some(results) = kept.micro(Bench::Spawn) {
+    if let Some(results) = data.micro(Bench::Spawn) {
         rows.extend(results.parts.iter().filter_map(spawn_row));
     }
-    rows.extend(channel_rows(kept));
-    if let Some(results) = kept.micro(Bench::Memory) {
+    rows.extend(channel_rows(data));
+    if let Some(results) = data.micro(Bench::Memory) {
         rows.extend(results.parts.iter().filter_map(|part| {
             let what = format!("bytes of a sleeping coroutine, of {}", part.count);
             column(part, 0, what, PAGE + 256.0, 0)
         }));
-        // A first look does not try so many.
+        // A quick run does not try so many.
         let many = results.parts.iter().filter(|part| part.count >= MANY);
         let alive = many
             .filter(|part| part.arm(Peer::Plainsong).is_some_and(|arm| !arm.samples.is_empty()));
@@ -80,22 +88,25 @@ fn rows(kept: &Kept) -> Vec<Row> {
             bound: Least(MANY as f64),
             seen: Spread { lower: alive, median: alive, upper: alive },
             digits: 0,
+            is_difference: false,
         }));
     }
-    if let Some(results) = kept.micro(Bench::Timers) {
+    if let Some(results) = data.micro(Bench::Timers) {
         for part in &results.parts {
             rows.extend(["add", "fire", "cancel"].iter().enumerate().filter_map(|(at, verb)| {
-                column(part, at, format!("ns to {verb} a timer, of {}", part.count), 200.0, 0)
+                let what = format!("ns to {verb} a timer, of {}", part.count);
+                let row = column(part, at, what, 200.0, 0)?;
+                Some(Row { is_difference: true, ..row })
             }));
         }
     }
-    rows.extend(kept.micro(Bench::Skynet).and_then(skynet_row));
+    rows.extend(data.micro(Bench::Skynet).and_then(skynet_row));
     rows
 }
 
-/// Of one pair on one worker; the stream is one too.
-fn channel_rows(kept: &Kept) -> Vec<Row> {
-    let part = |bench| kept.micro(bench).and_then(|results| results.parts.first());
+/// The targets for one pair of tasks, one stream and one lock.
+fn channel_rows(data: &Data) -> Vec<Row> {
+    let part = |bench| data.micro(bench).and_then(|results| results.parts.first());
     let mut rows = Vec::new();
     if let Some(part) = part(Bench::Channel) {
         let what = "ns of a round trip through rendezvous channels".to_owned();
@@ -103,7 +114,7 @@ fn channel_rows(kept: &Kept) -> Vec<Row> {
         let items = |arm: &micro::Arm| arm.column(1).into_iter().map(|ns| 1e3 / ns);
         rows.extend(part.arm(Peer::Plainsong).and_then(|arm| Spread::of(items(arm))).map(|seen| {
             let what = "million items a second through an unbounded channel".to_owned();
-            Row { what, bound: Least(20.0), seen, digits: 1 }
+            Row { what, bound: Least(20.0), seen, digits: 1, is_difference: false }
         }));
     }
     if let Some(part) = part(Bench::Lock) {
@@ -113,12 +124,13 @@ fn channel_rows(kept: &Kept) -> Vec<Row> {
             bound: Most(1.0),
             seen,
             digits: 2,
+            is_difference: false,
         }));
     }
     rows
 }
 
-/// How much faster two workers are than one.
+/// How many times as fast as one worker two workers are.
 fn skynet_row(results: &micro::Results) -> Option<Row> {
     let times = |workers| {
         let part = results.parts.iter().find(|part| part.count == workers)?;
@@ -126,13 +138,13 @@ fn skynet_row(results: &micro::Results) -> Option<Row> {
     };
     let seen = Spread::of_ratios(&times(1)?, &times(2)?)?;
     let what = "skynet: two workers, against one".to_owned();
-    Some(Row { what, bound: Least(1.7), seen, digits: 2 })
+    Some(Row { what, bound: Least(1.7), seen, digits: 2, is_difference: false })
 }
 
 fn echo_rows(part: &contest::Part) -> Vec<Row> {
     let connections = part.shape.connections;
     let mut rows = Vec::new();
-    // What was agreed on is about small messages, and clients who ask one thing at a time.
+    // The targets are about small messages, and clients that send one at a time.
     if part.shape != Shape::plain(connections, 128) || connections > 1_000 {
         return rows;
     }
@@ -143,6 +155,7 @@ fn echo_rows(part: &contest::Part) -> Vec<Row> {
         bound: Most(most),
         seen,
         digits: 3,
+        is_difference: false,
     }));
     for peer in [Style::TokioCurrent, Style::TokioMulti, Style::Smol, Style::May, Style::Go] {
         let Some(theirs) = part.arm(peer) else { continue };
@@ -151,6 +164,7 @@ fn echo_rows(part: &contest::Part) -> Vec<Row> {
             bound: Most(1.0),
             seen,
             digits: 3,
+            is_difference: false,
         }));
     }
     if connections > 1 {
@@ -161,11 +175,12 @@ fn echo_rows(part: &contest::Part) -> Vec<Row> {
         bound: Most(0.0),
         seen: Spread { lower: calls, median: calls, upper: calls },
         digits: 0,
+        is_difference: false,
     }));
     rows
 }
 
-/// Against the best peer, which is the one with the least median.
+/// The target against the best peer, the one with the lowest median.
 fn p99_row(part: &contest::Part, ours: &contest::Arm) -> Option<Row> {
     let p99 = |arm: &contest::Arm| arm.open(|measured| measured.latency.p99 as f64);
     let best = best_peer(part, p99)?;
@@ -174,6 +189,7 @@ fn p99_row(part: &contest::Part, ours: &contest::Arm) -> Option<Row> {
         bound: Most(1.0),
         seen: Spread::of_ratios(&p99(ours), &p99(best))?,
         digits: 3,
+        is_difference: false,
     })
 }
 
@@ -184,7 +200,22 @@ fn http_row(part: &contest::Part) -> Option<Row> {
         bound: Most(1.0),
         seen: Spread::of_ratios(&part.arm(Style::Plainsong)?.cpu_us(), &best.cpu_us())?,
         digits: 3,
+        is_difference: false,
     })
+}
+
+fn short_rows(part: &contest::Part) -> Vec<Row> {
+    let peers = [Style::TokioCurrent, Style::Hyper].into_iter().filter_map(|peer| part.arm(peer));
+    let row = |theirs: &contest::Arm| {
+        Some(Row {
+            what: format!("{}: CPU a request, against {}", part.title(), theirs.style),
+            bound: Most(1.0),
+            seen: Spread::of_ratios(&part.arm(Style::Plainsong)?.cpu_us(), &theirs.cpu_us())?,
+            digits: 3,
+            is_difference: false,
+        })
+    };
+    peers.filter_map(row).collect()
 }
 
 fn best_peer(
@@ -196,7 +227,7 @@ fn best_peer(
     peers.min_by(|a, b| median(a).total_cmp(&median(b)))
 }
 
-/// 80 ns, or five times the floor where that is more.
+/// The target is 80 ns, or five times the floor if that is more.
 fn spawn_row(part: &Part) -> Option<Row> {
     let floor = part.arm(Peer::Bare)?.median(0)?;
     let what = format!("ns to spawn and join, {} alive at a time", part.count);
@@ -205,5 +236,5 @@ fn spawn_row(part: &Part) -> Option<Row> {
 
 fn column(part: &Part, column: usize, what: String, most: f64, digits: usize) -> Option<Row> {
     let seen = Spread::of(part.arm(Peer::Plainsong)?.column(column))?;
-    Some(Row { what, bound: Most(most), seen, digits })
+    Some(Row { what, bound: Most(most), seen, digits, is_difference: false })
 }

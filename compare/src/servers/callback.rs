@@ -1,8 +1,9 @@
-//! A callback event loop on `polling`: one thread, a table of callbacks, and every connection a small state
-//! machine whose state lives in what its callback has captured.
+//! A callback event loop on `polling`: one thread and a table of callbacks. Every connection is a
+//! small state machine, whose state is captured by its callback.
 //!
-//! The sockets are registered level-triggered, so a callback may read once and return: what it left behind
-//! brings it back. That saves both the re-arming of the one-shot mode and the extra read of the edge mode.
+//! The sockets are registered level-triggered, so a callback may read once and return: if data is
+//! left, it is called again. That saves both the re-arming of the one-shot mode and the extra read
+//! of the edge mode.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,7 +13,7 @@ use std::rc::Rc;
 use polling::{Event, Events, PollMode, Poller};
 use slab::Slab;
 
-/// What a callback waits for next.
+/// The next event that a callback waits for.
 #[derive(Clone, Copy, PartialEq)]
 enum Next {
     Readable,
@@ -25,7 +26,7 @@ type Callback = Box<dyn FnMut(&mut EventLoop) -> io::Result<Next>>;
 struct Entry {
     socket: Rc<dyn AsFd>,
     waits_for: Next,
-    /// Absent while it runs, because it may change the table that it stands in.
+    /// Taken out while it runs, because it may change the table.
     callback: Option<Callback>,
 }
 
@@ -35,7 +36,7 @@ struct EventLoop {
 }
 
 impl EventLoop {
-    /// Calls `callback` whenever `socket` can be read.
+    /// Calls `callback` whenever `socket` is readable.
     fn add(&mut self, socket: Rc<dyn AsFd>, callback: Callback) -> io::Result<()> {
         let vacant = self.entries.vacant_entry();
         let event = Event::readable(vacant.key());

@@ -1,9 +1,10 @@
-//! The floor: an epoll loop written by hand for this one job, one `recv` and one `send` a request and one
-//! `epoll_wait` a batch. Nothing that serves echo from one thread by readiness can do with fewer system calls.
+//! The floor: an epoll loop written by hand for this one job, with one `recv` and one `send` for a
+//! request and one `epoll_wait` for a batch. No single-threaded echo server on readiness can do
+//! with fewer system calls.
 //!
-//! Edge-triggered, because the kernel then need not look at a served socket again. A short read licenses going
-//! back to `epoll_wait` only while the peer has not hung up (RDHUP): data and FIN that come together make one
-//! edge, and the FIN has to be read now or never.
+//! It is edge-triggered, because the kernel then need not check a served socket again. After a
+//! short read it may return to `epoll_wait` only while the peer has not hung up (RDHUP): data and
+//! FIN that arrive together make one edge, and the FIN has to be read now or never.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem::MaybeUninit;
@@ -18,7 +19,8 @@ const EVENTS_AT_ONCE: usize = 1024;
 
 struct Conn {
     socket: TcpStream,
-    /// What was read and could not be sent yet. Empty, and never allocated, while the client keeps up.
+    /// Data that was read and could not be sent yet. Empty and not allocated while the client keeps
+    /// up.
     unsent: Vec<u8>,
 }
 
@@ -78,13 +80,13 @@ impl Server {
             Ok(false) => {}
             Err(error) => super::report(&error),
         }
-        // Closing the socket takes it out of the epoll set too.
+        // Closing the socket also removes it from the epoll set.
         self.conns.remove(key);
     }
 }
 
 impl Conn {
-    /// Reads and sends until there is nothing left to do; false when the client has hung up.
+    /// Reads and sends until it would block. Returns false when the client has hung up.
     fn turn(&mut self, buffer: &mut [u8], flags: EventFlags) -> io::Result<bool> {
         let hung_up = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
         if !self.flush()? {
@@ -108,7 +110,7 @@ impl Conn {
         }
     }
 
-    /// Sends what an earlier turn left; false when some of it is still left.
+    /// Sends the rest of an earlier turn. Returns false when some of it is still left.
     fn flush(&mut self) -> io::Result<bool> {
         if !self.unsent.is_empty() {
             let unsent = std::mem::take(&mut self.unsent);
@@ -119,7 +121,7 @@ impl Conn {
         Ok(self.unsent.is_empty())
     }
 
-    /// Sends as much as the socket takes.
+    /// Sends as much as the socket accepts.
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut sent = 0;
         while sent < bytes.len() {

@@ -1,5 +1,5 @@
-//! HTTP by hyper on tokio's current-thread runtime, as in hyper's own single-threaded example. Answers to
-//! pipelined requests are sent together, which hyper does not do unless it is told to.
+//! HTTP by hyper on tokio's current-thread runtime, as in hyper's own single-threaded example.
+//! Replies to pipelined requests are sent together, which is an option of hyper.
 
 use std::convert::Infallible;
 use std::io;

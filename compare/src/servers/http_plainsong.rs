@@ -1,4 +1,4 @@
-//! HTTP on plainsong: what `examples/httpd` has, with the pages that the comparison asks for.
+//! HTTP on plainsong: the server of `examples/httpd`, with the pages of the comparison.
 
 use std::io;
 use std::net::SocketAddr;

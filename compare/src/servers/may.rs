@@ -1,5 +1,5 @@
-//! Stackful coroutines on `may`, as in its README: one worker a core, the buffer on the heap because a stack
-//! has 32 KiB.
+//! Stackful coroutines on `may`, as in its README: one worker for each core, and the buffer on the
+//! heap because a stack has 32 KiB.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;

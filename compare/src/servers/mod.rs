@@ -1,8 +1,8 @@
-//! The same echo server, written once in each style and one file each, to be read side by side; and servers of
-//! HTTP in those styles that have a library for it.
+//! The same echo server in each style, one file each, to be read side by side. And HTTP servers in
+//! the styles that have a library for it.
 //!
-//! All echo servers answer byte for byte, turn Nagle's algorithm off, copy through a buffer of the same size, and
-//! report a connection's failure without ending.
+//! All echo servers turn Nagle's algorithm off, copy through a buffer of the same size, and report
+//! a failed connection without ending.
 
 use std::fmt;
 use std::io;
@@ -28,14 +28,14 @@ pub mod threads;
 pub mod tokio_current;
 pub mod tokio_multi;
 
-/// The buffer that every server copies through: as large as that of `plainsong::io::copy`, which cannot be changed.
+/// The size of every server's buffer: that of `plainsong::io::copy`, which cannot be changed.
 pub const BUFFER_BYTES: usize = 16 * 1024;
 
 /// A way to write the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Style {
-    /// A hand-written epoll loop: the floor that the others are held against.
+    /// A hand-written epoll loop: the floor, and the reference for echo.
     Epoll,
     /// One client at a time.
     Sequential,
@@ -79,10 +79,10 @@ impl Style {
         Style::Go,
     ];
 
-    /// Every style of the HTTP server, the one that others are held against first.
+    /// Every style of the HTTP server, the reference first.
     pub const HTTP: [Style; 4] = [Style::Hyper, Style::Plainsong, Style::MayMinihttp, Style::Go];
 
-    /// Those that do a job; all others are held against the first.
+    /// The styles that do a job. The first is the reference for the others.
     pub fn of(job: Job) -> &'static [Style] {
         match job {
             Job::Echo => &Style::ECHO,
@@ -90,7 +90,7 @@ impl Style {
         }
     }
 
-    /// What tables and plots call it.
+    /// Its name in tables and plots.
     pub fn label(self) -> &'static str {
         match self {
             Style::Epoll => "epoll loop (floor)",
@@ -109,8 +109,8 @@ impl Style {
         }
     }
 
-    /// How many connections it can serve at a time, where the style itself sets a limit. More threads than that
-    /// have been seen to work, and to keep a whole machine from working.
+    /// How many connections the style can serve at a time, if it has a limit. More threads have
+    /// worked, but they slowed down the whole machine.
     pub fn capacity(self) -> Option<usize> {
         match self {
             Style::Sequential => Some(1),
@@ -120,7 +120,13 @@ impl Style {
         }
     }
 
-    /// Its source, as it stands in its file.
+    /// Whether it closes a connection when an HTTP request asks for it. `may_minihttp` ignores
+    /// that.
+    pub fn closes_on_request(self) -> bool {
+        self != Style::MayMinihttp
+    }
+
+    /// The text of its file.
     pub fn source(self) -> &'static str {
         match self {
             Style::Epoll => include_str!("epoll.rs"),
@@ -139,7 +145,7 @@ impl Style {
         }
     }
 
-    /// What whatever starts a connection's handler asks of what the handler owns.
+    /// The bounds on a connection's handler.
     pub fn asks(self) -> &'static str {
         match self {
             Style::Epoll | Style::Sequential | Style::Go => "nothing",
@@ -154,11 +160,11 @@ impl Style {
         }
     }
 
-    /// Serves at `address` until the process ends. Go has programs of its own: see [`go`].
+    /// Serves at `address` until the process ends. Go has separate programs: see [`go`].
     ///
     /// # Errors
     ///
-    /// When it cannot, also because this style does not do this job.
+    /// When it cannot listen, or the style does not do this job.
     pub fn serve(self, job: Job, address: SocketAddr) -> io::Result<()> {
         match (job, self) {
             (Job::Echo, Style::Epoll) => epoll::serve(address),
@@ -195,12 +201,12 @@ impl fmt::Display for Style {
     }
 }
 
-/// Reports that one connection failed, on standard error, which the harness shows. A client that leaves in the
-/// middle of something is none of the server's failures.
+/// Reports a failed connection on standard error, which the harness shows. A client that
+/// disconnects early is not a failure of the server.
 fn report(error: &io::Error) {
     use std::io::Write;
     if !matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) {
-        // Nothing is left to be told when standard error itself is closed.
+        // There is no other place to report a closed standard error.
         let _ = writeln!(io::stderr(), "connection failed: {error}");
     }
 }

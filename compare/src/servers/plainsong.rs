@@ -18,6 +18,6 @@ pub fn serve(address: SocketAddr) -> io::Result<()> {
 
 fn echo(conn: TcpStream) -> io::Result<()> {
     conn.set_nodelay(true)?;
-    // std's `io::copy` works as well. This one holds no buffer for a client that says nothing.
+    // std's `io::copy` works as well. This one needs no buffer while it waits for a client.
     plainsong::io::copy(&mut &conn, &mut &conn).map(drop)
 }

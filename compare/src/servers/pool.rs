@@ -1,5 +1,5 @@
-//! A pool of ten threads: sequential code that serves ten clients at a time; the eleventh waits until one of
-//! them hangs up.
+//! A pool of ten threads: sequential code that serves ten clients at a time. The eleventh waits
+//! until one of them hangs up.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -18,7 +18,7 @@ pub fn serve(address: SocketAddr) -> io::Result<()> {
         thread::spawn(move || work(&receiver));
     }
     for conn in TcpListener::bind(address)?.incoming() {
-        // The workers never end, so the other end of the channel is always there.
+        // The workers never end, so the receiver always exists.
         let _ = sender.send(conn?);
     }
     Ok(())

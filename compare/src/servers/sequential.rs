@@ -1,4 +1,4 @@
-//! Sequential: the plainest echo server there is. It serves one client at a time.
+//! Sequential: the simplest echo server. It serves one client at a time.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

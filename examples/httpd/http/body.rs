@@ -1,15 +1,17 @@
-//! Bodies: of a known length, or in chunks.
+//! Bodies: with a length, or in chunks.
 
 use plainsong::time::timeout;
 
-use super::request::{Framing, HEADERS_MAX};
+use super::request::{Framing, HEADERS_MAX, check_line_ends};
 use super::wire::Wire;
 use super::{Failure, Limits, Result};
 
-/// A chunk's size and what else may stand in its line.
+/// The longest line before a chunk: its size, extensions and CR LF.
 const CHUNK_LINE_BYTES: usize = 256;
-/// What a body's buffer may keep from one request to the next.
-const KEPT_BYTES: usize = 64 * 1024;
+/// The most digits of a chunk's size, zeros in front included.
+const SIZE_DIGITS: usize = 16;
+/// The capacity that a body's buffer may keep from one request to the next.
+const RETAINED_BYTES: usize = 64 * 1024;
 
 /// Reads a body into `body`.
 pub(super) fn read(
@@ -20,7 +22,7 @@ pub(super) fn read(
     body: &mut Vec<u8>,
 ) -> Result<()> {
     body.clear();
-    body.shrink_to(KEPT_BYTES);
+    body.shrink_to(RETAINED_BYTES);
     let mut body = Body { wire, body, bytes_max: limits.body_bytes };
     if let Framing::Length(length) = framing {
         body.check(length)?;
@@ -30,7 +32,7 @@ pub(super) fn read(
     }
     let is_here = |length| length <= body.wire.input.unread().len();
     if !matches!(framing, Framing::Length(length) if is_here(length)) {
-        // Not in the time for the body: see `read_head`.
+        // Outside of the timeout for the body: see `read_head`.
         body.wire.flush()?;
     }
     let read = || match framing {
@@ -48,7 +50,7 @@ struct Body<'a, 'wire> {
 }
 
 impl Body<'_, '_> {
-    /// Whether that many more bytes may come.
+    /// Refuses a body that would become too long with this many more bytes.
     fn check(&self, more: usize) -> Result<()> {
         if more > self.bytes_max - self.body.len() {
             return Err(Failure::Refused(413, "the body is too long"));
@@ -63,7 +65,7 @@ impl Body<'_, '_> {
         }
     }
 
-    /// Takes the next `left` bytes of what comes.
+    /// Takes the next `left` bytes.
     fn take(&mut self, mut left: usize) -> Result<()> {
         loop {
             let unread = self.wire.input.unread();
@@ -90,18 +92,20 @@ impl Body<'_, '_> {
         }
     }
 
-    /// Takes a chunk's line, extensions and all, and returns its size.
+    /// Takes the line before a chunk, and returns the chunk's size.
     fn chunk_size(&mut self) -> Result<usize> {
         loop {
             let unread = self.wire.input.unread();
-            match httparse::parse_chunk_size(unread) {
-                Ok(httparse::Status::Complete((len, size))) => {
-                    self.wire.input.consume(len);
-                    return Ok(usize::try_from(size).unwrap_or(usize::MAX));
-                }
-                Ok(httparse::Status::Partial) if unread.len() < CHUNK_LINE_BYTES => self.read()?,
-                _ => return Err(Failure::Refused(400, "a chunk has no proper size")),
+            let start = &unread[..unread.len().min(CHUNK_LINE_BYTES)];
+            if let Some(end) = start.iter().position(|&byte| byte == b'\n') {
+                let size = start[..end].strip_suffix(b"\r").and_then(parse_size);
+                self.wire.input.consume(end + 1);
+                return size.ok_or(Failure::Refused(400, "a chunk has no proper size"));
             }
+            if start.len() == CHUNK_LINE_BYTES {
+                return Err(Failure::Refused(400, "the line before a chunk is too long"));
+            }
+            self.read()?;
         }
     }
 
@@ -116,12 +120,17 @@ impl Body<'_, '_> {
         Ok(())
     }
 
-    /// What comes behind the last chunk are headers again. Nobody here asks for them.
+    /// The lines after the last chunk are headers again. No handler here asks for them.
     fn skip_trailers(&mut self) -> Result<()> {
         loop {
             let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-            match httparse::parse_headers(self.wire.input.unread(), &mut headers) {
-                Ok(httparse::Status::Complete((len, _))) => {
+            let unread = self.wire.input.unread();
+            match httparse::parse_headers(unread, &mut headers) {
+                Ok(httparse::Status::Complete((len, trailers))) => {
+                    check_line_ends(&unread[..len])?;
+                    if trailers.iter().any(is_about_message) {
+                        return Err(Failure::Refused(400, "these trailers are not allowed"));
+                    }
                     self.wire.input.consume(len);
                     return Ok(());
                 }
@@ -131,8 +140,68 @@ impl Body<'_, '_> {
                 Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
                     return Err(Failure::Refused(431, "the trailers are too long"));
                 }
-                Err(_) => return Err(Failure::Refused(400, "these trailers are no headers")),
+                Err(_) => return Err(Failure::Refused(400, "the trailers are not headers")),
             }
         }
     }
+}
+
+/// The size in a line `SIZE[;NAME[=VALUE]]...`, if the line is just that. Blanks are allowed only
+/// in a value in quotes: readers disagree about the others.
+fn parse_size(line: &[u8]) -> Option<usize> {
+    let (size, mut extensions) = split(line, u8::is_ascii_hexdigit);
+    while let Some(extension) = extensions.strip_prefix(b";") {
+        let (name, rest) = split(extension, is_token);
+        if name.is_empty() {
+            return None;
+        }
+        extensions = match rest.strip_prefix(b"=") {
+            None => rest,
+            Some(value) if value.starts_with(b"\"") => after_quotes(&value[1..])?,
+            Some(value) => {
+                let (value, rest) = split(value, is_token);
+                if value.is_empty() {
+                    return None;
+                }
+                rest
+            }
+        };
+    }
+    let size = std::str::from_utf8(size).ok().filter(|size| size.len() <= SIZE_DIGITS)?;
+    if !extensions.is_empty() {
+        return None;
+    }
+    usize::from_str_radix(size, 16).ok()
+}
+
+/// Splits before the first byte that is not `wanted`.
+fn split(bytes: &[u8], wanted: fn(&u8) -> bool) -> (&[u8], &[u8]) {
+    bytes.split_at(bytes.iter().position(|byte| !wanted(byte)).unwrap_or(bytes.len()))
+}
+
+/// What follows a string whose opening quote has been removed.
+fn after_quotes(string: &[u8]) -> Option<&[u8]> {
+    let mut bytes = string.iter().enumerate();
+    loop {
+        match bytes.next()? {
+            (end, b'"') => return Some(&string[end + 1..]),
+            (_, b'\\') => _ = bytes.next().filter(|(_, byte)| is_text(byte))?,
+            (_, byte) if is_text(byte) => {}
+            _ => return None,
+        }
+    }
+}
+
+fn is_text(byte: &u8) -> bool {
+    matches!(byte, b'\t' | b' '..=b'~' | 0x80..)
+}
+
+fn is_token(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
+}
+
+/// Whether a trailer would change the message for a reader that treats it as a header.
+fn is_about_message(trailer: &httparse::Header<'_>) -> bool {
+    let names = ["Content-Length", "Transfer-Encoding", "Host", "Connection", "Expect"];
+    names.iter().any(|name| trailer.name.eq_ignore_ascii_case(name))
 }

@@ -1,10 +1,13 @@
-//! HTTP/1.1 over one connection: heads are httparse's job, the rest is here.
+//! HTTP/1.1 over one connection. httparse splits a head into its parts; the rest is here.
 //!
-//! - `mod.rs`: the loop, from a request to its answer
+//! - `mod.rs`: the loop from a request to its reply
 //! - `wire.rs`: the connection and its buffers
-//! - `request.rs`: what a head means
-//! - `body.rs`: bodies of a known length, and chunked ones
-//! - `reply.rs`: answers, and the `Date` in them
+//! - `request.rs`: the meaning of a head
+//! - `body.rs`: bodies with a length, and chunked bodies
+//! - `reply.rs`: replies, and the `Date` in them
+//!
+//! A message that two readers could understand in two ways is refused, because that is how requests
+//! are smuggled past proxies. So this is stricter than RFC 9112 where the RFC lets a server choose.
 
 mod body;
 mod reply;
@@ -24,20 +27,20 @@ pub(crate) use request::Request;
 use request::{Framing, HEADERS_MAX, parse};
 use wire::Wire;
 
-/// What a client may ask of the server. Whoever asks for more is refused.
+/// How much a client may send, and how long it may take. A client that exceeds this is refused.
 #[derive(Clone, Copy)]
 pub(crate) struct Limits {
     /// Bytes of a request's line and headers.
     pub(crate) head_bytes: usize,
     /// Bytes of a request's body.
     pub(crate) body_bytes: usize,
-    /// From the first byte of a head to its last.
+    /// From the first byte of a head to the last.
     pub(crate) head_time: Duration,
     /// From the end of a head to the end of its body.
     pub(crate) body_time: Duration,
-    /// Between an answer and the next request.
+    /// Between a reply and the next request.
     pub(crate) idle_time: Duration,
-    /// For the client to take what waits to be sent.
+    /// For the client to receive what the server has to send.
     pub(crate) send_time: Duration,
 }
 
@@ -54,23 +57,23 @@ impl Default for Limits {
     }
 }
 
-/// Why a connection ends before its client ends it.
+/// Why the server ends a connection.
 enum Failure {
-    /// There is nobody left to be told.
-    Gone(io::Error),
-    /// The client is told a status and a reason.
+    /// The connection has failed.
+    Io(io::Error),
+    /// The client gets a reply with this status and reason.
     Refused(u16, &'static str),
 }
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        Self::Gone(error)
+        Self::Io(error)
     }
 }
 
 type Result<T> = std::result::Result<T, Failure>;
 
-/// What the connections have in common.
+/// What all connections share.
 pub(crate) struct Server {
     limits: Limits,
     clock: Clock,
@@ -81,7 +84,7 @@ impl Server {
         Self { limits, clock: Clock::new() }
     }
 
-    /// Answers a client's requests with `answer`, until either of the two is done.
+    /// Answers a client's requests with `answer`, until client or server end the connection.
     pub(crate) fn attend(
         &self,
         conn: &TcpStream,
@@ -91,12 +94,14 @@ impl Server {
         conn.set_read_timeout(Some(self.limits.idle_time))?;
         conn.set_write_timeout(Some(self.limits.send_time))?;
         let mut wire = Wire::new(conn, &self.clock, self.limits.head_bytes);
-        match self.converse(&mut wire, answer) {
+        let mut is_head = false;
+        match self.converse(&mut wire, &mut is_head, answer) {
             Ok(()) => {}
-            Err(Failure::Gone(error)) => return Err(error),
+            Err(Failure::Io(error)) => return Err(error),
             Err(Failure::Refused(status, why)) => {
-                self.clock.look();
+                self.clock.update();
                 let reply = Reply::new(&mut wire.output, &self.clock).closes();
+                let reply = if is_head { reply.without_body() } else { reply };
                 reply.send(
                     status,
                     &[("Content-Type", "text/plain")],
@@ -107,16 +112,25 @@ impl Server {
         wire.close()
     }
 
-    /// Returns when no more is to be answered.
+    /// Returns after the last reply. `is_head` says whether the latest request, complete or not,
+    /// is one for a head alone.
     fn converse(
         &self,
         wire: &mut Wire<'_>,
+        is_head: &mut bool,
         mut answer: impl FnMut(&Request<'_>, Reply<'_>) -> Sent,
     ) -> Result<()> {
-        // A head that has a body behind it, and that body; most requests leave both empty.
+        // A head that is followed by a body, and that body. Most requests leave both empty.
         let (mut head, mut body) = (Vec::new(), Vec::new());
         let mut head_due = None;
+        let mut may_skip_line = true;
         loop {
+            if may_skip_line && wire.input.unread().starts_with(b"\r\n") {
+                // Some clients end a body with an empty line that is not part of it.
+                wire.input.consume(2);
+                may_skip_line = false;
+            }
+            *is_head = wire.input.unread().starts_with(b"HEAD ");
             let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
             let Some((len, request)) = parse(wire.input.unread(), &mut headers)? else {
                 if self.read_head(wire, &mut head_due)? {
@@ -124,7 +138,7 @@ impl Server {
                 }
                 return Ok(());
             };
-            head_due = None;
+            (head_due, may_skip_line) = (None, true);
             let keeps_alive = request.keeps_alive();
             let framing = request.framing;
             let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
@@ -132,7 +146,7 @@ impl Server {
                 Framing::None => Some((len, request)),
                 Framing::Length(_) | Framing::Chunked => {
                     let expects_continue = request.expects_continue;
-                    // The body needs the buffer.
+                    // The body needs the buffer, so the head moves.
                     head.clear();
                     head.extend_from_slice(&wire.input.unread()[..len]);
                     wire.input.consume(len);
@@ -147,12 +161,12 @@ impl Server {
             if !keeps_alive {
                 return Ok(());
             }
-            // Pipelined requests are answered in one write, unless that becomes too long.
+            // The replies to pipelined requests go out in one write, unless that becomes too long.
             wire.flush_if_long()?;
         }
     }
 
-    /// Reads more of a head; false when the client has ended instead of beginning one.
+    /// Reads more of a head. Returns false when the client has closed the connection before it.
     fn read_head(&self, wire: &mut Wire<'_>, due: &mut Option<Instant>) -> Result<bool> {
         if wire.input.unread().is_empty() {
             return Ok(wire.read()? > 0);
@@ -163,9 +177,10 @@ impl Server {
                 false => Failure::Refused(414, "the request line is too long"),
             });
         }
-        // By itself: its time-out is that of sending, and a flush must not be given up half-way.
+        // Outside of the timeout below: sending has its own, and must not be cut short by that for
+        // a head.
         wire.flush()?;
-        // What comes byte by byte gets no more time for it.
+        // Bytes that trickle in do not extend the deadline.
         let due = *due.get_or_insert_with(|| plainsong::time::now() + self.limits.head_time);
         match timeout_at(due, || wire.read_line()) {
             Ok(result) => result.map(|()| true),

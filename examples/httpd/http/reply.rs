@@ -1,4 +1,4 @@
-//! Answers, and the `Date` that each of them has.
+//! Replies, and the `Date` that each of them has.
 
 use std::cell::Cell;
 use std::io::Write;
@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::request::Request;
 
-/// An answer that is still to be given.
+/// A reply that has not been sent.
 pub(crate) struct Reply<'a> {
     output: &'a mut Vec<u8>,
     clock: &'a Clock,
@@ -14,7 +14,7 @@ pub(crate) struct Reply<'a> {
     has_body: bool,
 }
 
-/// An answer that was given. Only [`Reply::send`] makes one, so no handler can forget to.
+/// A reply that was sent. Only [`Reply::send`] makes one, so no handler can forget its reply.
 pub(crate) struct Sent(());
 
 impl<'a> Reply<'a> {
@@ -22,9 +22,15 @@ impl<'a> Reply<'a> {
         Self { output, clock, connection: "", has_body: true }
     }
 
-    /// Tells the client that this is the last one.
+    /// Says that the connection closes after this reply.
     pub(super) fn closes(mut self) -> Self {
         self.connection = "\r\nConnection: close";
+        self
+    }
+
+    /// Leaves out the body, whose length is still given: a reply to HEAD.
+    pub(super) fn without_body(mut self) -> Self {
+        self.has_body = false;
         self
     }
 
@@ -39,7 +45,7 @@ impl<'a> Reply<'a> {
         self
     }
 
-    /// Answers. `headers` are those that this does not write itself.
+    /// Sends the reply. `headers` are those beside `Date`, `Content-Length` and `Connection`.
     pub(crate) fn send(self, status: u16, headers: &[(&str, &str)], body: &[u8]) -> Sent {
         let output = self.output;
         output.extend_from_slice(status_line(status));
@@ -61,7 +67,7 @@ impl<'a> Reply<'a> {
     }
 }
 
-/// The line of a status, up to where the date begins.
+/// A status line, and what stands between it and the date.
 fn status_line(status: u16) -> &'static [u8] {
     macro_rules! line {
         ($status:literal) => {
@@ -86,7 +92,7 @@ fn status_line(status: u16) -> &'static [u8] {
 
 const DATE_BYTES: usize = "Sun, 06 Nov 1994 08:49:37 GMT".len();
 
-/// The date as headers have it, written anew when a second has passed.
+/// The date as headers have it, formatted once a second.
 pub(crate) struct Clock {
     second: Cell<u64>,
     text: Cell<[u8; DATE_BYTES]>,
@@ -95,11 +101,11 @@ pub(crate) struct Clock {
 impl Clock {
     pub(super) fn new() -> Self {
         let clock = Self { second: Cell::new(u64::MAX), text: Cell::new([0; DATE_BYTES]) };
-        clock.look();
+        clock.update();
         clock
     }
 
-    pub(super) fn look(&self) {
+    pub(super) fn update(&self) {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         if self.second.replace(since.as_secs()) != since.as_secs() {
             self.text.set(date(since.as_secs()));

@@ -1,16 +1,16 @@
-//! What a head means. Whatever two readers could understand in two ways is refused: that is how requests are
-//! smuggled past proxies.
+//! The meaning of a head.
 
 use std::mem::MaybeUninit;
+use std::net::Ipv6Addr;
 
 use httparse::{Error, Header, Status};
 
 use super::{Failure, Result};
 
-/// How many headers a request may have.
+/// How many headers a request may have, and how many trailers.
 pub(crate) const HEADERS_MAX: usize = 64;
 
-/// A request, as its handler sees it.
+/// A request as its handler sees it.
 pub(crate) struct Request<'a> {
     pub(crate) method: &'a str,
     /// The path and the query.
@@ -32,11 +32,14 @@ pub(super) enum Framing {
     Chunked,
 }
 
-/// Parses a head, if all of it is there, and says how long it is.
+/// Parses a head if all of it is there, and returns its length with it.
 pub(super) fn parse<'a>(
     bytes: &'a [u8],
     headers: &'a mut [MaybeUninit<Header<'a>>],
 ) -> Result<Option<(usize, Request<'a>)>> {
+    if bytes.starts_with(b"\r\n") || bytes.starts_with(b"\n") {
+        return Err(Failure::Refused(400, "an empty line is not a request"));
+    }
     let mut parsed = httparse::Request::new(&mut []);
     let len = match parsed.parse_with_uninit_headers(bytes, headers) {
         Ok(Status::Complete(len)) => len,
@@ -45,11 +48,12 @@ pub(super) fn parse<'a>(
         Err(Error::Version) => {
             return Err(Failure::Refused(505, "only HTTP/1.0 and HTTP/1.1 here"));
         }
-        Err(_) => return Err(Failure::Refused(400, "this is no request of HTTP")),
+        Err(_) => return Err(Failure::Refused(400, "this is not an HTTP request")),
     };
+    check_line_ends(&bytes[..len])?;
     let mut request = Request {
         method: parsed.method.unwrap_or_default(),
-        target: path(parsed.path.unwrap_or_default())?,
+        target: target(parsed.method.unwrap_or_default(), parsed.path.unwrap_or_default())?,
         headers: parsed.headers,
         body: &[],
         framing: Framing::None,
@@ -62,18 +66,54 @@ pub(super) fn parse<'a>(
     Ok(Some((len, request)))
 }
 
-/// The path and the query of a target, which may also be a whole URL or, for all of the server, an asterisk.
-fn path(target: &str) -> Result<&str> {
-    if target.starts_with('/') || target == "*" {
+/// Refuses a line that ends in a bare LF. httparse accepts it, but to other readers it is no end.
+pub(super) fn check_line_ends(lines: &[u8]) -> Result<()> {
+    let pairs = lines.iter().zip(lines.get(1..).unwrap_or_default());
+    // No early exit, so that the compiler can look at many bytes at a time.
+    let is_bare = pairs.fold(lines.starts_with(b"\n"), |is_bare, (&before, &byte)| {
+        is_bare | ((byte == b'\n') & (before != b'\r'))
+    });
+    if is_bare { Err(Failure::Refused(400, "a line must end in CR LF")) } else { Ok(()) }
+}
+
+/// The path and the query of a target. It may also be a whole URL, or an asterisk for `OPTIONS` of
+/// the whole server.
+fn target<'a>(method: &str, target: &'a str) -> Result<&'a str> {
+    const WRONG: Failure = Failure::Refused(400, "the target is neither a path nor a URL");
+    if target.contains('#') {
+        return Err(WRONG);
+    }
+    if target.starts_with('/') || (target == "*" && method == "OPTIONS") {
         return Ok(target);
     }
     let rest = target.split_once("://").filter(|(scheme, _)| scheme.eq_ignore_ascii_case("http"));
-    let (_, rest) = rest.ok_or(Failure::Refused(400, "the target is neither a path nor a URL"))?;
-    Ok(rest.find('/').map_or("/", |slash| &rest[slash..]))
+    let (_, rest) = rest.ok_or(WRONG)?;
+    let (host, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    // A URL without a slash before its query would need a new string.
+    if host.is_empty() || !is_host(host.as_bytes()) || path.starts_with('?') {
+        return Err(WRONG);
+    }
+    Ok(if path.is_empty() { "/" } else { path })
+}
+
+/// Whether this is a name or an address, with or without a port (RFC 3986, section 3.2.2).
+fn is_host(host: &[u8]) -> bool {
+    let Ok(host) = std::str::from_utf8(host) else { return false };
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !name.is_empty() && !port.ends_with(']') => (name, port),
+        _ => (host, ""),
+    };
+    let is_name = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&b);
+    let is_host = match name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => name.bytes().all(is_name),
+    };
+    let is_port = port.bytes().all(|b| b.is_ascii_digit());
+    is_host && is_port && (port.is_empty() || port.parse::<u16>().is_ok())
 }
 
 impl<'a> Request<'a> {
-    /// The value of a header that is text; the first, if there are several.
+    /// The value of a header, if it is text. Of several headers, the first.
     pub(crate) fn header(&self, name: &str) -> Option<&'a str> {
         let header = self.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
         std::str::from_utf8(header.value).ok()
@@ -84,24 +124,31 @@ impl<'a> Request<'a> {
         self
     }
 
-    /// Whether another request may follow: in HTTP/1.1 unless it says no, before that only if it says so.
+    /// Whether another request may follow. That is the default in HTTP/1.1, and must be asked for
+    /// in HTTP/1.0.
     pub(super) fn keeps_alive(&self) -> bool {
         !self.says_close && (!self.is_1_0 || self.says_keep_alive)
     }
 
-    /// Reads the headers that are about the message and not about what is asked for.
+    /// Reads the headers that are about the message itself.
     fn understand(&mut self) -> Result<()> {
         let (mut length, mut is_chunked, mut hosts) = (None, false, 0);
         for Header { name, value } in self.headers {
             if name.eq_ignore_ascii_case("Host") {
                 hosts += 1;
+                if !is_host(value) {
+                    return Err(Failure::Refused(400, "the Host is not a host and a port"));
+                }
             } else if name.eq_ignore_ascii_case("Content-Length") {
                 if length.replace(number(value)?).is_some() {
                     return Err(Failure::Refused(400, "there are two lengths"));
                 }
             } else if name.eq_ignore_ascii_case("Transfer-Encoding") {
                 if is_chunked || self.is_1_0 {
-                    return Err(Failure::Refused(400, "this transfer encoding cannot be right"));
+                    return Err(Failure::Refused(
+                        400,
+                        "this transfer encoding is not allowed here",
+                    ));
                 }
                 if !value.eq_ignore_ascii_case(b"chunked") {
                     return Err(Failure::Refused(
@@ -119,7 +166,7 @@ impl<'a> Request<'a> {
                 if !value.eq_ignore_ascii_case(b"100-continue") {
                     return Err(Failure::Refused(417, "only 100-continue can be expected here"));
                 }
-                // Older clients do not understand the answer.
+                // Clients of HTTP/1.0 do not understand that reply.
                 self.expects_continue = !self.is_1_0;
             }
         }
@@ -136,11 +183,11 @@ impl<'a> Request<'a> {
     }
 }
 
-/// A length is digits and nothing else: no sign, no list.
+/// A length consists of digits: no sign, no list.
 fn number(value: &[u8]) -> Result<usize> {
     let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
     let text = std::str::from_utf8(value).ok().filter(|_| is_number);
     let text = text.ok_or(Failure::Refused(400, "the length is not a number"))?;
-    // One that is too long for a number is too long for us.
+    // A length that overflows is too long in any case.
     Ok(text.parse().unwrap_or(usize::MAX))
 }

@@ -1,4 +1,4 @@
-//! A connection with a buffer for each direction, allocated once.
+//! A connection with a buffer for each direction.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -10,16 +10,16 @@ use plainsong::time::timeout;
 use super::reply::Clock;
 use super::{Failure, Result};
 
-/// From this length on, answers are sent before the next request is looked at.
+/// Replies of this length are sent before the next request is parsed.
 const LONG: usize = 64 * 1024;
-/// How long a client may take to hear that the connection ends.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// How long a client may take to close the connection after the server has.
+const LINGER: Duration = Duration::from_secs(2);
 
 pub(super) struct Wire<'a> {
     conn: &'a TcpStream,
     clock: &'a Clock,
     pub(super) input: Input,
-    /// Answers that wait to be sent together.
+    /// Replies that will be sent together.
     pub(super) output: Vec<u8>,
 }
 
@@ -29,16 +29,16 @@ impl<'a> Wire<'a> {
         Self { conn, clock, input, output: Vec::new() }
     }
 
-    /// Sends what is to be sent, then waits for more to come; 0 at the end.
+    /// Sends the replies, then reads more. Returns 0 at the end.
     pub(super) fn read(&mut self) -> io::Result<usize> {
         self.flush()?;
         let n = self.input.read_from(self.conn)?;
-        // Once for all requests that have come together.
-        self.clock.look();
+        // Once for all requests that were read together.
+        self.clock.update();
         Ok(n)
     }
 
-    /// Reads until a line has ended that had not, or the buffer is full.
+    /// Reads until another line ends, or the buffer is full.
     pub(super) fn read_line(&mut self) -> Result<()> {
         loop {
             let n = self.read()?;
@@ -66,19 +66,19 @@ impl<'a> Wire<'a> {
         if self.output.len() < LONG { Ok(()) } else { self.flush() }
     }
 
-    /// Sends what is left and ends the connection. A close that leaves something unread resets it, and the
-    /// last answer may be lost: so the client first gets a moment to hear and to hang up.
+    /// Sends what is left and ends the connection. To close it with something unread would reset it
+    /// and could lose the last reply, so the client gets a moment to read that and to close first.
     pub(super) fn close(mut self) -> io::Result<()> {
         self.flush()?;
         self.conn.shutdown(Shutdown::Write)?;
         let mut discard = || while matches!(self.conn.read(&mut self.input.bytes), Ok(1..)) {};
-        // Whoever goes on talking after that is cut off.
-        let _ = timeout(FAREWELL, &mut discard);
+        // A client that sends for longer is cut off.
+        let _ = timeout(LINGER, &mut discard);
         Ok(())
     }
 }
 
-/// What has come and has not been used.
+/// What was read and has not been consumed.
 pub(super) struct Input {
     bytes: Box<[u8]>,
     start: usize,
@@ -97,7 +97,7 @@ impl Input {
         }
     }
 
-    /// Whether what is unread takes all the space there is.
+    /// Whether the unread bytes fill the buffer.
     pub(super) fn is_full(&self) -> bool {
         self.end - self.start == self.bytes.len()
     }

@@ -1,24 +1,19 @@
-//! Calls that are to be made at a time, and become coroutines then: what is behind `time::after`.
+//! Calls scheduled for a point in time, each of which then becomes a coroutine: the core of
+//! `time::after`.
 
 use std::cell::{Cell, RefCell};
-use std::panic::Location;
-use std::time::Instant;
 
 use slab::Slab;
 
-use super::super::cancel;
-use super::super::coroutine::Coroutine;
-use super::super::current;
+use super::super::id::Id;
+use super::super::mailbox::ThreadId;
 use super::super::stack::Stack;
 use super::super::task::Task;
 use super::super::timer::TimerKey;
-use super::{Alarm, Scheduler};
+use super::alarms::{Alarm, Alarms};
 
-/// Nanoseconds after which a call is tried again for which there was no stack.
-const RETRY: u64 = 10_000_000;
-
-/// Makes the task of a call, on a stack that is there already.
-pub(crate) type Call = Box<dyn FnOnce(&Scheduler, Stack) -> Task>;
+/// Makes the task of a call, with this id, on a stack of this thread.
+pub(crate) type Call = Box<dyn FnOnce(Stack, Id, ThreadId) -> Task>;
 
 /// A call that has not been made.
 struct Pending {
@@ -27,7 +22,7 @@ struct Pending {
     timer: TimerKey,
 }
 
-/// Names one call that was asked for with [`Scheduler::call_at`].
+/// Names one call that the scheduler's `call_at` has scheduled.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CallKey {
     slot: u32,
@@ -48,90 +43,60 @@ impl Calls {
     pub(super) fn is_empty(&self) -> bool {
         self.pending.borrow().is_empty()
     }
-}
 
-impl Scheduler {
-    /// Makes `call` from the loop at `deadline`; never, without one.
-    pub(crate) fn call_at(&self, deadline: Option<Instant>, call: Call) -> CallKey {
-        let serial = self.calls.serial.get() + 1;
-        self.calls.serial.set(serial);
-        if self.closing.get() {
-            // It would not be made. Its destructors run here, where they may wait.
-            return CallKey { slot: u32::MAX, serial };
-        }
-        let mut pending = self.calls.pending.borrow_mut();
+    /// Adds a call that is due at `at`, in nanoseconds of the clock.
+    pub(super) fn add(&self, alarms: &Alarms, at: u64, call: Call) -> CallKey {
+        let serial = self.serial.get() + 1;
+        self.serial.set(serial);
+        let mut pending = self.pending.borrow_mut();
         let entry = pending.vacant_entry();
         let slot = u32::try_from(entry.key()).expect("fewer than 2^32 calls");
-        let deadline = deadline.map_or(u64::MAX, |deadline| self.clock.nanos_at(deadline));
-        let timer = self.timers.borrow_mut().add(deadline, Alarm::Call(slot));
+        let timer = alarms.add(at, Alarm::Call(slot));
         entry.insert(Pending { call, serial, timer });
         CallKey { slot, serial }
     }
 
-    /// Takes a call back, if it has not been made or taken back already.
-    pub(crate) fn cancel_call(&self, key: CallKey) -> Option<Call> {
+    /// Takes a call back, if it has been neither made nor taken back.
+    pub(super) fn cancel(&self, alarms: &Alarms, key: CallKey) -> Option<Call> {
         let slot = key.slot as usize;
-        let mut pending = self.calls.pending.borrow_mut();
+        let mut pending = self.pending.borrow_mut();
         pending.get(slot).filter(|pending| pending.serial == key.serial)?;
         let taken = pending.remove(slot);
-        self.timers.borrow_mut().cancel(taken.timer);
+        alarms.cancel(taken.timer);
         Some(taken.call)
     }
 
     /// Takes all calls back.
-    pub(super) fn cancel_calls(&self) -> Vec<Call> {
-        let mut timers = self.timers.borrow_mut();
+    pub(super) fn take_all(&self, alarms: &Alarms) -> Vec<Call> {
         let take = |(_, pending): (usize, Pending)| {
-            timers.cancel(pending.timer);
+            alarms.cancel(pending.timer);
             pending.call
         };
-        self.calls.pending.take().into_iter().map(take).collect()
+        self.pending.take().into_iter().map(take).collect()
     }
 
     /// Has all calls made as soon as that can be.
-    fn hurry_calls(&self) {
-        let (mut timers, now) = (self.timers.borrow_mut(), self.clock.update());
-        for (slot, pending) in &mut *self.calls.pending.borrow_mut() {
-            timers.cancel(pending.timer);
-            pending.timer = timers.add(now, Alarm::Call(slot as u32));
+    pub(super) fn hurry(&self, alarms: &Alarms, now: u64) {
+        for (slot, pending) in &mut *self.pending.borrow_mut() {
+            alarms.cancel(pending.timer);
+            pending.timer = alarms.add(now, Alarm::Call(slot as u32));
         }
     }
 
-    /// Makes a coroutine of the call in this slot, whose timer has fired.
-    pub(super) fn call(&self, slot: u32) {
-        let mut pending = self.calls.pending.borrow_mut();
-        let Some(due) = pending.get_mut(slot as usize) else { return };
-        match self.take_stack(self.stack_size()) {
-            Ok(stack) => {
-                let call = pending.remove(slot as usize).call;
-                drop(pending);
-                self.add(call(self, stack));
-            }
-            // No caller is there to be told, but there may be room later.
-            Err(_) => {
-                let again = self.clock.update() + RETRY;
-                due.timer = self.timers.borrow_mut().add(again, Alarm::Call(slot));
-            }
-        }
+    /// Takes the call in this slot, whose timer has fired.
+    pub(super) fn take_due(&self, slot: u32) -> Option<Call> {
+        self.pending.borrow_mut().try_remove(slot as usize).map(|pending| pending.call)
     }
 
-    /// Drops all calls, in a coroutine: their destructors are code of users.
-    pub(super) fn drop_calls(&self) {
-        if self.calls.is_empty() {
-            return;
+    /// Has the call in this slot, whose timer has fired, made at another time.
+    pub(super) fn postpone(&self, alarms: &Alarms, slot: u32, at: u64) {
+        if let Some(pending) = self.pending.borrow_mut().get_mut(slot as usize) {
+            pending.timer = alarms.add(at, Alarm::Call(slot));
         }
-        let Ok(stack) = self.take_stack(self.stack_size()) else {
-            // Without room for a coroutine that drops them, each becomes one when there is some, and is
-            // cancelled before it begins.
-            return self.hurry_calls();
-        };
-        let calls = self.cancel_calls();
-        let body = || {
-            calls.into_iter().for_each(|call| cancel::catch_and_forget(|| drop(call)));
-            current::with(|task| task.into_iter().for_each(cancel::drop_locals));
-        };
-        let name = Some("calls of `time::after`".into());
-        let coroutine = Coroutine::new(stack, body);
-        self.add(Task::new(coroutine, self.allocate_id(), name, Location::caller()));
     }
+}
+
+impl CallKey {
+    /// The key of no call.
+    pub(super) const NONE: Self = Self { slot: u32::MAX, serial: 0 };
 }

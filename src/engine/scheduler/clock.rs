@@ -3,14 +3,14 @@
 use std::cell::{Cell, OnceCell};
 use std::time::Instant;
 
-/// The clock of one scheduler. What it reads is handed in, so that a test may use another.
+/// The clock of one scheduler. Its source is a function pointer, so that a test may use another.
 #[derive(Debug)]
 pub(super) struct Clock {
     read: Cell<fn() -> Instant>,
     origin: OnceCell<Instant>,
     // As of the last `update`.
     nanos: Cell<u64>,
-    // The same in milliseconds, for coroutines that note when they began to wait.
+    // The same in milliseconds: each wait notes when it began.
     millis: Cell<u32>,
 }
 
@@ -24,7 +24,7 @@ impl Clock {
         }
     }
 
-    /// Starts to count, unless it has started. Deadlines before this count as now.
+    /// Starts the clock, unless it has started. Earlier deadlines count as passed.
     pub(super) fn start(&self) {
         self.origin();
     }

@@ -1,9 +1,9 @@
 //! The tasks of one scheduler, by slot.
 //!
-//! The table owns each task, from the moment it is added until its coroutine has ended. A task stays
-//! where it is for that time, so the ready queue and the frames of its own coroutine may point to it.
-//! Frames are gone when a coroutine has ended. A coroutine that is given up keeps its frames, so its
-//! task is leaked along with its stack.
+//! The table owns each task from the moment it is added until its coroutine has ended. A task does
+//! not move during that time, so the ready queue and the frames of its own coroutine may point to
+//! it. A coroutine that has ended has no frames left. An abandoned coroutine keeps its frames, so
+//! its task is leaked along with its stack.
 
 use std::cell::RefCell;
 use std::mem;
@@ -13,10 +13,10 @@ use slab::Slab;
 use super::super::id::Id;
 use super::super::task::Task;
 
-/// Free places of ended tasks that are kept for the next ones.
+/// Places of ended tasks that are kept for new ones.
 const FREE_MAX: usize = 256;
 
-/// Where a task lives; when it has ended, the next may live there.
+/// Where a task lives. The next task may reuse it.
 type Place = Box<Option<Task>>;
 
 const _: () = assert!(size_of::<Option<Task>>() == size_of::<Task>());
@@ -47,7 +47,7 @@ impl TaskTable {
         let entry = places.vacant_entry();
         let slot = u32::try_from(entry.key()).expect("fewer than 2^32 coroutines");
         let mut place = self.free.borrow_mut().pop().unwrap_or_default();
-        // Nothing has looked at the task before, so the compiler makes it here.
+        // Nothing has taken a reference to the task before, so the compiler builds it in place.
         let task = place.insert(task);
         task.slot.set(slot);
         f(task);
@@ -55,7 +55,7 @@ impl TaskTable {
         slot
     }
 
-    /// Removes the task in a slot, whose coroutine has ended.
+    /// Removes the task in a slot. Its coroutine has ended.
     #[inline]
     pub(super) fn remove(&self, slot: u32) -> Option<Task> {
         let mut place = self.places.borrow_mut().remove(slot as usize);
@@ -67,7 +67,7 @@ impl TaskTable {
         task
     }
 
-    /// Removes the task in a slot, whose coroutine will not end, and leaks it.
+    /// Removes the task in a slot and leaks it. Its coroutine will never end.
     pub(super) fn leak(&self, slot: u32) {
         mem::forget(self.places.borrow_mut().remove(slot as usize));
     }
@@ -78,7 +78,7 @@ impl TaskTable {
         self.places.borrow().get(slot as usize)?.as_ref().as_ref().map(f)
     }
 
-    /// [`with`](Self::with), if it is still the task with this id.
+    /// [`with`](Self::with), if the slot still has the task with this id.
     pub(super) fn find<R>(&self, slot: u32, id: Id, f: impl FnOnce(&Task) -> R) -> Option<R> {
         self.with(slot, |task| (task.id == id).then(|| f(task))).flatten()
     }

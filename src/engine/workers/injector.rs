@@ -1,4 +1,4 @@
-//! The way in for plain threads.
+//! How plain threads hand jobs to a run.
 
 use std::fmt;
 use std::mem;
@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::super::job::Job;
 use super::super::mutex::Mutex;
-use super::Workers;
+use super::run::Workers;
 
-/// Takes jobs from plain threads, for the runs of one runtime: it outlasts each of them.
+/// Takes jobs from plain threads for the runs of one runtime. It outlives each run.
 #[derive(Default)]
 pub(crate) struct Injector(Mutex<State>);
 
@@ -34,12 +34,12 @@ impl Injector {
             state.jobs.push(job);
             return;
         }
-        // Its destructors are code of users.
+        // Its destructors are user code, which must not run under the lock.
         drop(state);
         drop(job);
     }
 
-    /// A run begins: it gets the jobs that wait for it.
+    /// A run begins, and gets the jobs that were waiting for it.
     pub(crate) fn begin(&self, run: &Arc<Workers>) {
         let mut state = self.0.lock();
         for job in mem::take(&mut state.jobs) {
@@ -53,7 +53,7 @@ impl Injector {
         self.0.lock().runs.retain(|other| !Arc::ptr_eq(other, run));
     }
 
-    /// There will be no run any more.
+    /// There will be no further run.
     pub(crate) fn close(&self) {
         let mut state = self.0.lock();
         state.closed = true;
@@ -67,4 +67,12 @@ impl fmt::Debug for Injector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Injector").finish_non_exhaustive()
     }
+}
+
+/// A thread's place in a run: which worker of which run it is.
+pub(crate) struct WorkerHandle {
+    pub(crate) workers: Arc<Workers>,
+    /// Where plain threads push jobs for the run.
+    pub(crate) injector: Arc<Injector>,
+    pub(crate) number: usize,
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use super::super::job::Job;
 use super::super::mutex::{Mutex, MutexGuard};
 
-/// Where the jobs of one worker wait, on cache lines of its own. (The processor fetches two at once.)
+/// The jobs of one worker, on cache lines of their own. (The processor fetches two lines at once.)
 #[derive(Default)]
 #[repr(align(128))]
 pub(super) struct RunQueue {
@@ -15,14 +15,14 @@ pub(super) struct RunQueue {
     len: AtomicUsize,
     // Whether `queue.own` may have something.
     has_own: AtomicBool,
-    /// Whether the worker had coroutines when it last was quiescent.
+    /// Whether the worker had coroutines when it was last quiescent.
     pub(super) has_tasks: AtomicBool,
 }
 
 #[derive(Default)]
 pub(super) struct Queue {
     pub(super) jobs: VecDeque<Job>,
-    /// For this worker and no other.
+    /// Jobs for this worker alone.
     pub(super) own: VecDeque<Job>,
     /// The worker is not counted as busy.
     pub(super) idle: bool,
@@ -54,7 +54,7 @@ impl RunQueue {
         self.len.load(order) > 0
     }
 
-    /// The newest job, or the `oldest`; those that are for this worker alone come first.
+    /// Takes the newest job, or the `oldest`. Jobs for this worker alone come first.
     #[inline]
     pub(super) fn take(&self, oldest: bool) -> Option<Job> {
         let any = self.has_jobs(Ordering::Relaxed) || self.has_own.load(Ordering::Relaxed);

@@ -3,7 +3,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::Receiver;
 use super::error::{RecvTimeoutError, TryRecvError};
 use crate::engine::park;
 use crate::engine::task::Wait;
@@ -11,46 +10,6 @@ use crate::sync::lock::Lock;
 use crate::sync::operation::{Nothing, Registration, Ticket};
 
 const WAIT: Wait = Wait::outside("a timer");
-
-/// A receiver to which one item is sent after `duration`: the time at which it was due.
-///
-/// ```
-/// use std::time::Duration;
-/// use plainsong::sync::channel::{after, unbounded};
-/// use plainsong::select;
-///
-/// plainsong::run(|| {
-///     let (_sender, receiver) = unbounded::<()>();
-///     select! {
-///         recv(receiver) -> _ => unreachable!("nobody sends"),
-///         recv(after(Duration::from_millis(1))) -> _ => {}
-///     }
-/// });
-/// ```
-pub fn after(duration: Duration) -> Receiver<Instant> {
-    new(park::deadline(duration), None)
-}
-
-/// A receiver to which one item is sent at `time`, that time.
-pub fn at(time: Instant) -> Receiver<Instant> {
-    new(Some(time), None)
-}
-
-/// A receiver to which the time is sent each `period`, first in one period from now. It holds one
-/// item at most: an item that has not been received when the next is due stands for both, and the
-/// rest follow one period after the late receive.
-pub fn tick(period: Duration) -> Receiver<Instant> {
-    new(park::deadline(period), Some(period))
-}
-
-/// A receiver to which nothing is ever sent, as a branch of `select!` that may be switched off.
-pub fn never<T>() -> Receiver<T> {
-    Receiver::from_alarm(Alarm::new(None, None, 0, |_| None))
-}
-
-fn new(due: Option<Instant>, period: Option<Duration>) -> Receiver<Instant> {
-    Receiver::from_alarm(Alarm::new(due, period, 1, Some))
-}
 
 pub(super) struct Alarm<T> {
     state: Lock<State>,
@@ -69,7 +28,7 @@ struct State {
 }
 
 impl<T> Alarm<T> {
-    fn new(
+    pub(super) fn new(
         due: Option<Instant>,
         period: Option<Duration>,
         capacity: usize,

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use super::core::{Core, Held, Offer, State, Want};
+use super::ends::{Flavor, Receiver, Sender};
 use super::error::{RecvError, SendError};
-use super::{Flavor, Receiver, Sender};
 use crate::engine::waiter::Waiter;
 use crate::sync::lock::Lock;
 use crate::sync::operation::{Choice, Operation, Registration, Ticket};

@@ -3,16 +3,28 @@
 use std::fmt;
 use std::iter::FusedIterator;
 
-use super::Receiver;
+use super::ends::Receiver;
+
+impl<T> Receiver<T> {
+    /// The items as they come, until every sender has been dropped; waits for each.
+    pub fn iter(&self) -> Iter<'_, T> {
+        Iter { receiver: self }
+    }
+
+    /// The items that are there now; waits for none.
+    pub fn try_iter(&self) -> TryIter<'_, T> {
+        TryIter { receiver: self }
+    }
+}
 
 /// Made by [`Receiver::iter`].
 pub struct Iter<'a, T> {
-    pub(super) receiver: &'a Receiver<T>,
+    receiver: &'a Receiver<T>,
 }
 
 /// Made by [`Receiver::try_iter`].
 pub struct TryIter<'a, T> {
-    pub(super) receiver: &'a Receiver<T>,
+    receiver: &'a Receiver<T>,
 }
 
 /// Made by [`Receiver::into_iter`](IntoIterator::into_iter).

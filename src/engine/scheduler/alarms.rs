@@ -1,0 +1,54 @@
+//! The armed timers of one scheduler, and what each does when it fires.
+
+use std::cell::RefCell;
+
+use super::super::scopes::ScopeId;
+use super::super::timer::{TimerKey, Timers};
+
+/// What a timer does.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Alarm {
+    /// Ends the wait of the task in this slot.
+    Wake(u32),
+    /// Cancels a scope of the task in this slot.
+    Cancel(u32, ScopeId),
+    /// Makes a coroutine of the call in this slot.
+    Call(u32),
+}
+
+/// Times are in nanoseconds of the scheduler's clock.
+#[derive(Debug)]
+pub(super) struct Alarms(RefCell<Timers<Alarm>>);
+
+impl Alarms {
+    pub(super) const fn new() -> Self {
+        Self(RefCell::new(Timers::new()))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.borrow().len()
+    }
+
+    #[inline]
+    pub(super) fn add(&self, at: u64, alarm: Alarm) -> TimerKey {
+        self.0.borrow_mut().add(at, alarm)
+    }
+
+    /// Takes back a timer that has not fired.
+    #[inline]
+    pub(super) fn cancel(&self, key: TimerKey) {
+        self.0.borrow_mut().cancel(key);
+    }
+
+    /// When the next timer fires, exactly or a little early.
+    pub(super) fn next(&self) -> Option<u64> {
+        self.0.borrow().next()
+    }
+
+    /// Takes the alarms that are due.
+    pub(super) fn expire(&self, now: u64) -> Vec<Alarm> {
+        let mut due = Vec::new();
+        self.0.borrow_mut().expire(now, &mut due);
+        due
+    }
+}

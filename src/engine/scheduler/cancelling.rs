@@ -1,0 +1,176 @@
+//! How a cancellation reaches a wait: request, wake, raise.
+
+use std::io::{self, Write};
+use std::process;
+use std::time::Instant;
+
+use super::super::cancel;
+use super::super::coroutine::Suspended;
+use super::super::id::Id;
+use super::super::scopes::{Cause, Level, ScopeId};
+use super::super::task::{Flag, Task, Wake};
+use super::alarms::Alarm;
+use super::core::{Scheduler, TURNS_PER_TICK};
+use super::unwinding::Unwinding;
+
+/// How often a coroutine may swallow a cancellation before it is abandoned.
+const SWALLOWED_MAX: u32 = 1000;
+
+impl Scheduler {
+    /// Cancels a level of a coroutine of this thread.
+    pub(crate) fn cancel(&self, slot: u32, id: Id, level: Level) {
+        self.tasks.find(slot, id, |task| self.request(task, level));
+    }
+
+    /// Requests the cancellation of a level, and wakes the coroutine if the request concerns its
+    /// wait.
+    pub(super) fn request(&self, task: &Task, level: Level) {
+        task.scopes.request(level);
+        self.wake_cancelled(task);
+    }
+
+    /// Cancels every coroutine of this thread except `except`, and all that are spawned from now
+    /// on.
+    pub(super) fn cancel_all(&self, except: Option<Id>) {
+        self.closing.set(true);
+        self.tasks.for_each(|task| {
+            if Some(task.id) != except {
+                self.request(task, Level::Root);
+            }
+        });
+    }
+
+    /// Ends the wait of a parked task if a pending request concerns it.
+    fn wake_cancelled(&self, task: &Task) {
+        if !task.scopes.is_pending() || !task.parked.get() || task.flags.has(Flag::Unwinds) {
+            return;
+        }
+        // If the place was no longer in its queue, the wait has been served, and its wake is on the
+        // way.
+        if task.leave_queue() {
+            self.wake_task(task, Wake::Cancelled);
+        }
+    }
+
+    /// Corrects what is known of unwinding coroutines when none unwinds after all.
+    pub(super) fn recount_unwinding(&self) {
+        if self.unwinding.end_period() {
+            self.tasks.for_each(|task| {
+                if Unwinding::uncount(task) {
+                    self.wake_cancelled(task);
+                }
+            });
+        }
+    }
+
+    /// Opens a scope in `task`, the running coroutine. The scope is cancelled at `deadline`.
+    pub(crate) fn open_scope(&self, task: &Task, deadline: Option<Instant>) -> ScopeId {
+        let id = ScopeId::next(&self.next_scope);
+        // A deadline that has passed needs no timer.
+        let later = deadline.filter(|deadline| *deadline > self.now());
+        let timer = later.map(|deadline| {
+            let alarm = Alarm::Cancel(task.slot.get(), id);
+            self.alarms.add(self.clock.nanos_at(deadline), alarm)
+        });
+        if self.is_unwinding(task) {
+            let raised = task.flags.set(Flag::Raised, false);
+            task.panicked_in.set(0);
+            let cause = if raised { Cause::Cancelled } else { Cause::Panicked };
+            task.scopes.open_in_cleanup(id, timer, cause);
+        } else {
+            task.scopes.open(id, timer);
+        }
+        if deadline.is_some() && later.is_none() {
+            task.scopes.request(Level::Scope(id));
+        }
+        id
+    }
+
+    /// Closes the innermost scope of the running coroutine.
+    pub(crate) fn close_scope(&self, task: &Task, id: ScopeId) {
+        let (timer, cause) = task.scopes.close(id);
+        if let Some(timer) = timer {
+            self.alarms.cancel(timer);
+        }
+        // The coroutine unwinds again, as it did when the scope was opened.
+        if let Some(cause) = cause {
+            self.unwinding.set_unwinding(task, cause);
+        }
+    }
+
+    /// Whether the running coroutine's next wait must raise, or panic because it is forbidden.
+    #[inline]
+    pub(crate) fn is_cancel_pending(&self, task: &Task) -> bool {
+        task.scopes.is_pending() && !self.is_unwinding(task)
+    }
+
+    /// Raises a pending cancellation, unless the coroutine already unwinds: a second unwind out of
+    /// a destructor would end the process.
+    #[inline]
+    fn check_cancelled(&self, task: &Task) {
+        if self.is_cancel_pending(task) {
+            self.raise(task);
+        }
+    }
+
+    /// Raises the pending cancellation in the running coroutine, which does not unwind.
+    #[cold]
+    pub(crate) fn raise(&self, task: &Task) -> ! {
+        assert!(
+            !task.scopes.are_waits_forbidden(),
+            "a wait inside of `no_wait`: move it out, or let the code around it be interleaved"
+        );
+        if task.flags.set(Flag::Raised, true) {
+            // The coroutine has swallowed the last payload. The others run first, so that a loop
+            // around the wait does not starve them.
+            self.suspend(task, Suspended::Ready);
+            if task.count_swallowed() > SWALLOWED_MAX {
+                give_up(task);
+                self.suspend(task, Suspended::Abandoned);
+            }
+        }
+        cancel::raise(task)
+    }
+
+    /// Yields because the budget is spent.
+    #[cold]
+    pub(crate) fn overspent(&self, task: &Task) {
+        if !task.scopes.are_waits_forbidden() {
+            // The operations took time, so a tick is due.
+            self.turns.set(TURNS_PER_TICK);
+            self.yield_now(task);
+        }
+    }
+
+    /// Lets the other ready coroutines run before `task`, the running one.
+    #[inline]
+    pub(crate) fn yield_now(&self, task: &Task) {
+        self.check_cancelled(task);
+        self.suspend(task, Suspended::Ready);
+        self.check_cancelled(task);
+    }
+}
+
+/// Reports that a coroutine cannot be ended.
+#[cold]
+fn give_up(task: &Task) {
+    let name = task.name().map_or("<unnamed>", |name| name);
+    let fate = if task.flags.has(Flag::Borrows) {
+        "Others have lent it what is on their stacks, so the process ends."
+    } else {
+        "It is abandoned: it will not run again, and what its stack holds is leaked."
+    };
+    // This is a bug in the program, and there is no caller to return an error to.
+    let _ = writeln!(
+        io::stderr(),
+        "plainsong: coroutine {} '{name}', spawned at {}, was cancelled and has caught the \
+         unwind {SWALLOWED_MAX} times. {fate} Let `catch_unwind` pass on what is not your panic, with \
+         `resume_unwind`.",
+        task.id,
+        task.spawned,
+    );
+    if task.flags.has(Flag::Borrows) {
+        process::abort();
+    }
+    task.abandoned();
+}

@@ -1,0 +1,127 @@
+//! How a run is closed on one thread, because its first coroutine has ended or because of a deadlock; and
+//! the calls of `time::after`, which a closing run does not make.
+
+use std::io::{self, Write};
+use std::panic::Location;
+use std::process;
+use std::time::{Duration, Instant};
+
+use super::super::cancel;
+use super::super::coroutine::Coroutine;
+use super::super::current;
+use super::super::task::Task;
+use super::calls::{Call, CallKey};
+use super::core::Scheduler;
+
+/// Nanoseconds until the retry of a call that found no stack.
+const RETRY: u64 = 10_000_000;
+
+impl Scheduler {
+    /// Cancels every coroutine of the run except `except`, and all that are spawned from now on.
+    /// Returns the calls of this thread, which will not be made.
+    pub(crate) fn close(&self, except: &Task) -> Vec<Call> {
+        self.with_worker(|worker| worker.workers.close(worker.number));
+        self.cancel_all(Some(except.id));
+        self.calls.take_all(&self.alarms)
+    }
+
+    /// Closes the run on this worker, after another worker has called [`close`](Self::close).
+    pub(super) fn close_here(&self) {
+        self.add_to_report();
+        self.cancel_all(None);
+        self.mailbox().set_cancelling_all(false);
+        self.drop_calls();
+    }
+
+    /// Handles a deadlock: every coroutine that is left, on any worker, waits for another of them.
+    /// Cancels them all. `run` panics with the report when they have ended.
+    #[cold]
+    pub(super) fn report_deadlock(&self) {
+        let waits = self.list_waits();
+        if !self.with_worker(|worker| worker.workers.report(&waits)) {
+            // This is the second deadlock of the run: the cancelled coroutines do not end, because
+            // their destructors wait for each other.
+            let _ = writeln!(
+                io::stderr(),
+                "plainsong: while unwinding from a deadlock, every coroutine that is left waits for another \
+                 of them:{waits}"
+            );
+            process::abort();
+        }
+        self.with_worker(|worker| worker.workers.close(worker.number));
+        self.cancel_all(None);
+    }
+
+    /// Adds this worker's coroutines to the report, if another worker closes the run because of a
+    /// deadlock.
+    fn add_to_report(&self) {
+        self.with_worker(|worker| {
+            if worker.workers.deadlock().is_some() {
+                worker.workers.report(&self.list_waits());
+            }
+        });
+    }
+
+    /// What each coroutine of this thread waits for.
+    fn list_waits(&self) -> String {
+        let mut list = String::new();
+        let now = (self.clock.update() / 1_000_000) as u32;
+        self.tasks.for_each(|task| {
+            let name = task.name().map_or("<unnamed>", |name| name);
+            let since = Duration::from_millis(u64::from(now.wrapping_sub(task.since.get())));
+            let (id, wait, spawned) = (task.id, task.waiting.get(), task.spawned);
+            list += &format!(
+                "\n  {id} '{name}' has waited for {since:?} for {wait}; spawned at {spawned}"
+            );
+        });
+        list
+    }
+
+    /// Makes `call` from the loop at `deadline`. Without a deadline, it is never made.
+    pub(crate) fn call_at(&self, deadline: Option<Instant>, call: Call) -> CallKey {
+        if self.closing.get() {
+            // The call would never be made. Its destructors run here, in a coroutine, where they may
+            // wait.
+            return CallKey::NONE;
+        }
+        let at = deadline.map_or(u64::MAX, |deadline| self.clock.nanos_at(deadline));
+        self.calls.add(&self.alarms, at, call)
+    }
+
+    /// Takes a call back, if it has been neither made nor taken back.
+    pub(crate) fn cancel_call(&self, key: CallKey) -> Option<Call> {
+        self.calls.cancel(&self.alarms, key)
+    }
+
+    /// Makes a coroutine of the call in this slot, whose timer has fired.
+    pub(super) fn make_call(&self, slot: u32) {
+        // Without a stack, no caller is there to be told, but there may be room later.
+        let Ok(stack) = self.take_stack(self.stack_size()) else {
+            return self.calls.postpone(&self.alarms, slot, self.clock.update() + RETRY);
+        };
+        match self.calls.take_due(slot) {
+            Some(call) => _ = self.add(call(stack, self.allocate_id(), self.mailbox().thread())),
+            None => self.put_stack(stack),
+        }
+    }
+
+    /// Drops all calls, in a coroutine, because their destructors are user code.
+    fn drop_calls(&self) {
+        if self.calls.is_empty() {
+            return;
+        }
+        let Ok(stack) = self.take_stack(self.stack_size()) else {
+            // Without room for a coroutine that drops them, each becomes one when there is some, and is
+            // cancelled before it begins.
+            return self.calls.hurry(&self.alarms, self.clock.update());
+        };
+        let calls = self.calls.take_all(&self.alarms);
+        let body = || {
+            calls.into_iter().for_each(|call| cancel::catch_and_forget(|| drop(call)));
+            current::with(|task| task.into_iter().for_each(cancel::drop_locals));
+        };
+        let name = Some("calls of `time::after`".into());
+        let coroutine = Coroutine::new(stack, body);
+        self.add(Task::new(coroutine, self.allocate_id(), name, Location::caller()));
+    }
+}

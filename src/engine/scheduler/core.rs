@@ -1,0 +1,334 @@
+//! One thread's scheduler: its parts, and how a coroutine is added, parked and woken.
+
+#![allow(unsafe_code)]
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::fmt;
+use std::io;
+use std::mem;
+use std::ptr::NonNull;
+use std::thread;
+use std::time::Instant;
+
+use super::super::coroutine::Suspended;
+use super::super::id::Id;
+use super::super::mailbox::{Lease, Mailbox};
+use super::super::overflow::{self, AlternateStack};
+use super::super::reactor::{EVENTS, Reactor};
+use super::super::ready::ReadyQueue;
+use super::super::scopes::Level;
+use super::super::stack::{self, Stack, StackPool};
+use super::super::task::{CancelWait, Flag, Task, Wait, Wake};
+use super::super::waiter::{Parker, Waiter};
+use super::super::workers::WorkerHandle;
+use super::alarms::{Alarm, Alarms};
+use super::calls::Calls;
+use super::clock::Clock;
+use super::outside::Outside;
+use super::pace::Pace;
+use super::table::TaskTable;
+use super::unwinding::Unwinding;
+
+/// Turns between two ticks, while the ready queue is never empty.
+pub(super) const TURNS_PER_TICK: u32 = 128;
+const _: () = assert!(EVENTS >= TURNS_PER_TICK as usize);
+
+/// Runs the coroutines of one thread.
+pub(crate) struct Scheduler {
+    pub(super) mailbox: OnceCell<Lease>,
+    pub(super) ready: ReadyQueue,
+    pub(super) tasks: TaskTable,
+    pub(super) clock: Clock,
+    pub(super) alarms: Alarms,
+    pub(super) calls: Calls,
+    pub(super) reactor: OnceCell<Reactor>,
+    pub(super) stacks: StackPool,
+    // Set when the first stack is taken.
+    pub(super) alternate: OnceCell<Option<AlternateStack>>,
+    pub(super) unwinding: Unwinding,
+    pub(super) outside: Outside,
+    pub(super) pace: Pace,
+    pub(super) worker: RefCell<Option<WorkerHandle>>,
+    // Turns since the last tick.
+    pub(super) turns: Cell<u32>,
+    pub(super) next_id: Cell<u64>,
+    pub(super) next_scope: Cell<u32>,
+    pub(super) ends: Cell<u64>,
+    pub(super) stack_size: Cell<usize>,
+    pub(super) running: Cell<bool>,
+    pub(super) closing: Cell<bool>,
+}
+
+impl fmt::Debug for Scheduler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scheduler")
+            .field("tasks", &self.tasks.len())
+            .field("timers", &self.alarms.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Scheduler {
+    pub(in super::super) const fn new() -> Self {
+        Self {
+            mailbox: OnceCell::new(),
+            ready: ReadyQueue::new(),
+            tasks: TaskTable::new(),
+            clock: Clock::new(),
+            alarms: Alarms::new(),
+            calls: Calls::new(),
+            reactor: OnceCell::new(),
+            stacks: StackPool::new(),
+            alternate: OnceCell::new(),
+            unwinding: Unwinding::new(),
+            outside: Outside::new(),
+            pace: Pace::new(),
+            worker: RefCell::new(None),
+            turns: Cell::new(0),
+            next_id: Cell::new(0),
+            next_scope: Cell::new(0),
+            ends: Cell::new(0),
+            stack_size: Cell::new(stack::DEFAULT_SIZE),
+            running: Cell::new(false),
+            closing: Cell::new(false),
+        }
+    }
+
+    // ---- what this thread has ----
+
+    /// This thread's mailbox.
+    #[inline]
+    pub(crate) fn mailbox(&self) -> &'static Mailbox {
+        self.mailbox.get_or_init(Mailbox::lease)
+    }
+
+    /// A stack of `size` bytes. Its overflow will be reported.
+    #[inline]
+    pub(crate) fn take_stack(&self, size: usize) -> io::Result<Stack> {
+        self.alternate.get_or_init(overflow::protect_thread);
+        self.stacks.take(size)
+    }
+
+    /// Takes back a stack that nothing runs on any more.
+    pub(crate) fn put_stack(&self, stack: Stack) {
+        self.stacks.put(stack);
+    }
+
+    /// The stack size of coroutines that do not ask for one.
+    pub(crate) fn stack_size(&self) -> usize {
+        self.stack_size.get()
+    }
+
+    /// This thread's reactor, once it has run coroutines.
+    #[inline]
+    pub(crate) fn reactor(&self) -> Option<&Reactor> {
+        self.reactor.get()
+    }
+
+    /// Whether a run is under way on this thread, so that coroutines can be spawned.
+    pub(crate) fn is_running(&self) -> bool {
+        self.running.get()
+    }
+
+    /// The time.
+    #[inline]
+    pub(crate) fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    /// A number that is larger than any before it on this thread: it orders the ends of coroutines.
+    #[inline]
+    pub(crate) fn next_end(&self) -> u64 {
+        let end = self.ends.get() + 1;
+        self.ends.set(end);
+        end
+    }
+
+    /// An id for a new coroutine.
+    #[inline]
+    pub(crate) fn allocate_id(&self) -> Id {
+        Id::allocate(&self.next_id)
+    }
+
+    /// Calls `f`, which must be short and run no user code, with this thread's place in its run.
+    #[inline]
+    pub(crate) fn with_worker<R: Default>(&self, f: impl FnOnce(&WorkerHandle) -> R) -> R {
+        self.worker.borrow().as_ref().map(f).unwrap_or_default()
+    }
+
+    // ---- a coroutine, from added to woken ----
+
+    /// Adds a coroutine; it runs at the next turn.
+    #[inline]
+    pub(crate) fn add(&self, task: Task) -> u32 {
+        self.tasks.insert(task, |task| {
+            if self.closing.get() {
+                task.scopes.request(Level::Root);
+            }
+            self.push_ready(task.into());
+        })
+    }
+
+    #[inline]
+    pub(super) fn push_ready(&self, task: NonNull<Task>) {
+        // SAFETY: the task is not in the queue: the caller has just added it, run it, or ended its
+        // park.
+        //
+        // It lives until its coroutine has ended, because the table owns it. It stays where it is,
+        // because it is boxed.
+        unsafe { self.ready.push(task) };
+    }
+
+    /// Names the next wait of `task`, the running coroutine, which must park next.
+    #[inline]
+    pub(crate) fn prepare(&self, task: &Task) -> Parker {
+        let mailbox = self.mailbox();
+        let wait = mailbox.next_wait();
+        task.wait.set(wait);
+        Parker::coroutine(mailbox, task.slot.get(), wait)
+    }
+
+    /// Parks `task`, the running coroutine, until its wait is woken or `deadline` has passed.
+    /// Returns at once if the wait was woken between [`prepare`](Self::prepare) and this call.
+    #[inline(always)]
+    pub(crate) fn park(&self, task: &Task, why: Wait, deadline: Option<Instant>) -> Wake {
+        if task.wait.get() != 0 {
+            if let Some(deadline) = deadline {
+                let alarm = Alarm::Wake(task.slot.get());
+                let key = self.alarms.add(self.clock.nanos_at(deadline), alarm);
+                task.timer.set(Some(key));
+            }
+            task.waiting.set(why);
+            task.since.set(self.clock.last_millis());
+            task.parked.set(true);
+            let counted = self.outside.enter(why);
+            self.suspend(task, Suspended::Parked);
+            self.outside.leave(counted);
+            task.waiting.set(Wait::NONE);
+        }
+        task.wake.get()
+    }
+
+    /// [`park`](Self::park), with a place in a queue. A cancellation takes it out of the queue.
+    #[inline(always)]
+    pub(crate) fn park_in_queue(
+        &self,
+        task: &Task,
+        why: Wait,
+        deadline: Option<Instant>,
+        place: &dyn CancelWait,
+    ) -> Wake {
+        // The lifetime of the place is erased. That is sound because the task forgets the place
+        // below, before the lifetime ends. A coroutine is abandoned only while it unwinds, never
+        // while it is parked here.
+        task.place.set(Some(erase(place)));
+        let wake = self.park(task, why, deadline);
+        task.place.set(None);
+        wake
+    }
+
+    /// Switches to the loop. `how` says when to resume `task`, the running coroutine.
+    #[inline(always)]
+    pub(super) fn suspend(&self, task: &Task, how: Suspended) {
+        if thread::panicking() {
+            return self.suspend_panicking(task, how);
+        }
+        // SAFETY: the callers pass the task that runs.
+        unsafe { task.suspend(how) };
+    }
+
+    #[cold]
+    fn suspend_panicking(&self, task: &Task, how: Suspended) {
+        self.unwinding.before_suspend(task);
+        // SAFETY: as in `suspend`.
+        unsafe { task.suspend(how) };
+        self.unwinding.after_resume(task);
+    }
+
+    /// Ends a wait, wherever it is.
+    #[inline]
+    pub(crate) fn wake(&self, waiter: Waiter) {
+        match waiter {
+            Waiter::Parked(parker) => match parker.local_to(self.mailbox()) {
+                Some((slot, wait)) => self.unpark(slot, wait),
+                None => parker.send(),
+            },
+            Waiter::Future(cell) => cell.wake(),
+        }
+    }
+
+    /// Ends a wait of a coroutine of this thread, if it is still the same wait.
+    #[inline]
+    pub(crate) fn unpark(&self, slot: u32, wait: u64) {
+        self.tasks.with(slot, |task| {
+            if wait != 0 && task.wait.get() == wait {
+                self.wake_task(task, Wake::Ready);
+            }
+        });
+    }
+
+    /// Ends the wait of a task of this thread.
+    #[inline]
+    pub(super) fn wake_task(&self, task: &Task, wake: Wake) {
+        task.wait.set(0);
+        task.wake.set(wake);
+        if let Some(key) = task.timer.take() {
+            self.alarms.cancel(key);
+        }
+        if task.parked.replace(false) {
+            self.push_ready(task.into());
+        }
+    }
+
+    /// `thread::unpark`, for a coroutine of this thread.
+    pub(crate) fn give_park_token(&self, slot: u32, id: Id) {
+        self.tasks.find(slot, id, |task| {
+            task.flags.set(Flag::ParkToken, true);
+            if task.flags.has(Flag::InPark) && task.wait.get() != 0 {
+                self.wake_task(task, Wake::Ready);
+            }
+        });
+    }
+
+    /// Calls `f` with the coroutine in this slot, if it is still this one. `f` must run no user
+    /// code.
+    pub(crate) fn find<R>(&self, slot: u32, id: Id, f: impl FnOnce(&Task) -> R) -> Option<R> {
+        self.tasks.find(slot, id, f)
+    }
+
+    /// Forgets a descriptor, if `reactor` is the number of this thread's reactor, and wakes its
+    /// waiters.
+    pub(crate) fn deregister(&self, reactor: u64, token: u64) {
+        if let Some(ours) = self.reactor.get().filter(|ours| ours.number() == reactor) {
+            for waiter in ours.deregister(token) {
+                self.wake(waiter);
+            }
+        }
+    }
+
+    /// The running coroutine panics: called from the panic hook.
+    pub(crate) fn note_panic(&self, task: &Task) {
+        self.unwinding.note_panic(task);
+    }
+
+    /// Whether the running coroutine is known to unwind.
+    pub(crate) fn is_unwinding(&self, task: &Task) -> bool {
+        self.unwinding.is_unwinding(task)
+    }
+
+    /// Whether the running coroutine unwinds from a panic of its own, as far as is known.
+    pub(crate) fn is_panicking(&self, task: &Task) -> bool {
+        self.unwinding.is_panicking(task)
+    }
+
+    /// Notes that a plain thread may, or may no longer, cancel a wait of a coroutine.
+    pub(crate) fn watched_from_outside(&self, watched: bool) {
+        self.outside.set_watched(watched);
+    }
+}
+
+fn erase<'a>(place: &'a (dyn CancelWait + 'a)) -> NonNull<dyn CancelWait> {
+    // SAFETY: the two types differ only in a lifetime. Both are pointers, so only `unsafe` code can
+    // dereference them, and that code argues that the place is still alive.
+    unsafe { mem::transmute::<NonNull<dyn CancelWait + 'a>, NonNull<dyn CancelWait>>(place.into()) }
+}

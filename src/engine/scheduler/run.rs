@@ -1,0 +1,149 @@
+//! The loop of one thread, and its turns.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem;
+use std::ptr::NonNull;
+
+use super::super::coroutine::Suspended;
+use super::super::current;
+use super::super::reactor::Reactor;
+use super::super::task::Task;
+use super::super::workers::{Idle, WorkerHandle};
+use super::core::{Scheduler, TURNS_PER_TICK};
+
+/// How many operations a coroutine may complete in one turn without waiting. Then it yields, so
+/// that a socket that is always ready does not starve the other coroutines. (tokio's figure.)
+const BUDGET: u32 = 128;
+
+impl Scheduler {
+    /// Prepares to run coroutines, as one worker of a run. Dropping the guard ends that.
+    ///
+    /// # Errors
+    ///
+    /// When this thread already runs a scheduler, or the kernel refuses the reactor.
+    pub(in super::super) fn start(
+        &self,
+        stack_size: usize,
+        strict: bool,
+        worker: WorkerHandle,
+    ) -> io::Result<impl Drop + '_> {
+        struct Stop<'a>(&'a Scheduler);
+        impl Drop for Stop<'_> {
+            fn drop(&mut self) {
+                self.0.running.set(false);
+                drop(self.0.worker.take());
+            }
+        }
+        if self.running.get() {
+            return Err(io::Error::new(
+                io::ErrorKind::ResourceBusy,
+                "a plainsong runtime runs on this thread already: call `spawn` instead, or \
+                 start the other runtime on a thread of its own",
+            ));
+        }
+        let mailbox = self.mailbox();
+        if self.reactor.get().is_none() {
+            let reactor = Reactor::new()?;
+            mailbox.attach(reactor.waker());
+            let _ = self.reactor.set(reactor);
+        }
+        // Deadlines count from here, so no deadline that matters is earlier.
+        self.clock.start();
+        self.stack_size.set(stack_size);
+        self.outside.set_strict(strict);
+        // Messages for an earlier run have no meaning any more.
+        self.receive();
+        mailbox.set_cancelling_all(false);
+        self.closing.set(worker.workers.enter(worker.number, mailbox));
+        self.worker.replace(Some(worker));
+        self.unwinding.start();
+        self.running.set(true);
+        Ok(Stop(self))
+    }
+
+    /// The loop. Runs until no worker of the run has a coroutine, a call or a job left.
+    pub(in super::super) fn run(&self) {
+        loop {
+            while self.run_next() {
+                self.turns.set(self.turns.get() + 1);
+                if self.turns.get() >= TURNS_PER_TICK {
+                    self.turns.set(0);
+                    current::leave();
+                    self.tick();
+                }
+            }
+            current::leave();
+            if self.start_job(false) || self.steal() {
+                continue;
+            }
+            // A pending call counts, because it will become a coroutine.
+            let idle = self.tasks.is_empty() && self.calls.is_empty();
+            match self.with_worker(|worker| idle.then(|| worker.workers.idle(worker.number))) {
+                Some(Idle::HasJobs) => continue,
+                Some(Idle::Over) => break,
+                Some(Idle::Counted) | None => self.sleep(),
+            }
+            if idle && self.with_worker(|worker| worker.workers.leave_idle(worker.number)) {
+                break;
+            }
+        }
+        debug_assert_eq!(self.alarms.len(), 0, "every wait and scope takes its timer back");
+    }
+
+    /// Gives the first ready coroutine its turn. Returns `false` when none is ready.
+    #[inline]
+    fn run_next(&self) -> bool {
+        let Some(task) = self.ready.pop() else { return false };
+        self.resume(task);
+        true
+    }
+
+    /// One turn of one coroutine: every switch goes through here.
+    #[inline]
+    fn resume(&self, task: NonNull<Task>) {
+        current::set_budget(BUDGET);
+        // SAFETY: a task that was in the ready queue is alive, and only `retire` and `abandon` end
+        // that, below. Both call `current::leave` first. This is a pointer and not a reference,
+        // because the task may be freed before this function returns.
+        //
+        // The task is in no queue while it is here, and its coroutine is not running: a running
+        // coroutine is put back only below, and a parked one only once, by `wake_task`.
+        let (suspended, slot) = unsafe {
+            let task = task.as_ptr();
+            current::enter(task);
+            ((*task).coroutine.resume(), (*task).slot.get())
+        };
+        match suspended {
+            Some(Suspended::Ready) => self.push_ready(task),
+            Some(Suspended::Parked) => {}
+            Some(Suspended::Abandoned) => self.abandon(slot),
+            None => self.retire(slot),
+        }
+    }
+
+    /// Frees the task of a coroutine that has ended.
+    #[inline]
+    fn retire(&self, slot: u32) {
+        current::leave();
+        let Some(task) = self.tasks.remove(slot) else { return };
+        // The coroutine has dropped all locals that it could. The destructors of the remaining ones
+        // are user code, which must not run here.
+        mem::forget(task.take_locals());
+        if let Some(stack) = task.coroutine.into_stack() {
+            self.stacks.put(stack);
+        }
+    }
+
+    /// Forgets a coroutine that will never end, and leaks all of it.
+    #[cold]
+    fn abandon(&self, slot: u32) {
+        current::leave();
+        let timers = self.tasks.with(slot, |task| task.scopes.timers());
+        for timer in timers.into_iter().flatten() {
+            self.alarms.cancel(timer);
+        }
+        self.tasks.leak(slot);
+    }
+}

@@ -1,0 +1,290 @@
+//! The loop's work between the turns of coroutines: messages, the kernel, timers and jobs. And its
+//! sleep, when there is nothing to do.
+
+use std::hint;
+use std::time::Duration;
+
+use super::super::blocking_pool;
+use super::super::job::Job;
+use super::super::mailbox::Message;
+use super::super::reactor::Reactor;
+use super::super::scopes::Level;
+use super::super::stack;
+use super::super::task::Wake;
+use super::alarms::Alarm;
+use super::core::Scheduler;
+
+/// Nanoseconds between polls while the ready queue is never empty. A poll costs about half a
+/// microsecond, so this makes it cost at most one part in a hundred.
+const BUSY_POLL: u64 = 50_000;
+/// Nanoseconds between two searches of the free stacks for pages to give back.
+const TRIM: u64 = 1_000_000_000;
+/// Nanoseconds between two batches of such a search while coroutines are ready. A batch takes the
+/// kernel up to a twentieth of that.
+const TRIM_BUSY: u64 = 2_000_000;
+/// Jobs that a tick starts if the loop has started none since the last tick because the ready queue
+/// was never empty.
+const START_MAX: usize = 32;
+/// Nanoseconds between two jobs that are started because they have waited longest. Most jobs are
+/// started newest first, which keeps few stacks in use in a program that branches like a tree; this
+/// keeps the oldest from starving.
+const OLDEST: u64 = 10_000_000;
+/// How long a worker spins for a message before it parks, in nanoseconds.
+const SPIN: u64 = 20_000;
+/// It spins only if the last message came within this many nanoseconds.
+const SOON: u64 = 100_000;
+/// After a spin without effect, more than this many messages must come soon before the worker spins
+/// again.
+const SPIN_SCORE_MAX: i8 = 8;
+
+impl Scheduler {
+    /// The periodic work while the ready queue is never empty: messages at each tick, the kernel
+    /// and the timers every [`BUSY_POLL`].
+    pub(super) fn tick(&self) {
+        self.recount_unwinding();
+        self.receive();
+        self.note_load();
+        let now = self.clock.update();
+        if !self.pace.job_started.replace(false) {
+            (0..START_MAX).take_while(|_| self.start_job(true)).for_each(drop);
+        } else if now >= self.pace.next_oldest.get() {
+            self.pace.next_oldest.set(now + OLDEST);
+            self.start_job(true);
+        }
+        if now >= self.pace.next_poll.get() {
+            self.pace.next_poll.set(now + BUSY_POLL);
+            self.trim_stacks(now, TRIM_BUSY);
+            let any = self.reactor.get().is_some_and(|reactor| !reactor.is_empty());
+            let more = any && self.poll(Some(Duration::ZERO));
+            self.fire_timers(more);
+        }
+    }
+
+    fn note_load(&self) {
+        let tasks = self.tasks.len();
+        self.with_worker(|worker| worker.workers.note_load(worker.number, tasks));
+    }
+
+    /// Sleeps until there is something to do. No coroutine is ready.
+    pub(super) fn sleep(&self) {
+        self.recount_unwinding();
+        self.note_load();
+        let before = self.clock.last_nanos();
+        // Messages are taken after the sleep and not before it: a pending message already prevents
+        // the sleep.
+        let more = self.mailbox().is_pending() || self.sleep_until_something();
+        let message = self.mailbox().is_pending();
+        self.receive();
+        self.fire_timers(more);
+        if message && self.clock.last_nanos() - before < SOON {
+            self.pace.spin_score.set((self.pace.spin_score.get() + 1).min(SPIN_SCORE_MAX));
+        }
+    }
+
+    /// Sleeps in the kernel, if there is nothing to do. Returns whether the kernel may have more
+    /// events.
+    fn sleep_until_something(&self) -> bool {
+        let mailbox = self.mailbox();
+        let mut until = self.alarms.next();
+        // With neither a timer nor a wait that ends from outside, only other workers could wake
+        // this one.
+        let quiescent = until.is_none() && self.outside.is_empty();
+        let untrimmed = self.stacks.untrimmed();
+        let mut now = 0;
+        if until.is_some() || untrimmed {
+            now = self.clock.update();
+        }
+        if untrimmed && self.trim_stacks(now, 0) {
+            until = Some(until.unwrap_or(u64::MAX).min(self.pace.next_trim.get()));
+        }
+        if self.spin_before_sleep(until) || !mailbox.prepare_to_sleep() {
+            return true;
+        }
+        let mut more = true;
+        if !self.with_worker(|worker| worker.workers.has_jobs()) {
+            let waits = !self.tasks.is_empty();
+            let quiesce =
+                || self.with_worker(|worker| worker.workers.quiesce(worker.number, waits));
+            if quiescent && quiesce() {
+                self.report_deadlock();
+            } else {
+                let timeout = until.map(|until| Duration::from_nanos(until.saturating_sub(now)));
+                more = self.poll(timeout);
+                if quiescent {
+                    self.with_worker(|worker| worker.workers.wake_from_quiescence());
+                }
+            }
+        }
+        mailbox.stay_awake();
+        more
+    }
+
+    /// Spins for a message before sleeping, if messages have come soon recently: waking a thread
+    /// takes the kernel many times as long as sending a message takes us. Returns whether one has
+    /// come.
+    #[inline]
+    fn spin_before_sleep(&self, until: Option<u64>) -> bool {
+        self.pace.spin_score.get() > 0 && self.spin(until)
+    }
+
+    #[cold]
+    fn spin(&self, until: Option<u64>) -> bool {
+        let end = self.clock.update().saturating_add(SPIN).min(until.unwrap_or(u64::MAX));
+        while self.clock.update() < end {
+            for _ in 0..32 {
+                if self.mailbox().is_pending() {
+                    return true;
+                }
+                hint::spin_loop();
+            }
+        }
+        // The spin was without effect, so messages must come soon again before the next one.
+        self.pace.spin_score.set(-SPIN_SCORE_MAX);
+        false
+    }
+
+    /// Gives pages back if the time has come. Returns whether there will be more to give.
+    fn trim_stacks(&self, now: u64, pause: u64) -> bool {
+        if now < self.pace.next_trim.get() {
+            return true;
+        }
+        let more = self.stacks.trim();
+        // A long list is trimmed batch by batch. After that, the list gets time to fill again.
+        self.pace.next_trim.set(now + if more { pause } else { TRIM });
+        more
+    }
+
+    /// Polls the kernel and wakes the waiters of its events. Returns whether there may be more
+    /// events.
+    fn poll(&self, timeout: Option<Duration>) -> bool {
+        let Some(reactor) = self.reactor.get() else { return false };
+        let mut woken = self.pace.woken.take();
+        // epoll_wait fails only for invalid arguments, which would be a bug here.
+        let more =
+            reactor.poll(timeout, &mut woken).expect("the kernel refused to wait for events");
+        for waiter in woken.drain(..) {
+            self.wake(waiter);
+        }
+        self.pace.woken.replace(woken);
+        more
+    }
+
+    /// Fires the timers that are due; `more` says whether the kernel may have events.
+    fn fire_timers(&self, mut more: bool) {
+        let now = self.clock.update();
+        // A wait whose event has come must not time out, so all events of the kernel come before
+        // the timers. The kernel reports each ready descriptor once before it reports one again,
+        // which bounds the number of polls.
+        let mut batches = self.reactor.get().map_or(0, Reactor::batches);
+        while more && batches > 0 && self.alarms.next().is_some_and(|next| next <= now) {
+            more = self.poll(Some(Duration::ZERO));
+            batches -= 1;
+        }
+        let due = self.alarms.expire(now);
+        // These timers are no longer in the wheel, so all tasks forget their keys before the first
+        // alarm acts: otherwise one alarm could cancel the timer of another, by a key that is no
+        // longer valid.
+        for alarm in &due {
+            match *alarm {
+                Alarm::Wake(slot) => self.tasks.with(slot, |task| task.timer.set(None)),
+                Alarm::Cancel(slot, scope) => {
+                    self.tasks.with(slot, |task| task.scopes.forget_timer(scope))
+                }
+                Alarm::Call(_) => None,
+            };
+        }
+        for alarm in due {
+            match alarm {
+                Alarm::Wake(slot) => {
+                    self.tasks.with(slot, |task| {
+                        if task.wait.get() != 0 {
+                            self.wake_task(task, Wake::TimedOut);
+                        }
+                    });
+                }
+                Alarm::Cancel(slot, scope) => {
+                    self.tasks.with(slot, |task| self.request(task, Level::Scope(scope)));
+                }
+                Alarm::Call(slot) => self.make_call(slot),
+            }
+        }
+    }
+
+    /// Takes the messages of other threads and acts on them.
+    pub(super) fn receive(&self) {
+        let mailbox = self.mailbox();
+        if !mailbox.is_pending() {
+            return;
+        }
+        let mut messages = Vec::new();
+        mailbox.receive(&mut messages);
+        // If another worker has closed the run, close here before acting on the messages.
+        // Coroutines that unwind there may have sent some of them. Such a message must not end a
+        // wait that the close cancels, and a deadlock's report must list our waits as they were.
+        if !self.closing.get() && self.with_worker(|worker| worker.workers.is_closing()) {
+            self.close_here();
+        }
+        for message in messages {
+            match message {
+                Message::Wake { slot, wait } => self.unpark(slot, wait),
+                Message::Unpark { slot, id } => self.give_park_token(slot, id),
+                Message::Cancel { slot, id, level } => {
+                    self.cancel(slot, id, level);
+                    if level == Level::Root {
+                        mailbox.has_cancelled(id);
+                    }
+                }
+                Message::Deregister { reactor, token } => self.deregister(reactor, token),
+                Message::Check => {}
+            }
+        }
+    }
+
+    /// Starts a job of this worker: it becomes a ready coroutine.
+    #[inline]
+    pub(super) fn start_job(&self, oldest: bool) -> bool {
+        let Some(job) = self.with_worker(|worker| worker.workers.take(worker.number, oldest))
+        else {
+            return false;
+        };
+        self.pace.job_started.set(true);
+        self.start_coroutine(job);
+        true
+    }
+
+    /// Starts a job of another worker.
+    pub(super) fn steal(&self) -> bool {
+        let Some(job) = self.with_worker(|worker| worker.workers.steal(worker.number)) else {
+            return false;
+        };
+        self.start_coroutine(job);
+        true
+    }
+
+    /// Turns a job into a coroutine of this thread.
+    #[inline]
+    fn start_coroutine(&self, mut job: Job) {
+        let size = match job.stack_size() {
+            None => Ok(self.stack_size()),
+            Some(size) => stack::check_size(size),
+        };
+        let stack = match size.and_then(|size| self.take_stack(size)) {
+            Ok(stack) => stack,
+            Err(error) => {
+                // Ending the job runs user code, which must not run in the loop.
+                let _ = blocking_pool::submit(Box::new(move || job.fail(error)));
+                return;
+            }
+        };
+        let Some(task) = job.make_task(stack) else { return };
+        let id = task.id;
+        let slot = self.add(task);
+        let asked = job.started(self.mailbox(), slot);
+        if asked.cancelled {
+            self.cancel(slot, id, Level::Root);
+        }
+        if asked.unparked {
+            self.give_park_token(slot, id);
+        }
+    }
+}

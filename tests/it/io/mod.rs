@@ -1,0 +1,7 @@
+//! The standard streams, pollable descriptors, and connections in memory.
+
+mod duplex;
+mod pipe;
+mod pollable;
+mod std_names;
+mod stdio;

@@ -1,0 +1,58 @@
+//! Pipes.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
+
+use plainsong::io::pipe;
+use plainsong::process::Command;
+use plainsong::spawn;
+
+use crate::util::{run, until_parked};
+
+#[test]
+fn the_ends_of_a_pipe_park_only_their_coroutines() {
+    run(|| {
+        let (mut reader, mut writer) = pipe().unwrap();
+        let read = spawn(move || {
+            let mut data = Vec::new();
+            reader.read_to_end(&mut data).map(|_| data)
+        });
+        until_parked(&read);
+        // More than a pipe holds.
+        let sent = vec![7; 1 << 20];
+        let mut again = writer.try_clone().unwrap();
+        writer.write_all(&sent).unwrap();
+        drop(writer);
+        again.write_all(b"end").unwrap();
+        drop(again);
+        let received = read.join().unwrap().unwrap();
+        assert_eq!(received.len(), sent.len() + 3);
+        assert!(received.ends_with(b"\x07end"));
+    });
+}
+
+#[test]
+fn a_pipe_without_readers_is_broken_and_a_waiting_reader_can_be_cancelled() {
+    run(|| {
+        let (reader, mut writer) = pipe().unwrap();
+        let waits = spawn(move || (&reader).read(&mut [0]));
+        until_parked(&waits);
+        waits.cancel();
+        assert!(waits.join().unwrap_err().is_cancelled());
+        assert_eq!(writer.write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
+    });
+}
+
+#[test]
+fn an_end_given_to_a_child_is_in_blocking_mode() {
+    run(|| {
+        let (mut reader, writer) = pipe().unwrap();
+        let mut child = Command::new("echo").arg("plainsong").stdout(writer).spawn().unwrap();
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "plainsong\n");
+        assert!(child.wait().unwrap().success());
+        let flags = rustix::fs::fcntl_getfl(OwnedFd::from(reader)).unwrap();
+        assert!(!flags.contains(rustix::fs::OFlags::NONBLOCK));
+    });
+}

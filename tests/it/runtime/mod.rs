@@ -1,0 +1,7 @@
+//! Runtimes: how a run begins and ends, its workers, its stacks, its handle.
+
+mod handle;
+mod pinned;
+mod run;
+mod stacks;
+mod workers;

@@ -1,0 +1,221 @@
+//! `coroutine_local!`: a value for each coroutine, dropped in it.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::thread;
+use std::time::Duration;
+
+use plainsong::time::sleep;
+use plainsong::{coroutine_local, spawn, yield_now};
+
+use crate::util::{OnDrop, alone, run, until_parked, watch};
+
+type Guard = OnDrop<Box<dyn FnMut()>>;
+
+coroutine_local! {
+    static COUNT: Cell<u32> = Cell::new(0);
+    static GUARD: RefCell<Option<Guard>> = RefCell::new(None);
+    static OTHER: RefCell<Option<Guard>> = const { RefCell::new(None) };
+    static WAITS: u32 = {
+        yield_now();
+        sleep(Duration::from_nanos(1));
+        7
+    };
+    static PANICS: u32 = panic!("an initialiser that panics");
+}
+
+fn guard(f: impl FnMut() + 'static) -> Guard {
+    OnDrop(Box::new(f))
+}
+
+#[test]
+fn each_coroutine_has_its_own() {
+    run(|| {
+        let children: Vec<_> = (0..100)
+            .map(|n| {
+                spawn(move || {
+                    for _ in 0..n {
+                        COUNT.with(|count| count.set(count.get() + 1));
+                        yield_now();
+                    }
+                    COUNT.with(Cell::get)
+                })
+            })
+            .collect();
+        for (n, child) in (0..).zip(children) {
+            assert_eq!(child.join().unwrap(), n);
+        }
+        assert_eq!(COUNT.with(Cell::get), 0);
+    });
+}
+
+#[test]
+fn a_plain_thread_has_its_own() {
+    watch(|| {
+        COUNT.with(|count| count.set(1));
+        plainsong::run(|| {
+            assert_eq!(COUNT.with(Cell::get), 0);
+            COUNT.with(|count| count.set(2));
+        });
+        assert_eq!(COUNT.with(Cell::get), 1);
+        thread::spawn(|| assert_eq!(COUNT.with(Cell::get), 0)).join().unwrap();
+        plainsong::run(|| assert_eq!(COUNT.with(Cell::get), 0));
+    });
+}
+
+#[test]
+fn values_are_dropped_at_the_end_of_their_coroutine_before_the_join() {
+    run(|| {
+        for panics in [false, true] {
+            let dropped = Rc::new(Cell::new(false));
+            let flag = Rc::clone(&dropped);
+            let child = spawn(move || {
+                GUARD.with(|local| *local.borrow_mut() = Some(guard(move || flag.set(true))));
+                if panics {
+                    std::panic::resume_unwind(Box::new(()));
+                }
+            });
+            assert_eq!(child.join().is_err(), panics);
+            assert!(dropped.get());
+        }
+    });
+}
+
+#[test]
+fn destructors_may_wait_and_use_locals() {
+    run(|| {
+        let log = Rc::new(RefCell::new(Vec::new()));
+        let theirs = Rc::clone(&log);
+        let child = spawn(move || {
+            GUARD.with(|local| {
+                *local.borrow_mut() = Some(guard(move || {
+                    sleep(Duration::from_nanos(1));
+                    theirs.borrow_mut().push(spawn(|| 5).join().unwrap());
+                    let more = Rc::clone(&theirs);
+                    OTHER.with(|other| {
+                        *other.borrow_mut() = Some(guard(move || more.borrow_mut().push(6)));
+                    });
+                }));
+            });
+        });
+        child.join().unwrap();
+        assert_eq!(*log.borrow(), [5, 6]);
+    });
+}
+
+#[test]
+fn a_destructor_that_panics_harms_nobody_else() {
+    alone(a_destructor_that_panics_harms_nobody_else, || {
+        plainsong::run(|| {
+            let child = spawn(|| {
+                GUARD.with(|local| *local.borrow_mut() = Some(guard(|| panic!("in a local"))));
+                5
+            });
+            let _ = child.join();
+            assert_eq!(spawn(|| 6).join().unwrap(), 6);
+        });
+    });
+}
+
+#[test]
+fn values_of_main_are_dropped_in_main() {
+    watch(|| {
+        let log = Rc::new(RefCell::new(Vec::new()));
+        let theirs = Rc::clone(&log);
+        plainsong::run(|| {
+            GUARD.with(|local| {
+                *local.borrow_mut() = Some(guard(move || {
+                    // On the thread's own stack this would block the whole scheduler.
+                    yield_now();
+                    let name = plainsong::current().name().map(str::to_owned);
+                    theirs.borrow_mut().push(name);
+                }));
+            });
+        });
+        assert_eq!(*log.borrow(), [Some("main".to_owned())]);
+    });
+}
+
+#[test]
+fn a_destructor_of_main_that_panics_does_not_take_the_process() {
+    alone(a_destructor_of_main_that_panics_does_not_take_the_process, || {
+        let _ = std::panic::catch_unwind(|| {
+            plainsong::run(|| {
+                GUARD.with(|local| {
+                    *local.borrow_mut() = Some(guard(|| panic!("in a local of main")));
+                });
+            });
+        });
+    });
+}
+
+#[test]
+fn values_of_cancelled_coroutines_are_dropped() {
+    watch(|| {
+        let dropped = Rc::new(Cell::new(0));
+        plainsong::run(|| {
+            for _ in 0..10 {
+                let count = Rc::clone(&dropped);
+                let child = spawn(move || {
+                    let bump = move || count.set(count.get() + 1);
+                    GUARD.with(|local| *local.borrow_mut() = Some(guard(bump)));
+                    sleep(Duration::MAX);
+                });
+                until_parked(&child);
+            }
+        });
+        assert_eq!(dropped.get(), 10);
+    });
+}
+
+#[test]
+fn initialisers_may_wait_and_panic() {
+    run(|| {
+        let children: Vec<_> = (0..5).map(|_| spawn(|| WAITS.with(|value| *value))).collect();
+        for child in children {
+            assert_eq!(child.join().unwrap(), 7);
+        }
+        let child = spawn(|| {
+            let first = std::panic::catch_unwind(|| PANICS.with(|value| *value));
+            assert!(first.is_err());
+            // As with thread-locals, an initialiser that panicked is tried again.
+            PANICS.with(|value| *value)
+        });
+        assert!(child.join().unwrap_err().is_panic());
+    });
+}
+
+#[test]
+fn a_value_may_be_used_while_others_are_made() {
+    run(|| {
+        let seen = GUARD.with(|_| COUNT.with(|count| OTHER.with(|_| count.get())));
+        assert_eq!(seen, 0);
+        let nested = COUNT.with(|count| {
+            count.set(3);
+            yield_now();
+            COUNT.with(Cell::get)
+        });
+        assert_eq!(nested, 3);
+        assert!(COUNT.try_with(Cell::get).is_ok());
+    });
+}
+
+#[test]
+fn an_initialiser_that_uses_its_own_key_makes_one_value() {
+    coroutine_local! {
+        static OWN: Cell<u32> = {
+            thread_local! {
+                static DEPTH: Cell<u32> = const { Cell::new(0) };
+            }
+            let depth = DEPTH.replace(DEPTH.get() + 1);
+            Cell::new(if depth == 0 { OWN.with(Cell::get) + 10 } else { depth })
+        };
+    }
+    run(|| {
+        let seen = OWN.with(|own| {
+            OWN.with(|same| assert!(std::ptr::eq(own, same)));
+            own.get()
+        });
+        assert_eq!((seen, OWN.with(Cell::get)), (1, 1));
+    });
+}

@@ -1,0 +1,16 @@
+//! Coroutines: spawning, joining, cancelling, and everything that opens a scope.
+
+mod anywhere;
+mod asyncio;
+mod blocking;
+mod cancel;
+mod future;
+mod generator;
+mod groups;
+mod join;
+mod local;
+mod pool;
+mod scope;
+mod spawn;
+mod timeout;
+mod token;

@@ -1,0 +1,180 @@
+//! `Pool`: jobs on coroutines and on threads.
+
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use plainsong::pool::{MapError, Pool};
+use plainsong::sync::Event;
+use plainsong::time::{sleep, timeout};
+
+use crate::util::{HOUR, MOMENT, run, watch};
+
+#[test]
+fn a_pool_of_each_kind() {
+    for make in [Pool::coroutines, Pool::threads] {
+        run(move || {
+            let pool = make(3).unwrap();
+            assert_eq!(pool.workers(), 3);
+            let jobs: Vec<_> = (0..20).map(|n| pool.submit(move || n * n)).collect();
+            let bad = pool.submit(|| -> i32 { resume_unwind(Box::new("scripted")) });
+            for (n, job) in jobs.iter().enumerate() {
+                assert_eq!(job.wait().unwrap(), &(n * n));
+            }
+            let error = bad.wait().unwrap_err();
+            assert_eq!(error.to_string(), "the job panicked: scripted");
+            let slow_first = pool.map([3, 2, 1], |n| {
+                sleep(n * MOMENT);
+                n
+            });
+            assert_eq!(slow_first.collect::<Vec<_>>(), [Ok(3), Ok(2), Ok(1)]);
+            pool.shutdown();
+        });
+    }
+}
+
+#[test]
+fn five_at_once_and_no_more() {
+    run(|| {
+        let pool = Pool::coroutines(5).unwrap();
+        let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (inside, peak) = (Arc::clone(&now), Arc::clone(&most));
+        let work = move |_| {
+            peak.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            sleep(MOMENT);
+            inside.fetch_sub(1, Ordering::SeqCst);
+        };
+        assert_eq!(pool.map(0..20, work).filter(Result::is_ok).count(), 20);
+        assert_eq!(most.load(Ordering::SeqCst), 5);
+    });
+}
+
+#[test]
+fn a_pool_is_shut_down_with_or_without_what_is_pending() {
+    for make in [Pool::coroutines, Pool::threads] {
+        run(move || {
+            for cancel_pending in [false, true] {
+                let pool = make(1).unwrap();
+                let (begun, go) = (Arc::new(Event::new()), Arc::new(Event::new()));
+                let (theirs, signal) = (Arc::clone(&begun), Arc::clone(&go));
+                let first = pool.submit(move || {
+                    theirs.set();
+                    signal.wait();
+                });
+                let second = pool.submit(|| 2);
+                let skipped = pool.submit(|| 3);
+                skipped.cancel();
+                begun.wait();
+                let late = pool.map([1], |n| n);
+                // Runs while `shutdown` waits.
+                plainsong::spawn(move || go.set());
+                if cancel_pending {
+                    pool.cancel_pending();
+                }
+                pool.shutdown();
+                assert!(first.wait().is_ok());
+                assert_eq!(second.is_cancelled(), cancel_pending);
+                assert!(skipped.is_cancelled());
+                let expected = if cancel_pending { Err(MapError::Cancelled) } else { Ok(1) };
+                assert_eq!(late.collect::<Vec<_>>(), [expected]);
+            }
+        });
+    }
+}
+
+#[test]
+fn a_map_with_a_time_out() {
+    run(|| {
+        let pool = Pool::coroutines(1).unwrap();
+        let slow = pool.map([0, 3600, 0], |n| sleep(Duration::from_secs(n))).timeout(5 * MOMENT);
+        assert_eq!(slow.collect::<Vec<_>>(), [Ok(()), Err(MapError::TimedOut)]);
+        // The worker is still busy. The end of the run cancels it, and this job with it.
+        let never = pool.submit(|| ());
+        assert!(never.wait_timeout(MOMENT).is_none());
+        never
+    });
+}
+
+#[test]
+fn the_end_of_a_run_cancels_the_jobs_of_its_coroutines() {
+    watch(|| {
+        let (working, pending) = plainsong::run(|| {
+            let pool = Pool::coroutines(1).unwrap();
+            let working = pool.submit(|| sleep(HOUR));
+            let pending = pool.submit(|| ());
+            plainsong::yield_now();
+            std::mem::forget(pool);
+            (working, pending)
+        });
+        assert!(working.is_cancelled() && pending.is_cancelled());
+    });
+}
+
+#[test]
+fn a_pool_that_is_dropped_by_a_cancelled_coroutine_ends() {
+    watch(|| {
+        // At any point of its budget.
+        for operations in 0..130 {
+            plainsong::run_all(|| {
+                let set = Event::new();
+                set.set();
+                let pool = Pool::coroutines(1).unwrap();
+                plainsong::yield_now();
+                let _ = timeout(Duration::ZERO, || {
+                    (0..operations).for_each(|_| set.wait());
+                    drop(pool);
+                });
+            });
+        }
+    });
+}
+
+#[test]
+fn a_job_whose_captures_panic_in_their_drop_harms_no_other() {
+    struct Bad;
+    impl Drop for Bad {
+        fn drop(&mut self) {
+            resume_unwind(Box::new("scripted"));
+        }
+    }
+    for make in [Pool::coroutines, Pool::threads] {
+        run(move || {
+            let pool = make(1).unwrap();
+            let go = Arc::new(Event::new());
+            let (theirs, bad) = (Arc::clone(&go), Bad);
+            let first = pool.submit(move || theirs.wait());
+            let skipped = pool.submit(move || {
+                let _bad = &bad;
+            });
+            let payload = pool.submit(|| std::panic::panic_any(Bad));
+            let next = pool.submit(|| 1);
+            skipped.cancel();
+            go.set();
+            assert!(first.wait().is_ok());
+            assert!(payload.wait().is_err());
+            assert_eq!(next.wait().unwrap(), &1);
+            let told = pool.submit(|| sleep(MOMENT));
+            told.on_done(|_| std::panic::panic_any(Bad));
+            assert!(told.wait().is_ok());
+            assert_eq!(pool.submit(|| 2).wait().unwrap(), &2);
+            pool.shutdown();
+        });
+    }
+}
+
+#[test]
+fn a_map_loses_nothing_to_a_time_out_or_a_cancellation() {
+    run(|| {
+        let pool = Pool::coroutines(1).unwrap();
+        let go = Arc::new(Event::new());
+        let theirs = Arc::clone(&go);
+        let mut map = pool.map([5, 0], move |n| {
+            theirs.wait();
+            n
+        });
+        assert!(timeout(MOMENT, || map.next()).is_err());
+        go.set();
+        assert_eq!((map.next(), map.next(), map.next()), (Some(Ok(5)), Some(Ok(0)), None));
+    });
+}

@@ -1,0 +1,100 @@
+//! Every wait is a cancellation point and takes part in the budget, also when it need not wait.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use plainsong::time::{MissedTickBehavior, interval, timeout};
+use plainsong::{CancellationToken, spawn};
+
+use crate::util::run;
+
+/// Calls `step`, which need not wait, until a time-out around it fires; another coroutine goes on.
+fn ends_by_its_time_out(mut step: impl FnMut() + 'static) {
+    let others = Rc::new(Cell::new(0));
+    let theirs = Rc::clone(&others);
+    let other = spawn(move || {
+        loop {
+            theirs.set(theirs.get() + 1);
+            plainsong::yield_now();
+        }
+    });
+    let ended = timeout(Duration::from_millis(5), move || {
+        loop {
+            step();
+        }
+    });
+    assert!(ended.is_err());
+    assert!(others.get() > 0);
+    other.cancel();
+}
+
+fn busy(time: Duration) {
+    let until = Instant::now() + time;
+    while Instant::now() < until {
+        std::hint::spin_loop();
+    }
+}
+
+#[test]
+fn an_interval_that_is_behind() {
+    run(|| {
+        let behaviors =
+            [MissedTickBehavior::Burst, MissedTickBehavior::Delay, MissedTickBehavior::Skip];
+        for behavior in behaviors {
+            let mut ticks = interval(Duration::from_micros(100));
+            ticks.set_missed_tick_behavior(behavior);
+            ends_by_its_time_out(move || {
+                ticks.tick();
+                busy(Duration::from_micros(200));
+            });
+        }
+    });
+}
+
+#[test]
+fn a_token_that_is_cancelled_already() {
+    run(|| {
+        let token = CancellationToken::new();
+        token.cancel();
+        ends_by_its_time_out(move || token.cancelled());
+    });
+}
+
+#[test]
+fn joining_coroutines_that_have_ended() {
+    run(|| {
+        ends_by_its_time_out(|| {
+            let ended = spawn(|| ());
+            while !ended.is_finished() {
+                plainsong::yield_now();
+            }
+            ended.join().unwrap();
+        });
+        let mut handle = Some(spawn(|| ()));
+        ends_by_its_time_out(move || {
+            let again = handle.take().unwrap();
+            let (done, _) = plainsong::task::wait([again], None);
+            handle = done.into_iter().next();
+        });
+    });
+}
+
+#[test]
+fn a_sleep_until_a_time_that_has_passed() {
+    run(|| {
+        let past = plainsong::time::now();
+        ends_by_its_time_out(move || plainsong::time::sleep_until(past));
+        ends_by_its_time_out(|| plainsong::time::sleep(Duration::ZERO));
+    });
+}
+
+#[test]
+fn a_park_with_its_token() {
+    run(|| {
+        ends_by_its_time_out(|| {
+            plainsong::current().unpark();
+            plainsong::thread::park();
+        });
+    });
+}

@@ -1,0 +1,636 @@
+//! Code of users that runs where the engine must expect it: destructors of results and locals, destructors
+//! during an unwind, destructors of thread-locals, wakers.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, IntoFuture};
+use std::panic::{self, AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Wake, Waker};
+use std::time::Duration;
+
+use plainsong::time::{sleep, timeout};
+use plainsong::{CancellationToken, coroutine_local, scope, shield, spawn, sync, yield_now};
+
+use crate::util::{alone, dying, run, watch};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const MOMENT: Duration = Duration::from_millis(5);
+
+/// Calls a function when it is dropped.
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+/// Swallows its cancellation until it is given up.
+fn refuse_to_end() {
+    loop {
+        let _ = catch_unwind(|| sleep(HOUR));
+    }
+}
+
+// ---- coroutines that are given up while their result is dropped ----
+
+#[test]
+fn a_coroutine_is_given_up_in_the_destructor_of_its_result() {
+    alone(a_coroutine_is_given_up_in_the_destructor_of_its_result, || {
+        plainsong::run(|| {
+            drop(spawn(|| OnDrop(refuse_to_end)));
+            yield_now();
+        });
+        // What was freed meanwhile is used again.
+        plainsong::run(|| (0..100).for_each(|n| drop(spawn(move || vec![n; 100]))));
+    });
+}
+
+#[test]
+fn a_coroutine_is_given_up_in_the_destructor_of_its_panic() {
+    alone(a_coroutine_is_given_up_in_the_destructor_of_its_panic, || {
+        plainsong::run(|| {
+            drop(spawn(|| {
+                let _keep = panic::panic_any::<OnDropSend>(OnDropSend);
+            }));
+            yield_now();
+        });
+        plainsong::run(|| (0..100).for_each(|n| drop(spawn(move || vec![n; 100]))));
+    });
+}
+
+struct OnDropSend;
+
+impl Drop for OnDropSend {
+    fn drop(&mut self) {
+        refuse_to_end();
+    }
+}
+
+struct Refuses;
+
+impl Wake for Refuses {
+    fn wake(self: Arc<Self>) {
+        refuse_to_end();
+    }
+}
+
+#[test]
+fn a_coroutine_is_given_up_in_the_waker_that_awaits_it() {
+    alone(a_coroutine_is_given_up_in_the_waker_that_awaits_it, || {
+        plainsong::run(|| {
+            let child = spawn(|| 7);
+            let mut future = pin!(child.into_future());
+            let waker = Waker::from(Arc::new(Refuses));
+            assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            yield_now();
+        });
+        plainsong::run(|| (0..100).for_each(|n| drop(spawn(move || vec![n; 100]))));
+    });
+}
+
+// ---- the process is ended in a coroutine ----
+
+thread_local! {
+    static AT_EXIT: RefCell<Vec<OnDrop<fn()>>> = const { RefCell::new(Vec::new()) };
+}
+
+coroutine_local! {
+    static LOCAL: Cell<u32> = Cell::new(7);
+}
+
+fn use_everything() {
+    yield_now();
+    sleep(Duration::from_millis(1));
+    LOCAL.with(|local| local.set(local.get() + 1));
+    shield(yield_now);
+    plainsong::no_wait(|| ());
+    let lock = sync::ReentrantMutex::new(());
+    drop((lock.lock(), lock.lock()));
+    let _ = sync::channel::bounded::<u32>(1).0.send(1);
+    assert!(plainsong::current().name() != Some("no such name"));
+}
+
+fn exits_in_a_coroutine(first: bool) {
+    // Made before the library's own thread-locals, or after them: it is then dropped after, or before.
+    let at_exit = || AT_EXIT.with_borrow_mut(|list| list.push(OnDrop(use_everything as fn())));
+    if first {
+        at_exit();
+    }
+    plainsong::run(|| {
+        spawn(|| (0..10).for_each(|_| yield_now()));
+        spawn(|| sleep(HOUR));
+        let last = spawn(move || {
+            yield_now();
+            if !first {
+                at_exit();
+            }
+            std::process::exit(0);
+        });
+        let _ = last.join();
+    });
+}
+
+#[test]
+fn exit_in_a_coroutine_with_older_thread_locals() {
+    alone(exit_in_a_coroutine_with_older_thread_locals, || exits_in_a_coroutine(true));
+}
+
+#[test]
+fn exit_in_a_coroutine_with_newer_thread_locals() {
+    alone(exit_in_a_coroutine_with_newer_thread_locals, || exits_in_a_coroutine(false));
+}
+
+// ---- destructors of locals ----
+
+struct Again(Rc<Cell<u32>>);
+
+coroutine_local! {
+    static AGAIN: RefCell<Vec<Again>> = RefCell::new(Vec::new());
+}
+
+impl Drop for Again {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() + 1);
+        yield_now();
+        if self.0.get() < 40 {
+            AGAIN.with(|list| list.borrow_mut().push(Again(Rc::clone(&self.0))));
+        }
+    }
+}
+
+#[test]
+fn locals_that_make_locals_are_dropped_in_their_coroutine() {
+    run(|| {
+        let drops = Rc::new(Cell::new(0));
+        let theirs = Rc::clone(&drops);
+        spawn(move || AGAIN.with(|list| list.borrow_mut().push(Again(theirs)))).join().unwrap();
+        // Not for ever, but for a good while.
+        assert!((16..=40).contains(&drops.get()), "{}", drops.get());
+    });
+}
+
+#[test]
+fn a_result_whose_destructor_makes_a_local_that_panics() {
+    struct Panics;
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            yield_now();
+            panic!("of a local");
+        }
+    }
+    coroutine_local! {
+        static LATE: RefCell<Vec<Panics>> = RefCell::new(Vec::new());
+    }
+    alone(a_result_whose_destructor_makes_a_local_that_panics, || {
+        plainsong::run(|| {
+            drop(spawn(|| OnDrop(|| LATE.with(|list| list.borrow_mut().push(Panics)))));
+            (0..5).for_each(|_| yield_now());
+        });
+    });
+}
+
+// ---- two coroutines that unwind at once ----
+
+/// Two coroutines panic, and both wait in a destructor.
+fn two_that_panic(end: impl FnOnce(&plainsong::JoinHandle<()>) + Send + 'static) {
+    run(move || {
+        let gate = Rc::new(sync::Event::new());
+        let panicking = |gate: &Rc<sync::Event>| {
+            let gate = Rc::clone(gate);
+            spawn(move || {
+                let _wait = OnDrop(|| gate.wait());
+                panic!("one of two");
+            })
+        };
+        let (one, two) = (panicking(&gate), panicking(&gate));
+        yield_now();
+        end(&two);
+        yield_now();
+        gate.set();
+        assert!(one.join().unwrap_err().is_panic());
+        assert!(two.join().unwrap_err().is_panic());
+    });
+}
+
+#[test]
+fn the_second_of_two_that_panic_is_cancelled() {
+    two_that_panic(|two| two.cancel());
+}
+
+#[test]
+fn the_second_of_two_that_panic_outlives_the_run() {
+    let ended = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&ended);
+    run(move || {
+        for _ in 0..2 {
+            let count = Arc::clone(&count);
+            spawn(move || {
+                let _wait = OnDrop(|| {
+                    sleep(MOMENT);
+                    count.fetch_add(1, Ordering::SeqCst);
+                });
+                panic!("one of two");
+            });
+        }
+        yield_now();
+    });
+    assert_eq!(ended.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn the_second_of_two_that_panic_is_a_sibling() {
+    let result = watch(|| {
+        catch_unwind(|| {
+            plainsong::run(|| {
+                scope(|s| {
+                    for _ in 0..2 {
+                        s.spawn(|| {
+                            let _wait = OnDrop(|| (0..3).for_each(|_| yield_now()));
+                            panic!("one of two");
+                        });
+                    }
+                });
+            });
+        })
+    });
+    assert!(result.is_err());
+}
+
+#[test]
+fn a_panic_beside_one_that_is_suspended_in_its_unwind_poisons() {
+    run(|| {
+        let gate = Rc::new(sync::Event::new());
+        let theirs = Rc::clone(&gate);
+        let first = spawn(move || {
+            let _wait = OnDrop(|| theirs.wait());
+            panic!("the first");
+        });
+        yield_now();
+        let (mutex, rwlock) = (Arc::new(sync::Mutex::new(0)), Arc::new(sync::RwLock::new(0)));
+        let (lock, write) = (Arc::clone(&mutex), Arc::clone(&rwlock));
+        let panicking = Rc::new(Cell::new(false));
+        let seen = Rc::clone(&panicking);
+        let second = spawn(move || {
+            let _seen = OnDrop(|| seen.set(plainsong::thread::panicking()));
+            let _guards = (lock.lock().unwrap(), write.write().unwrap());
+            panic!("the second");
+        });
+        assert!(second.join().unwrap_err().is_panic());
+        assert!(panicking.get());
+        assert!(mutex.is_poisoned() && rwlock.is_poisoned());
+        // Nor is a lock poisoned by a coroutine that does not panic.
+        let sound = sync::Mutex::new(0);
+        spawn(move || drop(sound.lock().unwrap())).join().unwrap();
+        let other = Arc::new(sync::Mutex::new(0));
+        let theirs = Arc::clone(&other);
+        spawn(move || drop(theirs.lock().unwrap())).join().unwrap();
+        assert!(!other.is_poisoned());
+        gate.set();
+        assert!(first.join().unwrap_err().is_panic());
+    });
+}
+
+#[test]
+fn a_destructor_waits_for_a_coroutine_that_it_cancels() {
+    run(|| {
+        let waits = spawn(|| {
+            // It has a turn while the other is suspended in its unwind.
+            (0..5).for_each(|_| yield_now());
+            sleep(HOUR);
+        });
+        let panics = spawn(move || {
+            let mut waits = Some(waits);
+            let _cancel = OnDrop(move || {
+                (0..10).for_each(|_| yield_now());
+                let waits = waits.take().unwrap();
+                waits.cancel();
+                assert!(waits.join().unwrap_err().is_cancelled());
+            });
+            panic!("waits for the other");
+        });
+        assert!(panics.join().unwrap_err().is_panic());
+    });
+}
+
+// ---- scopes inside of destructors ----
+
+/// Runs `in_drop` in a destructor, because of a panic and because of a cancellation.
+fn in_destructors(in_drop: fn()) {
+    run(move || {
+        let panics = spawn(move || {
+            let _drop = OnDrop(in_drop);
+            panic!("unwinds");
+        });
+        assert!(panics.join().unwrap_err().is_panic());
+        let cancelled = spawn(move || {
+            let _drop = OnDrop(in_drop);
+            sleep(HOUR);
+        });
+        yield_now();
+        cancelled.cancel();
+        assert!(cancelled.join().unwrap_err().is_cancelled());
+    });
+}
+
+#[test]
+fn a_time_out_in_a_destructor_fires() {
+    in_destructors(|| assert!(timeout(MOMENT, || sleep(HOUR)).is_err()));
+    in_destructors(|| assert!(shield(|| timeout(MOMENT, || sleep(HOUR))).is_err()));
+    in_destructors(|| assert_eq!(timeout(HOUR, || 7), Ok(7)));
+    in_destructors(|| {
+        let nested = timeout(HOUR, || timeout(MOMENT, || sleep(HOUR)).is_err());
+        assert_eq!(nested, Ok(true));
+    });
+}
+
+#[test]
+fn a_token_in_a_destructor_cancels() {
+    in_destructors(|| {
+        let token = CancellationToken::new();
+        let other = token.clone();
+        spawn(move || other.cancel());
+        assert!(token.run_until_cancelled(|| sleep(HOUR)).is_none());
+    });
+}
+
+#[test]
+fn a_scope_in_a_destructor_has_its_body_cancelled() {
+    in_destructors(|| {
+        let result = catch_unwind(|| {
+            scope(|s| {
+                s.spawn(|| panic!("of a child"));
+                sleep(HOUR);
+            });
+        });
+        assert!(result.is_err());
+    });
+}
+
+#[test]
+fn a_panic_inside_of_a_time_out_in_a_destructor_is_caught_there() {
+    in_destructors(|| {
+        let result = catch_unwind(|| {
+            timeout(MOMENT, || {
+                // Waits in a destructor, when the time is over already: that must not raise.
+                let _wait = OnDrop(|| sleep(MOMENT * 2));
+                panic!("inside");
+            })
+        });
+        assert!(result.is_err());
+    });
+}
+
+#[test]
+fn locks_and_the_cancellation_itself_are_as_before_after_a_time_out_in_a_destructor() {
+    run(|| {
+        let mutex = Arc::new(sync::Mutex::new(()));
+        let theirs = Arc::clone(&mutex);
+        let cancelled = spawn(move || {
+            let _guard = theirs.lock().unwrap();
+            let _drop = OnDrop(|| assert!(timeout(MOMENT, || sleep(HOUR)).is_err()));
+            sleep(HOUR);
+        });
+        yield_now();
+        cancelled.cancel();
+        assert!(cancelled.join().unwrap_err().is_cancelled());
+        assert!(!mutex.is_poisoned(), "a cancellation is no panic");
+        let theirs = Arc::clone(&mutex);
+        let panics = spawn(move || {
+            let _guard = theirs.lock().unwrap();
+            let _drop = OnDrop(|| assert!(timeout(MOMENT, || sleep(HOUR)).is_err()));
+            panic!("poisons");
+        });
+        assert!(panics.join().unwrap_err().is_panic());
+        assert!(mutex.is_poisoned());
+    });
+}
+
+#[test]
+fn a_plain_thread_that_panics_runs_coroutines_in_a_destructor() {
+    watch(|| {
+        let result = catch_unwind(|| {
+            let _drop = OnDrop(|| {
+                assert_eq!(plainsong::run(|| spawn(|| 7).join().unwrap()), 7);
+                assert!(timeout(MOMENT, || sleep(HOUR)).is_err());
+                assert_eq!(scope(|s| s.spawn(|| 7).join().unwrap()), 7);
+                let mut end = plainsong::run(|| {
+                    let (ours, theirs) = plainsong::net::UnixStream::pair().unwrap();
+                    spawn(move || std::io::Write::write_all(&mut &theirs, b"x"));
+                    let mut byte = [0];
+                    std::io::Read::read_exact(&mut &ours, &mut byte).unwrap();
+                    byte
+                });
+                assert_eq!(std::mem::take(&mut end[0]), b'x');
+            });
+            panic!("of a plain thread");
+        });
+        assert!(result.is_err());
+    });
+}
+
+// ---- payloads of others ----
+
+#[test]
+fn a_cancellation_of_another_coroutine_is_just_a_panic() {
+    run(|| {
+        // The payload of a coroutine that was cancelled, carried out of it.
+        let payload = Rc::new(RefCell::new(None));
+        let theirs = Rc::clone(&payload);
+        let cancelled = spawn(move || {
+            let caught = catch_unwind(|| sleep(HOUR)).unwrap_err();
+            *theirs.borrow_mut() = Some(caught);
+        });
+        yield_now();
+        cancelled.cancel();
+        let _ = cancelled.join();
+        let foreign = payload.borrow_mut().take().unwrap();
+        let child = spawn(move || resume_unwind(foreign));
+        assert!(child.join().unwrap_err().is_panic());
+    });
+}
+
+#[test]
+fn a_pool_outlives_a_cancellation_of_another_coroutine() {
+    run(|| {
+        let payload = Arc::new(sync::Mutex::new(None));
+        let theirs = Arc::clone(&payload);
+        let cancelled = spawn(move || {
+            let caught = catch_unwind(|| sleep(HOUR)).unwrap_err();
+            *theirs.lock().unwrap() = Some(caught);
+        });
+        yield_now();
+        cancelled.cancel();
+        let _ = cancelled.join();
+        let foreign = payload.lock().unwrap().take().unwrap();
+        let pool = plainsong::pool::Pool::coroutines(1).unwrap();
+        let raised = pool.submit(move || resume_unwind(foreign));
+        let raised: &plainsong::sync::Promise<()> = &raised;
+        assert!(raised.wait().is_err());
+        assert_eq!(pool.submit(|| 7).wait().ok(), Some(&7));
+    });
+}
+
+// ---- generators ----
+
+#[test]
+fn a_generator_is_closed_while_its_body_unwinds() {
+    use plainsong::generator::Generator;
+    watch(|| {
+        let result = catch_unwind(|| {
+            let _drop = OnDrop(|| {
+                let mut generator = Generator::<u32>::new(|out| {
+                    let _yields = OnDrop(|| out.yield_(1));
+                    panic!("of a body");
+                });
+                let _ = catch_unwind(AssertUnwindSafe(|| generator.next()));
+                drop(generator);
+            });
+            panic!("the caller unwinds");
+        });
+        assert!(result.is_err());
+    });
+}
+
+#[test]
+fn a_generator_that_overflows_names_its_coroutine_and_its_setting() {
+    fn deep(n: u64) -> u64 {
+        let block = std::hint::black_box([n; 64]);
+        if n == 0 { 0 } else { deep(n - 1) + block[(n % 64) as usize] }
+    }
+    let output = dying(a_generator_that_overflows_names_its_coroutine_and_its_setting, || {
+        let _ = plainsong::run(|| {
+            plainsong::Builder::new()
+                .name("resumes")
+                .spawn(|| {
+                    let mut generator = plainsong::generator::Generator::<u64>::new(|out| {
+                        out.yield_(deep(1 << 40))
+                    });
+                    generator.next()
+                })
+                .unwrap()
+                .join()
+        });
+    });
+    let Some(output) = output else { return };
+    for part in ["a generator has overflowed", "'resumes'", "Generator::with_stack_size"] {
+        assert!(output.contains(part), "no {part:?} in {output}");
+    }
+}
+
+// ---- sizes ----
+
+#[repr(align(4096))]
+struct Page([u8; 4096]);
+
+/// Spawns a closure that captures and returns `value` from every door.
+fn through_every_door<T: Clone + Send + PartialEq + std::fmt::Debug + 'static>(value: T) {
+    let own = || value.clone();
+    let (a, b, c, d) = (own(), own(), own(), own());
+    assert_eq!(spawn(move || a).join().unwrap(), value);
+    assert_eq!(plainsong::Builder::new().spawn(move || b).unwrap().join().unwrap(), value);
+    assert_eq!(plainsong::thread::spawn(move || c).join().unwrap(), value);
+    assert_eq!(plainsong::spawn_anywhere(move || d).join().unwrap(), value);
+    let (a, b) = (own(), own());
+    assert_eq!(scope(|s| s.spawn(move || a).join().unwrap()), value);
+    assert_eq!(plainsong::Handle::current().spawn(move || b).join().unwrap(), value);
+    let (a, b) = (own(), own());
+    assert_eq!(timeout(HOUR, move || a), Ok(own()));
+    assert_eq!(plainsong::blocking(move || b), value);
+    assert_eq!(plainsong::task::gather([own(), own()].map(|v| move || v)), [own(), own()]);
+    assert_eq!(plainsong::task::race([own(), own()].map(|v| move || v)), value);
+    let (sender, receiver) = sync::channel::bounded(1);
+    let a = own();
+    plainsong::time::after(Duration::ZERO, move || sender.send(a).unwrap());
+    assert_eq!(receiver.recv().unwrap(), value);
+    let (a, b) = (own(), own());
+    let mut generator = plainsong::generator::Generator::new(move |out| out.yield_(a.clone()));
+    assert_eq!(generator.next(), Some(b));
+    let (sender, receiver) = sync::channel::bounded(0);
+    let a = own();
+    spawn(move || sender.send(a).unwrap());
+    plainsong::select! { recv(receiver) -> item => assert_eq!(item.unwrap(), value) };
+}
+
+#[test]
+fn closures_and_results_of_any_size_and_alignment() {
+    // The test itself has many copies on its stack.
+    let big = std::thread::Builder::new().stack_size(256 << 20).spawn(|| {
+        let runtime = plainsong::Runtime::builder().stack_size(128 << 20).build().unwrap();
+        runtime.run(|| {
+            through_every_door(());
+            through_every_door(7u8);
+            through_every_door([1u8; 1023]);
+            through_every_door([1u8; 1025]);
+            through_every_door([1u8; 2048]);
+            through_every_door([7u64; 1024]);
+            through_every_door([7u8; 1 << 16]);
+        });
+    });
+    big.unwrap().join().unwrap();
+}
+
+#[test]
+fn a_megabyte_is_captured_on_the_default_stack() {
+    let runtime = plainsong::Runtime::default();
+    let handle = runtime.handle();
+    let big = std::thread::Builder::new().stack_size(64 << 20).spawn(move || {
+        let value = [7u8; 1 << 20];
+        (handle.spawn(move || value[9]), handle.spawn(move || value))
+    });
+    let (one, all) = big.unwrap().join().unwrap();
+    runtime.run(|| assert_eq!(one.join().unwrap(), 7));
+    let all =
+        std::thread::Builder::new().stack_size(64 << 20).spawn(move || all.join().unwrap()[9]);
+    assert_eq!(all.unwrap().join().unwrap(), 7);
+}
+
+#[test]
+fn closures_of_a_large_alignment() {
+    run(|| {
+        for _ in 0..3 {
+            let page = Page([7; 4096]);
+            let child = spawn(move || {
+                assert_eq!((&raw const page).addr() % 4096, 0);
+                page.0[9]
+            });
+            assert_eq!(child.join().unwrap(), 7);
+        }
+    });
+}
+
+// ---- every waker may do anything ----
+
+#[test]
+fn wakers_that_panic_leave_no_other_waiter_asleep() {
+    struct Panics(AtomicBool);
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+            panic!("of a waker");
+        }
+    }
+    run(|| {
+        let (sender, receiver) = sync::channel::bounded::<u32>(0);
+        let panics = Arc::new(Panics(AtomicBool::new(false)));
+        let waker = Waker::from(Arc::clone(&panics));
+        let first = receiver.clone();
+        let mut future = Box::pin((&first).into_future());
+        assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        let others: Vec<_> = (0..3)
+            .map(|_| {
+                let receiver = receiver.clone();
+                spawn(move || receiver.recv())
+            })
+            .collect();
+        yield_now();
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(sender)));
+        for other in others {
+            assert!(other.join().unwrap().is_err());
+        }
+        assert!(panics.0.load(Ordering::SeqCst));
+    });
+}

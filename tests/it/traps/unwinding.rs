@@ -1,0 +1,399 @@
+//! A coroutine may wait while it unwinds, and no other coroutine is affected by that.
+
+use std::cell::{Cell, RefCell};
+use std::io::{Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
+use std::time::Duration;
+
+use plainsong::net::{TcpStream, UnixDatagram};
+use plainsong::time::sleep;
+use plainsong::{spawn, thread, yield_now};
+
+use crate::util::{Folder, HOUR, OnDrop, alone, both, dying, pair, run, until, until_parked};
+
+/// Ends the coroutine by a panic, without a message.
+fn quietly() -> ! {
+    resume_unwind(Box::new("quietly"))
+}
+
+/// Reads one byte while `other` unwinds. The byte is sent only after the reader has parked.
+fn read_while(other: impl FnOnce(Rc<Cell<bool>>) + 'static) {
+    plainsong::run(move || {
+        let release = Rc::new(Cell::new(false));
+        let released = Rc::clone(&release);
+        let unwinds = plainsong::spawn(move || other(released));
+        // A few turns, so that it is in the middle of its unwinding.
+        for _ in 0..5 {
+            plainsong::yield_now();
+        }
+        assert!(!unwinds.is_finished());
+        let (ours, theirs) = pair();
+        let reader = plainsong::spawn(move || (&ours).read(&mut [0; 1]));
+        until_parked(&reader);
+        (&theirs).write_all(b"x").unwrap();
+        assert_eq!(reader.join().unwrap().unwrap(), 1);
+        release.set(true);
+        assert!(unwinds.join().unwrap_err().is_panic());
+    });
+}
+
+#[test]
+fn others_do_io_while_one_sleeps_in_a_drop() {
+    crate::util::watch(|| {
+        read_while(|release| {
+            let _guard = OnDrop(|| {
+                while !release.get() {
+                    sleep(Duration::from_nanos(1));
+                }
+            });
+            quietly();
+        });
+    });
+}
+
+#[test]
+fn others_do_io_while_one_yields_in_a_drop() {
+    crate::util::watch(|| {
+        read_while(|release| {
+            let _guard = OnDrop(|| until(|| release.get()));
+            quietly();
+        });
+    });
+}
+
+#[test]
+fn the_second_to_unwind_may_outlast_the_first() {
+    run(|| {
+        let unwinds = || {
+            let child = plainsong::spawn(|| {
+                let _guard = OnDrop(plainsong::thread::park);
+                quietly();
+            });
+            until_parked(&child);
+            child
+        };
+        let (first, second) = (unwinds(), unwinds());
+        first.thread().unpark();
+        assert!(first.join().unwrap_err().is_panic());
+        let (ours, theirs) = pair();
+        let reader = plainsong::spawn(move || (&ours).read(&mut [0; 1]));
+        until_parked(&reader);
+        (&theirs).write_all(b"x").unwrap();
+        assert_eq!(reader.join().unwrap().unwrap(), 1);
+        second.thread().unpark();
+        assert!(second.join().unwrap_err().is_panic());
+    });
+}
+
+#[test]
+fn io_in_a_drop_does_what_can_be_done_at_once() {
+    run(|| {
+        let (ours, mut theirs) = pair();
+        let results = Rc::new(RefCell::new(Vec::new()));
+        let log = Rc::clone(&results);
+        let child = plainsong::spawn(move || {
+            let _guard = OnDrop(|| {
+                log.borrow_mut().push((&ours).write(b"bye").is_ok());
+                // This one would have to wait.
+                log.borrow_mut().push((&ours).read(&mut [0; 8]).is_ok());
+            });
+            quietly();
+        });
+        assert!(child.join().unwrap_err().is_panic());
+        assert_eq!(*results.borrow(), [true, false]);
+        let mut got = Vec::new();
+        theirs.read_to_end(&mut got).unwrap();
+        assert_eq!(got, b"bye");
+    });
+}
+
+#[test]
+fn sockets_whose_peer_is_full_do_not_hold_up_a_drop() {
+    run(|| {
+        let folder = Folder::new();
+        let path = folder.join("socket");
+        let receiver = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        let results = Rc::new(RefCell::new(Vec::new()));
+        let log = Rc::clone(&results);
+        let child = plainsong::spawn(move || {
+            let _guard = OnDrop(|| {
+                let sender = UnixDatagram::unbound().unwrap();
+                let sent = std::iter::repeat_with(|| sender.send_to(b"x", &path));
+                log.borrow_mut().push(sent.take_while(Result::is_ok).count());
+                // A connected socket gets an event when there is room.
+                sender.connect(&path).unwrap();
+                log.borrow_mut().push(usize::from(sender.send(b"x").is_ok()));
+            });
+            quietly();
+        });
+        assert!(child.join().unwrap_err().is_panic());
+        receiver.set_nonblocking(true).unwrap();
+        let came = std::iter::repeat_with(|| receiver.recv(&mut [0; 8]));
+        assert_eq!(*results.borrow(), [came.take_while(Result::is_ok).count(), 0]);
+    });
+}
+
+#[test]
+fn every_wait_works_in_a_drop() {
+    for unwinding in [false, true] {
+        run(move || {
+            let log = Rc::new(RefCell::new(Vec::new()));
+            let theirs = Rc::clone(&log);
+            let child = plainsong::spawn(move || {
+                let _guard = OnDrop(|| {
+                    plainsong::yield_now();
+                    sleep(Duration::from_nanos(1));
+                    let inner = plainsong::spawn(|| 7);
+                    theirs.borrow_mut().push(inner.join().unwrap());
+                    let me = plainsong::current();
+                    plainsong::spawn(move || me.unpark());
+                    plainsong::thread::park();
+                    theirs.borrow_mut().push(8);
+                });
+                if unwinding {
+                    quietly();
+                }
+            });
+            assert_eq!(child.join().is_err(), unwinding);
+            assert_eq!(*log.borrow(), [7, 8]);
+        });
+    }
+}
+
+#[test]
+fn a_panic_beside_one_that_unwinds_is_caught_as_ever() {
+    run(|| {
+        let release = Rc::new(Cell::new(false));
+        let released = Rc::clone(&release);
+        let slow = plainsong::spawn(move || {
+            let _guard = OnDrop(|| {
+                while !released.get() {
+                    sleep(Duration::from_nanos(1));
+                }
+            });
+            quietly();
+        });
+        until_parked(&slow);
+        for _ in 0..10 {
+            let other = plainsong::spawn(|| {
+                let _guard = OnDrop(plainsong::yield_now);
+                quietly();
+            });
+            assert!(other.join().unwrap_err().is_panic());
+        }
+        release.set(true);
+        assert!(slow.join().unwrap_err().is_panic());
+        assert!(!std::thread::panicking());
+    });
+}
+
+#[test]
+fn a_panic_in_a_drop_that_unwinds_aborts() {
+    let output = dying(a_panic_in_a_drop_that_unwinds_aborts, || {
+        plainsong::run(|| {
+            let _ = plainsong::spawn(|| {
+                let _guard = OnDrop(|| panic!("the second"));
+                panic!("the first");
+            })
+            .join();
+        });
+        std::process::exit(0);
+    });
+    if let Some(output) = output {
+        assert!(output.contains("the first") && output.contains("the second"), "{output}");
+    }
+}
+
+#[test]
+fn a_panic_in_a_drop_that_does_not_unwind_is_a_panic() {
+    alone(a_panic_in_a_drop_that_does_not_unwind_is_a_panic, || {
+        plainsong::run(|| {
+            let child = plainsong::spawn(|| drop(OnDrop(|| panic!("the only"))));
+            assert!(child.join().unwrap_err().is_panic());
+            // The library drops the result of a detached coroutine.
+            drop(plainsong::spawn(|| OnDrop(|| panic!("in a result"))));
+            plainsong::yield_now();
+            plainsong::yield_now();
+            assert_eq!(plainsong::spawn(|| 1).join().unwrap(), 1);
+        });
+    });
+}
+
+#[test]
+fn a_payload_whose_drop_panics() {
+    alone(a_payload_whose_drop_panics, || {
+        struct Payload;
+        impl Drop for Payload {
+            fn drop(&mut self) {
+                panic!("in a payload's destructor");
+            }
+        }
+        plainsong::run(|| {
+            drop(plainsong::spawn(|| std::panic::panic_any(Payload)));
+            plainsong::yield_now();
+            plainsong::yield_now();
+            assert_eq!(plainsong::spawn(|| 1).join().unwrap(), 1);
+        });
+    });
+}
+
+/// A panic of a destructor is caught wherever the library drops something of a coroutine, and so is
+/// a panic of the payload's own destructor.
+#[test]
+fn a_destructor_with_a_payload_whose_drop_panics() {
+    struct Payload;
+    impl Drop for Payload {
+        fn drop(&mut self) {
+            panic!("in a payload's destructor");
+        }
+    }
+    struct Throws;
+    impl Drop for Throws {
+        fn drop(&mut self) {
+            std::panic::panic_any(Payload);
+        }
+    }
+    fn hold() {
+        let throws = Throws;
+        plainsong::time::after(Duration::from_secs(60), move || drop(throws));
+    }
+    plainsong::coroutine_local! {
+        static LOCAL: Cell<Option<Throws>> = const { Cell::new(None) };
+    }
+    alone(a_destructor_with_a_payload_whose_drop_panics, || {
+        plainsong::run(|| {
+            // As a result, as a local, and captured by a coroutine that never begins, here or
+            // anywhere.
+            drop(spawn(|| Throws));
+            spawn(|| LOCAL.with(|local| local.set(Some(Throws)))).join().unwrap();
+            let throws = Throws;
+            let never = spawn(move || drop(throws));
+            never.cancel();
+            assert!(never.join().unwrap_err().is_cancelled());
+            let throws = Throws;
+            let never = plainsong::spawn_anywhere(move || drop(throws));
+            never.cancel();
+            assert!(never.join().unwrap_err().is_cancelled());
+            hold();
+        });
+        let runtime = plainsong::Runtime::builder().workers(2).build().unwrap();
+        // Calls that are still pending on each worker.
+        let both = std::sync::Barrier::new(2);
+        runtime.run(|| {
+            plainsong::scope(|s| {
+                for _ in 0..2 {
+                    s.spawn_anywhere(|| {
+                        both.wait();
+                        hold();
+                    });
+                }
+            });
+        });
+    });
+}
+
+#[test]
+fn connections_of_a_panicking_coroutine_close() {
+    run(|| {
+        let (ours, theirs) = pair();
+        let theirs = TcpStream::from(theirs);
+        let child = plainsong::spawn(move || {
+            let _ = (&ours).write_all(b"x");
+            quietly();
+        });
+        let mut got = Vec::new();
+        (&theirs).read_to_end(&mut got).unwrap();
+        assert_eq!(got, b"x");
+        assert!(child.join().is_err());
+    });
+}
+
+/// Two coroutines are suspended in their destructors: the first was cancelled, the second panics.
+/// The library does not know that the second unwinds. When the first has ended, it must not take
+/// any other coroutine for one that unwinds.
+#[test]
+fn others_are_well_when_of_two_that_unwind_the_known_one_has_ended() {
+    struct Until(Rc<Cell<bool>>);
+    impl Drop for Until {
+        fn drop(&mut self) {
+            while !self.0.get() {
+                plainsong::thread::park();
+            }
+        }
+    }
+    run(|| {
+        let gates: [Rc<Cell<bool>>; 2] = Default::default();
+        let [first, second] = gates.clone().map(Until);
+        let cancelled = spawn(move || {
+            let _wait = first;
+            sleep(HOUR);
+        });
+        yield_now();
+        cancelled.cancel();
+        yield_now();
+        let panicking = spawn(move || {
+            let _wait = second;
+            panic!("by itself");
+        });
+        yield_now();
+        let (ours, mut theirs) = pair();
+        let reader = spawn(move || {
+            plainsong::thread::park();
+            (&ours).read(&mut [0])
+        });
+        let sleeper = spawn(|| {
+            plainsong::thread::park();
+            sleep(HOUR);
+        });
+        until_parked(&reader);
+        until_parked(&sleeper);
+        // In this order: the first ends; then the reader and the sleeper wait, and are woken or
+        // cancelled.
+        gates[0].set(true);
+        cancelled.thread().unpark();
+        reader.thread().unpark();
+        sleeper.thread().unpark();
+        spawn(move || theirs.write_all(b"x"));
+        assert_eq!(reader.join().unwrap().unwrap(), 1);
+        sleeper.cancel();
+        assert!(sleeper.join_timeout(HOUR).unwrap().unwrap_err().is_cancelled());
+        assert!(cancelled.join().unwrap_err().is_cancelled());
+        gates[1].set(true);
+        panicking.thread().unpark();
+        assert!(panicking.join().unwrap_err().is_panic());
+    });
+}
+
+#[test]
+fn only_a_coroutine_that_unwinds_is_panicking() {
+    both(|| {
+        assert!(!thread::panicking());
+        let seen = Rc::new(Cell::new(false));
+        let theirs = Rc::clone(&seen);
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            let _guard = OnDrop(|| theirs.set(thread::panicking()));
+            resume_unwind(Box::new("scripted"));
+        }));
+        assert!(result.is_err() && seen.get());
+    });
+    run(|| {
+        let seen = Rc::new(Cell::new((false, false)));
+        let theirs = Rc::clone(&seen);
+        let child = spawn(move || {
+            let _guard = OnDrop(|| {
+                let before = thread::panicking();
+                plainsong::yield_now();
+                theirs.set((before, thread::panicking()));
+            });
+            sleep(HOUR);
+        });
+        until_parked(&child);
+        child.cancel();
+        plainsong::yield_now();
+        // It is suspended in the middle of its unwinding.
+        assert!(std::thread::panicking() && !thread::panicking());
+        assert!(child.join().unwrap_err().is_cancelled());
+        assert_eq!(seen.get(), (true, true));
+    });
+}
