@@ -11,6 +11,7 @@
 //! No wake is lost between steps 2 and 3: if it comes before the park, the park ends at once. A
 //! wake that comes too late does nothing, because each wait has its own number.
 
+use std::any::Any;
 use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, Instant};
@@ -185,20 +186,23 @@ pub(crate) fn wake(waiter: Waiter) {
 /// is resumed after all waiters have been woken.
 pub(crate) fn wake_all(waiters: Waiters) {
     let mut panicked = None;
-    for waiter in waiters {
-        if matches!(waiter, Waiter::Parked(_)) {
-            wake(waiter);
-        } else if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| wake(waiter))) {
-            // The first panic is resumed. Later payloads are forgotten, because their drop may
-            // panic too.
-            match panicked {
-                None => panicked = Some(payload),
-                Some(_) => mem::forget(payload),
-            }
-        }
-    }
+    waiters.into_iter().for_each(|waiter| match waiter {
+        Waiter::Parked(_) => wake(waiter),
+        Waiter::Future(_) => wake_future(waiter, &mut panicked),
+    });
     if let Some(payload) = panicked {
         panic::resume_unwind(payload);
+    }
+}
+
+#[cold]
+fn wake_future(waiter: Waiter, panicked: &mut Option<Box<dyn Any + Send>>) {
+    if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| wake(waiter))) {
+        // The first panic is resumed. Later payloads are forgotten, because their drop may panic too.
+        match panicked {
+            None => *panicked = Some(payload),
+            Some(_) => mem::forget(payload),
+        }
     }
 }
 

@@ -25,8 +25,15 @@ const WAIT: Wait = Wait::for_any_thread("the others at a barrier");
 /// ```
 pub struct Barrier {
     parties: usize,
+    state: Lock<State>,
+}
+
+struct State {
     // The waiters are the parties that have arrived: a waiter that gives up has never been here.
-    waiting: Lock<WaitQueue<()>>,
+    waiting: WaitQueue<()>,
+    // How many have queued since the last release: no fewer than there are waiters. It saves counting
+    // the waiters as long as they cannot be enough.
+    queued: usize,
 }
 
 // Nothing in here can be left half-done.
@@ -54,7 +61,7 @@ impl fmt::Debug for BarrierWaitResult {
 impl Barrier {
     /// A barrier for `n`. One for none or for one lets each go on at once.
     pub const fn new(n: usize) -> Self {
-        Self { parties: n, waiting: Lock::new(WaitQueue::new()) }
+        Self { parties: n, state: Lock::new(State { waiting: WaitQueue::new(), queued: 0 }) }
     }
 
     /// Waits until as many wait as the barrier is for. The barrier can then be used again.
@@ -82,14 +89,18 @@ impl Barrier {
 
     fn wait_until(&self, deadline: Option<Instant>) -> Option<BarrierWaitResult> {
         park::spend();
-        let mut waiting = self.waiting.lock();
+        let mut state = self.state.lock();
         // The caller is a party, too.
-        if let Some(served) = waiting.serve_all_of(self.parties.saturating_sub(1)) {
-            drop(waiting);
+        let others = self.parties.saturating_sub(1);
+        let enough = state.queued >= others;
+        if let Some(served) = enough.then(|| state.waiting.serve_all_of(others)).flatten() {
+            state.queued = 0;
+            drop(state);
             park::wake_all(served);
             return Some(BarrierWaitResult(true));
         }
-        let released = wait(&self.waiting, waiting, |queue| queue, (), WAIT, deadline);
+        state.queued += 1;
+        let released = wait(&self.state, state, |s| &mut s.waiting, (), WAIT, deadline);
         released.ok().map(|()| BarrierWaitResult(false))
     }
 }

@@ -40,7 +40,6 @@ use crate::engine::waiter::{Waiter, Waiters};
 pub(super) struct WaitQueue<T> {
     first: *const Entry<T>,
     last: *const Entry<T>,
-    len: usize,
 }
 
 // SAFETY: a queue uses its entries only when it is borrowed mutably or, to read, shared; its owner
@@ -114,7 +113,7 @@ impl CancelWait for Claim {
 
 impl<T> WaitQueue<T> {
     pub(super) const fn new() -> Self {
-        Self { first: ptr::null(), last: ptr::null(), len: 0 }
+        Self { first: ptr::null(), last: ptr::null() }
     }
 
     /// Whether no entry is linked. (One that is linked may be of a wait that has ended.)
@@ -152,16 +151,20 @@ impl<T> WaitQueue<T> {
     /// waiter when the lock has been released.
     #[inline]
     pub(super) fn serve<R>(&mut self, f: impl FnOnce(&mut T) -> R) -> Option<(R, Waiter)> {
-        let mut next = self.first;
+        let mut at = self.first;
         loop {
             // SAFETY: as in `next`.
-            let entry = unsafe { next.as_ref() }?;
-            next = entry.next.get();
+            let entry = unsafe { at.as_ref() }?;
+            at = entry.next.get();
             if entry.is_being_cancelled() {
                 continue;
             }
             if entry.claim.as_ref().is_none_or(|(claim, number)| claim.take(*number)) {
-                return Some(self.serve_entry(entry, f));
+                self.unlink(entry, State::Served);
+                // SAFETY: the entry has just been taken out, under the lock: its owner looks at it only when
+                // it has been woken, or has got the lock that we hold.
+                let result = f(unsafe { &mut *entry.slot.get() });
+                return Some((result, entry.waiter.clone()));
             }
             // Another entry of the same wait was served.
             self.unlink(entry, State::Left);
@@ -202,10 +205,7 @@ impl<T> WaitQueue<T> {
     /// [`serve_all`](Self::serve_all), if there are `count` waiters or more; the entries share no
     /// claims. All that are counted are served, also if one is cancelled at this moment.
     pub(super) fn serve_all_of(&mut self, count: usize) -> Option<Waiters> {
-        if self.len < count {
-            return None;
-        }
-        let mut entries = Vec::with_capacity(self.len);
+        let mut entries = Vec::with_capacity(count);
         let mut next = self.first;
         // SAFETY: as in `next`.
         while let Some(entry) = unsafe { next.as_ref() } {
@@ -225,15 +225,6 @@ impl<T> WaitQueue<T> {
         Some(served)
     }
 
-    #[inline]
-    fn serve_entry<R>(&mut self, entry: &Entry<T>, f: impl FnOnce(&mut T) -> R) -> (R, Waiter) {
-        self.unlink(entry, State::Served);
-        // SAFETY: the entry has just been taken out, under the lock: its owner looks at it only
-        // when it has been woken, or has got the lock that we hold.
-        let result = f(unsafe { &mut *entry.slot.get() });
-        (result, entry.waiter.clone())
-    }
-
     /// # Safety
     ///
     /// The entry must stay where it is, and be unlinked before it ends.
@@ -246,7 +237,6 @@ impl<T> WaitQueue<T> {
             None => self.first = entry,
         }
         self.last = entry;
-        self.len += 1;
     }
 
     #[inline]
@@ -263,7 +253,6 @@ impl<T> WaitQueue<T> {
             None => self.last = previous,
         }
         entry.state.set(state);
-        self.len -= 1;
     }
 
     /// Takes an entry out whose wait has not happened, if it is still queued. Returns whether it
@@ -279,7 +268,7 @@ impl<T> WaitQueue<T> {
 
 impl<T> fmt::Debug for WaitQueue<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WaitQueue").field("len", &self.len).finish()
+        f.debug_struct("WaitQueue").field("is_empty", &self.is_empty()).finish_non_exhaustive()
     }
 }
 

@@ -5,7 +5,6 @@ use std::time::Instant;
 use super::core::{Core, Held, Offer, State, Want};
 use super::ends::{Flavor, Receiver, Sender};
 use super::error::{RecvError, SendError};
-use crate::engine::park;
 use crate::engine::waiter::Waiter;
 use crate::sync::lock::Lock;
 use crate::sync::operation::{Choice, Operation, Registration, Ticket};
@@ -235,9 +234,7 @@ impl<T> Core<T> {
         // Watchers of the other end will find this one.
         let watchers = state.take_watchers();
         let entry = Registered::choice(&self.state, state, queue, slot, waiter, claim);
-        if let Some(watchers) = watchers {
-            park::wake_all(watchers);
-        }
+        drop(watchers);
         Some(Box::new(Chooser { core: self, entry }))
     }
 

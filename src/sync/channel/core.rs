@@ -51,7 +51,6 @@ use std::time::Instant;
 
 use super::error::{RecvTimeoutError, SendTimeoutError, TryRecvError, TrySendError};
 use super::oneshot;
-use crate::engine::defer::Defer;
 use crate::engine::park;
 use crate::engine::task::Wait;
 use crate::engine::waiter::{Waiter, Waiters};
@@ -225,18 +224,38 @@ impl<T> State<T> {
         served.map(|((), waiter)| waiter)
     }
 
-    /// Ends the waits of the watchers, as something has changed. Wake them when the lock has been
-    /// released; all are coroutines and threads, so that runs no code of users.
+    /// Ends the waits of the watchers, as something has changed. Drop the result when the lock has been
+    /// released.
     #[inline]
-    pub(super) fn take_watchers(&mut self) -> Option<Waiters> {
-        (!self.watchers.is_empty()).then(|| self.watchers.serve_all(|()| ()))
+    pub(super) fn take_watchers(&mut self) -> Woken {
+        if self.watchers.is_empty() { Woken(None) } else { self.take_watchers_slowly() }
+    }
+
+    #[cold]
+    fn take_watchers_slowly(&mut self) -> Woken {
+        Woken(Some(Box::new(self.watchers.serve_all(|()| ()))))
     }
 }
 
-/// Wakes the watchers when it is dropped.
-#[inline]
-fn wake_later(watchers: Option<Waiters>) -> impl Sized {
-    watchers.map(|watchers| Defer::new(|| park::wake_all(watchers)))
+/// Watchers whose waits have ended: wakes them when it is dropped. All are coroutines and threads, so
+/// that runs no code of users. It is one word, as there are seldom any.
+#[must_use]
+pub(super) struct Woken(Option<Box<Waiters>>);
+
+impl Woken {
+    #[cold]
+    fn wake(watchers: Waiters) {
+        park::wake_all(watchers);
+    }
+}
+
+impl Drop for Woken {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(watchers) = self.0.take() {
+            Self::wake(*watchers);
+        }
+    }
 }
 
 impl<T> Core<T> {
@@ -266,9 +285,7 @@ impl<T> Core<T> {
         let watchers = state.take_watchers();
         drop(state);
         // These first, as the waker of a future may panic.
-        if let Some(watchers) = watchers {
-            park::wake_all(watchers);
-        }
+        drop(watchers);
         if let Some(waiter) = waiter {
             park::wake(waiter);
         }
@@ -342,7 +359,7 @@ impl<T> Core<T> {
         deadline: Option<Instant>,
     ) -> Result<(), SendTimeoutError<T>> {
         // A watcher of the receiving end will find this sender.
-        let watchers = wake_later(state.take_watchers());
+        let watchers = state.take_watchers();
         let (lock, item) = (&self.state, Offer::Item(item));
         match release_and_wait(
             lock,
@@ -398,7 +415,7 @@ impl<T> Core<T> {
         mut state: Guard<'_, State<T>>,
         deadline: Option<Instant>,
     ) -> Option<Want<T>> {
-        let watchers = wake_later(state.take_watchers());
+        let watchers = state.take_watchers();
         release_and_wait(
             &self.state,
             state,

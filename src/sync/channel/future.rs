@@ -11,7 +11,6 @@ use super::core::{Core, Pending, State, Want};
 use super::ends::{Flavor, Receiver};
 use super::error::{RecvError, TryRecvError};
 use super::oneshot;
-use crate::engine::park;
 use crate::engine::waiter::FutureWaiter;
 use crate::sync::lock::Lock;
 use crate::sync::wait::Registered;
@@ -122,9 +121,7 @@ impl<T> Core<T> {
                 let (lock, waiter) = (&self.state, waiter.waiter());
                 let want = Want::Nothing;
                 let entry = Registered::future(lock, state, |s| &mut s.receivers, want, waiter);
-                if let Some(watchers) = watchers {
-                    park::wake_all(watchers);
-                }
+                drop(watchers);
                 Err(entry)
             }
         }
