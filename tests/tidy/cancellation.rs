@@ -3,8 +3,8 @@
 
 use crate::source::{Crate, File};
 
-/// An item with a section `# Cancellation`, such as `sync::Mutex::lock` or `time::sleep`. A name that
-/// is an argument of a macro is a `*`.
+/// An item with a section `# Cancellation`, such as `sync::Mutex::lock` or `time::sleep`. A name
+/// that is an argument of a macro is a `*`.
 pub(crate) struct Documented {
     pub(crate) place: String,
     /// Its name in the module that it is declared in, and in others that re-export it.

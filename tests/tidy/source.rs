@@ -432,8 +432,8 @@ impl Crate {
         all.map(|((from, to), line)| Reference { from, to, line }).collect()
     }
 
-    /// The public modules in which an item of a file can be named: the innermost one around the file,
-    /// and all that import the item.
+    /// The public modules in which an item of a file can be named: the innermost one around the
+    /// file, and all that import the item.
     pub(crate) fn public_modules(&self, file: &File, item: &str) -> Vec<String> {
         let is_public = |module: &[String], depth: usize| {
             let parent = self.modules.get(&module[..depth]);
