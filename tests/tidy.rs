@@ -462,15 +462,14 @@ fn each_section_on_cancellation_has_its_row_in_the_table() {
     let mut rows = ["OPERATIONS", "YIELDS"].map(|name| cancellation::rows(&table, name)).concat();
     rows.extend(cancellation::ELSEWHERE.iter().map(|(name, _)| (*name).to_owned()));
     let mut wrong = Vec::new();
-    for item in &documented {
-        if !rows.iter().any(|row| cancellation::is_for(row, &item.name)) {
-            wrong.push(format!("{}: no row for `{}`", item.place, item.name));
-        }
+    let is_for = |row: &str, item: &cancellation::Documented| {
+        item.names.iter().any(|name| cancellation::is_for(row, name))
+    };
+    for item in documented.iter().filter(|item| !rows.iter().any(|row| is_for(row, item))) {
+        wrong.push(format!("{}: no row for `{}`", item.place, item.names.join("` or `")));
     }
-    for row in &rows {
-        if !documented.iter().any(|item| cancellation::is_for(row, &item.name)) {
-            wrong.push(format!("`{row}`: nothing of that name has a section `# Cancellation`"));
-        }
+    for row in rows.iter().filter(|row| !documented.iter().any(|item| is_for(row, item))) {
+        wrong.push(format!("`{row}`: nothing of that name has a section `# Cancellation`"));
     }
     for (name, test) in cancellation::ELSEWHERE.iter().filter(|(_, test)| !test_exists(test)) {
         wrong.push(format!("`{name}`: there is no test `{test}`"));

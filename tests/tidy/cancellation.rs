@@ -7,33 +7,33 @@ use crate::source::{Crate, File};
 /// that is an argument of a macro is a `*`.
 pub(crate) struct Documented {
     pub(crate) place: String,
-    pub(crate) name: String,
+    /// Its name in the module that it is declared in, and in others that re-export it.
+    pub(crate) names: Vec<String>,
 }
 
 /// The documented items of a file. A section of a module's own documentation counts as its module.
 pub(crate) fn documented(all: &Crate, file: &File, text: &str) -> Vec<Documented> {
     let lines: Vec<_> = text.lines().collect();
-    let module = all.public_module(file);
     let mut found = Vec::new();
     for (at, line) in lines.iter().enumerate() {
-        let name = match line.trim() {
+        let names = match line.trim() {
             // The section of the whole crate is an introduction.
             "//! # Cancellation" if file.module.is_empty() => continue,
-            "//! # Cancellation" => module.clone(),
+            "//! # Cancellation" => all.public_modules(file, ""),
             "/// # Cancellation" => {
                 let is_item = |line: &&str| !line.trim().starts_with(['/', '#']);
                 let item = at + lines[at..].iter().position(is_item).unwrap();
-                name(&module, &lines[..=item])
+                names(all, file, &lines[..=item])
             }
             _ => continue,
         };
-        found.push(Documented { place: format!("src/{}:{}", file.path, at + 1), name });
+        found.push(Documented { place: format!("src/{}:{}", file.path, at + 1), names });
     }
     found
 }
 
-/// The name of the item that begins in the last of these lines.
-fn name(module: &str, lines: &[&str]) -> String {
+/// The names of the item that begins in the last of these lines.
+fn names(all: &Crate, file: &File, lines: &[&str]) -> Vec<String> {
     let (item, above) = lines.split_last().unwrap();
     let words: Vec<_> =
         item.split([' ', '(', '<', '{', ';', ':']).filter(|word| !word.is_empty()).collect();
@@ -41,7 +41,7 @@ fn name(module: &str, lines: &[&str]) -> String {
     let kind = words.iter().position(|word| kinds.contains(word)).unwrap_or(0);
     let own = known(words[kind + 1]);
     if words[kind] == "macro_rules!" {
-        return format!("plainsong::{own}!");
+        return vec![format!("plainsong::{own}!")];
     }
     // The line that opens the block around the item. A head of several lines ends in `where` and
     // `{`.
@@ -49,9 +49,12 @@ fn name(module: &str, lines: &[&str]) -> String {
     let is_around = |line: &&&str| !line.is_empty() && indent(line) < indent(item);
     let mut around = above.iter().rev().filter(is_around);
     let head = around.find(|line| !["{", "where"].contains(&line.trim()));
-    match head.map(|head| head.trim_start()).filter(|head| head.starts_with("impl")) {
-        Some(head) => format!("{module}::{}::{own}", implemented(head)),
-        None => format!("{module}::{own}"),
+    let head = head.map(|head| head.trim_start()).filter(|head| head.starts_with("impl"));
+    let of = head.map(implemented);
+    let modules = all.public_modules(file, of.as_ref().unwrap_or(&own)).into_iter();
+    match of {
+        Some(of) => modules.map(|module| format!("{module}::{of}::{own}")).collect(),
+        None => modules.map(|module| format!("{module}::{own}")).collect(),
     }
 }
 

@@ -133,6 +133,8 @@ struct Paths<'a> {
     at: usize,
     within: Vec<String>,
     found: Vec<Written>,
+    /// Functions that are declared here, outside of any `impl`.
+    functions: BTreeSet<String>,
     /// Modules that are declared here, `pub` or not.
     declared: Vec<(String, bool)>,
     /// Whether there are other items than modules and `use`.
@@ -208,6 +210,10 @@ impl Paths<'_> {
                 "(" | "[" => {
                     let end = closing(self.tokens, self.at);
                     self.inside(end);
+                }
+                "fn" => {
+                    self.functions.insert(self.text(1).to_owned());
+                    self.at += 2;
                 }
                 _ => self.word(),
             }
@@ -295,6 +301,8 @@ pub(crate) struct File {
     pub(crate) is_facade: bool,
     /// Modules declared `pub` in it.
     pub(crate) public: BTreeSet<String>,
+    /// Functions declared in it, outside of any `impl`.
+    functions: BTreeSet<String>,
     paths: Vec<Written>,
 }
 
@@ -375,7 +383,10 @@ impl Crate {
         if rest.is_empty() {
             return Some(self.modules[&file]);
         }
-        if segments.len() > 1 && self.names.contains_key(&(place.clone(), rest[0].clone())) {
+        // A function may have the name of a module that its file imports.
+        let is_function =
+            rest.len() == 1 && self.files[self.modules[&file]].functions.contains(&rest[0]);
+        if !is_function && self.names.contains_key(&(place.clone(), rest[0].clone())) {
             // A name imported there: the item belongs to the file that declares it.
             return self.imported(&place, rest, depth);
         }
@@ -421,14 +432,26 @@ impl Crate {
         all.map(|((from, to), line)| Reference { from, to, line }).collect()
     }
 
-    /// The innermost public module around a file.
-    pub(crate) fn public_module(&self, file: &File) -> String {
-        let is_public = |depth: usize| {
-            let parent = self.modules.get(&file.module[..depth]);
-            parent.is_some_and(|at| self.files[*at].public.contains(&file.module[depth]))
+    /// The public modules in which an item of a file can be named: the innermost one around the
+    /// file, and all that import the item.
+    pub(crate) fn public_modules(&self, file: &File, item: &str) -> Vec<String> {
+        let is_public = |module: &[String], depth: usize| {
+            let parent = self.modules.get(&module[..depth]);
+            parent.is_some_and(|at| self.files[*at].public.contains(&module[depth]))
         };
-        let depth = (0..file.module.len()).take_while(|depth| is_public(*depth)).count();
-        depth.checked_sub(1).map_or("plainsong".to_owned(), |last| file.module[last].clone())
+        let name = |module: &[String]| module.last().map_or("plainsong".to_owned(), String::clone);
+        let around = (0..file.module.len()).take_while(|depth| is_public(&file.module, *depth));
+        let mut found = vec![name(&file.module[..around.count()])];
+        for ((module, _), paths) in self.names.iter().filter(|((_, name), _)| name == item) {
+            let leads_here = |path: &Vec<String>| {
+                self.target(module, path, 0).is_some_and(|at| self.files[at].path == file.path)
+            };
+            let is_reachable = (0..module.len()).all(|depth| is_public(module, depth));
+            if is_reachable && paths.iter().any(leads_here) {
+                found.push(name(module));
+            }
+        }
+        found
     }
 }
 
@@ -445,17 +468,19 @@ impl File {
             at: 0,
             within: module.clone(),
             found: Vec::new(),
+            functions: BTreeSet::new(),
             declared: Vec::new(),
             has_items: false,
         };
         paths.module();
-        let (found, declared, has_items) = (paths.found, paths.declared, paths.has_items);
+        let Paths { found, functions, declared, has_items, .. } = paths;
         Self {
             path: path.to_owned(),
             module,
             is_facade: !has_items && !declared.is_empty(),
             public: declared.into_iter().filter(|(_, public)| *public).map(|(n, _)| n).collect(),
             paths: found,
+            functions,
             tokens,
         }
     }
@@ -500,7 +525,10 @@ fn a_path_leads_to_the_file_that_declares_its_item() {
             "a.rs",
             "use crate::{b::{self, inner::Deep},\n Deeper};\nfn f() { b::g(); super::Deeper; }",
         ),
-        ("b/mod.rs", "mod inner;\npub(crate) use inner::Deep;\npub fn g() { self::inner::h() }"),
+        (
+            "b/mod.rs",
+            "mod inner;\npub(crate) use inner::{Deep, g};\npub fn g() { self::inner::h() }",
+        ),
         (
             "b/inner.rs",
             "use super::g;\n// use crate::a;\nmod nested { use super::super::g; }\nconst TEXT: &str = \"crate::a::x\";\n\
