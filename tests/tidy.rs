@@ -23,7 +23,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("generator", &["engine"]),
     ("signal", &["io", "task"]),
     ("task", &["engine"]),
-    ("thread", &["engine", "task", "time"]),
+    ("thread", &["task", "time"]),
     ("time", &["engine", "task"]),
     ("runtime", &["engine", "task"]),
     ("future", &["engine", "task"]),

@@ -31,10 +31,16 @@ pub(crate) use super::current::in_coroutine;
 /// [`block`] next.
 #[inline]
 pub(crate) fn waiter() -> Parker {
-    context::running(|running| match running {
+    context::running(waiter_of)
+}
+
+/// [`waiter`], for a caller that knows what runs.
+#[inline(always)]
+pub(crate) fn waiter_of(running: Option<Running<'_>>) -> Parker {
+    match running {
         Some(Running { scheduler, task }) => scheduler.prepare(task),
         None => thread_waiter(),
-    })
+    }
 }
 
 #[cold]
@@ -84,34 +90,25 @@ pub(crate) fn block_unless_cancelled(parker: Parker, why: Wait, deadline: Option
 /// the message.)
 #[inline(always)]
 pub(crate) fn block_in_queue(
+    running: Option<Running<'_>>,
     parker: Parker,
     why: Wait,
     deadline: Option<Instant>,
     place: &dyn CancelWait,
 ) -> Wake {
-    if parker.is_thread() {
-        return block_thread(parker, deadline);
+    match running {
+        Some(Running { scheduler, task }) => scheduler.park_in_queue(task, why, deadline, place),
+        None => block_thread(parker, deadline),
     }
-    context::running(
-        #[inline(always)]
-        |running| match running {
-            Some(Running { scheduler, task }) => {
-                scheduler.park_in_queue(task, why, deadline, place)
-            }
-            None => Wake::Ready,
-        },
-    )
 }
 
 /// The calling coroutine, if a cancellation of its root would end its next wait: the argument of
 /// [`Waiter::is_being_cancelled`].
 #[inline]
-pub(crate) fn cancellable_id() -> Option<Id> {
-    context::running(|running| {
-        let Running { scheduler, task } = running?;
-        let hidden = task.scopes.is_root_shielded() || scheduler.is_unwinding(task);
-        (!hidden).then_some(task.id)
-    })
+pub(crate) fn cancellable_id(running: Option<Running<'_>>) -> Option<Id> {
+    let Running { scheduler, task } = running?;
+    let hidden = task.scopes.is_root_shielded() || scheduler.is_unwinding(task);
+    (!hidden).then_some(task.id)
 }
 
 #[cold]
@@ -246,8 +243,17 @@ pub(crate) fn deadline(timeout: Duration) -> Option<Instant> {
 /// Calls `f`. Its waits do not see cancellations of the levels that are open now.
 pub(crate) fn shield<T>(f: impl FnOnce() -> T) -> T {
     current::with(|task| {
-        let _shield = task.map(|task| task.scopes.shield());
-        f()
+        let Some(task) = task else { return f() };
+        let value = {
+            let _shield = task.scopes.shield();
+            f()
+        };
+        if task.scopes.is_pending() {
+            // A loop may spend its whole budget inside of shields, where no yield raises. So the next
+            // operation outside of one yields.
+            current::set_budget(0);
+        }
+        value
     })
 }
 

@@ -499,7 +499,7 @@ mod portable {
 
         pub(super) fn drain(&mut self) -> impl Iterator<Item = Event> {
             self.events.iter().map(|event| Event {
-                token: event.token as u64,
+                token: event.key as u64,
                 readable: event.readable || self.both,
                 writable: event.writable || self.both,
                 ending: false,

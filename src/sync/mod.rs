@@ -4,7 +4,7 @@
 //! A wait parks only the coroutine that waits; on a plain thread it blocks that thread, and both
 //! may meet at the same lock. Waiters are served in the order in which they came.
 //!
-//! # Cancellation
+//! # Waits and cancellation
 //!
 //! A coroutine that is cancelled while it waits leaves its queue at the request: it acquires, sends
 //! and receives nothing after that, and what it would have been given goes to the next waiter. What

@@ -31,7 +31,7 @@ use std::time::Instant;
 use super::lock::{Guard, Lock};
 use crate::engine::abort::AbortOnUnwind;
 use crate::engine::id::Id;
-use crate::engine::park;
+use crate::engine::park::{self, Running};
 use crate::engine::shared::atomic::{AtomicUsize, Ordering};
 use crate::engine::task::{CancelWait, Wait, Wake};
 use crate::engine::waiter::{Waiter, Waiters};
@@ -338,35 +338,43 @@ pub(super) fn release_and_wait<S, T>(
     deadline: Option<Instant>,
     held: impl Sized,
 ) -> Result<T, T> {
-    if park::is_cancel_pending() {
-        drop(guard);
-        park::raise();
-    }
-    let parker = park::waiter();
-    let entry = Entry::new(parker.into(), park::cancellable_id(), None, slot);
-    // An unwind would leave the entry in the queue.
-    let abort = AbortOnUnwind::new();
-    // SAFETY: `entry` stays where it is until it is taken apart below, and is in no queue then: the
-    // wait ends when it has been served or cancelled, or else the entry is taken out here.
-    unsafe { queue(&mut guard).link(&entry) };
-    drop(guard);
-    drop(held);
-    let queued = Queued { lock, queue, entry: &entry };
-    let wake = park::block_in_queue(parker, why, deadline, &queued);
-    if wake == Wake::TimedOut {
-        queued.cancel();
-    }
-    abort.disarm();
-    let served = entry.state.get() == State::Served;
-    let slot = entry.slot.into_inner();
-    if served {
-        return Ok(slot);
-    }
-    if wake == Wake::Cancelled {
-        // The unwind drops the slot, whose destructors may wait like any others then.
-        park::raise();
-    }
-    Err(slot)
+    // What runs is looked up once.
+    park::running(
+        #[inline(always)]
+        move |running| {
+            if let Some(Running { scheduler, task }) = running {
+                if scheduler.is_cancel_pending(task) {
+                    drop(guard);
+                    scheduler.raise(task);
+                }
+            }
+            let parker = park::waiter_of(running);
+            let entry = Entry::new(parker.into(), park::cancellable_id(running), None, slot);
+            // An unwind would leave the entry in the queue.
+            let abort = AbortOnUnwind::new();
+            // SAFETY: `entry` stays where it is until it is taken apart below, and is in no queue then: the
+            // wait ends when it has been served or cancelled, or else the entry is taken out here.
+            unsafe { queue(&mut guard).link(&entry) };
+            drop(guard);
+            drop(held);
+            let queued = Queued { lock, queue, entry: &entry };
+            let wake = park::block_in_queue(running, parker, why, deadline, &queued);
+            if wake == Wake::TimedOut {
+                queued.cancel();
+            }
+            abort.disarm();
+            let served = entry.state.get() == State::Served;
+            let slot = entry.slot.into_inner();
+            if served {
+                return Ok(slot);
+            }
+            if wake == Wake::Cancelled {
+                // The unwind drops the slot, whose destructors may wait like any others then.
+                park::raise();
+            }
+            Err(slot)
+        },
+    )
 }
 
 /// A registration in a queue whose entry is not on the waiter's stack: that of a future, or of a
@@ -409,7 +417,12 @@ impl<L: Deref<Target = Lock<S>>, S, T> Registered<L, S, T> {
         (claim, number): (&Arc<Claim>, usize),
     ) -> Self {
         let claim = Some((Arc::clone(claim), number));
-        Self::new(lock, guard, queue, Entry::new(waiter, park::cancellable_id(), claim, slot))
+        Self::new(
+            lock,
+            guard,
+            queue,
+            Entry::new(waiter, park::running(park::cancellable_id), claim, slot),
+        )
     }
 
     fn new(

@@ -42,12 +42,12 @@ impl Scheduler {
 
     /// Ends the wait of a parked task if a pending request concerns it.
     fn wake_cancelled(&self, task: &Task) {
-        if !task.scopes.is_pending() || !task.parked.get() || task.flags.has(Flag::Unwinds) {
+        if !task.scopes.is_pending() || task.flags.has(Flag::Unwinds) {
             return;
         }
         // If the place was no longer in its queue, the wait has been served, and its wake is on the
-        // way.
-        if task.leave_queue() {
+        // way. A wait that has timed out leaves its queue, too, although its coroutine is ready.
+        if task.leave_queue() && task.parked.get() {
             self.wake_task(task, Wake::Cancelled);
         }
     }

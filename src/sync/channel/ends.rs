@@ -242,7 +242,7 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// Whether both receive from the same channel. Those of [`never`] all do.
+    /// Whether both receive from the same channel. Those of [`never()`] all do.
     pub fn same_channel(&self, other: &Self) -> bool {
         match (&self.flavor, &other.flavor) {
             (Flavor::Items(one), Flavor::Items(two)) => Arc::ptr_eq(one, two),

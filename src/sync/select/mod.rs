@@ -396,7 +396,8 @@ fn park_for_all(
     let due = order.iter().filter_map(|(_, operation)| operation.due());
     let internal = order.iter().all(|(_, operation)| operation.is_internal());
     let why = if internal { WAIT_ANY } else { WAIT };
-    park::block_in_queue(parker, why, due.chain(deadline).min(), choice)
+    let until = due.chain(deadline).min();
+    park::running(|running| park::block_in_queue(running, parker, why, until, choice))
 }
 
 /// Puts operations in random order, each as likely as the others.

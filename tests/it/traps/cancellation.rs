@@ -636,6 +636,22 @@ const OPERATIONS: &[(&str, fn())] = &[
 
 /// Operations that never have to wait but yield now and then, repeated without end.
 const YIELDS: &[(&str, fn())] = &[
+    ("select::Select::try_select", || {
+        let receiver = channel::never::<()>();
+        loop {
+            let mut select = plainsong::sync::Select::new();
+            select.recv(&receiver);
+            assert!(select.try_select().is_err());
+        }
+    }),
+    ("select::Select::try_ready", || {
+        let receiver = channel::never::<()>();
+        loop {
+            let mut select = plainsong::sync::Select::new();
+            select.recv(&receiver);
+            assert!(select.try_ready().is_err());
+        }
+    }),
     ("task::yield_now", || {
         loop {
             plainsong::yield_now();
