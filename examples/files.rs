@@ -63,10 +63,10 @@ fn count_all(roots: Vec<PathBuf>) -> io::Result<()> {
 fn find(path: PathBuf, kind: FileType, found: &mut Vec<PathBuf>) {
     if kind.is_file() {
         found.push(path);
-    } else if kind.is_dir()
-        && let Err(error) = find_in(&path, found)
-    {
-        complain(&path, &error);
+    } else if kind.is_dir() {
+        if let Err(error) = find_in(&path, found) {
+            complain(&path, &error);
+        }
     }
 }
 

@@ -40,5 +40,5 @@ fn main() -> io::Result<()> {
 }
 
 fn is_prime(n: u32) -> bool {
-    (2..).take_while(|d| d * d <= n).all(|d| !n.is_multiple_of(d))
+    (2..).take_while(|d| d * d <= n).all(|d| n % d != 0)
 }

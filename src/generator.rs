@@ -317,16 +317,13 @@ impl<Y, S> Drop for Generator<Y, S> {
     fn drop(&mut self) {
         self.shared.close();
         let panic = self.shared.panic.take();
-        if self.shared.state.get() == State::Done
-            && let Some(coroutine) =
-                Rc::get_mut(&mut self.shared).and_then(|shared| shared.coroutine.take())
-            && let Some(stack) = coroutine.into_stack()
-        {
+        let is_done = self.shared.state.get() == State::Done;
+        let shared = Rc::get_mut(&mut self.shared).filter(|_| is_done);
+        let coroutine = shared.and_then(|shared| shared.coroutine.take());
+        if let Some(stack) = coroutine.and_then(Coroutine::into_stack) {
             context::try_with(|scheduler| scheduler.put_stack(stack));
         }
-        if let Some(payload) = panic
-            && !std::thread::panicking()
-        {
+        if let Some(payload) = panic.filter(|_| !std::thread::panicking()) {
             panic::resume_unwind(payload);
         }
     }

@@ -79,16 +79,10 @@ pub fn run_all<F: FnOnce() -> T, T>(f: F) -> T {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Runtime {
     settings: Settings,
     injector: Arc<Injector>,
-}
-
-impl Default for Runtime {
-    fn default() -> Self {
-        Self { settings: Settings::default(), injector: Arc::default() }
-    }
 }
 
 impl Drop for Runtime {

@@ -159,7 +159,7 @@ impl Helper {
     ///
     /// When it cannot be signalled or waited for.
     pub fn interrupt(mut self) -> Result<()> {
-        kill(Pid::from_raw(self.id().cast_signed()), Signal::SIGINT)?;
+        kill(Pid::from_raw(self.id() as i32), Signal::SIGINT)?;
         self.child.wait()?;
         Ok(())
     }
@@ -224,7 +224,7 @@ pub fn usage(pid: u32) -> Result<Usage> {
 ///
 /// When there is no such process.
 pub fn cpu_time(pid: u32) -> Result<Duration> {
-    let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid.cast_signed()))?;
+    let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid as i32))?;
     Ok(clock.now()?.into())
 }
 

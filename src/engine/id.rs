@@ -18,7 +18,7 @@ impl Id {
     pub(crate) fn allocate(next: &Cell<u64>) -> Self {
         static BLOCKS: AtomicU64 = AtomicU64::new(0);
         let mut id = next.get();
-        if id.is_multiple_of(Self::BLOCK) {
+        if id % Self::BLOCK == 0 {
             id = BLOCKS.fetch_add(1, Ordering::Relaxed) * Self::BLOCK;
         }
         next.set(id + 1);

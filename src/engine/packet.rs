@@ -136,9 +136,8 @@ impl Header {
 
     /// Registers `waiter` for the end. Returns `false` if the coroutine has already ended.
     fn register(&self, waiter: Waiter) -> bool {
-        if self.home == Home::Thread(waiter.thread())
-            && let Some((slot, wait)) = waiter.coroutine()
-        {
+        let is_home = self.home == Home::Thread(waiter.thread());
+        if let Some((slot, wait)) = waiter.coroutine().filter(|_| is_home) {
             // Only the owner of the handle can wait, so an earlier joiner has given up.
             self.joiner_slot.set(slot);
             self.joiner_wait.set(wait);

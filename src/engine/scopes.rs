@@ -160,9 +160,8 @@ impl Scopes {
     }
 
     fn with_open(&self, id: ScopeId, f: impl FnOnce(&mut Scope)) {
-        if let Some(nested) = self.nested.get()
-            && let Some(scope) = nested.open.borrow_mut().iter_mut().find(|scope| scope.id == id)
-        {
+        let Some(nested) = self.nested.get() else { return };
+        if let Some(scope) = nested.open.borrow_mut().iter_mut().find(|scope| scope.id == id) {
             f(scope);
         }
     }

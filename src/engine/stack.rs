@@ -383,11 +383,11 @@ impl StackPool {
     #[inline]
     pub(crate) fn take(&self, size: usize) -> io::Result<Stack> {
         let mut classes = self.classes.borrow_mut();
-        if let Some(class) = classes.iter_mut().find(|class| class.size == size)
-            && let Some(stack) = class.free.pop()
-        {
-            class.looked = class.looked.min(class.free.len());
-            return Ok(stack);
+        if let Some(class) = classes.iter_mut().find(|class| class.size == size) {
+            if let Some(stack) = class.free.pop() {
+                class.looked = class.looked.min(class.free.len());
+                return Ok(stack);
+            }
         }
         Self::grow(&mut classes, size, self.guard.get())
     }

@@ -246,7 +246,7 @@ fn they_are_waited_for_together_with_local_ones() {
                     (0..n % 4).for_each(|_| yield_now());
                     n
                 };
-                if n.is_multiple_of(2) { spawn(pause) } else { spawn_anywhere(pause) }
+                if n % 2 == 0 { spawn(pause) } else { spawn_anywhere(pause) }
             };
             let handles = (0..20).map(spawn_one);
             assert!(join_all(handles).into_iter().map(Result::unwrap).eq(0..20));
