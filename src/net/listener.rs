@@ -4,7 +4,8 @@ use std::fmt;
 use std::io;
 use std::iter::FusedIterator;
 
-/// A listener for a [`Server`](super::Server): a [`TcpListener`] or a [`UnixListener`].
+/// A listener for a [`Server`](super::Server): a [`TcpListener`](super::TcpListener) or a
+/// [`UnixListener`](super::UnixListener).
 pub trait Listener: Sized + sealed::Sealed + 'static {
     /// The type of the connections.
     type Stream: fmt::Debug + 'static;

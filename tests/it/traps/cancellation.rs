@@ -639,7 +639,7 @@ const YIELDS: &[(&str, fn())] = &[
     ("select::Select::try_select", || {
         let receiver = channel::never::<()>();
         loop {
-            let mut select = plainsong::sync::Select::new();
+            let mut select = Select::new();
             select.recv(&receiver);
             assert!(select.try_select().is_err());
         }
@@ -647,7 +647,7 @@ const YIELDS: &[(&str, fn())] = &[
     ("select::Select::try_ready", || {
         let receiver = channel::never::<()>();
         loop {
-            let mut select = plainsong::sync::Select::new();
+            let mut select = Select::new();
             select.recv(&receiver);
             assert!(select.try_ready().is_err());
         }

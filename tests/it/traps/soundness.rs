@@ -53,9 +53,7 @@ fn a_coroutine_is_given_up_in_the_destructor_of_its_result() {
 fn a_coroutine_is_given_up_in_the_destructor_of_its_panic() {
     alone(a_coroutine_is_given_up_in_the_destructor_of_its_panic, || {
         plainsong::run(|| {
-            drop(spawn(|| {
-                let _keep = panic::panic_any::<OnDropSend>(OnDropSend);
-            }));
+            drop(spawn(|| panic::panic_any(OnDropSend)));
             yield_now();
         });
         plainsong::run(|| (0..100).for_each(|n| drop(spawn(move || vec![n; 100]))));
@@ -94,8 +92,10 @@ fn a_coroutine_is_given_up_in_the_waker_that_awaits_it() {
 
 // ---- the process is ended in a coroutine ----
 
+type AtExit = RefCell<Vec<OnDrop<fn()>>>;
+
 thread_local! {
-    static AT_EXIT: RefCell<Vec<OnDrop<fn()>>> = const { RefCell::new(Vec::new()) };
+    static AT_EXIT: AtExit = const { RefCell::new(Vec::new()) };
 }
 
 coroutine_local! {
