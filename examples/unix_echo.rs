@@ -53,7 +53,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     UnixListener::bind(path)
 }
 
-/// Whether no server listens on this socket. One whose queue is full for a while is only busy.
+/// Whether no server listens on this socket. A server with a full queue is only busy.
 fn is_stale(socket: &Path) -> bool {
     let connected = timeout(Duration::from_secs(1), || UnixStream::connect(socket));
     let refused = |error: Error| error.kind() == ErrorKind::ConnectionRefused;

@@ -138,7 +138,9 @@ pub fn ctrl_c() -> io::Result<()> {
 ///     plainsong::run(|| {
 ///         let stop = cancel_on(&[SIGINT, SIGTERM])?;
 ///         let listener = TcpListener::bind("127.0.0.1:4915")?;
-///         Server::new(listener).stop_with(&stop).serve(|conn| std::io::copy(&mut &conn, &mut &conn))
+///         Server::new(listener)
+///             .stop_with(&stop)
+///             .serve(|conn| std::io::copy(&mut &conn, &mut &conn))
 ///     })
 /// }
 /// ```

@@ -123,7 +123,7 @@ fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
     receiver
 }
 
-/// What is printed until the program ends.
+/// The lines that are printed until the program ends.
 fn rest_of(lines: &Receiver<String>) -> Vec<String> {
     let deadline = Instant::now() + PATIENCE;
     let mut rest = Vec::new();
@@ -582,7 +582,7 @@ fn udp_echo_sends_each_datagram_back() {
             assert!(buffer[..len].iter().all(|&byte| byte == n));
         }
     }
-    // One that is not there any more when the answer comes costs the others nothing.
+    // A client that has left before the answer comes costs the others nothing.
     let [one, two, _three] = clients;
     one.send(b"goodbye").unwrap();
     drop(one);
@@ -615,7 +615,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What is left is in a folder for temporary files.
+        // If this fails, the files are at least in a folder for temporary files.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

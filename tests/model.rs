@@ -351,7 +351,8 @@ mod model {
             threads(channels, 2, |channels, own| {
                 let (first, second) = (&channels[1 - own].1, &channels[own].1);
                 channels[own].0.send(own).unwrap();
-                // Two items are sent and two are taken, so there is one until this thread has taken one.
+                // Two items are sent and two are taken, so there is an item until this thread has
+                // taken one.
                 select_biased! {
                     recv(first) -> item => assert!(item.is_ok()),
                     recv(second) -> item => assert!(item.is_ok()),

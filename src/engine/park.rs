@@ -195,7 +195,8 @@ pub(crate) fn wake_all(waiters: Waiters) {
 #[cold]
 fn wake_future(waiter: Waiter, panicked: &mut Option<Box<dyn Any + Send>>) {
     if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| wake(waiter))) {
-        // The first panic is resumed. Later payloads are forgotten, because their drop may panic too.
+        // The first panic is resumed. Later payloads are forgotten, because their drop may panic
+        // too.
         match panicked {
             None => *panicked = Some(payload),
             Some(_) => mem::forget(payload),
@@ -249,8 +250,8 @@ pub(crate) fn shield<T>(f: impl FnOnce() -> T) -> T {
             f()
         };
         if task.scopes.is_pending() {
-            // A loop may spend its whole budget inside of shields, where no yield raises. So the next
-            // operation outside of one yields.
+            // A loop may spend its whole budget inside of shields, where no yield raises. So the
+            // next operation outside of a shield yields.
             current::set_budget(0);
         }
         value

@@ -40,8 +40,8 @@ use crate::engine::{blocking_pool as pool, park};
 #[derive(Debug)]
 pub struct Pollable<T: AsFd> {
     io: T,
-    // The reactor knows a duplicate that only this can close: `T` may be any type, also one whose
-    // descriptor changes.
+    // `T` may be any type, and its descriptor may change. So the reactor knows a duplicate, which
+    // only this source can close.
     source: Source<OwnedFd>,
 }
 

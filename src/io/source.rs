@@ -46,11 +46,11 @@ pub(super) fn try_then_wait<R>(
     }
 }
 
-/// What a [`Source`] can be made of.
+/// A descriptor that a [`Source`] can be made of.
 pub(crate) trait Descriptor: AsFd {
     /// Whether a read that gets less than it asked for has drained the descriptor, so that the next
-    /// read may park without a try. Whatever else can be behind such a read must raise an event of
-    /// its own, which [`Readiness::set_short`] takes into account.
+    /// read may park without a try. Anything else that can be behind such a read must raise an
+    /// event of its own, which [`Readiness::set_short`] takes into account.
     const SHORT_READ_DRAINS: bool = false;
 }
 
@@ -62,8 +62,8 @@ impl Descriptor for File {}
 /// It owns what it wraps and never lends it mutably, so the descriptor stays the same and open
 /// until the drop, which deregisters it first.
 ///
-/// What each operation looks at is in its first cache line: with many descriptors, the next is
-/// cold.
+/// The fields that each operation reads are in the first cache line: with many descriptors, the
+/// next line is cold.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Source<T: Descriptor> {
@@ -89,7 +89,7 @@ impl<T: Descriptor> Source<T> {
         }
     }
 
-    /// What was taken. Using it directly bypasses the waits.
+    /// The wrapped descriptor. Using it directly bypasses the waits.
     #[inline]
     pub(crate) fn get(&self) -> &T {
         match &self.io {

@@ -2,7 +2,7 @@
 //!
 //! A type is a tuple of a [`Socket`](super::socket::Socket) of std's type of the same name.
 
-/// What every socket has.
+/// The methods of every socket.
 macro_rules! socket_surface {
     ($type:ident, $std:ty) => {
         impl $type {
@@ -151,7 +151,7 @@ macro_rules! timeout_surface {
     };
 }
 
-/// What every stream has beside `Read` and `Write`.
+/// The methods of every stream beside `Read` and `Write`.
 macro_rules! stream_surface {
     ($type:ident) => {
         impl $type {
@@ -188,7 +188,7 @@ macro_rules! stream_surface {
     };
 }
 
-/// What every socket for datagrams has. `$recv` is the method of `Socket` that receives for it.
+/// The methods of every datagram socket. `$recv` is the method of `Socket` that receives for it.
 macro_rules! datagram_surface {
     ($type:ident, $recv:ident) => {
         impl $type {

@@ -177,7 +177,7 @@ impl TcpStream {
         Ok(sockopt::set_socket_linger(self.inner(), linger)?)
     }
 
-    /// What happens to unsent data at the close.
+    /// The time that a close allows for unsent data (`SO_LINGER`).
     ///
     /// # Errors
     ///

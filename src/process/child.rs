@@ -16,8 +16,8 @@ use crate::task::gather;
 
 /// A child that was started: [`std::process::Child`].
 ///
-/// Dropping it neither kills the child nor waits for it, as with std's: one that is never waited
-/// for stays a zombie until this process ends.
+/// Dropping it neither kills the child nor waits for it, as with std's. A child that is never
+/// waited for stays a zombie until this process ends.
 #[derive(Debug)]
 pub struct Child {
     /// Writes to the child's standard input, if that was piped.

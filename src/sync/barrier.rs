@@ -31,8 +31,8 @@ pub struct Barrier {
 struct State {
     // The waiters are the parties that have arrived: a waiter that gives up has never been here.
     waiting: WaitQueue<()>,
-    // How many have queued since the last release: no fewer than there are waiters. It saves counting
-    // the waiters as long as they cannot be enough.
+    // How many have queued since the last release: no fewer than there are waiters. It saves
+    // counting the waiters as long as they cannot be enough.
     queued: usize,
 }
 

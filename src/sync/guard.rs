@@ -1,5 +1,5 @@
-//! What the guards of all locks have in common: they dereference to the value of their lock, and
-//! are shown as it is.
+//! The traits that the guards of all locks have in common: a guard dereferences to the value of its
+//! lock, and is shown as that value is.
 
 #![allow(unsafe_code)]
 

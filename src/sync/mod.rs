@@ -7,8 +7,8 @@
 //! # Waits and cancellation
 //!
 //! A coroutine that is cancelled while it waits leaves its queue at the request: it acquires, sends
-//! and receives nothing after that, and what it would have been given goes to the next waiter. What
-//! it was given before the request is never lost: the call returns it.
+//! and receives nothing after that, and its share goes to the next waiter. A lock, permit or item
+//! that it was given before the request is never lost: the call returns it.
 //!
 //! Every operation that may wait uses up a part of its coroutine's turn, also when it need not
 //! wait. So a loop of such operations lets the other coroutines run, and can be cancelled. The

@@ -132,7 +132,7 @@ impl<T> OnceLock<T> {
     ///
     /// # Errors
     ///
-    /// What `f` returns; there is no value then, and the next tries its own.
+    /// The error that `f` returns. There is no value then, and the next caller tries its own `f`.
     ///
     /// # Panics
     ///

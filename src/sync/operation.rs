@@ -1,4 +1,4 @@
-//! What a `select!` asks of the things that it can wait for.
+//! The interface between a `select!` and the operations that it can wait for.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -104,7 +104,7 @@ impl<T> Promise<T> {
 
     /// Says that there will be no value. Returns `false` when the promise is done already.
     ///
-    /// This does not stop the work on a value: one that is set later is refused.
+    /// This does not stop the work on a value: a value that is set later is refused.
     ///
     /// # Panics
     ///

@@ -75,7 +75,7 @@ unsafe impl<T: ?Sized + Send> Send for ReentrantMutex<T> {}
 // do its guards: so the value is reached from one thread at a time, which a `T: Send` allows. That
 // holds for `count` too, which only the holder touches.
 unsafe impl<T: ?Sized + Send> Sync for ReentrantMutex<T> {}
-// As std's: what is behind shared references is for the value to keep in order.
+// As std's: the value itself must keep consistent whatever shared references can change.
 impl<T: ?Sized + UnwindSafe> UnwindSafe for ReentrantMutex<T> {}
 impl<T: ?Sized + RefUnwindSafe> RefUnwindSafe for ReentrantMutex<T> {}
 

@@ -46,7 +46,7 @@ struct State {
     queue: WaitQueue<Request>,
 }
 
-/// What a waiter wants, and then what it was given.
+/// The request of a waiter, and then the answer to it.
 #[derive(Clone, Copy)]
 enum Request {
     Wants(usize),

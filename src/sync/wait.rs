@@ -1,8 +1,8 @@
 //! The one queue in which coroutines and threads wait for each other.
 //!
 //! A queue links entries that live on the waiters' own stacks, so waiting allocates nothing and
-//! giving up is one unlinking. Each entry has a slot: what the waiter offers or wants, and then
-//! what it was given. A wait ends in one of two ways, and always under the primitive's lock:
+//! giving up is one unlinking. Each entry has a slot for the waiter's offer or request, and then
+//! for the answer. A wait ends in one of two ways, and always under the primitive's lock:
 //!
 //! ```text
 //! Queued -- serve --------------------> Served   the slot is filled: the wait has happened
@@ -161,8 +161,8 @@ impl<T> WaitQueue<T> {
             }
             if entry.claim.as_ref().is_none_or(|(claim, number)| claim.take(*number)) {
                 self.unlink(entry, State::Served);
-                // SAFETY: the entry has just been taken out, under the lock: its owner looks at it only when
-                // it has been woken, or has got the lock that we hold.
+                // SAFETY: the entry has just been taken out, under the lock. Its owner looks at it
+                // only when it has been woken, or has got the lock that we hold.
                 let result = f(unsafe { &mut *entry.slot.get() });
                 return Some((result, entry.waiter.clone()));
             }
@@ -313,7 +313,7 @@ impl<S, T, Q: Fn(&mut S) -> &mut WaitQueue<T>> CancelWait for Queued<'_, S, T, Q
 ///
 /// # Errors
 ///
-/// What was in the slot, when the deadline has passed first.
+/// The content of the slot, when the deadline has passed first.
 #[inline]
 pub(super) fn wait<S, T>(
     lock: &Lock<S>,
@@ -326,8 +326,9 @@ pub(super) fn wait<S, T>(
     release_and_wait(lock, guard, queue, slot, why, deadline, ())
 }
 
-/// [`wait`], and drops `held` when the entry is in the queue and `guard` has been released: what
-/// that drop lets go on finds the waiter in the queue. It must neither wait nor panic.
+/// [`wait`], and drops `held` when the entry is in the queue and `guard` has been released. So a
+/// party that goes on after that drop finds the waiter in the queue. The drop must neither wait nor
+/// panic.
 #[inline]
 pub(super) fn release_and_wait<S, T>(
     lock: &Lock<S>,
@@ -338,7 +339,7 @@ pub(super) fn release_and_wait<S, T>(
     deadline: Option<Instant>,
     held: impl Sized,
 ) -> Result<T, T> {
-    // What runs is looked up once.
+    // The running coroutine is looked up only once.
     park::running(
         #[inline(always)]
         move |running| {
@@ -352,8 +353,9 @@ pub(super) fn release_and_wait<S, T>(
             let entry = Entry::new(parker.into(), park::cancellable_id(running), None, slot);
             // An unwind would leave the entry in the queue.
             let abort = AbortOnUnwind::new();
-            // SAFETY: `entry` stays where it is until it is taken apart below, and is in no queue then: the
-            // wait ends when it has been served or cancelled, or else the entry is taken out here.
+            // SAFETY: `entry` stays where it is until it is taken apart below, and is in no queue
+            // then: the wait ends when it has been served or cancelled, or else the entry is taken
+            // out here.
             unsafe { queue(&mut guard).link(&entry) };
             drop(guard);
             drop(held);
@@ -388,8 +390,8 @@ pub(super) struct Registered<L: Deref<Target = Lock<S>>, S, T> {
     entry: Option<NonNull<Entry<T>>>,
 }
 
-// SAFETY: what other threads do with an entry they do under the lock of its queue, and what moves
-// with it is `T`.
+// SAFETY: other threads use an entry only under the lock of its queue, and the value that moves
+// with it is a `T`.
 unsafe impl<L: Deref<Target = Lock<S>> + Send, S: Send, T: Send> Send for Registered<L, S, T> {}
 // SAFETY: a shared one only says whether it is served, which it looks up under the lock.
 unsafe impl<L: Deref<Target = Lock<S>> + Sync, S: Send, T: Send> Sync for Registered<L, S, T> {}

@@ -35,7 +35,7 @@ pub struct WaitGroup {
     share: Arc<Share>,
 }
 
-/// What the members have in common: dropping the last reference sets the event.
+/// The state that the members share. Dropping the last reference sets the event.
 struct Share {
     done: Arc<Event>,
 }

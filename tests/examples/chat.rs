@@ -100,7 +100,7 @@ fn reads_or_loses(guest: &mut Client, lines: usize, padding: &str) -> usize {
 #[test]
 fn chat_tells_a_guest_that_did_not_read_how_many_lines_it_lost() {
     const LINES: usize = 100_000;
-    // Fewer than may wait for a guest: one that reads after each window loses nothing.
+    // Fewer than may wait for a guest: a guest that reads after each window loses nothing.
     const WINDOW: usize = 200;
 
     let (server, address) = Program::serve("chat");

@@ -105,7 +105,7 @@ fn httpd_leaves_the_body_out_for_head() {
     client.send("HEAD / HTTP/1.1\r\nHost: here\r\n\r\n");
     let length = HELLO.len().to_string();
     assert_eq!(client.head().header("Content-Length"), Some(&*length));
-    // What comes next is the next answer, so there was no body.
+    // The next bytes are the next answer, so there was no body.
     assert_eq!(client.ask(GET).body, HELLO);
     server.stop();
 }
@@ -129,7 +129,7 @@ fn httpd_closes_when_asked_to_and_after_http_1_0() {
             assert_eq!(client.ask(request).body, HELLO);
         }
     }
-    // What is pipelined behind the last request is not answered.
+    // A request that is pipelined behind the last one is not answered.
     let mut client = Client::connect(&address);
     let answer =
         client.ask(&format!("GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n{GET}"));

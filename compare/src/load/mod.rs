@@ -217,7 +217,7 @@ fn print_line(line: &str) -> Result<()> {
     stdout.flush().context("standard output is closed")
 }
 
-/// What the clients measured, without the server's use of resources.
+/// The measurements of the clients, without the server's use of resources.
 struct Driven {
     latency: Histogram<u64>,
     unanswered: u64,

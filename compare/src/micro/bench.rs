@@ -205,7 +205,7 @@ impl Bench {
         matches!(self, Bench::Skynet | Bench::Cross)
     }
 
-    /// What the number of tasks means.
+    /// The meaning of the number of tasks.
     pub fn counts_what(self) -> &'static str {
         match self {
             Bench::Switch => "tasks taking turns",

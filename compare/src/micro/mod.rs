@@ -64,7 +64,7 @@ impl Options {
 /// The plan for a process that takes a sample.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
-    /// What to measure.
+    /// The benchmark to run.
     pub bench: Bench,
     /// In which runtime.
     pub peer: Peer,
@@ -77,7 +77,7 @@ pub struct Plan {
 /// The results of one micro-benchmark.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Results {
-    /// What was measured.
+    /// The benchmark that was run.
     pub bench: Bench,
     /// How many rounds there were.
     pub rounds: usize,

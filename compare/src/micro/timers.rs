@@ -49,7 +49,7 @@ pub(super) fn sample(peer: Peer, tasks: usize) -> Result<Sample> {
     }
 }
 
-/// What a task does after it passes the gate.
+/// The wait of a task after it passes the gate.
 #[derive(Clone, Copy)]
 enum Wait {
     Not,

@@ -1,4 +1,4 @@
-//! async/await on tokio's multi-thread runtime: what `#[tokio::main]` makes.
+//! async/await on tokio's multi-thread runtime, which `#[tokio::main]` makes.
 
 use std::io;
 use std::net::SocketAddr;

@@ -179,7 +179,7 @@ fn split(bytes: &[u8], wanted: fn(&u8) -> bool) -> (&[u8], &[u8]) {
     bytes.split_at(bytes.iter().position(|byte| !wanted(byte)).unwrap_or(bytes.len()))
 }
 
-/// What follows a string whose opening quote has been removed.
+/// The bytes after a string whose opening quote has been removed.
 fn after_quotes(string: &[u8]) -> Option<&[u8]> {
     let mut bytes = string.iter().enumerate();
     loop {

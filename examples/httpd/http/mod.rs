@@ -73,7 +73,7 @@ impl From<io::Error> for Failure {
 
 type Result<T> = std::result::Result<T, Failure>;
 
-/// What all connections share.
+/// The state that all connections share.
 pub(crate) struct Server {
     limits: Limits,
     clock: Clock,

@@ -78,7 +78,7 @@ impl<'a> Wire<'a> {
     }
 }
 
-/// What was read and has not been consumed.
+/// The bytes that were read and have not been consumed.
 pub(super) struct Input {
     bytes: Box<[u8]>,
     start: usize,

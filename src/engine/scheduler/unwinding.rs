@@ -40,7 +40,7 @@ use std::thread;
 use super::super::scopes::Cause;
 use super::super::task::{Flag, Task};
 
-/// What one thread knows about its unwinding coroutines.
+/// The knowledge of one thread about its unwinding coroutines.
 #[derive(Debug)]
 pub(super) struct Unwinding {
     // How many coroutines were suspended while `thread::panicking` was true, and so may be

@@ -20,7 +20,7 @@
 //! 4. Zero is final: steps 2 and 3 do not add to it. At zero, step 2 refuses the job, and step 3
 //!    ends the worker.
 //!
-//! What may interleave: a push may come between the unlock and the subtraction in step 1. Then
+//! Possible interleaving: a push may come between the unlock and the subtraction in step 1. Then
 //! `busy` counts that worker once too often for a moment, but never too rarely. So `busy` is above
 //! zero while any queue has a job. Only a plain thread can have its push refused: a coroutine that
 //! pushes runs on a worker that is counted itself.

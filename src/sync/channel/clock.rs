@@ -73,7 +73,7 @@ impl Drop for Registration {
     }
 }
 
-/// What the thread does.
+/// The loop of the thread.
 fn run() {
     pin::unpin();
     let mut state = CLOCK.state.lock();

@@ -32,13 +32,13 @@
 //! the other side has been dropped              Closed       returning an error
 //! ```
 //!
-//! What may interleave between the two steps, and why nothing is lost:
+//! The events that may come between the two steps, and why nothing is lost:
 //!
 //! - The operation is released instead (its item panicked). An item goes back to the front of the
 //!   channel, room goes to the next sender, and a dropped end of the oneshot makes the other side
 //!   look for another partner.
 //! - A receiver that waits for its `Later` is cancelled or times out. It closes the oneshot. An
-//!   item that was sent before goes back to the channel; one that is sent after that is refused,
+//!   item that was sent before goes back to the channel. An item that is sent later is refused,
 //!   and its sender sends it again.
 //! - The other side is dropped. Room is then worth nothing, and the send fails. A pair is not
 //!   affected: each side has its partner.
@@ -64,7 +64,7 @@ const WAIT_FOR_ITEM: Wait = Wait::for_any_thread("an item of a channel");
 /// The largest buffer, in items, that a channel keeps when it is empty.
 const IDLE_CAPACITY_MAX: usize = 4096;
 
-/// What is between the senders and the receivers of a channel.
+/// The part of a channel that its senders and receivers share.
 pub(super) struct Core<T> {
     pub(super) state: Lock<State<T>>,
     // `None` without bounds.
@@ -89,7 +89,7 @@ pub(super) struct State<T> {
     pub(super) next_ticket: Ticket,
 }
 
-/// What a waiting sender offers, and what it is given.
+/// The offer of a waiting sender, and then the answer to it.
 pub(super) enum Offer<T> {
     /// An item. If it is still here when the sender is served, every receiver has been dropped.
     Item(T),
@@ -103,7 +103,7 @@ pub(super) enum Offer<T> {
     Pair(oneshot::Sender<T>),
 }
 
-/// What a waiting receiver is given.
+/// The answer to a waiting receiver.
 pub(super) enum Want<T> {
     /// Nothing: every sender has been dropped.
     Nothing,
@@ -224,8 +224,8 @@ impl<T> State<T> {
         served.map(|((), waiter)| waiter)
     }
 
-    /// Ends the waits of the watchers, as something has changed. Drop the result when the lock has been
-    /// released.
+    /// Ends the waits of the watchers, as something has changed. Drop the result when the lock has
+    /// been released.
     #[inline]
     pub(super) fn take_watchers(&mut self) -> Woken {
         if self.watchers.is_empty() { Woken(None) } else { self.take_watchers_slowly() }
@@ -237,8 +237,8 @@ impl<T> State<T> {
     }
 }
 
-/// Watchers whose waits have ended: wakes them when it is dropped. All are coroutines and threads, so
-/// that runs no code of users. It is one word, as there are seldom any.
+/// Watchers whose waits have ended. The drop wakes them. All are coroutines and threads, so it runs
+/// no code of users. The type is one word, as there are seldom any watchers.
 #[must_use]
 pub(super) struct Woken(Option<Box<Waiters>>);
 

@@ -1,4 +1,4 @@
-//! What channels fail with, under crossbeam's names.
+//! The errors of channels, under crossbeam's names.
 
 use std::error::Error;
 use std::fmt;

@@ -77,8 +77,8 @@ impl<T> Sender<T> {
     ///
     /// # Errors
     ///
-    /// The item itself, when the receiver has been dropped. One that is dropped later drops the
-    /// item.
+    /// The item itself, when the receiver has been dropped. A receiver that is dropped later drops
+    /// the item.
     pub fn send(self, item: T) -> Result<(), T> {
         let mut item = Some(item);
         let mut state = self.0.lock();

@@ -12,7 +12,7 @@ mod sealed {
 /// The argument of a `join(…)` of [`select!`](crate::select): a [`JoinHandle`], which is then used
 /// up, or a `&mut JoinHandle`, which can be joined afterwards.
 pub trait Joined: sealed::Sealed {
-    /// What the coroutine returns.
+    /// The type of the coroutine's value.
     type Item;
     /// The result of a join.
     type Output;

@@ -16,8 +16,8 @@
 ///
 /// It has crossbeam's grammar and meaning. If several operations can be done at once, one of them
 /// is chosen at random; with [`select_biased!`](crate::select_biased) it is the first. A receive
-/// from a channel whose senders have been dropped, and a send to one whose receivers have, can be
-/// done: they fail. The item of a send is made when that send has been chosen. A receiver may be
+/// from a channel without senders can be done, and so can a send to a channel without receivers:
+/// both fail. The item of a send is made when that send has been chosen. A receiver may be
 /// one of the clock: [`after`](crate::sync::channel::after), [`tick`](crate::sync::channel::tick),
 /// [`never`](crate::sync::channel::never). `join` takes a [`JoinHandle`](crate::JoinHandle), which
 /// is dropped when another arm is chosen, or a `&mut JoinHandle`, which can be joined afterwards.

@@ -109,7 +109,7 @@ impl Until {
     }
 }
 
-/// What is done with an operation that is ready.
+/// The treatment of an operation that is ready.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Aim {
     Choose,
@@ -371,7 +371,7 @@ fn register_all(order: &Order<'_>, aim: Aim, until: Until) -> Outcome {
             Until::Time(deadline) => wake = park_for_all(parker, order, Some(deadline), &choice),
         }
     }
-    // From here on no entry is served. One that has been is honoured, whatever has ended the wait.
+    // From here on no entry is served. If an entry has been, it counts, whatever ended the wait.
     let served = choice.withdraw();
     let mut chosen = None;
     for (index, registration) in registrations {

@@ -25,12 +25,12 @@ type Prepare = Box<dyn FnOnce() -> Give + Send>;
 
 struct Case {
     name: &'static str,
-    /// A wait that returns only if it is served, and what serves it. The wait begins when the second
-    /// has been prepared.
+    /// A wait that returns only if it is served, and what serves it. The wait begins when the
+    /// second has been prepared.
     make: fn() -> (Wait, Prepare),
 }
 
-/// What is given has been there since the case was made.
+/// A `give` without preparation: all it needs has been there since the case was made.
 fn at_hand(give: impl FnOnce() + Send + 'static) -> Prepare {
     Box::new(|| Box::new(give))
 }
@@ -395,7 +395,8 @@ fn waiters_that_are_cancelled_from_a_thread_before_their_own_learns_of_it() {
             is_prepared.recv().unwrap();
             let Waiters { handles, served } = Waiters::new(&wait);
             cancel.send(handles).unwrap();
-            // Keeps this whole thread, so that it does not learn of the requests before what is given.
+            // Blocks this whole thread, so that its waiters do not learn of the requests before
+            // `give` has run.
             let handles = giver.join().unwrap();
             Waiters { handles, served }.end(name);
         }
@@ -502,9 +503,9 @@ fn a_waiter_behind_one_that_is_cancelled_is_not_held_up() {
     });
 }
 
-/// Waiters of one mutex on two workers. A thread holds it, cancels some waiters, and then unlocks it,
-/// while others come and go. In the mutex stands which waiters had been cancelled when it was last
-/// unlocked: one of those must not be the next to lock it.
+/// Waiters of one mutex on two workers. A thread holds it, cancels some waiters, and then unlocks
+/// it, while others come and go. The mutex holds the list of the waiters that had been cancelled
+/// when it was last unlocked: none of those may be the next to lock it.
 #[test]
 fn nobody_that_is_cancelled_locks_a_mutex_in_a_crowd() {
     const WAITERS: usize = 6;

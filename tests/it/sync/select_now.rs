@@ -38,8 +38,8 @@ fn takes_one(form: usize, one: &Receiver<usize>, two: &Receiver<usize>) -> bool 
     }
 }
 
-/// Waits until both threads have come here, for the `count`-th arrival of all. It spins, so that they go
-/// on at the same moment.
+/// Waits until both threads have come here, for the `count`-th arrival of all. It spins, so that
+/// they go on at the same moment.
 fn meet(arrived: &AtomicUsize, count: usize) {
     arrived.fetch_add(1, Ordering::SeqCst);
     for spins in 0.. {
@@ -52,8 +52,8 @@ fn meet(arrived: &AtomicUsize, count: usize) {
     }
 }
 
-/// Two threads send an item each, on channels of their own, and then take one from either channel: as
-/// long as a thread has not taken one, there is one.
+/// Two threads send an item each, on channels of their own, and then take one from either channel.
+/// As long as a thread has not taken an item, there is one.
 fn in_lock_step(form: usize, rounds: usize) {
     let channels: Arc<[Channel; 2]> = Arc::new([unbounded(), unbounded()]);
     let arrived = Arc::new(AtomicUsize::new(0));

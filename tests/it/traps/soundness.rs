@@ -1,5 +1,5 @@
-//! Code of users that runs where the engine must expect it: destructors of results and locals, destructors
-//! during an unwind, destructors of thread-locals, wakers.
+//! Code of users that runs where the engine must expect it: destructors of results and locals,
+//! destructors during an unwind, destructors of thread-locals, wakers.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, IntoFuture};
@@ -44,7 +44,7 @@ fn a_coroutine_is_given_up_in_the_destructor_of_its_result() {
             drop(spawn(|| OnDrop(refuse_to_end)));
             yield_now();
         });
-        // What was freed meanwhile is used again.
+        // The memory that was freed meanwhile is used again.
         plainsong::run(|| (0..100).for_each(|n| drop(spawn(move || vec![n; 100]))));
     });
 }
@@ -115,7 +115,8 @@ fn use_everything() {
 }
 
 fn exits_in_a_coroutine(first: bool) {
-    // Made before the library's own thread-locals, or after them: it is then dropped after, or before.
+    // The list is made before the library's own thread-locals and dropped after them, or the other
+    // way round.
     let at_exit = || AT_EXIT.with_borrow_mut(|list| list.push(OnDrop(use_everything as fn())));
     if first {
         at_exit();
