@@ -13,7 +13,7 @@ use crate::engine::task::Wait;
 use crate::engine::waiter::{FutureWaiter, Parker};
 use crate::task::{JoinError, JoinHandle};
 
-const WAIT: Wait = Wait::outside("a future");
+const WAIT: Wait = Wait::new(&Wait::outside("a future"));
 
 /// Runs a future and returns its output. While the future is pending, a coroutine parks, so the
 /// others run on. A plain thread blocks.

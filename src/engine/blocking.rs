@@ -20,7 +20,7 @@ use super::park;
 use super::task::{Wait, Wake};
 use super::waiter::Parker;
 
-const WAIT: Wait = Wait::outside("a blocking call on another thread");
+const WAIT: Wait = Wait::new(&Wait::outside("a blocking call on another thread"));
 
 /// The state of a call.
 enum Answer<T> {

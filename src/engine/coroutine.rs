@@ -59,8 +59,6 @@ pub(crate) struct Coroutine {
     yielder: Cell<*const Yielder<(), Suspended>>,
     // The top of its stack when it last suspended. Before it has run, an address near the base.
     top: Cell<*const u8>,
-    // The address of its stack's guard page.
-    guard: usize,
 }
 
 impl Coroutine {
@@ -95,7 +93,6 @@ impl Coroutine {
     /// As for [`new_unchecked`](Self::new_unchecked).
     #[inline]
     unsafe fn on_stack(stack: Stack, body: impl FnOnce()) -> Self {
-        let guard = stack.guard();
         let start = move |yielder: &Yielder<(), Suspended>, ()| {
             // SAFETY: the `resume` that runs us has just set this to its `self`, which is
             // borrowed until that call returns.
@@ -109,7 +106,6 @@ impl Coroutine {
             inner: UnsafeCell::new(ManuallyDrop::new(inner)),
             yielder: Cell::new(ptr::null()),
             top: Cell::new(top),
-            guard,
         }
     }
 
@@ -151,9 +147,12 @@ impl Coroutine {
         unsafe { (*self.yielder.get()).suspend(how) };
     }
 
-    /// The address of its stack's guard page.
-    pub(super) fn guard(&self) -> usize {
-        self.guard
+    /// Whether its own stack is the one of `size` bytes above this guard page.
+    pub(super) fn is_above(&self, guard: usize, size: usize) -> bool {
+        // The top of the stack is above the guard, whatever has run on it. (It is null where it is not
+        // known.)
+        let top = self.top.get();
+        top.is_null() || top.addr().checked_sub(guard).is_some_and(|above| above < 2 * size)
     }
 
     /// Prefetches the memory that the next [`resume`](Self::resume) touches first.

@@ -260,10 +260,13 @@ impl Mailbox {
     /// owner has not acted on it yet. Then nothing must be handed over to the coroutine any more.
     #[inline]
     pub(crate) fn is_cancelling(&self, id: Id) -> bool {
-        self.any_cancelling.load(Ordering::Relaxed) && {
-            let inbox = self.inbox();
-            inbox.cancelling_all || inbox.cancelling.contains(&id)
-        }
+        self.any_cancelling.load(Ordering::Relaxed) && self.finds_cancelling(id)
+    }
+
+    #[cold]
+    fn finds_cancelling(&self, id: Id) -> bool {
+        let inbox = self.inbox();
+        inbox.cancelling_all || inbox.cancelling.contains(&id)
     }
 
     /// Notes that all coroutines of the owner are being cancelled, or no longer.

@@ -100,7 +100,7 @@ extern "C" fn handler(
     if let Some((size, guard)) = stack::overflowed(address) {
         // A generator has its own stack, and so its own guard.
         current::with(|task| {
-            report(task, task.is_some_and(|t| t.coroutine.guard() == guard), size)
+            report(task, task.is_some_and(|task| task.coroutine.is_above(guard, size)), size)
         });
         // SAFETY: `abort` is async-signal-safe by POSIX.
         unsafe { libc::abort() };

@@ -51,8 +51,8 @@ const DETACHED: u8 = 2;
 const ELSEWHERE: u8 = 4;
 const ABANDONED: u8 = 8;
 
-const WAIT_HERE: Wait = Wait::for_run("coroutine #{} to end");
-const WAIT_ELSEWHERE: Wait = Wait::outside("coroutine #{} of another runtime to end");
+const WAIT_HERE: Wait = Wait::new(&Wait::for_run("coroutine #{} to end"));
+const WAIT_ELSEWHERE: Wait = Wait::new(&Wait::outside("coroutine #{} of another runtime to end"));
 
 /// Where a coroutine runs, as far as its spawn knows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,7 +66,9 @@ pub(crate) enum Home {
 }
 
 /// The part of a packet that does not depend on the type of the result.
+#[repr(C)]
 pub(crate) struct Header {
+    completion: Completion,
     state: AtomicU8,
     // Slot and wait of a joiner of the home thread. Almost all joiners are, and these cells save
     // them the lock. A joiner that gave up may still be here. Its wait is over, so waking it does
@@ -90,42 +92,58 @@ struct Packet<T> {
 /// # Safety
 ///
 /// The packet must be alive. This must be called once, and on the home thread if there is one.
-#[inline]
+#[inline(always)]
 unsafe fn end(header: NonNull<Header>, how: u8) -> bool {
-    // SAFETY: by the caller's promise it is alive up to the exchange, and not used after that.
+    // SAFETY: by the caller's promise the packet lives until the exchange below. It is not used
+    // after that, except in `end_slowly`, where the exchange has failed.
     let header = unsafe { &*header.as_ptr() };
-    // A job may be dropped so late that its thread has no scheduler any more. Then it has no joiner
-    // of this thread.
+    // A job may be dropped so late that its thread has no scheduler any more. Then the packet has no
+    // joiner on this thread.
     header.ended_at.set(context::try_with(|scheduler| scheduler.next_end()).unwrap_or(0));
     let joiner = (header.joiner_slot.get(), header.joiner_wait.get());
-    let exchange = header.state.compare_exchange(0, how, Ordering::AcqRel, Ordering::Acquire);
-    let (before, elsewhere) = match exchange {
-        Ok(before) => (before, None),
-        Err(_) => end_slowly(header, how),
+    if header.state.compare_exchange(0, how, Ordering::AcqRel, Ordering::Acquire).is_err() {
+        // SAFETY: the exchange has failed, so the coroutine has not taken its step.
+        return unsafe { end_slowly(header.into(), how, joiner) };
+    }
+    wake_joiner(joiner);
+    true
+}
+
+#[inline]
+fn wake_joiner((slot, wait): (u32, u64)) {
+    context::try_with(|scheduler| scheduler.unpark(slot, wait));
+}
+
+/// The rest of [`end`] when the handle has gone, or a waiter is elsewhere.
+///
+/// # Safety
+///
+/// As for [`end`].
+#[cold]
+unsafe fn end_slowly(header: NonNull<Header>, how: u8, joiner: (u32, u64)) -> bool {
+    // SAFETY: by the caller's promise it lives until the state is changed, which is its last use.
+    let (before, waiters) = unsafe {
+        let elsewhere = (*header.as_ptr()).elsewhere.get().cloned();
+        // Without a list, the handle was dropped.
+        let mut waiters = elsewhere.as_ref().map(|waiters| waiters.lock());
+        let before = (*header.as_ptr()).state.fetch_or(how, Ordering::AcqRel);
+        (before, waiters.as_mut().map(|waiters| waiters.take()))
     };
-    context::try_with(|scheduler| scheduler.unpark(joiner.0, joiner.1));
-    if let Some(waiters) = elsewhere {
+    wake_joiner(joiner);
+    if let Some(waiters) = waiters {
         park::wake_all(waiters);
     }
     before & DETACHED == 0
 }
 
+/// # Safety
+///
+/// As for [`end`]; and `completion` must be the first field of a header.
 #[cold]
-fn end_slowly(header: &Header, how: u8) -> (u8, Option<Waiters>) {
-    let elsewhere = header.elsewhere.get().cloned();
-    // Without a list, the exchange failed because of `DETACHED`.
-    let mut waiters = elsewhere.as_ref().map(|waiters| waiters.lock());
-    let before = header.state.fetch_or(how, Ordering::AcqRel);
-    (before, waiters.as_mut().map(|waiters| waiters.take()))
-}
-
-impl Completion for Header {
-    fn abandon(&self) {
-        // SAFETY: the task has this pointer until its coroutine takes its step, so this is that
-        // step. If the handle is already dropped, the packet is leaked like the rest of the
-        // coroutine.
-        unsafe { end(NonNull::from(self), ENDED | ABANDONED) };
-    }
+unsafe fn abandon(completion: NonNull<Completion>) {
+    // SAFETY: by the caller's promise. If the handle has gone, the packet is leaked like the rest of
+    // the coroutine.
+    unsafe { end(completion.cast(), ENDED | ABANDONED) };
 }
 
 impl Header {
@@ -184,6 +202,7 @@ unsafe impl<T: Send> Sync for Receiver<T> {}
 pub(crate) fn packet<T>(home: Home) -> (Sender<T>, Receiver<T>) {
     let packet = NonNull::from(Box::leak(Box::new(Packet {
         header: Header {
+            completion: Completion { abandon },
             state: AtomicU8::new(0),
             joiner_slot: Cell::new(0),
             joiner_wait: Cell::new(0),
@@ -199,9 +218,9 @@ pub(crate) fn packet<T>(home: Home) -> (Sender<T>, Receiver<T>) {
 impl<T> Sender<T> {
     /// A pointer that completes the packet without a result. Valid until [`finish`](Self::finish).
     #[inline]
-    pub(crate) fn completion(&self) -> NonNull<dyn Completion> {
-        // The header is the first field of the packet.
-        self.0.cast::<Header>()
+    pub(crate) fn completion(&self) -> NonNull<Completion> {
+        // It is the first field of the header, which is the first of the packet.
+        self.0.cast()
     }
 
     /// Leaves the result and wakes the waiters. Must be called on the home thread, if there is one.

@@ -15,44 +15,50 @@ use super::id::Id;
 use super::scopes::Scopes;
 use super::timer::TimerKey;
 
-/// Why a coroutine is parked. The report of a deadlock and the `Debug` of its handle show this.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Why a coroutine is parked, as the `Debug` of its handle and the report of a deadlock show it.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Wait {
-    by: EndedBy,
-    // A number in place of `{}` in the reason: a descriptor or an id.
-    detail: u32,
-    reason: &'static str,
+    pub(super) reason: &'static Reason,
+    // A number that stands for `{}` in the reason: a descriptor, an id.
+    pub(super) detail: u32,
 }
 
-/// The parties that can end a wait. A run is deadlocked if all of its coroutines wait, and only the
-/// run itself could end these waits.
+/// A kind of wait. Each place that waits has its own.
+#[derive(Debug)]
+pub(crate) struct Reason {
+    by: EndedBy,
+    text: &'static str,
+}
+
+/// The origin of what can end a wait. In a deadlock, every wait can be ended by the run alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum EndedBy {
     /// A coroutine of the same run, and nothing else.
     Run,
-    /// Any thread that has the other side, such as a sender or a token.
+    /// Any thread that knows of it.
     AnyThread,
     /// The kernel, the clock, another run.
     Outside,
 }
 
 impl Wait {
-    /// The reason of a coroutine that does not wait.
-    pub(crate) const NONE: Self = Self::outside("nothing");
-
-    /// A wait that only a coroutine of the same run can end.
-    pub(crate) const fn for_run(reason: &'static str) -> Self {
-        Self { by: EndedBy::Run, detail: 0, reason }
+    pub(crate) const fn new(reason: &'static Reason) -> Self {
+        Self { reason, detail: 0 }
     }
 
-    /// A wait that any thread may end.
-    pub(crate) const fn for_any_thread(reason: &'static str) -> Self {
-        Self { by: EndedBy::AnyThread, detail: 0, reason }
+    /// The reason of waits that only a coroutine of the same run can end.
+    pub(crate) const fn for_run(text: &'static str) -> Reason {
+        Reason { by: EndedBy::Run, text }
     }
 
-    /// A wait that the kernel, the clock or another run ends.
-    pub(crate) const fn outside(reason: &'static str) -> Self {
-        Self { by: EndedBy::Outside, detail: 0, reason }
+    /// The reason of waits that any thread may end.
+    pub(crate) const fn for_any_thread(text: &'static str) -> Reason {
+        Reason { by: EndedBy::AnyThread, text }
+    }
+
+    /// The reason of waits that the kernel, the clock or another run ends.
+    pub(crate) const fn outside(text: &'static str) -> Reason {
+        Reason { by: EndedBy::Outside, text }
     }
 
     /// The same wait, with a number for the `{}` of its reason.
@@ -62,20 +68,20 @@ impl Wait {
 
     /// Whether only a coroutine of the same run can end this wait.
     pub(crate) fn is_internal(self) -> bool {
-        self.by == EndedBy::Run
+        self.reason.by == EndedBy::Run
     }
 
-    /// Whether a plain thread could end this wait.
+    /// Whether a plain thread could end this wait, if there is one that knows of it.
     pub(crate) fn is_ended_by_threads(self) -> bool {
-        self.by == EndedBy::AnyThread
+        self.reason.by == EndedBy::AnyThread
     }
 }
 
 impl fmt::Display for Wait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.reason.split_once("{}") {
+        match self.reason.text.split_once("{}") {
             Some((before, after)) => write!(f, "{before}{}{after}", self.detail),
-            None => f.write_str(self.reason),
+            None => f.write_str(self.reason.text),
         }
     }
 }
@@ -91,10 +97,14 @@ pub(crate) enum Wake {
     Cancelled,
 }
 
-/// The place that a coroutine's result goes to.
-pub(crate) trait Completion {
-    /// Notes that there is no result and never will be.
-    fn abandon(&self);
+/// The packet of a coroutine's result, as its task sees it: the first field of one.
+pub(crate) struct Completion {
+    /// Completes the packet without a result: there never will be one.
+    ///
+    /// # Safety
+    ///
+    /// The packet must be alive, and not completed.
+    pub(crate) abandon: unsafe fn(NonNull<Completion>),
 }
 
 /// A wait that has a place in a queue. A cancellation takes the place out at once, so that a lock,
@@ -126,9 +136,10 @@ pub(crate) struct Task {
     pub(crate) panicked_in: Cell<u32>,
     /// When the current wait began, in milliseconds of the scheduler's clock.
     pub(crate) since: Cell<u32>,
+    detail: Cell<u32>,
     /// The number of the current wait. 0 if there is none, so that a late wake finds nothing.
     pub(crate) wait: Cell<u64>,
-    pub(crate) waiting: Cell<Wait>,
+    reason: Cell<&'static Reason>,
     /// The place in a queue of the current wait. It is on the coroutine's own stack.
     pub(crate) place: Cell<Option<NonNull<dyn CancelWait>>>,
     /// An address that the coroutine will read first after its wait. It is prefetched, and never
@@ -139,7 +150,7 @@ pub(crate) struct Task {
     /// Completed if this coroutine is abandoned. The coroutine takes it out before it completes the
     /// packet itself, because user code may free the packet after that. (The main coroutine has
     /// none.)
-    pub(crate) completion: Cell<Option<NonNull<dyn Completion>>>,
+    pub(crate) completion: Cell<Option<NonNull<Completion>>>,
     extras: OnceCell<Box<Extras>>,
 }
 
@@ -195,7 +206,22 @@ pub(crate) struct Extras {
 /// Values of `coroutine_local!` keys, by the key's address.
 pub(crate) type Locals = Vec<(usize, Rc<dyn Any>)>;
 
+/// The reason of a coroutine that has not waited yet.
+static NOTHING: Reason = Wait::outside("nothing");
+
 impl Task {
+    /// The current wait, or the last one.
+    pub(crate) fn waiting(&self) -> Wait {
+        Wait { reason: self.reason.get(), detail: self.detail.get() }
+    }
+
+    /// A wait begins.
+    #[inline]
+    pub(crate) fn set_waiting(&self, wait: Wait) {
+        self.reason.set(wait.reason);
+        self.detail.set(wait.detail);
+    }
+
     /// Takes the place of the wait under way out of its queue, if it has one. Returns `false` if
     /// the wait has been served by then.
     pub(crate) fn leave_queue(&self) -> bool {
@@ -242,7 +268,8 @@ impl Task {
             panicked_in: Cell::new(0),
             since: Cell::new(0),
             wait: Cell::new(0),
-            waiting: Cell::new(Wait::NONE),
+            reason: Cell::new(&NOTHING),
+            detail: Cell::new(0),
             place: Cell::new(None),
             // Any valid address: prefetching an unmapped one takes the processor longer.
             ahead: Cell::new(ptr::from_ref(spawned).cast()),
@@ -268,7 +295,7 @@ impl Task {
         if let Some(completion) = self.completion.take() {
             // SAFETY: it is alive until the coroutine completes it. Before that, the coroutine
             // takes the pointer out of the task.
-            unsafe { completion.as_ref() }.abandon();
+            unsafe { (completion.as_ref().abandon)(completion) };
         }
         if let Some(f) = self.extras.get().and_then(|extras| extras.on_abandon.take()) {
             f();
@@ -305,6 +332,14 @@ impl Task {
         &self.extras.get_or_init(Box::default).locals
     }
 
+    /// Leaks the locals, if there are any.
+    #[inline]
+    pub(crate) fn forget_locals(&self) {
+        if self.extras.get().is_some() {
+            std::mem::forget(self.take_locals());
+        }
+    }
+
     /// Takes the locals, to drop them. Allocates nothing if there are none.
     pub(crate) fn take_locals(&self) -> Locals {
         self.extras.get().map(|extras| extras.locals.take()).unwrap_or_default()
@@ -317,7 +352,7 @@ impl fmt::Debug for Task {
             .field("id", &self.id)
             .field("name", &self.name())
             .field("parked", &self.parked.get())
-            .field("waiting", &self.waiting.get())
+            .field("waiting", &self.waiting())
             .field("spawned", &self.spawned)
             .finish_non_exhaustive()
     }

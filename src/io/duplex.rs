@@ -11,8 +11,8 @@ use crate::engine::park;
 use crate::engine::task::Wait;
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
-const WAIT_FOR_BYTES: Wait = Wait::for_any_thread("bytes of a stream in memory");
-const WAIT_FOR_SPACE: Wait = Wait::for_any_thread("space in a stream in memory");
+const WAIT_FOR_BYTES: Wait = Wait::new(&Wait::for_any_thread("bytes of a stream in memory"));
+const WAIT_FOR_SPACE: Wait = Wait::new(&Wait::for_any_thread("space in a stream in memory"));
 
 /// Two ends of a connection in memory: bytes written to one are read from the other. Each direction
 /// holds at most `capacity` bytes that have not been read. (tokio's name.)

@@ -22,7 +22,7 @@ use crate::time::{now, sleep};
 const PAUSE: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-const ROOM: Wait = Wait::for_any_thread("one of the server's connections to end");
+const ROOM: Wait = Wait::new(&Wait::for_any_thread("one of the server's connections to end"));
 
 /// When to stop accepting, other than when it fails.
 #[derive(Clone, Copy)]

@@ -9,7 +9,7 @@ use super::wait::{WaitQueue, wait};
 use crate::engine::park;
 use crate::engine::task::Wait;
 
-const WAIT: Wait = Wait::for_any_thread("the others at a barrier");
+const WAIT: Wait = Wait::new(&Wait::for_any_thread("the others at a barrier"));
 
 /// Lets several begin something together, as [`std::sync::Barrier`], and again and again.
 ///

@@ -12,7 +12,7 @@ use crate::engine::defer::Defer;
 use crate::engine::park;
 use crate::engine::task::Wait;
 
-const WAIT: Wait = Wait::for_any_thread("a condition variable to be notified");
+const WAIT: Wait = Wait::new(&Wait::for_any_thread("a condition variable to be notified"));
 
 /// Waits for something that others do to the value of a [`Mutex`](super::Mutex), as
 /// [`std::sync::Condvar`].

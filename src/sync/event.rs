@@ -12,7 +12,7 @@ use crate::engine::shared::atomic::{AtomicBool, Ordering};
 use crate::engine::task::Wait;
 use crate::engine::waiter::Waiter;
 
-const WAIT: Wait = Wait::for_any_thread("an event to be set");
+const WAIT: Wait = Wait::new(&Wait::for_any_thread("an event to be set"));
 
 /// A flag that any number of coroutines and threads wait for, also in a [`select!`](crate::select).
 /// (Python's `Event`.)

@@ -17,7 +17,7 @@ use crate::engine::defer::Defer;
 use crate::engine::park;
 use crate::engine::task::Wait;
 
-const WAIT: Wait = Wait::for_any_thread("a value to be initialised");
+const WAIT: Wait = Wait::new(&Wait::for_any_thread("a value to be initialised"));
 
 /// A value that is set once, as [`std::sync::OnceLock`], by an initialiser that may wait.
 ///

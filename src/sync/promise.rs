@@ -12,7 +12,7 @@ use super::once::OnceLock;
 use crate::engine::park;
 use crate::engine::task::Wait;
 
-const WAIT: Wait = Wait::for_any_thread("a promise to be fulfilled");
+const WAIT: Wait = Wait::new(&Wait::for_any_thread("a promise to be fulfilled"));
 
 /// A value that is set later, once, for all its waiters. (Python's `concurrent.futures.Future`.)
 ///

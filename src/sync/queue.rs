@@ -16,9 +16,9 @@ use crate::engine::defer::Defer;
 use crate::engine::park;
 use crate::engine::task::Wait;
 
-const WAIT_FOR_ITEM: Wait = Wait::for_any_thread("an item of a queue");
-const WAIT_FOR_ROOM: Wait = Wait::for_any_thread("room in a queue");
-const WAIT_FOR_END: Wait = Wait::for_any_thread("the items of a queue to be done");
+const WAIT_FOR_ITEM: Wait = Wait::new(&Wait::for_any_thread("an item of a queue"));
+const WAIT_FOR_ROOM: Wait = Wait::new(&Wait::for_any_thread("room in a queue"));
+const WAIT_FOR_END: Wait = Wait::new(&Wait::for_any_thread("the items of a queue to be done"));
 
 /// Work for others: a producer may wait until all of it is done. (Python's `queue`.)
 ///

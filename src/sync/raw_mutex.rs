@@ -35,8 +35,10 @@ use crate::engine::park;
 use crate::engine::shared::atomic::{AtomicUsize, Ordering};
 use crate::engine::task::Wait;
 
-pub(super) const WAIT_HERE: Wait = Wait::for_run("a lock that a coroutine of the same run holds");
-pub(super) const WAIT_ELSEWHERE: Wait = Wait::for_any_thread("a lock that is held elsewhere");
+pub(super) const WAIT_HERE: Wait =
+    Wait::new(&Wait::for_run("a lock that a coroutine of the same run holds"));
+pub(super) const WAIT_ELSEWHERE: Wait =
+    Wait::new(&Wait::for_any_thread("a lock that is held elsewhere"));
 
 /// Mutual exclusion without a value. Unlocking hands it to the first waiter.
 #[derive(Debug)]

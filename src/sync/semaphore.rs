@@ -13,7 +13,7 @@ use crate::engine::park;
 use crate::engine::task::Wait;
 use crate::engine::waiter::Waiters;
 
-const WAIT: Wait = Wait::for_any_thread("permits of a semaphore");
+const WAIT: Wait = Wait::new(&Wait::for_any_thread("permits of a semaphore"));
 
 /// A number of permits, for as many as may do something at once. (The names are tokio's.)
 ///

@@ -149,7 +149,7 @@ impl<T> WaitQueue<T> {
 
     /// Ends the wait of the first waiter that can be served, and lets `f` fill its slot. Wake the
     /// waiter when the lock has been released.
-    #[inline]
+    #[inline(always)]
     pub(super) fn serve<R>(&mut self, f: impl FnOnce(&mut T) -> R) -> Option<(R, Waiter)> {
         let mut at = self.first;
         loop {

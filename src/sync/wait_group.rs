@@ -8,7 +8,7 @@ use super::event::Event;
 use crate::engine::park;
 use crate::engine::task::Wait;
 
-const WAIT: Wait = Wait::for_any_thread("the members of a wait group to be done");
+const WAIT: Wait = Wait::new(&Wait::for_any_thread("the members of a wait group to be done"));
 
 /// Waits until all its shares have been dropped.
 ///

@@ -21,7 +21,7 @@ use crate::engine::task::Wait;
 use crate::engine::waiter::Waiters;
 use crate::engine::{context, current, root};
 
-const WAIT: Wait = Wait::for_any_thread("a token to be cancelled");
+const WAIT: Wait = Wait::new(&Wait::for_any_thread("a token to be cancelled"));
 
 /// Runs `f` in a new scope, after `setup` got the scope as a target. `None` if the scope was
 /// cancelled.

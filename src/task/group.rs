@@ -24,7 +24,7 @@ use crate::engine::{current, park};
 
 type Payload = Box<dyn Any + Send>;
 
-const WAIT: Wait = Wait::for_run("the coroutines of its scope to end");
+const WAIT: Wait = Wait::new(&Wait::for_run("the coroutines of its scope to end"));
 
 /// Coroutines of any threads that are cancelled and waited for together.
 #[derive(Clone, Default)]

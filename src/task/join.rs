@@ -145,7 +145,7 @@ impl<T> fmt::Debug for JoinHandle<T> {
             // Only its own thread knows what it waits for.
             let state = self
                 .address()
-                .inspect(|task| (task.parked.get(), task.waiting.get().to_string(), task.spawned));
+                .inspect(|task| (task.parked.get(), task.waiting().to_string(), task.spawned));
             match state {
                 Some((true, ref wait, _)) => out.field("state", &format_args!("waits for {wait}")),
                 Some((false, ..)) => out.field("state", &"ready"),

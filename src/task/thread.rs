@@ -11,7 +11,7 @@ use crate::engine::park::{self, Running};
 use crate::engine::task::{Flag, Wait};
 use crate::engine::{blocking_pool as pool, current};
 
-const WAIT: Wait = Wait::for_any_thread("unpark");
+const WAIT: Wait = Wait::new(&Wait::for_any_thread("unpark"));
 
 /// A handle to a coroutine or a plain thread: its identity, and a way to wake it from [`park`].
 #[derive(Clone)]

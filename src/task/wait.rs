@@ -10,9 +10,9 @@ use crate::engine::defer::Defer;
 use crate::engine::park;
 use crate::engine::task::Wait;
 
-pub(crate) const WAIT_ANY: Wait = Wait::for_run("one of several coroutines to end");
+pub(crate) const WAIT_ANY: Wait = Wait::new(&Wait::for_run("one of several coroutines to end"));
 const WAIT_ANY_ELSEWHERE: Wait =
-    Wait::outside("one of several coroutines, some of other runtimes, to end");
+    Wait::new(&Wait::outside("one of several coroutines, some of other runtimes, to end"));
 
 /// Waits for all the coroutines, and returns their results in the order of the handles.
 ///

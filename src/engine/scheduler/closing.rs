@@ -69,7 +69,7 @@ impl Scheduler {
         self.tasks.for_each(|task| {
             let name = task.name().map_or("<unnamed>", |name| name);
             let since = Duration::from_millis(u64::from(now.wrapping_sub(task.since.get())));
-            let (id, wait, spawned) = (task.id, task.waiting.get(), task.spawned);
+            let (id, wait, spawned) = (task.id, task.waiting(), task.spawned);
             list += &format!(
                 "\n  {id} '{name}' has waited for {since:?} for {wait}; spawned at {spawned}"
             );

@@ -198,13 +198,12 @@ impl Scheduler {
                 let key = self.alarms.add(self.clock.nanos_at(deadline), alarm);
                 task.timer.set(Some(key));
             }
-            task.waiting.set(why);
+            task.set_waiting(why);
             task.since.set(self.clock.last_millis());
             task.parked.set(true);
             let counted = self.outside.enter(why);
             self.suspend(task, Suspended::Parked);
             self.outside.leave(counted);
-            task.waiting.set(Wait::NONE);
         }
         task.wake.get()
     }

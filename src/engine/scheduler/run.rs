@@ -3,7 +3,6 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::mem;
 use std::ptr::NonNull;
 
 use super::super::coroutine::Suspended;
@@ -127,11 +126,13 @@ impl Scheduler {
     #[inline]
     fn retire(&self, slot: u32) {
         current::leave();
-        let Some(task) = self.tasks.remove(slot) else { return };
-        // The coroutine has dropped all locals that it could. The destructors of the remaining ones
-        // are user code, which must not run here.
-        mem::forget(task.take_locals());
-        if let Some(stack) = task.coroutine.into_stack() {
+        let stack = self.tasks.remove(slot, |task| {
+            // The coroutine has dropped all locals that it could. The destructors of the remaining ones
+            // are user code, which must not run here.
+            task.forget_locals();
+            task.coroutine.into_stack()
+        });
+        if let Some(stack) = stack.flatten() {
             self.stacks.put(stack);
         }
     }

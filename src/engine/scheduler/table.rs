@@ -41,7 +41,7 @@ impl TaskTable {
     }
 
     /// Adds a task, and calls `f` with it where it now is.
-    #[inline]
+    #[inline(always)]
     pub(super) fn insert(&self, task: Task, f: impl FnOnce(&Task)) -> u32 {
         let mut places = self.places.borrow_mut();
         let entry = places.vacant_entry();
@@ -55,16 +55,17 @@ impl TaskTable {
         slot
     }
 
-    /// Removes the task in a slot. Its coroutine has ended.
-    #[inline]
-    pub(super) fn remove(&self, slot: u32) -> Option<Task> {
+    /// Removes the task in a slot, whose coroutine has ended, and calls `f`, which must run no user
+    /// code, with it.
+    #[inline(always)]
+    pub(super) fn remove<R>(&self, slot: u32, f: impl FnOnce(Task) -> R) -> Option<R> {
         let mut place = self.places.borrow_mut().remove(slot as usize);
-        let task = place.take();
+        let result = place.take().map(f);
         let mut free = self.free.borrow_mut();
         if free.len() < FREE_MAX {
             free.push(place);
         }
-        task
+        result
     }
 
     /// Removes the task in a slot and leaks it. Its coroutine will never end.

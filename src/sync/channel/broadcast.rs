@@ -25,7 +25,7 @@ use crate::sync::wait::{WaitQueue, wait};
 
 pub use super::error::SendError;
 
-const WAIT: Wait = Wait::for_any_thread("an item of a channel");
+const WAIT: Wait = Wait::new(&Wait::for_any_thread("an item of a channel"));
 
 struct State<T> {
     // The last items, each until every receiver that was there when it was sent has received it.

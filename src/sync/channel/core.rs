@@ -58,8 +58,8 @@ use crate::sync::lock::{Guard, Lock};
 use crate::sync::operation::Ticket;
 use crate::sync::wait::{WaitQueue, release_and_wait};
 
-const WAIT_FOR_ROOM: Wait = Wait::for_any_thread("room in a channel");
-const WAIT_FOR_ITEM: Wait = Wait::for_any_thread("an item of a channel");
+const WAIT_FOR_ROOM: Wait = Wait::new(&Wait::for_any_thread("room in a channel"));
+const WAIT_FOR_ITEM: Wait = Wait::new(&Wait::for_any_thread("an item of a channel"));
 
 /// The largest buffer, in items, that a channel keeps when it is empty.
 const IDLE_CAPACITY_MAX: usize = 4096;
@@ -170,7 +170,7 @@ impl<T> State<T> {
     }
 
     /// Gives an item to the first waiting receiver. Returns the item if there is none.
-    #[inline]
+    #[inline(always)]
     pub(super) fn hand_over(&mut self, item: T) -> Result<Waiter, T> {
         let mut item = Some(item);
         let served = self.receivers.serve(|want| {

@@ -23,8 +23,9 @@ use crate::engine::waiter::FutureWaiter;
 use crate::sync::lock::{Guard, Lock};
 use crate::sync::wait::{Registered, WaitQueue, wait};
 
-const WAIT_FOR_ITEM: Wait = Wait::for_any_thread("an item of a channel");
-const WAIT_FOR_CLOSE: Wait = Wait::for_any_thread("the receivers of a channel to close");
+const WAIT_FOR_ITEM: Wait = Wait::new(&Wait::for_any_thread("an item of a channel"));
+const WAIT_FOR_CLOSE: Wait =
+    Wait::new(&Wait::for_any_thread("the receivers of a channel to close"));
 
 struct State<T> {
     item: Option<T>,

@@ -24,8 +24,9 @@ use crate::sync::wait::{WaitQueue, wait};
 
 pub use super::error::{RecvError, SendError};
 
-const WAIT_FOR_CHANGE: Wait = Wait::for_any_thread("an item of a channel");
-const WAIT_FOR_CLOSE: Wait = Wait::for_any_thread("the receivers of a channel to close");
+const WAIT_FOR_CHANGE: Wait = Wait::new(&Wait::for_any_thread("an item of a channel"));
+const WAIT_FOR_CLOSE: Wait =
+    Wait::new(&Wait::for_any_thread("the receivers of a channel to close"));
 
 struct Shared<T> {
     // Its holder may wait, so it is a lock that parks.

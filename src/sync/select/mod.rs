@@ -54,7 +54,7 @@ use crate::task::{JoinHandle, WAIT_ANY};
 
 pub use self::join::Joined;
 
-const WAIT: Wait = Wait::for_any_thread("one of several operations of a `select!`");
+const WAIT: Wait = Wait::new(&Wait::for_any_thread("one of several operations of a `select!`"));
 
 /// Waits for the first of several operations, when their number is not known beforehand. Otherwise
 /// [`select!`](crate::select) reads better.
