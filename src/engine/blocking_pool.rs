@@ -7,6 +7,7 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
+use std::mem;
 use std::thread;
 use std::time::Duration;
 
@@ -41,10 +42,12 @@ struct Queue {
     // library.
     threads: usize,
     idle: usize,
+    // The process that the threads are in.
+    process: u32,
 }
 
 static POOL: Pool = Pool {
-    queue: Mutex::new(Queue { jobs: VecDeque::new(), next: 0, threads: 0, idle: 0 }),
+    queue: Mutex::new(Queue { jobs: VecDeque::new(), next: 0, threads: 0, idle: 0, process: 0 }),
     work: Condvar::new(),
 };
 
@@ -55,6 +58,13 @@ static POOL: Pool = Pool {
 /// When no thread can be started.
 pub(super) fn submit(job: Job) -> io::Result<u64> {
     let mut queue = POOL.queue.lock();
+    let process = std::process::id();
+    if queue.process != process {
+        // A forked process has the queue of its parent and none of its threads. What the parent has
+        // queued is the parent's: it is leaked here.
+        mem::forget(mem::take(&mut queue.jobs));
+        (queue.threads, queue.idle, queue.process) = (0, 0, process);
+    }
     let number = queue.next;
     queue.next += 1;
     queue.jobs.push_back((number, job));

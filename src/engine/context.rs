@@ -20,6 +20,19 @@ thread_local! {
     static OWNED: Owned = const { Owned(ManuallyDrop::new(Scheduler::new())) };
     // The address of the scheduler while it exists, so that one load finds it.
     static PLACE: Cell<*const Scheduler> = const { Cell::new(ptr::null()) };
+    // The process in which this thread last began a run.
+    static PROCESS: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Prepares for a run. In a process that was forked after a run, this thread gets a new scheduler: the
+/// epoll instance of the old one is shared with the parent, and each would take the other's events.
+pub(super) fn prepare_run() {
+    let process = std::process::id();
+    let before = PROCESS.replace(process);
+    if ![0, process].contains(&before) && !current::in_coroutine() {
+        // It is leaked: only a forked process has one, and on one thread.
+        PLACE.set(Box::leak(Box::new(Scheduler::new())));
+    }
 }
 
 struct Owned(ManuallyDrop<Scheduler>);

@@ -78,6 +78,7 @@ pub(crate) fn start<F: FnOnce() -> T, T>(
             }
         });
     };
+    context::prepare_run();
     panic_hook::install();
     let workers = Workers::new(settings.workers);
     let outcome = start_workers(settings, &workers, injector, spawned, Box::new(main));

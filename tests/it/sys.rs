@@ -44,3 +44,24 @@ pub(crate) fn close_stream(fd: i32) {
     // SAFETY: std and this library expect that these three may be closed.
     assert_eq!(unsafe { libc::close(fd) }, 0);
 }
+
+/// Forks this process. `child` runs in the child, which then ends; returns whether it ended well. The
+/// caller must be the only thread.
+pub(crate) fn fork(child: impl FnOnce()) -> bool {
+    // SAFETY: the caller promises that this is the only thread, so the child may do anything.
+    match unsafe { libc::fork() } {
+        -1 => panic!("fork failed"),
+        0 => {
+            end_in(20);
+            let ok = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child)).is_ok();
+            // SAFETY: `_exit` has no preconditions.
+            unsafe { libc::_exit(i32::from(!ok)) }
+        }
+        pid => {
+            let mut status = 0;
+            // SAFETY: `status` is valid for the answer.
+            assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
+            status == 0
+        }
+    }
+}

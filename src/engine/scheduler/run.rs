@@ -33,6 +33,8 @@ impl Scheduler {
             fn drop(&mut self) {
                 self.0.running.set(false);
                 drop(self.0.worker.take());
+                // A thread that runs no coroutines keeps no pages of deep calls.
+                while self.0.stacks.trim() {}
             }
         }
         if self.running.get() {

@@ -635,3 +635,64 @@ fn wakers_that_panic_leave_no_other_waiter_asleep() {
         assert!(panics.0.load(Ordering::SeqCst));
     });
 }
+
+// ---- processes and threads that begin or end at a bad time ----
+
+/// Uses sockets, timers and the blocking pool.
+fn a_whole_run() {
+    plainsong::run(|| {
+        let listener = plainsong::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = spawn(move || plainsong::net::TcpStream::connect(address).unwrap());
+        listener.accept().unwrap();
+        client.join().unwrap();
+        sleep(Duration::from_millis(1));
+        assert_eq!(plainsong::blocking(|| 7), 7);
+    });
+}
+
+#[test]
+fn a_fork_after_a_run_runs_in_both_processes() {
+    alone(a_fork_after_a_run_runs_in_both_processes, || {
+        a_whole_run();
+        assert!(crate::sys::fork(|| (0..3).for_each(|_| a_whole_run())));
+        (0..3).for_each(|_| a_whole_run());
+    });
+}
+
+#[test]
+fn a_runtime_of_two_workers_in_a_late_destructor_of_a_thread_local_ends() {
+    thread_local! {
+        static LATE: RefCell<Vec<OnDrop<fn()>>> = const { RefCell::new(Vec::new()) };
+    }
+    fn runs_on_two() {
+        plainsong::Runtime::builder().workers(2).build().unwrap().run(|| ());
+    }
+    // std ends the process, as for each panic of such a destructor; it must not hang.
+    dying(a_runtime_of_two_workers_in_a_late_destructor_of_a_thread_local_ends, || {
+        let thread = std::thread::spawn(|| {
+            // Made before the library's own, so dropped after them.
+            LATE.with_borrow_mut(|list| list.push(OnDrop(runs_on_two as fn())));
+            plainsong::run(|| ());
+        });
+        let _ = thread.join();
+    });
+}
+
+#[test]
+fn a_thread_gives_back_the_stacks_of_deep_calls_when_its_run_ends() {
+    fn deep(n: usize) -> usize {
+        let page = std::hint::black_box([n; 512]);
+        if n == 0 { 0 } else { deep(n - 1) + page[n % 512] }
+    }
+    alone(a_thread_gives_back_the_stacks_of_deep_calls_when_its_run_ends, || {
+        plainsong::run(|| ());
+        let before = crate::util::resident();
+        plainsong::run(|| {
+            let all: Vec<_> = (0..1500).map(|_| spawn(|| deep(20))).collect();
+            all.into_iter().for_each(|one| drop(one.join()));
+        });
+        let kept = crate::util::resident() - before;
+        assert!(kept < 60_000, "{kept} KiB are left");
+    });
+}
