@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::context;
 use super::id::Id;
 use super::job::{Asked, Slot};
-use super::mailbox::{Mailbox, Message};
+use super::mailbox::{Mailbox, Message, ThreadId};
 use super::scheduler::Scheduler;
 use super::scopes::{Level, ScopeId};
 use super::task::Task;
@@ -50,6 +50,14 @@ impl Address {
         match &self.place {
             Place::Known { mailbox, slot } => Some((mailbox, *slot)),
             Place::Pending(slot) => slot.place_or(ask),
+        }
+    }
+
+    /// Announces that all of it will be cancelled, if it runs on another thread.
+    fn announce_cancel(&self) {
+        let Some((mailbox, _)) = self.find(|_| ()) else { return };
+        if mailbox.thread() != ThreadId::current() {
+            mailbox.announce_cancel(self.id);
         }
     }
 
@@ -105,5 +113,18 @@ impl Target {
     /// Cancels the level, if it is still open.
     pub(crate) fn cancel(&self) {
         self.address.cancel(self.level);
+    }
+
+    /// Cancels all of these, so that nothing is handed over to any of them from the moment at which the
+    /// first may unwind.
+    pub(crate) fn cancel_all(targets: &[Self]) {
+        for target in targets {
+            if target.level == Level::Root {
+                target.address.announce_cancel();
+            }
+        }
+        let (here, elsewhere): (Vec<_>, Vec<_>) =
+            targets.iter().partition(|target| target.address.inspect(|_| ()).is_some());
+        here.into_iter().chain(elsewhere).for_each(Self::cancel);
     }
 }

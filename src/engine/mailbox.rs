@@ -277,11 +277,15 @@ impl Mailbox {
     }
 
     /// Notes that the owner has acted on a request to cancel this coroutine's root.
+    /// Announces that the owner will be asked to cancel this coroutine as a whole.
+    pub(crate) fn announce_cancel(&self, id: Id) {
+        self.inbox().cancelling.push(id);
+        self.any_cancelling.store(true, Ordering::Relaxed);
+    }
+
     pub(crate) fn has_cancelled(&self, id: Id) {
         let mut inbox = self.inbox();
-        if let Some(at) = inbox.cancelling.iter().position(|other| *other == id) {
-            inbox.cancelling.swap_remove(at);
-        }
+        inbox.cancelling.retain(|other| *other != id);
         let any = inbox.cancelling_all || !inbox.cancelling.is_empty();
         self.any_cancelling.store(any, Ordering::Relaxed);
     }

@@ -264,7 +264,7 @@ impl CancellationToken {
             let children = mem::take(&mut token.children);
             drop(token);
             park::wake_all(waiters);
-            scopes.iter().for_each(Target::cancel);
+            Target::cancel_all(&scopes);
             family.extend(children.iter().filter_map(Weak::upgrade).map(Self));
         }
     }

@@ -80,7 +80,7 @@ impl Group {
         let targets: Vec<Target> =
             state.members.iter().filter_map(|(_, member)| member.clone()).collect();
         drop(state);
-        targets.iter().for_each(Target::cancel);
+        Target::cancel_all(&targets);
     }
 
     /// Sets the body, which is cancelled when a member panics. `None` when the body has ended.

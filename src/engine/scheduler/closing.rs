@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::super::cancel;
 use super::super::coroutine::Coroutine;
 use super::super::current;
+use super::super::id::Id;
 use super::super::task::Task;
 use super::calls::{Call, CallKey};
 use super::core::Scheduler;
@@ -20,9 +21,14 @@ impl Scheduler {
     /// Cancels every coroutine of the run except `except`, and all that are spawned from now on.
     /// Returns the calls of this thread, which will not be made.
     pub(crate) fn close(&self, except: &Task) -> Vec<Call> {
-        self.with_worker(|worker| worker.workers.close(worker.number));
-        self.cancel_all(Some(except.id));
+        self.close_all(Some(except.id));
         self.calls.take_all(&self.alarms)
+    }
+
+    fn close_all(&self, except: Option<Id>) {
+        self.with_worker(|worker| {
+            worker.workers.close(worker.number, || self.cancel_all(except));
+        });
     }
 
     /// Closes the run on this worker, after another worker has called [`close`](Self::close).
@@ -48,8 +54,7 @@ impl Scheduler {
             );
             process::abort();
         }
-        self.with_worker(|worker| worker.workers.close(worker.number));
-        self.cancel_all(None);
+        self.close_all(None);
     }
 
     /// Adds this worker's coroutines to the report, if another worker closes the run because of a

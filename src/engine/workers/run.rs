@@ -262,16 +262,19 @@ impl Workers {
         self.unpark_idle(&mut self.each[number].run_queue.lock()).is_none()
     }
 
-    /// Makes all workers except `from` cancel their coroutines, and all that start from now on.
-    pub(crate) fn close(&self, from: usize) {
+    /// Has all workers cancel their coroutines, and all that start from now on: `from`, the calling
+    /// one, with `cancel_here`. Nothing is handed over to any of them from the moment at which the
+    /// first may unwind.
+    pub(crate) fn close(&self, from: usize, cancel_here: impl FnOnce()) {
         self.closing.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        let others = self.each.iter().enumerate().filter(|(number, _)| *number != from);
-        for mailbox in others.filter_map(|(_, worker)| worker.mailbox.get()) {
-            // From here on, no lock, item or permit is handed over to their coroutines.
-            mailbox.set_cancelling_all(true);
-            mailbox.send(Message::Check);
-        }
+        let others = || {
+            let others = self.each.iter().enumerate().filter(|(number, _)| *number != from);
+            others.filter_map(|(_, worker)| worker.mailbox.get())
+        };
+        others().for_each(|mailbox| mailbox.set_cancelling_all(true));
+        cancel_here();
+        others().for_each(|mailbox| mailbox.send(Message::Check));
     }
 
     /// Whether [`close`](Self::close) has been called. A worker that takes the message of that
