@@ -663,7 +663,7 @@ fn a_fork_after_a_run_runs_in_both_processes() {
 #[test]
 fn a_runtime_of_two_workers_in_a_late_destructor_of_a_thread_local_ends() {
     thread_local! {
-        static LATE: RefCell<Vec<OnDrop<fn()>>> = const { RefCell::new(Vec::new()) };
+        static LATE: AtExit = const { RefCell::new(Vec::new()) };
     }
     fn runs_on_two() {
         plainsong::Runtime::builder().workers(2).build().unwrap().run(|| ());
