@@ -115,8 +115,8 @@ impl Target {
         self.address.cancel(self.level);
     }
 
-    /// Cancels all of these, so that nothing is handed over to any of them from the moment at which the
-    /// first may unwind.
+    /// Cancels all of these, so that nothing is handed over to any of them from the moment at which
+    /// the first may unwind.
     pub(crate) fn cancel_all(targets: &[Self]) {
         for target in targets {
             if target.level == Level::Root {

@@ -60,8 +60,8 @@ pub(super) fn submit(job: Job) -> io::Result<u64> {
     let mut queue = POOL.queue.lock();
     let process = std::process::id();
     if queue.process != process {
-        // A forked process has the queue of its parent and none of its threads. What the parent has
-        // queued is the parent's: it is leaked here.
+        // A forked process has the queue of its parent and none of its threads. The jobs in it are
+        // the parent's, so they are leaked here.
         mem::forget(mem::take(&mut queue.jobs));
         (queue.threads, queue.idle, queue.process) = (0, 0, process);
     }

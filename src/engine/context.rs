@@ -24,8 +24,9 @@ thread_local! {
     static PROCESS: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Prepares for a run. In a process that was forked after a run, this thread gets a new scheduler: the
-/// epoll instance of the old one is shared with the parent, and each would take the other's events.
+/// Prepares for a run. In a process that was forked after a run, this thread gets a new scheduler:
+/// the epoll instance of the old one is shared with the parent, and each would take the other's
+/// events.
 pub(super) fn prepare_run() {
     let process = std::process::id();
     let before = PROCESS.replace(process);

@@ -149,8 +149,8 @@ impl Coroutine {
 
     /// Whether its own stack is the one of `size` bytes above this guard page.
     pub(super) fn is_above(&self, guard: usize, size: usize) -> bool {
-        // The top of the stack is above the guard, whatever has run on it. (It is null where it is not
-        // known.)
+        // The top of the stack is above the guard, whatever has run on it. (It is null where it is
+        // not known.)
         let top = self.top.get();
         top.is_null() || top.addr().checked_sub(guard).is_some_and(|above| above < 2 * size)
     }

@@ -97,8 +97,8 @@ unsafe fn end(header: NonNull<Header>, how: u8) -> bool {
     // SAFETY: by the caller's promise the packet lives until the exchange below. It is not used
     // after that, except in `end_slowly`, where the exchange has failed.
     let header = unsafe { &*header.as_ptr() };
-    // A job may be dropped so late that its thread has no scheduler any more. Then the packet has no
-    // joiner on this thread.
+    // A job may be dropped so late that its thread has no scheduler any more. Then the packet has
+    // no joiner on this thread.
     header.ended_at.set(context::try_with(|scheduler| scheduler.next_end()).unwrap_or(0));
     let joiner = (header.joiner_slot.get(), header.joiner_wait.get());
     if header.state.compare_exchange(0, how, Ordering::AcqRel, Ordering::Acquire).is_err() {
@@ -141,8 +141,8 @@ unsafe fn end_slowly(header: NonNull<Header>, how: u8, joiner: (u32, u64)) -> bo
 /// As for [`end`]; and `completion` must be the first field of a header.
 #[cold]
 unsafe fn abandon(completion: NonNull<Completion>) {
-    // SAFETY: by the caller's promise. If the handle has gone, the packet is leaked like the rest of
-    // the coroutine.
+    // SAFETY: by the caller's promise. If the handle has gone, the packet is leaked like the rest
+    // of the coroutine.
     unsafe { end(completion.cast(), ENDED | ABANDONED) };
 }
 

@@ -45,8 +45,8 @@ pub(crate) fn close_stream(fd: i32) {
     assert_eq!(unsafe { libc::close(fd) }, 0);
 }
 
-/// Forks this process. `child` runs in the child, which then ends; returns whether it ended well. The
-/// caller must be the only thread.
+/// Forks this process. `child` runs in the child, which then ends; returns whether it ended well.
+/// The caller must be the only thread.
 pub(crate) fn fork(child: impl FnOnce()) -> bool {
     // SAFETY: the caller promises that this is the only thread, so the child may do anything.
     match unsafe { libc::fork() } {

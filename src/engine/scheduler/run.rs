@@ -129,8 +129,8 @@ impl Scheduler {
     fn retire(&self, slot: u32) {
         current::leave();
         let stack = self.tasks.remove(slot, |task| {
-            // The coroutine has dropped all locals that it could. The destructors of the remaining ones
-            // are user code, which must not run here.
+            // The coroutine has dropped all locals that it could. The destructors of the remaining
+            // ones are user code, which must not run here.
             task.forget_locals();
             task.coroutine.into_stack()
         });
