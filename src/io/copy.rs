@@ -55,7 +55,7 @@ where
 /// ```no_run
 /// fn main() -> std::io::Result<()> {
 ///     plainsong::run(|| plainsong::net::serve("127.0.0.1:4915", |conn| {
-///         plainsong::io::copy(&mut &conn, &mut &conn).map(drop)
+///         plainsong::io::copy(&mut &conn, &mut &conn)
 ///     }))
 /// }
 /// ```
