@@ -92,7 +92,15 @@ fn forget(payload: Box<dyn Any + Send>) {
 
 /// Drops the locals of `task`, the running coroutine. Their destructors may make new locals, which
 /// are dropped too, up to sixteen times.
+#[inline]
 pub(crate) fn drop_locals(task: &Task) {
+    if task.may_have_locals() {
+        drop_locals_slowly(task);
+    }
+}
+
+#[cold]
+fn drop_locals_slowly(task: &Task) {
     for _ in 0..16 {
         let locals = task.take_locals();
         if locals.is_empty() {

@@ -214,6 +214,7 @@ impl Scopes {
     }
 
     /// Whether a shield hides the root.
+    #[inline]
     pub(crate) fn is_root_shielded(&self) -> bool {
         self.nested.get().is_some_and(|nested| !nested.shields.borrow().is_empty())
     }

@@ -332,10 +332,16 @@ impl Task {
         &self.extras.get_or_init(Box::default).locals
     }
 
+    /// Whether it may have locals. Few coroutines do.
+    #[inline]
+    pub(crate) fn may_have_locals(&self) -> bool {
+        self.extras.get().is_some()
+    }
+
     /// Leaks the locals, if there are any.
     #[inline]
     pub(crate) fn forget_locals(&self) {
-        if self.extras.get().is_some() {
+        if self.may_have_locals() {
             std::mem::forget(self.take_locals());
         }
     }

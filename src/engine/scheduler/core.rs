@@ -311,6 +311,7 @@ impl Scheduler {
     }
 
     /// Whether the running coroutine is known to unwind.
+    #[inline]
     pub(crate) fn is_unwinding(&self, task: &Task) -> bool {
         self.unwinding.is_unwinding(task)
     }

@@ -20,8 +20,9 @@ const BUSY_POLL: u64 = 50_000;
 /// Nanoseconds between two searches of the free stacks for pages to give back.
 const TRIM: u64 = 1_000_000_000;
 /// Nanoseconds between two batches of such a search while coroutines are ready. A batch takes the
-/// kernel up to a twentieth of that.
-const TRIM_BUSY: u64 = 2_000_000;
+/// kernel up to a hundredth of that. The search may go on for ever, because a busy thread uses
+/// stacks faster than it looks at them.
+const TRIM_BUSY: u64 = 10_000_000;
 /// Jobs that a tick starts if the loop has started none since the last tick because the ready queue
 /// was never empty.
 const START_MAX: usize = 32;

@@ -84,9 +84,14 @@ impl Unwinding {
     }
 
     /// Whether the running coroutine is known to unwind.
+    #[inline]
     pub(super) fn is_unwinding(&self, task: &Task) -> bool {
-        thread::panicking()
-            && (!self.is_ambiguous(task) || task.flags.has(Flag::Raised) || self.has_panicked(task))
+        thread::panicking() && self.is_unwinding_itself(task)
+    }
+
+    #[cold]
+    fn is_unwinding_itself(&self, task: &Task) -> bool {
+        !self.is_ambiguous(task) || task.flags.has(Flag::Raised) || self.has_panicked(task)
     }
 
     /// Whether the running coroutine is known to unwind from a panic of its own.

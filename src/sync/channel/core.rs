@@ -280,7 +280,7 @@ impl<T> Core<T> {
     }
 
     /// Releases the lock, and wakes `waiter` and the watchers.
-    #[inline]
+    #[inline(always)]
     pub(super) fn release_and_wake(mut state: Guard<'_, State<T>>, waiter: Option<Waiter>) {
         let watchers = state.take_watchers();
         drop(state);

@@ -42,7 +42,8 @@ pub struct Sender<T>(Arc<Lock<State<T>>>);
 /// The end of a [`channel`] that receives. It is also a future, for `async` code.
 pub struct Receiver<T> {
     state: Arc<Lock<State<T>>>,
-    polled: Option<Polled<T>>,
+    // In a box, to keep the slots of waiting receivers small: few receivers are polled.
+    polled: Option<Box<Polled<T>>>,
 }
 
 /// The wait of a future's task.
@@ -222,7 +223,7 @@ impl<T> Receiver<T> {
         let lock = Arc::clone(&self.state);
         let listed = waiter.waiter();
         let entry = Registered::future(lock, state, |s| &mut s.receiver, None, listed);
-        self.polled = Some(Polled { waiter, entry });
+        self.polled = Some(Box::new(Polled { waiter, entry }));
         Err(TryRecvError::Empty)
     }
 
