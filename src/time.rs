@@ -56,6 +56,7 @@ pub fn sleep_until(deadline: Instant) {
     }
 }
 
+#[inline(always)]
 fn park_until(deadline: Option<Instant>) {
     park::block(park::waiter(), WAIT, deadline);
 }

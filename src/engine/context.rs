@@ -101,13 +101,16 @@ pub(crate) struct Running<'a> {
 /// Calls `f` with the running coroutine, if there is one.
 #[inline(always)]
 pub(crate) fn running<R>(f: impl FnOnce(Option<Running<'_>>) -> R) -> R {
-    current::with(|task| match task {
-        // SAFETY: as in `try_with`. A coroutine runs only on a thread whose scheduler has been
-        // found.
-        Some(task) => match unsafe { PLACE.get().as_ref() } {
-            Some(scheduler) => f(Some(Running { scheduler, task })),
+    current::with(
+        #[inline(always)]
+        |task| match task {
+            // SAFETY: as in `try_with`. A coroutine runs only on a thread whose scheduler has been
+            // found.
+            Some(task) => match unsafe { PLACE.get().as_ref() } {
+                Some(scheduler) => f(Some(Running { scheduler, task })),
+                None => f(None),
+            },
             None => f(None),
         },
-        None => f(None),
-    })
+    )
 }

@@ -56,7 +56,7 @@ pub(crate) fn in_coroutine() -> bool {
 }
 
 /// Calls `f` with the running coroutine, if there is one.
-#[inline]
+#[inline(always)]
 pub(crate) fn with<R>(f: impl FnOnce(Option<&Task>) -> R) -> R {
     // SAFETY: the caller of `enter` has promised that the task lives until `leave`.
     //

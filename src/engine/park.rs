@@ -152,13 +152,16 @@ pub(crate) fn is_cancel_pending() -> bool {
 }
 
 /// Raises the cancellation that is pending, or that ended the last wait.
-#[cold]
+#[inline(always)]
 pub(crate) fn raise() -> ! {
-    context::running(|running| match running {
-        // The coroutine does not unwind yet: that was checked when its wait was ended.
-        Some(Running { scheduler, task }) => scheduler.raise(task),
-        None => unreachable!("a plain thread is never cancelled"),
-    })
+    context::running(
+        #[inline(always)]
+        |running| match running {
+            // The coroutine does not unwind yet: that was checked when its wait was ended.
+            Some(Running { scheduler, task }) => scheduler.raise(task),
+            None => unreachable!("a plain thread is never cancelled"),
+        },
+    )
 }
 
 /// Ends the wait of `waiter`, wherever it is.
