@@ -146,9 +146,7 @@ impl<Y: 'static, S: 'static> Generator<Y, S> {
                     body(&yielder);
                 }
             }));
-            if let Err(payload) = result
-                && !payload.is::<Closed>()
-            {
+            if let Some(payload) = result.err().filter(|payload| !payload.is::<Closed>()) {
                 yielder.shared.panic.set(Some(payload));
             }
         });

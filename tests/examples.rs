@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
@@ -737,13 +737,16 @@ fn files_ends_quietly_when_its_output_is_no_longer_read() {
 
 #[test]
 fn examples_refuse_surplus_arguments() {
-    let mut examples: Vec<String> =
-        std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/examples"))
-            .unwrap()
-            .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
-            // These take as many as they are given.
-            .filter(|name| !["args", "crawler", "files", "scope"].contains(&name.as_str()))
-            .collect();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut examples: Vec<String> = ["examples", "examples/async"]
+        .into_iter()
+        .flat_map(|folder| std::fs::read_dir(root.join(folder)).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| !path.ends_with("Cargo.toml"))
+        .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+        // Some are no examples, the others take as many as they are given.
+        .filter(|name| !["args", "async", "crawler", "files", "scope"].contains(&name.as_str()))
+        .collect();
     examples.sort();
     assert!(examples.len() > 20, "{examples:?}");
     for name in examples {

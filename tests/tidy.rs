@@ -111,7 +111,7 @@ const ARCHITECTURE_LINES_MAX: usize = 150;
 const COMMENTED: &[&str] = &["src", "tests", "examples", "benches", "compare/src"];
 
 fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
 fn read(path: &str) -> String {
@@ -488,6 +488,19 @@ fn test_exists(name: &str) -> bool {
     let texts = [format!("{file}.rs"), format!("{file}/mod.rs")];
     let mut texts = texts.iter().filter_map(|file| fs::read_to_string(root().join(file)).ok());
     texts.any(|text| text.contains(&format!("fn {test}()")))
+}
+
+#[test]
+fn each_file_of_tests_is_a_target_of_the_package() {
+    let package = read("tests/Cargo.toml");
+    let mut wrong = Vec::new();
+    for (file, _) in rust_files("tests") {
+        let is_root = !file.contains('/') || file.ends_with("/main.rs");
+        if is_root && !package.contains(&format!("path = \"{file}\"")) {
+            wrong.push(format!("tests/Cargo.toml: no `[[test]]` for `{file}`"));
+        }
+    }
+    report(&wrong);
 }
 
 #[test]

@@ -215,8 +215,8 @@ impl Arenas {
         let mut at = self.0.get();
         // SAFETY: as in `remove`.
         while let Some(arena) = unsafe { at.as_ref() } {
-            let offset = address.checked_sub(arena.base.as_ptr().addr());
-            if let Some(offset) = offset.filter(|offset| *offset < arena.len) {
+            let offset = address.wrapping_sub(arena.base.as_ptr().addr());
+            if offset < arena.len {
                 let into_stride = offset % arena.stride;
                 let in_guard = into_stride < arena.stride - arena.size;
                 return in_guard.then_some((arena.size, address - into_stride));

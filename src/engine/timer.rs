@@ -131,8 +131,8 @@ impl<T: Copy> Timers<T> {
     fn expire_slots(&mut self, now: u64, due: &mut Vec<T>) {
         let mut passed = Vec::new();
         let mut moved = Vec::new();
-        while let Some((level, slot)) = self.first_slot()
-            && self.start_of(level, slot) <= now
+        while let Some((level, slot)) =
+            self.first_slot().filter(|&(level, slot)| self.start_of(level, slot) <= now)
         {
             let mut at =
                 std::mem::replace(&mut self.slots[level][slot], List { first: NIL, last: NIL })

@@ -291,7 +291,8 @@ impl<T: Descriptor> Source<T> {
 
     /// Waits until an operation that would have blocked is worth trying again. Returns `false` when
     /// `deadline` has passed first.
-    #[inline(always)]
+    // A debug build would compile it anew for every operation, a sixth of the whole library.
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn wait<'a>(
         &self,
         running: Option<Running<'a>>,

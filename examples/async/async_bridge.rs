@@ -7,6 +7,7 @@
 //! cargo run --release --example async_bridge
 //! ```
 
+#[path = "../args/mod.rs"]
 mod args;
 
 use std::io::{self, Read, Write};
