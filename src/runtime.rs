@@ -4,6 +4,7 @@ use std::io;
 use std::panic::Location;
 use std::sync::Arc;
 
+use crate::engine::error::explained;
 use crate::engine::root::{self, Settings};
 use crate::engine::workers::Injector;
 use crate::engine::{context, stack};
@@ -241,7 +242,7 @@ impl Builder {
     pub fn build(&self) -> io::Result<Runtime> {
         let stack_size = stack::check_size(self.0.stack_size)?;
         if !(1..=WORKERS_MAX).contains(&self.0.workers) {
-            return Err(io::Error::new(
+            return Err(explained(
                 io::ErrorKind::InvalidInput,
                 format!("{} workers: ask for 1 to {WORKERS_MAX} of them", self.0.workers),
             ));

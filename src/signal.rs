@@ -13,6 +13,7 @@ use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 use signal_hook::low_level::signal_name;
 
+use crate::engine::error::explained;
 use crate::io::wait_readable;
 use crate::task::CancellationToken;
 
@@ -100,7 +101,7 @@ impl fmt::Debug for Signals {
 
 fn invalid(signal: i32, why: &str) -> io::Error {
     let text = format!("signal {signal} cannot be waited for: {why}");
-    io::Error::new(io::ErrorKind::InvalidInput, text)
+    explained(io::ErrorKind::InvalidInput, text)
 }
 
 /// Waits for Ctrl-C (`SIGINT`), which then does not end the process.

@@ -35,7 +35,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// The modules of `src/engine/` in layers, the lowest first. A file may name only modules of lower
 /// layers. A folder is one module here; the files in it have layers of their own.
 const ENGINE_LAYERS: &[&[&str]] = &[
-    &["shared", "mutex", "abort", "defer", "pin", "id"],
+    &["shared", "mutex", "abort", "defer", "error", "pin", "id"],
     &["stack", "timer"],
     &["coroutine", "scopes"],
     &["mailbox"],

@@ -12,6 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::cancel;
+use super::error::explained;
 use super::mutex::{Condvar, Mutex, MutexGuard};
 use super::pin;
 #[cfg(plainsong_model)]
@@ -119,10 +120,11 @@ fn grow(queue: &mut MutexGuard<'_, Queue>) -> io::Result<()> {
             Err(_) if queue.threads > 0 => {}
             // Not with the kind of `error`: the caller would misunderstand `WouldBlock`.
             Err(error) => {
-                return Err(io::Error::other(format!(
+                let text = format!(
                     "no thread can be started for a blocking call: {error}; the limit of \
                      threads or of memory is reached"
-                )));
+                );
+                return Err(explained(io::ErrorKind::Other, text));
             }
         }
     }

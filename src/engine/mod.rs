@@ -24,6 +24,7 @@ pub(crate) mod mutex;
 pub(crate) mod abort;
 
 pub(crate) mod defer;
+pub(crate) mod error;
 
 pub(crate) mod pin;
 

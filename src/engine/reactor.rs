@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use slab::Slab;
 
+use super::error::reworded;
 use super::waiter::{Waiter, Waiters};
 
 #[cfg(all(target_os = "linux", not(plainsong_portable_reactor)))]
@@ -109,7 +110,8 @@ impl Reactor {
         let number = REACTORS.fetch_add(1, Ordering::Relaxed);
         let port = Port::new(number).map_err(|error| {
             let advice = "each worker takes up to four descriptors; allow more (ulimit -n)";
-            io::Error::new(error.kind(), format!("cannot make a reactor: {error}; {advice}"))
+            let text = format!("cannot make a reactor: {error}; {advice}");
+            reworded(error, text)
         })?;
         Ok(Self {
             port: Arc::new(port),

@@ -13,6 +13,7 @@ use super::cancel::{self, Failure};
 use super::context;
 use super::coroutine::Coroutine;
 use super::current;
+use super::error::explained;
 use super::id::Id;
 use super::job::{Job, PendingTask};
 use super::mailbox::ThreadId;
@@ -86,7 +87,8 @@ pub(crate) fn check_running(scheduler: &Scheduler) -> io::Result<()> {
 
 #[cold]
 fn not_running() -> io::Error {
-    io::Error::other(
+    explained(
+        io::ErrorKind::Other,
         "no plainsong runtime runs on this thread; wrap the program in `plainsong::run(|| …)`, or \
          spawn through the runtime's `Handle`",
     )

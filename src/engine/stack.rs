@@ -25,6 +25,7 @@ use std::sync::OnceLock;
 
 use corosensei::stack::{StackPointer, valgrind::ValgrindStackRegistration};
 
+use super::error::explained;
 use super::shared::thread_local;
 
 thread_local! {
@@ -72,7 +73,7 @@ pub(crate) enum Guard {
 /// `InvalidInput` outside of [`MIN_SIZE`]`..=`[`MAX_SIZE`].
 pub(crate) fn check_size(size: usize) -> io::Result<usize> {
     if !(MIN_SIZE..=MAX_SIZE).contains(&size) {
-        return Err(io::Error::new(
+        return Err(explained(
             io::ErrorKind::InvalidInput,
             format!(
                 "a coroutine stack of {size} bytes is not possible: \
@@ -263,10 +264,7 @@ fn explain(error: io::Error, size: usize) -> io::Error {
         io::ErrorKind::WouldBlock => io::ErrorKind::OutOfMemory,
         kind => kind,
     };
-    io::Error::new(
-        kind,
-        format!("cannot make a coroutine stack of {size} bytes: {error}; {advice}"),
-    )
+    explained(kind, format!("cannot make a coroutine stack of {size} bytes: {error}; {advice}"))
 }
 
 fn under_valgrind() -> bool {

@@ -3,7 +3,6 @@
 
 pub(crate) mod copy;
 mod duplex;
-pub(crate) mod error;
 pub(crate) mod pipe;
 mod pollable;
 pub(crate) mod raw_fd;

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::error::explained;
 use crate::engine::blocking_pool as pool;
 use crate::engine::descriptor::{self, Registrations};
+use crate::engine::error::explained;
 use crate::engine::park::{self, Running};
 use crate::engine::reactor::{Interest, Readiness};
 use crate::engine::task::{Wait, Wake};

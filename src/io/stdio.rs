@@ -14,10 +14,10 @@ use std::process::Stdio;
 use rustix::fs::{FileType, fstat};
 use rustix::io::Errno;
 
-use super::error::explained;
 use super::pollable::wait;
 use super::source::try_then_wait;
 use crate::engine::blocking;
+use crate::engine::error::explained;
 use crate::engine::mutex::Mutex;
 use crate::engine::park;
 use crate::engine::reactor::Interest;

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 use std::{iter, option, slice, vec};
 
 use crate::engine::blocking::offload;
-use crate::io::error::{explained, reworded};
+use crate::engine::error::{explained, reworded};
 
 /// Values that can be turned into socket addresses: [`std::net::ToSocketAddrs`], except that host
 /// names are looked up without blocking the scheduler's thread.

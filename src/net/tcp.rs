@@ -13,9 +13,9 @@ use super::addr::{ToSocketAddrs, name, try_each};
 use super::listener::{Incoming, listener};
 use super::socket::{BACKLOG, Socket, accept, socket};
 use super::surface::{socket_surface, stream_surface, timeout_surface};
+use crate::engine::error::explained;
 use crate::engine::park;
 use crate::engine::reactor::Interest;
-use crate::io::error::explained;
 use crate::io::source::{Descriptor, zero_timeout};
 
 /// A TCP connection: [`std::net::TcpStream`], whose calls park only their own coroutine.

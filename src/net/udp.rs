@@ -6,8 +6,8 @@ use std::net::{self, Ipv4Addr, Ipv6Addr, SocketAddr};
 use super::addr::{ToSocketAddrs, name, try_each};
 use super::socket::Socket;
 use super::surface::{datagram_surface, socket_surface, timeout_surface};
+use crate::engine::error::explained;
 use crate::engine::reactor::Interest;
-use crate::io::error::explained;
 use crate::io::source::Descriptor;
 
 /// A UDP socket: [`std::net::UdpSocket`], whose calls park only their own coroutine.

@@ -7,6 +7,7 @@ use std::ptr::NonNull;
 
 use super::super::coroutine::Suspended;
 use super::super::current;
+use super::super::error::explained;
 use super::super::reactor::Reactor;
 use super::super::task::Task;
 use super::super::workers::{Idle, WorkerHandle};
@@ -38,7 +39,7 @@ impl Scheduler {
             }
         }
         if self.running.get() {
-            return Err(io::Error::new(
+            return Err(explained(
                 io::ErrorKind::ResourceBusy,
                 "a plainsong runtime runs on this thread already: call `spawn` instead, or \
                  start the other runtime on a thread of its own",

@@ -34,6 +34,20 @@ fn no_workers_and_too_many_are_errors() {
     Runtime::builder().workers(1024).build().unwrap();
 }
 
+/// `main` shows the error that it returns with `Debug`.
+#[test]
+fn errors_of_the_runtime_are_shown_as_their_texts() {
+    let errors = [
+        Runtime::builder().workers(0).build().unwrap_err(),
+        Runtime::builder().stack_size(1).build().unwrap_err(),
+        plainsong::Builder::new().spawn(|| ()).map(drop).unwrap_err(),
+    ];
+    for error in errors {
+        let text = error.to_string();
+        assert!(format!("{error:?}").ends_with(&format!("error: {text} }}")), "{error:?}");
+    }
+}
+
 #[test]
 fn the_caller_is_the_first_and_the_others_have_names() {
     watch(|| {
