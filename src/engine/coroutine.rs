@@ -5,8 +5,10 @@
 
 #![allow(unsafe_code)]
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use std::arch::asm;
 #[cfg(target_arch = "x86_64")]
-use std::arch::{asm, x86_64};
+use std::arch::x86_64;
 use std::cell::{Cell, UnsafeCell};
 use std::mem::ManuallyDrop;
 use std::ops::Range;
@@ -15,6 +17,7 @@ use std::ptr;
 use corosensei::stack::Stack as _;
 use corosensei::{CoroutineResult, Yielder};
 
+use super::sanitizer;
 #[cfg(plainsong_model)]
 use super::shared::LocalCell;
 use super::shared::thread_local;
@@ -98,7 +101,9 @@ impl Coroutine {
             // borrowed until that call returns.
             unsafe { &*STARTING.get() }.yielder.set(yielder);
             body();
+            sanitizer::body_ends();
         };
+        sanitizer::stack_is_used(stack.bounds());
         let top = ptr::without_provenance(stack.base().get() - (LINES - 1) * LINE);
         // SAFETY: the caller promises what this asks for.
         let inner = unsafe { Inner::with_stack_unchecked(stack, start) };
@@ -128,7 +133,10 @@ impl Coroutine {
         }
         match inner.resume(()) {
             CoroutineResult::Yield(suspended) => Some(suspended),
-            CoroutineResult::Return(()) => None,
+            CoroutineResult::Return(()) => {
+                sanitizer::body_has_ended();
+                None
+            }
         }
     }
 
@@ -168,8 +176,11 @@ impl Coroutine {
     /// does nothing and returns `false`.
     pub(crate) fn suspend_if_on(&self, bounds: &Range<usize>) -> bool {
         let marker = 0u8;
-        let here = ptr::from_ref(&marker).addr();
-        if !bounds.contains(&here) {
+        let top = stack_top();
+        // Where the register is not read, a local's address does. (A sanitizer keeps locals
+        // elsewhere.)
+        let here = if top.is_null() { ptr::from_ref(&marker) } else { top };
+        if !bounds.contains(&here.addr()) {
             return false;
         }
         // SAFETY: we run on this very stack, and only `resume` leads here.
@@ -189,7 +200,9 @@ impl Coroutine {
             }
             inner.force_unwind();
         }
-        Some(inner.into_stack())
+        let stack = inner.into_stack();
+        sanitizer::stack_is_free(stack.bounds());
+        Some(stack)
     }
 }
 

@@ -19,6 +19,8 @@
 // Memory, numbers and data structures.
 pub(crate) mod shared;
 
+pub(crate) mod sanitizer;
+
 pub(crate) mod mutex;
 
 pub(crate) mod abort;
