@@ -369,7 +369,10 @@ fn the_table_of_unsafe_code_has_every_file() {
     let text = read("docs/unsafe.md");
     let row = |line: &str| Some(line.strip_prefix("| `src/")?.split_once('`')?.0.to_owned());
     let rows: Vec<_> = text.lines().filter_map(row).collect();
-    assert_eq!(rows, UNSAFE, "docs/unsafe.md: its table does not list the files that may have `unsafe`");
+    assert_eq!(
+        rows, UNSAFE,
+        "docs/unsafe.md: its table does not list the files that may have `unsafe`"
+    );
 }
 
 /// The functions of a file as rustfmt lays them out: their first lines and their lengths.

@@ -5,10 +5,8 @@
 
 #![allow(unsafe_code)]
 
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-use std::arch::asm;
 #[cfg(target_arch = "x86_64")]
-use std::arch::x86_64;
+use std::arch::{asm, x86_64};
 use std::cell::{Cell, UnsafeCell};
 use std::mem::ManuallyDrop;
 use std::ops::Range;
@@ -17,6 +15,7 @@ use std::ptr;
 use corosensei::stack::Stack as _;
 use corosensei::{CoroutineResult, Yielder};
 
+#[cfg(feature = "sanitizer")]
 use super::sanitizer;
 #[cfg(plainsong_model)]
 use super::shared::LocalCell;
@@ -101,8 +100,10 @@ impl Coroutine {
             // borrowed until that call returns.
             unsafe { &*STARTING.get() }.yielder.set(yielder);
             body();
+            #[cfg(feature = "sanitizer")]
             sanitizer::body_ends();
         };
+        #[cfg(feature = "sanitizer")]
         sanitizer::stack_is_used(stack.bounds());
         let top = ptr::without_provenance(stack.base().get() - (LINES - 1) * LINE);
         // SAFETY: the caller promises what this asks for.
@@ -134,6 +135,7 @@ impl Coroutine {
         match inner.resume(()) {
             CoroutineResult::Yield(suspended) => Some(suspended),
             CoroutineResult::Return(()) => {
+                #[cfg(feature = "sanitizer")]
                 sanitizer::body_has_ended();
                 None
             }
@@ -177,8 +179,8 @@ impl Coroutine {
     pub(crate) fn suspend_if_on(&self, bounds: &Range<usize>) -> bool {
         let marker = 0u8;
         let top = stack_top();
-        // Where the register is not read, a local's address does. (A sanitizer keeps locals
-        // elsewhere.)
+        // The address of a local does where the register is not read. A sanitizer may have moved
+        // the local elsewhere.
         let here = if top.is_null() { ptr::from_ref(&marker) } else { top };
         if !bounds.contains(&here.addr()) {
             return false;
@@ -201,6 +203,7 @@ impl Coroutine {
             inner.force_unwind();
         }
         let stack = inner.into_stack();
+        #[cfg(feature = "sanitizer")]
         sanitizer::stack_is_free(stack.bounds());
         Some(stack)
     }

@@ -19,6 +19,7 @@
 // Memory, numbers and data structures.
 pub(crate) mod shared;
 
+#[cfg(feature = "sanitizer")]
 pub(crate) mod sanitizer;
 
 pub(crate) mod mutex;

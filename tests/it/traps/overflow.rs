@@ -161,7 +161,7 @@ fn on_a_thread_that_rust_did_not_start() {
 }
 
 #[test]
-#[cfg_attr(feature = "sanitizer", ignore = "a sanitizer keeps freed memory, and has mappings of its own")]
+#[cfg_attr(feature = "sanitizer", ignore = "a sanitizer keeps freed memory")]
 fn foreign_threads_come_and_go() {
     crate::util::alone(foreign_threads_come_and_go, || {
         fn once() {

@@ -40,7 +40,7 @@ fn use_after_the_coroutine() {
     });
 }
 
-/// What lies on the stack itself, and not in a frame that the sanitizer keeps elsewhere.
+/// Uses the stack itself. (The sanitizer has moved locals elsewhere.)
 #[inline(never)]
 fn use_of_a_free_stack() {
     plainsong::run(|| {
