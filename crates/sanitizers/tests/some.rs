@@ -3,11 +3,11 @@
 #![allow(dead_code, reason = "other tests use the other helpers")]
 #![allow(clippy::incompatible_msrv)]
 
-#[path = "../../it/traps/soundness.rs"]
+#[path = "../../../tests/it/traps/soundness.rs"]
 mod soundness;
-#[path = "../../it/sync/mod.rs"]
+#[path = "../../../tests/it/sync/mod.rs"]
 mod sync;
-#[path = "../../it/sys.rs"]
+#[path = "../../../tests/it/sys.rs"]
 mod sys;
-#[path = "../../it/util.rs"]
+#[path = "../../../tests/it/util.rs"]
 mod util;
