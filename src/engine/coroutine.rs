@@ -15,6 +15,8 @@ use std::ptr;
 use corosensei::stack::Stack as _;
 use corosensei::{CoroutineResult, Yielder};
 
+#[cfg(feature = "sanitizer")]
+use super::sanitizer;
 #[cfg(plainsong_model)]
 use super::shared::LocalCell;
 use super::shared::thread_local;
@@ -98,7 +100,11 @@ impl Coroutine {
             // borrowed until that call returns.
             unsafe { &*STARTING.get() }.yielder.set(yielder);
             body();
+            #[cfg(feature = "sanitizer")]
+            sanitizer::body_ends();
         };
+        #[cfg(feature = "sanitizer")]
+        sanitizer::stack_is_used(stack.bounds());
         let top = ptr::without_provenance(stack.base().get() - (LINES - 1) * LINE);
         // SAFETY: the caller promises what this asks for.
         let inner = unsafe { Inner::with_stack_unchecked(stack, start) };
@@ -128,7 +134,11 @@ impl Coroutine {
         }
         match inner.resume(()) {
             CoroutineResult::Yield(suspended) => Some(suspended),
-            CoroutineResult::Return(()) => None,
+            CoroutineResult::Return(()) => {
+                #[cfg(feature = "sanitizer")]
+                sanitizer::body_has_ended();
+                None
+            }
         }
     }
 
@@ -168,8 +178,11 @@ impl Coroutine {
     /// does nothing and returns `false`.
     pub(crate) fn suspend_if_on(&self, bounds: &Range<usize>) -> bool {
         let marker = 0u8;
-        let here = ptr::from_ref(&marker).addr();
-        if !bounds.contains(&here) {
+        let top = stack_top();
+        // The address of a local does where the register is not read. A sanitizer may have moved
+        // the local elsewhere.
+        let here = if top.is_null() { ptr::from_ref(&marker) } else { top };
+        if !bounds.contains(&here.addr()) {
             return false;
         }
         // SAFETY: we run on this very stack, and only `resume` leads here.
@@ -189,7 +202,10 @@ impl Coroutine {
             }
             inner.force_unwind();
         }
-        Some(inner.into_stack())
+        let stack = inner.into_stack();
+        #[cfg(feature = "sanitizer")]
+        sanitizer::stack_is_free(stack.bounds());
+        Some(stack)
     }
 }
 

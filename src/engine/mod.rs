@@ -19,6 +19,9 @@
 // Memory, numbers and data structures.
 pub(crate) mod shared;
 
+#[cfg(feature = "sanitizer")]
+pub(crate) mod sanitizer;
+
 pub(crate) mod mutex;
 
 pub(crate) mod abort;

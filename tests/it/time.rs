@@ -228,6 +228,7 @@ fn a_timer_is_one_runs_own() {
 }
 
 #[test]
+#[cfg_attr(feature = "sanitizer", ignore = "a sanitizer keeps freed memory")]
 fn a_million_time_outs_armed_and_disarmed_keep_memory_flat() {
     alone(a_million_time_outs_armed_and_disarmed_keep_memory_flat, || {
         plainsong::run(|| {
@@ -261,6 +262,7 @@ fn a_million_time_outs_armed_and_disarmed_keep_memory_flat() {
 }
 
 #[test]
+#[cfg_attr(feature = "sanitizer", ignore = "a sanitizer keeps freed memory")]
 fn time_outs_that_pass_keep_memory_flat() {
     alone(time_outs_that_pass_keep_memory_flat, || {
         plainsong::run(|| {
@@ -401,6 +403,7 @@ fn a_time_out_and_its_sleep_that_end_together() {
 }
 
 #[test]
+#[cfg_attr(feature = "sanitizer", ignore = "a sanitizer needs address space")]
 fn calls_without_room_for_a_stack_come_when_there_is_some() {
     alone(calls_without_room_for_a_stack_come_when_there_is_some, || {
         plainsong::run(|| {

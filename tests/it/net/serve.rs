@@ -94,6 +94,7 @@ mod panic {
 }
 
 #[test]
+#[cfg_attr(feature = "sanitizer", ignore = "a sanitizer keeps freed memory")]
 fn a_handler_that_panics_ten_thousand_times_loses_nothing() {
     alone(a_handler_that_panics_ten_thousand_times_loses_nothing, || {
         std::panic::set_hook(Box::new(|_| {}));
@@ -162,6 +163,7 @@ fn a_server_without_descriptors_goes_on_when_it_has_some() {
 }
 
 #[test]
+#[cfg_attr(feature = "sanitizer", ignore = "a sanitizer needs address space")]
 fn a_server_out_of_address_space_serves_later() {
     alone(a_server_out_of_address_space_serves_later, || {
         plainsong::run(|| {

@@ -208,6 +208,7 @@ fn a_runtime_a_thread() {
 }
 
 #[test]
+#[cfg_attr(feature = "sanitizer", ignore = "a sanitizer keeps freed memory")]
 fn a_thousand_runs_on_one_thread_lose_nothing() {
     alone(a_thousand_runs_on_one_thread_lose_nothing, || {
         let once = || {
@@ -232,6 +233,7 @@ fn a_thousand_runs_on_one_thread_lose_nothing() {
 }
 
 #[test]
+#[cfg_attr(feature = "sanitizer", ignore = "a sanitizer keeps freed memory")]
 fn a_thousand_threads_that_run_lose_nothing() {
     alone(a_thousand_threads_that_run_lose_nothing, || {
         let once = || {

@@ -93,6 +93,7 @@ fn a_panic_with_a_backtrace_fits_the_default() {
 }
 
 #[test]
+#[cfg_attr(feature = "sanitizer", ignore = "a sanitizer keeps freed memory")]
 fn what_a_deep_call_left_is_given_back() {
     alone(what_a_deep_call_left_is_given_back, || {
         let runtime = Runtime::builder().stack_size(2 << 20).build().unwrap();
@@ -126,6 +127,7 @@ fn what_a_deep_call_left_is_given_back() {
 }
 
 #[test]
+#[cfg_attr(feature = "sanitizer", ignore = "so much shadow memory takes gigabytes")]
 fn a_hundred_thousand_coroutines_at_once() {
     alone(a_hundred_thousand_coroutines_at_once, || {
         plainsong::run(|| {
@@ -150,6 +152,7 @@ fn a_hundred_thousand_coroutines_at_once() {
 }
 
 #[test]
+#[cfg_attr(feature = "sanitizer", ignore = "so much shadow memory takes gigabytes")]
 fn a_hundred_thousand_left_at_the_end() {
     alone(a_hundred_thousand_left_at_the_end, || {
         plainsong::run(|| {
@@ -162,6 +165,7 @@ fn a_hundred_thousand_left_at_the_end() {
 }
 
 #[test]
+#[cfg_attr(feature = "sanitizer", ignore = "a sanitizer keeps freed memory")]
 fn stacks_are_used_again() {
     alone(stacks_are_used_again, || {
         plainsong::run(|| {
@@ -179,6 +183,7 @@ fn stacks_are_used_again() {
 }
 
 #[test]
+#[cfg_attr(feature = "sanitizer", ignore = "a sanitizer needs address space")]
 fn without_address_space_a_spawn_is_an_error() {
     alone(without_address_space_a_spawn_is_an_error, || {
         plainsong::run(|| {

@@ -174,6 +174,7 @@ fn run_all_waits_for_what_comes_of_what_comes() {
 }
 
 #[test]
+#[cfg_attr(feature = "sanitizer", ignore = "a sanitizer keeps freed memory")]
 fn runs_leave_no_descriptors_threads_or_memory() {
     alone(runs_leave_no_descriptors_threads_or_memory, || {
         let runtime = runtime(4);

@@ -122,6 +122,7 @@ fn a_broadcast_needs_room() {
 }
 
 #[test]
+#[cfg_attr(feature = "sanitizer", ignore = "a sanitizer keeps freed memory")]
 fn broadcasts_keep_memory_flat() {
     util::alone(broadcasts_keep_memory_flat, || {
         plainsong::run(|| {

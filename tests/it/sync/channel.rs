@@ -501,6 +501,7 @@ fn ten_thousand_wait_at_one_channel() {
 }
 
 #[test]
+#[cfg_attr(feature = "sanitizer", ignore = "a sanitizer keeps freed memory")]
 fn memory_stays_flat() {
     crate::util::alone(memory_stays_flat, || {
         plainsong::run(|| {

@@ -193,7 +193,8 @@ fn one_thread_wakes_all_futures_that_wait_for_the_clock() {
         // Dropped ones are not woken, and a wake that panics does not end the thread.
         drop(waiting);
         let (bad, good) = (Counting::new(true), Counting::new(false));
-        let ticks = [(); 2].map(|()| tick(Duration::from_millis(1)));
+        // Long enough for both to be polled before they are due.
+        let ticks = [(); 2].map(|()| tick(Duration::from_millis(100)));
         let mut first = pin!((&ticks[0]).into_future());
         let mut second = pin!((&ticks[1]).into_future());
         assert!(poll(first.as_mut(), &bad).is_pending());

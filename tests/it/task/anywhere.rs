@@ -582,6 +582,7 @@ fn one_lock_for_many_on_all_workers() {
 }
 
 #[test]
+#[cfg_attr(feature = "sanitizer", ignore = "a sanitizer keeps freed memory")]
 fn a_hundred_thousand_keep_memory_flat() {
     alone(a_hundred_thousand_keep_memory_flat, || {
         run_on(2, || {

@@ -261,6 +261,7 @@ fn one_that_does_not_close_is_given_up() {
 }
 
 #[test]
+#[cfg_attr(feature = "sanitizer", ignore = "a sanitizer keeps freed memory")]
 fn a_hundred_thousand_generators_lose_nothing() {
     alone(a_hundred_thousand_generators_lose_nothing, || {
         watch(|| {

@@ -82,6 +82,7 @@ fn a_token_with_a_long_family() {
 }
 
 #[test]
+#[cfg_attr(feature = "sanitizer", ignore = "a sanitizer keeps freed memory")]
 fn a_token_forgets_waiters_that_gave_up() {
     alone(a_token_forgets_waiters_that_gave_up, || {
         plainsong::run(|| {

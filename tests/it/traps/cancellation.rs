@@ -809,6 +809,7 @@ fn each_operation_in_each_way() {
 }
 
 #[test]
+#[cfg_attr(feature = "sanitizer", ignore = "a sanitizer keeps freed memory")]
 fn cancellations_leave_no_memory_behind() {
     alone(cancellations_leave_no_memory_behind, || {
         silence_stdin();
@@ -843,6 +844,7 @@ fn cancellations_leave_no_memory_behind() {
 }
 
 #[test]
+#[cfg_attr(feature = "sanitizer", ignore = "a sanitizer keeps freed memory")]
 fn a_descriptor_forgets_waiters_that_gave_up() {
     alone(a_descriptor_forgets_waiters_that_gave_up, || {
         plainsong::run(|| {

@@ -161,6 +161,7 @@ fn on_a_thread_that_rust_did_not_start() {
 }
 
 #[test]
+#[cfg_attr(feature = "sanitizer", ignore = "a sanitizer keeps freed memory")]
 fn foreign_threads_come_and_go() {
     crate::util::alone(foreign_threads_come_and_go, || {
         fn once() {
@@ -202,6 +203,7 @@ fn in_a_generator_on_a_plain_thread() {
 }
 
 #[test]
+#[cfg_attr(feature = "sanitizer", ignore = "a sanitizer reports faults itself")]
 fn of_a_plain_thread_is_reported_by_rust() {
     let output = dying(of_a_plain_thread_is_reported_by_rust, || {
         plainsong::run(|| spawn(yield_now).join().unwrap());
@@ -216,6 +218,7 @@ fn of_a_plain_thread_is_reported_by_rust() {
 }
 
 #[test]
+#[cfg_attr(feature = "sanitizer", ignore = "a sanitizer reports faults itself")]
 fn of_a_runtimes_own_thread_is_reported_by_rust() {
     let output = dying(of_a_runtimes_own_thread_is_reported_by_rust, || {
         let thread = thread::Builder::new().name("before".into()).spawn(|| {
@@ -232,6 +235,7 @@ fn of_a_runtimes_own_thread_is_reported_by_rust() {
 }
 
 #[test]
+#[cfg_attr(feature = "sanitizer", ignore = "a sanitizer reports faults itself")]
 fn a_fault_that_is_no_overflow_ends_the_process_as_ever() {
     let output = dying(a_fault_that_is_no_overflow_ends_the_process_as_ever, || {
         plainsong::run(|| {
@@ -245,6 +249,7 @@ fn a_fault_that_is_no_overflow_ends_the_process_as_ever() {
 }
 
 #[test]
+#[cfg_attr(feature = "sanitizer", ignore = "a sanitizer reports faults itself")]
 fn a_fault_of_a_foreign_thread_ends_the_process_as_ever() {
     let output = dying(a_fault_of_a_foreign_thread_ends_the_process_as_ever, || {
         plainsong::run(|| spawn(yield_now).join().unwrap());

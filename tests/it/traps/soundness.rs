@@ -680,6 +680,7 @@ fn a_runtime_of_two_workers_in_a_late_destructor_of_a_thread_local_ends() {
 }
 
 #[test]
+#[cfg_attr(feature = "sanitizer", ignore = "a sanitizer keeps freed memory")]
 fn a_thread_gives_back_the_stacks_of_deep_calls_when_its_run_ends() {
     fn deep(n: usize) -> usize {
         let page = std::hint::black_box([n; 512]);
