@@ -95,8 +95,8 @@ impl Server {
         conn.set_write_timeout(Some(self.limits.send_time))?;
         let mut wire = Wire::new(conn, &self.clock, self.limits.head_bytes);
         let mut is_head = false;
-        match self.converse(&mut wire, &mut is_head, answer) {
-            Ok(()) => {}
+        let client_is_done = match self.converse(&mut wire, &mut is_head, answer) {
+            Ok(()) => true,
             Err(Failure::Io(error)) => return Err(error),
             Err(Failure::Refused(status, why)) => {
                 self.clock.update();
@@ -107,12 +107,14 @@ impl Server {
                     &[("Content-Type", "text/plain")],
                     format!("{why}\n").as_bytes(),
                 );
+                false
             }
-        }
-        wire.close()
+        };
+        wire.close(client_is_done)
     }
 
-    /// Returns after the last reply. `is_head` says whether the latest request, complete or not,
+    /// Returns after the last reply, when the client has asked to close the connection or has closed
+    /// its side. `is_head` says whether the latest request, complete or not,
     /// is one for a head alone.
     fn converse(
         &self,

@@ -12,6 +12,8 @@ use super::{Failure, Result};
 
 /// Replies of this length are sent before the next request is parsed.
 const LONG: usize = 64 * 1024;
+/// Bytes of a connection's first buffer. Most requests fit, and many connections wait for one.
+const FIRST: usize = 4 * 1024;
 /// How long a client may take to close the connection after the server has.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -25,7 +27,8 @@ pub(super) struct Wire<'a> {
 
 impl<'a> Wire<'a> {
     pub(super) fn new(conn: &'a TcpStream, clock: &'a Clock, bytes: usize) -> Self {
-        let input = Input { bytes: vec![0; bytes].into_boxed_slice(), start: 0, end: 0 };
+        let first = vec![0; bytes.min(FIRST)];
+        let input = Input { bytes: first, limit: bytes, start: 0, end: 0 };
         Self { conn, clock, input, output: Vec::new() }
     }
 
@@ -67,9 +70,13 @@ impl<'a> Wire<'a> {
     }
 
     /// Sends what is left and ends the connection. To close it with something unread would reset it
-    /// and could lose the last reply, so the client gets a moment to read that and to close first.
-    pub(super) fn close(mut self) -> io::Result<()> {
+    /// and could lose the last reply. So a client that may still send something gets a moment to
+    /// read that reply and to close first.
+    pub(super) fn close(mut self, client_is_done: bool) -> io::Result<()> {
         self.flush()?;
+        if client_is_done && self.input.unread().is_empty() {
+            return Ok(());
+        }
         self.conn.shutdown(Shutdown::Write)?;
         let mut discard = || while matches!(self.conn.read(&mut self.input.bytes), Ok(1..)) {};
         // A client that sends for longer is cut off.
@@ -80,7 +87,9 @@ impl<'a> Wire<'a> {
 
 /// The bytes that were read and have not been consumed.
 pub(super) struct Input {
-    bytes: Box<[u8]>,
+    bytes: Vec<u8>,
+    // How far the buffer may grow.
+    limit: usize,
     start: usize,
     end: usize,
 }
@@ -99,7 +108,7 @@ impl Input {
 
     /// Whether the unread bytes fill the buffer.
     pub(super) fn is_full(&self) -> bool {
-        self.end - self.start == self.bytes.len()
+        self.end - self.start == self.limit
     }
 
     fn read_from(&mut self, mut conn: &TcpStream) -> io::Result<usize> {
@@ -107,6 +116,9 @@ impl Input {
             self.bytes.copy_within(self.start.., 0);
             self.end -= self.start;
             self.start = 0;
+            if self.end == self.bytes.len() {
+                self.bytes.resize((2 * self.end).min(self.limit), 0);
+            }
         }
         let n = conn.read(&mut self.bytes[self.end..])?;
         self.end += n;
