@@ -146,6 +146,12 @@
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+#[cfg(not(unix))]
+compile_error!(
+    "plainsong runs on Unix-like systems: it parks on their descriptors. On Windows, build for \
+     Linux in WSL"
+);
+
 mod engine;
 pub mod fs;
 mod future;

@@ -187,6 +187,8 @@ impl Paths<'_> {
                     self.declared.push((name, public));
                 }
             }
+            // An error for an unsupported target names nothing.
+            "compile_error" => self.code(),
             _ => {
                 self.has_items = true;
                 self.code();

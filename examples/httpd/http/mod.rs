@@ -113,9 +113,9 @@ impl Server {
         wire.close(client_is_done)
     }
 
-    /// Returns after the last reply, when the client has asked to close the connection or has closed
-    /// its side. `is_head` says whether the latest request, complete or not,
-    /// is one for a head alone.
+    /// Returns after the last reply, when the client has asked to close the connection or has
+    /// closed its side. `is_head` says whether the latest request, complete or not, is one for a
+    /// head alone.
     fn converse(
         &self,
         wire: &mut Wire<'_>,
