@@ -21,7 +21,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("io", &["engine", "sync"]),
     ("fs", &["engine"]),
     ("generator", &["engine"]),
-    ("signal", &["io", "task"]),
+    ("signal", &["engine", "io", "task"]),
     ("task", &["engine"]),
     ("thread", &["task", "time"]),
     ("time", &["engine", "task"]),
