@@ -65,13 +65,18 @@ pub(crate) fn start<F: FnOnce() -> T, T>(
     let spawned = Location::caller();
     let result = Cell::new(None);
     let main = || {
-        result.set(Some(panic::catch_unwind(AssertUnwindSafe(f))));
+        let returned = panic::catch_unwind(AssertUnwindSafe(f));
+        let has_panicked = returned.is_err();
+        result.set(Some(returned));
         context::running(|main| {
             let Some(Running { scheduler, task }) = main else {
                 unreachable!("the first coroutine runs")
             };
             cancel::drop_locals(task);
             if cancel_rest {
+                if !has_panicked {
+                    scheduler.report_unstarted();
+                }
                 for call in scheduler.close(task) {
                     cancel::catch_and_forget(|| drop(call));
                 }

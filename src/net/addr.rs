@@ -15,6 +15,13 @@ use crate::engine::error::{explained, reworded};
 ///
 /// A look-up unwinds when the coroutine is cancelled. The system's own look-up goes on, and its
 /// result is dropped.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a socket address",
+    label = "neither an address nor a host and a port",
+    note = "write `\"HOST:PORT\"`, `(host, port)` or a `SocketAddr`",
+    note = "a listener has its own `serve`; std's becomes ours with \
+            `plainsong::net::TcpListener::from(listener)`"
+)]
 pub trait ToSocketAddrs {
     /// The addresses, in the order in which they should be tried.
     type Iter: Iterator<Item = SocketAddr>;

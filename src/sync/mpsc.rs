@@ -26,6 +26,7 @@ pub use super::channel::{IntoIter, Iter, TryIter};
 pub use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
 
 /// A channel that holds any number of items: [`std::sync::mpsc::channel`].
+#[must_use]
 pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
     let (sender, receiver) = channel::unbounded();
     (Sender(sender), Receiver { inner: receiver, not_sync: PhantomData })
@@ -43,6 +44,7 @@ pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
 ///     assert_eq!(receiver.recv(), Ok("met"));
 /// });
 /// ```
+#[must_use]
 pub fn sync_channel<T>(bound: usize) -> (SyncSender<T>, Receiver<T>) {
     let (sender, receiver) = channel::bounded(bound);
     (SyncSender(sender), Receiver { inner: receiver, not_sync: PhantomData })
