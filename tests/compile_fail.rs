@@ -1,10 +1,10 @@
-//! Programs that must not compile: what is not `Send` or `Sync`, escapes from scopes, variance,
-//! sealed traits, the borrows of `select!`, and the messages for what is easily mistaken.
+//! Programs that must not compile: about `Send` and `Sync`, escapes from scopes, variance, sealed
+//! traits, the borrows of `select!`, and the messages for easy mistakes.
 //!
 //! Each file in `tests/compile_fail/` is one program. A line that must be refused ends with
 //! `//~ CODE` or `//~ CODE: text`: the compiler must report an error of that code on that line,
 //! which says that text. `-` is an error without a code, such as a lint. No other line may be
-//! refused. Only our own messages are compared, as the compiler's words differ between its versions.
+//! refused. Only our own messages are compared: the compiler's words differ between its versions.
 
 use std::collections::BTreeMap;
 use std::fs;

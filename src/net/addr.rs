@@ -8,13 +8,6 @@ use std::{iter, option, slice, vec};
 use crate::engine::blocking::offload;
 use crate::engine::error::{explained, reworded};
 
-/// Values that can be turned into socket addresses: [`std::net::ToSocketAddrs`], except that host
-/// names are looked up without blocking the scheduler's thread.
-///
-/// # Cancellation
-///
-/// A look-up unwinds when the coroutine is cancelled. The system's own look-up goes on, and its
-/// result is dropped.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a socket address",
     label = "neither an address nor a host and a port",
@@ -22,6 +15,13 @@ use crate::engine::error::{explained, reworded};
     note = "a listener has its own `serve`; std's becomes ours with \
             `plainsong::net::TcpListener::from(listener)`"
 )]
+/// Values that can be turned into socket addresses: [`std::net::ToSocketAddrs`], except that host
+/// names are looked up without blocking the scheduler's thread.
+///
+/// # Cancellation
+///
+/// A look-up unwinds when the coroutine is cancelled. The system's own look-up goes on, and its
+/// result is dropped.
 pub trait ToSocketAddrs {
     /// The addresses, in the order in which they should be tried.
     type Iter: Iterator<Item = SocketAddr>;

@@ -18,6 +18,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
+use std::panic::RefUnwindSafe;
 use std::time::{Duration, Instant};
 
 use super::channel;
@@ -62,6 +63,9 @@ pub struct Receiver<T> {
     // As std's: one thread uses it at a time.
     not_sync: PhantomData<Cell<()>>,
 }
+
+// The cell is a marker that makes it not `Sync`, as std's.
+impl<T> RefUnwindSafe for Receiver<T> {}
 
 impl<T> Sender<T> {
     /// Sends an item. Never waits for the receiver.

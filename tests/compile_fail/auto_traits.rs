@@ -1,4 +1,4 @@
-//! What must stay on its thread, and what must not be shared.
+//! Values that must stay on their thread, or must not be shared.
 
 use std::cell::Cell;
 use std::rc::Rc;

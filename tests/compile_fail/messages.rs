@@ -1,4 +1,4 @@
-//! What is easily mistaken has a message that says what to do.
+//! Easy mistakes have messages that say what to do.
 
 use std::time::Duration;
 

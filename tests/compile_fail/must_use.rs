@@ -1,4 +1,4 @@
-//! What does nothing, or undoes itself, when it is ignored.
+//! Values that do nothing, or undo their work, when they are ignored.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What is borrowed must outlive its coroutine.
+//! A borrowed value must outlive the coroutine that borrows it.
 
 use std::cell::RefCell;
 

@@ -1,4 +1,4 @@
-//! What only this crate can make or implement.
+//! Types that only this crate can make, and traits that only it can implement.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! What may change the values behind it must not take shorter lifetimes for longer ones.
+//! A type that may change the values behind it must not take shorter lifetimes for longer ones.
 
 use plainsong::generator::{Generator, Yielder};
 use plainsong::sync::{self, channel};

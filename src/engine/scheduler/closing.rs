@@ -26,8 +26,8 @@ impl Scheduler {
         self.calls.take_all(&self.alarms)
     }
 
-    /// Says, once and in a debug build, that coroutines of this worker will never begin, because the
-    /// main coroutine has returned before their first turn.
+    /// Says, once and in a debug build, that coroutines of this worker will never begin: the main
+    /// coroutine has returned before their first turn.
     pub(crate) fn report_unstarted(&self) {
         static REPORTED: AtomicBool = AtomicBool::new(false);
         if !cfg!(debug_assertions) || self.closing.get() {
