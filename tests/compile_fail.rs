@@ -31,7 +31,7 @@ fn library() -> (PathBuf, PathBuf) {
     let deps = executable.parent().unwrap();
     let profile = deps.parent().unwrap();
     let mut build = Command::new(env!("CARGO"));
-    build.current_dir(root()).args(["build", "--lib", "--message-format=json", "--target-dir"]);
+    build.current_dir(root()).args(["build", "--package=plainsong", "--message-format=json", "--target-dir"]);
     build.arg(profile.parent().unwrap());
     if profile.ends_with("release") {
         build.arg("--release");
@@ -74,7 +74,7 @@ fn reported(output: &str) -> Vec<(Line, Error)> {
 
 /// Compiles a program, and compares. Returns how many errors it must have.
 fn check(name: &str, library: &Path, deps: &Path, wrong: &mut Vec<String>) -> usize {
-    let path = root().join("tests/compile_fail").join(name);
+    let path = root().join("compile_fail").join(name);
     let program = fs::read_to_string(&path).unwrap();
     let output = Command::new(std::env::var("RUSTC").unwrap_or("rustc".into()))
         .args(["--edition=2024", "--crate-type=lib", "--emit=metadata", "--color=never"])
@@ -107,7 +107,7 @@ fn check(name: &str, library: &Path, deps: &Path, wrong: &mut Vec<String>) -> us
 #[test]
 fn what_must_not_compile_does_not_and_says_why() {
     let (library, deps) = library();
-    let mut names: Vec<_> = fs::read_dir(root().join("tests/compile_fail"))
+    let mut names: Vec<_> = fs::read_dir(root().join("compile_fail"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();

@@ -35,7 +35,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// The modules of `src/engine/` in layers, the lowest first. A file may name only modules of lower
 /// layers. A folder is one module here; the files in it have layers of their own.
 const ENGINE_LAYERS: &[&[&str]] = &[
-    &["shared", "sanitizer", "mutex", "abort", "defer", "error", "pin", "id"],
+    &["shared", "sanitizer", "abort", "defer", "error", "pin", "id"],
+    &["mutex"],
     &["stack", "timer"],
     &["coroutine", "scopes"],
     &["mailbox"],

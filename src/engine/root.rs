@@ -7,8 +7,7 @@ use std::cell::Cell;
 use std::io;
 use std::mem;
 use std::panic::{self, AssertUnwindSafe, Location};
-use std::sync::{Arc, mpsc};
-use std::thread;
+use std::sync::Arc;
 
 use super::abort::AbortOnUnwind;
 use super::blocking_pool as pool;
@@ -19,6 +18,9 @@ use super::defer::Defer;
 use super::panic_hook;
 use super::pin::Pinned;
 use super::scheduler::Scheduler;
+#[cfg(plainsong_model)]
+use super::shared::thread::SpawnScoped;
+use super::shared::{mpsc, thread};
 use super::stack;
 use super::task::{Flag, Task};
 use super::workers::{Injector, WorkerHandle, Workers};

@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::iter;
 use std::panic::Location;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
 use super::super::job::Job;
 use super::super::mailbox::{Mailbox, Message, ThreadId};
 use super::super::mutex::Mutex;
+use super::super::shared::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use super::quiescence::Quiescence;
 use super::run_queue::{Queue, RunQueue};
 
