@@ -31,7 +31,12 @@ fn library() -> (PathBuf, PathBuf) {
     let deps = executable.parent().unwrap();
     let profile = deps.parent().unwrap();
     let mut build = Command::new(env!("CARGO"));
-    build.current_dir(root()).args(["build", "--package=plainsong", "--message-format=json", "--target-dir"]);
+    build.current_dir(root()).args([
+        "build",
+        "--package=plainsong",
+        "--message-format=json",
+        "--target-dir",
+    ]);
     build.arg(profile.parent().unwrap());
     if profile.ends_with("release") {
         build.arg("--release");

@@ -95,7 +95,7 @@ fn a_plain_thread_hands_over_jobs_before_during_and_after_a_run() {
                 })
             }
         });
-        runtime.run_all(|| yield_now());
+        runtime.run_all(yield_now);
         let handles = hands.join().unwrap();
         // Those that came after its end.
         runtime.run_all(|| ());
