@@ -94,6 +94,7 @@ impl Wake for Signal {
 
 /// A future that waits for a coroutine to end, on any executor. Made by
 /// [`JoinHandle::into_future`]. Dropping the future detaches the coroutine.
+#[must_use = "a future does nothing unless it is awaited"]
 pub struct JoinFuture<T> {
     // `None` when the future is done.
     handle: Option<JoinHandle<T>>,

@@ -61,6 +61,7 @@ const CLOSE_MAX: u32 = 1000;
 ///
 /// It yields values of type `Y`, and [`send`](Self::send) sends it values of type `S`. Dropping a
 /// generator closes it.
+#[must_use = "a generator does nothing until it is resumed"]
 pub struct Generator<Y, S = ()> {
     shared: Rc<Shared<Y, S>>,
 }

@@ -157,6 +157,9 @@ pub mod fs;
 mod future;
 pub mod generator;
 pub mod io;
+#[cfg(all(test, plainsong_model))]
+#[path = "../model/shuttle/mod.rs"]
+mod model;
 pub mod net;
 pub mod pool;
 pub mod process;

@@ -8,7 +8,7 @@ use crate::engine::error::explained;
 use crate::engine::root::{self, Settings};
 use crate::engine::workers::Injector;
 use crate::engine::{context, stack};
-use crate::task::{self, JoinHandle};
+use crate::task::{self, Body, JoinHandle};
 
 /// More than the number of processors of any machine.
 const WORKERS_MAX: usize = 1024;
@@ -17,6 +17,10 @@ const WORKERS_MAX: usize = 1024;
 ///
 /// When `f` returns or panics, the remaining coroutines are cancelled: each unwinds at its wait,
 /// its destructors run, and `run` returns when the last one has ended. `f` may borrow.
+///
+/// A coroutine that has not begun by then never begins: its closure is dropped. This is easily a
+/// mistake, such as a `spawn` that is the last thing in `f`, so a debug build reports the first
+/// such coroutine of a process on the standard error. Join what must run, or use [`run_all`].
 ///
 /// # Panics
 ///
@@ -30,7 +34,7 @@ const WORKERS_MAX: usize = 1024;
 /// assert_eq!(joined, "plainsong");
 /// ```
 #[track_caller]
-pub fn run<F: FnOnce() -> T, T>(f: F) -> T {
+pub fn run<F: Body<T>, T>(f: F) -> T {
     Runtime::default().run(f)
 }
 
@@ -57,7 +61,7 @@ pub fn run<F: FnOnce() -> T, T>(f: F) -> T {
 ///
 /// As [`run`].
 #[track_caller]
-pub fn run_all<F: FnOnce() -> T, T>(f: F) -> T {
+pub fn run_all<F: Body<T>, T>(f: F) -> T {
     Runtime::default().run_all(f)
 }
 
@@ -108,7 +112,7 @@ impl Runtime {
     /// on this thread: start coroutines with [`spawn`](crate::spawn) instead. When the system
     /// refuses what a runtime needs: threads, and for each worker an epoll descriptor and a stack.
     #[track_caller]
-    pub fn run<F: FnOnce() -> T, T>(&self, f: F) -> T {
+    pub fn run<F: Body<T>, T>(&self, f: F) -> T {
         root::start(self.settings, &self.injector, true, f)
     }
 
@@ -119,7 +123,7 @@ impl Runtime {
     ///
     /// As [`run`](Self::run).
     #[track_caller]
-    pub fn run_all<F: FnOnce() -> T, T>(&self, f: F) -> T {
+    pub fn run_all<F: Body<T>, T>(&self, f: F) -> T {
         root::start(self.settings, &self.injector, false, f)
     }
 
@@ -175,7 +179,7 @@ impl Handle {
     #[track_caller]
     pub fn spawn<F, T>(&self, f: F) -> JoinHandle<T>
     where
-        F: FnOnce() -> T + Send + 'static,
+        F: Body<T> + Send + 'static,
         T: Send + 'static,
     {
         task::inject(&self.0, Location::caller(), f)

@@ -44,6 +44,7 @@ const LAST: i32 = if cfg!(target_os = "linux") { 64 } else { 31 };
 /// })
 /// # }
 /// ```
+#[must_use = "the signals are caught, and nothing is done about them until `wait`"]
 pub struct Signals {
     delivery: SignalDelivery<UnixStream, SignalOnly>,
     pending: VecDeque<i32>,

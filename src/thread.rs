@@ -20,7 +20,7 @@ use std::any::Any;
 use std::fmt;
 use std::io;
 
-use crate::task;
+use crate::task::{self, Body};
 
 #[doc(inline)]
 pub use crate::task::thread::{Thread, ThreadId, current, panicking, park, park_timeout};
@@ -38,7 +38,7 @@ pub use std::thread::{Result, available_parallelism};
 #[track_caller]
 pub fn spawn<F, T>(f: F) -> JoinHandle<T>
 where
-    F: FnOnce() -> T + 'static,
+    F: Body<T> + 'static,
     T: 'static,
 {
     JoinHandle(task::spawn(f))
@@ -73,7 +73,7 @@ impl Builder {
     #[track_caller]
     pub fn spawn<F, T>(self, f: F) -> io::Result<JoinHandle<T>>
     where
-        F: FnOnce() -> T + 'static,
+        F: Body<T> + 'static,
         T: 'static,
     {
         self.0.spawn(f).map(JoinHandle)
@@ -91,7 +91,7 @@ impl Builder {
         f: F,
     ) -> io::Result<ScopedJoinHandle<'scope, T>>
     where
-        F: FnOnce() -> T + 'scope,
+        F: Body<T> + 'scope,
         T: 'scope,
     {
         self.0.spawn_scoped(scope, f)
@@ -123,6 +123,7 @@ impl<T> JoinHandle<T> {
     }
 
     /// The handle of the coroutine.
+    #[must_use]
     pub fn thread(&self) -> &Thread {
         self.0.thread()
     }

@@ -17,6 +17,7 @@ pub use crate::task::{Elapsed, timeout, timeout_at};
 const WAIT: Wait = Wait::new(&Wait::outside("a timer"));
 
 /// The time of this thread's scheduler: [`Instant::now`].
+#[must_use]
 pub fn now() -> Instant {
     park::now()
 }

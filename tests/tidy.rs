@@ -35,7 +35,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// The modules of `src/engine/` in layers, the lowest first. A file may name only modules of lower
 /// layers. A folder is one module here; the files in it have layers of their own.
 const ENGINE_LAYERS: &[&[&str]] = &[
-    &["shared", "sanitizer", "mutex", "abort", "defer", "error", "pin", "id"],
+    &["shared", "sanitizer", "abort", "defer", "error", "pin", "id"],
+    &["mutex"],
     &["stack", "timer"],
     &["coroutine", "scopes"],
     &["mailbox"],
@@ -109,7 +110,7 @@ const FUNCTION_LINES_MAX: usize = 80;
 const ARCHITECTURE_LINES_MAX: usize = 150;
 
 /// Folders whose comments are checked.
-const COMMENTED: &[&str] = &["src", "tests", "examples", "benches", "compare/src"];
+const COMMENTED: &[&str] = &["src", "tests", "examples", "benches", "compare/src", "model"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
@@ -298,7 +299,8 @@ fn a_thread_local_is_private_to_its_file() {
     let mut declared = Vec::new();
     for file in &all.files {
         let text = |at: usize| file.tokens.get(at).map_or("", |token| token.text.as_str());
-        for start in (0..file.tokens.len()).filter(|at| text(*at) == "thread_local") {
+        let declares = |at: &usize| text(*at) == "thread_local" && text(*at + 1) == "!";
+        for start in (0..file.tokens.len()).filter(declares) {
             let mut depth = 0;
             for at in start + 2.. {
                 depth += i32::from(text(at) == "{") - i32::from(text(at) == "}");

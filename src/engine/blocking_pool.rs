@@ -8,7 +8,6 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
-use std::thread;
 use std::time::Duration;
 
 use super::cancel;
@@ -17,7 +16,7 @@ use super::mutex::{Condvar, Mutex, MutexGuard};
 use super::pin;
 #[cfg(plainsong_model)]
 use super::shared::LocalCell;
-use super::shared::thread_local;
+use super::shared::{thread, thread_local};
 
 thread_local! {
     // Whether this thread belongs to the pool and is counted there.

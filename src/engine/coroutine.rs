@@ -157,6 +157,11 @@ impl Coroutine {
         unsafe { (*self.yielder.get()).suspend(how) };
     }
 
+    /// Whether it has run. If not, its body has not been called.
+    pub(super) fn has_begun(&self) -> bool {
+        !self.yielder.get().is_null()
+    }
+
     /// Whether its own stack is the one of `size` bytes above this guard page.
     pub(super) fn is_above(&self, guard: usize, size: usize) -> bool {
         // The top of the stack is above the guard, whatever has run on it. (It is null where it is

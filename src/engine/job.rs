@@ -6,7 +6,7 @@
 use std::cell::UnsafeCell;
 use std::fmt;
 use std::io;
-use std::panic::RefUnwindSafe;
+use std::panic::{Location, RefUnwindSafe};
 use std::sync::Arc;
 
 use super::mailbox::Mailbox;
@@ -18,6 +18,9 @@ use super::task::Task;
 pub(crate) trait PendingTask: Send {
     /// The requested stack size.
     fn stack_size(&self) -> Option<usize>;
+
+    /// Where it was spawned. `None` if it has started or ended.
+    fn spawned(&self) -> Option<&'static Location<'static>>;
 
     /// Makes its task, which belongs to the calling thread. `None` if it has started or ended.
     fn make_task(&mut self, stack: Stack) -> Option<Task>;
@@ -111,6 +114,12 @@ impl Job {
     /// The requested stack size.
     pub(super) fn stack_size(&mut self) -> Option<usize> {
         self.pending().stack_size()
+    }
+
+    /// Where the coroutine was spawned. `None` if it was cancelled.
+    pub(super) fn spawned(&mut self) -> Option<&'static Location<'static>> {
+        let cancelled = self.0.lock().asked.cancelled;
+        self.pending().spawned().filter(|_| !cancelled)
     }
 
     /// Makes the task, for the scheduler of the calling thread.

@@ -32,7 +32,6 @@
 use std::cell::{Cell, UnsafeCell};
 use std::mem::{self, MaybeUninit};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -42,6 +41,7 @@ use super::id::Id;
 use super::mailbox::ThreadId;
 use super::mutex::Mutex;
 use super::park;
+use super::shared::atomic::{AtomicU8, Ordering};
 use super::task::{Completion, Wait, Wake};
 use super::waiter::{Waiter, Waiters};
 use super::workers::RunId;

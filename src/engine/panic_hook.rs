@@ -28,10 +28,10 @@ pub(crate) fn panics() -> u64 {
 }
 
 /// Installs the hook, once per process. Does nothing on a panicking thread, because std does not
-/// allow it there.
+/// allow it there. Nor in the model, which panics where none of its primitives may be used.
 pub(crate) fn install() {
     static ONCE: Once = Once::new();
-    if thread::panicking() {
+    if thread::panicking() || cfg!(plainsong_model) {
         return;
     }
     ONCE.call_once(|| {

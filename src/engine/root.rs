@@ -7,8 +7,7 @@ use std::cell::Cell;
 use std::io;
 use std::mem;
 use std::panic::{self, AssertUnwindSafe, Location};
-use std::sync::{Arc, mpsc};
-use std::thread;
+use std::sync::Arc;
 
 use super::abort::AbortOnUnwind;
 use super::blocking_pool as pool;
@@ -19,6 +18,9 @@ use super::defer::Defer;
 use super::panic_hook;
 use super::pin::Pinned;
 use super::scheduler::Scheduler;
+#[cfg(plainsong_model)]
+use super::shared::thread::SpawnScoped;
+use super::shared::{mpsc, thread};
 use super::stack;
 use super::task::{Flag, Task};
 use super::workers::{Injector, WorkerHandle, Workers};
@@ -65,13 +67,18 @@ pub(crate) fn start<F: FnOnce() -> T, T>(
     let spawned = Location::caller();
     let result = Cell::new(None);
     let main = || {
-        result.set(Some(panic::catch_unwind(AssertUnwindSafe(f))));
+        let returned = panic::catch_unwind(AssertUnwindSafe(f));
+        let has_panicked = returned.is_err();
+        result.set(Some(returned));
         context::running(|main| {
             let Some(Running { scheduler, task }) = main else {
                 unreachable!("the first coroutine runs")
             };
             cancel::drop_locals(task);
             if cancel_rest {
+                if !has_panicked {
+                    scheduler.report_unstarted();
+                }
                 for call in scheduler.close(task) {
                     cancel::catch_and_forget(|| drop(call));
                 }

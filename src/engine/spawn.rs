@@ -281,6 +281,10 @@ where
         self.stack_size.map(NonZero::get)
     }
 
+    fn spawned(&self) -> Option<&'static Location<'static>> {
+        self.parts.as_ref().map(|(_, spec, ..)| spec.spawned)
+    }
+
     fn make_task(&mut self, stack: Stack) -> Option<Task> {
         let (id, spec, f, sender, last) = self.parts.take()?;
         // SAFETY: by the promise to `anywhere`, what `f` borrows lives until `last` has been

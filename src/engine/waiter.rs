@@ -3,12 +3,13 @@
 use std::fmt;
 use std::mem;
 use std::ptr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
 use super::id::Id;
 use super::mailbox::{Mailbox, Message, ThreadId};
+use super::shared::{Mutex, MutexGuard};
 
 /// One wait of one coroutine or plain thread, as plain data. A stale copy does no harm: a wake of a
 /// wait that is over does nothing.

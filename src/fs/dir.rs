@@ -76,11 +76,13 @@ pub struct DirEntry {
 
 impl DirEntry {
     /// The directory's path with the entry's name.
+    #[must_use]
     pub fn path(&self) -> PathBuf {
         self.inner.path()
     }
 
     /// The entry's name.
+    #[must_use]
     pub fn file_name(&self) -> OsString {
         self.inner.file_name()
     }
@@ -123,6 +125,7 @@ pub struct DirBuilder(std::fs::DirBuilder);
 impl DirBuilder {
     /// Creates a single directory, with the default mode.
     #[allow(clippy::new_without_default)] // As std's.
+    #[must_use]
     pub fn new() -> Self {
         Self(std::fs::DirBuilder::new())
     }

@@ -64,6 +64,7 @@ impl File {
     }
 
     /// [`OpenOptions::new`].
+    #[must_use]
     pub fn options() -> OpenOptions {
         OpenOptions::new()
     }
@@ -459,6 +460,7 @@ macro_rules! options {
 impl OpenOptions {
     /// Options with nothing set.
     #[allow(clippy::new_without_default)] // As std's.
+    #[must_use]
     pub fn new() -> Self {
         Self(std::fs::OpenOptions::new())
     }

@@ -14,6 +14,12 @@ const BUFFERS_MAX: usize = 16;
 
 /// A stream of this crate that can wait without a buffer: a [`TcpStream`](crate::net::TcpStream), a
 /// [`UnixStream`](crate::net::UnixStream), or a reference to one.
+#[diagnostic::on_unimplemented(
+    message = "`copy` cannot wait on `{Self}` without a buffer",
+    label = "not a `TcpStream` or `UnixStream` of plainsong",
+    note = "`std::io::copy` takes any reader; a stream of std becomes one of ours: \
+            `plainsong::net::TcpStream::from(stream)`"
+)]
 pub trait ReadPooled: Read + sealed::Sealed {
     // Only this crate calls it.
 

@@ -194,6 +194,7 @@ impl Input {
 ///     Ok::<_, std::io::Error>(())
 /// });
 /// ```
+#[must_use]
 pub fn stdin() -> Stdin {
     Stdin(())
 }
@@ -203,6 +204,7 @@ pub fn stdin() -> Stdin {
 pub struct Stdin(());
 
 /// The locked standard input; made by [`Stdin::lock`]. It may be held across waits.
+#[must_use = "the lock is given back when the guard is dropped"]
 pub struct StdinLock<'a> {
     // `None` only in the drop.
     input: Option<Input>,
@@ -381,6 +383,7 @@ macro_rules! output {
         #[doc = concat!("writeln!(plainsong::io::", stringify!($stream), "(), \"plainsong\")")]
         /// # }
         /// ```
+        #[must_use]
         pub fn $stream() -> $name {
             $name(())
         }
@@ -392,6 +395,7 @@ macro_rules! output {
         #[doc = concat!("A locked standard stream; made by [`", stringify!($name), "::lock`].")]
         /// It may be held across waits.
         #[derive(Debug)]
+        #[must_use = "the lock is given back when the guard is dropped"]
         pub struct $lock<'a> {
             _hold: Hold,
             lifetime: PhantomData<&'a ()>,

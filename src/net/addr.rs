@@ -8,6 +8,13 @@ use std::{iter, option, slice, vec};
 use crate::engine::blocking::offload;
 use crate::engine::error::{explained, reworded};
 
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a socket address",
+    label = "neither an address nor a host and a port",
+    note = "write `\"HOST:PORT\"`, `(host, port)` or a `SocketAddr`",
+    note = "a listener has its own `serve`; std's becomes ours with \
+            `plainsong::net::TcpListener::from(listener)`"
+)]
 /// Values that can be turned into socket addresses: [`std::net::ToSocketAddrs`], except that host
 /// names are looked up without blocking the scheduler's thread.
 ///

@@ -6,6 +6,11 @@ use std::iter::FusedIterator;
 
 /// A listener for a [`Server`](super::Server): a [`TcpListener`](super::TcpListener) or a
 /// [`UnixListener`](super::UnixListener).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a listener of plainsong",
+    label = "not a `plainsong::net::TcpListener` or `UnixListener`",
+    note = "a listener of std becomes one of ours: `plainsong::net::TcpListener::from(listener)`"
+)]
 pub trait Listener: Sized + sealed::Sealed + 'static {
     /// The type of the connections.
     type Stream: fmt::Debug + 'static;
@@ -50,6 +55,7 @@ pub(super) mod sealed {
 
 /// The connections of a listener, made by its `incoming`.
 #[derive(Debug)]
+#[must_use = "an iterator does nothing unless it is used"]
 pub struct Incoming<'a, L> {
     pub(super) listener: &'a L,
 }

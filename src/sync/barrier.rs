@@ -60,6 +60,7 @@ impl fmt::Debug for BarrierWaitResult {
 
 impl Barrier {
     /// A barrier for `n`. One for none or for one lets each go on at once.
+    #[must_use]
     pub const fn new(n: usize) -> Self {
         Self { parties: n, state: Lock::new(State { waiting: WaitQueue::new(), queued: 0 }) }
     }

@@ -66,6 +66,7 @@ impl WaitTimeoutResult {
 
 impl Condvar {
     /// A condition variable without waiters.
+    #[must_use]
     pub const fn new() -> Self {
         Self { waiting: Lock::new(WaitQueue::new()) }
     }

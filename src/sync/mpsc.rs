@@ -18,6 +18,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
+use std::panic::RefUnwindSafe;
 use std::time::{Duration, Instant};
 
 use super::channel;
@@ -26,6 +27,7 @@ pub use super::channel::{IntoIter, Iter, TryIter};
 pub use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
 
 /// A channel that holds any number of items: [`std::sync::mpsc::channel`].
+#[must_use]
 pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
     let (sender, receiver) = channel::unbounded();
     (Sender(sender), Receiver { inner: receiver, not_sync: PhantomData })
@@ -43,6 +45,7 @@ pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
 ///     assert_eq!(receiver.recv(), Ok("met"));
 /// });
 /// ```
+#[must_use]
 pub fn sync_channel<T>(bound: usize) -> (SyncSender<T>, Receiver<T>) {
     let (sender, receiver) = channel::bounded(bound);
     (SyncSender(sender), Receiver { inner: receiver, not_sync: PhantomData })
@@ -60,6 +63,9 @@ pub struct Receiver<T> {
     // As std's: one thread uses it at a time.
     not_sync: PhantomData<Cell<()>>,
 }
+
+// The cell is a marker that makes it not `Sync`, as std's.
+impl<T> RefUnwindSafe for Receiver<T> {}
 
 impl<T> Sender<T> {
     /// Sends an item. Never waits for the receiver.

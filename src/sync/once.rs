@@ -57,6 +57,7 @@ impl<T: UnwindSafe + RefUnwindSafe> RefUnwindSafe for OnceLock<T> {}
 
 impl<T> OnceLock<T> {
     /// One without a value.
+    #[must_use]
     pub const fn new() -> Self {
         Self { turn: RawMutex::new(), done: Event::new(), value: UnsafeCell::new(None) }
     }

@@ -4,6 +4,7 @@ use std::io;
 use std::panic::Location;
 use std::sync::Arc;
 
+use super::body::Body;
 use super::join::JoinHandle;
 use super::scope::{Scope, ScopedJoinHandle};
 use super::spawn::{spawn_here, spawn_in_run};
@@ -55,7 +56,7 @@ impl Builder {
     #[track_caller]
     pub fn spawn<F, T>(self, f: F) -> io::Result<JoinHandle<T>>
     where
-        F: FnOnce() -> T + 'static,
+        F: Body<T> + 'static,
         T: 'static,
     {
         let spec = self.spec(Location::caller());
@@ -87,7 +88,7 @@ impl Builder {
         f: F,
     ) -> io::Result<ScopedJoinHandle<'scope, T>>
     where
-        F: FnOnce() -> T + 'scope,
+        F: Body<T> + 'scope,
         T: 'scope,
     {
         scope.spawn_with(self.spec(Location::caller()), f)
@@ -101,7 +102,7 @@ impl Builder {
     #[track_caller]
     pub fn spawn_anywhere<F, T>(self, f: F) -> io::Result<JoinHandle<T>>
     where
-        F: FnOnce() -> T + Send + 'static,
+        F: Body<T> + Send + 'static,
         T: Send + 'static,
     {
         let spec = self.spec(Location::caller());

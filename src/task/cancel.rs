@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+use super::body::Body;
 use crate::engine::address::Target;
 use crate::engine::cancel::{self, Failure};
 use crate::engine::defer::Defer;
@@ -90,7 +91,7 @@ fn cancellable_here<T>(
 /// });
 /// ```
 #[inline]
-pub fn timeout<T>(limit: Duration, f: impl FnOnce() -> T) -> Result<T, Elapsed> {
+pub fn timeout<T>(limit: Duration, f: impl Body<T>) -> Result<T, Elapsed> {
     cancellable(park::deadline(limit), |_| (), f).ok_or(Elapsed(()))
 }
 
@@ -107,7 +108,7 @@ pub fn timeout<T>(limit: Duration, f: impl FnOnce() -> T) -> Result<T, Elapsed> 
 /// # Cancellation
 ///
 /// Unwinds when the coroutine is cancelled, from within `f`.
-pub fn timeout_at<T>(deadline: Instant, f: impl FnOnce() -> T) -> Result<T, Elapsed> {
+pub fn timeout_at<T>(deadline: Instant, f: impl Body<T>) -> Result<T, Elapsed> {
     cancellable(Some(deadline), |_| (), f).ok_or(Elapsed(()))
 }
 

@@ -17,9 +17,9 @@ use crate::engine::spawn::Spawned;
 
 /// Waits for a coroutine to end and takes its result.
 ///
-/// Dropping the handle detaches the coroutine: it runs on, and drops its result at its end. If the
-/// coroutine has already ended, the result is dropped with the handle. A handle is `Send` if its
-/// result is. A plain thread that joins blocks.
+/// Dropping the handle detaches the coroutine: it runs on, and drops its result at its end, even an
+/// error. If the coroutine has already ended, the result is dropped with the handle. A handle is
+/// `Send` if its result is. A plain thread that joins blocks.
 pub struct JoinHandle<T> {
     pub(crate) receiver: Receiver<T>,
     thread: Thread,
@@ -130,6 +130,7 @@ impl<T> JoinHandle<T> {
     }
 
     /// The coroutine's handle, to [`unpark`](Thread::unpark) it.
+    #[must_use]
     pub fn thread(&self) -> &Thread {
         &self.thread
     }

@@ -1,5 +1,6 @@
 //! Spawning, joining and cancelling coroutines, and waiting for many of them at once.
 
+mod body;
 mod builder;
 mod cancel;
 mod group;
@@ -10,6 +11,7 @@ mod spawn;
 pub(crate) mod thread;
 mod wait;
 
+pub use body::Body;
 pub use builder::Builder;
 pub use cancel::{CancellationToken, Elapsed, no_wait, shield, timeout, timeout_at};
 pub(crate) use group::Group;

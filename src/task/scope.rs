@@ -9,6 +9,7 @@ use std::marker::PhantomData;
 use std::panic::{self, AssertUnwindSafe, Location};
 use std::time::Duration;
 
+use super::body::Body;
 use super::cancel::cancellable;
 use super::group::Group;
 use super::join::{JoinError, JoinHandle};
@@ -113,7 +114,7 @@ impl<'scope> Scope<'scope, '_> {
     #[track_caller]
     pub fn spawn<F, T>(&'scope self, f: F) -> ScopedJoinHandle<'scope, T>
     where
-        F: FnOnce() -> T + 'scope,
+        F: Body<T> + 'scope,
         T: 'scope,
     {
         match self.spawn_with(Spec::at(Location::caller()), f) {
@@ -168,7 +169,7 @@ impl<'scope> Scope<'scope, '_> {
     #[track_caller]
     pub fn spawn_anywhere<F, T>(&'scope self, f: F) -> ScopedJoinHandle<'scope, T>
     where
-        F: FnOnce() -> T + Send + 'scope,
+        F: Body<T> + Send + 'scope,
         T: Send + 'scope,
     {
         self.spawn_at(None, Location::caller(), f)
@@ -272,6 +273,7 @@ impl<T> ScopedJoinHandle<'_, T> {
     }
 
     /// The coroutine's handle, to [`unpark`](Thread::unpark) it.
+    #[must_use]
     pub fn thread(&self) -> &Thread {
         self.handle.thread()
     }

@@ -4,6 +4,7 @@ use std::io;
 use std::panic::Location;
 use std::sync::Arc;
 
+use super::body::Body;
 use super::join::JoinHandle;
 use crate::engine::context;
 use crate::engine::packet::Home;
@@ -14,7 +15,24 @@ use crate::engine::workers::Injector;
 
 /// Starts a coroutine on this thread. It first runs when the calling coroutine waits or yields.
 ///
-/// `f` need not be `Send`, because the coroutine never leaves this thread.
+/// `f` need not be `Send`, because the coroutine never leaves this thread. To borrow from the
+/// caller, spawn in a [`scope`](crate::scope).
+///
+/// As with a thread or a task, nothing looks at the result of a coroutine whose handle is dropped.
+/// If `f` returns a `Result`, join it, or handle the error in `f`:
+///
+/// ```
+/// # use std::io;
+/// # fn flush() -> io::Result<()> { Ok(()) }
+/// # plainsong::run(|| {
+/// plainsong::spawn(|| {
+///     if let Err(error) = flush() {
+///         eprintln!("cannot flush: {error}");
+///     }
+/// });
+/// # plainsong::yield_now();
+/// # });
+/// ```
 ///
 /// # Panics
 ///
@@ -37,7 +55,7 @@ use crate::engine::workers::Injector;
 #[inline]
 pub fn spawn<F, T>(f: F) -> JoinHandle<T>
 where
-    F: FnOnce() -> T + 'static,
+    F: Body<T> + 'static,
     T: 'static,
 {
     // Outside of the closure, where the caller would be `with`.
@@ -92,7 +110,7 @@ where
 #[inline]
 pub fn spawn_anywhere<F, T>(f: F) -> JoinHandle<T>
 where
-    F: FnOnce() -> T + Send + 'static,
+    F: Body<T> + Send + 'static,
     T: Send + 'static,
 {
     match spawn_in_run(Spec::at(Location::caller()), f) {

@@ -40,6 +40,7 @@ impl Thread {
     }
 
     /// The id of the coroutine or thread.
+    #[must_use]
     pub fn id(&self) -> ThreadId {
         match &self.0 {
             Kind::Coroutine { address, .. } => ThreadId(Which::Coroutine(address.id())),
@@ -48,6 +49,7 @@ impl Thread {
     }
 
     /// The name, if there is one. The first coroutine of a runtime is called `main`.
+    #[must_use]
     pub fn name(&self) -> Option<&str> {
         match &self.0 {
             Kind::Coroutine { name, .. } => name.as_deref(),
@@ -83,6 +85,7 @@ impl fmt::Debug for Thread {
 }
 
 /// The handle of the calling coroutine, or else of the calling thread.
+#[must_use]
 pub fn current() -> Thread {
     park::running(|running| match running {
         None => Thread(Kind::Plain(std::thread::current())),
@@ -100,6 +103,7 @@ pub fn current() -> Thread {
 /// of them is suspended in the middle of an unwind. At such a time, this function does not
 /// recognise a panic that user code resumed with `resume_unwind`, nor any panic if the program has
 /// replaced the panic hook.
+#[must_use]
 pub fn panicking() -> bool {
     if park::in_coroutine() { park::is_unwinding() } else { std::thread::panicking() }
 }

@@ -90,6 +90,7 @@ pub fn as_completed<T>(handles: impl IntoIterator<Item = JoinHandle<T>>) -> AsCo
 }
 
 /// Made by [`as_completed`].
+#[must_use = "an iterator does nothing unless it is used"]
 pub struct AsCompleted<T> {
     pending: Vec<JoinHandle<T>>,
     // Handles of coroutines that have ended, in that order.

@@ -4,6 +4,7 @@
 use std::io::{self, Write};
 use std::panic::Location;
 use std::process;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::super::cancel;
@@ -23,6 +24,35 @@ impl Scheduler {
     pub(crate) fn close(&self, except: &Task) -> Vec<Call> {
         self.close_all(Some(except.id));
         self.calls.take_all(&self.alarms)
+    }
+
+    /// Says, once and in a debug build, that coroutines of this worker will never begin: the main
+    /// coroutine has returned before their first turn.
+    pub(crate) fn report_unstarted(&self) {
+        static REPORTED: AtomicBool = AtomicBool::new(false);
+        if !cfg!(debug_assertions) || self.closing.get() {
+            return;
+        }
+        let mut unstarted = self.with_worker(|worker| worker.workers.pending(worker.number));
+        self.tasks.for_each(|task| {
+            if !task.coroutine.has_begun() && !task.scopes.is_pending() {
+                unstarted.push(task.spawned);
+            }
+        });
+        let (count, Some(first)) = (unstarted.len(), unstarted.first()) else { return };
+        if REPORTED.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (coroutines, one, them) = match count {
+            1 => ("a coroutine that has", "It", "it"),
+            _ => ("coroutines that have", "One of them", "them"),
+        };
+        // The spawn succeeded, so there is no caller to return an error to.
+        let _ = writeln!(
+            io::stderr(),
+            "plainsong: `run` has returned, and cancels {coroutines} not begun. {one} was spawned at \
+             {first}. Join {them} before the end, or use `run_all`. (A debug build says this once.)"
+        );
     }
 
     fn close_all(&self, except: Option<Id>) {

@@ -9,6 +9,8 @@ use super::super::job::Job;
 use super::super::mailbox::Message;
 use super::super::reactor::Reactor;
 use super::super::scopes::Level;
+#[cfg(plainsong_model)]
+use super::super::shared::thread;
 use super::super::stack;
 use super::super::task::Wake;
 use super::alarms::Alarm;
@@ -158,6 +160,14 @@ impl Scheduler {
     /// Polls the kernel and wakes the waiters of its events. Returns whether there may be more
     /// events.
     fn poll(&self, timeout: Option<Duration>) -> bool {
+        // In the model no event comes, and the kernel's sleep would be the sleep of all threads.
+        #[cfg(plainsong_model)]
+        let timeout = {
+            while timeout != Some(Duration::ZERO) && self.mailbox().is_asleep() {
+                thread::yield_now();
+            }
+            Some(Duration::ZERO)
+        };
         let Some(reactor) = self.reactor.get() else { return false };
         let mut woken = self.pace.woken.take();
         // epoll_wait fails only for invalid arguments, which would be a bug here.

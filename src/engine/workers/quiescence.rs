@@ -23,7 +23,7 @@
 //! - A plain thread sent it after step 2 looked. Then it is too late to matter: by definition,
 //!   nothing outside of the run can end a wait of a quiescent worker.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use super::super::shared::atomic::{AtomicU64, Ordering};
 
 /// In the word, one worker that has stopped being quiescent.
 const WOKEN: u64 = 1 << 32;

@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::iter;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use std::panic::Location;
 use std::sync::{Arc, OnceLock};
 
 use super::super::job::Job;
 use super::super::mailbox::{Mailbox, Message, ThreadId};
 use super::super::mutex::Mutex;
+use super::super::shared::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use super::quiescence::Quiescence;
 use super::run_queue::{Queue, RunQueue};
 
@@ -229,6 +230,13 @@ impl Workers {
     /// its sleep at its mailbox.
     pub(crate) fn has_jobs(&self) -> bool {
         self.each.iter().any(|worker| worker.run_queue.has_jobs(Ordering::SeqCst))
+    }
+
+    /// Where the jobs of the worker `number` were spawned, without those that were cancelled.
+    pub(crate) fn pending(&self, number: usize) -> Vec<&'static Location<'static>> {
+        let mut queue = self.each[number].run_queue.lock();
+        let Queue { own, jobs, .. } = &mut *queue;
+        own.iter_mut().chain(jobs).filter_map(Job::spawned).collect()
     }
 
     /// Notes how many coroutines a worker has.

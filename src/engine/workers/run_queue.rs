@@ -1,10 +1,10 @@
 //! The jobs of one worker.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::super::job::Job;
 use super::super::mutex::{Mutex, MutexGuard};
+use super::super::shared::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// The jobs of one worker, on cache lines of their own. (The processor fetches two lines at once.)
 #[derive(Default)]

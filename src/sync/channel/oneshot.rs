@@ -53,6 +53,7 @@ struct Polled<T> {
 }
 
 /// A channel for one item.
+#[must_use]
 pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
     let state = Arc::new(Lock::new(State {
         item: None,

@@ -57,6 +57,7 @@ pub struct Receiver<T> {
 /// The value, borrowed. A sender that sets it waits meanwhile, and all later borrows wait behind
 /// that sender. So hold it for a short time only, and do not borrow again: that could be a
 /// deadlock.
+#[must_use = "the lock is given back when the guard is dropped"]
 pub struct Ref<'a, T> {
     value: RwLockReadGuard<'a, T>,
     has_changed: bool,

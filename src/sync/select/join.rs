@@ -11,6 +11,10 @@ mod sealed {
 
 /// The argument of a `join(…)` of [`select!`](crate::select): a [`JoinHandle`], which is then used
 /// up, or a `&mut JoinHandle`, which can be joined afterwards.
+#[diagnostic::on_unimplemented(
+    message = "`join(…)` of `select!` waits for a coroutine, and `{Self}` is not the handle of one",
+    label = "not a `JoinHandle` or `&mut JoinHandle`"
+)]
 pub trait Joined: sealed::Sealed {
     /// The type of the coroutine's value.
     type Item;

@@ -10,7 +10,8 @@ use plainsong::net::{TcpListener, TcpStream};
 use plainsong::time::{after, sleep};
 
 use crate::util::{
-    HOUR, OnDrop, alone, descriptors, mappings, pair, panic_of, resident, until_parked, watch,
+    HOUR, OnDrop, alone, descriptors, dying, mappings, pair, panic_of, resident, until_parked,
+    watch,
 };
 
 #[test]
@@ -305,6 +306,49 @@ fn what_ends_with_a_run_may_start_more() {
         });
         assert_eq!(*log.borrow(), ["dropped unrun"]);
     });
+}
+
+#[test]
+fn a_coroutine_that_never_begins_is_reported_once() {
+    let output = dying(a_coroutine_that_never_begins_is_reported_once, || {
+        // Nothing to report: these have begun, were cancelled, or belong to a run that failed.
+        plainsong::run(|| {
+            plainsong::spawn(|| sleep(HOUR));
+            plainsong::yield_now();
+            plainsong::spawn(|| ()).cancel();
+            plainsong::spawn_anywhere(|| ()).cancel();
+            after(HOUR, || ());
+        });
+        plainsong::run_all(|| plainsong::spawn(|| ()));
+        panic_of(|| {
+            plainsong::run(|| {
+                plainsong::spawn(|| ());
+                panic!("early");
+            })
+        });
+        eprintln!("reported:");
+        for _ in 0..2 {
+            plainsong::run(|| {
+                plainsong::spawn_anywhere(|| unreachable!("it never begins"));
+                plainsong::spawn(|| unreachable!("it never begins"));
+            });
+        }
+        eprintln!("the end");
+        std::process::exit(1);
+    });
+    let Some(output) = output else { return };
+    let (before, after) = output.split_once("reported:\n").expect("it was run");
+    let (report, _) = after.split_once("the end").expect("it ends");
+    assert!(!before.contains("plainsong: `run`"), "{output}");
+    // The test is compiled as the library is.
+    if cfg!(debug_assertions) {
+        let line = "plainsong: `run` has returned, and cancels coroutines that have not begun. One of \
+                    them was spawned at tests/it/runtime/run.rs:";
+        assert!(report.starts_with(line), "{output}");
+        assert_eq!(report.lines().count(), 1, "{output}");
+    } else {
+        assert_eq!(report, "", "{output}");
+    }
 }
 
 #[test]
