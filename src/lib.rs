@@ -177,6 +177,8 @@ pub use engine::blocking::blocking;
 pub use engine::id::Id;
 #[doc(inline)]
 pub use future::{JoinFuture, block_on};
+#[cfg(feature = "macros")]
+pub use plainsong_macros::{main, test};
 #[doc(inline)]
 pub use runtime::{Builder as RuntimeBuilder, Handle, Runtime, run, run_all};
 #[doc(inline)]

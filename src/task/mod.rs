@@ -19,7 +19,6 @@ pub(crate) use join::message;
 pub use join::{JoinError, JoinHandle};
 pub use local::{AccessError, LocalKey};
 pub use scope::{Scope, ScopedJoinHandle, gather, race, scope};
-pub(crate) use spawn::inject;
 pub use spawn::{spawn, spawn_anywhere, yield_now};
 pub(crate) use wait::WAIT_ANY;
 pub use wait::{AsCompleted, as_completed, join_all, wait};
