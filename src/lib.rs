@@ -186,5 +186,5 @@ pub use task::thread::current;
 #[doc(inline)]
 pub use task::{
     AccessError, Builder, CancellationToken, JoinError, JoinHandle, LocalKey, Scope,
-    ScopedJoinHandle, no_wait, scope, shield, spawn, spawn_anywhere, yield_now,
+    ScopedJoinHandle, no_unwind, no_wait, scope, shield, spawn, spawn_anywhere, yield_now,
 };

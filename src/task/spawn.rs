@@ -135,11 +135,7 @@ where
 }
 
 /// Starts a coroutine on the current run of the injector's runtime, or on its next one.
-pub(super) fn inject<F, T>(
-    injector: &Arc<Injector>,
-    spec: Spec,
-    f: F,
-) -> io::Result<JoinHandle<T>>
+pub(super) fn inject<F, T>(injector: &Arc<Injector>, spec: Spec, f: F) -> io::Result<JoinHandle<T>>
 where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,

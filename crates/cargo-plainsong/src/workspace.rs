@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cargo_metadata::{Metadata, MetadataCommand, Package, Source};
+use cargo_metadata::{Metadata, MetadataCommand, Package, PackageId, Source};
 
 use crate::Result;
 use crate::copy::{self, Std, failed};
@@ -20,6 +20,14 @@ const NO_STD: &str = "the workspace does not depend on plainsong-std. Add it fir
     std = { package = \"plainsong-std\", version = \"0.1\" }
 
 to a package's Cargo.toml: the copies use it from there";
+
+/// Crates that must not be built on plainsong-std.
+const UNFIT: &[(&str, &str)] = &[
+    ("crossbeam-utils", "its scope relies on locks and joins that do not unwind"),
+    ("rayon-core", "its jobs borrow, and it relies on locks that do not unwind"),
+    ("scoped_threadpool", "its jobs borrow, and it relies on channels that do not unwind"),
+    ("parking_lot_core", "it waits in the kernel, and not through std"),
+];
 
 fn metadata(manifest: Option<&Path>, with_dependencies: bool) -> Result<Metadata> {
     let mut command = MetadataCommand::new();
@@ -38,6 +46,9 @@ pub(crate) fn vendor(manifest_path: Option<&Path>, crates: &[String]) -> Result<
     let std = find_std(&metadata)?;
     let packages: Vec<_> =
         crates.iter().map(|wanted| find(&metadata, wanted)).collect::<Result<_>>()?;
+    if let Some(package) = packages.iter().find(|package| std_needs(&metadata, &package.id)) {
+        return Err(format!("plainsong-std itself needs {}, which cannot need it", package.name));
+    }
     let root = metadata.workspace_root.as_std_path();
     let change = Change::new(root)?;
     let mut made = Vec::new();
@@ -128,6 +139,25 @@ fn find_std(metadata: &Metadata) -> Result<Std> {
     }
 }
 
+/// Whether plainsong-std depends on this package.
+fn std_needs(metadata: &Metadata, wanted: &PackageId) -> bool {
+    let std = metadata.packages.iter().find(|package| package.name == "plainsong-std");
+    let nodes = metadata.resolve.iter().flat_map(|resolve| &resolve.nodes);
+    let mut found: Vec<_> = std.into_iter().map(|package| &package.id).collect();
+    let mut looked_at = 0;
+    while let Some(&id) = found.get(looked_at) {
+        looked_at += 1;
+        for needed in
+            nodes.clone().filter(|node| node.id == *id).flat_map(|node| &node.dependencies)
+        {
+            if !found.contains(&needed) {
+                found.push(needed);
+            }
+        }
+    }
+    found.contains(&wanted)
+}
+
 /// The crate of crates.io that `wanted` names, with or without a version.
 fn find<'a>(metadata: &'a Metadata, wanted: &str) -> Result<&'a Package> {
     let (name, version) = match wanted.split_once('@') {
@@ -136,6 +166,9 @@ fn find<'a>(metadata: &'a Metadata, wanted: &str) -> Result<&'a Package> {
     };
     if ["plainsong", "plainsong-std", "plainsong-macros"].contains(&name) {
         return Err(format!("{name} is what the copies are built on: name another crate"));
+    }
+    if let Some((_, why)) = UNFIT.iter().find(|(unfit, _)| *unfit == name) {
+        return Err(format!("{name} would be unsound as a copy, or useless: {why}"));
     }
     let named: Vec<_> = metadata.packages.iter().filter(|package| package.name == name).collect();
     let found: Vec<_> = named
@@ -178,7 +211,10 @@ pub(crate) fn undo(manifest_path: Option<&Path>, crates: &[String]) -> Result<Ve
         if !patches.iter().any(|patch| patch.name == *name) {
             let names: Vec<_> = patches.iter().map(|patch| patch.name.as_str()).collect();
             let there = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-            return Err(format!("there is no copy of {name} in {}: there is {there}", path.display()));
+            return Err(format!(
+                "there is no copy of {name} in {}: there is {there}",
+                path.display()
+            ));
         }
     }
     let chosen = |name: &String| crates.is_empty() || crates.contains(name);
@@ -209,6 +245,8 @@ pub(crate) fn undo(manifest_path: Option<&Path>, crates: &[String]) -> Result<Ve
     }
     // It stays if something else is in it.
     let _ = fs::remove_dir(root.join(FOLDER));
+    // Cargo writes the lock file as it was.
+    metadata(manifest_path, true).map_err(|error| format!("the copies are gone, but {error}"))?;
     Ok(chosen.iter().map(|patch| format!("{} is that of crates.io again", patch.name)).collect())
 }
 

@@ -98,8 +98,10 @@ impl Settings {
         let mut tokens = arguments.into_iter().peekable();
         while let Some(name) = tokens.next() {
             let span = name.span();
-            let has_value = matches!(tokens.next(), Some(TokenTree::Punct(p)) if p.as_char() == '=');
-            let is_comma = |token: &TokenTree| matches!(token, TokenTree::Punct(p) if p.as_char() == ',');
+            let has_value =
+                matches!(tokens.next(), Some(TokenTree::Punct(p)) if p.as_char() == '=');
+            let is_comma =
+                |token: &TokenTree| matches!(token, TokenTree::Punct(p) if p.as_char() == ',');
             let mut value = TokenStream::new();
             while let Some(token) = tokens.next_if(|token| !is_comma(token)) {
                 value.extend([token]);
@@ -150,7 +152,8 @@ impl Function {
             other => return Err(wrong(other.as_ref())),
         };
         let is_word = |token: &TokenTree, word| matches!(token, TokenTree::Ident(it) if it.to_string() == word);
-        let start = tokens.iter().position(|token| is_word(token, "fn")).ok_or_else(|| wrong(None))?;
+        let start =
+            tokens.iter().position(|token| is_word(token, "fn")).ok_or_else(|| wrong(None))?;
         for token in &tokens[..start] {
             for word in ["async", "unsafe", "extern", "const"] {
                 if is_word(token, word) {

@@ -9,16 +9,13 @@ mod scope;
 use ::std::env;
 use ::std::io;
 use ::std::thread as std_thread;
+use ::std::time::Duration;
 
 use ::plainsong::sync::OnceLock;
-use ::plainsong::{Handle, Runtime};
+use ::plainsong::{Handle, Runtime, no_unwind};
 
 pub use self::scope::{Scope, ScopedJoinHandle, scope};
-#[allow(deprecated)]
-pub use ::plainsong::thread::{park_timeout_ms, sleep_ms};
-pub use ::plainsong::thread::{
-    JoinHandle, Thread, ThreadId, current, panicking, park, park_timeout, sleep, yield_now,
-};
+pub use ::plainsong::thread::{JoinHandle, Thread, ThreadId, current, panicking};
 pub use ::std::thread::*;
 
 /// The size of a stack where none is asked for, as in std.
@@ -41,6 +38,65 @@ where
         Ok(handle) => handle,
         Err(error) => panic!("failed to spawn thread: {error}"),
     }
+}
+
+// Unsafe code puts its wait queues on the stacks of the waiters, and relies on these to return: the
+// cells of once_cell and the channels of crossbeam do.
+
+/// Waits until [`Thread::unpark`] is called: [`std::thread::park`](::std::thread::park).
+///
+/// # Cancellation
+///
+/// Never unwinds: see [`no_unwind`].
+pub fn park() {
+    no_unwind(::plainsong::thread::park);
+}
+
+/// [`park`], for `timeout` at most.
+///
+/// # Cancellation
+///
+/// Never unwinds: see [`no_unwind`].
+pub fn park_timeout(timeout: Duration) {
+    no_unwind(|| ::plainsong::thread::park_timeout(timeout));
+}
+
+/// [`park_timeout`] for a number of milliseconds.
+///
+/// # Cancellation
+///
+/// Never unwinds: see [`no_unwind`].
+#[deprecated = "use `park_timeout`"]
+pub fn park_timeout_ms(ms: u32) {
+    park_timeout(Duration::from_millis(ms.into()));
+}
+
+/// Lets other threads run: [`std::thread::yield_now`](::std::thread::yield_now).
+///
+/// # Cancellation
+///
+/// Never unwinds: see [`no_unwind`].
+pub fn yield_now() {
+    no_unwind(::plainsong::thread::yield_now);
+}
+
+/// Waits for `dur`: [`std::thread::sleep`](::std::thread::sleep).
+///
+/// # Cancellation
+///
+/// Never unwinds: see [`no_unwind`].
+pub fn sleep(dur: Duration) {
+    no_unwind(|| ::plainsong::thread::sleep(dur));
+}
+
+/// [`sleep`] for a number of milliseconds.
+///
+/// # Cancellation
+///
+/// Never unwinds: see [`no_unwind`].
+#[deprecated = "use `sleep`"]
+pub fn sleep_ms(ms: u32) {
+    sleep(Duration::from_millis(ms.into()));
 }
 
 /// The settings of a thread: [`std::thread::Builder`](::std::thread::Builder).

@@ -14,9 +14,10 @@ use ::std::process;
 use ::std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use ::std::sync::{Arc, Mutex, PoisonError};
 
-use ::plainsong::{CancellationToken, shield};
+use ::plainsong::thread::park;
+use ::plainsong::{CancellationToken, no_unwind, shield};
 
-use super::{Builder, Result, Thread, current, park, runtime};
+use super::{Builder, Result, Thread, current, runtime};
 
 /// A scope for threads that borrow: [`std::thread::Scope`](::std::thread::Scope).
 pub struct Scope<'scope, 'env: 'scope> {
@@ -87,7 +88,8 @@ impl<F: FnOnce() -> T, T> Child<F, T> {
         let _ending = self.ending;
         let packet = self.packet;
         let f = self.f;
-        let cancelled = || Box::new("the parent of the thread was cancelled") as Box<dyn Any + Send>;
+        let cancelled =
+            || Box::new("the parent of the thread was cancelled") as Box<dyn Any + Send>;
         let result = catch_unwind(AssertUnwindSafe(|| packet.data.token.run_until_cancelled(f)));
         packet.put(Some(result.and_then(|value| value.ok_or_else(cancelled))));
     }
@@ -127,7 +129,7 @@ where
         // Nothing may leave this function while a thread is running that may borrow from its
         // caller.
         let abort = AbortOnUnwind;
-        shield(wait);
+        no_unwind(wait);
         mem::forget(abort);
     }
     match (result, waited) {
