@@ -368,9 +368,10 @@ macro_rules! output {
     ($(#[$doc:meta])* $stream:ident, $name:ident, $lock:ident, $static:ident) => {
         $(#[$doc])*
         ///
-        /// Nothing is buffered, and what std's `print!` has buffered is written first. The text of one `write_all` or `writeln!` is not mixed with text
-        /// that is written elsewhere through this stream; [`lock`]($name::lock) ensures that for
-        /// longer. The stream's mode stays as the shell has set it.
+        /// Nothing is buffered, and text that std's `print!` has buffered is written first. The text
+        /// of one `write_all` or `writeln!` is not mixed with text that is written elsewhere through
+        /// this stream; [`lock`]($name::lock) ensures that for longer. The stream's mode stays as
+        /// the shell has set it.
         ///
         /// # Cancellation
         ///
@@ -415,13 +416,13 @@ macro_rules! output {
 
         impl Write for $lock<'_> {
             fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-                // What `print!` has left in std's buffer comes first. An error of that text is not
-                // one of this.
+                // The text that `print!` has left in std's buffer comes first. This call does not
+                // report the errors of that text.
                 let _ = io::$stream().flush();
                 write(self.as_fd(), buf)
             }
 
-            /// Writes out what std's `print!` has left in its buffer. This stream has none.
+            /// Writes out the text that std's `print!` has buffered. This stream has no buffer.
             fn flush(&mut self) -> io::Result<()> {
                 io::$stream().flush()
             }

@@ -54,7 +54,7 @@ impl UnwindSafe for Once {}
 impl RefUnwindSafe for Once {}
 
 impl Once {
-    /// One that has called no closure yet.
+    /// A `Once` that has called no closure yet.
     pub const fn new() -> Self {
         let state = State { phase: Phase::New, waiting: WaitQueue::new() };
         Self { completed: AtomicBool::new(false), state: Lock::new(state) }
