@@ -54,7 +54,8 @@ impl UnwindSafe for Once {}
 impl RefUnwindSafe for Once {}
 
 impl Once {
-    /// A `Once` that has called no closure yet.
+    /// A `Once` that has called no closure yet. As std's, it has no default.
+    #[allow(clippy::new_without_default)]
     pub const fn new() -> Self {
         let state = State { phase: Phase::New, waiting: WaitQueue::new() };
         Self { completed: AtomicBool::new(false), state: Lock::new(state) }

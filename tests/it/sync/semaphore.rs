@@ -152,7 +152,7 @@ fn permits_are_split_and_merged() {
     let part = owned.split(2).unwrap();
     owned.merge(part);
     let foreign = Arc::clone(&others).try_acquire_owned().unwrap();
-    assert!(util::panic_of(|| owned.merge(foreign)).contains("different semaphores"));
+    assert!(panic_of(|| owned.merge(foreign)).contains("different semaphores"));
     drop(owned);
     assert_eq!((permits.available_permits(), others.available_permits()), (5, 5));
 }
