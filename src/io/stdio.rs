@@ -368,10 +368,10 @@ macro_rules! output {
     ($(#[$doc:meta])* $stream:ident, $name:ident, $lock:ident, $static:ident) => {
         $(#[$doc])*
         ///
-        /// Nothing is buffered, and text that std's `print!` has buffered is written first. The text
-        /// of one `write_all` or `writeln!` is not mixed with text that is written elsewhere through
-        /// this stream; [`lock`]($name::lock) ensures that for longer. The stream's mode stays as
-        /// the shell has set it.
+        /// Nothing is buffered, and text that std's `print!` has buffered is written first. The
+        /// text of one `write_all` or `writeln!` is not mixed with text that is written elsewhere
+        /// through this stream; [`lock`]($name::lock) ensures that for longer. The stream's mode
+        /// stays as the shell has set it.
         ///
         /// # Cancellation
         ///

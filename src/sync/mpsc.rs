@@ -18,11 +18,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
-<<<<<<< HEAD
 use std::panic::RefUnwindSafe;
-=======
-use std::panic::{RefUnwindSafe, UnwindSafe};
->>>>>>> 982e8db (A std whose threads are coroutines, and what it needs from the core)
 use std::time::{Duration, Instant};
 
 use super::channel;
@@ -68,12 +64,7 @@ pub struct Receiver<T> {
     not_sync: PhantomData<Cell<()>>,
 }
 
-<<<<<<< HEAD
 // The cell is a marker that makes it not `Sync`, as std's.
-=======
-// As with std's, and as `inner` is.
-impl<T> UnwindSafe for Receiver<T> {}
->>>>>>> 982e8db (A std whose threads are coroutines, and what it needs from the core)
 impl<T> RefUnwindSafe for Receiver<T> {}
 
 impl<T> Sender<T> {

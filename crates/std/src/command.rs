@@ -54,6 +54,9 @@ impl CommandExt for Command {
         self.gid(id)
     }
 
+    /// # Safety
+    ///
+    /// That of the trait.
     unsafe fn pre_exec<F>(&mut self, f: F) -> &mut Command
     where
         F: FnMut() -> io::Result<()> + Send + Sync + 'static,
