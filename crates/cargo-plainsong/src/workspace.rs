@@ -1,4 +1,4 @@
-//! What the tool does to a workspace.
+//! The changes that the tool makes to a workspace.
 
 use std::fs;
 use std::path::{Path, PathBuf};

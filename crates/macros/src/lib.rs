@@ -60,7 +60,7 @@ pub fn std_test(arguments: TokenStream, item: TokenStream) -> TokenStream {
     expand(arguments, item, "::std::plainsong", true)
 }
 
-/// What is wrong, and where.
+/// The text of an error, and its place.
 type Wrong = (Span, String);
 
 fn expand(arguments: TokenStream, item: TokenStream, path: &str, is_test: bool) -> TokenStream {

@@ -64,7 +64,7 @@ impl<T> Drop for Packet<T> {
     }
 }
 
-/// What a thread runs. The fields are dropped in this order if it never starts.
+/// The body of a thread. The fields are dropped in this order if it never starts.
 struct Child<F, T> {
     f: F,
     packet: Arc<Packet<T>>,
@@ -186,8 +186,8 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         // SAFETY: the two types differ only in the lifetime of the borrows, which are alive until
         // `'scope` ends. That is not before `scope` is left, and `scope` is left, by a return or an
         // unwind, only when no `Ending` is there any more. The child drops its own last, after `f`
-        // and, if it has the last reference, its value; whether it has run or not. What it does
-        // after that borrows nothing.
+        // and, if it has the last reference, its value; whether it has run or not. The rest of it
+        // borrows nothing.
         //
         // The handle also has the value, and its type says that it does not outlive `'scope`.
         let main = unsafe {
