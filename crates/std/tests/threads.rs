@@ -73,8 +73,8 @@ fn the_panic_of_one_cancels_no_other() {
         // A join takes the panic.
         thread::scope(|s| {
             s.spawn(end);
-            let panics = s.spawn(|| resume_unwind(Box::new("mine")));
-            let payload = panics.join().map(|()| ()).unwrap_err();
+            let panics = s.spawn(|| -> () { resume_unwind(Box::new("mine")) });
+            let payload = panics.join().unwrap_err();
             assert_eq!(payload.downcast_ref(), Some(&"mine"));
         });
         // Without one, the scope panics when all have ended.
