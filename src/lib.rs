@@ -177,6 +177,8 @@ pub use engine::blocking::blocking;
 pub use engine::id::Id;
 #[doc(inline)]
 pub use future::{JoinFuture, block_on};
+#[cfg(feature = "macros")]
+pub use plainsong_macros::{main, test};
 #[doc(inline)]
 pub use runtime::{Builder as RuntimeBuilder, Handle, Runtime, run, run_all};
 #[doc(inline)]
@@ -184,5 +186,5 @@ pub use task::thread::current;
 #[doc(inline)]
 pub use task::{
     AccessError, Builder, CancellationToken, JoinError, JoinHandle, LocalKey, Scope,
-    ScopedJoinHandle, no_wait, scope, shield, spawn, spawn_anywhere, yield_now,
+    ScopedJoinHandle, no_unwind, no_wait, scope, shield, spawn, spawn_anywhere, yield_now,
 };

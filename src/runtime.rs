@@ -1,7 +1,6 @@
 //! `Runtime`: running a program of coroutines.
 
 use std::io;
-use std::panic::Location;
 use std::sync::Arc;
 
 use crate::engine::error::explained;
@@ -168,10 +167,20 @@ impl Handle {
     /// ```
     #[track_caller]
     pub fn current() -> Self {
-        let injector = context::with(|scheduler| {
-            scheduler.with_worker(|worker| Some(Arc::clone(&worker.injector)))
-        });
-        Self(injector.expect("no plainsong runtime runs on this thread: take `Runtime::handle`"))
+        Self::try_current()
+            .expect("no plainsong runtime runs on this thread: take `Runtime::handle`")
+    }
+
+    /// The handle of the runtime that runs on this thread, if one does.
+    ///
+    /// ```
+    /// assert!(plainsong::Handle::try_current().is_none());
+    /// assert!(plainsong::run(plainsong::Handle::try_current).is_some());
+    /// ```
+    pub fn try_current() -> Option<Self> {
+        context::with(|scheduler| {
+            scheduler.with_worker(|worker| Some(Self(Arc::clone(&worker.injector))))
+        })
     }
 
     /// Starts a coroutine on the least loaded worker. On a worker of this runtime, this is
@@ -182,7 +191,31 @@ impl Handle {
         F: Body<T> + Send + 'static,
         T: Send + 'static,
     {
-        task::inject(&self.0, Location::caller(), f)
+        match self.spawn_with(task::Builder::new(), f) {
+            Ok(handle) => handle,
+            Err(error) => panic!("cannot spawn a coroutine: {error}"),
+        }
+    }
+
+    /// [`spawn`](Self::spawn), with the name and the stack size of `builder`.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for a stack size below 16 KiB or above 1 GiB.
+    ///
+    /// ```
+    /// let runtime = plainsong::Runtime::default();
+    /// let builder = plainsong::Builder::new().name("guest");
+    /// let guest = runtime.handle().spawn_with(builder, || plainsong::current()).unwrap();
+    /// assert_eq!(runtime.run(|| guest.join().unwrap()).name(), Some("guest"));
+    /// ```
+    #[track_caller]
+    pub fn spawn_with<F, T>(&self, builder: task::Builder, f: F) -> io::Result<JoinHandle<T>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        builder.inject(&self.0, f)
     }
 }
 

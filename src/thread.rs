@@ -19,6 +19,7 @@
 use std::any::Any;
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 use crate::task::{self, Body};
 
@@ -28,7 +29,7 @@ pub use crate::task::thread::{Thread, ThreadId, current, panicking, park, park_t
 pub use crate::task::{Scope, ScopedJoinHandle, scope, yield_now};
 #[doc(inline)]
 pub use crate::time::sleep;
-pub use std::thread::{Result, available_parallelism};
+pub use std::thread::{AccessError, LocalKey, Result, available_parallelism};
 
 /// Starts a coroutine: [`plainsong::spawn`](crate::spawn), under std's name.
 ///
@@ -42,6 +43,26 @@ where
     T: 'static,
 {
     JoinHandle(task::spawn(f))
+}
+
+/// [`sleep`] for a number of milliseconds.
+///
+/// # Cancellation
+///
+/// As [`sleep`].
+#[deprecated = "use `sleep`"]
+pub fn sleep_ms(ms: u32) {
+    sleep(Duration::from_millis(ms.into()));
+}
+
+/// [`park_timeout`] for a number of milliseconds.
+///
+/// # Cancellation
+///
+/// As [`park_timeout`].
+#[deprecated = "use `park_timeout`"]
+pub fn park_timeout_ms(ms: u32) {
+    park_timeout(Duration::from_millis(ms.into()));
 }
 
 /// [`plainsong::Builder`](crate::Builder), under std's name.
@@ -131,6 +152,12 @@ impl<T> JoinHandle<T> {
     /// Whether the coroutine has ended.
     pub fn is_finished(&self) -> bool {
         self.0.is_finished()
+    }
+}
+
+impl<T> From<task::JoinHandle<T>> for JoinHandle<T> {
+    fn from(handle: task::JoinHandle<T>) -> Self {
+        Self(handle)
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::time::{Duration, Instant};
 
 use crate::engine::blocking_pool as pool;
 use crate::engine::context;
@@ -10,6 +9,8 @@ use crate::engine::park;
 use crate::engine::scheduler::{Call, CallKey};
 use crate::engine::spawn::{self, Spec};
 use crate::engine::task::Wait;
+
+pub use std::time::{Duration, Instant, SystemTime, SystemTimeError, UNIX_EPOCH};
 
 #[doc(inline)]
 pub use crate::task::{Elapsed, timeout, timeout_at};

@@ -13,6 +13,9 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
 use std::rc::Rc;
 
+// The feature `macros` has a `test` of its own.
+use std::prelude::v1::test;
+
 use plainsong::*;
 
 /// A type that is neither `Send` nor `Sync`. `Cell<i32>` is only the former.
@@ -128,6 +131,7 @@ table! {
     sync::Mutex<Local> => Unpin UnwindSafe RefUnwindSafe;
     sync::MutexGuard<'static, i32> => Sync Unpin UnwindSafe RefUnwindSafe;
     sync::MutexGuard<'static, Cell<i32>> => Unpin UnwindSafe RefUnwindSafe;
+    sync::Once => Send Sync Unpin UnwindSafe RefUnwindSafe;
     sync::OnceLock<i32> => Send Sync Unpin UnwindSafe RefUnwindSafe;
     sync::OnceLock<Cell<i32>> => Send Unpin UnwindSafe;
     sync::OnceLock<Local> => Unpin UnwindSafe RefUnwindSafe;
@@ -167,6 +171,7 @@ table! {
     sync::broadcast::Receiver<Local> => Unpin UnwindSafe RefUnwindSafe;
     sync::broadcast::RecvError => Send Sync Unpin UnwindSafe RefUnwindSafe;
     sync::broadcast::Sender<i32> => Send Sync Unpin UnwindSafe RefUnwindSafe;
+    sync::broadcast::WeakSender<i32> => Send Sync Unpin UnwindSafe RefUnwindSafe;
     sync::broadcast::Sender<Local> => Unpin UnwindSafe RefUnwindSafe;
     sync::broadcast::TryRecvError => Send Sync Unpin UnwindSafe RefUnwindSafe;
     sync::channel::IntoIter<i32> => Send Sync Unpin UnwindSafe RefUnwindSafe;

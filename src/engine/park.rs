@@ -21,7 +21,7 @@ use super::context;
 use super::current;
 use super::id::Id;
 use super::mailbox::{Mailbox, ThreadId};
-use super::task::{CancelWait, Wait, Wake};
+use super::task::{CancelWait, Flag, Wait, Wake};
 use super::waiter::{Parker, Waiter, Waiters};
 
 pub(crate) use super::context::{Running, running};
@@ -246,10 +246,19 @@ pub(crate) fn deadline(timeout: Duration) -> Option<Instant> {
 
 /// Calls `f`. Its waits do not see cancellations of the levels that are open now.
 pub(crate) fn shield<T>(f: impl FnOnce() -> T) -> T {
+    shielded(true, f)
+}
+
+/// [`shield`], in which a cancellation of the root abandons the coroutine, unless it borrows.
+pub(crate) fn no_unwind<T>(f: impl FnOnce() -> T) -> T {
+    shielded(false, f)
+}
+
+fn shielded<T>(hides_root: bool, f: impl FnOnce() -> T) -> T {
     current::with(|task| {
         let Some(task) = task else { return f() };
         let value = {
-            let _shield = task.scopes.shield();
+            let _shield = task.scopes.shield(hides_root || task.flags.has(Flag::Borrows));
             f()
         };
         if task.scopes.is_pending() {

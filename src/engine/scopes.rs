@@ -75,12 +75,30 @@ pub(crate) struct Scopes {
 #[derive(Debug, Default)]
 struct Nested {
     open: RefCell<Vec<Scope>>,
-    // For each shield, how many scopes were open when it was raised. These are hidden.
-    shields: RefCell<Vec<usize>>,
+    shields: RefCell<Vec<Shield>>,
     // How many `no_wait` calls are under way.
     forbidden: Cell<u32>,
     // How many of the open scopes have `cleanup` set.
     cleanups: Cell<u32>,
+}
+
+#[derive(Debug)]
+struct Shield {
+    /// How many scopes were open when it was raised. These are hidden.
+    open: usize,
+    /// Whether it hides the root, too.
+    hides_root: bool,
+}
+
+impl Nested {
+    fn raise_shield(&self, hides_root: bool) {
+        let open = self.open.borrow().len();
+        self.shields.borrow_mut().push(Shield { open, hides_root });
+    }
+
+    fn hides_root(&self) -> bool {
+        self.shields.borrow().iter().any(|shield| shield.hides_root)
+    }
 }
 
 impl Scopes {
@@ -104,7 +122,7 @@ impl Scopes {
     /// open.
     pub(crate) fn open_in_cleanup(&self, id: ScopeId, timer: Option<TimerKey>, cause: Cause) {
         let nested = self.nested();
-        nested.shields.borrow_mut().push(nested.open.borrow().len());
+        nested.raise_shield(true);
         self.push(Scope { id, requested: false, timer, cleanup: Some(cause) });
         nested.cleanups.set(nested.cleanups.get() + 1);
     }
@@ -166,8 +184,9 @@ impl Scopes {
         }
     }
 
-    /// Hides all levels that are open now, until the guard is dropped.
-    pub(crate) fn shield(&self) -> impl Drop + '_ {
+    /// Hides all levels that are open now, until the guard is dropped. The root is an exception
+    /// unless `hides_root`.
+    pub(crate) fn shield(&self, hides_root: bool) -> impl Drop + '_ {
         struct Lower<'a>(&'a Scopes);
         impl Drop for Lower<'_> {
             fn drop(&mut self) {
@@ -175,8 +194,7 @@ impl Scopes {
                 self.0.update();
             }
         }
-        let nested = self.nested();
-        nested.shields.borrow_mut().push(nested.open.borrow().len());
+        self.nested().raise_shield(hides_root);
         self.update();
         Lower(self)
     }
@@ -207,7 +225,7 @@ impl Scopes {
                 self.0.nested().forbidden.set(self.1);
             }
         }
-        let shield = self.shield();
+        let shield = self.shield(true);
         let forbidden = self.nested().forbidden.take();
         self.update();
         Restore(self, forbidden, shield)
@@ -216,7 +234,13 @@ impl Scopes {
     /// Whether a shield hides the root.
     #[inline]
     pub(crate) fn is_root_shielded(&self) -> bool {
-        self.nested.get().is_some_and(|nested| !nested.shields.borrow().is_empty())
+        self.nested.get().is_some_and(|nested| nested.hides_root())
+    }
+
+    /// Whether a cancellation of the root may not unwind, so that it abandons the coroutine.
+    pub(crate) fn abandons(&self) -> bool {
+        let is_shielded = || self.nested.get().is_some_and(|n| !n.shields.borrow().is_empty());
+        self.target() == Some(Level::Root) && is_shielded()
     }
 
     /// Whether waits panic.
@@ -246,12 +270,12 @@ impl Scopes {
     pub(crate) fn target(&self) -> Option<Level> {
         let root = self.root_requested.get().then_some(Level::Root);
         let Some(nested) = self.nested.get() else { return root };
-        let hidden = nested.shields.borrow().last().copied();
-        if hidden.is_none() && root.is_some() {
+        if root.is_some() && !nested.hides_root() {
             return root;
         }
+        let hidden = nested.shields.borrow().last().map_or(0, |shield| shield.open);
         let open = nested.open.borrow();
-        let mut visible = open[hidden.unwrap_or(0)..].iter();
+        let mut visible = open[hidden..].iter();
         visible.find(|scope| scope.requested).map(|scope| Level::Scope(scope.id))
     }
 }

@@ -368,9 +368,10 @@ macro_rules! output {
     ($(#[$doc:meta])* $stream:ident, $name:ident, $lock:ident, $static:ident) => {
         $(#[$doc])*
         ///
-        /// Nothing is buffered. The text of one `write_all` or `writeln!` is not mixed with text
-        /// that is written elsewhere through this stream; [`lock`]($name::lock) ensures that for
-        /// longer. The stream's mode stays as the shell has set it.
+        /// Nothing is buffered, and text that std's `print!` has buffered is written first. The
+        /// text of one `write_all` or `writeln!` is not mixed with text that is written elsewhere
+        /// through this stream; [`lock`]($name::lock) ensures that for longer. The stream's mode
+        /// stays as the shell has set it.
         ///
         /// # Cancellation
         ///
@@ -415,12 +416,15 @@ macro_rules! output {
 
         impl Write for $lock<'_> {
             fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+                // The text that `print!` has left in std's buffer comes first. This call does not
+                // report the errors of that text.
+                let _ = io::$stream().flush();
                 write(self.as_fd(), buf)
             }
 
-            /// Does nothing, as nothing is buffered.
+            /// Writes out the text that std's `print!` has buffered. This stream has no buffer.
             fn flush(&mut self) -> io::Result<()> {
-                Ok(())
+                io::$stream().flush()
             }
 
             fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> io::Result<()> {
@@ -437,9 +441,8 @@ macro_rules! output {
                 self.lock().write(buf)
             }
 
-            /// Does nothing, as nothing is buffered.
             fn flush(&mut self) -> io::Result<()> {
-                Ok(())
+                self.lock().flush()
             }
 
             fn write_all(&mut self, buf: &[u8]) -> io::Result<()> {
@@ -456,9 +459,8 @@ macro_rules! output {
                 (&*self).write(buf)
             }
 
-            /// Does nothing, as nothing is buffered.
             fn flush(&mut self) -> io::Result<()> {
-                Ok(())
+                (&*self).flush()
             }
 
             fn write_all(&mut self, buf: &[u8]) -> io::Result<()> {

@@ -38,9 +38,9 @@ pub use std::process::{
 
 /// A program to be started: [`std::process::Command`].
 ///
-/// Other options can be set on a command of std's, such as `pre_exec`, which is unsafe. This one
-/// can be [made](From) of it. Its
-/// redirections are not visible here, so [`output`](Self::output) captures the streams that are not
+/// Other options can be set on the [command of std's](Self::as_std_mut) that this one wraps, such
+/// as `pre_exec`, which is unsafe. This one can be [made](From) of one of std's, too. Redirections
+/// of that one are not visible here, so [`output`](Self::output) captures the streams that are not
 /// redirected on this command.
 #[derive(Debug)]
 pub struct Command {
@@ -148,6 +148,11 @@ impl Command {
     pub fn process_group(&mut self, group: i32) -> &mut Self {
         self.inner.process_group(group);
         self
+    }
+
+    /// The command of std's that this one wraps, for options that it has and this one has not.
+    pub fn as_std_mut(&mut self) -> &mut std::process::Command {
+        &mut self.inner
     }
 
     /// Replaces this process with the program: [`CommandExt::exec`]. Returns only on failure, and

@@ -97,11 +97,14 @@ impl Condvar {
     /// # Cancellation
     ///
     /// As [`wait`](Self::wait).
-    pub fn wait_while<'a, T: ?Sized>(
+    pub fn wait_while<'a, T: ?Sized, F>(
         &self,
         guard: MutexGuard<'a, T>,
-        condition: impl FnMut(&mut T) -> bool,
-    ) -> LockResult<MutexGuard<'a, T>> {
+        condition: F,
+    ) -> LockResult<MutexGuard<'a, T>>
+    where
+        F: FnMut(&mut T) -> bool,
+    {
         into_guard(self.wait_while_for(guard, WAIT, None, condition))
     }
 
@@ -120,6 +123,28 @@ impl Condvar {
         timeout: Duration,
     ) -> LockResult<(MutexGuard<'a, T>, WaitTimeoutResult)> {
         self.wait_for(guard, WAIT, park::deadline(timeout))
+    }
+
+    /// Waits for a notification, for `ms` milliseconds at most. Returns whether one came in time.
+    ///
+    /// # Errors
+    ///
+    /// When the mutex is poisoned, with the guard.
+    ///
+    /// # Cancellation
+    ///
+    /// As [`wait`](Self::wait).
+    #[deprecated = "use `wait_timeout`"]
+    pub fn wait_timeout_ms<'a, T: ?Sized>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        ms: u32,
+    ) -> LockResult<(MutexGuard<'a, T>, bool)> {
+        let in_time = |(guard, result): (_, WaitTimeoutResult)| (guard, !result.timed_out());
+        match self.wait_timeout(guard, Duration::from_millis(ms.into())) {
+            Ok(waited) => Ok(in_time(waited)),
+            Err(error) => Err(PoisonError::new(in_time(error.into_inner()))),
+        }
     }
 
     /// Waits as long as `condition` holds of the value, for `timeout` at most.
@@ -144,12 +169,15 @@ impl Condvar {
     ///     assert!(*guard && result.timed_out());
     /// });
     /// ```
-    pub fn wait_timeout_while<'a, T: ?Sized>(
+    pub fn wait_timeout_while<'a, T: ?Sized, F>(
         &self,
         guard: MutexGuard<'a, T>,
         timeout: Duration,
-        condition: impl FnMut(&mut T) -> bool,
-    ) -> LockResult<(MutexGuard<'a, T>, WaitTimeoutResult)> {
+        condition: F,
+    ) -> LockResult<(MutexGuard<'a, T>, WaitTimeoutResult)>
+    where
+        F: FnMut(&mut T) -> bool,
+    {
         self.wait_while_for(guard, WAIT, park::deadline(timeout), condition)
     }
 

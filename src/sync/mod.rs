@@ -18,6 +18,7 @@
 //! others run.)
 
 mod barrier;
+mod call_once;
 pub mod channel;
 mod condvar;
 mod event;
@@ -39,9 +40,12 @@ mod semaphore;
 mod wait;
 mod wait_group;
 
-pub use std::sync::{LockResult, PoisonError, TryLockError, TryLockResult};
+pub use std::sync::{
+    Arc, LockResult, OnceState, PoisonError, TryLockError, TryLockResult, Weak, atomic,
+};
 
 pub use barrier::{Barrier, BarrierWaitResult};
+pub use call_once::Once;
 pub use channel::{broadcast, oneshot, watch};
 pub use condvar::{Condvar, WaitTimeoutResult};
 pub use event::Event;

@@ -122,7 +122,10 @@ impl<T> OnceLock<T> {
     ///
     /// Unwinds when the coroutine is cancelled while it waits, here or in `f`.
     #[inline]
-    pub fn get_or_init(&self, f: impl FnOnce() -> T) -> &T {
+    pub fn get_or_init<F>(&self, f: F) -> &T
+    where
+        F: FnOnce() -> T,
+    {
         match self.get_or_try_init(|| Ok::<T, Infallible>(f())) {
             Ok(value) => value,
             Err(never) => match never {},

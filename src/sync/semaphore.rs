@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::ptr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -386,6 +387,41 @@ impl SemaphorePermit<'_> {
     pub fn num_permits(&self) -> usize {
         self.permits as usize
     }
+
+    /// Adds the permits of another to these.
+    ///
+    /// # Panics
+    ///
+    /// When they are of different semaphores, or too many together for a `u32`.
+    #[track_caller]
+    pub fn merge(&mut self, mut other: Self) {
+        assert!(
+            ptr::eq(self.semaphore, other.semaphore),
+            "permits of different semaphores cannot be merged: keep them apart"
+        );
+        let sum = self.permits.checked_add(other.permits);
+        self.permits = sum.expect("too many permits for a `u32`: keep them apart");
+        other.permits = 0;
+    }
+
+    /// Takes `n` of these permits off. `None` if there are fewer.
+    ///
+    /// ```
+    /// use plainsong::sync::Semaphore;
+    ///
+    /// let semaphore = Semaphore::new(5);
+    /// let mut all = semaphore.try_acquire_many(5).unwrap();
+    /// let two = all.split(2).unwrap();
+    /// assert_eq!((all.num_permits(), two.num_permits()), (3, 2));
+    /// assert!(all.split(4).is_none());
+    /// all.merge(two);
+    /// assert_eq!(all.num_permits(), 5);
+    /// ```
+    pub fn split(&mut self, n: usize) -> Option<Self> {
+        let permits = u32::try_from(n).ok()?;
+        self.permits = self.permits.checked_sub(permits)?;
+        Some(Self { semaphore: self.semaphore, permits })
+    }
 }
 
 impl OwnedSemaphorePermit {
@@ -397,6 +433,29 @@ impl OwnedSemaphorePermit {
     /// How many permits these are.
     pub fn num_permits(&self) -> usize {
         self.permits as usize
+    }
+
+    /// Adds the permits of another to these.
+    ///
+    /// # Panics
+    ///
+    /// When they are of different semaphores, or too many together for a `u32`.
+    #[track_caller]
+    pub fn merge(&mut self, mut other: Self) {
+        assert!(
+            Arc::ptr_eq(&self.semaphore, &other.semaphore),
+            "permits of different semaphores cannot be merged: keep them apart"
+        );
+        let sum = self.permits.checked_add(other.permits);
+        self.permits = sum.expect("too many permits for a `u32`: keep them apart");
+        other.permits = 0;
+    }
+
+    /// Takes `n` of these permits off. `None` if there are fewer.
+    pub fn split(&mut self, n: usize) -> Option<Self> {
+        let permits = u32::try_from(n).ok()?;
+        self.permits = self.permits.checked_sub(permits)?;
+        Some(Self { semaphore: Arc::clone(&self.semaphore), permits })
     }
 
     /// The semaphore.

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use super::body::Body;
 use super::join::JoinHandle;
 use super::scope::{Scope, ScopedJoinHandle};
-use super::spawn::{spawn_here, spawn_in_run};
+use super::spawn::{self, spawn_here, spawn_in_run};
 use crate::engine::spawn::Spec;
+use crate::engine::workers::Injector;
 use crate::engine::{context, stack};
 
 /// Spawns a coroutine with a name or another stack size.
@@ -108,6 +109,18 @@ impl Builder {
         let spec = self.spec(Location::caller());
         let stack_size = spec.stack_size.map(stack::check_size).transpose()?;
         spawn_in_run(Spec { stack_size, ..spec }, f)
+    }
+
+    /// Starts the coroutine on the current run of the injector's runtime, or on its next one.
+    #[track_caller]
+    pub(crate) fn inject<F, T>(self, injector: &Arc<Injector>, f: F) -> io::Result<JoinHandle<T>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let spec = self.spec(Location::caller());
+        let stack_size = spec.stack_size.map(stack::check_size).transpose()?;
+        spawn::inject(injector, Spec { stack_size, ..spec }, f)
     }
 
     fn spec(self, spawned: &'static Location<'static>) -> Spec {

@@ -150,6 +150,27 @@ pub fn shield<T>(f: impl FnOnce() -> T) -> T {
     park::shield(f)
 }
 
+/// Runs `f`, in which no wait unwinds: for code, often with `unsafe` in it, that cannot bear an
+/// unwind out of a call that never unwinds in std.
+///
+/// This is [`shield`] with an exception. A cancellation of the whole coroutine, such as the end of
+/// [`run`](crate::run), does not wait for `f`: the coroutine never runs again, and what its stack
+/// holds is leaked, destructors and all. A coroutine that borrows from others, as in a
+/// [`scope`](crate::scope), is not left that way. There, `f` is waited for.
+///
+/// ```
+/// use plainsong::{no_unwind, thread};
+///
+/// plainsong::run(|| {
+///     plainsong::spawn(|| no_unwind(thread::park));
+///     plainsong::yield_now();
+///     // The end of the run leaves the coroutine where it is.
+/// });
+/// ```
+pub fn no_unwind<T>(f: impl FnOnce() -> T) -> T {
+    park::no_unwind(f)
+}
+
 /// Runs `f` and panics if it waits. Use it for code that must not interleave with other coroutines,
 /// such as the initialiser of a thread-local, or a library that relies on thread-locals.
 ///

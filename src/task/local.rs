@@ -1,7 +1,7 @@
 //! `coroutine_local!`: one value for each coroutine.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::error::Error;
 use std::fmt;
 use std::ptr;
@@ -108,6 +108,111 @@ impl<T: 'static> LocalKey<T> {
             Ok(value) => Ok(f(&value)),
             Err(_) => unreachable!("a key's address leads to a value of its type"),
         }
+    }
+}
+
+impl<T: 'static> LocalKey<Cell<T>> {
+    /// Sets this coroutine's value.
+    ///
+    /// # Panics
+    ///
+    /// As [`with`](Self::with).
+    pub fn set(&'static self, value: T) {
+        self.with(|cell| cell.set(value));
+    }
+
+    /// A copy of this coroutine's value.
+    ///
+    /// # Panics
+    ///
+    /// As [`with`](Self::with).
+    pub fn get(&'static self) -> T
+    where
+        T: Copy,
+    {
+        self.with(Cell::get)
+    }
+
+    /// Takes this coroutine's value, and leaves the default.
+    ///
+    /// # Panics
+    ///
+    /// As [`with`](Self::with).
+    pub fn take(&'static self) -> T
+    where
+        T: Default,
+    {
+        self.with(Cell::take)
+    }
+
+    /// Sets this coroutine's value, and returns the old one.
+    ///
+    /// # Panics
+    ///
+    /// As [`with`](Self::with).
+    pub fn replace(&'static self, value: T) -> T {
+        self.with(|cell| cell.replace(value))
+    }
+}
+
+impl<T: 'static> LocalKey<RefCell<T>> {
+    /// Calls `f` with this coroutine's value, borrowed.
+    ///
+    /// # Panics
+    ///
+    /// When the value is mutably borrowed, and as [`with`](Self::with).
+    pub fn with_borrow<R>(&'static self, f: impl FnOnce(&T) -> R) -> R {
+        self.with(|cell| f(&cell.borrow()))
+    }
+
+    /// Calls `f` with this coroutine's value, mutably borrowed.
+    ///
+    /// # Panics
+    ///
+    /// When the value is borrowed, and as [`with`](Self::with).
+    ///
+    /// ```
+    /// use std::cell::RefCell;
+    ///
+    /// plainsong::coroutine_local! {
+    ///     static SEEN: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+    /// }
+    ///
+    /// SEEN.with_borrow_mut(|seen| seen.push(7));
+    /// assert_eq!(SEEN.take(), [7]);
+    /// ```
+    pub fn with_borrow_mut<R>(&'static self, f: impl FnOnce(&mut T) -> R) -> R {
+        self.with(|cell| f(&mut cell.borrow_mut()))
+    }
+
+    /// Sets this coroutine's value.
+    ///
+    /// # Panics
+    ///
+    /// When the value is borrowed, and as [`with`](Self::with).
+    pub fn set(&'static self, value: T) {
+        self.replace(value);
+    }
+
+    /// Takes this coroutine's value, and leaves the default.
+    ///
+    /// # Panics
+    ///
+    /// When the value is borrowed, and as [`with`](Self::with).
+    pub fn take(&'static self) -> T
+    where
+        T: Default,
+    {
+        self.with(RefCell::take)
+    }
+
+    /// Sets this coroutine's value, and returns the old one.
+    ///
+    /// # Panics
+    ///
+    /// When the value is borrowed, and as [`with`](Self::with).
+    pub fn replace(&'static self, value: T) -> T {
+        self.with(|cell| cell.replace(value))
     }
 }
 

@@ -13,13 +13,12 @@ mod wait;
 
 pub use body::Body;
 pub use builder::Builder;
-pub use cancel::{CancellationToken, Elapsed, no_wait, shield, timeout, timeout_at};
+pub use cancel::{CancellationToken, Elapsed, no_unwind, no_wait, shield, timeout, timeout_at};
 pub(crate) use group::Group;
 pub(crate) use join::message;
 pub use join::{JoinError, JoinHandle};
 pub use local::{AccessError, LocalKey};
 pub use scope::{Scope, ScopedJoinHandle, gather, race, scope};
-pub(crate) use spawn::inject;
 pub use spawn::{spawn, spawn_anywhere, yield_now};
 pub(crate) use wait::WAIT_ANY;
 pub use wait::{AsCompleted, as_completed, join_all, wait};

@@ -135,30 +135,22 @@ where
 }
 
 /// Starts a coroutine on the current run of the injector's runtime, or on its next one.
-pub(crate) fn inject<F, T>(
-    injector: &Arc<Injector>,
-    spawned: &'static Location<'static>,
-    f: F,
-) -> JoinHandle<T>
+pub(super) fn inject<F, T>(injector: &Arc<Injector>, spec: Spec, f: F) -> io::Result<JoinHandle<T>>
 where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    let spec = Spec::at(spawned);
     let is_ours = context::with(|scheduler| {
         scheduler.with_worker(|worker| Arc::ptr_eq(&worker.injector, injector))
     });
     if is_ours {
-        return match spawn_in_run(spec, f) {
-            Ok(handle) => handle,
-            Err(error) => refuse(&error),
-        };
+        return spawn_in_run(spec, f);
     }
     // Outside of the run, it is unknown which run will start the coroutine.
     let (job, spawned) =
         context::with(|scheduler| spawn::owned_anywhere(scheduler, Home::Unknown, spec, f));
     injector.push(job);
-    JoinHandle::new(spawned)
+    Ok(JoinHandle::new(spawned))
 }
 
 /// Lets the other ready coroutines of this thread run first.

@@ -121,6 +121,10 @@ impl Scheduler {
             !task.scopes.are_waits_forbidden(),
             "a wait inside of `no_wait`: move it out, or let the code around it be interleaved"
         );
+        if task.scopes.abandons() {
+            task.abandoned();
+            self.suspend(task, Suspended::Abandoned);
+        }
         if task.flags.set(Flag::Raised, true) {
             // The coroutine has swallowed the last payload. The others run first, so that a loop
             // around the wait does not starve them.

@@ -16,7 +16,7 @@
 use std::collections::VecDeque;
 use std::error::Error;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::engine::park;
 use crate::engine::task::Wait;
@@ -26,6 +26,8 @@ use crate::sync::wait::{WaitQueue, wait};
 pub use super::error::SendError;
 
 const WAIT: Wait = Wait::new(&Wait::for_any_thread("an item of a channel"));
+const WAIT_FOR_CLOSE: Wait =
+    Wait::new(&Wait::for_any_thread("the receivers of a channel to close"));
 
 struct State<T> {
     // The last items, each until every receiver that was there when it was sent has received it.
@@ -35,7 +37,9 @@ struct State<T> {
     capacity: usize,
     senders: usize,
     receivers: usize,
+    // Receivers that wait for an item, and senders that wait until there is no receiver.
     waiting: WaitQueue<()>,
+    closing: WaitQueue<()>,
 }
 
 struct Slot<T> {
@@ -46,6 +50,9 @@ struct Slot<T> {
 
 /// The end of a [`channel`] that sends. Clones send on the same channel.
 pub struct Sender<T>(Arc<Lock<State<T>>>);
+
+/// A [`Sender`] that does not keep the channel open; made by [`Sender::downgrade`].
+pub struct WeakSender<T>(Weak<Lock<State<T>>>);
 
 /// The end of a [`channel`] that receives every item sent after it was made.
 pub struct Receiver<T> {
@@ -72,6 +79,7 @@ pub fn channel<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
         senders: 1,
         receivers: 1,
         waiting: WaitQueue::new(),
+        closing: WaitQueue::new(),
     }));
     (Sender(shared.clone()), Receiver { shared, next: 0 })
 }
@@ -108,6 +116,15 @@ fn subscribe<T>(shared: &Arc<Lock<State<T>>>) -> Receiver<T> {
 }
 
 impl<T> Sender<T> {
+    /// The sender of a [`channel`] without a receiver. [`subscribe`](Self::subscribe) makes one.
+    ///
+    /// # Panics
+    ///
+    /// When `capacity` is zero.
+    pub fn new(capacity: usize) -> Self {
+        channel(capacity).0
+    }
+
     /// Sends an item to all receivers; returns their number. Waits for none of them.
     ///
     /// # Errors
@@ -142,6 +159,38 @@ impl<T> Sender<T> {
     /// A further receiver, of what is sent from now on.
     pub fn subscribe(&self) -> Receiver<T> {
         subscribe(&self.0)
+    }
+
+    /// Waits until there is no receiver.
+    ///
+    /// # Cancellation
+    ///
+    /// Unwinds when the coroutine is cancelled while it waits.
+    pub fn closed(&self) {
+        park::spend();
+        loop {
+            let state = self.0.lock();
+            if state.receivers == 0 {
+                return;
+            }
+            let _ = wait(&self.0, state, |state| &mut state.closing, (), WAIT_FOR_CLOSE, None);
+        }
+    }
+
+    /// A sender that does not keep the channel open.
+    ///
+    /// ```
+    /// use plainsong::sync::broadcast;
+    ///
+    /// let (sender, receiver) = broadcast::channel(1);
+    /// let weak = sender.downgrade();
+    /// weak.upgrade().unwrap().send(1).unwrap();
+    /// drop(sender);
+    /// assert!(weak.upgrade().is_none());
+    /// # drop::<broadcast::Receiver<i32>>(receiver);
+    /// ```
+    pub fn downgrade(&self) -> WeakSender<T> {
+        WeakSender(Arc::downgrade(&self.0))
     }
 
     /// How many receivers there are.
@@ -248,6 +297,32 @@ impl<T> Clone for Sender<T> {
     }
 }
 
+impl<T> WeakSender<T> {
+    /// A sender, unless all have been dropped.
+    pub fn upgrade(&self) -> Option<Sender<T>> {
+        let shared = self.0.upgrade()?;
+        let mut state = shared.lock();
+        if state.senders == 0 {
+            return None;
+        }
+        state.senders += 1;
+        drop(state);
+        Some(Sender(shared))
+    }
+}
+
+impl<T> Clone for WeakSender<T> {
+    fn clone(&self) -> Self {
+        Self(Weak::clone(&self.0))
+    }
+}
+
+impl<T> fmt::Debug for WeakSender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WeakSender").finish_non_exhaustive()
+    }
+}
+
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
         let mut state = self.0.lock();
@@ -264,7 +339,12 @@ impl<T> Drop for Receiver<T> {
         state.receivers -= 1;
         let unread = self.next.max(state.first)..state.end();
         let items: Vec<_> = unread.map(|number| state.read(number)).collect();
+        let none_left = state.receivers == 0;
+        let closed = none_left.then(|| state.closing.serve_all(|()| ()));
         drop(state);
+        if let Some(closed) = closed {
+            park::wake_all(closed);
+        }
         // Those that no other receiver waits for are dropped when the lock has been released.
         drop(items);
     }

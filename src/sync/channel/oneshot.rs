@@ -16,12 +16,13 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::error::{RecvError, RecvTimeoutError, TryRecvError};
 use crate::engine::park;
 use crate::engine::task::Wait;
 use crate::engine::waiter::FutureWaiter;
 use crate::sync::lock::{Guard, Lock};
 use crate::sync::wait::{Registered, WaitQueue, wait};
+
+pub use super::error::{RecvError, RecvTimeoutError, TryRecvError};
 
 const WAIT_FOR_ITEM: Wait = Wait::new(&Wait::for_any_thread("an item of a channel"));
 const WAIT_FOR_CLOSE: Wait =

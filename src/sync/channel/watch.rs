@@ -112,6 +112,11 @@ impl<T> Shared<T> {
 }
 
 impl<T> Sender<T> {
+    /// The sender of a [`channel`] without a receiver. [`subscribe`](Self::subscribe) makes one.
+    pub fn new(value: T) -> Self {
+        channel(value).0
+    }
+
     /// Sets the value and notifies the receivers. The previous value is dropped.
     ///
     /// # Errors

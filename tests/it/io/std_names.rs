@@ -107,3 +107,28 @@ fn a_lock_of_a_file_excludes_other_open_files_only_while_it_is_held() {
         waits.join().unwrap().unwrap();
     });
 }
+
+#[test]
+fn names_of_std_that_are_passed_on() {
+    use plainsong::{sync, thread, time};
+
+    static SHARED: sync::atomic::AtomicU32 = sync::atomic::AtomicU32::new(1);
+    let shared: sync::Arc<time::Duration> = sync::Arc::new(time::Duration::ZERO);
+    let weak: sync::Weak<_> = sync::Arc::downgrade(&shared);
+    assert!(weak.upgrade().is_some_and(|zero| time::SystemTime::now() - *zero > time::UNIX_EPOCH));
+    assert!(time::Instant::now().elapsed() < time::Duration::MAX);
+    let _: Option<(thread::AccessError, &thread::LocalKey<u8>)> = None;
+    assert_eq!(SHARED.load(sync::atomic::Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_command_of_std_is_inside() {
+    use std::os::unix::process::CommandExt;
+
+    run(|| {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo $0"]).as_std_mut().arg0("other");
+        command.as_std_mut().arg("name");
+        assert_eq!(command.output().unwrap().stdout, b"name\n");
+    });
+}

@@ -124,6 +124,38 @@ fn one_that_reads_parks_and_the_mode_stays() {
 }
 
 #[test]
+fn text_that_std_has_buffered_comes_first() {
+    let print = || {
+        run(|| {
+            // The buffer that `print!` uses, past the capture of the test harness.
+            io::stdout().write_all(b"\none ").unwrap();
+            write!(stdout(), "two ").unwrap();
+            io::stdout().write_all(b"three").unwrap();
+            stdout().flush().unwrap();
+            writeln!(stderr(), "flushed").unwrap();
+            assert_eq!(stdin().read_line(&mut String::new()).unwrap(), 0);
+        });
+    };
+    if is_child(print) {
+        return;
+    }
+    let mut child = start(text_that_std_has_buffered_comes_first, Stdio::piped(), Stdio::piped());
+    let mut errors = BufReader::new(child.stderr.take().unwrap());
+    assert_eq!(heard(&mut errors), "flushed\n");
+    // It is there although the process goes on.
+    let mut output = child.stdout.take().unwrap();
+    let mut text = [0; 1024];
+    let len = output.read(&mut text).unwrap();
+    let text = String::from_utf8_lossy(&text[..len]).into_owned();
+    assert!(text.ends_with("\none two three") || len < 20, "{text:?}");
+    drop(child.stdin.take());
+    let mut rest = String::new();
+    output.read_to_string(&mut rest).unwrap();
+    assert!((text + &rest).contains("\none two three"));
+    ended_well(child, errors);
+}
+
+#[test]
 fn one_that_writes_parks_and_lines_stay_whole() {
     const WRITERS: u8 = 4;
     const LINES: usize = 20;

@@ -240,3 +240,27 @@ fn plain_threads_spawn_while_runs_begin_and_end() {
         });
     }
 }
+
+#[test]
+fn a_handle_spawns_with_a_name_and_a_stack() {
+    assert!(Handle::try_current().is_none());
+    let handle = runtime(1).handle();
+    let small = plainsong::Builder::new().stack_size(1);
+    assert_eq!(
+        handle.spawn_with(small, || ()).unwrap_err().kind(),
+        std::io::ErrorKind::InvalidInput
+    );
+    run_on(2, || {
+        let handle = Handle::try_current().unwrap();
+        let guest = move || {
+            let builder = plainsong::Builder::new().name("guest").stack_size(4 << 20);
+            handle.spawn_with(builder, || {
+                assert!(std::hint::black_box([1_u8; 512 * 1024]).iter().all(|one| *one == 1));
+                plainsong::current().name().map(str::to_owned)
+            })
+        };
+        let here = guest().unwrap().join().unwrap();
+        let there = std::thread::spawn(guest).join().unwrap().unwrap().join().unwrap();
+        assert_eq!([here.as_deref(), there.as_deref()], [Some("guest"); 2]);
+    });
+}

@@ -150,3 +150,32 @@ fn broadcasts_keep_memory_flat() {
         });
     });
 }
+
+#[test]
+fn a_sender_learns_that_the_last_receiver_has_gone() {
+    both(|| {
+        let sender = broadcast::Sender::new(4);
+        sender.closed();
+        assert!(sender.send(0).is_err());
+        let (one, two) = (sender.subscribe(), sender.subscribe());
+        let weak = sender.downgrade();
+        plainsong::scope(|s| {
+            let waits = s.spawn(|| sender.closed());
+            plainsong::yield_now();
+            drop(one);
+            plainsong::yield_now();
+            assert!(!waits.is_finished());
+            drop(two);
+            waits.join().unwrap();
+        });
+        let again = weak.upgrade().unwrap();
+        drop(sender);
+        let mut receiver = again.subscribe();
+        assert_eq!(again.send(5), Ok(1));
+        drop(again);
+        assert!(weak.clone().upgrade().is_none());
+        assert_eq!(receiver.recv(), Ok(5));
+        assert_eq!(receiver.recv(), Err(BroadcastError::Closed));
+        assert_eq!(*watch::Sender::new(3).borrow(), 3);
+    });
+}

@@ -80,6 +80,9 @@ fn a_condition_variable_tells_of_poison() {
             let guard = mutex.lock().unwrap_err().into_inner();
             let (guard, result) = changed.wait_timeout(guard, MOMENT).unwrap_err().into_inner();
             assert!(*guard == 1 && result.timed_out());
+            #[allow(deprecated)]
+            let (guard, in_time) = changed.wait_timeout_ms(guard, 1).unwrap_err().into_inner();
+            assert!(*guard == 1 && !in_time);
         });
     });
 }

@@ -1,11 +1,11 @@
-//! `OnceLock` and `LazyLock`.
+//! `Once`, `OnceLock` and `LazyLock`.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread as system;
 use std::time::Duration;
 
-use plainsong::sync::{LazyLock, OnceLock};
+use plainsong::sync::{LazyLock, Once, OnceLock};
 use plainsong::time::{sleep, timeout};
 
 use super::panic_with;
@@ -131,5 +131,57 @@ fn a_once_lock_that_is_made_of_a_value_waits_for_nothing() {
             }
         });
         assert_eq!(made, Ok(()));
+    });
+}
+
+#[test]
+fn a_once_calls_one_closure_and_others_wait_for_its_end() {
+    run(|| {
+        let (once, calls) = (Once::new(), Cell::new(0));
+        plainsong::scope(|s| {
+            let waits = s.spawn(|| once.wait());
+            for _ in 0..10 {
+                s.spawn(|| {
+                    once.call_once(|| {
+                        calls.set(calls.get() + 1);
+                        sleep(MOMENT);
+                        assert!(!once.is_completed());
+                    });
+                    assert!(once.is_completed());
+                });
+            }
+            waits.join().unwrap();
+            assert!(once.is_completed());
+        });
+        once.call_once_force(|_| calls.set(7));
+        once.wait_force();
+        assert_eq!(calls.get(), 1);
+    });
+}
+
+#[test]
+fn a_panic_poisons_a_once_and_a_cancellation_does_not() {
+    both(|| {
+        let once = Once::new();
+        assert!(timeout(MOMENT, || once.call_once(|| sleep(HOUR))).is_err());
+        plainsong::scope(|s| {
+            let waits = s.spawn(|| panic_of(|| once.wait()));
+            let calls = s.spawn(|| panic_of(|| once.call_once(|| unreachable!())));
+            panic_with(|| {
+                once.call_once(|| {
+                    sleep(MOMENT);
+                    std::panic::resume_unwind(Box::new("scripted"))
+                });
+            });
+            for panic in [waits.join().unwrap(), calls.join().unwrap()] {
+                assert!(panic.contains("poisoned"), "{panic}");
+            }
+        });
+        assert!(timeout(MOMENT, || once.wait_force()).is_err());
+        assert!(timeout(MOMENT, || once.call_once_force(|_| sleep(HOUR))).is_err());
+        // It is still poisoned, and its next caller mends it.
+        once.call_once_force(|state| assert!(state.is_poisoned()));
+        once.call_once(|| unreachable!());
+        Once::new().call_once_force(|state| assert!(!state.is_poisoned()));
     });
 }

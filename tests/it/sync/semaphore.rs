@@ -133,3 +133,26 @@ fn closing_ends_all_waits_with_an_error() {
         assert_eq!(permits.available_permits(), 1);
     });
 }
+
+#[test]
+fn permits_are_split_and_merged() {
+    let (permits, others) = (Arc::new(Semaphore::new(5)), Arc::new(Semaphore::new(5)));
+    let mut four = permits.try_acquire_many(4).unwrap();
+    let one = four.split(1).unwrap();
+    assert!(four.split(4).is_none() && four.split(usize::MAX).is_none());
+    drop(four);
+    assert_eq!(permits.available_permits(), 4);
+    let mut rest = permits.try_acquire_many(4).unwrap();
+    rest.merge(one);
+    assert_eq!((rest.num_permits(), permits.available_permits()), (5, 0));
+    drop(rest);
+    assert_eq!(permits.available_permits(), 5);
+
+    let mut owned = Arc::clone(&permits).try_acquire_many_owned(3).unwrap();
+    let part = owned.split(2).unwrap();
+    owned.merge(part);
+    let foreign = Arc::clone(&others).try_acquire_owned().unwrap();
+    assert!(panic_of(|| owned.merge(foreign)).contains("different semaphores"));
+    drop(owned);
+    assert_eq!((permits.available_permits(), others.available_permits()), (5, 5));
+}

@@ -11,7 +11,8 @@ use plainsong::time::{sleep, timeout};
 use plainsong::{JoinError, JoinHandle, thread};
 
 use crate::util::{
-    HOUR, MOMENT, OnDrop, alone, dying, pair, run, spawn_with_handle, until_parked, watch,
+    HOUR, MOMENT, OnDrop, alone, count_drop, counter, dying, load, pair, run, runtime,
+    spawn_with_handle, until_parked, watch,
 };
 
 #[test]
@@ -375,6 +376,76 @@ fn a_shield_holds_and_nests() {
         }
         assert!(shielded.join().unwrap_err().is_cancelled());
         assert_eq!(reached.get(), 3);
+    });
+}
+
+#[test]
+fn a_wait_that_must_not_unwind_is_late_for_a_time_out() {
+    run(|| {
+        let ended = Rc::new(Cell::new(false));
+        let theirs = Rc::clone(&ended);
+        let child = plainsong::spawn(move || {
+            timeout(MOMENT, || {
+                plainsong::no_unwind(|| {
+                    thread::park();
+                    // An inner one works as usual.
+                    assert!(timeout(MOMENT, thread::park).is_err());
+                    theirs.set(true);
+                });
+                sleep(HOUR);
+            })
+        });
+        sleep(3 * MOMENT);
+        until_parked(&child);
+        child.thread().unpark();
+        assert!(child.join().unwrap().is_err());
+        assert!(ended.get());
+    });
+}
+
+#[test]
+fn the_end_of_a_run_leaves_one_that_must_not_unwind_where_it_is() {
+    for workers in [1, 2] {
+        watch(move || {
+            let dropped = counter();
+            let (guard, theirs) = (count_drop(&dropped), count_drop(&dropped));
+            let runtime = runtime(workers);
+            let (left, listening) = runtime.run(|| {
+                let (sender, receiver) = channel::bounded::<u32>(0);
+                let left = plainsong::spawn_anywhere(move || {
+                    let _guard = guard;
+                    plainsong::no_unwind(|| receiver.recv())
+                });
+                let listening = plainsong::spawn_anywhere(move || {
+                    let _guard = theirs;
+                    thread::park();
+                });
+                until_parked(&left);
+                until_parked(&listening);
+                // It has left the queue when the sender looks for it.
+                (left, (listening, sender))
+            });
+            assert!(left.join().unwrap_err().is_cancelled());
+            assert!(listening.0.join().unwrap_err().is_cancelled());
+            assert_eq!(load(&dropped), 1);
+            assert!(listening.1.try_send(1).is_err());
+        });
+    }
+}
+
+#[test]
+fn one_that_borrows_is_waited_for_although_it_must_not_unwind() {
+    run(|| {
+        let mut waited = false;
+        let ended = timeout(MOMENT, || {
+            plainsong::scope(|s| {
+                s.spawn(|| {
+                    plainsong::no_unwind(|| sleep(20 * MOMENT));
+                    waited = true;
+                });
+            });
+        });
+        assert!(ended.is_err() && waited);
     });
 }
 

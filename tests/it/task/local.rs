@@ -219,3 +219,22 @@ fn an_initialiser_that_uses_its_own_key_makes_one_value() {
         assert_eq!((seen, OWN.with(Cell::get)), (1, 1));
     });
 }
+
+#[test]
+fn cells_have_the_short_forms_of_std() {
+    coroutine_local! {
+        static LIST: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+    }
+    run(|| {
+        COUNT.set(3);
+        spawn(|| assert_eq!((COUNT.replace(8), COUNT.take(), COUNT.get()), (0, 8, 0)))
+            .join()
+            .unwrap();
+        assert_eq!(COUNT.get(), 3);
+        LIST.with_borrow_mut(|list| list.push(1));
+        assert_eq!(LIST.with_borrow(Vec::len), 1);
+        assert_eq!(LIST.replace(vec![2]), [1]);
+        LIST.set(vec![3]);
+        assert_eq!(LIST.take(), [3]);
+    });
+}

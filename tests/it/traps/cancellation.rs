@@ -19,8 +19,8 @@ use plainsong::process::{ChildStdin, ChildStdout, Command, Stdio};
 use plainsong::signal::{SIGUSR2, Signals};
 use plainsong::sync::select::Select;
 use plainsong::sync::{
-    Barrier, Condvar, Event, LazyLock, Mutex, OnceLock, Promise, Queue, ReentrantMutex, RwLock,
-    Semaphore, WaitGroup, broadcast, channel, mpsc, oneshot, watch,
+    Barrier, Condvar, Event, LazyLock, Mutex, Once, OnceLock, Promise, Queue, ReentrantMutex,
+    RwLock, Semaphore, WaitGroup, broadcast, channel, mpsc, oneshot, watch,
 };
 use plainsong::time::{interval, sleep, sleep_until, timeout, timeout_at};
 use plainsong::{CancellationToken, JoinError, JoinHandle, net, select, task, thread};
@@ -107,10 +107,13 @@ fn busy_pool() -> Pool {
 /// Every operation whose documentation has a section `# Cancellation`, made to wait for ever. A row
 /// has the name of the documented item, and behind a comma whatever tells it from other rows of
 /// that name.
+#[allow(deprecated)]
 const OPERATIONS: &[(&str, fn())] = &[
     ("time::sleep", || sleep(HOUR)),
     ("time::sleep, for ever", || sleep(Duration::MAX)),
     ("time::sleep, as thread::sleep", || thread::sleep(HOUR)),
+    ("thread::sleep_ms", || thread::sleep_ms(3_600_000)),
+    ("thread::park_timeout_ms", || thread::park_timeout_ms(3_600_000)),
     ("time::sleep_until", || sleep_until(Instant::now() + HOUR)),
     ("time::Interval::tick", || {
         let mut ticks = interval(HOUR);
@@ -372,6 +375,10 @@ const OPERATIONS: &[(&str, fn())] = &[
         let (mut sender, _receiver) = oneshot::channel::<()>();
         sender.closed();
     }),
+    ("broadcast::Sender::closed", || {
+        let (sender, _receiver) = broadcast::channel::<()>(1);
+        sender.closed();
+    }),
     ("broadcast::Receiver::recv", || {
         let (_sender, mut receiver) = broadcast::channel::<()>(1);
         ignore(receiver.recv());
@@ -543,6 +550,9 @@ const OPERATIONS: &[(&str, fn())] = &[
     ("sync::Condvar::wait_while", || {
         drop(Condvar::new().wait_while(Mutex::new(()).lock().unwrap(), |()| true));
     }),
+    ("sync::Condvar::wait_timeout_ms", || {
+        drop(Condvar::new().wait_timeout_ms(Mutex::new(()).lock().unwrap(), 3_600_000));
+    }),
     ("sync::Condvar::wait_timeout", || {
         drop(Condvar::new().wait_timeout(Mutex::new(()).lock().unwrap(), HOUR));
     }),
@@ -573,6 +583,14 @@ const OPERATIONS: &[(&str, fn())] = &[
         let _share = group.clone();
         ignore(group.wait_timeout(HOUR));
     }),
+    ("sync::Once::call_once", || Once::new().call_once(|| sleep(HOUR))),
+    ("sync::Once::call_once, for another's call", || {
+        let once = Once::new();
+        task::gather([(); 2].map(|()| || once.call_once(|| sleep(HOUR))));
+    }),
+    ("sync::Once::call_once_force", || Once::new().call_once_force(|_| sleep(HOUR))),
+    ("sync::Once::wait", || Once::new().wait()),
+    ("sync::Once::wait_force", || Once::new().wait_force()),
     ("sync::OnceLock::wait", || ignore(OnceLock::<()>::new().wait())),
     ("sync::OnceLock::get_or_init, in its own call", || {
         ignore(OnceLock::new().get_or_init(|| sleep(HOUR)));

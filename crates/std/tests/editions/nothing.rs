@@ -1,0 +1,1 @@
+//! These packages have only tests.

@@ -1,0 +1,188 @@
+//! Threads and their scopes, on plain threads and in coroutines.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use plainsong_std::plainsong::{self, Runtime, run};
+use plainsong_std::sync::Barrier;
+use plainsong_std::sync::mpsc::channel;
+use plainsong_std::thread;
+
+const HOUR: Duration = Duration::from_secs(3600);
+const MOMENT: Duration = Duration::from_millis(1);
+
+/// Runs `body` on a plain thread, and as a coroutine with one worker and with two.
+fn everywhere(body: fn()) {
+    body();
+    run(body);
+    Runtime::builder().workers(2).build().unwrap().run(body);
+}
+
+/// The text that `f` panics with.
+fn panic_of<T>(f: impl FnOnce() -> T) -> String {
+    let payload = catch_unwind(AssertUnwindSafe(f)).err().expect("a panic");
+    payload.downcast_ref::<&str>().map_or_else(String::new, |text| (*text).to_owned())
+}
+
+fn is_coroutine() -> bool {
+    plainsong::Handle::try_current().is_some()
+}
+
+#[test]
+fn threads_of_a_scope_borrow_and_spawn_into_it() {
+    everywhere(|| {
+        let (text, mut count) = (String::from("plain song"), 0);
+        let longest = thread::scope(|s| {
+            let counts = s.spawn(|| {
+                assert!(is_coroutine());
+                count = text.len();
+            });
+            let outer = s.spawn(|| s.spawn(|| s.spawn(|| text.split(' ').max()).join().unwrap()));
+            counts.join().unwrap();
+            outer.join().unwrap().join().unwrap()
+        });
+        assert_eq!((count, longest), (10, Some("song")));
+    });
+}
+
+#[test]
+fn all_threads_of_a_scope_run_at_once() {
+    everywhere(|| {
+        let (all, passed) = (Barrier::new(50), AtomicUsize::new(0));
+        thread::scope(|s| {
+            for _ in 0..50 {
+                s.spawn(|| {
+                    all.wait();
+                    passed.fetch_add(1, Ordering::Relaxed);
+                });
+            }
+        });
+        assert_eq!(passed.into_inner(), 50);
+    });
+}
+
+#[test]
+fn the_panic_of_one_cancels_no_other() {
+    everywhere(|| {
+        let ended = AtomicUsize::new(0);
+        let end = || {
+            thread::sleep(MOMENT);
+            ended.fetch_add(1, Ordering::Relaxed);
+        };
+        // A join takes the panic.
+        thread::scope(|s| {
+            s.spawn(end);
+            let panics = s.spawn(|| -> () { resume_unwind(Box::new("mine")) });
+            let payload = panics.join().unwrap_err();
+            assert_eq!(payload.downcast_ref(), Some(&"mine"));
+        });
+        // Without one, the scope panics when all have ended.
+        let panic = panic_of(|| {
+            thread::scope(|s| {
+                s.spawn(|| resume_unwind(Box::new("mine")));
+                s.spawn(end);
+            })
+        });
+        assert_eq!(panic, "a scoped thread panicked");
+        // The panic of the body comes first.
+        let panic = panic_of(|| {
+            thread::scope(|s| {
+                s.spawn(end);
+                resume_unwind(Box::new("body"))
+            })
+        });
+        assert_eq!((panic.as_str(), ended.into_inner()), ("body", 3));
+    });
+}
+
+#[test]
+fn a_forgotten_handle_and_a_value_that_panics_in_its_drop() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            resume_unwind(Box::new(()));
+        }
+    }
+    everywhere(|| {
+        thread::scope(|s| std::mem::forget(s.spawn(|| String::from("leaked"))));
+        let panic = panic_of(|| thread::scope(|s| drop(s.spawn(|| Bomb))));
+        assert_eq!(panic, "a scoped thread panicked");
+    });
+}
+
+#[test]
+fn a_scope_that_is_cancelled_cancels_its_threads_and_waits_for_them() {
+    run(|| {
+        let unwound = AtomicUsize::new(0);
+        struct Counts<'a>(&'a AtomicUsize);
+        impl Drop for Counts<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let elapsed = plainsong::time::timeout(MOMENT, || {
+            thread::scope(|s| {
+                for _ in 0..3 {
+                    s.spawn(|| {
+                        let _counts = Counts(&unwound);
+                        plainsong::time::sleep(HOUR);
+                    });
+                }
+            });
+        });
+        assert!(elapsed.is_err());
+        assert_eq!(unwound.into_inner(), 3);
+    });
+}
+
+#[test]
+fn a_park_does_not_unwind_when_its_time_is_up() {
+    run(|| {
+        let returned = AtomicBool::new(false);
+        let parent = thread::current();
+        thread::spawn(move || {
+            thread::sleep(5 * MOMENT);
+            parent.unpark();
+        });
+        let elapsed = plainsong::time::timeout(MOMENT, || {
+            thread::park();
+            returned.store(true, Ordering::Relaxed);
+            plainsong::yield_now();
+        });
+        assert!(elapsed.is_err() && returned.into_inner());
+    });
+}
+
+#[test]
+fn the_end_of_a_run_leaves_parked_threads() {
+    run(|| {
+        let (ready, is_ready) = channel();
+        thread::spawn(move || {
+            ready.send(()).unwrap();
+            loop {
+                thread::park();
+            }
+        });
+        is_ready.recv().unwrap();
+    });
+}
+
+#[test]
+fn names_and_stacks() {
+    everywhere(|| {
+        let builder = thread::Builder::new().name("deep".to_owned()).stack_size(32 << 20);
+        let deep = builder.spawn(|| {
+            assert!(std::hint::black_box([1_u8; 4 << 20]).iter().all(|one| *one == 1));
+            thread::current().name().map(str::to_owned)
+        });
+        assert_eq!(deep.unwrap().join().unwrap().as_deref(), Some("deep"));
+        // As large as a thread of std's.
+        thread::spawn(|| assert_eq!(std::hint::black_box([1_u8; 700_000])[7], 1)).join().unwrap();
+        let tiny = thread::Builder::new().stack_size(0).spawn(|| thread::current().id());
+        assert_ne!(tiny.unwrap().join().unwrap(), thread::current().id());
+        let named = || thread::Builder::new().name("a\0b".to_owned()).spawn(|| ());
+        assert_eq!(panic_of(named), "thread name may not contain interior null bytes");
+        assert!(thread::Builder::new().stack_size(2 << 30).spawn(|| ()).is_err());
+    });
+}
