@@ -156,6 +156,8 @@ mod engine;
 pub mod fs;
 mod future;
 pub mod generator;
+#[cfg(all(target_os = "linux", not(plainsong_portable_reactor)))]
+pub mod host;
 pub mod io;
 #[cfg(all(test, plainsong_model))]
 #[path = "../model/shuttle/mod.rs"]

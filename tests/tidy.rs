@@ -27,6 +27,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("time", &["engine", "task"]),
     ("runtime", &["engine", "task"]),
     ("future", &["engine", "task"]),
+    ("host", &["engine", "runtime"]),
     ("pool", &["engine", "sync", "task"]),
     ("net", &["engine", "io", "runtime", "task", "time"]),
     ("process", &["engine", "io", "task"]),
@@ -58,13 +59,14 @@ const ENGINE_FOLDERS: &[(&str, &[&[&str]])] = &[
     (
         "scheduler",
         &[
-            &["alarms", "clock", "outside", "pace", "table", "unwinding"],
+            &["alarms", "clock", "host", "outside", "pace", "sleeps", "table", "unwinding"],
             &["calls"],
             &["core"],
             &["cancelling"],
             &["closing"],
             &["tick"],
             &["run"],
+            &["guest"],
             &["mod"],
         ],
     ),
