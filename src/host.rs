@@ -71,7 +71,7 @@ pub fn run<F: FnOnce() -> T, T>(runtime: &Runtime, host: impl Fn(Guest<'_>) + Sy
 /// The loop of one worker, which its host drives.
 pub struct Guest<'a>(scheduler::Guest<'a>);
 
-/// What a host does next.
+/// The next step of a host.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Next {
     /// The run is over: return.
@@ -88,7 +88,7 @@ impl Guest<'_> {
     /// A coroutine that does not wait is not stopped.
     ///
     /// `waker` is called when something on this thread makes a coroutine ready before the next
-    /// slice. What other threads do makes the descriptor readable.
+    /// slice. A wake from another thread makes the descriptor readable.
     ///
     /// # Panics
     ///

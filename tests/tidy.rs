@@ -59,8 +59,8 @@ const ENGINE_FOLDERS: &[(&str, &[&[&str]])] = &[
     (
         "scheduler",
         &[
-            &["alarms", "clock", "host", "outside", "pace", "sleeps", "table", "unwinding"],
-            &["calls"],
+            &["alarms", "clock", "host", "outside", "pace", "table", "unwinding"],
+            &["calls", "sleeps"],
             &["core"],
             &["cancelling"],
             &["closing"],

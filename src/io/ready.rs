@@ -3,7 +3,7 @@
 
 use crate::engine::reactor;
 
-/// What a [`try_io`](crate::net::TcpStream::try_io) does: tokio's type of this name.
+/// The direction of a [`try_io`](crate::net::TcpStream::try_io): tokio's type of this name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Interest(pub(crate) reactor::Interest);
 

@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::now;
 use crate::engine::context;
+use crate::engine::park::now;
 use crate::engine::scheduler::SleepKey;
 use crate::engine::waiter::FutureWaiter;
 

@@ -547,7 +547,7 @@ fn a_sleep_outside_of_a_run_says_that_nothing_wakes_it() {
     let mut sleep = Sleep::new(HOUR);
     let message = panic_of(|| poll_once(&mut sleep, Waker::noop()));
     assert!(message.contains("no plainsong runtime runs on this thread"), "{message}");
-    // One whose run has ended is woken then.
+    // The end of a run wakes the sleep that waits for it.
     struct Woken(AtomicBool);
     impl Wake for Woken {
         fn wake(self: Arc<Self>) {

@@ -230,7 +230,7 @@ fn destructors_use_tokio_while_the_run_ends() {
 fn a_task_that_panics_ends_alone() {
     hosted(|| {
         let task = spawn_local(async { std::panic::resume_unwind(Box::new("its own")) });
-        let error = block_on(async { task.await.map(|()| ()) }).unwrap_err();
+        let error = block_on(task).unwrap_err();
         assert!(error.is_panic());
         let coroutine = plainsong::spawn(|| std::panic::resume_unwind(Box::new("its own")));
         let ended: Result<(), _> = coroutine.join();

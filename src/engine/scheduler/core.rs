@@ -258,7 +258,7 @@ impl Scheduler {
     }
 
     /// Ends a wait, wherever it is.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn wake(&self, waiter: Waiter) {
         match waiter {
             Waiter::Parked(parker) => match parker.local_to(self.mailbox()) {

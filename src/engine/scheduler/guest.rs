@@ -13,7 +13,7 @@ const TURNS_PER_SLICE: u32 = 16;
 
 /// The loop of a worker, which its host drives.
 pub(crate) struct Guest<'a> {
-    scheduler: &'a Scheduler,
+    inner: &'a Scheduler,
     state: State,
 }
 
@@ -27,7 +27,7 @@ enum State {
     Over,
 }
 
-/// What a guest does next.
+/// The next step of a guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Slice {
     Over,
@@ -39,13 +39,13 @@ impl<'a> Guest<'a> {
     pub(in super::super) fn new(scheduler: &'a Scheduler) -> Self {
         scheduler.tick_after.set(TURNS_PER_SLICE);
         scheduler.turns_left.set(TURNS_PER_SLICE);
-        Self { scheduler, state: State::Running }
+        Self { inner: scheduler, state: State::Running }
     }
 
     /// A descriptor that is readable when there are events to poll.
     #[cfg(all(target_os = "linux", not(plainsong_portable_reactor)))]
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        match self.scheduler.reactor.get() {
+        match self.inner.reactor.get() {
             Some(reactor) => reactor.fd(),
             None => unreachable!("a run is under way, so its thread has a reactor"),
         }
@@ -53,14 +53,14 @@ impl<'a> Guest<'a> {
 
     /// Has the loop take its time from `read`.
     pub(crate) fn set_clock(&self, read: fn() -> Instant) {
-        self.scheduler.clock.set_source(read);
+        self.inner.clock.set_source(read);
     }
 
     /// Takes events from the kernel, without waiting. Returns whether there may be more.
     pub(crate) fn poll_io(&mut self) -> bool {
         self.resume();
-        let more = self.scheduler.poll(Some(Duration::ZERO));
-        self.scheduler.fire_timers(more);
+        let more = self.inner.poll(Some(Duration::ZERO));
+        self.inner.fire_timers(more);
         more
     }
 
@@ -71,7 +71,7 @@ impl<'a> Guest<'a> {
         if !self.resume() {
             return Slice::Over;
         }
-        let scheduler = self.scheduler;
+        let scheduler = self.inner;
         let end = Instant::now() + slice;
         loop {
             match scheduler.run_ready(|| Instant::now() >= end) {
@@ -101,7 +101,7 @@ impl<'a> Guest<'a> {
     /// Ends the wait that is under way. Returns `false` when the loop is over.
     fn resume(&mut self) -> bool {
         if let State::Waiting { idle } = self.state {
-            let scheduler = self.scheduler;
+            let scheduler = self.inner;
             scheduler.host.resume();
             scheduler.mailbox().stay_awake();
             scheduler.receive();
@@ -116,7 +116,7 @@ impl<'a> Guest<'a> {
 impl Drop for Guest<'_> {
     fn drop(&mut self) {
         self.resume();
-        self.scheduler.tick_after.set(TURNS_PER_TICK);
-        self.scheduler.clock.set_source(Instant::now);
+        self.inner.tick_after.set(TURNS_PER_TICK);
+        self.inner.clock.set_source(Instant::now);
     }
 }

@@ -1,4 +1,4 @@
-//! What a loop that is a guest of another one knows of its host.
+//! The host of a loop that is a guest of another one.
 
 use std::cell::{Cell, RefCell};
 use std::task::Waker;

@@ -17,7 +17,7 @@ use super::core::Scheduler;
 /// that a socket that is always ready does not starve the other coroutines. (tokio's figure.)
 const BUDGET: u32 = 128;
 
-/// What the loop does next, when it has run what was ready.
+/// The next step of the loop, when it has run what was ready.
 pub(super) enum Next {
     /// The run is over.
     Over,
