@@ -207,6 +207,7 @@ fn run<'a>(
 fn drive(scheduler: &Scheduler, host: Option<&Host<'_>>) {
     if let Some(host) = host {
         host(Guest::new(scheduler));
+        scheduler.leave_host();
     }
     // No coroutine may be left, whatever the host has done.
     scheduler.run();

@@ -116,7 +116,14 @@ impl<'a> Guest<'a> {
 impl Drop for Guest<'_> {
     fn drop(&mut self) {
         self.resume();
-        self.inner.tick_after.set(TURNS_PER_TICK);
-        self.inner.clock.set_source(Instant::now);
+    }
+}
+
+impl Scheduler {
+    /// The host has returned. It may have forgotten its guest, instead of dropping it.
+    pub(in super::super) fn leave_host(&self) {
+        self.host.resume();
+        self.tick_after.set(TURNS_PER_TICK);
+        self.clock.set_source(Instant::now);
     }
 }
