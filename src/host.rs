@@ -45,6 +45,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::scheduler::{self, Slice};
 use crate::runtime::Runtime;
+use crate::task::Body;
 
 /// Runs `f` as [`Runtime::run`] does, and calls `host` with the loop of each worker, on the
 /// worker's thread.
@@ -64,7 +65,7 @@ use crate::runtime::Runtime;
 /// As [`Runtime::run`]. A panic of `host` ends the process, because coroutines that borrow would be
 /// left behind.
 #[track_caller]
-pub fn run<F: FnOnce() -> T, T>(runtime: &Runtime, host: impl Fn(Guest<'_>) + Sync, f: F) -> T {
+pub fn run<F: Body<T>, T>(runtime: &Runtime, host: impl Fn(Guest<'_>) + Sync, f: F) -> T {
     runtime.run_hosted(&|guest| host(Guest(guest)), f)
 }
 

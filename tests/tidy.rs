@@ -27,7 +27,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("time", &["engine", "task"]),
     ("runtime", &["engine", "task"]),
     ("future", &["engine", "task"]),
-    ("host", &["engine", "runtime"]),
+    ("host", &["engine", "runtime", "task"]),
     ("pool", &["engine", "sync", "task"]),
     ("net", &["engine", "io", "runtime", "task", "time"]),
     ("process", &["engine", "io", "task"]),
