@@ -50,10 +50,12 @@ macro_rules! read_readiness {
 /// The methods for writing, likewise.
 macro_rules! write_readiness {
     ($self:ident, $source:expr) => {
-        /// Polls for readiness to write. When there is no room, the task of `cx` is woken when
-        /// there is. Otherwise like [`readable`](Self::readable)'s counterpart for reading:
-        /// readiness lasts until a `try_…` fails with `WouldBlock`, and only the waker of the last
-        /// call is kept.
+        /// Polls for readiness to write: whether there is room, or an error. When there is no room,
+        /// the task of `cx` is woken when there is. Readiness lasts until a `try_…` fails with
+        /// `WouldBlock`, and may be reported once too often.
+        ///
+        /// As with tokio, only the waker of the last call is kept:
+        /// [`writable`](Self::writable) has one for each future.
         ///
         /// # Errors
         ///

@@ -5,9 +5,9 @@
 //!
 //! | feature | `Async<T>` implements | also |
 //! | --- | --- | --- |
-//! | `futures-io` | `futures_io::{AsyncRead, AsyncWrite}` | [`futures::SyncIo`] |
-//! | `tokio` | `tokio::io::{AsyncRead, AsyncWrite}`: the traits, not the runtime | [`tokio::SyncIo`] |
-//! | `hyper` | `hyper::rt::{Read, Write}` | [`hyper::Timer`], [`hyper::Executor`] |
+//! | `futures-io` | `futures_io::{AsyncRead, AsyncWrite}` | `futures::SyncIo` |
+//! | `tokio` | `tokio::io::{AsyncRead, AsyncWrite}`: the traits, not the runtime | `tokio::SyncIo` |
+//! | `hyper` | `hyper::rt::{Read, Write}` | `hyper::Timer`, `hyper::Executor` |
 //!
 //! The futures are driven by [`plainsong::block_on`] in a coroutine. So each connection of a server
 //! is a coroutine, and no other runtime is needed.
