@@ -1,5 +1,6 @@
 //! The bridge to `async`: coroutines wait for futures, and futures for coroutines.
 
+use std::cell::Cell;
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::mem;
@@ -34,10 +35,22 @@ const WAIT: Wait = Wait::new(&Wait::outside("a future"));
 /// });
 /// ```
 pub fn block_on<F: IntoFuture>(future: F) -> F::Output {
-    let mut future = pin!(future.into_future());
-    let signal = Arc::new(Signal::default());
-    let waker = Waker::from(signal.clone());
-    let mut cx = Context::from_waker(&waker);
+    let spare = SPARE.try_with(Cell::take).ok().flatten();
+    let (signal, waker) = spare.unwrap_or_else(|| {
+        let signal = Arc::new(Signal::default());
+        (signal.clone(), signal.into())
+    });
+    let output = poll_until_ready(future.into_future(), &signal, &waker);
+    // If the future has given the waker away, it may still be called. An unwind drops it too.
+    if Arc::strong_count(&signal) == 2 {
+        let _ = SPARE.try_with(|spare| spare.replace(Some((signal, waker))));
+    }
+    output
+}
+
+fn poll_until_ready<F: Future>(future: F, signal: &Signal, waker: &Waker) -> F::Output {
+    let mut future = pin!(future);
+    let mut cx = Context::from_waker(waker);
     loop {
         park::spend();
         if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
@@ -47,12 +60,18 @@ pub fn block_on<F: IntoFuture>(future: F) -> F::Output {
     }
 }
 
+thread_local! {
+    // From the last `block_on` of this thread, for its next one.
+    static SPARE: Cell<Option<(Arc<Signal>, Waker)>> = const { Cell::new(None) };
+}
+
 /// The waker of [`block_on`]: ends its current wait, or else its next one.
 #[derive(Default)]
 struct Signal(Mutex<Called>);
 
 #[derive(Default)]
 struct Called {
+    // While no wait was under way.
     woken: bool,
     waiter: Option<Parker>,
 }
@@ -70,7 +89,6 @@ impl Signal {
             called.waiter = Some(waiter);
             drop(called);
             park::block(waiter, WAIT, None);
-            self.lock().woken = false;
         }
     }
 }
@@ -83,7 +101,7 @@ impl Wake for Signal {
     fn wake_by_ref(self: &Arc<Self>) {
         let waiter = {
             let mut called = self.lock();
-            called.woken = true;
+            called.woken = called.waiter.is_none();
             called.waiter.take()
         };
         if let Some(waiter) = waiter {

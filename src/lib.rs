@@ -145,6 +145,11 @@
 //! supported.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
+// Only `host` uses guests of other loops, and it needs the descriptor of an epoll instance.
+#![cfg_attr(
+    any(not(target_os = "linux"), plainsong_portable_reactor),
+    allow(dead_code, unused_imports)
+)]
 
 #[cfg(not(unix))]
 compile_error!(
@@ -156,6 +161,8 @@ mod engine;
 pub mod fs;
 mod future;
 pub mod generator;
+#[cfg(all(target_os = "linux", not(plainsong_portable_reactor)))]
+pub mod host;
 pub mod io;
 #[cfg(all(test, plainsong_model))]
 #[path = "../model/shuttle/mod.rs"]

@@ -112,7 +112,7 @@ impl Runtime {
     /// refuses what a runtime needs: threads, and for each worker an epoll descriptor and a stack.
     #[track_caller]
     pub fn run<F: Body<T>, T>(&self, f: F) -> T {
-        root::start(self.settings, &self.injector, true, f)
+        root::start(self.settings, &self.injector, true, None, f)
     }
 
     /// Like [`run`](Self::run), but waits for all other coroutines to end by themselves: see
@@ -123,7 +123,14 @@ impl Runtime {
     /// As [`run`](Self::run).
     #[track_caller]
     pub fn run_all<F: Body<T>, T>(&self, f: F) -> T {
-        root::start(self.settings, &self.injector, false, f)
+        root::start(self.settings, &self.injector, false, None, f)
+    }
+
+    /// [`run`](Self::run), with a host for the loop of each worker.
+    #[cfg(all(target_os = "linux", not(plainsong_portable_reactor)))]
+    #[track_caller]
+    pub(crate) fn run_hosted<F: Body<T>, T>(&self, host: &root::Host<'_>, f: F) -> T {
+        root::start(self.settings, &self.injector, true, Some(host), f)
     }
 
     /// The number of workers.

@@ -1,5 +1,7 @@
 //! The clock: sleeping, time-outs, intervals, and calls for later.
 
+mod sleep;
+
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -11,6 +13,7 @@ use crate::engine::spawn::{self, Spec};
 use crate::engine::task::Wait;
 
 pub use std::time::{Duration, Instant, SystemTime, SystemTimeError, UNIX_EPOCH};
+pub use sleep::Sleep;
 
 #[doc(inline)]
 pub use crate::task::{Elapsed, timeout, timeout_at};

@@ -88,7 +88,10 @@ table! {
     fs::TryLockError => Send Sync Unpin;
     generator::Generator<i32> => Unpin;
     generator::Yielder<i32> => Unpin;
+    host::Guest<'static> => Unpin;
+    host::Next => Send Sync Unpin UnwindSafe RefUnwindSafe;
     io::DuplexStream => Send Sync Unpin UnwindSafe RefUnwindSafe;
+    io::Interest => Send Sync Unpin UnwindSafe RefUnwindSafe;
     io::PipeReader => Send Sync Unpin UnwindSafe RefUnwindSafe;
     io::PipeWriter => Send Sync Unpin UnwindSafe RefUnwindSafe;
     io::Pollable<std::net::UdpSocket> => Send Sync Unpin UnwindSafe RefUnwindSafe;
@@ -219,6 +222,7 @@ table! {
     thread::ThreadId => Send Sync Unpin UnwindSafe RefUnwindSafe;
     time::Elapsed => Send Sync Unpin UnwindSafe RefUnwindSafe;
     time::Interval => Send Sync Unpin UnwindSafe RefUnwindSafe;
+    time::Sleep => Send Sync Unpin UnwindSafe RefUnwindSafe;
     time::MissedTickBehavior => Send Sync Unpin UnwindSafe RefUnwindSafe;
     time::Timer => Unpin UnwindSafe RefUnwindSafe;
 }

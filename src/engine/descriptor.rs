@@ -9,14 +9,17 @@ use std::mem;
 use std::os::fd::AsFd;
 use std::ptr;
 use std::sync::{Arc, OnceLock, Weak};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::context::{self, Running};
+use super::current;
 use super::mailbox::{Mailbox, Message};
 use super::mutex::Mutex;
-
 use super::reactor::{Interest, Port, Reactor, Readiness, Token};
+use super::scheduler::Scheduler;
 use super::task::{Wait, Wake};
+use super::waiter::FutureWaiter;
 
 /// The registrations of one descriptor, which must be deregistered before it is closed.
 #[derive(Default, Debug)]
@@ -56,8 +59,13 @@ impl Registrations {
     /// plain thread, because nothing polls a reactor outside of a run.
     #[inline]
     pub(crate) fn readiness<'a>(&self, running: Option<Running<'a>>) -> Option<Readiness<'a>> {
+        self.readiness_on(running.map(|running| running.scheduler))
+    }
+
+    #[inline]
+    fn readiness_on<'a>(&self, scheduler: Option<&'a Scheduler>) -> Option<Readiness<'a>> {
         let first = self.first.get()?;
-        let reactor = running?.scheduler.reactor()?;
+        let reactor = scheduler?.reactor()?;
         let token = if first.is_with(reactor) { first.token } else { self.other_token(reactor)? };
         Some(reactor.readiness(token))
     }
@@ -77,16 +85,15 @@ impl Registrations {
     #[cold]
     pub(crate) fn register<'a>(
         &self,
-        running: Running<'a>,
+        scheduler: &'a Scheduler,
         fd: &impl AsFd,
     ) -> io::Result<Option<Readiness<'a>>> {
         // Another coroutine may have registered the descriptor since the operation began.
-        if let Some(readiness) = self.readiness(Some(running)) {
+        if let Some(readiness) = self.readiness_on(Some(scheduler)) {
             return Ok(Some(readiness));
         }
-        let scheduler = running.scheduler;
         let Some(reactor) = scheduler.reactor() else {
-            unreachable!("a coroutine runs, so its thread has a reactor")
+            unreachable!("a run is under way, so its thread has a reactor")
         };
         let token = match reactor.register(fd.as_fd()) {
             Ok(token) => token,
@@ -101,6 +108,86 @@ impl Registrations {
             others.push(registration);
         }
         Ok(Some(reactor.readiness(token)))
+    }
+
+    /// Whether an operation on `fd` is worth a try. If not, the next edge wakes `future`.
+    ///
+    /// # Errors
+    ///
+    /// When no run is under way on this thread, and when the kernel refuses.
+    pub(crate) fn poll_ready(
+        &self,
+        fd: &impl AsFd,
+        interest: Interest,
+        future: &FutureWaiter,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        // In place of a yield, which must not happen in the middle of a poll. `block_on` yields.
+        if current::in_coroutine() && !current::spend() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let poll = |scheduler: &Scheduler| -> io::Result<Poll<()>> {
+            let Some(readiness) = self.register(scheduler, fd)? else {
+                return Ok(Poll::Ready(()));
+            };
+            if !readiness.is_ready(interest) {
+                // The waker is user code, which may wait when it is cloned. An event that comes
+                // meanwhile is not reported again.
+                future.set_waker(cx.waker());
+                if !readiness.is_ready(interest) {
+                    readiness.subscribe_future(fd, interest, future)?;
+                    return Ok(Poll::Pending);
+                }
+            }
+            Ok(Poll::Ready(()))
+        };
+        match with_run(poll) {
+            Some(Ok(poll)) => poll.map(Ok),
+            Some(Err(error)) => Poll::Ready(Err(error)),
+            None => Poll::Ready(Err(io::Error::other(
+                "no plainsong runtime runs on this thread, so nothing would wake the future: poll \
+                 it inside of `plainsong::run`, or use a call that waits by itself",
+            ))),
+        }
+    }
+
+    /// Calls `op` once, unless the descriptor is known to be not ready. `is_short` says whether the
+    /// result shows that a stream is drained.
+    ///
+    /// # Errors
+    ///
+    /// Those of `op`; `WouldBlock`.
+    pub(crate) fn attempt<R>(
+        &self,
+        interest: Interest,
+        op: impl FnOnce() -> io::Result<R>,
+        is_short: impl FnOnce(&R) -> bool,
+    ) -> io::Result<R> {
+        let known = with_run(|scheduler| {
+            let readiness = self.readiness_on(Some(scheduler))?;
+            Some((readiness.edges(), readiness.is_ready(interest)))
+        });
+        let before = match known.flatten() {
+            Some((_, false)) => return Err(io::ErrorKind::WouldBlock.into()),
+            Some((edges, true)) => edges,
+            None => None,
+        };
+        let result = op();
+        with_run(|scheduler| {
+            let readiness = self.readiness_on(Some(scheduler))?;
+            // An event that came while `op` ran is not reported again.
+            let unchanged = readiness.edges() == before;
+            match &result {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && unchanged => {
+                    readiness.clear(interest)
+                }
+                Ok(moved) if unchanged && is_short(moved) => readiness.set_short(),
+                _ => {}
+            }
+            Some(())
+        });
+        result
     }
 
     /// Deregisters the descriptor from all reactors.
@@ -120,6 +207,11 @@ impl Registrations {
             }
         }
     }
+}
+
+/// Calls `f` with this thread's scheduler, if a run is under way on it.
+fn with_run<R>(f: impl FnOnce(&Scheduler) -> R) -> Option<R> {
+    context::try_with(|scheduler| scheduler.is_running().then(|| f(scheduler))).flatten()
 }
 
 /// Parks the running coroutine until the next edge of `fd`, or until `deadline` has passed. An

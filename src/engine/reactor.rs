@@ -22,7 +22,7 @@ use std::time::Duration;
 use slab::Slab;
 
 use super::error::reworded;
-use super::waiter::{Waiter, Waiters};
+use super::waiter::{FutureWaiter, Waiter, Waiters};
 
 #[cfg(all(target_os = "linux", not(plainsong_portable_reactor)))]
 use self::epoll as backend;
@@ -82,7 +82,10 @@ struct Event {
 #[repr(align(64))]
 struct Entry {
     token: Token,
+    /// A read is worth a try.
     readable: bool,
+    /// A write is, as far as futures know. Coroutines try each write.
+    writable: bool,
     ending: bool,
     /// How many events were reported.
     edges: u32,
@@ -92,6 +95,24 @@ struct Entry {
 }
 
 const _: () = assert!(size_of::<Entry>() == 64);
+
+impl Entry {
+    #[inline]
+    fn clear(&mut self, interest: Interest) {
+        match interest {
+            Interest::Read => self.readable = false,
+            Interest::Write => self.writable = false,
+        }
+    }
+
+    #[inline]
+    fn waiters(&mut self, interest: Interest) -> &mut Waiters {
+        match interest {
+            Interest::Read => &mut self.readers,
+            Interest::Write => self.writers.get_or_insert_default(),
+        }
+    }
+}
 
 /// The descriptors that one thread's coroutines wait for.
 pub(crate) struct Reactor {
@@ -119,6 +140,12 @@ impl Reactor {
             entries: RefCell::default(),
             generation: Cell::new(0),
         })
+    }
+
+    /// A descriptor that is readable when [`poll`](Self::poll) has events.
+    #[cfg(all(target_os = "linux", not(plainsong_portable_reactor)))]
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.port.fd()
     }
 
     /// A number that no other reactor of the process has.
@@ -158,6 +185,7 @@ impl Reactor {
             token,
             // This is not known yet. The kernel reports the current state as the first edge.
             readable: true,
+            writable: true,
             ending: false,
             edges: 0,
             readers: Waiters::default(),
@@ -177,6 +205,18 @@ impl Reactor {
             let writers = entry.writers.into_iter().flat_map(|writers| *writers);
             entry.readers.into_iter().chain(writers)
         })
+    }
+
+    /// Takes the futures out of all waiter lists.
+    pub(super) fn take_futures(&self) -> Vec<Waiter> {
+        let mut futures = Vec::new();
+        for (_, entry) in &mut *self.entries.borrow_mut() {
+            entry.readers.take_futures(&mut futures);
+            if let Some(writers) = &mut entry.writers {
+                writers.take_futures(&mut futures);
+            }
+        }
+        futures
     }
 
     /// The readiness of a registered descriptor.
@@ -208,6 +248,7 @@ impl Reactor {
                 entry.readers.append_to(woken);
             }
             if event.writable {
+                entry.writable = true;
                 if let Some(writers) = &mut entry.writers {
                     writers.append_to(woken);
                 }
@@ -239,6 +280,20 @@ impl Readiness<'_> {
         self.with(|entry| !entry.readable).unwrap_or(false)
     }
 
+    /// Whether an operation is worth a try, according to the last poll and the last tries.
+    pub(crate) fn is_ready(&self, interest: Interest) -> bool {
+        let ready = self.with(|entry| match interest {
+            Interest::Read => entry.readable,
+            Interest::Write => entry.writable,
+        });
+        ready.unwrap_or(true)
+    }
+
+    /// Notes that an operation has just failed with `WouldBlock`.
+    pub(crate) fn clear(&self, interest: Interest) {
+        self.with(|entry| entry.clear(interest));
+    }
+
     /// A number that changes with each event of the descriptor.
     pub(crate) fn edges(&self) -> Option<u32> {
         self.with(|entry| entry.edges)
@@ -264,14 +319,26 @@ impl Readiness<'_> {
         interest: Interest,
         waiter: Waiter,
     ) -> io::Result<()> {
+        self.list(fd, |entry| {
+            entry.clear(interest);
+            entry.waiters(interest).push(waiter);
+        })
+    }
+
+    /// [`subscribe`](Self::subscribe) for a future, which may be listed already.
+    pub(crate) fn subscribe_future(
+        &self,
+        fd: &impl AsFd,
+        interest: Interest,
+        future: &FutureWaiter,
+    ) -> io::Result<()> {
+        self.list(fd, |entry| entry.waiters(interest).push_future(future))
+    }
+
+    #[inline]
+    fn list(&self, fd: &impl AsFd, add: impl FnOnce(&mut Entry)) -> io::Result<()> {
         let waits = self.with(|entry| {
-            match interest {
-                Interest::Read => {
-                    entry.readable = false;
-                    entry.readers.push(waiter);
-                }
-                Interest::Write => entry.writers.get_or_insert_default().push(waiter),
-            }
+            add(entry);
             let any_writer = entry.writers.as_ref().is_some_and(|writers| !writers.is_empty());
             (!entry.readers.is_empty(), any_writer)
         });
@@ -348,6 +415,10 @@ mod epoll {
                 EventFlags::IN | EventFlags::ET,
             )?;
             Ok(Self { number, poller, eventfd })
+        }
+
+        pub(super) fn fd(&self) -> BorrowedFd<'_> {
+            self.poller.as_fd()
         }
 
         pub(super) fn watch(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {

@@ -17,13 +17,16 @@ use super::coroutine::Coroutine;
 use super::defer::Defer;
 use super::panic_hook;
 use super::pin::Pinned;
-use super::scheduler::Scheduler;
+use super::scheduler::{Guest, Scheduler};
 #[cfg(plainsong_model)]
 use super::shared::thread::SpawnScoped;
 use super::shared::{mpsc, thread};
 use super::stack;
 use super::task::{Flag, Task};
 use super::workers::{Injector, WorkerHandle, Workers};
+
+/// Another loop, which drives the loop of each worker on the worker's thread. It must not unwind.
+pub(crate) type Host<'a> = dyn Fn(Guest<'_>) + Sync + 'a;
 
 /// How the workers of a run are set up.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +50,7 @@ impl Default for Settings {
 /// coroutine can do.
 #[track_caller]
 pub(crate) fn start_default<F: FnOnce() -> T, T>(f: F) -> T {
-    start(Settings::default(), &Arc::default(), true, f)
+    start(Settings::default(), &Arc::default(), true, None, f)
 }
 
 /// Runs `f` as the main coroutine on this thread, with all workers, and returns its value. When `f`
@@ -62,6 +65,7 @@ pub(crate) fn start<F: FnOnce() -> T, T>(
     settings: Settings,
     injector: &Arc<Injector>,
     cancel_rest: bool,
+    host: Option<&Host<'_>>,
     f: F,
 ) -> T {
     let spawned = Location::caller();
@@ -88,7 +92,7 @@ pub(crate) fn start<F: FnOnce() -> T, T>(
     context::prepare_run();
     panic_hook::install();
     let workers = Workers::new(settings.workers);
-    let outcome = start_workers(settings, &workers, injector, spawned, Box::new(main));
+    let outcome = start_workers(settings, &workers, injector, host, spawned, Box::new(main));
     if let Some(waits) = workers.deadlock() {
         panic!("deadlock: every coroutine that is left waits for another of them{waits}");
     }
@@ -105,6 +109,7 @@ fn start_workers(
     settings: Settings,
     workers: &Arc<Workers>,
     injector: &Arc<Injector>,
+    host: Option<&Host<'_>>,
     spawned: &'static Location<'static>,
     main: Box<dyn FnOnce() + '_>,
 ) -> io::Result<()> {
@@ -124,7 +129,7 @@ fn start_workers(
             let body = move || {
                 let _pinned = settings.pin.then(|| Pinned::new(number));
                 let report = |outcome| theirs.send(outcome).unwrap_or_default();
-                context::with(|scheduler| work(scheduler, settings, worker, report));
+                context::with(|scheduler| work(scheduler, settings, worker, host, report));
             };
             let name = format!("plainsong-worker-{number}");
             match thread::Builder::new().name(name).spawn_scoped(s, body) {
@@ -145,7 +150,7 @@ fn start_workers(
                     never_ran.disarm();
                     injector.begin(workers);
                 };
-                run(scheduler, settings, handle(0), spawned, ready, main)
+                run(scheduler, settings, handle(0), host, spawned, ready, main)
             })
         });
         injector.end(workers);
@@ -171,6 +176,7 @@ fn run<'a>(
     scheduler: &Scheduler,
     settings: Settings,
     worker: WorkerHandle,
+    host: Option<&Host<'_>>,
     spawned: &'static Location<'static>,
     ready: impl FnOnce(),
     main: Box<dyn FnOnce() + 'a>,
@@ -192,9 +198,19 @@ fn run<'a>(
     task.flags.set(Flag::Main, true);
     scheduler.add(task);
     // On a thread of the blocking pool, a run counts as a wait, because it mostly waits.
-    pool::while_blocked(|| scheduler.run());
+    pool::while_blocked(|| drive(scheduler, host));
     abort.disarm();
     Ok(())
+}
+
+/// Runs this worker's loop until the run is over, as the guest of a host if there is one.
+fn drive(scheduler: &Scheduler, host: Option<&Host<'_>>) {
+    if let Some(host) = host {
+        host(Guest::new(scheduler));
+        scheduler.leave_host();
+    }
+    // No coroutine may be left, whatever the host has done.
+    scheduler.run();
 }
 
 /// Runs this worker's loop until the run is over. First reports through `ready` whether it can.
@@ -202,6 +218,7 @@ fn work(
     scheduler: &Scheduler,
     settings: Settings,
     worker: WorkerHandle,
+    host: Option<&Host<'_>>,
     ready: impl FnOnce(io::Result<()>),
 ) {
     let (workers, number) = (worker.workers.clone(), worker.number);
@@ -209,7 +226,7 @@ fn work(
         Ok(_running) => {
             ready(Ok(()));
             let abort = AbortOnUnwind::new();
-            scheduler.run();
+            drive(scheduler, host);
             abort.disarm();
         }
         Err(error) => {

@@ -124,32 +124,51 @@ impl Waiter {
 /// reference to the cell for as long as it is in any list, and empties the cell when it is dropped.
 /// So dropping a [`Waiter`] of some list never drops a waker.
 #[derive(Default)]
-pub(crate) struct WakerCell(Mutex<Option<Waker>>);
+pub(crate) struct WakerCell(Mutex<Slot>);
+
+#[derive(Default)]
+struct Slot {
+    waker: Option<Waker>,
+    // The future is gone: lists may forget the cell.
+    closed: bool,
+}
 
 impl WakerCell {
-    fn lock(&self) -> MutexGuard<'_, Option<Waker>> {
+    fn lock(&self) -> MutexGuard<'_, Slot> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sets the waker. The future checks what it waits for after this, not before.
     pub(crate) fn set(&self, waker: &Waker) {
+        let known = |slot: &Slot| slot.waker.as_ref().is_some_and(|it| it.will_wake(waker));
+        if known(&self.lock()) {
+            return;
+        }
         let waker = waker.clone();
-        let before = self.lock().replace(waker);
+        let before = self.lock().waker.replace(waker);
         drop(before);
     }
 
     /// Wakes the future, unless it was already woken since the last [`set`](Self::set).
     pub(crate) fn wake(&self) {
-        let waker = self.lock().take();
+        let waker = self.lock().waker.take();
         if let Some(waker) = waker {
             waker.wake();
         }
     }
 
-    /// Empties the cell.
-    pub(crate) fn clear(&self) {
-        let waker = self.lock().take();
+    /// Empties the cell for good.
+    fn close(&self) {
+        let waker = {
+            let mut slot = self.lock();
+            slot.closed = true;
+            slot.waker.take()
+        };
         drop(waker);
+    }
+
+    fn is_closed(&self) -> bool {
+        self.lock().closed
     }
 }
 
@@ -189,13 +208,37 @@ impl Waiters {
         }
     }
 
+    /// [`push`](Self::push) for a future, which may be in the list already. The cells of futures
+    /// that were dropped leave the list.
+    pub(crate) fn push_future(&mut self, future: &FutureWaiter) {
+        self.retain(|other| match other {
+            Waiter::Future(cell) => !cell.is_closed() && !Arc::ptr_eq(cell, &future.0),
+            Waiter::Parked(_) => true,
+        });
+        self.push(future.waiter());
+    }
+
     /// Removes a waiter that gave up. Does nothing if the waiter was already taken.
     pub(crate) fn remove(&mut self, waiter: &Waiter) {
-        if self.first.as_ref() == Some(waiter) {
+        self.retain(|other| other != waiter);
+    }
+
+    /// Takes the futures out, and appends them to `to`.
+    pub(crate) fn take_futures(&mut self, to: &mut Vec<Waiter>) {
+        self.retain(|waiter| {
+            let is_future = matches!(waiter, Waiter::Future(_));
+            to.extend(is_future.then(|| waiter.clone()));
+            !is_future
+        });
+    }
+
+    fn retain(&mut self, mut keep: impl FnMut(&Waiter) -> bool) {
+        if let Some(rest) = &mut self.rest {
+            rest.retain(&mut keep);
+        }
+        if self.first.as_ref().is_some_and(|first| !keep(first)) {
             let next = self.rest.as_mut().filter(|rest| !rest.is_empty());
             self.first = next.map(|rest| rest.remove(0));
-        } else if let Some(rest) = &mut self.rest {
-            rest.retain(|other| other != waiter);
         }
     }
 
@@ -250,6 +293,6 @@ impl FutureWaiter {
 
 impl Drop for FutureWaiter {
     fn drop(&mut self) {
-        self.0.clear();
+        self.0.close();
     }
 }

@@ -6,6 +6,7 @@ mod duplex;
 pub(crate) mod pipe;
 mod pollable;
 pub(crate) mod raw_fd;
+pub(crate) mod ready;
 pub(crate) mod source;
 mod stdio;
 
@@ -13,6 +14,7 @@ pub use copy::{ReadPooled, copy};
 pub use duplex::{DuplexStream, duplex};
 pub use pipe::{PipeReader, PipeWriter, pipe};
 pub use pollable::{Pollable, wait_readable, wait_writable};
+pub use ready::Interest;
 pub use std::io::{
     BufRead, BufReader, BufWriter, Bytes, Chain, Cursor, Empty, Error, ErrorKind, IntoInnerError,
     IoSlice, IoSliceMut, IsTerminal, LineWriter, Lines, Read, Repeat, Result, Seek, SeekFrom, Sink,

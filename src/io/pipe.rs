@@ -13,7 +13,7 @@ use crate::engine::reactor::Interest;
 
 /// One end of a pipe, in non-blocking mode.
 #[derive(Debug)]
-pub(crate) struct Pipe(Source<File>);
+pub(crate) struct Pipe(pub(crate) Source<File>);
 
 impl Pipe {
     pub(crate) fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
@@ -76,6 +76,10 @@ macro_rules! pipe_surface {
             }
         }
 
+        impl $name {
+            crate::io::ready::try_io!(self, self.0.0);
+        }
+
         impl std::os::fd::AsRawFd for $name {
             fn as_raw_fd(&self) -> std::os::fd::RawFd {
                 std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(self))
@@ -109,6 +113,26 @@ macro_rules! pipe_surface {
             }
         }
     };
+}
+
+/// The readiness of the end to read from.
+macro_rules! pipe_read_readiness {
+    ($($name:ident),*) => {$(
+        impl $name {
+            crate::io::ready::read_readiness!(self, self.0.0);
+            crate::io::ready::try_read!(self, self.0.0);
+        }
+    )*};
+}
+
+/// The readiness of the end to write to.
+macro_rules! pipe_write_readiness {
+    ($($name:ident),*) => {$(
+        impl $name {
+            crate::io::ready::write_readiness!(self, self.0.0);
+            crate::io::ready::try_write!(self, self.0.0);
+        }
+    )*};
 }
 
 /// `Read` for a type, or a reference to a type, that is a tuple of a [`Pipe`].
@@ -148,7 +172,7 @@ macro_rules! pipe_writes {
     };
 }
 
-pub(crate) use {pipe_reads, pipe_surface, pipe_writes};
+pub(crate) use {pipe_read_readiness, pipe_reads, pipe_surface, pipe_write_readiness, pipe_writes};
 
 /// A pipe: [`std::io::pipe`], whose ends park only the coroutine.
 ///
@@ -213,6 +237,8 @@ end! {
 }
 
 from_raw_fd!(PipeReader, PipeWriter);
+pipe_read_readiness!(PipeReader);
+pipe_write_readiness!(PipeWriter);
 pipe_reads!(PipeReader);
 pipe_reads!(&PipeReader);
 pipe_writes!(PipeWriter);

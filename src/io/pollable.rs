@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
+use super::ready::{read_readiness, try_io, write_readiness};
 use super::source::{Source, is_ready, poll_one};
 use crate::engine::reactor::Interest;
 use crate::engine::{blocking_pool as pool, park};
@@ -100,6 +101,38 @@ impl<T: AsFd> Pollable<T> {
     /// Unwinds in the waits between the calls of `op`.
     pub fn write_with<R>(&self, mut op: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
         self.source.retry_user(Interest::Write, || op(&self.io))
+    }
+
+    read_readiness!(self, self.source);
+    write_readiness!(self, self.source);
+    try_io!(self, self.source);
+}
+
+impl<T: AsFd> Pollable<T>
+where
+    for<'a> &'a T: Read,
+{
+    /// Reads what is there, and waits for nothing.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when nothing is there; those of the system.
+    pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.source.try_once(Interest::Read, |_| (&self.io).read(buf))
+    }
+}
+
+impl<T: AsFd> Pollable<T>
+where
+    for<'a> &'a T: Write,
+{
+    /// Writes as much as there is room for, and waits for nothing.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when there is no room; those of the system.
+    pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
+        self.source.try_once(Interest::Write, |_| (&self.io).write(buf))
     }
 }
 

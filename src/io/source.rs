@@ -5,9 +5,12 @@
 
 use std::cell::Cell;
 use std::fs::File;
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -19,6 +22,7 @@ use crate::engine::error::explained;
 use crate::engine::park::{self, Running};
 use crate::engine::reactor::{Interest, Readiness};
 use crate::engine::task::{Wait, Wake};
+use crate::engine::waiter::FutureWaiter;
 
 /// The first and the longest pause of [`Source::retry_unannounced`]; each is twice the one before.
 const PAUSE: Duration = Duration::from_micros(500);
@@ -75,6 +79,8 @@ pub(crate) struct Source<T: Descriptor> {
     number: RawFd,
     // `None` only after `into_inner`.
     io: Option<T>,
+    // Of the last polls for readiness, one for each direction.
+    futures: OnceLock<[FutureWaiter; 2]>,
 }
 
 impl<T: Descriptor> Source<T> {
@@ -86,6 +92,7 @@ impl<T: Descriptor> Source<T> {
             nonblocking: AtomicBool::new(false),
             number: io.as_fd().as_raw_fd(),
             io: Some(io),
+            futures: OnceLock::new(),
         }
     }
 
@@ -234,6 +241,78 @@ impl<T: Descriptor> Source<T> {
         try_then_wait(|| op(self.get()), Err)
     }
 
+    /// Calls `op` once. Neither waits nor yields, so a future may call it in its poll.
+    ///
+    /// # Errors
+    ///
+    /// Those of `op`; `WouldBlock`, also where the descriptor is known to be not ready.
+    pub(crate) fn try_once<R>(
+        &self,
+        interest: Interest,
+        op: impl FnOnce(&T) -> io::Result<R>,
+    ) -> io::Result<R> {
+        self.registrations.attempt(interest, || op(self.get()), |_| false)
+    }
+
+    /// [`try_once`](Self::try_once) for a read of a stream of up to `room` bytes. `amount` is how
+    /// many it has got.
+    pub(crate) fn try_transfer<R>(
+        &self,
+        room: usize,
+        op: impl FnOnce(&T) -> io::Result<R>,
+        amount: impl FnOnce(&R) -> usize,
+    ) -> io::Result<R> {
+        let is_short = |moved: &R| T::SHORT_READ_DRAINS && (1..room).contains(&amount(moved));
+        self.registrations.attempt(Interest::Read, || op(self.get()), is_short)
+    }
+
+    /// Whether an operation is worth a try. If not, the waker is called when it is. Only the waker
+    /// of the last call for a direction is kept.
+    ///
+    /// # Errors
+    ///
+    /// When no run is under way on this thread, and when the kernel refuses.
+    pub(crate) fn poll_ready(
+        &self,
+        interest: Interest,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let futures = self.futures.get_or_init(Default::default);
+        self.registrations.poll_ready(self.get(), interest, &futures[interest as usize], cx)
+    }
+
+    /// [`retry`](Self::retry) for futures.
+    pub(crate) fn poll_retry<R>(
+        &self,
+        interest: Interest,
+        cx: &mut Context<'_>,
+        mut op: impl FnMut(&T) -> io::Result<R>,
+    ) -> Poll<io::Result<R>> {
+        loop {
+            match self.poll_ready(interest, cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+            match self.try_once(interest, &mut op) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    /// Waits, in a future, until an operation is worth a try.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`poll_ready`](Self::poll_ready).
+    pub(crate) async fn ready(&self, interest: Interest) -> io::Result<()> {
+        let future = FutureWaiter::new();
+        let poll =
+            |cx: &mut Context<'_>| self.registrations.poll_ready(self.get(), interest, &future, cx);
+        poll_fn(poll).await
+    }
+
     /// [`retry`](Self::retry) for writes for which the kernel sends no usable event: polls with
     /// exponential back-off.
     ///
@@ -305,7 +384,7 @@ impl<T: Descriptor> Source<T> {
         };
         check_unwinding()?;
         if readiness.get().is_none() {
-            readiness.set(self.registrations.register(running, self.get())?);
+            readiness.set(self.registrations.register(running.scheduler, self.get())?);
         }
         let Some(readiness) = readiness.get() else {
             // A regular file: always ready.

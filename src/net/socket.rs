@@ -15,6 +15,12 @@ use crate::io::source::{Descriptor, Source};
 /// Connections that the kernel holds for a listener; it lowers this to `net.core.somaxconn`.
 pub(super) const BACKLOG: i32 = 4096;
 
+/// As std does: an error and not a signal when the other side has closed.
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+const SEND: SendFlags = SendFlags::NOSIGNAL;
+#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+const SEND: SendFlags = SendFlags::empty();
+
 /// A socket of std's in non-blocking mode, which its clones share: descriptor, time-outs and mode.
 pub(super) struct Socket<T: Descriptor>(Arc<Source<T>>);
 
@@ -65,28 +71,47 @@ impl<T: Descriptor> Socket<T> {
         mut op: impl FnMut(&T) -> io::Result<R>,
         nothing: impl Fn() -> io::Result<R>,
     ) -> io::Result<R> {
+        self.retry(Interest::Read, |io| self.unless_shut(io, &mut op, &nothing))
+    }
+
+    fn unless_shut<R>(
+        &self,
+        io: &T,
+        mut op: impl FnMut(&T) -> io::Result<R>,
+        nothing: impl Fn() -> io::Result<R>,
+    ) -> io::Result<R> {
         let would_block = |result: &io::Result<R>| {
             result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
         };
-        self.retry(Interest::Read, |io| {
-            let result = op(io);
-            if !would_block(&result) || self.is_nonblocking() || !is_shut(io)? {
-                return result;
-            }
-            // The last datagram may have come before it was shut down, and after the first try.
-            let result = op(io);
-            if would_block(&result) { nothing() } else { result }
-        })
+        let result = op(io);
+        if !would_block(&result) || self.is_nonblocking() || !is_shut(io)? {
+            return result;
+        }
+        // The last datagram may have come before it was shut down, and after the first try.
+        let result = op(io);
+        if would_block(&result) { nothing() } else { result }
+    }
+
+    /// Receives a datagram that is there.
+    pub(super) fn try_recv(&self, buf: &mut [u8]) -> io::Result<usize> {
+        let recv = |io: &T| Ok(rustix::net::recv(io, buf, RecvFlags::empty())?.0);
+        self.try_once(Interest::Read, recv)
+    }
+
+    /// [`try_recv`](Self::try_recv), for Unix datagrams.
+    pub(super) fn try_recv_unless_shut(&self, buf: &mut [u8]) -> io::Result<usize> {
+        let recv = |io: &T| Ok(rustix::net::recv(io, &mut *buf, RecvFlags::empty())?.0);
+        self.try_once(Interest::Read, |io| self.unless_shut(io, recv, || Ok(0)))
     }
 
     /// Sends to where the socket is connected.
     pub(super) fn send(&self, buf: &[u8]) -> io::Result<usize> {
-        // As std does: an error and not a signal when the other side has closed.
-        #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-        let flags = SendFlags::NOSIGNAL;
-        #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
-        let flags = SendFlags::empty();
-        self.retry(Interest::Write, |io| Ok(rustix::net::send(io, buf, flags)?))
+        self.retry(Interest::Write, |io| Ok(rustix::net::send(io, buf, SEND)?))
+    }
+
+    /// [`send`](Self::send), which waits for nothing.
+    pub(super) fn try_send(&self, buf: &[u8]) -> io::Result<usize> {
+        self.try_once(Interest::Write, |io| Ok(rustix::net::send(io, buf, SEND)?))
     }
 
     /// Takes over the time-outs of the listener that has accepted this, as the kernel does.

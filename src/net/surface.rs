@@ -37,6 +37,9 @@ macro_rules! socket_surface {
                 self.0.set_nonblocking(nonblocking);
                 Ok(())
             }
+
+            crate::io::ready::read_readiness!(self, self.0);
+            crate::io::ready::try_io!(self, self.0);
         }
 
         impl std::fmt::Debug for $type {
@@ -147,6 +150,8 @@ macro_rules! timeout_surface {
             pub fn write_timeout(&self) -> std::io::Result<Option<std::time::Duration>> {
                 Ok(self.0.timeout(crate::engine::reactor::Interest::Write))
             }
+
+            crate::io::ready::write_readiness!(self, self.0);
         }
     };
 }
@@ -176,6 +181,9 @@ macro_rules! stream_surface {
             pub fn peek(&self, buf: &mut [u8]) -> std::io::Result<usize> {
                 self.0.peek(buf)
             }
+
+            crate::io::ready::try_read!(self, self.0);
+            crate::io::ready::try_write!(self, self.0);
         }
 
         impl crate::io::copy::sealed::Sealed for $type {}
@@ -188,9 +196,10 @@ macro_rules! stream_surface {
     };
 }
 
-/// The methods of every datagram socket. `$recv` is the method of `Socket` that receives for it.
+/// The methods of every datagram socket. `$recv` and `$try_recv` are the methods of `Socket` that
+/// receive for it.
 macro_rules! datagram_surface {
-    ($type:ident, $recv:ident) => {
+    ($type:ident, $recv:ident, $try_recv:ident) => {
         impl $type {
             /// Receives a datagram. Bytes that do not fit into `buf` are dropped.
             ///
@@ -229,6 +238,26 @@ macro_rules! datagram_surface {
             /// Unwinds when the coroutine is cancelled while it waits; nothing has been sent.
             pub fn send(&self, buf: &[u8]) -> std::io::Result<usize> {
                 self.0.send(buf)
+            }
+
+            /// Receives a datagram that is there, and waits for none. Bytes that do not fit into
+            /// `buf` are dropped.
+            ///
+            /// # Errors
+            ///
+            /// `WouldBlock` when none is there; those of the system.
+            pub fn try_recv(&self, buf: &mut [u8]) -> std::io::Result<usize> {
+                self.0.$try_recv(buf)
+            }
+
+            /// Sends a datagram to the address that the socket is connected to, and waits for
+            /// nothing.
+            ///
+            /// # Errors
+            ///
+            /// `WouldBlock` when there is no room; those of the system.
+            pub fn try_send(&self, buf: &[u8]) -> std::io::Result<usize> {
+                self.0.try_send(buf)
             }
         }
     };

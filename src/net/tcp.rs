@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{self, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -374,6 +375,18 @@ impl TcpListener {
     /// Unwinds when the coroutine is cancelled; no connection is lost.
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         self.0.retry(Interest::Read, accept_with_address).map(|accepted| self.adopt(accepted))
+    }
+
+    /// Polls for a connection: [`accept`](Self::accept) for futures. If there is none, the task of
+    /// `cx` is woken when there is. Only the waker of the last call is kept.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`accept`](Self::accept) and of [`poll_read_ready`](Self::poll_read_ready).
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+        self.0
+            .poll_retry(Interest::Read, cx, accept_with_address)
+            .map_ok(|accepted| self.adopt(accepted))
     }
 
     /// Accepts a connection that is in the queue, or fails with `WouldBlock`.

@@ -121,6 +121,24 @@ impl UdpSocket {
         self.0.retry(Interest::Write, |socket| socket.send_to(buf, address))
     }
 
+    /// Receives a datagram that is there, and the address of its sender. Waits for none.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when none is there; those of the system.
+    pub fn try_recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        self.0.try_once(Interest::Read, |socket| socket.recv_from(buf))
+    }
+
+    /// Sends a datagram to `target`, and waits for nothing.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when there is no room; those of the system.
+    pub fn try_send_to(&self, buf: &[u8], target: SocketAddr) -> io::Result<usize> {
+        self.0.try_once(Interest::Write, |socket| socket.send_to(buf, target))
+    }
+
     /// The address that it is connected to.
     ///
     /// # Errors
@@ -209,4 +227,4 @@ groups! {
 impl Descriptor for net::UdpSocket {}
 socket_surface!(UdpSocket, net::UdpSocket);
 timeout_surface!(UdpSocket);
-datagram_surface!(UdpSocket, recv);
+datagram_surface!(UdpSocket, recv, try_recv);

@@ -8,6 +8,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{self, SocketAddr};
 use std::path::Path;
+use std::task::{Context, Poll};
 
 use rustix::net::{AddressFamily, SocketAddrUnix};
 
@@ -265,6 +266,16 @@ impl UnixListener {
     /// Unwinds when the coroutine is cancelled; no connection is lost.
     pub fn accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
         self.0.retry(Interest::Read, accept_with_address)
+    }
+
+    /// Polls for a connection: [`accept`](Self::accept) for futures. If there is none, the task of
+    /// `cx` is woken when there is. Only the waker of the last call is kept.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`accept`](Self::accept) and of [`poll_read_ready`](Self::poll_read_ready).
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(UnixStream, SocketAddr)>> {
+        self.0.poll_retry(Interest::Read, cx, accept_with_address)
     }
 
     /// Accepts a connection that is in the queue, or fails with `WouldBlock`.

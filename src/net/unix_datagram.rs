@@ -198,7 +198,7 @@ impl UnixDatagram {
 impl Descriptor for net::UnixDatagram {}
 socket_surface!(UnixDatagram, net::UnixDatagram);
 timeout_surface!(UnixDatagram);
-datagram_surface!(UnixDatagram, recv_unless_shut);
+datagram_surface!(UnixDatagram, recv_unless_shut, try_recv_unless_shut);
 
 /// The result of a receive after the shutdown: no bytes, without a sender.
 fn nothing() -> io::Result<(usize, SocketAddr)> {

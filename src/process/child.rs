@@ -9,7 +9,9 @@ use super::{ExitStatus, Output};
 use crate::engine::blocking::offload;
 use crate::engine::park;
 use crate::engine::reactor::Interest;
-use crate::io::pipe::{Pipe, pipe_reads, pipe_surface, pipe_writes};
+use crate::io::pipe::{
+    Pipe, pipe_read_readiness, pipe_reads, pipe_surface, pipe_write_readiness, pipe_writes,
+};
 use crate::io::raw_fd::from_raw_fd;
 use crate::io::source::Source;
 use crate::task::gather;
@@ -199,6 +201,8 @@ pipe! {
 }
 
 from_raw_fd!(ChildStdin, ChildStdout, ChildStderr);
+pipe_read_readiness!(ChildStdout, ChildStderr);
+pipe_write_readiness!(ChildStdin);
 pipe_writes!(ChildStdin);
 pipe_writes!(&ChildStdin);
 pipe_reads!(ChildStdout);

@@ -2,20 +2,24 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
+use std::future::{self, Future};
 use std::io::Read;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use plainsong::time::{
-    MissedTickBehavior, after, at, interval, now, sleep, sleep_until, timeout_at,
+    MissedTickBehavior, Sleep, after, at, interval, now, sleep, sleep_until, timeout_at,
 };
 use plainsong::{spawn, yield_now};
 
 use crate::util::{
-    MOMENT, OnDrop, alone, both, limit_memory, pair, panic_of, resident, run, until, until_parked,
-    watch,
+    HOUR, MOMENT, OnDrop, alone, both, limit_memory, pair, panic_of, resident, run, until,
+    until_parked, watch,
 };
 
 /// Delays far apart, close together and equal, in a shuffled order.
@@ -465,4 +469,97 @@ fn what_other_workers_were_to_call_is_dropped_without_a_coroutine_for_each() {
         });
         assert_eq!(by.lock().unwrap().len(), 2);
     });
+}
+
+/// Polls a future once.
+fn poll_once<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
+    Pin::new(future).poll(&mut Context::from_waker(waker))
+}
+
+#[test]
+fn futures_sleep_and_wake_in_the_order_of_their_times() {
+    run(|| {
+        let woken = RefCell::new(Vec::new());
+        // All sleep before the first is woken.
+        let start = now() + Duration::from_millis(100);
+        plainsong::scope(|s| {
+            for delay in shuffled() {
+                let woken = &woken;
+                s.spawn(move || {
+                    let deadline = start + delay;
+                    plainsong::block_on(Sleep::until(deadline));
+                    assert!(now() >= deadline);
+                    woken.borrow_mut().push(deadline);
+                });
+            }
+        });
+        assert!(woken.borrow().is_sorted());
+    });
+}
+
+#[test]
+fn a_sleep_is_reset_before_and_after_its_time() {
+    run(|| {
+        let mut sleep = Sleep::new(HOUR);
+        assert!(poll_once(&mut sleep, Waker::noop()).is_pending());
+        sleep.reset(now() + MOMENT);
+        plainsong::block_on(&mut sleep);
+        assert!(sleep.is_elapsed());
+        sleep.reset(now() + HOUR);
+        assert!(!sleep.is_elapsed() && poll_once(&mut sleep, Waker::noop()).is_pending());
+        // The task that waits for it is woken at the new time.
+        let waiting = spawn(move || {
+            let mut polls = 0;
+            plainsong::block_on(future::poll_fn(|cx| {
+                polls += 1;
+                if polls == 1 {
+                    assert!(poll_once(&mut sleep, cx.waker()).is_pending());
+                    sleep.reset(now());
+                }
+                poll_once(&mut sleep, cx.waker())
+            }));
+        });
+        waiting.join().unwrap();
+        assert!(Sleep::new(Duration::MAX).deadline() > now() + 1000 * HOUR);
+    });
+}
+
+#[test]
+fn a_dropped_sleep_leaves_neither_timer_nor_waker() {
+    struct Counted;
+    impl Wake for Counted {
+        fn wake(self: Arc<Self>) {}
+    }
+    run(|| {
+        let counted = Arc::new(Counted);
+        let waker = Waker::from(counted.clone());
+        let before = resident();
+        for _ in 0..100_000 {
+            assert!(poll_once(&mut Sleep::new(HOUR), &waker).is_pending());
+        }
+        assert!(resident() < before + (1 << 20));
+        assert_eq!(Arc::strong_count(&counted), 2);
+    });
+}
+
+#[test]
+fn a_sleep_outside_of_a_run_says_that_nothing_wakes_it() {
+    let mut sleep = Sleep::new(HOUR);
+    let message = panic_of(|| poll_once(&mut sleep, Waker::noop()));
+    assert!(message.contains("no plainsong runtime runs on this thread"), "{message}");
+    // The end of a run wakes the sleep that waits for it.
+    struct Woken(AtomicBool);
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let woken = Arc::new(Woken(AtomicBool::new(false)));
+    let waker = Waker::from(woken.clone());
+    let sleep = run(move || {
+        assert!(poll_once(&mut sleep, &waker).is_pending());
+        sleep
+    });
+    assert!(woken.0.load(Ordering::Relaxed));
+    drop(sleep);
 }

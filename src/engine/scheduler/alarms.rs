@@ -14,6 +14,8 @@ pub(super) enum Alarm {
     Cancel(u32, ScopeId),
     /// Makes a coroutine of the call in this slot.
     Call(u32),
+    /// Wakes the future in this slot.
+    Sleep(u32),
 }
 
 /// The armed timers. Times are in nanoseconds of the scheduler's clock.

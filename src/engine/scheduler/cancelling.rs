@@ -10,7 +10,7 @@ use super::super::id::Id;
 use super::super::scopes::{Cause, Level, ScopeId};
 use super::super::task::{Flag, Task, Wake};
 use super::alarms::Alarm;
-use super::core::{Scheduler, TURNS_PER_TICK};
+use super::core::Scheduler;
 use super::unwinding::Unwinding;
 
 /// How often a coroutine may swallow a cancellation before it is abandoned.
@@ -142,7 +142,7 @@ impl Scheduler {
     pub(crate) fn overspent(&self, task: &Task) {
         if !task.scopes.are_waits_forbidden() {
             // The operations took time, so a tick is due.
-            self.turns.set(TURNS_PER_TICK);
+            self.turns_left.set(1);
             self.yield_now(task);
         }
     }

@@ -1,7 +1,7 @@
 //! A scheduler's time: nanoseconds since its first run began.
 
 use std::cell::{Cell, OnceCell};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The clock of one scheduler. Its source is a function pointer, so that a test may use another.
 #[derive(Debug)]
@@ -37,6 +37,17 @@ impl Clock {
     #[inline]
     pub(super) fn now(&self) -> Instant {
         (self.read.get())()
+    }
+
+    /// Has the clock take the time from `read`.
+    pub(super) fn set_source(&self, read: fn() -> Instant) {
+        self.read.set(read);
+    }
+
+    /// The time at so many nanoseconds of this clock.
+    pub(super) fn instant_at(&self, nanos: u64) -> Instant {
+        let origin = self.origin();
+        origin.checked_add(Duration::from_nanos(nanos)).unwrap_or(origin)
     }
 
     /// Reads the time, in nanoseconds of this clock.

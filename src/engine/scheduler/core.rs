@@ -6,6 +6,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::io;
 use std::mem;
+use std::panic::{self, AssertUnwindSafe};
 use std::ptr::NonNull;
 use std::thread;
 use std::time::Instant;
@@ -24,8 +25,10 @@ use super::super::workers::WorkerHandle;
 use super::alarms::{Alarm, Alarms};
 use super::calls::Calls;
 use super::clock::Clock;
+use super::host::Host;
 use super::outside::Outside;
 use super::pace::Pace;
+use super::sleeps::{SleepKey, Sleeps};
 use super::table::TaskTable;
 use super::unwinding::Unwinding;
 
@@ -41,6 +44,7 @@ pub(crate) struct Scheduler {
     pub(super) clock: Clock,
     pub(super) alarms: Alarms,
     pub(super) calls: Calls,
+    pub(super) sleeps: Sleeps,
     pub(super) reactor: OnceCell<Reactor>,
     pub(super) stacks: StackPool,
     // Set when the first stack is taken.
@@ -48,9 +52,12 @@ pub(crate) struct Scheduler {
     pub(super) unwinding: Unwinding,
     pub(super) outside: Outside,
     pub(super) pace: Pace,
+    pub(super) host: Host,
     pub(super) worker: RefCell<Option<WorkerHandle>>,
-    // Turns since the last tick.
-    pub(super) turns: Cell<u32>,
+    // Turns until the next tick.
+    pub(super) turns_left: Cell<u32>,
+    // How many turns there are between two ticks.
+    pub(super) tick_after: Cell<u32>,
     pub(super) next_id: Cell<u64>,
     pub(super) next_scope: Cell<u32>,
     pub(super) ends: Cell<u64>,
@@ -77,14 +84,17 @@ impl Scheduler {
             clock: Clock::new(),
             alarms: Alarms::new(),
             calls: Calls::new(),
+            sleeps: Sleeps::new(),
             reactor: OnceCell::new(),
             stacks: StackPool::new(),
             alternate: OnceCell::new(),
             unwinding: Unwinding::new(),
             outside: Outside::new(),
             pace: Pace::new(),
+            host: Host::new(),
             worker: RefCell::new(None),
-            turns: Cell::new(0),
+            turns_left: Cell::new(TURNS_PER_TICK),
+            tick_after: Cell::new(TURNS_PER_TICK),
             next_id: Cell::new(0),
             next_scope: Cell::new(0),
             ends: Cell::new(0),
@@ -176,7 +186,10 @@ impl Scheduler {
         //
         // It lives until its coroutine has ended, because the table owns it. It stays where it is,
         // because it is boxed.
-        unsafe { self.ready.push(task) };
+        let was_empty = unsafe { self.ready.push(task) };
+        if was_empty {
+            self.host.notify();
+        }
     }
 
     /// Names the next wait of `task`, the running coroutine, which must park next.
@@ -245,14 +258,14 @@ impl Scheduler {
     }
 
     /// Ends a wait, wherever it is.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn wake(&self, waiter: Waiter) {
         match waiter {
             Waiter::Parked(parker) => match parker.local_to(self.mailbox()) {
                 Some((slot, wait)) => self.unpark(slot, wait),
                 None => parker.send(),
             },
-            Waiter::Future(cell) => cell.wake(),
+            Waiter::Future(_) => wake_future(waiter),
         }
     }
 
@@ -305,6 +318,37 @@ impl Scheduler {
         }
     }
 
+    /// Wakes a future at `deadline`. `None` if no run is under way on this thread.
+    pub(crate) fn arm_sleep(&self, deadline: Instant, waiter: Waiter) -> Option<SleepKey> {
+        let mailbox = self.mailbox();
+        let name = (mailbox.thread(), mailbox.next_wait());
+        let at = self.clock.nanos_at(deadline);
+        self.is_running().then(|| self.sleeps.add(&self.alarms, at, waiter, name))
+    }
+
+    /// Takes a sleep back. Returns whether it was armed on this thread, and its time has not come.
+    pub(crate) fn disarm_sleep(&self, key: SleepKey) -> bool {
+        let armed = self.is_sleep_armed(key);
+        if armed {
+            self.sleeps.cancel(&self.alarms, key);
+        }
+        armed
+    }
+
+    /// Whether a sleep is armed on this thread, and its time has not come.
+    pub(crate) fn is_sleep_armed(&self, key: SleepKey) -> bool {
+        key.thread() == self.mailbox().thread() && self.sleeps.has(key)
+    }
+
+    /// Wakes all futures that wait for this thread, which will not wake them any more. They find no
+    /// run at their next poll.
+    pub(super) fn wake_futures(&self) {
+        let ready = self.reactor.get().map(Reactor::take_futures);
+        for waiter in ready.into_iter().flatten().chain(self.sleeps.take_all(&self.alarms)) {
+            self.wake(waiter);
+        }
+    }
+
     /// Notes that the running coroutine panics. The panic hook calls this.
     pub(crate) fn note_panic(&self, task: &Task) {
         self.unwinding.note_panic(task);
@@ -321,9 +365,31 @@ impl Scheduler {
         self.unwinding.is_panicking(task)
     }
 
+    /// Whether the loop is a guest of another one that runs on this thread now.
+    pub(crate) fn is_hosted(&self) -> bool {
+        self.host.is_waiting()
+    }
+
+    /// Notes that this thread has pushed a job. A loop that is a guest may have to start it.
+    pub(crate) fn note_job(&self) {
+        self.host.notify();
+    }
+
     /// Notes that a plain thread may, or may no longer, cancel a wait of a coroutine.
     pub(crate) fn watched_from_outside(&self, watched: bool) {
         self.outside.set_watched(watched);
+    }
+}
+
+/// Calls a waker, which is user code. The loop outlives a panic of it, which the panic hook has
+/// reported.
+#[cold]
+fn wake_future(waiter: Waiter) {
+    if let Waiter::Future(cell) = waiter {
+        if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| cell.wake())) {
+            // Its drop may panic too.
+            mem::forget(payload);
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 //! Read `Scheduler::run` in `run.rs` first. There is one place for each step in the life of a
 //! coroutine: `add`, `park` and `wake_task` in `core.rs`, and `resume` and `retire` in `run.rs`.
 //!
-//! No borrow of scheduler state is held while a coroutine runs, and no user code runs in the loop.
+//! No borrow of scheduler state is held while a coroutine runs, and the only user code in
+//! the loop are the wakers of futures, called by `wake`.
 //!
 //! The list goes from the bottom to the top, like that of the engine.
 
@@ -11,8 +12,10 @@
 mod alarms;
 mod calls;
 mod clock;
+mod host;
 mod outside;
 mod pace;
+mod sleeps;
 mod table;
 mod unwinding;
 
@@ -27,5 +30,9 @@ mod tick;
 
 mod run;
 
+mod guest;
+
 pub(crate) use self::calls::{Call, CallKey};
 pub(crate) use self::core::Scheduler;
+pub(crate) use self::guest::{Guest, Slice};
+pub(crate) use self::sleeps::SleepKey;

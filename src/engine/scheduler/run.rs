@@ -11,11 +11,21 @@ use super::super::error::explained;
 use super::super::reactor::Reactor;
 use super::super::task::Task;
 use super::super::workers::{Idle, WorkerHandle};
-use super::core::{Scheduler, TURNS_PER_TICK};
+use super::core::Scheduler;
 
 /// How many operations a coroutine may complete in one turn without waiting. Then it yields, so
 /// that a socket that is always ready does not starve the other coroutines. (tokio's figure.)
 const BUDGET: u32 = 128;
+
+/// The next step of the loop, when it has run what was ready.
+pub(super) enum Next {
+    /// The run is over.
+    Over,
+    /// It runs what is left.
+    Later,
+    /// It waits. `idle`: the worker has nothing left, and is not counted as busy.
+    Wait { idle: bool },
+}
 
 impl Scheduler {
     /// Prepares to run coroutines, as one worker of a run. Dropping the guard ends that.
@@ -33,6 +43,7 @@ impl Scheduler {
         impl Drop for Stop<'_> {
             fn drop(&mut self) {
                 self.0.running.set(false);
+                self.0.wake_futures();
                 drop(self.0.worker.take());
                 // A thread that runs no coroutines keeps no pages of deep calls.
                 while self.0.stacks.trim() {}
@@ -68,12 +79,35 @@ impl Scheduler {
     /// The loop. Runs until no worker of the run has a coroutine, a call or a job left.
     pub(in super::super) fn run(&self) {
         loop {
+            match self.run_ready(|| false) {
+                Next::Over => break,
+                Next::Later => {}
+                Next::Wait { idle } => {
+                    self.sleep();
+                    if idle && self.leave_idle() {
+                        break;
+                    }
+                }
+            }
+        }
+        let sleeping = self.sleeps.len();
+        debug_assert_eq!(self.alarms.len(), sleeping, "each wait and scope takes its timer back");
+    }
+
+    /// Runs coroutines until none is ready, or until `stop`, which each tick calls.
+    #[inline]
+    pub(super) fn run_ready(&self, stop: impl Fn() -> bool) -> Next {
+        loop {
             while self.run_next() {
-                self.turns.set(self.turns.get() + 1);
-                if self.turns.get() >= TURNS_PER_TICK {
-                    self.turns.set(0);
+                let left = self.turns_left.get() - 1;
+                self.turns_left.set(left);
+                if left == 0 {
+                    self.turns_left.set(self.tick_after.get());
                     current::leave();
                     self.tick();
+                    if stop() {
+                        return Next::Later;
+                    }
                 }
             }
             current::leave();
@@ -83,15 +117,16 @@ impl Scheduler {
             // A pending call counts, because it will become a coroutine.
             let idle = self.tasks.is_empty() && self.calls.is_empty();
             match self.with_worker(|worker| idle.then(|| worker.workers.idle(worker.number))) {
-                Some(Idle::HasJobs) => continue,
-                Some(Idle::Over) => break,
-                Some(Idle::Counted) | None => self.sleep(),
-            }
-            if idle && self.with_worker(|worker| worker.workers.leave_idle(worker.number)) {
-                break;
+                Some(Idle::HasJobs) => {}
+                Some(Idle::Over) => return Next::Over,
+                Some(Idle::Counted) | None => return Next::Wait { idle },
             }
         }
-        debug_assert_eq!(self.alarms.len(), 0, "every wait and scope takes its timer back");
+    }
+
+    /// An idle worker has waited. Returns whether the run is over.
+    pub(super) fn leave_idle(&self) -> bool {
+        self.with_worker(|worker| worker.workers.leave_idle(worker.number))
     }
 
     /// Gives the first ready coroutine its turn. Returns `false` when none is ready.

@@ -70,8 +70,7 @@ impl Scheduler {
 
     /// Sleeps until there is something to do. No coroutine is ready.
     pub(super) fn sleep(&self) {
-        self.recount_unwinding();
-        self.note_load();
+        self.before_sleep();
         let before = self.clock.last_nanos();
         // Messages are taken after the sleep and not before it: a pending message already prevents
         // the sleep.
@@ -84,22 +83,49 @@ impl Scheduler {
         }
     }
 
+    /// The periodic work before a sleep.
+    pub(super) fn before_sleep(&self) {
+        self.recount_unwinding();
+        self.note_load();
+    }
+
+    /// Announces that the loop waits, if there is nothing to do. Then other threads wake it through
+    /// the reactor, and this returns when it must go on at the latest, in nanoseconds.
+    pub(super) fn prepare_to_wait(&self) -> Option<Option<u64>> {
+        let until = self.wake_time();
+        if !self.mailbox().prepare_to_sleep() {
+            return None;
+        }
+        if self.with_worker(|worker| worker.workers.has_jobs()) {
+            self.mailbox().stay_awake();
+            return None;
+        }
+        Some(until)
+    }
+
+    /// When the loop must go on at the latest, in nanoseconds: at the next timer, or to give back
+    /// pages of free stacks, which this does if it is time. Updates the clock if there is either.
+    fn wake_time(&self) -> Option<u64> {
+        let until = self.alarms.next();
+        let untrimmed = self.stacks.untrimmed();
+        if until.is_none() && !untrimmed {
+            return None;
+        }
+        let now = self.clock.update();
+        if untrimmed && self.trim_stacks(now, 0) {
+            return Some(until.unwrap_or(u64::MAX).min(self.pace.next_trim.get()));
+        }
+        until
+    }
+
     /// Sleeps in the kernel, if there is nothing to do. Returns whether the kernel may have more
     /// events.
     fn sleep_until_something(&self) -> bool {
         let mailbox = self.mailbox();
-        let mut until = self.alarms.next();
         // With neither a timer nor a wait that ends from outside, only other workers could wake
         // this one.
-        let quiescent = until.is_none() && self.outside.is_empty();
-        let untrimmed = self.stacks.untrimmed();
-        let mut now = 0;
-        if until.is_some() || untrimmed {
-            now = self.clock.update();
-        }
-        if untrimmed && self.trim_stacks(now, 0) {
-            until = Some(until.unwrap_or(u64::MAX).min(self.pace.next_trim.get()));
-        }
+        let quiescent = self.alarms.next().is_none() && self.outside.is_empty();
+        let until = self.wake_time();
         if self.spin_before_sleep(until) || !mailbox.prepare_to_sleep() {
             return true;
         }
@@ -111,6 +137,7 @@ impl Scheduler {
             if quiescent && quiesce() {
                 self.report_deadlock();
             } else {
+                let now = self.clock.last_nanos();
                 let timeout = until.map(|until| Duration::from_nanos(until.saturating_sub(now)));
                 more = self.poll(timeout);
                 if quiescent {
@@ -159,7 +186,7 @@ impl Scheduler {
 
     /// Polls the kernel and wakes the waiters of its events. Returns whether there may be more
     /// events.
-    fn poll(&self, timeout: Option<Duration>) -> bool {
+    pub(super) fn poll(&self, timeout: Option<Duration>) -> bool {
         // In the model no event comes, and the kernel's sleep would be the sleep of all threads.
         #[cfg(plainsong_model)]
         let timeout = {
@@ -181,7 +208,7 @@ impl Scheduler {
     }
 
     /// Fires the timers that are due; `more` says whether the kernel may have events.
-    fn fire_timers(&self, mut more: bool) {
+    pub(super) fn fire_timers(&self, mut more: bool) {
         let now = self.clock.update();
         // A wait whose event has come must not time out, so all events of the kernel come before
         // the timers. The kernel reports each ready descriptor once before it reports one again,
@@ -201,7 +228,7 @@ impl Scheduler {
                 Alarm::Cancel(slot, scope) => {
                     self.tasks.with(slot, |task| task.scopes.forget_timer(scope))
                 }
-                Alarm::Call(_) => None,
+                Alarm::Call(_) | Alarm::Sleep(_) => None,
             };
         }
         for alarm in due {
@@ -217,6 +244,10 @@ impl Scheduler {
                     self.tasks.with(slot, |task| self.request(task, Level::Scope(scope)));
                 }
                 Alarm::Call(slot) => self.make_call(slot),
+                Alarm::Sleep(slot) => {
+                    let waiter = self.sleeps.take_due(slot);
+                    waiter.into_iter().for_each(|waiter| self.wake(waiter));
+                }
             }
         }
     }

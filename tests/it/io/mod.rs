@@ -3,5 +3,6 @@
 mod duplex;
 mod pipe;
 mod pollable;
+mod ready;
 mod std_names;
 mod stdio;

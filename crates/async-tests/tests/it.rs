@@ -1,0 +1,190 @@
+//! Async crates on plainsong's sockets, and in guest mode: what the programs in `examples` cannot
+//! show.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper::{Request, Response, client};
+use plainsong::net::{TcpListener, TcpStream};
+use plainsong_compat::Async;
+use plainsong_compat::hyper::{Executor, Timer};
+use tower_service::Service;
+
+const HOUR: Duration = Duration::from_secs(3600);
+const MOMENT: Duration = Duration::from_millis(1);
+
+async fn echo(request: Request<Incoming>) -> Result<Response<Incoming>, Infallible> {
+    Ok(Response::new(request.into_body()))
+}
+
+/// Serves each connection in a coroutine of its own, and returns the address.
+fn serve(handler: impl Fn(TcpStream) + Clone + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    plainsong::spawn(move || {
+        for stream in listener.incoming() {
+            let (stream, handler) = (stream.unwrap(), handler.clone());
+            plainsong::spawn(move || handler(stream));
+        }
+    });
+    address
+}
+
+fn body(len: usize) -> Bytes {
+    (0..len).map(|n| n as u8).collect()
+}
+
+fn request(body: Bytes) -> Request<Full<Bytes>> {
+    Request::post("http://plainsong/").body(Full::new(body)).unwrap()
+}
+
+#[test]
+fn hyper_serves_and_asks_over_http1() {
+    plainsong::run(|| {
+        let address = serve(|stream| {
+            let mut server = http1::Builder::new();
+            server.timer(Timer).header_read_timeout(HOUR);
+            let _ =
+                plainsong::block_on(server.serve_connection(Async::new(stream), service_fn(echo)));
+        });
+        plainsong::scope(|s| {
+            for n in 0..10 {
+                s.spawn(move || {
+                    let stream = Async::new(TcpStream::connect(address).unwrap());
+                    let handshake = client::conn::http1::handshake(stream);
+                    let (mut client, connection) = plainsong::block_on(handshake).unwrap();
+                    let connection = plainsong::spawn(|| plainsong::block_on(connection));
+                    for len in [0, 1, 1000, 300_000 * n] {
+                        let sent = body(len);
+                        let answer = client.send_request(request(sent.clone()));
+                        let answer = plainsong::block_on(answer).unwrap();
+                        let got = plainsong::block_on(answer.collect()).unwrap().to_bytes();
+                        assert!(got == sent, "{len} bytes");
+                    }
+                    drop(client);
+                    connection.join().unwrap().unwrap();
+                });
+            }
+        });
+    });
+}
+
+#[test]
+fn hyper_serves_and_asks_over_http2() {
+    plainsong::run(|| {
+        let address = serve(|stream| {
+            let mut server = http2::Builder::new(Executor);
+            server.timer(Timer).keep_alive_interval(HOUR);
+            let _ =
+                plainsong::block_on(server.serve_connection(Async::new(stream), service_fn(echo)));
+        });
+        let stream = Async::new(TcpStream::connect(address).unwrap());
+        let handshake = client::conn::http2::handshake(Executor, stream);
+        let (client, connection) = plainsong::block_on(handshake).unwrap();
+        plainsong::spawn(|| plainsong::block_on(connection));
+        plainsong::scope(|s| {
+            for n in 0..20 {
+                let mut client = client.clone();
+                s.spawn(move || {
+                    let sent = body(100_000 * n);
+                    let answer = client.send_request(request(sent.clone()));
+                    let answer = plainsong::block_on(answer).unwrap();
+                    let got = plainsong::block_on(answer.collect()).unwrap().to_bytes();
+                    assert!(got == sent, "{n}");
+                });
+            }
+        });
+    });
+}
+
+#[test]
+fn hypers_timer_ends_a_slow_request() {
+    plainsong::run(|| {
+        let ended = Rc::new(RefCell::new(None));
+        let theirs = ended.clone();
+        let address = serve(move |stream| {
+            let mut server = http1::Builder::new();
+            server.timer(Timer).header_read_timeout(MOMENT);
+            let service = service_fn(echo);
+            let result = plainsong::block_on(server.serve_connection(Async::new(stream), service));
+            *theirs.borrow_mut() = Some(result.unwrap_err().is_timeout());
+        });
+        let mut stream = TcpStream::connect(address).unwrap();
+        use std::io::{Read, Write};
+        stream.write_all(b"GET / HT").unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+        while ended.borrow().is_none() {
+            plainsong::time::sleep(MOMENT);
+        }
+        assert_eq!(ended.take(), Some(true));
+    });
+}
+
+fn axum(router: Router) -> SocketAddr {
+    serve(move |stream| {
+        let service = service_fn(|request| router.clone().call(request));
+        let server = http1::Builder::new();
+        let _ = plainsong::block_on(server.serve_connection(Async::new(stream), service));
+    })
+}
+
+#[test]
+fn reqwest_asks_axum_on_the_same_thread() {
+    plainsong_tokio::run(|| {
+        let here = std::thread::current().id();
+        let router = Router::new().route(
+            "/",
+            get(move || async move {
+                plainsong::time::Sleep::new(MOMENT).await;
+                tokio::time::sleep(MOMENT).await;
+                assert_eq!(std::thread::current().id(), here);
+                "hello"
+            }),
+        );
+        let url = format!("http://{}/", axum(router));
+        let client = reqwest::Client::new();
+        plainsong::scope(|s| {
+            for _ in 0..50 {
+                s.spawn(|| {
+                    for _ in 0..2 {
+                        let answer = plainsong_tokio::block_on(client.get(&url).send()).unwrap();
+                        assert_eq!(plainsong_tokio::block_on(answer.text()).unwrap(), "hello");
+                    }
+                });
+            }
+        });
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_cancelled_request_of_reqwest_closes_its_connection() {
+    plainsong_tokio::run(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        for _ in 0..10 {
+            let url = url.clone();
+            let asking = plainsong::spawn(move || {
+                plainsong_tokio::block_on(reqwest::Client::new().get(url).send()).map(drop)
+            });
+            let (mut stream, _) = listener.accept().unwrap();
+            use std::io::Read;
+            assert!(stream.read(&mut [0; 1000]).unwrap() > 0);
+            // It waits for an answer that never comes.
+            asking.cancel();
+            assert!(asking.join().unwrap_err().is_cancelled());
+            assert_eq!(stream.read(&mut [0; 1000]).unwrap_or(0), 0);
+        }
+    })
+    .unwrap();
+}

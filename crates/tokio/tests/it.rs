@@ -1,0 +1,461 @@
+//! tokio and coroutines on one thread, from outside.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, pending, poll_fn, ready};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use plainsong_tokio::{block_on, run, run_on};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_local;
+
+const HOUR: Duration = Duration::from_secs(3600);
+const MOMENT: Duration = Duration::from_millis(1);
+
+/// Runs `body` on a thread of its own, and fails if it hangs.
+#[track_caller]
+fn watch<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, ended) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let result = body();
+        let _ = done.send(());
+        result
+    });
+    let hang = Err(std::sync::mpsc::RecvTimeoutError::Timeout);
+    assert!(ended.recv_timeout(Duration::from_secs(60)) != hang, "hangs");
+    thread.join().unwrap_or_else(|payload| std::panic::resume_unwind(payload))
+}
+
+#[track_caller]
+fn hosted<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
+    watch(|| run(body).unwrap())
+}
+
+fn panic_of<T>(f: impl FnOnce() -> T) -> String {
+    match catch_unwind(AssertUnwindSafe(f)) {
+        Ok(_) => panic!("it did not panic"),
+        Err(payload) => match payload.downcast::<String>() {
+            Ok(text) => *text,
+            Err(payload) => (*payload.downcast::<&str>().unwrap()).to_owned(),
+        },
+    }
+}
+
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+#[test]
+fn coroutines_and_tasks_share_a_thread() {
+    hosted(|| {
+        let here = std::thread::current().id();
+        let local = Rc::new(Cell::new(0));
+        let theirs = local.clone();
+        let task = spawn_local(async move {
+            theirs.set(1);
+            // A task spawns a coroutine and awaits it.
+            let there = plainsong::spawn(|| std::thread::current().id()).await.unwrap();
+            assert_eq!(std::thread::current().id(), there);
+            there
+        });
+        assert_eq!(block_on(task).unwrap(), here);
+        assert_eq!(local.get(), 1);
+        // A task that may move is on this thread too, as there is no other.
+        let anywhere = tokio::spawn(async { std::thread::current().id() });
+        assert_eq!(block_on(anywhere).unwrap(), here);
+    });
+}
+
+#[test]
+fn timers_and_sockets_of_both_work_side_by_side() {
+    hosted(|| {
+        let listener = block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        spawn_local(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                spawn_local(async move {
+                    let (mut read, mut write) = stream.split();
+                    tokio::io::copy(&mut read, &mut write).await.unwrap();
+                });
+            }
+        });
+        plainsong::scope(|s| {
+            for n in 0..50u64 {
+                s.spawn(move || {
+                    let text = [n as u8; 100];
+                    // Through our own socket.
+                    use std::io::{Read, Write};
+                    let mut stream = plainsong::net::TcpStream::connect(address).unwrap();
+                    stream.write_all(&text).unwrap();
+                    plainsong::time::sleep(Duration::from_micros(n * 100));
+                    let mut back = [0; 100];
+                    stream.read_exact(&mut back).unwrap();
+                    assert_eq!(back, text);
+                    // And through tokio's.
+                    block_on(async {
+                        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+                        stream.write_all(&text).await.unwrap();
+                        tokio::time::sleep(Duration::from_micros(n * 100)).await;
+                        stream.read_exact(&mut back).await.unwrap();
+                    });
+                    assert_eq!(back, text);
+                });
+            }
+        });
+    });
+}
+
+#[test]
+fn channels_lead_from_tasks_to_coroutines_and_back() {
+    hosted(|| {
+        let (to_task, mut from_coroutine) = mpsc::channel(1);
+        let (to_coroutine, from_task) = plainsong::sync::channel::bounded(1);
+        let task = spawn_local(async move {
+            while let Some(number) = from_coroutine.recv().await {
+                to_coroutine.try_send(number + 1).unwrap();
+            }
+        });
+        for number in 0..10_000 {
+            block_on(to_task.send(number)).unwrap();
+            assert_eq!(from_task.recv(), Ok(number + 1));
+        }
+        drop(to_task);
+        block_on(task).unwrap();
+    });
+}
+
+#[test]
+fn neither_starves_the_other() {
+    hosted(|| {
+        let (stop, turns) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(0)));
+        // Always ready, until a coroutine has had many turns.
+        let (stopped, theirs) = (stop.clone(), turns.clone());
+        let task = spawn_local(async move {
+            while !stopped.get() {
+                theirs.set(theirs.get() + 1);
+                tokio::task::yield_now().await;
+            }
+        });
+        while turns.get() < 100 {
+            plainsong::yield_now();
+        }
+        for _ in 0..100 {
+            plainsong::time::sleep(Duration::from_micros(10));
+            plainsong::yield_now();
+        }
+        stop.set(true);
+        block_on(task).unwrap();
+    });
+}
+
+#[test]
+fn a_cancelled_coroutine_drops_its_future() {
+    let dropped = hosted(|| {
+        let dropped = Arc::new(AtomicUsize::new(0));
+        let future = |dropped: &Arc<AtomicUsize>| {
+            let dropped = dropped.clone();
+            async move {
+                let _count = OnDrop(|| _ = dropped.fetch_add(1, Ordering::Relaxed));
+                tokio::time::sleep(HOUR).await;
+            }
+        };
+        let timed = plainsong::time::timeout(MOMENT, || block_on(future(&dropped)));
+        assert!(timed.is_err());
+        let theirs = future(&dropped);
+        let waiting = plainsong::spawn(move || block_on(theirs));
+        plainsong::time::sleep(MOMENT);
+        waiting.cancel();
+        assert!(waiting.join().unwrap_err().is_cancelled());
+        assert_eq!(dropped.load(Ordering::Relaxed), 2);
+        // Also one that the end of the run finds waiting.
+        let theirs = future(&dropped);
+        plainsong::spawn(move || block_on(theirs));
+        plainsong::yield_now();
+        dropped
+    });
+    assert_eq!(dropped.load(Ordering::Relaxed), 3);
+}
+
+#[test]
+fn destructors_use_tokio_while_the_run_ends() {
+    let order = watch(|| {
+        let order = RefCell::new(Vec::new());
+        run(|| {
+            plainsong::scope(|s| {
+                let order = &order;
+                let waiting = s.spawn(move || {
+                    let _end = OnDrop(|| {
+                        // A destructor may wait for a future, and use tokio.
+                        block_on(tokio::time::sleep(MOMENT));
+                        order.borrow_mut().push("coroutine");
+                    });
+                    block_on(pending::<()>());
+                });
+                plainsong::yield_now();
+                waiting.cancel();
+            });
+            spawn_local(pending::<()>());
+        })
+        .unwrap();
+        order.into_inner()
+    });
+    assert_eq!(order, ["coroutine"]);
+    // A task that is left is dropped after the last coroutine, and may spawn in its destructor.
+    watch(|| {
+        run(|| {
+            spawn_local(async {
+                let _end = OnDrop(|| drop(plainsong::spawn(|| ())));
+                let _anywhere = OnDrop(|| drop(plainsong::spawn_anywhere(|| ())));
+                pending::<()>().await;
+            });
+            plainsong::time::sleep(MOMENT);
+        })
+        .unwrap();
+    });
+}
+
+#[test]
+fn a_task_that_panics_ends_alone() {
+    hosted(|| {
+        let task = spawn_local(async { std::panic::resume_unwind(Box::new("its own")) });
+        let error = block_on(task).unwrap_err();
+        assert!(error.is_panic());
+        let coroutine = plainsong::spawn(|| std::panic::resume_unwind(Box::new("its own")));
+        let ended: Result<(), _> = coroutine.join();
+        assert!(ended.is_err());
+        block_on(tokio::time::sleep(MOMENT));
+    });
+}
+
+/// Gives its waker away at each poll, and is ready when `done` is set.
+fn gives_wakers(wakers: Rc<RefCell<Vec<Waker>>>, done: Rc<Cell<bool>>) -> impl Future<Output = ()> {
+    poll_fn(move |cx| {
+        wakers.borrow_mut().push(cx.waker().clone());
+        if done.get() { Poll::Ready(()) } else { Poll::Pending }
+    })
+}
+
+#[test]
+fn wakers_are_called_late_and_from_anywhere() {
+    hosted(|| {
+        let (wakers, done) = (Rc::new(RefCell::new(Vec::new())), Rc::new(Cell::new(false)));
+        let future = gives_wakers(wakers.clone(), done.clone());
+        let waiting = plainsong::spawn(move || block_on(future));
+        plainsong::yield_now();
+        // From another thread, without effect on the future but a poll.
+        let waker = wakers.borrow()[0].clone();
+        std::thread::spawn(move || waker.wake()).join().unwrap();
+        while wakers.borrow().len() < 2 {
+            plainsong::time::sleep(MOMENT);
+        }
+        // From a destructor of a task.
+        done.set(true);
+        let waker = wakers.borrow()[1].clone();
+        drop(spawn_local(async move {
+            let _end = OnDrop(|| waker.wake_by_ref());
+        }));
+        waiting.join().unwrap();
+        // After the end, also while another future of the same coroutine waits.
+        for _ in 0..100 {
+            wakers.borrow().iter().for_each(Waker::wake_by_ref);
+            let waker = wakers.borrow()[0].clone();
+            let thread = std::thread::spawn(move || waker.wake());
+            block_on(tokio::time::sleep(Duration::from_micros(50)));
+            thread.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_future_is_polled_by_two_coroutines_in_turn() {
+    hosted(|| {
+        let (sender, receiver) = oneshot::channel();
+        let shared = Rc::new(RefCell::new(receiver));
+        let first = shared.clone();
+        let first = plainsong::spawn(move || {
+            plainsong::time::timeout(MOMENT, || {
+                block_on(poll_fn(|cx| pin!(&mut *first.borrow_mut()).poll(cx)))
+            })
+            .is_err()
+        });
+        assert!(first.join().unwrap());
+        let second = plainsong::spawn(move || {
+            block_on(poll_fn(|cx| pin!(&mut *shared.borrow_mut()).poll(cx)))
+        });
+        plainsong::yield_now();
+        sender.send(7).unwrap();
+        assert_eq!(second.join().unwrap(), Ok(7));
+    });
+}
+
+#[test]
+fn what_would_stop_the_thread_panics_and_says_why() {
+    hosted(|| {
+        let nested = panic_of(|| block_on(async { block_on(tokio::time::sleep(HOUR)) }));
+        assert!(nested.contains("no_wait"), "{nested}");
+        let parks = panic_of(|| block_on(async { plainsong::time::sleep(HOUR) }));
+        assert!(parks.contains("no_wait"), "{parks}");
+        let task = spawn_local(async {
+            let coroutine = plainsong::spawn(|| plainsong::time::sleep(HOUR));
+            panic_of(|| coroutine.join())
+        });
+        let message = block_on(task).unwrap();
+        assert!(message.contains("would stop all coroutines"), "{message}");
+        // tokio's own refusals, which end nothing else.
+        let handle = tokio::runtime::Handle::current();
+        panic_of(|| handle.block_on(ready(())));
+        panic_of(|| tokio::task::block_in_place(|| ()));
+        panic_of(|| oneshot::channel::<()>().1.blocking_recv());
+        assert_eq!(block_on(ready(7)), 7);
+    });
+}
+
+#[test]
+fn a_second_runtime_on_the_thread_is_refused() {
+    watch(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let error = runtime.block_on(async { run(|| ()).unwrap_err() });
+        assert!(error.to_string().contains("already"), "{error}");
+        // One after the other is fine.
+        run(|| block_on(tokio::time::sleep(MOMENT))).unwrap();
+        run(|| block_on(tokio::time::sleep(MOMENT))).unwrap();
+    });
+}
+
+#[test]
+fn each_worker_has_a_runtime_of_its_own() {
+    let body = || {
+        block_on(tokio::time::sleep(MOMENT));
+        let here = std::thread::current().id();
+        let task = spawn_local(async { std::thread::current().id() });
+        assert_eq!(block_on(task).unwrap(), here);
+        here
+    };
+    watch(move || {
+        let runtime = plainsong::Runtime::builder().workers(2).build().unwrap();
+        run_on(&runtime, || {
+            let (started, starts) = std::sync::mpsc::channel();
+            let there = plainsong::spawn_anywhere(move || {
+                started.send(()).unwrap();
+                body()
+            });
+            // Blocks this thread, so the other worker starts it.
+            starts.recv().unwrap();
+            let here = body();
+            assert_ne!(here, there.join().unwrap());
+            // A coroutine of the other worker is woken by a task of this one.
+            let (sender, receiver) = oneshot::channel();
+            let (started, starts) = std::sync::mpsc::channel();
+            let there = plainsong::spawn_anywhere(move || {
+                started.send(()).unwrap();
+                (std::thread::current().id(), block_on(receiver))
+            });
+            starts.recv().unwrap();
+            spawn_local(async move { sender.send(7).unwrap() });
+            let (thread, received) = there.join().unwrap();
+            assert_ne!(thread, here);
+            assert_eq!(received, Ok(7));
+        })
+        .unwrap();
+    });
+}
+
+#[test]
+fn handles_spawn_into_a_run_from_tasks_and_threads() {
+    hosted(|| {
+        let handle = plainsong::Handle::current();
+        let count = Arc::new(AtomicUsize::new(0));
+        let (theirs, other) = (count.clone(), handle.clone());
+        let task = spawn_local(async move {
+            for _ in 0..100 {
+                let count = theirs.clone();
+                other.spawn(move || count.fetch_add(1, Ordering::Relaxed)).await.unwrap();
+            }
+        });
+        let theirs = count.clone();
+        let thread = std::thread::spawn(move || {
+            for _ in 0..100 {
+                let count = theirs.clone();
+                handle.spawn(move || count.fetch_add(1, Ordering::Relaxed)).join().unwrap();
+            }
+        });
+        block_on(task).unwrap();
+        plainsong::blocking(move || thread.join().unwrap());
+        assert_eq!(count.load(Ordering::Relaxed), 200);
+    });
+}
+
+#[test]
+fn tokios_threads_files_processes_and_signals_serve_coroutines() {
+    hosted(|| {
+        assert_eq!(block_on(tokio::task::spawn_blocking(|| 7)).unwrap(), 7);
+        let manifest =
+            block_on(tokio::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")));
+        assert!(manifest.unwrap().contains("plainsong-tokio"));
+        let output = block_on(tokio::process::Command::new("echo").arg("hello").output());
+        assert_eq!(output.unwrap().stdout, b"hello\n");
+        // A signal reaches both.
+        use plainsong::signal::Signals;
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut theirs = signal(SignalKind::user_defined1()).unwrap();
+        let mut ours = Signals::new([signal_hook::consts::SIGUSR1]).unwrap();
+        let kill = tokio::process::Command::new("kill")
+            .args(["-USR1", &std::process::id().to_string()])
+            .status();
+        assert!(block_on(kill).unwrap().success());
+        assert!(block_on(theirs.recv()).is_some());
+        assert_eq!(ours.wait().unwrap(), signal_hook::consts::SIGUSR1);
+    });
+}
+
+#[test]
+fn a_task_wakes_by_any_means_of_both() -> io::Result<()> {
+    struct Flag(AtomicBool);
+    impl Wake for Flag {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    hosted(|| {
+        // An unpark, a lock, an event and a cancellation, each from a task.
+        let parked = plainsong::spawn(plainsong::thread::park);
+        let lock = Rc::new(plainsong::sync::Mutex::new(()));
+        let guard = lock.lock();
+        let theirs = lock.clone();
+        let locks = plainsong::spawn(move || drop(theirs.lock()));
+        let sleeps = plainsong::spawn(|| plainsong::time::sleep(HOUR));
+        plainsong::yield_now();
+        let thread = parked.thread().clone();
+        let (done, ended) = oneshot::channel();
+        let sleeper = plainsong::spawn(move || {
+            let _ = plainsong::time::timeout(HOUR, || sleeps.join());
+            done.send(()).unwrap();
+        });
+        spawn_local(async move { thread.unpark() });
+        parked.join().unwrap();
+        drop(guard);
+        locks.join().unwrap();
+        spawn_local(async move { sleeper.cancel() });
+        assert!(block_on(ended).is_err());
+        // A waker that is not tokio's.
+        let flag = Arc::new(Flag(AtomicBool::new(false)));
+        let waker = Waker::from(flag.clone());
+        let mut sleep = Box::pin(plainsong::time::Sleep::new(MOMENT));
+        assert!(sleep.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        block_on(tokio::time::sleep(20 * MOMENT));
+        assert!(flag.0.load(Ordering::Relaxed));
+    });
+    Ok(())
+}

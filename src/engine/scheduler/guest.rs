@@ -1,0 +1,129 @@
+//! The loop of one thread as the guest of another loop: in slices, and without a wait of its own.
+
+use std::os::fd::BorrowedFd;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use super::super::current;
+use super::core::{Scheduler, TURNS_PER_TICK};
+use super::run::Next;
+
+/// Turns between two ticks of a guest. A slice ends at a tick.
+const TURNS_PER_SLICE: u32 = 16;
+
+/// The loop of a worker, which its host drives.
+pub(crate) struct Guest<'a> {
+    inner: &'a Scheduler,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Running,
+    /// It waits. `idle`: it is not counted as busy.
+    Waiting {
+        idle: bool,
+    },
+    Over,
+}
+
+/// The next step of a guest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Slice {
+    Over,
+    Later,
+    Wait(Option<Instant>),
+}
+
+impl<'a> Guest<'a> {
+    pub(in super::super) fn new(scheduler: &'a Scheduler) -> Self {
+        scheduler.tick_after.set(TURNS_PER_SLICE);
+        scheduler.turns_left.set(TURNS_PER_SLICE);
+        Self { inner: scheduler, state: State::Running }
+    }
+
+    /// A descriptor that is readable when there are events to poll.
+    #[cfg(all(target_os = "linux", not(plainsong_portable_reactor)))]
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        match self.inner.reactor.get() {
+            Some(reactor) => reactor.fd(),
+            None => unreachable!("a run is under way, so its thread has a reactor"),
+        }
+    }
+
+    /// Has the loop take its time from `read`.
+    pub(crate) fn set_clock(&self, read: fn() -> Instant) {
+        self.inner.clock.set_source(read);
+    }
+
+    /// Takes events from the kernel, without waiting. Returns whether there may be more.
+    pub(crate) fn poll_io(&mut self) -> bool {
+        self.resume();
+        let more = self.inner.poll(Some(Duration::ZERO));
+        self.inner.fire_timers(more);
+        more
+    }
+
+    /// Runs what is ready, for about `slice`. `waker` is called when something becomes ready on
+    /// this thread while the loop waits.
+    pub(crate) fn run_for(&mut self, slice: Duration, waker: &Waker) -> Slice {
+        assert!(!current::in_coroutine(), "a coroutine must not drive the loop that runs it");
+        if !self.resume() {
+            return Slice::Over;
+        }
+        let scheduler = self.inner;
+        let end = Instant::now() + slice;
+        loop {
+            match scheduler.run_ready(|| Instant::now() >= end) {
+                Next::Over => {
+                    self.state = State::Over;
+                    return Slice::Over;
+                }
+                Next::Later => return Slice::Later,
+                Next::Wait { idle } => {
+                    scheduler.before_sleep();
+                    if let Some(until) = scheduler.prepare_to_wait() {
+                        self.state = State::Waiting { idle };
+                        scheduler.host.wait(waker);
+                        return Slice::Wait(until.map(|until| scheduler.clock.instant_at(until)));
+                    }
+                    scheduler.receive();
+                    scheduler.fire_timers(true);
+                    if idle && scheduler.leave_idle() {
+                        self.state = State::Over;
+                        return Slice::Over;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends the wait that is under way. Returns `false` when the loop is over.
+    fn resume(&mut self) -> bool {
+        if let State::Waiting { idle } = self.state {
+            let scheduler = self.inner;
+            scheduler.host.resume();
+            scheduler.mailbox().stay_awake();
+            scheduler.receive();
+            scheduler.fire_timers(true);
+            let over = idle && scheduler.leave_idle();
+            self.state = if over { State::Over } else { State::Running };
+        }
+        self.state != State::Over
+    }
+}
+
+impl Drop for Guest<'_> {
+    fn drop(&mut self) {
+        self.resume();
+    }
+}
+
+impl Scheduler {
+    /// The host has returned. It may have forgotten its guest, instead of dropping it.
+    pub(in super::super) fn leave_host(&self) {
+        self.host.resume();
+        self.tick_after.set(TURNS_PER_TICK);
+        self.clock.set_source(Instant::now);
+    }
+}

@@ -1,0 +1,180 @@
+//! Readiness for futures: the methods of every stream and socket that wake a waker instead of
+//! parking a coroutine.
+
+use crate::engine::reactor;
+
+/// The direction of a [`try_io`](crate::net::TcpStream::try_io): tokio's type of this name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Interest(pub(crate) reactor::Interest);
+
+impl Interest {
+    /// It reads, or accepts.
+    pub const READABLE: Self = Self(reactor::Interest::Read);
+    /// It writes.
+    pub const WRITABLE: Self = Self(reactor::Interest::Write);
+}
+
+/// The methods for reading, in an `impl` block. `$source` is the `Source` of `$self`.
+macro_rules! read_readiness {
+    ($self:ident, $source:expr) => {
+        /// Polls for readiness to read: whether there is data, a connection, the end, or an error.
+        /// When there is none, the task of `cx` is woken when that changes. Readiness lasts until
+        /// a `try_…` fails with `WouldBlock`, and may be reported once too often.
+        ///
+        /// As with tokio, only the waker of the last call is kept:
+        /// [`readable`](Self::readable) has one for each future.
+        ///
+        /// # Errors
+        ///
+        /// On a thread on which no runtime runs, also when one did before: nothing would wake the
+        /// task. When the kernel refuses.
+        pub fn poll_read_ready(
+            &$self,
+            cx: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<std::io::Result<()>> {
+            $source.poll_ready(crate::engine::reactor::Interest::Read, cx)
+        }
+
+        /// A future that is ready when [`poll_read_ready`](Self::poll_read_ready) is. Dropping it
+        /// leaves nothing behind.
+        ///
+        /// # Errors
+        ///
+        /// Those of [`poll_read_ready`](Self::poll_read_ready).
+        pub async fn readable(&$self) -> std::io::Result<()> {
+            $source.ready(crate::engine::reactor::Interest::Read).await
+        }
+    };
+}
+
+/// The methods for writing, likewise.
+macro_rules! write_readiness {
+    ($self:ident, $source:expr) => {
+        /// Polls for readiness to write: whether there is room, or an error. When there is no room,
+        /// the task of `cx` is woken when there is. Readiness lasts until a `try_…` fails with
+        /// `WouldBlock`, and may be reported once too often.
+        ///
+        /// As with tokio, only the waker of the last call is kept:
+        /// [`writable`](Self::writable) has one for each future.
+        ///
+        /// # Errors
+        ///
+        /// On a thread on which no runtime runs, also when one did before: nothing would wake the
+        /// task. When the kernel refuses.
+        pub fn poll_write_ready(
+            &$self,
+            cx: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<std::io::Result<()>> {
+            $source.poll_ready(crate::engine::reactor::Interest::Write, cx)
+        }
+
+        /// A future that is ready when [`poll_write_ready`](Self::poll_write_ready) is. Dropping it
+        /// leaves nothing behind.
+        ///
+        /// # Errors
+        ///
+        /// Those of [`poll_write_ready`](Self::poll_write_ready).
+        pub async fn writable(&$self) -> std::io::Result<()> {
+            $source.ready(crate::engine::reactor::Interest::Write).await
+        }
+    };
+}
+
+/// `try_io`, likewise.
+macro_rules! try_io {
+    ($self:ident, $source:expr) => {
+        /// Calls `op` once, unless it is known that it would block. If `op` fails with
+        /// `WouldBlock`, the readiness is over. So `op` must fail so only if the descriptor itself
+        /// would block.
+        ///
+        /// # Errors
+        ///
+        /// Those of `op`; `WouldBlock` when it was not called.
+        pub fn try_io<R>(
+            &$self,
+            interest: crate::io::Interest,
+            op: impl FnOnce() -> std::io::Result<R>,
+        ) -> std::io::Result<R> {
+            $source.try_once(interest.0, |_| op())
+        }
+    };
+}
+
+/// `try_read` and its vectored sibling, likewise.
+macro_rules! try_read {
+    ($self:ident, $source:expr) => {
+        /// Reads what is there, and waits for nothing.
+        ///
+        /// # Errors
+        ///
+        /// `WouldBlock` when nothing is there; those of the system.
+        pub fn try_read(&$self, buf: &mut [u8]) -> std::io::Result<usize> {
+            let room = buf.len();
+            $source.try_transfer(room, |mut io| std::io::Read::read(&mut io, buf), |&len| len)
+        }
+
+        /// Reads what is there into memory that need not be initialised, and returns the part that
+        /// is now. Waits for nothing.
+        ///
+        /// # Errors
+        ///
+        /// Those of [`try_read`](Self::try_read).
+        pub fn try_read_uninit<'a>(
+            &$self,
+            buf: &'a mut [std::mem::MaybeUninit<u8>],
+        ) -> std::io::Result<&'a mut [u8]> {
+            $source.try_transfer(
+                buf.len(),
+                |io| Ok(rustix::io::read(io, buf)?.0),
+                |bytes| bytes.len(),
+            )
+        }
+
+        /// Reads what is there into several buffers, and waits for nothing.
+        ///
+        /// # Errors
+        ///
+        /// Those of [`try_read`](Self::try_read).
+        pub fn try_read_vectored(
+            &$self,
+            bufs: &mut [std::io::IoSliceMut<'_>],
+        ) -> std::io::Result<usize> {
+            let room = bufs.iter().map(|buf| buf.len()).sum();
+            $source.try_transfer(
+                room,
+                |mut io| std::io::Read::read_vectored(&mut io, bufs),
+                |&len| len,
+            )
+        }
+    };
+}
+
+/// `try_write` and its vectored sibling, likewise.
+macro_rules! try_write {
+    ($self:ident, $source:expr) => {
+        /// Writes as much as there is room for, and waits for nothing.
+        ///
+        /// # Errors
+        ///
+        /// `WouldBlock` when there is no room; those of the system.
+        pub fn try_write(&$self, buf: &[u8]) -> std::io::Result<usize> {
+            let interest = crate::engine::reactor::Interest::Write;
+            $source.try_once(interest, |mut io| std::io::Write::write(&mut io, buf))
+        }
+
+        /// Writes as much of several buffers as there is room for, and waits for nothing.
+        ///
+        /// # Errors
+        ///
+        /// Those of [`try_write`](Self::try_write).
+        pub fn try_write_vectored(
+            &$self,
+            bufs: &[std::io::IoSlice<'_>],
+        ) -> std::io::Result<usize> {
+            let interest = crate::engine::reactor::Interest::Write;
+            $source.try_once(interest, |mut io| std::io::Write::write_vectored(&mut io, bufs))
+        }
+    };
+}
+
+pub(crate) use {read_readiness, try_io, try_read, try_write, write_readiness};
