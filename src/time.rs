@@ -12,8 +12,8 @@ use crate::engine::scheduler::{Call, CallKey};
 use crate::engine::spawn::{self, Spec};
 use crate::engine::task::Wait;
 
-pub use std::time::{Duration, Instant, SystemTime, SystemTimeError, UNIX_EPOCH};
 pub use sleep::Sleep;
+pub use std::time::{Duration, Instant, SystemTime, SystemTimeError, UNIX_EPOCH};
 
 #[doc(inline)]
 pub use crate::task::{Elapsed, timeout, timeout_at};

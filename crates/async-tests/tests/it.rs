@@ -1,5 +1,4 @@
-//! Async crates on plainsong's sockets, and in guest mode: what the programs in `examples` cannot
-//! show.
+//! Async crates on plainsong's sockets, and in guest mode: tests beside the programs in `examples`.
 
 use std::cell::RefCell;
 use std::convert::Infallible;

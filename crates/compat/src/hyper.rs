@@ -1,4 +1,4 @@
-//! What hyper needs of a runtime: `hyper::rt`.
+//! The traits that hyper needs of a runtime: `hyper::rt`.
 
 #![allow(unsafe_code)]
 

@@ -6,7 +6,7 @@
 //! | feature | `Async<T>` implements | also |
 //! | --- | --- | --- |
 //! | `futures-io` | `futures_io::{AsyncRead, AsyncWrite}` | `futures::SyncIo` |
-//! | `tokio` | `tokio::io::{AsyncRead, AsyncWrite}`: the traits, not the runtime | `tokio::SyncIo` |
+//! | `tokio` | `tokio::io::{AsyncRead, AsyncWrite}` | `tokio::SyncIo` |
 //! | `hyper` | `hyper::rt::{Read, Write}` | `hyper::Timer`, `hyper::Executor` |
 //!
 //! The futures are driven by [`plainsong::block_on`] in a coroutine. So each connection of a server

@@ -1,4 +1,4 @@
-//! What calls leave behind, in a process without other tests.
+//! The memory after a million calls, in a process without other tests.
 
 use std::future::ready;
 
