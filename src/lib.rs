@@ -150,6 +150,7 @@ mod engine;
 pub mod fs;
 mod future;
 pub mod generator;
+pub mod inspect;
 pub mod io;
 pub mod net;
 pub mod pool;

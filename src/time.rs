@@ -14,7 +14,7 @@ use crate::engine::task::Wait;
 #[doc(inline)]
 pub use crate::task::{Elapsed, timeout, timeout_at};
 
-const WAIT: Wait = Wait::new(&Wait::outside("a timer"));
+const WAIT: Wait = Wait::new(&Wait::outside("a timer").of("sleep", ""));
 
 /// The time of this thread's scheduler: [`Instant::now`].
 pub fn now() -> Instant {

@@ -22,6 +22,7 @@ pub mod channel;
 mod condvar;
 mod event;
 mod guard;
+mod holder;
 mod lock;
 pub mod mpsc;
 mod mutex;

@@ -26,6 +26,7 @@ pub use super::channel::{IntoIter, Iter, TryIter};
 pub use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
 
 /// A channel that holds any number of items: [`std::sync::mpsc::channel`].
+#[track_caller]
 pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
     let (sender, receiver) = channel::unbounded();
     (Sender(sender), Receiver { inner: receiver, not_sync: PhantomData })
@@ -43,6 +44,7 @@ pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
 ///     assert_eq!(receiver.recv(), Ok("met"));
 /// });
 /// ```
+#[track_caller]
 pub fn sync_channel<T>(bound: usize) -> (SyncSender<T>, Receiver<T>) {
     let (sender, receiver) = channel::bounded(bound);
     (SyncSender(sender), Receiver { inner: receiver, not_sync: PhantomData })
@@ -72,6 +74,7 @@ impl<T> Sender<T> {
     ///
     /// May let others run first, and unwinds then when the coroutine is cancelled; the item has not
     /// been sent.
+    #[track_caller]
     pub fn send(&self, item: T) -> Result<(), SendError<T>> {
         self.0.send(item).map_err(|error| SendError(error.0))
     }
@@ -87,6 +90,7 @@ impl<T> SyncSender<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits; the item has not been sent then.
+    #[track_caller]
     pub fn send(&self, item: T) -> Result<(), SendError<T>> {
         self.0.send(item).map_err(|error| SendError(error.0))
     }
@@ -115,6 +119,7 @@ impl<T> Receiver<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits; no item has been taken then.
+    #[track_caller]
     pub fn recv(&self) -> Result<T, RecvError> {
         self.inner.recv().map_err(|_| RecvError)
     }
@@ -140,6 +145,7 @@ impl<T> Receiver<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits; no item has been taken then.
+    #[track_caller]
     pub fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
         self.inner.recv_timeout(timeout).map_err(timed)
     }

@@ -21,6 +21,8 @@ mod core;
 
 mod cancelling;
 
+mod survey;
+
 mod closing;
 
 mod tick;

@@ -32,6 +32,7 @@ impl Scheduler {
         impl Drop for Stop<'_> {
             fn drop(&mut self) {
                 self.0.running.set(false);
+                self.0.with_worker(|worker| worker.workers.leave(worker.number));
                 drop(self.0.worker.take());
                 // A thread that runs no coroutines keeps no pages of deep calls.
                 while self.0.stacks.trim() {}
