@@ -241,8 +241,8 @@ impl Arenas {
     fn bounds_of(&self, address: usize) -> Option<Bounds> {
         // The top of a stack is the guard of the next one.
         let (arena, offset) = self.find(address - 1)?;
-        let (index, guard) = (offset / arena.stride, address - 1 - offset % arena.stride);
-        let end = guard + arena.stride;
+        let (index, end) =
+            (offset / arena.stride, address - 1 - offset % arena.stride + arena.stride);
         // SAFETY: it is a stack of this thread, in an arena that is alive.
         Some(unsafe { Bounds::new(end - arena.size, end - index % COLOURS * CACHE_LINE) })
     }

@@ -13,6 +13,8 @@ use crate::engine::id::Id;
 const MANY: usize = 3;
 /// As many frames of a backtrace are shown.
 const FRAMES_MAX: usize = 16;
+/// As many characters of a function's name are shown: some have the types of all their generics.
+const NAME_MAX: usize = 120;
 /// Deeper coroutines are not indented any further.
 const INDENT_MAX: usize = 16;
 
@@ -212,13 +214,13 @@ fn write_backtrace(f: &mut fmt::Formatter<'_>, indent: &str, frames: &[Frame]) -
         all => all,
     };
     for frame in frames {
-        if frame.function.as_deref().is_some_and(is_library) || shown == FRAMES_MAX {
+        if is_library(frame) || shown == FRAMES_MAX {
             folded += 1;
             continue;
         }
         shown += 1;
         match &frame.function {
-            Some(function) => write!(f, "{indent}    at {function}")?,
+            Some(function) => write!(f, "{indent}    at {function:.NAME_MAX$}")?,
             None => {
                 let object = frame.object.as_deref().unwrap_or("?");
                 write!(f, "{indent}    at {object}+{:#x}", frame.offset)?;
@@ -235,14 +237,22 @@ fn write_backtrace(f: &mut fmt::Formatter<'_>, indent: &str, frames: &[Frame]) -
     }
 }
 
-/// Whether a function is this library's, or one of Rust's own.
-fn is_library(function: &str) -> bool {
-    let path = function.trim_start_matches(['<', '&', '*', '(']);
-    let path = ["mut ", "dyn ", "fn"].iter().fold(path, |path, word| path.trim_start_matches(word));
-    let libraries = ["plainsong", "corosensei", "core", "std", "alloc", "rustix"];
-    let names = ["stack_init_trampoline", "__rust_try", "rust_begin_unwind", "_Unwind"];
-    path.split_once("::").is_some_and(|(first, _)| libraries.contains(&first))
-        || names.iter().any(|prefix| path.starts_with(prefix))
+/// Whether a frame is of this library, of corosensei, or of Rust's own libraries.
+fn is_library(frame: &Frame) -> bool {
+    // Where debug information has only lines, the names of inlined functions have no paths.
+    const OURS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/");
+    let by_file = frame.file.as_deref().is_some_and(|file| {
+        let others = ["/rustlib/src/rust/library/", "/rustc/", "/corosensei-"];
+        file.starts_with(OURS) || others.iter().any(|part| file.contains(part))
+    });
+    let by_name = frame.function.as_deref().is_some_and(|function| {
+        let path = function.trim_start_matches(['<', '&', '*', '(']);
+        let libraries = ["plainsong", "corosensei", "core", "std", "alloc"];
+        let names = ["stack_init_trampoline", "__rust_try", "rust_begin_unwind", "_Unwind"];
+        path.split_once("::").is_some_and(|(first, _)| libraries.contains(&first))
+            || names.iter().any(|prefix| path.starts_with(prefix))
+    });
+    by_file || by_name
 }
 
 /// `#7 'conn 7'`
