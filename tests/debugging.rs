@@ -2,18 +2,21 @@
 
 use std::fs;
 use std::hint;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use plainsong::inspect::{Answer, Dump, dump};
+use plainsong::inspect::{Answer, Dump, dump, dump_on};
 use plainsong::net::{TcpListener, TcpStream};
+use plainsong::signal::SIGQUIT;
 use plainsong::sync::{Mutex, channel};
 use plainsong::time::{sleep, timeout};
-use plainsong::{Builder, run, spawn, yield_now};
+use plainsong::{Builder, Runtime, run, spawn, spawn_anywhere, yield_now};
+use rustix::process::{Pid, Signal, kill_process};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -86,6 +89,18 @@ fn a_dump_is_serialised_in_the_documented_shape() {
         for field in fields {
             assert!(rows.contains(&format!("`{field}`")), "docs/debugging.md: no `{field}`");
         }
+    });
+}
+
+#[test]
+fn a_wait_that_an_adaptor_of_std_calls_has_no_place() {
+    run(|| {
+        let (_sender, receiver) = channel::unbounded::<i32>();
+        let counts = Builder::new().name("counts").spawn(move || receiver.iter().count()).unwrap();
+        yield_now();
+        let dump = dump();
+        let one = dump.coroutines().find(|one| one.id == counts.id()).unwrap();
+        assert_eq!(one.waits_for.as_ref().unwrap().at, None, "{dump}");
     });
 }
 
@@ -204,7 +219,7 @@ fn leaked_coroutines() -> Dump {
         let (_never_sent_to, jobs) = channel::unbounded::<u32>();
         for number in 0..1000 {
             let jobs = jobs.clone();
-            let worker = move || jobs.iter().count();
+            let worker = move || while jobs.recv().is_ok() {};
             Builder::new().name(format!("worker {number}")).spawn(worker).unwrap();
         }
         settle();
@@ -296,6 +311,61 @@ fn the_diagnoses_of_the_documentation_are_what_is_printed() {
         earlier.extend(dump.workers.iter().map(|worker| worker.run));
         compare(name, &dump);
     }
+}
+
+const CHILD: &str = "PLAINSONG_DEBUGGING_CHILD";
+
+/// In the child process: a server under load, of two workers.
+fn serve_for_ever() {
+    dump_on(&[SIGQUIT]).unwrap();
+    let runtime = Runtime::builder().workers(2).build().unwrap();
+    runtime.run(|| {
+        for _ in 0..100 {
+            spawn_anywhere(|| {
+                loop {
+                    let (sender, receiver) = channel::bounded(1);
+                    let echo = spawn(move || receiver.recv());
+                    sender.send(1).unwrap();
+                    echo.join().unwrap().unwrap();
+                    yield_now();
+                }
+            });
+        }
+        eprintln!("ready");
+        sleep(HOUR);
+    });
+}
+
+#[test]
+fn many_signals_under_load_and_a_process_that_is_stopped_and_continued() {
+    if std::env::var_os(CHILD).is_some() {
+        return serve_for_ever();
+    }
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["many_signals_under_load", "--nocapture"])
+        .env(CHILD, "1")
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let pid = Pid::from_child(&child);
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut until = |start: &str| {
+        let found = lines.find(|line| line.as_ref().is_ok_and(|line| line.starts_with(start)));
+        assert!(found.is_some(), "the process has ended");
+    };
+    until("ready");
+    for _ in 0..20 {
+        kill_process(pid, Signal::QUIT).unwrap();
+        until("plainsong: ");
+    }
+    kill_process(pid, Signal::STOP).unwrap();
+    kill_process(pid, Signal::QUIT).unwrap();
+    kill_process(pid, Signal::CONT).unwrap();
+    until("plainsong: ");
+    assert!(child.try_wait().unwrap().is_none());
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]

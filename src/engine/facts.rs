@@ -187,6 +187,14 @@ impl Parked {
         }
     }
 
+    /// Where the wait was called. Not known if a function of std called it, such as an adaptor of an
+    /// iterator.
+    pub(crate) fn waited_at(&self) -> Option<&'static Location<'static>> {
+        let at = self.subject?.waited_at;
+        let std = at.file().starts_with("/rustc/") || at.file().contains("/rustlib/src/rust/");
+        (!std).then_some(at)
+    }
+
     /// The wait in words.
     pub(crate) fn describe(&self, names: &Names) -> String {
         let why = self.why;
@@ -261,8 +269,7 @@ pub(crate) fn report(all: &[Facts]) -> String {
             State::Parked(parked) => {
                 let (since, what) = (Time(parked.since), parked.describe(&names));
                 write!(text, "has waited for {since} for {what}").and_then(|()| {
-                    let subject = parked.subject.as_ref();
-                    subject.map_or(Ok(()), |subject| write!(text, ", at {}", subject.waited_at))
+                    parked.waited_at().map_or(Ok(()), |at| write!(text, ", at {at}"))
                 })
             }
             _ => write!(text, "is ready"),

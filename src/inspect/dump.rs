@@ -406,7 +406,7 @@ impl WaitsFor {
             text: parked.describe(names),
             waited: parked.since,
             left: parked.left,
-            at: subject.map(|it| Place(it.waited_at)),
+            at: parked.waited_at().map(Place),
             created: subject.map(|it| Place(it.created)),
             holder: subject.and_then(|it| match it.holder {
                 Held::Unknown => None,

@@ -60,6 +60,7 @@ impl Scheduler {
         mailbox.set_cancelling_all(false);
         self.closing.set(worker.workers.enter(worker.number, mailbox));
         self.worker.replace(Some(worker));
+        self.with_worker(|worker| worker.workers.arrive(worker.number));
         self.unwinding.start();
         self.running.set(true);
         Ok(Stop(self))

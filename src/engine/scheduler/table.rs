@@ -45,8 +45,6 @@ impl TaskTable {
     #[inline(always)]
     pub(super) fn insert(&self, task: Task, f: impl FnOnce(&Task)) -> u32 {
         let mut places = self.places.borrow_mut();
-        // A signal handler that comes from here on sees the borrow.
-        compiler_fence(Ordering::SeqCst);
         let entry = places.vacant_entry();
         let slot = u32::try_from(entry.key()).expect("fewer than 2^32 coroutines");
         let mut place = self.free.borrow_mut().pop().unwrap_or_default();
@@ -54,6 +52,9 @@ impl TaskTable {
         let task = place.insert(task);
         task.slot.set(slot);
         f(task);
+        // A signal handler that comes from here on sees the borrow. (The fence comes after the task
+        // is in its place: before that, it would keep the compiler from building it there.)
+        compiler_fence(Ordering::SeqCst);
         entry.insert(place);
         compiler_fence(Ordering::SeqCst);
         slot

@@ -128,14 +128,18 @@ impl Workers {
     /// run is already closing.
     pub(crate) fn enter(&self, number: usize, mailbox: &'static Mailbox) -> bool {
         let _ = self.each[number].mailbox.set(mailbox);
-        let thread = rustix::thread::gettid().as_raw_nonzero().get();
-        self.each[number].thread.store(thread, Ordering::SeqCst);
         // Either this load sees the closing, or the thread that closes the run sees the mailbox.
         fence(Ordering::SeqCst);
         self.closing.load(Ordering::Relaxed)
     }
 
     // ---- questions ----
+
+    /// The worker with this number runs on the calling thread, and can be asked.
+    pub(crate) fn arrive(&self, number: usize) {
+        let thread = rustix::thread::gettid().as_raw_nonzero().get();
+        self.each[number].thread.store(thread, Ordering::SeqCst);
+    }
 
     /// The worker with this number runs no more.
     pub(crate) fn leave(&self, number: usize) {
