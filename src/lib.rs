@@ -66,8 +66,8 @@
 //! # Deadlocks
 //!
 //! If every remaining coroutine waits for another of the same run, [`run`] panics with a report. It
-//! says of each coroutine what it waits for, for how long, and where it was spawned, who holds the
-//! locks, and which of them form a cycle. A plain thread
+//! says of each coroutine what it waits for, for how long, and where it was spawned. It
+//! names the holders of locks, and their cycle. A plain thread
 //! could end some waits, such as [`thread::park`]. These are not reported, unless
 //! [`RuntimeBuilder::strict_deadlock`] says that there is no such thread.
 //!

@@ -187,7 +187,7 @@ impl Parked {
         }
     }
 
-    /// Where the wait was called. Not known if a function of std called it, such as an adaptor of an
+    /// Where the wait was called. Not known if a function of std called it, as an adaptor of an
     /// iterator.
     pub(crate) fn waited_at(&self) -> Option<&'static Location<'static>> {
         let at = self.subject?.waited_at;

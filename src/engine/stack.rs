@@ -239,8 +239,7 @@ impl Arenas {
     }
 
     fn bounds_of(&self, address: usize) -> Option<Bounds> {
-        // The top of a stack is the guard of the next one.
-        let (arena, offset) = self.find(address - 1)?;
+        let (arena, offset) = self.find(address - 1)?; // A top is the guard of the next stack.
         let (index, end) =
             (offset / arena.stride, address - 1 - offset % arena.stride + arena.stride);
         // SAFETY: it is a stack of this thread, in an arena that is alive.
