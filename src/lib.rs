@@ -38,6 +38,7 @@
 //!   [`select!`] to wait for the first of several events.
 //! - [`block_on`] waits for a future, and `async` code can await a [`JoinHandle`].
 //! - [`generator`] has producers, which are iterators, and consumers, which receive values.
+//! - [`inspect`] lists all coroutines with their waits, for a program that hangs.
 //! - `signal` waits for signals of the operating system (feature `signal`, enabled by default).
 //!
 //! On a plain thread the same calls block that thread, so a coroutine and a thread may use the two
@@ -65,7 +66,8 @@
 //! # Deadlocks
 //!
 //! If every remaining coroutine waits for another of the same run, [`run`] panics with a report. It
-//! says of each coroutine what it waits for, for how long, and where it was spawned. A plain thread
+//! says of each coroutine what it waits for, for how long, and where it was spawned. It
+//! names the holders of locks, and their cycle. A plain thread
 //! could end some waits, such as [`thread::park`]. These are not reported, unless
 //! [`RuntimeBuilder::strict_deadlock`] says that there is no such thread.
 //!
@@ -163,6 +165,7 @@ mod future;
 pub mod generator;
 #[cfg(all(target_os = "linux", not(plainsong_portable_reactor)))]
 pub mod host;
+pub mod inspect;
 pub mod io;
 #[cfg(all(test, plainsong_model))]
 #[path = "../model/shuttle/mod.rs"]

@@ -18,7 +18,7 @@ pub use std::time::{Duration, Instant, SystemTime, SystemTimeError, UNIX_EPOCH};
 #[doc(inline)]
 pub use crate::task::{Elapsed, timeout, timeout_at};
 
-const WAIT: Wait = Wait::new(&Wait::outside("a timer"));
+const WAIT: Wait = Wait::new(&Wait::outside("a timer").of("sleep", ""));
 
 /// The time of this thread's scheduler: [`Instant::now`].
 #[must_use]

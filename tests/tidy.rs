@@ -18,6 +18,7 @@ use source::{Crate, File, Reference, cycles};
 const MAY_USE: &[(&str, &[&str])] = &[
     ("engine", &[]),
     ("sync", &["engine", "task"]),
+    ("inspect", &["engine", "signal"]),
     ("io", &["engine", "sync"]),
     ("fs", &["engine"]),
     ("generator", &["engine"]),
@@ -36,33 +37,33 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// The modules of `src/engine/` in layers, the lowest first. A file may name only modules of lower
 /// layers. A folder is one module here; the files in it have layers of their own.
 const ENGINE_LAYERS: &[&[&str]] = &[
-    &["shared", "sanitizer", "abort", "defer", "error", "pin", "id"],
+    &["shared", "sanitizer", "abort", "defer", "error", "pin", "id", "bounds"],
     &["mutex"],
-    &["stack", "timer"],
+    &["stack", "timer", "subject", "endpoint"],
     &["coroutine", "scopes"],
     &["mailbox"],
     &["waiter"],
     &["reactor", "task"],
-    &["ready", "current", "job"],
+    &["ready", "current", "job", "facts"],
     &["cancel", "overflow", "workers"],
     &["blocking_pool"],
     &["scheduler"],
     &["context"],
-    &["panic_hook", "park"],
+    &["panic_hook", "park", "interrupt"],
     &["descriptor", "blocking", "packet", "address"],
     &["spawn", "root"],
 ];
 
 /// The files of each folder in `src/engine/` in layers, the lowest first; `mod` is its `mod.rs`.
 const ENGINE_FOLDERS: &[(&str, &[&[&str]])] = &[
-    ("workers", &[&["run_queue", "quiescence"], &["run"], &["injector"], &["mod"]]),
+    ("workers", &[&["run_queue", "quiescence", "question"], &["run"], &["injector"], &["mod"]]),
     (
         "scheduler",
         &[
             &["alarms", "clock", "host", "outside", "pace", "table", "unwinding"],
             &["calls", "sleeps"],
             &["core"],
-            &["cancelling"],
+            &["cancelling", "survey"],
             &["closing"],
             &["tick"],
             &["run"],
@@ -81,9 +82,12 @@ const UNSAFE: &[&str] = &[
     "../crates/std/src/command.rs",
     "../crates/std/src/thread/scope.rs",
     "engine/blocking.rs",
+    "engine/bounds.rs",
     "engine/context.rs",
     "engine/coroutine.rs",
     "engine/current.rs",
+    "engine/endpoint.rs",
+    "engine/interrupt.rs",
     "engine/job.rs",
     "engine/overflow.rs",
     "engine/packet.rs",
@@ -96,7 +100,9 @@ const UNSAFE: &[&str] = &[
     "engine/spawn.rs",
     "engine/stack.rs",
     "engine/task.rs",
+    "engine/workers/question.rs",
     "generator.rs",
+    "inspect/frames.rs",
     "io/raw_fd.rs",
     "sync/guard.rs",
     "sync/lock.rs",

@@ -84,6 +84,12 @@ pub(crate) fn try_with<R>(f: impl FnOnce(&Scheduler) -> R) -> Option<R> {
     unsafe { place.as_ref() }.map(f)
 }
 
+/// Calls `f` with this thread's scheduler, if it has been used before. Async-signal-safe.
+pub(super) fn if_known<R>(f: impl FnOnce(&Scheduler) -> R) -> Option<R> {
+    // SAFETY: as in `try_with`.
+    PLACE.try_with(Cell::get).ok().and_then(|place| unsafe { place.as_ref() }).map(f)
+}
+
 #[cold]
 fn find() -> *const Scheduler {
     let place = OWNED.try_with(|owned| ptr::from_ref(&*owned.0)).unwrap_or(ptr::null());

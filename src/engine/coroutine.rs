@@ -5,8 +5,10 @@
 
 #![allow(unsafe_code)]
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use std::arch::asm;
 #[cfg(target_arch = "x86_64")]
-use std::arch::{asm, x86_64};
+use std::arch::x86_64;
 use std::cell::{Cell, UnsafeCell};
 use std::mem::ManuallyDrop;
 use std::ops::Range;
@@ -15,12 +17,13 @@ use std::ptr;
 use corosensei::stack::Stack as _;
 use corosensei::{CoroutineResult, Yielder};
 
+use super::bounds::Bounds;
 #[cfg(feature = "sanitizer")]
 use super::sanitizer;
 #[cfg(plainsong_model)]
 use super::shared::LocalCell;
 use super::shared::thread_local;
-use super::stack::Stack;
+use super::stack::{self, Stack};
 
 thread_local! {
     // The coroutine that is being resumed for the first time: its body takes it from here.
@@ -52,6 +55,47 @@ pub(crate) enum Suspended {
     Abandoned,
 }
 
+/// The registers from which the frames of a stack can be found. Only backtraces read them, and
+/// `link` only on processors that have it.
+#[allow(dead_code)]
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Registers {
+    pub(crate) instruction: usize,
+    pub(crate) stack: usize,
+    pub(crate) frame: usize,
+    /// The return address, on processors that have it in a register.
+    pub(crate) link: usize,
+}
+
+impl Registers {
+    /// The registers here. Zeroes on processors that are not known.
+    #[inline(always)]
+    pub(crate) fn here() -> Self {
+        #[allow(unused_mut)]
+        let mut here = Self::default();
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: this reads registers.
+        unsafe {
+            asm!(
+                "lea {}, [rip]", "mov {}, rsp", "mov {}, rbp",
+                out(reg) here.instruction, out(reg) here.stack, out(reg) here.frame,
+                options(nomem, nostack, preserves_flags),
+            );
+        }
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        unsafe {
+            asm!(
+                "adr {}, .", "mov {}, sp", "mov {}, x29", "mov {}, x30",
+                out(reg) here.instruction, out(reg) here.stack, out(reg) here.frame,
+                out(reg) here.link,
+                options(nomem, nostack, preserves_flags),
+            );
+        }
+        here
+    }
+}
+
 /// A closure on its own stack.
 ///
 /// Dropping a coroutine that has started and not ended leaks it together with its stack. Other code
@@ -61,6 +105,9 @@ pub(crate) struct Coroutine {
     yielder: Cell<*const Yielder<(), Suspended>>,
     // The top of its stack when it last suspended. Before it has run, an address near the base.
     top: Cell<*const u8>,
+    // The registers when it last suspended.
+    #[cfg(feature = "backtrace")]
+    registers: Cell<Registers>,
 }
 
 impl Coroutine {
@@ -112,6 +159,8 @@ impl Coroutine {
             inner: UnsafeCell::new(ManuallyDrop::new(inner)),
             yielder: Cell::new(ptr::null()),
             top: Cell::new(top),
+            #[cfg(feature = "backtrace")]
+            registers: Cell::default(),
         }
     }
 
@@ -152,6 +201,8 @@ impl Coroutine {
     #[inline]
     pub(crate) unsafe fn suspend(&self, how: Suspended) {
         self.top.set(stack_top());
+        #[cfg(feature = "backtrace")]
+        self.registers.set(Registers::here());
         // SAFETY: the caller is inside the body, so the yielder was set at its start, and it
         // lives at the base of this coroutine's stack until the body returns.
         unsafe { (*self.yielder.get()).suspend(how) };
@@ -168,6 +219,32 @@ impl Coroutine {
         // not known.)
         let top = self.top.get();
         top.is_null() || top.addr().checked_sub(guard).is_some_and(|above| above < 2 * size)
+    }
+
+    /// Whether it has begun to run.
+    pub(super) fn has_started(&self) -> bool {
+        !self.yielder.get().is_null()
+    }
+
+    /// The bounds of its stack. Only its own thread knows them.
+    pub(super) fn bounds(&self) -> Option<Bounds> {
+        let started = self.has_started();
+        stack::bounds_of(if started { self.yielder.get().addr() } else { self.top.get().addr() })
+    }
+
+    /// The registers when it last suspended, if it has and they are kept.
+    pub(super) fn registers(&self) -> Option<Registers> {
+        #[cfg(feature = "backtrace")]
+        return self.has_started().then(|| self.registers.get());
+        #[cfg(not(feature = "backtrace"))]
+        None
+    }
+
+    /// The top of its stack when it last suspended. `None` if it has not, or if that was on the
+    /// stack of a generator.
+    pub(super) fn suspended_at(&self, bounds: Bounds) -> Option<usize> {
+        let top = self.top.get().addr();
+        (self.has_started() && bounds.contains(top)).then_some(top)
     }
 
     /// Prefetches the memory that the next [`resume`](Self::resume) touches first.

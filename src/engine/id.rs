@@ -26,6 +26,11 @@ impl Id {
         Self(NonZeroU64::MIN.saturating_add(id))
     }
 
+    /// The id whose [`get`](Self::get) is this. `None` for zero.
+    pub(crate) fn from_number(number: u64) -> Option<Self> {
+        NonZeroU64::new(number).map(Self)
+    }
+
     /// The id as a number.
     pub(crate) fn get(self) -> u64 {
         self.0.get()

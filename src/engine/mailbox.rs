@@ -93,6 +93,8 @@ pub(crate) enum Message {
     Deregister { reactor: u64, token: u64 },
     /// Check whether there is a job to start, or whether the run is closing.
     Check,
+    /// Answer the question of what your coroutines do.
+    Asked,
 }
 
 /// Messages for one thread.

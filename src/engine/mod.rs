@@ -33,6 +33,12 @@ pub(crate) mod pin;
 
 pub(crate) mod id;
 
+pub(crate) mod subject;
+
+pub(crate) mod endpoint;
+
+pub(crate) mod bounds;
+
 pub(crate) mod stack;
 
 pub(crate) mod timer;
@@ -52,6 +58,8 @@ pub(crate) mod task;
 
 pub(crate) mod ready;
 
+pub(crate) mod facts;
+
 pub(crate) mod current;
 
 pub(crate) mod cancel;
@@ -70,6 +78,8 @@ pub(crate) mod scheduler;
 pub(crate) mod context;
 
 pub(crate) mod panic_hook;
+
+pub(crate) mod interrupt;
 
 // The engine as the rest of the crate sees it.
 pub(crate) mod park;

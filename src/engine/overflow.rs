@@ -22,7 +22,7 @@ use super::task::Task;
 /// Room for the handler, and for the previous handlers that it may pass a fault on to.
 const ALTERNATE_SIZE: usize = 64 * 1024;
 
-/// An alternate signal stack of ours, on a thread that had none.
+/// An alternate signal stack of ours, on a thread that had none, or a smaller one.
 #[derive(Debug)]
 pub(crate) struct AlternateStack {
     base: *mut libc::c_void,
@@ -30,6 +30,8 @@ pub(crate) struct AlternateStack {
 
 impl Drop for AlternateStack {
     fn drop(&mut self) {
+        // The previous one is not restored: Rust's has been unmapped by now, because this is called
+        // when the thread's own code has ended.
         let mut none = alternate(ptr::null_mut(), 0);
         none.ss_flags = libc::SS_DISABLE;
         // SAFETY: the kernel forgets the stack before its memory is unmapped. The drop runs on the
@@ -53,8 +55,10 @@ pub(crate) fn protect_thread() -> Option<AlternateStack> {
     let mut present = alternate(ptr::null_mut(), 0);
     // SAFETY: this only asks, and `present` is valid for the answer.
     let asked = unsafe { libc::sigaltstack(ptr::null(), &mut present) };
-    if asked != 0 || present.ss_flags & libc::SS_DISABLE == 0 {
-        // There is one already: Rust gives one to its own threads.
+    // Rust gives a small one to its own threads, which is enough for their overflows, but not for
+    // all that our handlers do.
+    let none = present.ss_flags & libc::SS_DISABLE != 0;
+    if asked != 0 || !none && present.ss_size >= ALTERNATE_SIZE {
         return None;
     }
     let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);

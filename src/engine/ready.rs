@@ -90,7 +90,7 @@ mod tests {
         let (stacks, ids) = (StackPool::new(), Cell::new(0));
         let task = |_| {
             let coroutine = Coroutine::new(stacks.take(MIN_SIZE).unwrap(), || ());
-            Box::new(Task::new(coroutine, Id::allocate(&ids), None, Location::caller()))
+            Box::new(Task::new(coroutine, Id::allocate(&ids), None, Location::caller(), None))
         };
         let tasks: Vec<Box<Task>> = (0..50).map(task).collect();
         let (queue, mut model) = (ReadyQueue::new(), VecDeque::<Id>::new());

@@ -193,7 +193,7 @@ fn run<'a>(
     // An unwind would leave coroutines behind that borrow.
     let abort = AbortOnUnwind::new();
     let coroutine = Coroutine::new(stack, main);
-    let task = Task::new(coroutine, scheduler.allocate_id(), Some("main".into()), spawned);
+    let task = Task::new(coroutine, scheduler.allocate_id(), Some("main".into()), spawned, None);
     task.flags.set(Flag::Borrows, true);
     task.flags.set(Flag::Main, true);
     scheduler.add(task);

@@ -256,6 +256,14 @@ impl Scopes {
         })
     }
 
+    /// Calls `f` with the timer of each open scope that has one. Returns how many scopes are open.
+    pub(crate) fn for_each_timer(&self, mut f: impl FnMut(TimerKey)) -> usize {
+        let Some(nested) = self.nested.get() else { return 0 };
+        let open = nested.open.borrow();
+        open.iter().filter_map(|scope| scope.timer).for_each(&mut f);
+        open.len()
+    }
+
     /// The timers of the open scopes. An abandoned coroutine never closes them.
     pub(crate) fn timers(&self) -> Vec<TimerKey> {
         let Some(nested) = self.nested.get() else { return Vec::new() };

@@ -29,6 +29,8 @@ pub(crate) struct Spec {
     /// In bytes. `None` for the runtime's default. [`stack::check_size`] checks it.
     pub(crate) stack_size: Option<usize>,
     pub(crate) spawned: &'static Location<'static>,
+    /// The coroutine that spawns it.
+    pub(crate) parent: Option<Id>,
     /// It borrows from other stacks, so it must not be abandoned.
     pub(crate) borrows: bool,
 }
@@ -37,7 +39,8 @@ impl Spec {
     /// The default settings, with the place of the spawn.
     #[inline]
     pub(crate) fn at(spawned: &'static Location<'static>) -> Self {
-        Self { name: None, stack_size: None, spawned, borrows: false }
+        let parent = current::with(|task| task.map(|task| task.id));
+        Self { name: None, stack_size: None, spawned, parent, borrows: false }
     }
 }
 
@@ -235,7 +238,7 @@ where
             last();
         })
     };
-    let task = Task::new(coroutine, id, spec.name, spec.spawned);
+    let task = Task::new(coroutine, id, spec.name, spec.spawned, spec.parent);
     task.completion.set(Some(completion));
     task.flags.set(Flag::Borrows, spec.borrows);
     task

@@ -25,6 +25,7 @@ use std::sync::OnceLock;
 
 use corosensei::stack::{StackPointer, valgrind::ValgrindStackRegistration};
 
+use super::bounds::Bounds;
 use super::error::explained;
 use super::shared::thread_local;
 
@@ -180,6 +181,11 @@ impl Drop for Arena {
     }
 }
 
+/// This thread's stack that has this address.
+pub(crate) fn bounds_of(address: usize) -> Option<Bounds> {
+    ARENAS.with(|arenas| arenas.bounds_of(address))
+}
+
 /// Size and guard page of this thread's stack that overflowed at `address`. Async-signal-safe.
 pub(super) fn overflowed(address: usize) -> Option<(usize, usize)> {
     ARENAS.with(|arenas| arenas.overflowed(address))
@@ -212,19 +218,33 @@ impl Arenas {
         }
     }
 
-    fn overflowed(&self, address: usize) -> Option<(usize, usize)> {
+    /// The arena of an address, and the offset of the address in it.
+    fn find(&self, address: usize) -> Option<(&Arena, usize)> {
         let mut at = self.0.get();
         // SAFETY: as in `remove`.
         while let Some(arena) = unsafe { at.as_ref() } {
             let offset = address.wrapping_sub(arena.base.as_ptr().addr());
             if offset < arena.len {
-                let into_stride = offset % arena.stride;
-                let in_guard = into_stride < arena.stride - arena.size;
-                return in_guard.then_some((arena.size, address - into_stride));
+                return Some((arena, offset));
             }
             at = arena.next.get();
         }
         None
+    }
+
+    fn overflowed(&self, address: usize) -> Option<(usize, usize)> {
+        let (arena, offset) = self.find(address)?;
+        let into_stride = offset % arena.stride;
+        let guard = arena.stride - arena.size;
+        (into_stride < guard).then_some((arena.size, address - into_stride))
+    }
+
+    fn bounds_of(&self, address: usize) -> Option<Bounds> {
+        let (arena, offset) = self.find(address - 1)?; // A top is the guard of the next stack.
+        let (index, end) =
+            (offset / arena.stride, address - 1 - offset % arena.stride + arena.stride);
+        // SAFETY: it is a stack of this thread, in an arena that is alive.
+        Some(unsafe { Bounds::new(end - arena.size, end - index % COLOURS * CACHE_LINE) })
     }
 }
 
@@ -307,34 +327,14 @@ impl Stack {
         let bottom = self.guard() + page_size();
         let len = (self.guard() + self.arena.stride - bottom).saturating_sub(keep);
         // It was just used, so its first page is there: ask the kernel only about deeper ones.
-        if len == 0 || (keep > 0 && !resident(bottom, len)) {
+        // SAFETY: no code runs on this stack, as below.
+        if len == 0 || keep > 0 && unsafe { Bounds::new(bottom, bottom + len) }.resident() == 0 {
             return;
         }
         // SAFETY: `&mut self` means that no code runs on this stack, and it is not part of a
         // coroutine, so no live object is in these pages. Guard markers survive the call.
         let _ = unsafe { libc::madvise(bottom as *mut _, len, libc::MADV_DONTNEED) };
     }
-}
-
-/// Whether any page of a range is in memory.
-fn resident(start: usize, len: usize) -> bool {
-    let mut pages = [0u8; 64];
-    let window = pages.len() * page_size();
-    // Deep calls leave pages from the top down: look there first.
-    let mut end = start + len;
-    while end > start {
-        let from = end.saturating_sub(window).max(start);
-        // SAFETY: the range is page-aligned memory of ours. `pages` has a byte for each page.
-        let done = unsafe { libc::mincore(from as *mut _, end - from, pages.as_mut_ptr().cast()) };
-        if done != 0 {
-            return false;
-        }
-        if pages[..(end - from) / page_size()].iter().any(|page| page & 1 == 1) {
-            return true;
-        }
-        end = from;
-    }
-    false
 }
 
 // SAFETY: `base` and `limit` enclose a mapping that `self` keeps alive, and no other stack uses.
@@ -489,7 +489,8 @@ mod tests {
     fn held(stack: &Stack) -> usize {
         let start = stack.guard() + page_size();
         let pages = (start..start + stack.size()).step_by(page_size());
-        pages.filter(|&page| resident(page, page_size())).count() * page_size()
+        // SAFETY: no code runs on the stack.
+        pages.map(|at| unsafe { Bounds::new(at, at + page_size()) }.resident()).sum()
     }
 
     fn trim_all(pool: &StackPool) {

@@ -5,6 +5,7 @@
 use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
+use std::mem;
 use std::panic::Location;
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use super::coroutine::{Coroutine, LINE, Suspended, prefetch};
 use super::id::Id;
 use super::scopes::Scopes;
+use super::subject::Subject;
 use super::timer::TimerKey;
 
 /// Why a coroutine is parked, as the `Debug` of its handle and the report of a deadlock show it.
@@ -28,6 +30,9 @@ pub(crate) struct Wait {
 pub(crate) struct Reason {
     by: EndedBy,
     text: &'static str,
+    // The operation that waits, and the kind of its object, as a dump shows them.
+    verb: &'static str,
+    kind: &'static str,
 }
 
 /// The origin of what can end a wait. In a deadlock, every wait can be ended by the run alone.
@@ -41,6 +46,17 @@ enum EndedBy {
     Outside,
 }
 
+impl Reason {
+    const fn new(by: EndedBy, text: &'static str) -> Self {
+        Self { by, text, verb: "", kind: "" }
+    }
+
+    /// The same reason, with the names of the operation and of its object for dumps.
+    pub(crate) const fn of(self, verb: &'static str, kind: &'static str) -> Self {
+        Self { verb, kind, ..self }
+    }
+}
+
 impl Wait {
     pub(crate) const fn new(reason: &'static Reason) -> Self {
         Self { reason, detail: 0 }
@@ -48,22 +64,42 @@ impl Wait {
 
     /// The reason of waits that only a coroutine of the same run can end.
     pub(crate) const fn for_run(text: &'static str) -> Reason {
-        Reason { by: EndedBy::Run, text }
+        Reason::new(EndedBy::Run, text)
     }
 
     /// The reason of waits that any thread may end.
     pub(crate) const fn for_any_thread(text: &'static str) -> Reason {
-        Reason { by: EndedBy::AnyThread, text }
+        Reason::new(EndedBy::AnyThread, text)
     }
 
     /// The reason of waits that the kernel, the clock or another run ends.
     pub(crate) const fn outside(text: &'static str) -> Reason {
-        Reason { by: EndedBy::Outside, text }
+        Reason::new(EndedBy::Outside, text)
     }
 
     /// The same wait, with a number for the `{}` of its reason.
     pub(crate) const fn with(self, detail: u32) -> Self {
         Self { detail, ..self }
+    }
+
+    /// The operation that waits. Empty if the text says it all.
+    pub(crate) fn verb(self) -> &'static str {
+        self.reason.verb
+    }
+
+    /// The kind of object that is waited for.
+    pub(crate) fn kind(self) -> &'static str {
+        self.reason.kind
+    }
+
+    /// The reason as a text, with `{}` for the number.
+    pub(crate) fn text(self) -> &'static str {
+        self.reason.text
+    }
+
+    /// The number: a descriptor, an id.
+    pub(crate) fn detail(self) -> u32 {
+        self.detail
     }
 
     /// Whether only a coroutine of the same run can end this wait.
@@ -114,6 +150,10 @@ pub(crate) trait CancelWait {
     /// out: then the wait is over without success. Called on the coroutine's own thread, but not in
     /// the coroutine. Must run no user code.
     fn cancel(&self) -> bool;
+
+    /// The object of the queue. This may be called in a signal handler, so it neither allocates
+    /// nor waits for a lock.
+    fn subject(&self) -> Option<Subject>;
 }
 
 /// A coroutine and its bookkeeping. Only its own thread ever uses it. The scheduler's table owns it
@@ -147,6 +187,8 @@ pub(crate) struct Task {
     pub(crate) ahead: Cell<*const u8>,
     pub(crate) id: Id,
     pub(crate) spawned: &'static Location<'static>,
+    /// The coroutine that has spawned it.
+    pub(crate) parent: Option<Id>,
     /// Completed if this coroutine is abandoned. The coroutine takes it out before it completes the
     /// packet itself, because user code may free the packet after that. (The main coroutine has
     /// none.)
@@ -222,6 +264,15 @@ impl Task {
         self.detail.set(wait.detail);
     }
 
+    /// The object in whose queue the coroutine is parked.
+    pub(crate) fn subject(&self) -> Option<Subject> {
+        if !self.parked.get() {
+            return None;
+        }
+        // SAFETY: as in `leave_queue`. The coroutine is parked, so the place is whole.
+        self.place.get().and_then(|place| unsafe { place.as_ref() }.subject())
+    }
+
     /// Takes the place of the wait under way out of its queue, if it has one. Returns `false` if
     /// the wait has been served by then.
     pub(crate) fn leave_queue(&self) -> bool {
@@ -248,6 +299,7 @@ impl Task {
         id: Id,
         name: Option<Arc<str>>,
         spawned: &'static Location<'static>,
+        parent: Option<Id>,
     ) -> Self {
         let extras = match name {
             None => OnceCell::new(),
@@ -258,6 +310,7 @@ impl Task {
             link: Cell::new(ptr::null()),
             id,
             spawned,
+            parent,
             completion: Cell::new(None),
             slot: Cell::new(0),
             timer: Cell::new(None),
@@ -277,10 +330,11 @@ impl Task {
         }
     }
 
-    /// Prefetches a task.
+    /// Prefetches the part of a task that a turn touches.
     #[inline]
     pub(crate) fn fetch(place: *const Self) {
-        (0..size_of::<Self>()).step_by(LINE).for_each(|at| prefetch(place.wrapping_byte_add(at)));
+        let lines = (0..mem::offset_of!(Self, id)).step_by(LINE);
+        lines.for_each(|at| prefetch(place.wrapping_byte_add(at)));
     }
 
     /// Prefetches the memory that the coroutine's next turn begins with.

@@ -28,8 +28,10 @@ use crate::engine::waiter::FutureWaiter;
 const PAUSE: Duration = Duration::from_micros(500);
 const PAUSE_MAX: Duration = Duration::from_millis(50);
 
-const READABLE: Wait = Wait::new(&Wait::outside("descriptor {} to be readable"));
-const WRITABLE: Wait = Wait::new(&Wait::outside("descriptor {} to be writable"));
+const READABLE: Wait =
+    Wait::new(&Wait::outside("descriptor {} to be readable").of("read", "descriptor"));
+const WRITABLE: Wait =
+    Wait::new(&Wait::outside("descriptor {} to be writable").of("write", "descriptor"));
 
 /// Calls `attempt` until it does not fail with `WouldBlock`. In between, `wait` waits until another
 /// attempt is worthwhile; it gets the error, and may return it.

@@ -5,11 +5,12 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
 use super::lock::Lock;
-use super::wait::{WaitQueue, wait};
+use super::wait::{About, WaitQueue, wait};
 use crate::engine::park;
 use crate::engine::task::Wait;
 
-const WAIT: Wait = Wait::new(&Wait::for_any_thread("the others at a barrier"));
+const WAIT: Wait =
+    Wait::new(&Wait::for_any_thread("the others at a barrier").of("wait", "Barrier"));
 
 /// Lets several begin something together, as [`std::sync::Barrier`], and again and again.
 ///
@@ -61,6 +62,7 @@ impl fmt::Debug for BarrierWaitResult {
 impl Barrier {
     /// A barrier for `n`. One for none or for one lets each go on at once.
     #[must_use]
+    #[track_caller]
     pub const fn new(n: usize) -> Self {
         Self { parties: n, state: Lock::new(State { waiting: WaitQueue::new(), queued: 0 }) }
     }
@@ -70,6 +72,7 @@ impl Barrier {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits. The others then wait for one more.
+    #[track_caller]
     pub fn wait(&self) -> BarrierWaitResult {
         match self.wait_until(None) {
             Some(result) => result,
@@ -84,10 +87,12 @@ impl Barrier {
     ///
     /// As [`wait`](Self::wait).
     #[must_use = "the others may not have come"]
+    #[track_caller]
     pub fn wait_timeout(&self, timeout: Duration) -> Option<BarrierWaitResult> {
         self.wait_until(park::deadline(timeout))
     }
 
+    #[track_caller]
     fn wait_until(&self, deadline: Option<Instant>) -> Option<BarrierWaitResult> {
         park::spend();
         let mut state = self.state.lock();
@@ -101,7 +106,8 @@ impl Barrier {
             return Some(BarrierWaitResult(true));
         }
         state.queued += 1;
-        let released = wait(&self.state, state, |s| &mut s.waiting, (), WAIT, deadline);
+        let about = |state: &State| About::count(state.queued, Some(self.parties));
+        let released = wait(&self.state, state, |s| &mut s.waiting, (), WAIT, deadline, about);
         released.ok().map(|()| BarrierWaitResult(false))
     }
 }

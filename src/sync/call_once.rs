@@ -4,14 +4,14 @@ use std::fmt;
 use std::panic::{self, AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
 use std::sync::OnceState;
 
-use super::lock::Lock;
-use super::wait::{WaitQueue, wait};
+use super::lock::{Guard, Lock};
+use super::wait::{About, WaitQueue, wait};
 use crate::engine::defer::Defer;
 use crate::engine::park;
 use crate::engine::shared::atomic::{AtomicBool, Ordering};
 use crate::engine::task::Wait;
 
-const WAIT: Wait = Wait::new(&Wait::for_any_thread("a `Once` to be completed"));
+const WAIT: Wait = Wait::new(&Wait::for_any_thread("a `Once` to be completed").of("wait", "Once"));
 
 /// A closure that is called once, as with [`std::sync::Once`]. The closure may wait, and other
 /// callers wait meanwhile.
@@ -56,6 +56,7 @@ impl RefUnwindSafe for Once {}
 impl Once {
     /// A `Once` that has called no closure yet. As std's, it has no default.
     #[allow(clippy::new_without_default)]
+    #[track_caller]
     pub const fn new() -> Self {
         let state = State { phase: Phase::New, waiting: WaitQueue::new() };
         Self { completed: AtomicBool::new(false), state: Lock::new(state) }
@@ -127,12 +128,17 @@ impl Once {
                 }
                 _ => {}
             }
-            // Woken, but not told the phase.
-            let _ = wait(&self.state, state, |state| &mut state.waiting, (), WAIT, None);
+            self.wait_for_change(state);
         }
     }
 
-    /// Calls `f`, which is told whether an earlier closure has panicked.
+    fn wait_for_change(&self, state: Guard<'_, State>) {
+        let about = |_: &State| About::NOTHING;
+        // A wake says nothing about the phase.
+        let _ = wait(&self.state, state, |state| &mut state.waiting, (), WAIT, None, about);
+    }
+
+    /// Calls `f` with whether an earlier closure has panicked.
     fn call(&self, force: bool, f: impl FnOnce(bool)) {
         park::spend();
         if self.is_completed() {
@@ -147,8 +153,7 @@ impl Once {
                     poisoned();
                 }
                 Phase::Running => {
-                    // Woken, but not told the phase.
-                    let _ = wait(&self.state, state, |state| &mut state.waiting, (), WAIT, None);
+                    self.wait_for_change(state);
                 }
                 before @ (Phase::New | Phase::Poisoned) => {
                     state.phase = Phase::Running;

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use super::lock::Lock;
 use super::mutex::MutexGuard;
-use super::wait::{WaitQueue, release_and_wait};
+use super::wait::{About, WaitQueue, release_and_wait};
 use crate::engine::defer::Defer;
 use crate::engine::park;
 use crate::engine::task::Wait;
 
-const WAIT: Wait = Wait::new(&Wait::for_any_thread("a condition variable to be notified"));
+const WAIT: Wait =
+    Wait::new(&Wait::for_any_thread("a condition variable to be notified").of("wait", "Condvar"));
 
 /// Waits for something that others do to the value of a [`Mutex`](super::Mutex), as
 /// [`std::sync::Condvar`].
@@ -67,6 +68,7 @@ impl WaitTimeoutResult {
 impl Condvar {
     /// A condition variable without waiters.
     #[must_use]
+    #[track_caller]
     pub const fn new() -> Self {
         Self { waiting: Lock::new(WaitQueue::new()) }
     }
@@ -84,6 +86,7 @@ impl Condvar {
     /// Unwinds, with the mutex unlocked, when the coroutine is cancelled while it waits. If it has
     /// been notified by then, and only waits for the mutex, the notification goes to the next
     /// waiter.
+    #[track_caller]
     pub fn wait<'a, T: ?Sized>(&self, guard: MutexGuard<'a, T>) -> LockResult<MutexGuard<'a, T>> {
         into_guard(self.wait_for(guard, WAIT, None))
     }
@@ -97,6 +100,7 @@ impl Condvar {
     /// # Cancellation
     ///
     /// As [`wait`](Self::wait).
+    #[track_caller]
     pub fn wait_while<'a, T: ?Sized, F>(
         &self,
         guard: MutexGuard<'a, T>,
@@ -117,6 +121,7 @@ impl Condvar {
     /// # Cancellation
     ///
     /// As [`wait`](Self::wait).
+    #[track_caller]
     pub fn wait_timeout<'a, T: ?Sized>(
         &self,
         guard: MutexGuard<'a, T>,
@@ -169,6 +174,7 @@ impl Condvar {
     ///     assert!(*guard && result.timed_out());
     /// });
     /// ```
+    #[track_caller]
     pub fn wait_timeout_while<'a, T: ?Sized, F>(
         &self,
         guard: MutexGuard<'a, T>,
@@ -196,6 +202,7 @@ impl Condvar {
     }
 
     /// [`wait_timeout_while`](Self::wait_timeout_while), for a reason `why`.
+    #[track_caller]
     pub(crate) fn wait_while_for<'a, T: ?Sized>(
         &self,
         mut guard: MutexGuard<'a, T>,
@@ -216,6 +223,7 @@ impl Condvar {
         }
     }
 
+    #[track_caller]
     fn wait_for<'a, T: ?Sized>(
         &self,
         guard: MutexGuard<'a, T>,
@@ -234,6 +242,7 @@ impl Condvar {
             why,
             deadline,
             guard,
+            |_| About::NOTHING,
         );
         // If this waiter gives up now, nobody has looked at what it was notified of.
         let pass_on = (notice == Ok(Notice::ToOne)).then(|| Defer::new(|| self.notify_one()));
@@ -257,6 +266,7 @@ fn into_guard<G>(result: LockResult<(G, WaitTimeoutResult)>) -> LockResult<G> {
 }
 
 impl Default for Condvar {
+    #[track_caller]
     fn default() -> Self {
         Self::new()
     }

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use super::lock::Lock;
 use super::operation::{Choice, Operation, Registration, Ticket};
-use super::wait::{Registered, WaitQueue, wait};
+use super::wait::{About, Registered, WaitQueue, wait};
 use crate::engine::park;
 use crate::engine::shared::atomic::{AtomicBool, Ordering};
 use crate::engine::task::Wait;
 use crate::engine::waiter::Waiter;
 
-const WAIT: Wait = Wait::new(&Wait::for_any_thread("an event to be set"));
+const WAIT: Wait = Wait::new(&Wait::for_any_thread("an event to be set").of("wait", "Event"));
 
 /// A flag that any number of coroutines and threads wait for, also in a [`select!`](crate::select).
 /// (Python's `Event`.)
@@ -40,6 +40,7 @@ impl RefUnwindSafe for Event {}
 
 impl Event {
     /// An event that is not set.
+    #[track_caller]
     pub const fn new() -> Self {
         Self { set: AtomicBool::new(false), waiting: Lock::new(WaitQueue::new()) }
     }
@@ -71,6 +72,7 @@ impl Event {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
+    #[track_caller]
     pub fn wait(&self) {
         self.wait_for(WAIT, None);
     }
@@ -88,11 +90,13 @@ impl Event {
     /// plainsong::run(|| assert!(!Event::new().wait_timeout(Duration::from_millis(1))));
     /// ```
     #[must_use = "it may not have been set"]
+    #[track_caller]
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         self.wait_for(WAIT, park::deadline(timeout))
     }
 
     /// [`wait_timeout`](Self::wait_timeout), for a reason `why`.
+    #[track_caller]
     pub(super) fn wait_for(&self, why: Wait, deadline: Option<Instant>) -> bool {
         park::spend();
         if self.is_set() {
@@ -102,7 +106,7 @@ impl Event {
         if self.is_set() {
             return true;
         }
-        wait(&self.waiting, waiting, |queue| queue, (), why, deadline).is_ok()
+        wait(&self.waiting, waiting, |queue| queue, (), why, deadline, |_| About::NOTHING).is_ok()
     }
 }
 
@@ -140,6 +144,7 @@ impl Registration for Registered<&Lock<WaitQueue<()>>, WaitQueue<()>, ()> {
 }
 
 impl Default for Event {
+    #[track_caller]
     fn default() -> Self {
         Self::new()
     }

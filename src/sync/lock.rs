@@ -6,7 +6,7 @@ use std::cell::UnsafeCell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
-use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
 
 use crate::engine::shared::atomic::{AtomicBool, Ordering};
@@ -31,9 +31,10 @@ const SLEEP: Duration = Duration::from_micros(50);
 /// It is taken with one atomic exchange and released with a plain store, where a lock that the
 /// kernel knows of needs an exchange for each. The holder can be late only when the kernel takes
 /// the processor from it; the others then yield to it.
-#[derive(Default)]
 pub(super) struct Lock<S> {
     taken: AtomicBool,
+    // Where the primitive was created, for reports.
+    created: &'static Location<'static>,
     state: UnsafeCell<S>,
 }
 
@@ -51,8 +52,24 @@ pub(super) struct Guard<'a, S> {
 }
 
 impl<S> Lock<S> {
+    #[track_caller]
     pub(super) const fn new(state: S) -> Self {
-        Self { taken: AtomicBool::new(false), state: UnsafeCell::new(state) }
+        Self {
+            taken: AtomicBool::new(false),
+            created: Location::caller(),
+            state: UnsafeCell::new(state),
+        }
+    }
+
+    /// Where the primitive was created.
+    pub(super) fn created(&self) -> &'static Location<'static> {
+        self.created
+    }
+
+    /// Takes the lock if it is free at this moment.
+    pub(super) fn try_lock(&self) -> Option<Guard<'_, S>> {
+        let free = !self.taken.swap(true, Ordering::Acquire);
+        free.then(|| Guard { lock: self, not_send: PhantomData })
     }
 
     #[inline]

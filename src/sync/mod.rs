@@ -23,6 +23,7 @@ pub mod channel;
 mod condvar;
 mod event;
 mod guard;
+mod holder;
 mod lock;
 pub mod mpsc;
 mod mutex;

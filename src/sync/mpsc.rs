@@ -28,6 +28,7 @@ pub use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TryRecvError, 
 
 /// A channel that holds any number of items: [`std::sync::mpsc::channel`].
 #[must_use]
+#[track_caller]
 pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
     let (sender, receiver) = channel::unbounded();
     (Sender(sender), Receiver { inner: receiver, not_sync: PhantomData })
@@ -46,6 +47,7 @@ pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
 /// });
 /// ```
 #[must_use]
+#[track_caller]
 pub fn sync_channel<T>(bound: usize) -> (SyncSender<T>, Receiver<T>) {
     let (sender, receiver) = channel::bounded(bound);
     (SyncSender(sender), Receiver { inner: receiver, not_sync: PhantomData })
@@ -78,6 +80,7 @@ impl<T> Sender<T> {
     ///
     /// May let others run first, and unwinds then when the coroutine is cancelled; the item has not
     /// been sent.
+    #[track_caller]
     pub fn send(&self, item: T) -> Result<(), SendError<T>> {
         self.0.send(item).map_err(|error| SendError(error.0))
     }
@@ -93,6 +96,7 @@ impl<T> SyncSender<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits; the item has not been sent then.
+    #[track_caller]
     pub fn send(&self, item: T) -> Result<(), SendError<T>> {
         self.0.send(item).map_err(|error| SendError(error.0))
     }
@@ -121,6 +125,7 @@ impl<T> Receiver<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits; no item has been taken then.
+    #[track_caller]
     pub fn recv(&self) -> Result<T, RecvError> {
         self.inner.recv().map_err(|_| RecvError)
     }
@@ -146,6 +151,7 @@ impl<T> Receiver<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits; no item has been taken then.
+    #[track_caller]
     pub fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
         self.inner.recv_timeout(timeout).map_err(timed)
     }

@@ -57,6 +57,7 @@ impl<T: ?Sized> RefUnwindSafe for Mutex<T> {}
 
 impl<T> Mutex<T> {
     /// A mutex that is not locked.
+    #[track_caller]
     pub const fn new(value: T) -> Self {
         Self { raw: RawMutex::new(), poison: Poison::new(), value: UnsafeCell::new(value) }
     }
@@ -83,6 +84,7 @@ impl<T: ?Sized> Mutex<T> {
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
     #[inline]
+    #[track_caller]
     pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
         self.raw.lock();
         // SAFETY: just locked.
@@ -125,6 +127,7 @@ impl<T: ?Sized> Mutex<T> {
     ///     assert!(mutex.lock_timeout(Duration::from_millis(1)).is_ok());
     /// });
     /// ```
+    #[track_caller]
     pub fn lock_timeout(&self, timeout: Duration) -> TryLockResult<MutexGuard<'_, T>> {
         if !self.raw.lock_until(park::deadline(timeout)) {
             return Err(TryLockError::WouldBlock);
@@ -143,6 +146,7 @@ impl<T: ?Sized> Mutex<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
+    #[track_caller]
     pub fn lock_owned(self: Arc<Self>) -> LockResult<OwnedMutexGuard<T>> {
         self.raw.lock();
         // SAFETY: just locked.
@@ -184,12 +188,14 @@ impl<T: ?Sized> Mutex<T> {
 }
 
 impl<T: Default> Default for Mutex<T> {
+    #[track_caller]
     fn default() -> Self {
         Self::new(T::default())
     }
 }
 
 impl<T> From<T> for Mutex<T> {
+    #[track_caller]
     fn from(value: T) -> Self {
         Self::new(value)
     }

@@ -17,7 +17,19 @@ use crate::engine::defer::Defer;
 use crate::engine::park;
 use crate::engine::task::Wait;
 
-const WAIT: Wait = Wait::new(&Wait::for_any_thread("a value to be initialised"));
+const WAIT: Wait =
+    Wait::new(&Wait::for_any_thread("a value to be initialised").of("wait", "OnceLock"));
+
+/// Waits for another caller's initialiser: of the run, or elsewhere.
+const INITIALISE: [Wait; 2] = [
+    Wait::new(
+        &Wait::for_run("a value that a coroutine of the same run initialises")
+            .of("initialise", "OnceLock"),
+    ),
+    Wait::new(
+        &Wait::for_any_thread("a value that is initialised elsewhere").of("initialise", "OnceLock"),
+    ),
+];
 
 /// A value that is set once, as [`std::sync::OnceLock`], by an initialiser that may wait.
 ///
@@ -58,6 +70,7 @@ impl<T: UnwindSafe + RefUnwindSafe> RefUnwindSafe for OnceLock<T> {}
 impl<T> OnceLock<T> {
     /// One without a value.
     #[must_use]
+    #[track_caller]
     pub const fn new() -> Self {
         Self { turn: RawMutex::new(), done: Event::new(), value: UnsafeCell::new(None) }
     }
@@ -80,6 +93,7 @@ impl<T> OnceLock<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
+    #[track_caller]
     pub fn wait(&self) -> &T {
         match self.wait_for(WAIT, None) {
             Some(value) => value,
@@ -88,6 +102,7 @@ impl<T> OnceLock<T> {
     }
 
     /// [`wait`](Self::wait) until `deadline`, for a reason `why`.
+    #[track_caller]
     pub(super) fn wait_for(&self, why: Wait, deadline: Option<Instant>) -> Option<&T> {
         self.done.wait_for(why, deadline);
         self.get()
@@ -102,6 +117,7 @@ impl<T> OnceLock<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
+    #[track_caller]
     pub fn set(&self, value: T) -> Result<(), T> {
         let mut value = Some(value);
         self.get_or_init(|| match value.take() {
@@ -122,6 +138,7 @@ impl<T> OnceLock<T> {
     ///
     /// Unwinds when the coroutine is cancelled while it waits, here or in `f`.
     #[inline]
+    #[track_caller]
     pub fn get_or_init<F>(&self, f: F) -> &T
     where
         F: FnOnce() -> T,
@@ -146,6 +163,7 @@ impl<T> OnceLock<T> {
     ///
     /// As [`get_or_init`](Self::get_or_init).
     #[inline]
+    #[track_caller]
     pub fn get_or_try_init<E>(&self, f: impl FnOnce() -> Result<T, E>) -> Result<&T, E> {
         match self.get() {
             Some(value) => Ok(value),
@@ -154,8 +172,9 @@ impl<T> OnceLock<T> {
     }
 
     #[cold]
+    #[track_caller]
     fn initialise<E>(&self, f: impl FnOnce() -> Result<T, E>) -> Result<&T, E> {
-        self.turn.lock();
+        self.turn.lock_for(&INITIALISE, None);
         let _turn = Defer::new(|| self.turn.unlock());
         if let Some(value) = self.get() {
             return Ok(value);
@@ -183,18 +202,21 @@ impl<T> OnceLock<T> {
 }
 
 impl<T> Default for OnceLock<T> {
+    #[track_caller]
     fn default() -> Self {
         Self::new()
     }
 }
 
 impl<T: Clone> Clone for OnceLock<T> {
+    #[track_caller]
     fn clone(&self) -> Self {
         self.get().cloned().map_or_else(Self::new, Self::from)
     }
 }
 
 impl<T> From<T> for OnceLock<T> {
+    #[track_caller]
     fn from(value: T) -> Self {
         let mut once = Self::new();
         *once.value.get_mut() = Some(value);
@@ -244,6 +266,7 @@ impl<T: UnwindSafe + RefUnwindSafe, F: UnwindSafe> RefUnwindSafe for LazyLock<T,
 
 impl<T, F: FnOnce() -> T> LazyLock<T, F> {
     /// A value that `f` will make.
+    #[track_caller]
     pub const fn new(f: F) -> Self {
         Self { once: OnceLock::new(), init: Lock::new(Some(f)) }
     }
@@ -258,6 +281,7 @@ impl<T, F: FnOnce() -> T> LazyLock<T, F> {
     ///
     /// Unwinds when the coroutine is cancelled while it waits for another caller to make the value.
     #[inline]
+    #[track_caller]
     pub fn force(this: &Self) -> &T {
         this.once.get_or_init(|| {
             let init = this.init.lock().take();
@@ -271,6 +295,7 @@ impl<T, F: FnOnce() -> T> LazyLock<T, F> {
     /// # Panics
     ///
     /// As [`force`](Self::force).
+    #[track_caller]
     pub fn force_mut(this: &mut Self) -> &mut T {
         Self::force(this);
         match Self::get_mut(this) {
@@ -296,12 +321,14 @@ impl<T, F: FnOnce() -> T> Deref for LazyLock<T, F> {
     type Target = T;
 
     #[inline]
+    #[track_caller]
     fn deref(&self) -> &T {
         Self::force(self)
     }
 }
 
 impl<T: Default> Default for LazyLock<T> {
+    #[track_caller]
     fn default() -> Self {
         Self::new(T::default)
     }

@@ -12,7 +12,8 @@ use super::once::OnceLock;
 use crate::engine::park;
 use crate::engine::task::Wait;
 
-const WAIT: Wait = Wait::new(&Wait::for_any_thread("a promise to be fulfilled"));
+const WAIT: Wait =
+    Wait::new(&Wait::for_any_thread("a promise to be fulfilled").of("wait", "Promise"));
 
 /// A value that is set later, once, for all its waiters. (Python's `concurrent.futures.Future`.)
 ///
@@ -72,6 +73,7 @@ impl Error for PromiseError {
 
 impl<T> Promise<T> {
     /// A promise that is not done.
+    #[track_caller]
     pub fn new() -> Self {
         let callbacks = Lock::new(Some(VecDeque::new()));
         Self { inner: Arc::new(Inner { outcome: OnceLock::new(), callbacks }) }
@@ -137,6 +139,7 @@ impl<T> Promise<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
+    #[track_caller]
     pub fn wait(&self) -> Result<&T, &PromiseError> {
         match self.wait_until(None) {
             Some(outcome) => outcome,
@@ -149,11 +152,13 @@ impl<T> Promise<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
+    #[track_caller]
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<&T, &PromiseError>> {
         self.wait_until(park::deadline(timeout))
     }
 
     /// [`wait_timeout`](Self::wait_timeout), for a point in time, if there is one.
+    #[track_caller]
     pub(crate) fn wait_until(
         &self,
         deadline: Option<Instant>,
@@ -219,6 +224,7 @@ impl<T> Clone for Promise<T> {
 }
 
 impl<T> Default for Promise<T> {
+    #[track_caller]
     fn default() -> Self {
         Self::new()
     }

@@ -16,9 +16,11 @@ use crate::engine::defer::Defer;
 use crate::engine::park;
 use crate::engine::task::Wait;
 
-const WAIT_FOR_ITEM: Wait = Wait::new(&Wait::for_any_thread("an item of a queue"));
-const WAIT_FOR_ROOM: Wait = Wait::new(&Wait::for_any_thread("room in a queue"));
-const WAIT_FOR_END: Wait = Wait::new(&Wait::for_any_thread("the items of a queue to be done"));
+const WAIT_FOR_ITEM: Wait =
+    Wait::new(&Wait::for_any_thread("an item of a queue").of("get", "Queue"));
+const WAIT_FOR_ROOM: Wait = Wait::new(&Wait::for_any_thread("room in a queue").of("put", "Queue"));
+const WAIT_FOR_END: Wait =
+    Wait::new(&Wait::for_any_thread("the items of a queue to be done").of("join", "Queue"));
 
 /// Work for others: a producer may wait until all of it is done. (Python's `queue`.)
 ///
@@ -175,6 +177,7 @@ impl<T> Queue<T> {
     /// # Panics
     ///
     /// When the capacity is zero.
+    #[track_caller]
     pub fn fifo(capacity: Option<usize>) -> Self {
         Self::with_store(Store::Fifo(VecDeque::new()), capacity)
     }
@@ -184,6 +187,7 @@ impl<T> Queue<T> {
     /// # Panics
     ///
     /// When the capacity is zero.
+    #[track_caller]
     pub fn lifo(capacity: Option<usize>) -> Self {
         Self::with_store(Store::Lifo(Vec::new()), capacity)
     }
@@ -196,6 +200,7 @@ impl<T> Queue<T> {
     /// # Panics
     ///
     /// When the capacity is zero.
+    #[track_caller]
     pub fn priority(capacity: Option<usize>) -> Self
     where
         T: Ord,
@@ -204,6 +209,7 @@ impl<T> Queue<T> {
         Self::with_store(Store::Priority(items), capacity)
     }
 
+    #[track_caller]
     fn with_store(store: Store<T>, capacity: Option<usize>) -> Self {
         assert!(capacity != Some(0), "a queue without room: nothing could ever be put");
         let finished = Event::new();
@@ -217,7 +223,12 @@ impl<T> Queue<T> {
                 shut_down: false,
             })),
             items: Semaphore::new(0),
-            room: room.map(Semaphore::new),
+            // `map` would hide the place of the call.
+            #[expect(clippy::manual_map)]
+            room: match room {
+                Some(room) => Some(Semaphore::new(room)),
+                None => None,
+            },
             capacity,
             finished,
         }
@@ -232,6 +243,7 @@ impl<T> Queue<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits; the item has not been put.
+    #[track_caller]
     pub fn put(&self, item: T) -> Result<(), PutError<T>> {
         self.put_until(item, None).map_err(|error| PutError(error.into_inner()))
     }
@@ -245,6 +257,7 @@ impl<T> Queue<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits; the item has not been put.
+    #[track_caller]
     pub fn put_timeout(&self, item: T, timeout: Duration) -> Result<(), TryPutError<T>> {
         self.put_until(item, park::deadline(timeout))
     }
@@ -271,6 +284,7 @@ impl<T> Queue<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits; it has then taken nothing.
+    #[track_caller]
     pub fn get(&self) -> Result<T, GetError> {
         self.get_until(None).map_err(|_| GetError)
     }
@@ -284,6 +298,7 @@ impl<T> Queue<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits; it has then taken nothing.
+    #[track_caller]
     pub fn get_timeout(&self, timeout: Duration) -> Result<T, TryGetError> {
         self.get_until(park::deadline(timeout))
     }
@@ -316,6 +331,7 @@ impl<T> Queue<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
+    #[track_caller]
     pub fn join(&self) {
         self.finished.wait_for(WAIT_FOR_END, None);
     }
@@ -381,6 +397,7 @@ impl<T> Queue<T> {
         }
     }
 
+    #[track_caller]
     fn put_until(&self, item: T, deadline: Option<Instant>) -> Result<(), TryPutError<T>> {
         let room = match &self.room {
             Some(room) => room.take_for(1, WAIT_FOR_ROOM, deadline),
@@ -415,6 +432,7 @@ impl<T> Queue<T> {
         })
     }
 
+    #[track_caller]
     fn get_until(&self, deadline: Option<Instant>) -> Result<T, TryGetError> {
         self.get_with(self.items.take_for(1, WAIT_FOR_ITEM, deadline))
     }

@@ -28,17 +28,23 @@
 
 use std::time::Instant;
 
+use super::holder::Holder;
 use super::lock::Lock;
-use super::wait::{WaitQueue, wait};
+use super::wait::{About, WaitQueue, wait};
 use crate::engine::mailbox::ThreadId;
 use crate::engine::park;
 use crate::engine::shared::atomic::{AtomicUsize, Ordering};
-use crate::engine::task::Wait;
+use crate::engine::task::{Reason, Wait};
 
-pub(super) const WAIT_HERE: Wait =
-    Wait::new(&Wait::for_run("a lock that a coroutine of the same run holds"));
-pub(super) const WAIT_ELSEWHERE: Wait =
-    Wait::new(&Wait::for_any_thread("a lock that is held elsewhere"));
+/// The reasons to wait for a mutex: that a coroutine of the same run holds it, or that it is held
+/// elsewhere.
+pub(super) type Whys = [Wait; 2];
+
+pub(super) const HELD_HERE: Reason = Wait::for_run("a lock that a coroutine of the same run holds");
+pub(super) const HELD_ELSEWHERE: Reason = Wait::for_any_thread("a lock that is held elsewhere");
+
+const MUTEX: Whys =
+    [Wait::new(&HELD_HERE.of("lock", "Mutex")), Wait::new(&HELD_ELSEWHERE.of("lock", "Mutex"))];
 
 /// Mutual exclusion without a value. Unlocking hands it to the first waiter.
 #[derive(Debug)]
@@ -47,6 +53,7 @@ pub(super) struct RawMutex {
     // consistent state.
     state: AtomicUsize,
     waiting: Lock<Waiting>,
+    holder: Holder,
 }
 
 #[derive(Debug)]
@@ -65,47 +72,69 @@ const CONTENDED: usize = 2;
 const _: () = assert!(1 << ThreadId::FREE_BITS > LOCKED | CONTENDED);
 
 impl RawMutex {
+    #[track_caller]
     pub(super) const fn new() -> Self {
         let waiting = Waiting { queue: WaitQueue::new(), elsewhere: false };
-        Self { state: AtomicUsize::new(FREE), waiting: Lock::new(waiting) }
+        Self { state: AtomicUsize::new(FREE), waiting: Lock::new(waiting), holder: Holder::new() }
     }
 
     #[inline]
     pub(super) fn try_lock(&self) -> bool {
         let locked = ThreadId::current().number() | LOCKED;
-        self.state.compare_exchange(FREE, locked, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        let free =
+            self.state.compare_exchange(FREE, locked, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        if free {
+            self.holder.set();
+        }
+        free
     }
 
     #[inline]
+    #[track_caller]
     pub(super) fn lock(&self) {
         park::spend();
         if !self.try_lock() {
-            self.lock_slowly(None);
+            self.lock_slowly(&MUTEX, None);
         }
     }
 
     /// Returns whether the lock was acquired before `deadline`.
+    #[track_caller]
     pub(super) fn lock_until(&self, deadline: Option<Instant>) -> bool {
+        self.lock_for(&MUTEX, deadline)
+    }
+
+    /// [`lock_until`](Self::lock_until), for other reasons.
+    #[track_caller]
+    pub(super) fn lock_for(&self, whys: &'static Whys, deadline: Option<Instant>) -> bool {
         park::spend();
-        self.try_lock() || self.lock_slowly(deadline)
+        self.try_lock() || self.lock_slowly(whys, deadline)
     }
 
     #[cold]
-    fn lock_slowly(&self, deadline: Option<Instant>) -> bool {
+    #[track_caller]
+    fn lock_slowly(&self, whys: &'static Whys, deadline: Option<Instant>) -> bool {
         let mut waiting = self.waiting.lock();
         // From here on an unlock comes to the queue, whose lock we have.
         let before = self.state.fetch_or(CONTENDED, Ordering::Acquire);
         if before == FREE {
             // An unlock hands over if there is a waiter, so there is none.
             self.state.store(ThreadId::current().number() | LOCKED, Ordering::Relaxed);
+            self.holder.set();
             return true;
         }
         let holder = ThreadId::from_number(before & !(LOCKED | CONTENDED));
         let same = park::shares_run_with(holder);
         // The waiters behind do not count: they get the lock later.
         waiting.elsewhere = !same || waiting.elsewhere && !waiting.queue.is_empty();
-        let why = if waiting.elsewhere { WAIT_ELSEWHERE } else { WAIT_HERE };
-        wait(&self.waiting, waiting, |w| &mut w.queue, (), why, deadline).is_ok()
+        let why = whys[usize::from(waiting.elsewhere)];
+        let about = |_: &Waiting| About::holder(self.holder.get());
+        let locked =
+            wait(&self.waiting, waiting, |w| &mut w.queue, (), why, deadline, about).is_ok();
+        if locked {
+            self.holder.set();
+        }
+        locked
     }
 
     /// The caller must hold the lock.
@@ -129,6 +158,7 @@ impl RawMutex {
             self.state.store(FREE, Ordering::Release);
             return;
         };
+        self.holder.clear();
         let contended = if waiting.queue.is_empty() { 0 } else { CONTENDED };
         self.state.store(next.thread().number() | LOCKED | contended, Ordering::Relaxed);
         drop(waiting);

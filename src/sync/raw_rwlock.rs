@@ -30,14 +30,22 @@
 
 use std::time::Instant;
 
+use super::holder::Holder;
 use super::lock::Lock;
-use super::raw_mutex::{WAIT_ELSEWHERE, WAIT_HERE};
-use super::wait::{WaitQueue, wait};
+use super::raw_mutex::{HELD_ELSEWHERE, HELD_HERE};
+use super::wait::{About, WaitQueue, wait};
 use crate::engine::defer::Defer;
 use crate::engine::mailbox::ThreadId;
 use crate::engine::park;
 use crate::engine::shared::atomic::{AtomicUsize, Ordering};
+use crate::engine::subject::Held;
+use crate::engine::task::Wait;
 use crate::engine::waiter::Waiters;
+
+const READ_HERE: Wait = Wait::new(&HELD_HERE.of("read", "RwLock"));
+const WRITE_HERE: Wait = Wait::new(&HELD_HERE.of("write", "RwLock"));
+const READ_ELSEWHERE: Wait = Wait::new(&HELD_ELSEWHERE.of("read", "RwLock"));
+const WRITE_ELSEWHERE: Wait = Wait::new(&HELD_ELSEWHERE.of("write", "RwLock"));
 
 /// The two ways to hold the lock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,6 +61,8 @@ pub(super) struct RawRwLock {
     state: AtomicUsize,
     home: Home,
     queue: Lock<WaitQueue<Access>>,
+    // The writer, or the reader that came last if it has not left.
+    holder: Holder,
 }
 
 const WRITER: usize = 1;
@@ -60,8 +70,14 @@ const QUEUED: usize = 2;
 const READER: usize = 4;
 
 impl RawRwLock {
+    #[track_caller]
     pub(super) const fn new() -> Self {
-        Self { state: AtomicUsize::new(0), home: Home::new(), queue: Lock::new(WaitQueue::new()) }
+        Self {
+            state: AtomicUsize::new(0),
+            home: Home::new(),
+            queue: Lock::new(WaitQueue::new()),
+            holder: Holder::new(),
+        }
     }
 
     /// Takes the lock if it is free for that and there is no waiter.
@@ -82,7 +98,10 @@ impl RawRwLock {
                 Ordering::AcqRel,
                 Ordering::Relaxed,
             ) {
-                Ok(_) => return true,
+                Ok(_) => {
+                    self.holder.set();
+                    return true;
+                }
                 Err(now) => state = now,
             }
         }
@@ -91,27 +110,47 @@ impl RawRwLock {
 
     /// Waits for the lock. Returns whether it was acquired before `deadline`.
     #[inline]
+    #[track_caller]
     pub(super) fn lock(&self, access: Access, deadline: Option<Instant>) -> bool {
         park::spend();
         self.try_lock(access) || self.lock_slowly(access, deadline)
     }
 
     #[cold]
+    #[track_caller]
     fn lock_slowly(&self, access: Access, deadline: Option<Instant>) -> bool {
         let queue = self.queue.lock();
         let state = self.state.fetch_or(QUEUED, Ordering::Acquire);
         if !queue.has_waiter(None) && self.enter(access, state) {
             self.state.fetch_and(!QUEUED, Ordering::Relaxed);
+            self.holder.set();
             return true;
         }
         // If this waiter gives up, those behind it may be let in.
         let give_up = Defer::new(|| self.grant());
-        let why = if self.home.is_here() { WAIT_HERE } else { WAIT_ELSEWHERE };
-        let locked = wait(&self.queue, queue, |queue| queue, access, why, deadline).is_ok();
+        let why = match (self.home.is_here(), access) {
+            (true, Access::Read) => READ_HERE,
+            (true, Access::Write) => WRITE_HERE,
+            (false, Access::Read) => READ_ELSEWHERE,
+            (false, Access::Write) => WRITE_ELSEWHERE,
+        };
+        let about = |_: &WaitQueue<Access>| About::holder(self.held());
+        let locked = wait(&self.queue, queue, |queue| queue, access, why, deadline, about).is_ok();
         if locked {
+            self.holder.set();
             give_up.disarm();
         }
         locked
+    }
+
+    /// The holders, for a report.
+    fn held(&self) -> Held {
+        let (holder, readers) = (self.holder.get(), self.state.load(Ordering::Relaxed) / READER);
+        match holder {
+            Held::Coroutine(id) if readers > 1 => Held::Readers(readers, Some(id)),
+            Held::Unknown if readers > 0 => Held::Readers(readers, None),
+            holder => holder,
+        }
     }
 
     /// Takes the lock, if it is free for that in `state`. The caller holds the lock of the queue,
@@ -153,6 +192,7 @@ impl RawRwLock {
             Access::Read => READER,
             Access::Write => WRITER,
         };
+        self.holder.leave();
         // The last holder to leave leaves nothing but `QUEUED`.
         if self.state.fetch_sub(held, Ordering::Release) - held == QUEUED {
             self.grant();

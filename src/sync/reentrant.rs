@@ -9,13 +9,19 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
 use super::guard::guard_deref;
-use super::raw_mutex::RawMutex;
+use super::raw_mutex::{HELD_ELSEWHERE, HELD_HERE, RawMutex, Whys};
 use crate::engine::current;
 use crate::engine::park;
 #[cfg(plainsong_model)]
 use crate::engine::shared::LocalCell;
 use crate::engine::shared::atomic::{AtomicU64, Ordering};
 use crate::engine::shared::thread_local;
+use crate::engine::task::Wait;
+
+const WHYS: Whys = [
+    Wait::new(&HELD_HERE.of("lock", "ReentrantMutex")),
+    Wait::new(&HELD_ELSEWHERE.of("lock", "ReentrantMutex")),
+];
 
 thread_local! {
     // The number of this thread where it is an owner itself, outside of coroutines.
@@ -81,6 +87,7 @@ impl<T: ?Sized + RefUnwindSafe> RefUnwindSafe for ReentrantMutex<T> {}
 
 impl<T> ReentrantMutex<T> {
     /// A lock that is not taken.
+    #[track_caller]
     pub const fn new(value: T) -> Self {
         Self {
             raw: RawMutex::new(),
@@ -106,12 +113,9 @@ impl<T: ?Sized> ReentrantMutex<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
+    #[track_caller]
     pub fn lock(&self) -> ReentrantMutexGuard<'_, T> {
-        let lock = |raw: &RawMutex| {
-            raw.lock();
-            true
-        };
-        match self.take(park::spend, lock) {
+        match self.take(Some(None)) {
             Some(guard) => guard,
             None => unreachable!("a wait without a deadline"),
         }
@@ -119,7 +123,7 @@ impl<T: ?Sized> ReentrantMutex<T> {
 
     /// Takes the lock if no other coroutine or thread has it.
     pub fn try_lock(&self) -> Option<ReentrantMutexGuard<'_, T>> {
-        self.take(|| (), RawMutex::try_lock)
+        self.take(None)
     }
 
     /// Waits as [`lock`](Self::lock) does, for `timeout` at most. `None` when the time is over.
@@ -127,9 +131,10 @@ impl<T: ?Sized> ReentrantMutex<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
+    #[track_caller]
     pub fn lock_timeout(&self, timeout: Duration) -> Option<ReentrantMutexGuard<'_, T>> {
         let deadline: Option<Instant> = park::deadline(timeout);
-        self.take(park::spend, |raw| raw.lock_until(deadline))
+        self.take(Some(deadline))
     }
 
     /// The value, which a mutable borrow shows to be unlocked.
@@ -137,19 +142,22 @@ impl<T: ?Sized> ReentrantMutex<T> {
         self.value.get_mut()
     }
 
-    /// Takes the lock with `lock`, or once more after a call of `again`.
-    fn take(
-        &self,
-        again: impl FnOnce(),
-        lock: impl FnOnce(&RawMutex) -> bool,
-    ) -> Option<ReentrantMutexGuard<'_, T>> {
+    /// Takes the lock, perhaps once more. Waits for it only if `wait` has a deadline, which may be
+    /// never.
+    #[track_caller]
+    fn take(&self, wait: Option<Option<Instant>>) -> Option<ReentrantMutexGuard<'_, T>> {
         let me = owner_number();
         // Only the caller writes this number, so it is there only if the caller holds the lock.
         if self.owner.load(Ordering::Relaxed) == me {
-            again();
+            if wait.is_some() {
+                park::spend();
+            }
             let count = self.count.get().checked_add(1);
             self.count.set(count.expect("a lock was taken 2^32 times and never given back"));
-        } else if lock(&self.raw) {
+        } else if match wait {
+            Some(deadline) => self.raw.lock_for(&WHYS, deadline),
+            None => self.raw.try_lock(),
+        } {
             self.owner.store(me, Ordering::Relaxed);
             self.count.set(1);
         } else {
@@ -160,12 +168,14 @@ impl<T: ?Sized> ReentrantMutex<T> {
 }
 
 impl<T: Default> Default for ReentrantMutex<T> {
+    #[track_caller]
     fn default() -> Self {
         Self::new(T::default())
     }
 }
 
 impl<T> From<T> for ReentrantMutex<T> {
+    #[track_caller]
     fn from(value: T) -> Self {
         Self::new(value)
     }

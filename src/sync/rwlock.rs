@@ -51,6 +51,7 @@ impl<T: ?Sized> RefUnwindSafe for RwLock<T> {}
 
 impl<T> RwLock<T> {
     /// A lock that is not taken.
+    #[track_caller]
     pub const fn new(value: T) -> Self {
         Self { raw: RawRwLock::new(), poison: Poison::new(), value: UnsafeCell::new(value) }
     }
@@ -77,6 +78,7 @@ impl<T: ?Sized> RwLock<T> {
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
     #[inline]
+    #[track_caller]
     pub fn read(&self) -> LockResult<RwLockReadGuard<'_, T>> {
         self.raw.lock(Access::Read, None);
         // SAFETY: just locked.
@@ -104,6 +106,7 @@ impl<T: ?Sized> RwLock<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
+    #[track_caller]
     pub fn read_timeout(&self, timeout: Duration) -> TryLockResult<RwLockReadGuard<'_, T>> {
         self.until(Access::Read, park::deadline(timeout))?;
         // SAFETY: just locked.
@@ -120,6 +123,7 @@ impl<T: ?Sized> RwLock<T> {
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
     #[inline]
+    #[track_caller]
     pub fn write(&self) -> LockResult<RwLockWriteGuard<'_, T>> {
         self.raw.lock(Access::Write, None);
         // SAFETY: just locked.
@@ -147,6 +151,7 @@ impl<T: ?Sized> RwLock<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
+    #[track_caller]
     pub fn write_timeout(&self, timeout: Duration) -> TryLockResult<RwLockWriteGuard<'_, T>> {
         self.until(Access::Write, park::deadline(timeout))?;
         // SAFETY: just locked.
@@ -162,6 +167,7 @@ impl<T: ?Sized> RwLock<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
+    #[track_caller]
     pub fn read_owned(self: Arc<Self>) -> LockResult<OwnedRwLockReadGuard<T>> {
         self.raw.lock(Access::Read, None);
         // SAFETY: just locked.
@@ -178,6 +184,7 @@ impl<T: ?Sized> RwLock<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
+    #[track_caller]
     pub fn write_owned(self: Arc<Self>) -> LockResult<OwnedRwLockWriteGuard<T>> {
         self.raw.lock(Access::Write, None);
         // SAFETY: just locked.
@@ -210,18 +217,21 @@ impl<T: ?Sized> RwLock<T> {
         if self.raw.try_lock(access) { Ok(()) } else { Err(TryLockError::WouldBlock) }
     }
 
+    #[track_caller]
     fn until<G>(&self, access: Access, deadline: Option<Instant>) -> Result<(), TryLockError<G>> {
         if self.raw.lock(access, deadline) { Ok(()) } else { Err(TryLockError::WouldBlock) }
     }
 }
 
 impl<T: Default> Default for RwLock<T> {
+    #[track_caller]
     fn default() -> Self {
         Self::new(T::default())
     }
 }
 
 impl<T> From<T> for RwLock<T> {
+    #[track_caller]
     fn from(value: T) -> Self {
         Self::new(value)
     }

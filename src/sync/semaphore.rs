@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::lock::Lock;
-use super::wait::{WaitQueue, wait};
+use super::wait::{About, WaitQueue, wait};
 use crate::engine::defer::Defer;
 use crate::engine::park;
 use crate::engine::task::Wait;
 use crate::engine::waiter::Waiters;
 
-const WAIT: Wait = Wait::new(&Wait::for_any_thread("permits of a semaphore"));
+const WAIT: Wait =
+    Wait::new(&Wait::for_any_thread("permits of a semaphore").of("acquire", "Semaphore"));
 
 /// A number of permits, for as many as may do something at once. (The names are tokio's.)
 ///
@@ -126,6 +127,7 @@ impl Semaphore {
     /// # Panics
     ///
     /// When that is more than [`MAX_PERMITS`](Self::MAX_PERMITS).
+    #[track_caller]
     pub const fn new(permits: usize) -> Self {
         assert!(permits <= Self::MAX_PERMITS, "more than `Semaphore::MAX_PERMITS` permits");
         Self { state: Lock::new(State { permits, closed: false, queue: WaitQueue::new() }) }
@@ -140,6 +142,7 @@ impl Semaphore {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
+    #[track_caller]
     pub fn acquire(&self) -> Result<SemaphorePermit<'_>, AcquireError> {
         self.acquire_many(1)
     }
@@ -153,6 +156,7 @@ impl Semaphore {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
+    #[track_caller]
     pub fn acquire_many(&self, n: u32) -> Result<SemaphorePermit<'_>, AcquireError> {
         self.take(n, None).map_err(|_| AcquireError(()))?;
         Ok(SemaphorePermit { semaphore: self, permits: n })
@@ -167,6 +171,7 @@ impl Semaphore {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
+    #[track_caller]
     pub fn acquire_timeout(
         &self,
         timeout: Duration,
@@ -183,6 +188,7 @@ impl Semaphore {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
+    #[track_caller]
     pub fn acquire_many_timeout(
         &self,
         n: u32,
@@ -221,6 +227,7 @@ impl Semaphore {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
+    #[track_caller]
     pub fn acquire_owned(self: Arc<Self>) -> Result<OwnedSemaphorePermit, AcquireError> {
         self.acquire_many_owned(1)
     }
@@ -234,6 +241,7 @@ impl Semaphore {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
+    #[track_caller]
     pub fn acquire_many_owned(
         self: Arc<Self>,
         n: u32,
@@ -322,11 +330,13 @@ impl Semaphore {
         Ok(())
     }
 
+    #[track_caller]
     fn take(&self, n: u32, deadline: Option<Instant>) -> Result<(), TryAcquireError> {
         self.take_for(n, WAIT, deadline)
     }
 
     /// Takes `n` permits, which the caller must give back; it waits for the reason `why`.
+    #[track_caller]
     pub(super) fn take_for(
         &self,
         n: u32,
@@ -341,7 +351,8 @@ impl Semaphore {
         // If this waiter gives up, there may be permits enough for those behind it.
         let give_up = Defer::new(|| self.add_permits(0));
         let request = Request::Wants(n as usize);
-        match wait(&self.state, state, |state| &mut state.queue, request, why, deadline) {
+        let about = |state: &State| About::count(state.permits, None);
+        match wait(&self.state, state, |state| &mut state.queue, request, why, deadline, about) {
             Ok(Request::Refused) => Err(TryAcquireError::Closed),
             Ok(_) => {
                 give_up.disarm();

@@ -24,6 +24,7 @@
 use std::cell::{Cell, UnsafeCell};
 use std::fmt;
 use std::ops::Deref;
+use std::panic::Location;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::time::Instant;
@@ -33,6 +34,7 @@ use crate::engine::abort::AbortOnUnwind;
 use crate::engine::id::Id;
 use crate::engine::park::{self, Running};
 use crate::engine::shared::atomic::{AtomicUsize, Ordering};
+use crate::engine::subject::{Count, Held, Subject};
 use crate::engine::task::{CancelWait, Wait, Wake};
 use crate::engine::waiter::{Waiter, Waiters};
 
@@ -108,6 +110,10 @@ impl Claim {
 impl CancelWait for Claim {
     fn cancel(&self) -> bool {
         self.withdraw().is_none()
+    }
+
+    fn subject(&self) -> Option<Subject> {
+        None
     }
 }
 
@@ -294,27 +300,63 @@ impl<T> Entry<T> {
 }
 
 /// A queued entry, and the way to take it out.
-struct Queued<'a, S, T, Q> {
+struct Queued<'a, S, T, Q, A> {
     lock: &'a Lock<S>,
     queue: Q,
     entry: &'a Entry<T>,
+    waited_at: &'static Location<'static>,
+    about: A,
 }
 
-impl<S, T, Q: Fn(&mut S) -> &mut WaitQueue<T>> CancelWait for Queued<'_, S, T, Q> {
+impl<S, T, Q, A> CancelWait for Queued<'_, S, T, Q, A>
+where
+    Q: Fn(&mut S) -> &mut WaitQueue<T>,
+    A: Fn(&S) -> About,
+{
     fn cancel(&self) -> bool {
         (self.queue)(&mut self.lock.lock()).leave(self.entry)
+    }
+
+    fn subject(&self) -> Option<Subject> {
+        let about = self.lock.try_lock().map_or(About::NOTHING, |state| (self.about)(&state));
+        Some(Subject {
+            created: self.lock.created(),
+            waited_at: self.waited_at,
+            holder: about.holder,
+            count: about.count,
+        })
+    }
+}
+
+/// Facts for a report about the object that is waited for.
+pub(super) struct About {
+    pub(super) holder: Held,
+    pub(super) count: Option<Count>,
+}
+
+impl About {
+    pub(super) const NOTHING: Self = Self { holder: Held::Unknown, count: None };
+
+    pub(super) fn holder(holder: Held) -> Self {
+        Self { holder, count: None }
+    }
+
+    pub(super) fn count(len: usize, of: Option<usize>) -> Self {
+        Self { holder: Held::Unknown, count: Some(Count { len, of }) }
     }
 }
 
 /// Waits in the queue that `queue` finds in the state, until this waiter is served or `deadline`
 /// has passed. `guard` is `lock`'s, and is released meanwhile.
 ///
-/// Unwinds when the coroutine is cancelled and has not been served.
+/// Unwinds when the coroutine is cancelled and has not been served. `about` tells a report more; it
+/// may be called in a signal handler.
 ///
 /// # Errors
 ///
 /// The content of the slot, when the deadline has passed first.
 #[inline]
+#[track_caller]
 pub(super) fn wait<S, T>(
     lock: &Lock<S>,
     guard: Guard<'_, S>,
@@ -322,14 +364,17 @@ pub(super) fn wait<S, T>(
     slot: T,
     why: Wait,
     deadline: Option<Instant>,
+    about: impl Fn(&S) -> About,
 ) -> Result<T, T> {
-    release_and_wait(lock, guard, queue, slot, why, deadline, ())
+    release_and_wait(lock, guard, queue, slot, why, deadline, (), about)
 }
 
 /// [`wait`], and drops `held` when the entry is in the queue and `guard` has been released. So a
 /// party that goes on after that drop finds the waiter in the queue. The drop must neither wait nor
 /// panic.
 #[inline]
+#[track_caller]
+#[expect(clippy::too_many_arguments)]
 pub(super) fn release_and_wait<S, T>(
     lock: &Lock<S>,
     mut guard: Guard<'_, S>,
@@ -338,7 +383,9 @@ pub(super) fn release_and_wait<S, T>(
     why: Wait,
     deadline: Option<Instant>,
     held: impl Sized,
+    about: impl Fn(&S) -> About,
 ) -> Result<T, T> {
+    let waited_at = Location::caller();
     // The running coroutine is looked up only once.
     park::running(
         #[inline(always)]
@@ -359,7 +406,7 @@ pub(super) fn release_and_wait<S, T>(
             unsafe { queue(&mut guard).link(&entry) };
             drop(guard);
             drop(held);
-            let queued = Queued { lock, queue, entry: &entry };
+            let queued = Queued { lock, queue, entry: &entry, waited_at, about };
             let wake = park::block_in_queue(running, parker, why, deadline, &queued);
             if wake == Wake::TimedOut {
                 queued.cancel();

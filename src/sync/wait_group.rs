@@ -8,7 +8,9 @@ use super::event::Event;
 use crate::engine::park;
 use crate::engine::task::Wait;
 
-const WAIT: Wait = Wait::new(&Wait::for_any_thread("the members of a wait group to be done"));
+const WAIT: Wait = Wait::new(
+    &Wait::for_any_thread("the members of a wait group to be done").of("wait", "WaitGroup"),
+);
 
 /// Waits until all its shares have been dropped.
 ///
@@ -48,6 +50,7 @@ impl Drop for Share {
 
 impl WaitGroup {
     /// A group with one member: this.
+    #[track_caller]
     pub fn new() -> Self {
         Self { share: Arc::new(Share { done: Arc::new(Event::new()) }) }
     }
@@ -57,6 +60,7 @@ impl WaitGroup {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
+    #[track_caller]
     pub fn wait(self) {
         self.wait_until(None);
     }
@@ -68,10 +72,12 @@ impl WaitGroup {
     ///
     /// As [`wait`](Self::wait).
     #[must_use = "some may not be done"]
+    #[track_caller]
     pub fn wait_timeout(self, timeout: Duration) -> bool {
         self.wait_until(park::deadline(timeout))
     }
 
+    #[track_caller]
     fn wait_until(self, deadline: Option<Instant>) -> bool {
         let done = Arc::clone(&self.share.done);
         drop(self);
@@ -80,6 +86,7 @@ impl WaitGroup {
 }
 
 impl Default for WaitGroup {
+    #[track_caller]
     fn default() -> Self {
         Self::new()
     }

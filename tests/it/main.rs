@@ -8,6 +8,7 @@
 #![allow(clippy::incompatible_msrv)]
 
 mod fs;
+mod inspect;
 mod io;
 mod net;
 mod process;

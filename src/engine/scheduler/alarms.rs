@@ -42,6 +42,11 @@ impl Alarms {
         self.0.borrow_mut().cancel(key);
     }
 
+    /// The time of a timer that has not fired.
+    pub(super) fn time_of(&self, key: TimerKey) -> Option<u64> {
+        self.0.borrow().deadline(key)
+    }
+
     /// When the next timer fires, exactly or a little early.
     pub(super) fn next(&self) -> Option<u64> {
         self.0.borrow().next()

@@ -5,11 +5,12 @@ use std::io::{self, Write};
 use std::panic::Location;
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::super::cancel;
 use super::super::coroutine::Coroutine;
 use super::super::current;
+use super::super::facts::{self, Survey};
 use super::super::id::Id;
 use super::super::task::Task;
 use super::calls::{Call, CallKey};
@@ -73,14 +74,15 @@ impl Scheduler {
     /// Cancels them all. `run` panics with the report when they have ended.
     #[cold]
     pub(super) fn report_deadlock(&self) {
-        let waits = self.list_waits();
-        if !self.with_worker(|worker| worker.workers.report(&waits)) {
+        let waits = self.survey(Survey::default()).coroutines;
+        let text = facts::report(&waits);
+        if !self.with_worker(|worker| worker.workers.report(waits)) {
             // This is the second deadlock of the run: the cancelled coroutines do not end, because
             // their destructors wait for each other.
             let _ = writeln!(
                 io::stderr(),
                 "plainsong: while unwinding from a deadlock, every coroutine that is left waits for another \
-                 of them:{waits}"
+                 of them:{text}"
             );
             process::abort();
         }
@@ -91,25 +93,10 @@ impl Scheduler {
     /// deadlock.
     fn add_to_report(&self) {
         self.with_worker(|worker| {
-            if worker.workers.deadlock().is_some() {
-                worker.workers.report(&self.list_waits());
+            if worker.workers.is_deadlocked() {
+                worker.workers.report(self.survey(Survey::default()).coroutines);
             }
         });
-    }
-
-    /// Lists the coroutines of this thread and their waits.
-    fn list_waits(&self) -> String {
-        let mut list = String::new();
-        let now = (self.clock.update() / 1_000_000) as u32;
-        self.tasks.for_each(|task| {
-            let name = task.name().map_or("<unnamed>", |name| name);
-            let since = Duration::from_millis(u64::from(now.wrapping_sub(task.since.get())));
-            let (id, wait, spawned) = (task.id, task.waiting(), task.spawned);
-            list += &format!(
-                "\n  {id} '{name}' has waited for {since:?} for {wait}; spawned at {spawned}"
-            );
-        });
-        list
     }
 
     /// Makes `call` from the loop at `deadline`. Without a deadline, it is never made.
@@ -158,6 +145,6 @@ impl Scheduler {
         };
         let name = Some("calls of `time::after`".into());
         let coroutine = Coroutine::new(stack, body);
-        self.add(Task::new(coroutine, self.allocate_id(), name, Location::caller()));
+        self.add(Task::new(coroutine, self.allocate_id(), name, Location::caller(), None));
     }
 }

@@ -24,6 +24,8 @@ mod core;
 
 mod cancelling;
 
+mod survey;
+
 mod closing;
 
 mod tick;

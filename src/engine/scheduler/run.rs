@@ -44,6 +44,7 @@ impl Scheduler {
             fn drop(&mut self) {
                 self.0.running.set(false);
                 self.0.wake_futures();
+                self.0.with_worker(|worker| worker.workers.leave(worker.number));
                 drop(self.0.worker.take());
                 // A thread that runs no coroutines keeps no pages of deep calls.
                 while self.0.stacks.trim() {}
@@ -71,6 +72,7 @@ impl Scheduler {
         mailbox.set_cancelling_all(false);
         self.closing.set(worker.workers.enter(worker.number, mailbox));
         self.worker.replace(Some(worker));
+        self.with_worker(|worker| worker.workers.arrive(worker.number));
         self.unwinding.start();
         self.running.set(true);
         Ok(Stop(self))

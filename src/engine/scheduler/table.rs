@@ -7,6 +7,7 @@
 
 use std::cell::RefCell;
 use std::mem;
+use std::sync::atomic::{Ordering, compiler_fence};
 
 use slab::Slab;
 
@@ -51,7 +52,11 @@ impl TaskTable {
         let task = place.insert(task);
         task.slot.set(slot);
         f(task);
+        // A signal handler that comes from here on sees the borrow. (The fence comes after the task
+        // is in its place: before that, it would keep the compiler from building it there.)
+        compiler_fence(Ordering::SeqCst);
         entry.insert(place);
+        compiler_fence(Ordering::SeqCst);
         slot
     }
 
@@ -59,7 +64,7 @@ impl TaskTable {
     /// code, with it.
     #[inline(always)]
     pub(super) fn remove<R>(&self, slot: u32, f: impl FnOnce(Task) -> R) -> Option<R> {
-        let mut place = self.places.borrow_mut().remove(slot as usize);
+        let mut place = self.take(slot);
         let result = place.take().map(f);
         let mut free = self.free.borrow_mut();
         if free.len() < FREE_MAX {
@@ -70,7 +75,16 @@ impl TaskTable {
 
     /// Removes the task in a slot and leaks it. Its coroutine will never end.
     pub(super) fn leak(&self, slot: u32) {
-        mem::forget(self.places.borrow_mut().remove(slot as usize));
+        mem::forget(self.take(slot));
+    }
+
+    #[inline(always)]
+    fn take(&self, slot: u32) -> Place {
+        let mut places = self.places.borrow_mut();
+        compiler_fence(Ordering::SeqCst);
+        let place = places.remove(slot as usize);
+        compiler_fence(Ordering::SeqCst);
+        place
     }
 
     /// Calls `f`, which must run no user code, with the task in a slot.
@@ -82,6 +96,14 @@ impl TaskTable {
     /// [`with`](Self::with), if the slot still has the task with this id.
     pub(super) fn find<R>(&self, slot: u32, id: Id, f: impl FnOnce(&Task) -> R) -> Option<R> {
         self.with(slot, |task| (task.id == id).then(|| f(task))).flatten()
+    }
+
+    /// [`for_each`](Self::for_each), unless the table is being changed at this moment. Returns
+    /// whether it is not. Async-signal-safe, if `f` is.
+    pub(super) fn try_for_each(&self, f: impl FnMut(&Task)) -> bool {
+        let Ok(places) = self.places.try_borrow() else { return false };
+        places.iter().filter_map(|(_, place)| place.as_ref().as_ref()).for_each(f);
+        true
     }
 
     /// Calls `f`, which must run no user code, with each task.

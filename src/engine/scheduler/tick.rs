@@ -278,6 +278,7 @@ impl Scheduler {
                 }
                 Message::Deregister { reactor, token } => self.deregister(reactor, token),
                 Message::Check => {}
+                Message::Asked => self.answer(),
             }
         }
     }

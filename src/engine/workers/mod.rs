@@ -26,9 +26,11 @@
 //! pushes runs on a worker that is counted itself.
 
 mod injector;
+mod question;
 mod quiescence;
 mod run;
 mod run_queue;
 
 pub(crate) use self::injector::{Injector, WorkerHandle};
+pub(crate) use self::question::Question;
 pub(crate) use self::run::{Idle, RunId, Workers};

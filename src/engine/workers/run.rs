@@ -4,12 +4,16 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::iter;
 use std::panic::Location;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
+use super::super::facts::{self, Facts, Survey};
 use super::super::job::Job;
 use super::super::mailbox::{Mailbox, Message, ThreadId};
 use super::super::mutex::Mutex;
-use super::super::shared::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use super::super::shared::atomic::{
+    AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering, fence,
+};
+use super::question::{Asked, Question, Slot};
 use super::quiescence::Quiescence;
 use super::run_queue::{Queue, RunQueue};
 
@@ -19,9 +23,18 @@ const STEAL_MAX: usize = 32;
 /// many as the least loaded worker.
 const SLACK: usize = 64;
 
+/// The runs that are under way, and some that are over.
+static ALL: Mutex<Vec<Weak<Workers>>> = Mutex::new(Vec::new());
+
 /// Tells the runs of a process apart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct RunId(u64);
+
+impl RunId {
+    pub(crate) fn number(self) -> u64 {
+        self.0
+    }
+}
 
 /// The shared state of the workers of a run.
 #[derive(Debug)]
@@ -30,7 +43,7 @@ pub(crate) struct Workers {
     each: Box<[Worker]>,
     busy: AtomicUsize,
     closing: AtomicBool,
-    deadlock: Mutex<Option<String>>,
+    deadlock: Mutex<Option<Vec<Facts>>>,
     quiescence: Quiescence,
 }
 
@@ -55,6 +68,9 @@ struct Worker {
     // About how many coroutines it has. Jobs do not count, since an idle worker steals them.
     load: AtomicUsize,
     run_queue: RunQueue,
+    // The thread's number in the kernel, while the worker runs.
+    thread: AtomicI32,
+    question: Slot,
 }
 
 impl fmt::Debug for Worker {
@@ -79,14 +95,23 @@ impl Worker {
 impl Workers {
     pub(crate) fn new(count: usize) -> Arc<Self> {
         static RUNS: AtomicU64 = AtomicU64::new(0);
-        Arc::new(Self {
+        let this = Arc::new(Self {
             id: RunId(RUNS.fetch_add(1, Ordering::Relaxed)),
             each: (0..count).map(|_| Worker::default()).collect(),
             busy: AtomicUsize::new(count),
             closing: AtomicBool::new(false),
             deadlock: Mutex::new(None),
             quiescence: Quiescence::new(),
-        })
+        });
+        let mut all = ALL.lock();
+        all.retain(|other| other.strong_count() > 0);
+        all.push(Arc::downgrade(&this));
+        this
+    }
+
+    /// The workers of each run that is under way.
+    pub(crate) fn all() -> Vec<Arc<Self>> {
+        ALL.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
     pub(crate) fn id(&self) -> RunId {
@@ -109,6 +134,46 @@ impl Workers {
         // Either this load sees the closing, or the thread that closes the run sees the mailbox.
         fence(Ordering::SeqCst);
         self.closing.load(Ordering::Relaxed)
+    }
+
+    // ---- questions ----
+
+    /// The worker with this number runs on the calling thread, and can be asked.
+    pub(crate) fn arrive(&self, number: usize) {
+        let thread = rustix::thread::gettid().as_raw_nonzero().get();
+        self.each[number].thread.store(thread, Ordering::SeqCst);
+    }
+
+    /// The worker with this number runs no more.
+    pub(crate) fn leave(&self, number: usize) {
+        self.each[number].thread.store(0, Ordering::SeqCst);
+    }
+
+    /// The kernel's number of a worker's thread, while the worker runs.
+    pub(crate) fn thread(&self, number: usize) -> Option<i32> {
+        Some(self.each[number].thread.load(Ordering::SeqCst)).filter(|&thread| thread != 0)
+    }
+
+    /// Asks a worker what its coroutines do. `None` if another thread asks already.
+    pub(crate) fn ask<'a>(&'a self, number: usize, question: &'a Question) -> Option<Asked<'a>> {
+        let worker = &self.each[number];
+        let asked = worker.question.ask(question)?;
+        if let Some(mailbox) = worker.mailbox.get() {
+            mailbox.send(Message::Asked);
+        }
+        Some(asked)
+    }
+
+    /// Answers the question that a worker was asked, with `f`. Returns whether there was one.
+    pub(crate) fn answer(&self, number: usize, f: impl FnOnce(&mut Survey)) -> bool {
+        self.each[number].question.answer(f)
+    }
+
+    /// About how many coroutines a worker has, and how many jobs that have not started.
+    pub(crate) fn load(&self, number: usize) -> (usize, usize) {
+        let worker = &self.each[number];
+        let queue = worker.run_queue.lock();
+        (worker.load.load(Ordering::Relaxed), queue.jobs.len() + queue.own.len())
     }
 
     // ---- jobs ----
@@ -293,16 +358,21 @@ impl Workers {
 
     /// Adds the waits of one worker's coroutines to the report of a deadlock. Returns whether it is
     /// the first worker to report one.
-    pub(crate) fn report(&self, waits: &str) -> bool {
+    pub(crate) fn report(&self, waits: Vec<Facts>) -> bool {
         let mut deadlock = self.deadlock.lock();
         let first = deadlock.is_none();
-        *deadlock.get_or_insert_default() += waits;
+        deadlock.get_or_insert_default().extend(waits);
         first
     }
 
     /// The report of the deadlock, if the run has ended in one.
     pub(crate) fn deadlock(&self) -> Option<String> {
-        self.deadlock.lock().clone()
+        self.deadlock.lock().as_deref().map(facts::report)
+    }
+
+    /// Whether a worker has reported a deadlock.
+    pub(crate) fn is_deadlocked(&self) -> bool {
+        self.deadlock.lock().is_some()
     }
 
     // ---- deadlocks ----

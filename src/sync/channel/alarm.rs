@@ -9,7 +9,7 @@ use crate::engine::task::Wait;
 use crate::sync::lock::Lock;
 use crate::sync::operation::{Nothing, Registration, Ticket};
 
-const WAIT: Wait = Wait::new(&Wait::outside("a timer"));
+const WAIT: Wait = Wait::new(&Wait::outside("a timer").of("recv from a clock", ""));
 
 pub(super) struct Alarm<T> {
     state: Lock<State>,

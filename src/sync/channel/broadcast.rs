@@ -21,13 +21,15 @@ use std::sync::{Arc, Weak};
 use crate::engine::park;
 use crate::engine::task::Wait;
 use crate::sync::lock::{Guard, Lock};
-use crate::sync::wait::{WaitQueue, wait};
+use crate::sync::wait::{About, WaitQueue, wait};
 
 pub use super::error::SendError;
 
-const WAIT: Wait = Wait::new(&Wait::for_any_thread("an item of a channel"));
-const WAIT_FOR_CLOSE: Wait =
-    Wait::new(&Wait::for_any_thread("the receivers of a channel to close"));
+const WAIT_FOR_CLOSE: Wait = Wait::new(
+    &Wait::for_any_thread("the receivers of a channel to close").of("closed", "broadcast channel"),
+);
+const WAIT: Wait =
+    Wait::new(&Wait::for_any_thread("an item of a channel").of("recv", "broadcast channel"));
 
 struct State<T> {
     // The last items, each until every receiver that was there when it was sent has received it.
@@ -70,6 +72,7 @@ pub struct Receiver<T> {
 /// # Panics
 ///
 /// When `capacity` is zero.
+#[track_caller]
 pub fn channel<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     assert!(capacity > 0, "a broadcast channel must hold an item: give it a capacity");
     let shared = Arc::new(Lock::new(State {
@@ -173,7 +176,9 @@ impl<T> Sender<T> {
             if state.receivers == 0 {
                 return;
             }
-            let _ = wait(&self.0, state, |state| &mut state.closing, (), WAIT_FOR_CLOSE, None);
+            let about = |_: &State<T>| About::NOTHING;
+            let why = WAIT_FOR_CLOSE;
+            let _ = wait(&self.0, state, |state| &mut state.closing, (), why, None, about);
         }
     }
 
@@ -248,6 +253,7 @@ impl<T: Clone> Receiver<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits; no item has been taken then.
+    #[track_caller]
     pub fn recv(&mut self) -> Result<T, RecvError> {
         park::spend();
         loop {
@@ -257,7 +263,8 @@ impl<T: Clone> Receiver<T> {
                 Err((TryRecvError::Closed, _)) => return Err(RecvError::Closed),
                 Err((TryRecvError::Empty, state)) => state,
             };
-            let _ = wait(&self.shared, state, |state| &mut state.waiting, (), WAIT, None);
+            let about = |state: &State<T>| About::count(0, Some(state.capacity));
+            let _ = wait(&self.shared, state, |state| &mut state.waiting, (), WAIT, None, about);
         }
     }
 

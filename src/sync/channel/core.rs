@@ -56,10 +56,12 @@ use crate::engine::task::Wait;
 use crate::engine::waiter::{Waiter, Waiters};
 use crate::sync::lock::{Guard, Lock};
 use crate::sync::operation::Ticket;
-use crate::sync::wait::{WaitQueue, release_and_wait};
+use crate::sync::wait::{About, WaitQueue, release_and_wait};
 
-const WAIT_FOR_ROOM: Wait = Wait::new(&Wait::for_any_thread("room in a channel"));
-const WAIT_FOR_ITEM: Wait = Wait::new(&Wait::for_any_thread("an item of a channel"));
+const WAIT_FOR_ROOM: Wait =
+    Wait::new(&Wait::for_any_thread("room in a channel").of("send", "channel"));
+const WAIT_FOR_ITEM: Wait =
+    Wait::new(&Wait::for_any_thread("an item of a channel").of("recv", "channel"));
 
 /// The largest buffer, in items, that a channel keeps when it is empty.
 const IDLE_CAPACITY_MAX: usize = 4096;
@@ -164,6 +166,11 @@ enum Lacking<'a, T> {
 }
 
 impl<T> State<T> {
+    /// How full it is, for a report.
+    fn about(&self) -> About {
+        About::count(self.items.len(), Some(self.capacity).filter(|of| *of < usize::MAX))
+    }
+
     #[inline]
     pub(super) fn has_room(&self) -> bool {
         self.items.len() + self.reserved < self.capacity
@@ -259,6 +266,7 @@ impl Drop for Woken {
 }
 
 impl<T> Core<T> {
+    #[track_caller]
     pub(super) fn new(capacity: Option<usize>) -> Self {
         Self {
             state: Lock::new(State {
@@ -338,6 +346,7 @@ impl<T> Core<T> {
     }
 
     #[inline]
+    #[track_caller]
     pub(super) fn send(
         &self,
         item: T,
@@ -352,6 +361,7 @@ impl<T> Core<T> {
     }
 
     #[inline]
+    #[track_caller]
     fn send_slowly(
         &self,
         mut state: Guard<'_, State<T>>,
@@ -369,6 +379,7 @@ impl<T> Core<T> {
             WAIT_FOR_ROOM,
             deadline,
             watchers,
+            State::about,
         ) {
             Ok(Offer::Item(item)) => Err(SendTimeoutError::Disconnected(item)),
             Err(Offer::Item(item)) => Err(SendTimeoutError::Timeout(item)),
@@ -385,6 +396,7 @@ impl<T> Core<T> {
     }
 
     #[inline]
+    #[track_caller]
     pub(super) fn recv(&self, deadline: Option<Instant>) -> Result<T, RecvTimeoutError> {
         park::spend();
         loop {
@@ -410,6 +422,7 @@ impl<T> Core<T> {
     }
 
     #[inline]
+    #[track_caller]
     fn wait_for_item(
         &self,
         mut state: Guard<'_, State<T>>,
@@ -424,6 +437,7 @@ impl<T> Core<T> {
             WAIT_FOR_ITEM,
             deadline,
             watchers,
+            State::about,
         )
         .ok()
     }

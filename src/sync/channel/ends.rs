@@ -19,6 +19,7 @@ use crate::engine::park;
 /// sender.send("hello").unwrap();
 /// assert_eq!(receiver.recv(), Ok("hello"));
 /// ```
+#[track_caller]
 pub fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
     new(None)
 }
@@ -34,10 +35,12 @@ pub fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
 /// assert_eq!(sender.try_send(2), Err(TrySendError::Full(2)));
 /// assert_eq!(receiver.recv(), Ok(1));
 /// ```
+#[track_caller]
 pub fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     new(Some(capacity))
 }
 
+#[track_caller]
 fn new<T>(capacity: Option<usize>) -> (Sender<T>, Receiver<T>) {
     let core = Arc::new(Core::new(capacity));
     (Sender { core: core.clone() }, Receiver { flavor: Flavor::Items(core) })
@@ -77,6 +80,7 @@ impl<T> Sender<T> {
     ///
     /// Unwinds when the coroutine is cancelled while it waits; the item has not been sent then.
     #[inline]
+    #[track_caller]
     pub fn send(&self, item: T) -> Result<(), SendError<T>> {
         self.core.send(item, None).map_err(|error| SendError(error.into_inner()))
     }
@@ -102,6 +106,7 @@ impl<T> Sender<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits; the item has not been sent then.
+    #[track_caller]
     pub fn send_timeout(&self, item: T, timeout: Duration) -> Result<(), SendTimeoutError<T>> {
         self.core.send(item, park::deadline(timeout))
     }
@@ -116,6 +121,7 @@ impl<T> Sender<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits; the item has not been sent then.
+    #[track_caller]
     pub fn send_deadline(&self, item: T, deadline: Instant) -> Result<(), SendTimeoutError<T>> {
         self.core.send(item, Some(deadline))
     }
@@ -152,6 +158,7 @@ impl<T> Receiver<T> {
     }
 
     #[inline]
+    #[track_caller]
     fn recv_until(&self, deadline: Option<Instant>) -> Result<T, RecvTimeoutError> {
         match &self.flavor {
             Flavor::Items(core) => core.recv(deadline),
@@ -169,6 +176,7 @@ impl<T> Receiver<T> {
     ///
     /// Unwinds when the coroutine is cancelled while it waits; no item has been taken then.
     #[inline]
+    #[track_caller]
     pub fn recv(&self) -> Result<T, RecvError> {
         self.recv_until(None).map_err(|_| RecvError)
     }
@@ -196,6 +204,7 @@ impl<T> Receiver<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits; no item has been taken then.
+    #[track_caller]
     pub fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
         self.recv_until(park::deadline(timeout))
     }
@@ -209,6 +218,7 @@ impl<T> Receiver<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits; no item has been taken then.
+    #[track_caller]
     pub fn recv_deadline(&self, deadline: Instant) -> Result<T, RecvTimeoutError> {
         self.recv_until(Some(deadline))
     }

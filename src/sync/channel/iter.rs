@@ -40,6 +40,7 @@ impl<T> Iterator for Iter<'_, T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits; no item has been taken then.
+    #[track_caller]
     fn next(&mut self) -> Option<T> {
         self.receiver.recv().ok()
     }
@@ -48,6 +49,7 @@ impl<T> Iterator for Iter<'_, T> {
 impl<T> Iterator for TryIter<'_, T> {
     type Item = T;
 
+    #[track_caller]
     fn next(&mut self) -> Option<T> {
         self.receiver.try_recv().ok()
     }
@@ -61,6 +63,7 @@ impl<T> Iterator for IntoIter<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits; no item has been taken then.
+    #[track_caller]
     fn next(&mut self) -> Option<T> {
         self.receiver.recv().ok()
     }

@@ -20,13 +20,15 @@ use crate::engine::park;
 use crate::engine::task::Wait;
 use crate::engine::waiter::FutureWaiter;
 use crate::sync::lock::{Guard, Lock};
-use crate::sync::wait::{Registered, WaitQueue, wait};
+use crate::sync::wait::{About, Registered, WaitQueue, wait};
 
 pub use super::error::{RecvError, RecvTimeoutError, TryRecvError};
 
-const WAIT_FOR_ITEM: Wait = Wait::new(&Wait::for_any_thread("an item of a channel"));
-const WAIT_FOR_CLOSE: Wait =
-    Wait::new(&Wait::for_any_thread("the receivers of a channel to close"));
+const WAIT_FOR_ITEM: Wait =
+    Wait::new(&Wait::for_any_thread("an item of a channel").of("recv", "oneshot channel"));
+const WAIT_FOR_CLOSE: Wait = Wait::new(
+    &Wait::for_any_thread("the receivers of a channel to close").of("closed", "oneshot channel"),
+);
 
 struct State<T> {
     item: Option<T>,
@@ -55,6 +57,7 @@ struct Polled<T> {
 
 /// A channel for one item.
 #[must_use]
+#[track_caller]
 pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
     let state = Arc::new(Lock::new(State {
         item: None,
@@ -111,11 +114,20 @@ impl<T> Sender<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
+    #[track_caller]
     pub fn closed(&mut self) {
         park::spend();
         let state = self.0.lock();
         if !state.closed {
-            let _ = wait(&self.0, state, |state| &mut state.sender, (), WAIT_FOR_CLOSE, None);
+            let _ = wait(
+                &self.0,
+                state,
+                |state| &mut state.sender,
+                (),
+                WAIT_FOR_CLOSE,
+                None,
+                |_| About::NOTHING,
+            );
         }
     }
 }
@@ -142,6 +154,7 @@ impl<T> Receiver<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
+    #[track_caller]
     pub fn recv(mut self) -> Result<T, RecvError> {
         park::spend();
         self.wait(None).map_err(|_| RecvError)
@@ -156,12 +169,14 @@ impl<T> Receiver<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
+    #[track_caller]
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<T, RecvTimeoutError> {
         park::spend();
         self.wait(park::deadline(timeout))
     }
 
     /// [`recv_timeout`](Self::recv_timeout), until `deadline`.
+    #[track_caller]
     pub(super) fn wait(&mut self, deadline: Option<Instant>) -> Result<T, RecvTimeoutError> {
         if let Some(item) = self.stop_polling() {
             return Ok(item);
@@ -170,7 +185,16 @@ impl<T> Receiver<T> {
             Ok(item) => return item.ok_or(RecvTimeoutError::Disconnected),
             Err(state) => state,
         };
-        match wait(&self.state, state, |state| &mut state.receiver, None, WAIT_FOR_ITEM, deadline) {
+        let waited = wait(
+            &self.state,
+            state,
+            |state| &mut state.receiver,
+            None,
+            WAIT_FOR_ITEM,
+            deadline,
+            |_| About::NOTHING,
+        );
+        match waited {
             Ok(item) => item.ok_or(RecvTimeoutError::Disconnected),
             Err(_) => Err(RecvTimeoutError::Timeout),
         }

@@ -20,13 +20,15 @@ use crate::engine::park;
 use crate::engine::task::Wait;
 use crate::sync::lock::Lock;
 use crate::sync::rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
-use crate::sync::wait::{WaitQueue, wait};
+use crate::sync::wait::{About, WaitQueue, wait};
 
 pub use super::error::{RecvError, SendError};
 
-const WAIT_FOR_CHANGE: Wait = Wait::new(&Wait::for_any_thread("an item of a channel"));
-const WAIT_FOR_CLOSE: Wait =
-    Wait::new(&Wait::for_any_thread("the receivers of a channel to close"));
+const WAIT_FOR_CHANGE: Wait =
+    Wait::new(&Wait::for_any_thread("an item of a channel").of("changed", "watch channel"));
+const WAIT_FOR_CLOSE: Wait = Wait::new(
+    &Wait::for_any_thread("the receivers of a channel to close").of("closed", "watch channel"),
+);
 
 struct Shared<T> {
     // Its holder may wait, so it is a lock that parks.
@@ -64,6 +66,7 @@ pub struct Ref<'a, T> {
 }
 
 /// A channel that holds one value, at first `value`, which the receiver has seen.
+#[track_caller]
 pub fn channel<T>(value: T) -> (Sender<T>, Receiver<T>) {
     let shared = Arc::new(Shared {
         value: RwLock::new(value),
@@ -81,14 +84,17 @@ pub fn channel<T>(value: T) -> (Sender<T>, Receiver<T>) {
 impl<T> Shared<T> {
     // A panic in `send_modify` leaves the value as it is then.
 
+    #[track_caller]
     fn read(&self) -> RwLockReadGuard<'_, T> {
         self.value.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    #[track_caller]
     fn write(&self) -> RwLockWriteGuard<'_, T> {
         self.value.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    #[track_caller]
     fn changed(&self, seen: &mut u64) -> Result<(), RecvError> {
         park::spend();
         loop {
@@ -100,7 +106,15 @@ impl<T> Shared<T> {
             if state.senders == 0 {
                 return Err(RecvError);
             }
-            let _ = wait(&self.state, state, |s| &mut s.watching, (), WAIT_FOR_CHANGE, None);
+            let _ = wait(
+                &self.state,
+                state,
+                |s| &mut s.watching,
+                (),
+                WAIT_FOR_CHANGE,
+                None,
+                |_| About::NOTHING,
+            );
         }
     }
 
@@ -126,6 +140,7 @@ impl<T> Sender<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits until the value is not borrowed.
+    #[track_caller]
     pub fn send(&self, value: T) -> Result<(), SendError<T>> {
         if self.is_closed() {
             return Err(SendError(value));
@@ -139,6 +154,7 @@ impl<T> Sender<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits until the value is not borrowed.
+    #[track_caller]
     pub fn send_replace(&self, value: T) -> T {
         let mut value = value;
         self.send_modify(|before| mem::swap(before, &mut value));
@@ -150,6 +166,7 @@ impl<T> Sender<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits until the value is not borrowed.
+    #[track_caller]
     pub fn send_modify(&self, modify: impl FnOnce(&mut T)) {
         self.send_if_modified(|value| {
             modify(value);
@@ -182,6 +199,7 @@ impl<T> Sender<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits for a sender that sets the value.
+    #[track_caller]
     pub fn borrow(&self) -> Ref<'_, T> {
         Ref { value: self.0.read(), has_changed: false }
     }
@@ -208,6 +226,7 @@ impl<T> Sender<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
+    #[track_caller]
     pub fn closed(&self) {
         park::spend();
         loop {
@@ -215,7 +234,15 @@ impl<T> Sender<T> {
             if state.receivers == 0 {
                 return;
             }
-            let _ = wait(&self.0.state, state, |s| &mut s.closing, (), WAIT_FOR_CLOSE, None);
+            let _ = wait(
+                &self.0.state,
+                state,
+                |s| &mut s.closing,
+                (),
+                WAIT_FOR_CLOSE,
+                None,
+                |_| About::NOTHING,
+            );
         }
     }
 
@@ -231,6 +258,7 @@ impl<T> Receiver<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits for a sender that sets the value.
+    #[track_caller]
     pub fn borrow(&self) -> Ref<'_, T> {
         let value = self.shared.read();
         let has_changed = self.shared.state.lock().version != self.seen;
@@ -242,6 +270,7 @@ impl<T> Receiver<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits for a sender that sets the value.
+    #[track_caller]
     pub fn borrow_and_update(&mut self) -> Ref<'_, T> {
         let value = self.shared.read();
         let version = self.shared.state.lock().version;
@@ -268,6 +297,7 @@ impl<T> Receiver<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
+    #[track_caller]
     pub fn changed(&mut self) -> Result<(), RecvError> {
         self.shared.changed(&mut self.seen)
     }
@@ -281,6 +311,7 @@ impl<T> Receiver<T> {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
+    #[track_caller]
     pub fn wait_for(
         &mut self,
         mut wanted: impl FnMut(&T) -> bool,

@@ -56,10 +56,15 @@ fn two_coroutines_that_join_each_other() {
         for (name, id, other, line) in
             [("left", first, second, first_line), ("right", second, first, second_line)]
         {
-            let about: Vec<_> = lines.iter().filter(|l| l.contains(&format!("'{name}'"))).collect();
+            let begins = |line: &&&str| line.contains(&format!("'{name}' has waited"));
+            let about: Vec<_> = lines.iter().filter(begins).collect();
             assert_eq!(about.len(), 1, "{report}");
             assert!(about[0].contains(id), "{report}");
-            assert!(about[0].contains(&format!("coroutine {other} to end")), "{report}");
+            let partner = if name == "left" { "right" } else { "left" };
+            assert!(
+                about[0].contains(&format!("coroutine {other} '{partner}' to end")),
+                "{report}"
+            );
             assert!(about[0].contains(&format!("deadlock.rs:{line}:")), "{report}");
         }
     });
@@ -324,6 +329,7 @@ fn one_behind_a_shield_ends_the_process() {
 
 #[test]
 fn two_locks_in_two_orders_are_a_deadlock_that_is_reported() {
+    let (created, waited) = (line!() + 4, line!() + 10);
     let report = watch(|| {
         panic_of(|| {
             plainsong::run_all(|| {
@@ -340,8 +346,50 @@ fn two_locks_in_two_orders_are_a_deadlock_that_is_reported() {
             });
         })
     });
-    assert!(report.contains("'left'") && report.contains("'right'"), "{report}");
-    assert_eq!(report.matches("a lock that a coroutine of the same run").count(), 2, "{report}");
+    assert_eq!(report.lines().count(), 4, "{report}");
+    for (name, other) in [("left", "right"), ("right", "left")] {
+        let line = report.lines().find(|line| line.contains(&format!(" '{name}' has waited for ")));
+        let line = line.unwrap_or_else(|| panic!("{report}"));
+        for part in [
+            "lock Mutex at tests/it/traps/deadlock.rs:".to_owned() + &created.to_string(),
+            format!(" '{other}', at tests/it/traps/deadlock.rs:{waited}:"),
+        ] {
+            assert!(line.contains(&part), "{part} in {line}");
+        }
+        assert!(line.contains("held by coroutine #") && !line.contains("0ns"), "{report}");
+    }
+    assert!(report.lines().last().unwrap().contains("a cycle: coroutine #"), "{report}");
+}
+
+#[test]
+fn a_cycle_through_a_lock_for_reading_is_named() {
+    let report = watch(|| {
+        panic_of(|| {
+            plainsong::run_all(|| {
+                let (shared, mutex) = (Rc::new(RwLock::new(())), Rc::new(Mutex::new(())));
+                let theirs = (Rc::clone(&shared), Rc::clone(&mutex));
+                let reader = move || {
+                    let _one = theirs.0.read().unwrap();
+                    yield_now();
+                    let _other = theirs.1.lock().unwrap();
+                };
+                let writer = move || {
+                    let _one = mutex.lock().unwrap();
+                    yield_now();
+                    let _other = shared.write().unwrap();
+                };
+                Builder::new().name("reader").spawn(reader).unwrap();
+                Builder::new().name("writer").spawn(writer).unwrap();
+            });
+        })
+    });
+    let cycle = report.lines().last().unwrap();
+    for part in
+        ["a cycle: ", "lock Mutex at tests/it", "write RwLock at tests/it", "held by coroutine"]
+    {
+        assert!(cycle.contains(part), "{part} in {report}");
+    }
+    assert_eq!(report.matches("a cycle").count(), 1, "{report}");
 }
 
 #[test]
@@ -367,7 +415,8 @@ fn a_deadlock_between_two_workers_is_reported() {
             });
         })
     });
-    assert_eq!(report.matches("a lock that a coroutine of the same run").count(), 2, "{report}");
+    assert_eq!(report.matches("lock Mutex at tests/it/traps/deadlock.rs:").count(), 4, "{report}");
+    assert_eq!(report.matches("a cycle: coroutine").count(), 1, "{report}");
 }
 
 #[test]

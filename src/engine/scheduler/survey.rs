@@ -1,0 +1,120 @@
+//! A survey of this thread's coroutines.
+
+use std::ptr;
+use std::time::Duration;
+
+use super::super::coroutine::Registers;
+use super::super::current;
+use super::super::endpoint::Endpoint;
+use super::super::facts::{Facts, Frames, Parked, StackUse, State, Survey};
+use super::super::stack;
+use super::super::task::{Flag, Task};
+use super::core::Scheduler;
+
+impl Scheduler {
+    /// Looks at all coroutines of this thread. Called in the loop, or by the running coroutine.
+    pub(crate) fn survey(&self, mut survey: Survey) -> Survey {
+        self.fill(&mut survey);
+        survey
+    }
+
+    /// Answers the question of another thread, if there is one. Called as [`survey`](Self::survey).
+    pub(crate) fn answer(&self) {
+        self.with_worker(|worker| {
+            worker.workers.answer(worker.number, |survey| self.fill(survey));
+        });
+    }
+
+    /// [`answer`](Self::answer), in a signal handler. Returns whether there was a question.
+    pub(crate) fn answer_interrupted(&self, registers: Option<Registers>) -> bool {
+        let Ok(worker) = self.worker.try_borrow() else { return false };
+        worker.as_ref().is_some_and(|worker| {
+            worker.workers.answer(worker.number, |survey| {
+                survey.interrupted = Some(registers);
+                self.fill(survey);
+            })
+        })
+    }
+
+    fn fill(&self, survey: &mut Survey) {
+        let now = self.clock.nanos_at(self.now());
+        let readable = self.tasks.try_for_each(|task| {
+            survey.add(|survey| self.facts(task, now, survey));
+        });
+        survey.unreadable = !readable;
+    }
+
+    fn facts(&self, task: &Task, now: u64, survey: &mut Survey) -> Facts {
+        // An interrupted thread may be about to change its timers.
+        let timers = survey.interrupted.is_none();
+        let left = |at: u64| Duration::from_nanos(at.saturating_sub(now));
+        let running = current::with(|running| running.is_some_and(|it| ptr::eq(it, task)));
+        let state = if running {
+            State::Running
+        } else if task.parked.get() {
+            let (why, now) = (task.waiting(), (now / 1_000_000) as u32);
+            let timer = task.timer.get().filter(|_| timers);
+            let timer = timer.and_then(|key| self.alarms.time_of(key));
+            State::Parked(Parked {
+                why,
+                subject: task.subject(),
+                endpoint: (why.kind() == "descriptor").then(|| Endpoint::of(why.detail())),
+                since: Duration::from_millis(now.wrapping_sub(task.since.get()).into()),
+                left: timer.map(left),
+            })
+        } else {
+            State::Ready { started: task.coroutine.has_started() }
+        };
+        let mut first = None;
+        let scopes = if !timers {
+            0
+        } else {
+            task.scopes.for_each_timer(|key| {
+                let at = self.alarms.time_of(key);
+                first = [first, at].into_iter().flatten().min();
+            })
+        };
+        let main = task.flags.has(Flag::Main);
+        Facts {
+            id: task.id,
+            parent: task.parent,
+            name: task.name().cloned(),
+            spawned: task.spawned,
+            state,
+            scoped: task.flags.has(Flag::Borrows) && !main,
+            cancelled: timers && task.scopes.target().is_some() || task.flags.has(Flag::Raised),
+            scopes,
+            deadline: first.map(left),
+            stack: stack_use(task),
+            frames: frames(task, running, survey),
+        }
+    }
+}
+
+fn stack_use(task: &Task) -> StackUse {
+    let Some(bounds) = task.coroutine.bounds() else { return StackUse::default() };
+    StackUse {
+        used: task.coroutine.suspended_at(bounds).map(|at| bounds.depth(at)),
+        most: bounds.resident(),
+        size: bounds.size(),
+    }
+}
+
+/// Finds the frames of a coroutine.
+fn frames(task: &Task, running: bool, survey: &mut Survey) -> Frames {
+    let registers = match survey.interrupted {
+        _ if survey.walker.is_none() => None,
+        Some(registers) if running => registers,
+        None if running => Some(Registers::here()),
+        _ => task.coroutine.registers(),
+    };
+    let Some(registers) = registers else { return Frames::default() };
+    let Some(mut bounds) = stack::bounds_of(registers.stack) else { return Frames::default() };
+    survey.walk(registers, &mut |address| {
+        // A generator's stack is followed by that of the coroutine that resumes it.
+        bounds.read(address).or_else(|| {
+            bounds = stack::bounds_of(address)?;
+            bounds.read(address)
+        })
+    })
+}

@@ -1,0 +1,472 @@
+//! Dumps: how they are taken, and their data.
+
+use std::fmt;
+use std::panic::Location;
+use std::process;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::frame::Frame;
+#[cfg(feature = "backtrace")]
+use super::frames::Backtraces;
+use crate::engine::context;
+use crate::engine::facts::{Facts, Names, Parked, State as Does, Survey};
+use crate::engine::id::Id;
+use crate::engine::interrupt;
+use crate::engine::mutex::Mutex;
+use crate::engine::subject::Held;
+use crate::engine::workers::{Question, Workers};
+
+/// How long a worker has time to come to its next turn, before it is interrupted.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// How long it has in all.
+const LIMIT: Duration = Duration::from_millis(500);
+/// Between two looks at whether a worker has answered.
+const PAUSE_MIN: Duration = Duration::from_micros(20);
+const PAUSE_MAX: Duration = Duration::from_millis(1);
+
+/// The version of the data's shape: it is changed when a field changes its meaning or goes.
+const VERSION: u32 = 1;
+
+/// All coroutines of the process at one moment. Made by [`dump`].
+///
+/// It prints itself for people. Coroutines are indented below the ones that have spawned them, and
+/// many alike are shown as one.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Dump {
+    /// The version of this shape: 1. Fields may be added to a version.
+    pub version: u32,
+    /// The process id.
+    pub process: u32,
+    /// The workers of all runs that are under way.
+    pub workers: Vec<Worker>,
+}
+
+/// One worker of one run.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Worker {
+    /// The number of the run, in this process.
+    pub run: u64,
+    /// The number of the worker, in its run.
+    pub worker: usize,
+    /// How the worker has answered.
+    pub answer: Answer,
+    /// Coroutines of this worker that are not listed, about.
+    pub unlisted: usize,
+    /// Coroutines that have not started, and may start on any worker.
+    pub pending: usize,
+    /// The coroutines, in no particular order.
+    pub coroutines: Vec<Coroutine>,
+}
+
+/// How a worker has answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Answer {
+    /// Between two turns, or in the turn of the coroutine that takes the dump.
+    InTurn,
+    /// In the middle of a turn: it was interrupted, because it did not come to its next turn in
+    /// time. The coroutine that runs there computes, or blocks the thread. Deadlines are not known.
+    Interrupted,
+    /// Not at all, not even when it was interrupted.
+    Silent,
+}
+
+/// One coroutine.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Coroutine {
+    /// Its id.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "json::id"))]
+    pub id: Id,
+    /// Its name.
+    pub name: Option<Arc<str>>,
+    /// The coroutine that has spawned it.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "json::optional_id"))]
+    pub parent: Option<Id>,
+    /// Where it was spawned.
+    pub spawned: Place,
+    /// Its state.
+    pub state: State,
+    /// Its wait, if it is parked.
+    pub waits_for: Option<WaitsFor>,
+    /// Whether it was spawned in a scope: its parent waits for its end.
+    pub scoped: bool,
+    /// Whether it has been cancelled, and not ended yet.
+    pub cancelled: bool,
+    /// How many time-outs and other scopes of cancellation it is in.
+    pub scopes: usize,
+    /// How long until the first of its time-outs.
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "deadline_ms", serialize_with = "json::optional_millis")
+    )]
+    pub deadline: Option<Duration>,
+    /// Its stack.
+    pub stack: Stack,
+    /// Its frames, the innermost first, those of this library among them. Empty without the feature
+    /// `backtrace`, and for a coroutine that has not begun.
+    pub backtrace: Arc<[Frame]>,
+}
+
+/// The state of a coroutine.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum State {
+    /// It is in its turn.
+    Running,
+    /// It waits for its turn.
+    Ready,
+    /// It waits for its first turn.
+    New,
+    /// It waits for something else.
+    Parked,
+}
+
+/// A wait of a coroutine.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct WaitsFor {
+    /// All of it in words: `recv, channel created at src/main.rs:31:9, 0 of 16`.
+    pub text: String,
+    /// How long it has waited.
+    #[cfg_attr(feature = "serde", serde(rename = "waited_ms", serialize_with = "json::millis"))]
+    pub waited: Duration,
+    /// How long until the wait is over by itself.
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "left_ms", serialize_with = "json::optional_millis")
+    )]
+    pub left: Option<Duration>,
+    /// Where the wait was called, for locks, channels and the like.
+    pub at: Option<Place>,
+    /// Where the object that is waited for was created.
+    pub created: Option<Place>,
+    /// The holder of the lock.
+    pub holder: Option<Holder>,
+    /// The coroutine whose end is waited for.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "json::optional_id"))]
+    pub joins: Option<Id>,
+    /// The descriptor.
+    pub descriptor: Option<u32>,
+    // Waits of one kind have it in common.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub(super) kind: &'static str,
+}
+
+/// The holder of a lock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Holder {
+    /// A plain thread.
+    Thread,
+    /// A coroutine.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "json::id"))]
+    Coroutine(Id),
+    /// As many readers.
+    Readers(usize),
+}
+
+/// A place in the source.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Place(&'static Location<'static>);
+
+/// The stack of a coroutine, in bytes.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Stack {
+    /// As much as is in use now. Not known of a coroutine that runs, or that waits in the body of a
+    /// generator.
+    pub used: Option<usize>,
+    /// As much as was ever used, in whole pages: by this coroutine, or by one that had the stack
+    /// before.
+    pub most: usize,
+    /// The size.
+    pub size: usize,
+}
+
+impl Place {
+    /// The file.
+    pub fn file(self) -> &'static str {
+        self.0.file()
+    }
+
+    /// The line, from 1.
+    pub fn line(self) -> u32 {
+        self.0.line()
+    }
+
+    /// The column, from 1.
+    pub fn column(self) -> u32 {
+        self.0.column()
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Lists all coroutines of the process: see the [module](self).
+///
+/// It can be called anywhere: in a coroutine, on a plain thread, in a panic hook, while a run
+/// begins or ends. It parks no coroutine, but blocks the calling thread until all workers have
+/// answered, for half a second at most. (A worker that is busy or stuck answers after a twentieth
+/// of a second.)
+pub fn dump() -> Dump {
+    let mut taken = Vec::new();
+    let mut backtraces = Backtraces::new();
+    for workers in Workers::all() {
+        let answers = ask_all(&workers, &backtraces);
+        taken.extend(answers.into_iter().map(|answer| (Arc::clone(&workers), answer)));
+    }
+    let names = Names::new(taken.iter().flat_map(|(_, answer)| &answer.survey.coroutines));
+    let workers = taken.iter();
+    let workers =
+        workers.map(|(workers, it)| it.worker(workers, &names, &mut backtraces)).collect();
+    Dump { version: VERSION, process: process::id(), workers }
+}
+
+/// Without the feature, there are none.
+#[cfg(not(feature = "backtrace"))]
+struct Backtraces;
+
+#[cfg(not(feature = "backtrace"))]
+impl Backtraces {
+    fn new() -> Self {
+        Self
+    }
+
+    fn wanted(&self, survey: Survey) -> Survey {
+        survey
+    }
+
+    fn of(&mut self, _: &[usize]) -> Arc<[Frame]> {
+        Arc::default()
+    }
+}
+
+/// A worker's answer.
+struct Answered {
+    number: usize,
+    how: Answer,
+    survey: Survey,
+}
+
+/// Asks all workers of a run.
+fn ask_all(workers: &Workers, backtraces: &Backtraces) -> Vec<Answered> {
+    // One thread asks at a time. A worker that asks must not block another that asks, too.
+    static ASKING: Mutex<()> = Mutex::new(());
+    let _asking = loop {
+        match ASKING.try_lock() {
+            Some(asking) => break asking,
+            None => pause(PAUSE_MAX),
+        }
+    };
+    let running: Vec<usize> =
+        (0..workers.len()).filter(|&number| workers.thread(number).is_some()).collect();
+    let mut answers = Vec::new();
+    let mut others = Vec::new();
+    for number in running {
+        match own(workers, number, backtraces) {
+            Some(survey) => answers.push(Answered { number, how: Answer::InTurn, survey }),
+            None => {
+                // In a signal handler, the answer cannot grow.
+                let (load, _) = workers.load(number);
+                let room = Survey::with_capacity(load + load / 4 + 64);
+                others.push((number, Question::new(backtraces.wanted(room))));
+            }
+        }
+    }
+    wait_for(workers, &others);
+    for (number, question) in others {
+        let (survey, answered) = question.into_answer();
+        let how = match (answered, survey.interrupted) {
+            (false, _) => Answer::Silent,
+            (true, None) => Answer::InTurn,
+            (true, Some(_)) => Answer::Interrupted,
+        };
+        // A worker that has ended meanwhile has nothing to say.
+        if how != Answer::Silent || workers.thread(number).is_some() {
+            answers.push(Answered { number, how, survey });
+        }
+    }
+    answers.sort_by_key(|answer| answer.number);
+    answers
+}
+
+/// The survey of this thread, if it is that worker.
+fn own(workers: &Workers, number: usize, backtraces: &Backtraces) -> Option<Survey> {
+    let here = context::try_with(|scheduler| {
+        let ours = scheduler
+            .with_worker(|worker| worker.workers.id() == workers.id() && worker.number == number);
+        ours.then(|| scheduler.survey(backtraces.wanted(Survey::default())))
+    });
+    here.flatten()
+}
+
+/// Asks these workers, and waits until they have answered, or will not.
+fn wait_for(workers: &Workers, questions: &[(usize, Question)]) {
+    let ask = |(number, question)| Some((number, workers.ask(number, question)?));
+    let mut asked: Vec<_> =
+        questions.iter().filter_map(|(number, question)| ask((*number, question))).collect();
+    let (start, mut interrupted, mut length) = (Instant::now(), false, PAUSE_MIN);
+    loop {
+        asked.retain(|(number, it)| !it.is_answered() && workers.thread(*number).is_some());
+        let waited = start.elapsed();
+        if asked.is_empty() || waited > LIMIT {
+            return;
+        }
+        if waited > PATIENCE && !interrupted {
+            interrupted = true;
+            let threads = asked.iter().filter_map(|(number, _)| workers.thread(*number));
+            threads.for_each(|thread| _ = interrupt::send(thread));
+        }
+        pause(length);
+        length = (length * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Blocks the thread for a moment. If it is a worker, it may have been asked itself.
+fn pause(length: Duration) {
+    context::try_with(|scheduler| scheduler.answer());
+    thread::sleep(length);
+}
+
+impl Answered {
+    fn worker(&self, workers: &Workers, names: &Names, backtraces: &mut Backtraces) -> Worker {
+        let Self { number, how, ref survey } = *self;
+        let (load, pending) = workers.load(number);
+        let lost = if how == Answer::Silent || survey.unreadable { load } else { survey.missed };
+        Worker {
+            run: workers.id().number(),
+            worker: number,
+            answer: how,
+            unlisted: lost,
+            pending,
+            coroutines: survey
+                .coroutines
+                .iter()
+                .map(|it| Coroutine::new(it, names, backtraces.of(survey.frames_of(it))))
+                .collect(),
+        }
+    }
+}
+
+impl Coroutine {
+    fn new(facts: &Facts, names: &Names, backtrace: Arc<[Frame]>) -> Self {
+        let (state, waits_for) = match &facts.state {
+            Does::Running => (State::Running, None),
+            Does::Ready { started: true } => (State::Ready, None),
+            Does::Ready { started: false } => (State::New, None),
+            Does::Parked(parked) => (State::Parked, Some(WaitsFor::new(parked, names))),
+        };
+        Self {
+            id: facts.id,
+            name: facts.name.clone(),
+            parent: facts.parent,
+            spawned: Place(facts.spawned),
+            state,
+            waits_for,
+            scoped: facts.scoped,
+            cancelled: facts.cancelled,
+            scopes: facts.scopes,
+            deadline: facts.deadline,
+            stack: Stack { used: facts.stack.used, most: facts.stack.most, size: facts.stack.size },
+            backtrace,
+        }
+    }
+}
+
+impl WaitsFor {
+    fn new(parked: &Parked, names: &Names) -> Self {
+        let subject = parked.subject.as_ref();
+        Self {
+            text: parked.describe(names),
+            waited: parked.since,
+            left: parked.left,
+            at: parked.waited_at().map(Place),
+            created: subject.map(|it| Place(it.created)),
+            holder: subject.and_then(|it| match it.holder {
+                Held::Unknown => None,
+                Held::Thread => Some(Holder::Thread),
+                Held::Coroutine(id) => Some(Holder::Coroutine(id)),
+                Held::Readers(count, _) => Some(Holder::Readers(count)),
+            }),
+            joins: parked.joins().and_then(|id| names.id(id)),
+            descriptor: parked.endpoint.map(|_| parked.why.detail()),
+            kind: parked.why.text(),
+        }
+    }
+}
+
+impl Dump {
+    /// The coroutines of all workers.
+    pub fn coroutines(&self) -> impl Iterator<Item = &Coroutine> {
+        self.workers.iter().flat_map(|worker| &worker.coroutines)
+    }
+}
+
+/// The form of ids, times and places.
+#[cfg(feature = "serde")]
+mod json {
+    use serde::ser::{SerializeStruct, Serializer};
+
+    use super::{Duration, Id, Place};
+
+    pub(super) fn id<S: Serializer>(id: &Id, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(id.get())
+    }
+
+    pub(super) fn optional_id<S: Serializer>(id: &Option<Id>, to: S) -> Result<S::Ok, S::Error> {
+        match id {
+            Some(id) => to.serialize_some(&id.get()),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(super) fn millis<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(time.as_millis().try_into().unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn optional_millis<S: Serializer>(
+        time: &Option<Duration>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        match time {
+            Some(time) => millis(time, to),
+            None => to.serialize_none(),
+        }
+    }
+
+    impl serde::Serialize for Place {
+        fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+            let mut place = to.serialize_struct("Place", 3)?;
+            place.serialize_field("file", self.file())?;
+            place.serialize_field("line", &self.line())?;
+            place.serialize_field("column", &self.column())?;
+            place.end()
+        }
+    }
+}

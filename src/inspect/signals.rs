@@ -1,0 +1,40 @@
+//! A dump whenever a signal comes.
+
+use std::io::{self, Write};
+use std::thread;
+
+use super::dump::dump;
+use crate::signal::Signals;
+
+/// Writes a [`dump`] to stderr whenever one of these signals comes, until the process ends.
+/// `SIGQUIT` is what Go and Java use; a terminal sends it for Ctrl-\.
+///
+/// The signals lose their default action. A thread of its own waits for them, so this works while
+/// all workers are busy or stuck, and needs no runtime.
+///
+/// # Errors
+///
+/// [`InvalidInput`](io::ErrorKind::InvalidInput) for a signal that does not exist or cannot be
+/// caught. Fails also when the process has no descriptor or thread left.
+///
+/// ```no_run
+/// use plainsong::inspect;
+/// use plainsong::signal::SIGQUIT;
+///
+/// fn main() -> std::io::Result<()> {
+///     inspect::dump_on(&[SIGQUIT])?;
+///     plainsong::run(|| plainsong::net::serve("127.0.0.1:4915", |conn| {
+///         std::io::copy(&mut &conn, &mut &conn)
+///     }))
+/// }
+/// ```
+pub fn dump_on(signals: &[i32]) -> io::Result<()> {
+    let mut signals = Signals::new(signals.iter().copied())?;
+    let body = move || {
+        while signals.wait().is_ok() {
+            // If stderr is gone, there is nobody to tell.
+            let _ = write!(io::stderr().lock(), "\n{}", dump());
+        }
+    };
+    thread::Builder::new().name("inspect".to_owned()).spawn(body).map(drop)
+}
