@@ -91,6 +91,16 @@ table! {
     host::Guest<'static> => Unpin;
     host::Next => Send Sync Unpin UnwindSafe RefUnwindSafe;
     io::DuplexStream => Send Sync Unpin UnwindSafe RefUnwindSafe;
+    inspect::Answer => Send Sync Unpin UnwindSafe RefUnwindSafe;
+    inspect::Coroutine => Send Sync Unpin UnwindSafe RefUnwindSafe;
+    inspect::Dump => Send Sync Unpin UnwindSafe RefUnwindSafe;
+    inspect::Frame => Send Sync Unpin UnwindSafe RefUnwindSafe;
+    inspect::Holder => Send Sync Unpin UnwindSafe RefUnwindSafe;
+    inspect::Place => Send Sync Unpin UnwindSafe RefUnwindSafe;
+    inspect::Stack => Send Sync Unpin UnwindSafe RefUnwindSafe;
+    inspect::State => Send Sync Unpin UnwindSafe RefUnwindSafe;
+    inspect::WaitsFor => Send Sync Unpin UnwindSafe RefUnwindSafe;
+    inspect::Worker => Send Sync Unpin UnwindSafe RefUnwindSafe;
     io::Interest => Send Sync Unpin UnwindSafe RefUnwindSafe;
     io::PipeReader => Send Sync Unpin UnwindSafe RefUnwindSafe;
     io::PipeWriter => Send Sync Unpin UnwindSafe RefUnwindSafe;

@@ -107,7 +107,7 @@ fn a_wait_that_an_adaptor_of_std_calls_has_no_place() {
 // ---- docs/debugging.md ----
 
 fn path() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/debugging.md")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/debugging.md")
 }
 
 fn documentation() -> String {

@@ -212,7 +212,8 @@ fn joins_parents_and_scopes_are_shown_as_a_tree() {
                 "{text}"
             );
             assert!(text.contains(&format!("\n        {joined} 'joined', spawned at")), "{text}");
-            assert!(text.lines().count() < 25, "{text}");
+            // With backtraces there are a few lines more for each.
+            assert!(text.lines().count() < 40, "{text}");
             // The dump prints itself on a coroutine's stack, however deep the tree is.
             assert!(text.starts_with("plainsong: 1004 coroutines in process "), "{text}");
         })

@@ -12,7 +12,7 @@ use plainsong::{JoinError, JoinHandle, thread};
 
 use crate::util::{
     HOUR, MOMENT, OnDrop, alone, count_drop, counter, dying, load, pair, run, runtime,
-    spawn_with_handle, until_parked, watch,
+    spawn_with_handle, until, until_parked, watch,
 };
 
 #[test]
@@ -420,8 +420,12 @@ fn the_end_of_a_run_leaves_one_that_must_not_unwind_where_it_is() {
                     let _guard = theirs;
                     thread::park();
                 });
-                until_parked(&left);
-                until_parked(&listening);
+                // A dump sees the other worker's coroutines, too.
+                until(|| {
+                    let dump = plainsong::inspect::dump();
+                    let waits = |id| dump.coroutines().any(|c| c.id == id && c.waits_for.is_some());
+                    waits(left.id()) && waits(listening.id())
+                });
                 // It has left the queue when the sender looks for it.
                 (left, (listening, sender))
             });
