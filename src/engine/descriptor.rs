@@ -190,13 +190,16 @@ impl Registrations {
         result
     }
 
-    /// Deregisters the descriptor from all reactors.
-    pub(crate) fn deregister(&mut self, fd: &impl AsFd) {
+    /// Deregisters the descriptor from all reactors. `fd` is `None` if it is closed next, and its
+    /// open file with it: then the kernel forgets the registrations by itself.
+    pub(crate) fn deregister(&mut self, fd: Option<&impl AsFd>) {
         let others = mem::take(self.others.get_mut());
         for Registration { port, mailbox, token } in self.first.take().into_iter().chain(others) {
             // If the reactor is gone, the kernel has forgotten the registration with it.
             let Some(port) = port.upgrade() else { continue };
-            port.forget(fd.as_fd());
+            if let Some(fd) = fd {
+                port.forget(fd.as_fd());
+            }
             let (reactor, token) = (port.number(), token.number());
             let local = context::try_with(|scheduler| {
                 let local = ptr::eq(scheduler.mailbox(), mailbox);

@@ -13,7 +13,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Wake, Waker};
@@ -28,7 +28,7 @@ use super::waiter::{FutureWaiter, Waiter, Waiters};
 use self::epoll as backend;
 #[cfg(not(all(target_os = "linux", not(plainsong_portable_reactor))))]
 use self::portable as backend;
-pub(crate) use backend::Port;
+pub(crate) use backend::{CLOSING_FORGETS, Port};
 
 /// How many events one poll takes from the kernel. It is small enough that the memory touched by
 /// waking their coroutines is still in the second-level cache when these have their turns. It is at
@@ -59,6 +59,12 @@ impl Token {
         self.0 as u32 as usize
     }
 
+    /// Whether `entry`, which has the token's index, is the one that the token was made for.
+    #[inline]
+    fn is_of(self, entry: &Entry) -> bool {
+        (self.0 >> 32) as u32 == entry.generation
+    }
+
     /// The token as a number, for a message to another thread.
     pub(crate) fn number(self) -> u64 {
         self.0
@@ -81,12 +87,14 @@ struct Event {
 #[derive(Debug)]
 #[repr(align(64))]
 struct Entry {
-    token: Token,
+    /// The half of its token that is not the index.
+    generation: u32,
     /// A read is worth a try.
     readable: bool,
     /// A write is, as far as futures know. Coroutines try each write.
     writable: bool,
     ending: bool,
+    number: RawFd,
     /// How many events were reported.
     edges: u32,
     readers: Waiters,
@@ -172,21 +180,33 @@ impl Reactor {
         self.entries.borrow().is_empty()
     }
 
-    /// Registers a descriptor. Before it is closed, it must be passed to [`Port::forget`], and its
-    /// token to [`deregister`](Self::deregister).
+    /// Registers a descriptor. Before it is closed, it must be passed to [`Port::forget`], unless
+    /// the [kernel forgets it](CLOSING_FORGETS), and its token to
+    /// [`deregister`](Self::deregister).
     pub(crate) fn register(&self, fd: BorrowedFd<'_>) -> io::Result<Token> {
         let generation = self.generation.get().wrapping_add(1);
         self.generation.set(generation);
         let mut entries = self.entries.borrow_mut();
-        let vacant = entries.vacant_entry();
-        let token = Token::new(vacant.key(), generation);
-        self.port.watch(fd, token.0)?;
-        vacant.insert(Entry {
-            token,
+        let number = fd.as_raw_fd();
+        let token = Token::new(entries.vacant_key(), generation);
+        match self.port.watch(fd, token.0) {
+            // A socket of this number was closed while a duplicate kept its file open, and now
+            // another duplicate has the number.
+            Err(error)
+                if error.kind() == io::ErrorKind::AlreadyExists
+                    && !entries.iter().any(|(_, entry)| entry.number == number) =>
+            {
+                self.port.watch_again(fd, token.0)?;
+            }
+            result => result?,
+        }
+        entries.insert(Entry {
+            generation,
             // This is not known yet. The kernel reports the current state as the first edge.
             readable: true,
             writable: true,
             ending: false,
+            number,
             edges: 0,
             readers: Waiters::default(),
             writers: None,
@@ -199,7 +219,7 @@ impl Reactor {
     pub(super) fn deregister(&self, number: u64) -> impl Iterator<Item = Waiter> + use<> {
         let token = Token(number);
         let mut entries = self.entries.borrow_mut();
-        let known = entries.get(token.index()).is_some_and(|entry| entry.token == token);
+        let known = entries.get(token.index()).is_some_and(|entry| token.is_of(entry));
         let entry = known.then(|| entries.remove(token.index()));
         entry.into_iter().flat_map(|entry| {
             let writers = entry.writers.into_iter().flat_map(|writers| *writers);
@@ -239,7 +259,7 @@ impl Reactor {
         let mut entries = self.entries.borrow_mut();
         for event in buffer.drain() {
             let token = Token(event.token);
-            let entry = entries.get_mut(token.index()).filter(|entry| entry.token == token);
+            let entry = entries.get_mut(token.index()).filter(|entry| token.is_of(entry));
             let Some(entry) = entry else { continue };
             entry.ending |= event.ending;
             entry.edges = entry.edges.wrapping_add(1);
@@ -271,7 +291,7 @@ impl Readiness<'_> {
     #[inline]
     fn with<R>(&self, f: impl FnOnce(&mut Entry) -> R) -> Option<R> {
         let mut entries = self.reactor.entries.borrow_mut();
-        entries.get_mut(self.token.index()).filter(|entry| entry.token == self.token).map(f)
+        entries.get_mut(self.token.index()).filter(|entry| self.token.is_of(entry)).map(f)
     }
 
     /// Whether a read would fail with `WouldBlock`, according to the last poll.
@@ -389,6 +409,8 @@ mod epoll {
     use rustix::fd::OwnedFd;
 
     pub(super) const TELLS_ENDING: bool = true;
+    /// A descriptor need not be forgotten before it is closed, if no other one shares its file.
+    pub(crate) const CLOSING_FORGETS: bool = true;
 
     /// The key of the eventfd. No entry has it, because a slab never holds 2^32 - 1 descriptors.
     const WAKER: u64 = u64::MAX;
@@ -421,13 +443,19 @@ mod epoll {
             self.poller.as_fd()
         }
 
+        const EVENTS: EventFlags = EventFlags::IN
+            .union(EventFlags::OUT)
+            .union(EventFlags::PRI)
+            .union(EventFlags::RDHUP)
+            .union(EventFlags::ET);
+
         pub(super) fn watch(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
-            let flags = EventFlags::IN
-                | EventFlags::OUT
-                | EventFlags::PRI
-                | EventFlags::RDHUP
-                | EventFlags::ET;
-            Ok(epoll::add(&self.poller, fd, EventData::new_u64(token), flags)?)
+            Ok(epoll::add(&self.poller, fd, EventData::new_u64(token), Self::EVENTS)?)
+        }
+
+        /// [`watch`](Self::watch), where the kernel still has a registration of this number.
+        pub(super) fn watch_again(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
+            Ok(epoll::modify(&self.poller, fd, EventData::new_u64(token), Self::EVENTS)?)
         }
 
         /// Edge-triggered registrations stay armed.
@@ -495,6 +523,7 @@ mod portable {
     use std::os::fd::AsRawFd;
 
     pub(super) const TELLS_ENDING: bool = false;
+    pub(crate) const CLOSING_FORGETS: bool = false;
 
     /// The part of a reactor that other threads may use.
     #[derive(Debug)]
@@ -513,6 +542,11 @@ mod portable {
             let interest = Ready::all(token as usize);
             // SAFETY: the owner of the descriptor calls `forget` before it closes it.
             unsafe { self.poller.add_with_mode(fd.as_raw_fd(), interest, self.mode()) }
+        }
+
+        #[expect(clippy::unused_self)]
+        pub(super) fn watch_again(&self, _: BorrowedFd<'_>, _: u64) -> io::Result<()> {
+            Err(io::ErrorKind::AlreadyExists.into())
         }
 
         fn mode(&self) -> PollMode {

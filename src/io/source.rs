@@ -20,7 +20,7 @@ use crate::engine::blocking_pool as pool;
 use crate::engine::descriptor::{self, Registrations};
 use crate::engine::error::explained;
 use crate::engine::park::{self, Running};
-use crate::engine::reactor::{Interest, Readiness};
+use crate::engine::reactor::{CLOSING_FORGETS, Interest, Readiness};
 use crate::engine::task::{Wait, Wake};
 use crate::engine::waiter::FutureWaiter;
 
@@ -58,6 +58,9 @@ pub(crate) trait Descriptor: AsFd {
     /// read may park without a try. Anything else that can be behind such a read must raise an
     /// event of its own, which [`Readiness::set_short`] takes into account.
     const SHORT_READ_DRAINS: bool = false;
+    /// Whether the open file is closed with the descriptor, unless a program duplicates it by other
+    /// means than ours.
+    const CLOSES_FILE: bool = false;
 }
 
 impl Descriptor for OwnedFd {}
@@ -109,16 +112,10 @@ impl<T: Descriptor> Source<T> {
 
     /// Gives up what was taken, which no reactor knows any more.
     pub(crate) fn into_inner(mut self) -> T {
-        self.deregister();
+        self.registrations.deregister(self.io.as_ref());
         match self.io.take() {
             Some(io) => io,
             None => unreachable!("only this takes it"),
-        }
-    }
-
-    fn deregister(&mut self) {
-        if let Some(io) = &self.io {
-            self.registrations.deregister(io);
         }
     }
 
@@ -448,7 +445,9 @@ impl<T: Descriptor> Source<T> {
 
 impl<T: Descriptor> Drop for Source<T> {
     fn drop(&mut self) {
-        self.deregister();
+        let io = self.io.as_ref();
+        let forgotten = T::CLOSES_FILE && CLOSING_FORGETS;
+        self.registrations.deregister(io.filter(|_| !forgotten));
     }
 }
 

@@ -273,6 +273,7 @@ impl Descriptor for net::TcpStream {
     // A read stops short before urgent data and before the end of the stream, and the reactor is
     // notified of both.
     const SHORT_READ_DRAINS: bool = true;
+    const CLOSES_FILE: bool = true;
 }
 
 socket_surface!(TcpStream, net::TcpStream);

@@ -184,6 +184,7 @@ impl Descriptor for net::UnixStream {
     // A read also stops short after descriptors that were passed along, and between the data of
     // different senders. No event reports the data behind these.
     const SHORT_READ_DRAINS: bool = false;
+    const CLOSES_FILE: bool = true;
 }
 
 socket_surface!(UnixStream, net::UnixStream);

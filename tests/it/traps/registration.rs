@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use std::{net, thread};
 use plainsong::io::wait_readable;
 use plainsong::net::TcpStream;
 
-use crate::util::{descriptors, listen, pair, run, until_parked, watch};
+use crate::util::{alone, descriptors, listen, pair, run, until_parked, watch};
 
 #[test]
 fn two_readers_and_a_writer_on_one_stream() {
@@ -51,6 +51,36 @@ fn two_readers_and_a_writer_on_one_stream() {
         assert_eq!(sum, TOTAL);
         writer.join().unwrap();
         echo.join().unwrap();
+    });
+}
+
+#[test]
+fn a_duplicate_may_have_the_number_of_a_socket_that_was_closed() {
+    // Alone, so that no other test takes the number.
+    alone(a_duplicate_may_have_the_number_of_a_socket_that_was_closed, || {
+        run(|| {
+            let (ours, mut theirs) = pair();
+            let mut read_one = |conn: TcpStream| {
+                let conn = Rc::new(conn);
+                let reader = {
+                    let conn = Rc::clone(&conn);
+                    plainsong::spawn(move || (&*conn).read(&mut [0; 8]).unwrap())
+                };
+                until_parked(&reader);
+                theirs.write_all(b"1").unwrap();
+                assert_eq!(reader.join().unwrap(), 1);
+                Rc::into_inner(conn).unwrap()
+            };
+            let ours = read_one(ours);
+            let (number, duplicate) = (ours.as_raw_fd(), ours.as_fd().try_clone_to_owned());
+            let duplicate = duplicate.unwrap();
+            drop(ours);
+            let again = duplicate.try_clone().unwrap();
+            assert_eq!(again.as_raw_fd(), number);
+            // Each of them is told of what comes, although the kernel still knows the first.
+            drop(read_one(TcpStream::from(again)));
+            drop(read_one(TcpStream::from(duplicate)));
+        });
     });
 }
 
