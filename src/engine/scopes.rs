@@ -20,6 +20,7 @@
 //! inner level would only have to be followed by another.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::time::Instant;
 
 use super::timer::TimerKey;
 
@@ -59,6 +60,17 @@ struct Scope {
     timer: Option<TimerKey>,
     // Set for a scope that was opened in a destructor that an unwind runs: see `open_in_cleanup`.
     cleanup: Option<Cause>,
+}
+
+/// When a scope is cancelled.
+#[derive(Clone, Copy)]
+pub(crate) enum Until {
+    /// Not before it is closed.
+    Closed,
+    /// At a deadline that was in the future when the caller last read the clock.
+    Later(Instant),
+    /// At once, because the deadline has passed.
+    Passed,
 }
 
 /// The levels of one coroutine and the requests to cancel them.

@@ -17,7 +17,7 @@ use crate::engine::cancel::{self, Failure};
 use crate::engine::defer::Defer;
 use crate::engine::mutex::{Mutex, MutexGuard};
 use crate::engine::park::{self, Running};
-use crate::engine::scopes::Level;
+use crate::engine::scopes::{Level, Until};
 use crate::engine::task::Wait;
 use crate::engine::waiter::Waiters;
 use crate::engine::{context, current, root};
@@ -28,25 +28,25 @@ const WAIT: Wait = Wait::new(&Wait::for_any_thread("a token to be cancelled"));
 /// cancelled.
 #[inline]
 pub(crate) fn cancellable<T>(
-    deadline: Option<Instant>,
+    until: Until,
     setup: impl FnOnce(Target),
     f: impl FnOnce() -> T,
 ) -> Option<T> {
     park::running(|running| match running {
-        Some(running) => cancellable_here(running, deadline, setup, f),
+        Some(running) => cancellable_here(running, until, setup, f),
         // A wait of a plain thread cannot be cancelled, so `f` runs as a coroutine.
-        None => root::start_default(|| cancellable(deadline, setup, f)),
+        None => root::start_default(|| cancellable(until, setup, f)),
     })
 }
 
 fn cancellable_here<T>(
     running: Running<'_>,
-    deadline: Option<Instant>,
+    until: Until,
     setup: impl FnOnce(Target),
     f: impl FnOnce() -> T,
 ) -> Option<T> {
     let Running { scheduler, task } = running;
-    let scope = scheduler.open_scope(task, deadline);
+    let scope = scheduler.open_scope(task, until);
     setup(Target::scope(scheduler, task, scope));
     let result = cancel::catch(task, Level::Scope(scope), f);
     scheduler.close_scope(task, scope);
@@ -92,7 +92,13 @@ fn cancellable_here<T>(
 /// ```
 #[inline]
 pub fn timeout<T>(limit: Duration, f: impl Body<T>) -> Result<T, Elapsed> {
-    cancellable(park::deadline(limit), |_| (), f).ok_or(Elapsed(()))
+    let until = match park::deadline(limit) {
+        Some(_) if limit.is_zero() => Until::Passed,
+        Some(deadline) => Until::Later(deadline),
+        // Later than the clock can say.
+        None => Until::Closed,
+    };
+    cancellable(until, |_| (), f).ok_or(Elapsed(()))
 }
 
 /// [`timeout`] with a point in time: runs `f` until `deadline` at most.
@@ -109,7 +115,8 @@ pub fn timeout<T>(limit: Duration, f: impl Body<T>) -> Result<T, Elapsed> {
 ///
 /// Unwinds when the coroutine is cancelled, from within `f`.
 pub fn timeout_at<T>(deadline: Instant, f: impl Body<T>) -> Result<T, Elapsed> {
-    cancellable(Some(deadline), |_| (), f).ok_or(Elapsed(()))
+    let until = if deadline > park::now() { Until::Later(deadline) } else { Until::Passed };
+    cancellable(until, |_| (), f).ok_or(Elapsed(()))
 }
 
 /// The error of [`timeout`]: the time was up first.
@@ -349,7 +356,7 @@ impl CancellationToken {
                 target.cancel();
             }
         };
-        let result = cancellable(None, list, f);
+        let result = cancellable(Until::Closed, list, f);
         drop(listed);
         result
     }

@@ -18,6 +18,7 @@ use super::thread::Thread;
 use crate::engine::cancel::is_cancellation;
 use crate::engine::id::Id;
 use crate::engine::root;
+use crate::engine::scopes::Until;
 use crate::engine::spawn::{Spec, check_running, take_stack};
 use crate::engine::task::Task;
 use crate::engine::{context, current, park};
@@ -69,7 +70,7 @@ where
     // Nothing may leave this function while a member is running. So it catches an unwind of the
     // body, waits for all members, and only then resumes the unwind.
     let result = panic::catch_unwind(AssertUnwindSafe(|| {
-        cancellable(None, |body| group.set_body(Some(body)), || f(&scope))
+        cancellable(Until::Closed, |body| group.set_body(Some(body)), || f(&scope))
     }));
     group.set_body(None);
     match &result {

@@ -2,12 +2,11 @@
 
 use std::io::{self, Write};
 use std::process;
-use std::time::Instant;
 
 use super::super::cancel;
 use super::super::coroutine::Suspended;
 use super::super::id::Id;
-use super::super::scopes::{Cause, Level, ScopeId};
+use super::super::scopes::{Cause, Level, ScopeId, Until};
 use super::super::task::{Flag, Task, Wake};
 use super::alarms::Alarm;
 use super::core::Scheduler;
@@ -64,15 +63,17 @@ impl Scheduler {
         }
     }
 
-    /// Opens a scope in `task`, the running coroutine. The scope is cancelled at `deadline`.
-    pub(crate) fn open_scope(&self, task: &Task, deadline: Option<Instant>) -> ScopeId {
+    /// Opens a scope in `task`, the running coroutine.
+    #[inline]
+    pub(crate) fn open_scope(&self, task: &Task, until: Until) -> ScopeId {
         let id = ScopeId::next(&self.next_scope);
-        // A deadline that has passed needs no timer.
-        let later = deadline.filter(|deadline| *deadline > self.now());
-        let timer = later.map(|deadline| {
-            let alarm = Alarm::Cancel(task.slot.get(), id);
-            self.alarms.add(self.clock.nanos_at(deadline), alarm)
-        });
+        let timer = match until {
+            Until::Later(deadline) => {
+                let alarm = Alarm::Cancel(task.slot.get(), id);
+                Some(self.alarms.add(self.clock.nanos_at(deadline), alarm))
+            }
+            Until::Closed | Until::Passed => None,
+        };
         if self.is_unwinding(task) {
             let raised = task.flags.set(Flag::Raised, false);
             task.panicked_in.set(0);
@@ -81,7 +82,7 @@ impl Scheduler {
         } else {
             task.scopes.open(id, timer);
         }
-        if deadline.is_some() && later.is_none() {
+        if matches!(until, Until::Passed) {
             task.scopes.request(Level::Scope(id));
         }
         id
