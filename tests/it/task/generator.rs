@@ -11,7 +11,7 @@ use plainsong::time::sleep;
 use plainsong::{spawn, yield_now};
 
 use crate::util::{
-    OnDrop, alone, both, mappings, pair, panic_of, resident, run, until_parked, watch,
+    OnDrop, alone, both, mappings, pair, panic_of, resident, run, until, until_parked, watch,
 };
 
 fn count_to(n: u32) -> Generator<u32> {
@@ -325,5 +325,56 @@ fn a_body_cannot_yield_inside_of_a_scope_of_its_own() {
             Ok(Some(2))
         );
         assert_eq!(plainsong::spawn(move || generator.next()).join().unwrap(), None);
+    });
+}
+
+/// Calls `f` while another coroutine of this thread is suspended in the middle of an unwind.
+fn beside_an_unwind(f: impl FnOnce()) {
+    let over = Rc::new(Cell::new(false));
+    let theirs = Rc::clone(&over);
+    let unwinds = spawn(move || {
+        let _guard = OnDrop(|| until(|| theirs.get()));
+        resume_unwind(Box::new(()));
+    });
+    until(std::thread::panicking);
+    f();
+    over.set(true);
+    assert!(unwinds.join().unwrap_err().is_panic());
+}
+
+#[test]
+fn another_coroutines_unwind_is_not_taken_for_the_bodys() {
+    run(|| {
+        // It begins while the body waits, and lasts.
+        let mut slow = Generator::<u32>::new(|out| {
+            for n in 0..3 {
+                sleep(Duration::from_millis(1));
+                out.yield_(n);
+            }
+        });
+        let waits = spawn(move || slow.by_ref().collect::<Vec<_>>());
+        until_parked(&waits);
+        beside_an_unwind(|| assert_eq!(waits.join().unwrap(), [0, 1, 2]));
+        beside_an_unwind(|| assert_eq!(count_to(3).collect::<Vec<_>>(), [0, 1, 2]));
+    });
+}
+
+#[test]
+fn a_body_that_yields_in_its_destructors_is_closed_beside_another_unwind() {
+    run(|| {
+        let ends = Rc::new(Cell::new(0));
+        let count = Rc::clone(&ends);
+        let mut generator = Generator::<u32>::new(move |out| {
+            let _end = OnDrop(|| {
+                (0..3).for_each(|n| out.yield_(n));
+                count.set(count.get() + 1);
+            });
+            out.yield_(7);
+            out.yield_(8);
+        });
+        assert_eq!(generator.next(), Some(7));
+        beside_an_unwind(|| generator.close());
+        assert!(generator.is_done());
+        assert_eq!(ends.get(), 1);
     });
 }

@@ -1,0 +1,62 @@
+//! What this process holds.
+
+use std::fmt;
+use std::fs;
+
+/// Figures of this process that must not grow for ever.
+#[derive(Clone, Copy)]
+pub(crate) struct Held {
+    /// Resident memory without file pages, in KiB.
+    pub(crate) resident: usize,
+    pub(crate) descriptors: usize,
+    pub(crate) mappings: usize,
+    pub(crate) threads: usize,
+}
+
+impl Held {
+    pub(crate) fn now() -> Self {
+        Self {
+            resident: resident(),
+            descriptors: entries("/proc/self/fd"),
+            mappings: fs::read_to_string("/proc/self/maps").map_or(0, |maps| maps.lines().count()),
+            threads: entries("/proc/self/task"),
+        }
+    }
+
+    /// Fails when this is more than `before` by more than what the allocator and the pools of
+    /// stacks and threads may keep.
+    pub(crate) fn check(&self, before: &Self) {
+        // The blocking pool keeps idle threads for ten seconds.
+        let threads = self.threads.saturating_sub(before.threads);
+        let checks = [
+            ("resident KiB", self.resident, before.resident + before.resident / 2 + 32 * 1024),
+            ("descriptors", self.descriptors, before.descriptors),
+            ("mappings", self.mappings, before.mappings + before.mappings / 4 + 64 + 4 * threads),
+            ("threads", self.threads, before.threads + 64),
+        ];
+        for (what, now, limit) in checks {
+            assert!(now <= limit, "{what} grew: {before} before, {self} now");
+        }
+    }
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { resident, descriptors, mappings, threads } = self;
+        write!(
+            f,
+            "{resident} KiB resident, {descriptors} descriptors, {mappings} mappings, {threads} \
+             threads"
+        )
+    }
+}
+
+fn entries(folder: &str) -> usize {
+    fs::read_dir(folder).map_or(0, Iterator::count)
+}
+
+fn resident() -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+}
