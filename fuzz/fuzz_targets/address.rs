@@ -4,7 +4,7 @@
 #![no_main]
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, SocketAddr};
 
 use libfuzzer_sys::fuzz_target;
 use plainsong::net::ToSocketAddrs;
@@ -26,7 +26,7 @@ fuzz_target!(|text: &str| {
         _ => {}
     }
     let ours = ToSocketAddrs::to_socket_addrs(text).map(Iterator::collect::<Vec<_>>);
-    let stds = text.to_socket_addrs().map(Iterator::collect::<Vec<_>>);
+    let stds = std::net::ToSocketAddrs::to_socket_addrs(text).map(Iterator::collect::<Vec<_>>);
     match (ours, stds) {
         (Ok(ours), Ok(stds)) => assert_eq!(ours, stds),
         (Err(ours), Err(stds)) => {

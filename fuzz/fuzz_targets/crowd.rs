@@ -112,11 +112,16 @@ fuzz_target!(|program: Program| {
     let thread = std::thread::spawn(move || play(&theirs, &program.thread, false));
     let runtime = Runtime::builder().workers(2).build().unwrap();
     runtime.run(|| {
-        let handles: Vec<_> = program.coroutines.into_iter().enumerate().map(|(at, steps)| {
-            let theirs = Arc::clone(&shared);
-            let body = move || play(&theirs, &steps, true);
-            if at == 0 { spawn(body) } else { spawn_anywhere(body) }
-        }).collect();
+        let handles: Vec<_> = program
+            .coroutines
+            .into_iter()
+            .enumerate()
+            .map(|(at, steps)| {
+                let theirs = Arc::clone(&shared);
+                let body = move || play(&theirs, &steps, true);
+                if at == 0 { spawn(body) } else { spawn_anywhere(body) }
+            })
+            .collect();
         if let Some(at) = program.cancelled {
             handles[usize::from(at) % 3].cancel();
         }

@@ -112,8 +112,7 @@ fuzz_target!(|program: Program| {
                 }
             }
         });
-        let mut model =
-            Model { body, at: 0, receives: false, input: None, last: 0, done: false };
+        let mut model = Model { body, at: 0, receives: false, input: None, last: 0, done: false };
         let mut began = false;
         for step in uses.into_iter().take(32) {
             match step {

@@ -25,20 +25,24 @@ fuzz_target!(|tasks: Vec<Task>| {
         let start = now();
         // Up to a millisecond.
         let due = |micros: u16| start + Duration::from_micros(u64::from(micros % 1024));
-        let handles: Vec<_> = tasks.into_iter().take(16).map(|task| match task {
-            Task::Nested { outer, inner, sleep, cancelled } => {
-                let (outer, inner, sleep) = (due(outer), due(inner), due(sleep));
-                let handle = spawn(move || nested(outer, inner, sleep));
-                if cancelled {
-                    handle.cancel();
+        let handles: Vec<_> = tasks
+            .into_iter()
+            .take(16)
+            .map(|task| match task {
+                Task::Nested { outer, inner, sleep, cancelled } => {
+                    let (outer, inner, sleep) = (due(outer), due(inner), due(sleep));
+                    let handle = spawn(move || nested(outer, inner, sleep));
+                    if cancelled {
+                        handle.cancel();
+                    }
+                    (handle, cancelled)
                 }
-                (handle, cancelled)
-            }
-            Task::Call { due: time, cancelled } => {
-                let (time, cancelled) = (due(time), cancelled.map(due));
-                (spawn(move || call(time, cancelled)), false)
-            }
-        }).collect();
+                Task::Call { due: time, cancelled } => {
+                    let (time, cancelled) = (due(time), cancelled.map(due));
+                    (spawn(move || call(time, cancelled)), false)
+                }
+            })
+            .collect();
         for (handle, cancelled) in handles {
             match handle.join() {
                 Ok(()) => assert!(!cancelled, "it was cancelled before it began"),

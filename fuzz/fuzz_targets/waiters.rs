@@ -241,9 +241,8 @@ fn semaphore(permits: u8, operations: &[SemaphoreOp]) {
         match *operation {
             SemaphoreOp::Acquire(count) => {
                 let semaphore = Arc::clone(&semaphore);
-                holders.push(Holder::start(move || {
-                    semaphore.acquire_many_owned(count.into()).ok()
-                }));
+                holders
+                    .push(Holder::start(move || semaphore.acquire_many_owned(count.into()).ok()));
                 model.push((if closed { Hold::Refused } else { Hold::Waits }, count.into()));
                 if !closed {
                     queue.push_back(model.len() - 1);

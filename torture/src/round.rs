@@ -1,6 +1,7 @@
 //! A round: one run of a random program, in a world of its own.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
@@ -56,6 +57,15 @@ fn round(seed: u64, steps: u64) {
     let runtime = runtime.build().expect("a runtime");
     assert!(world.run.set(runtime.handle()).is_ok());
     let threads: Vec<_> = (0..threads).map(|_| start_thread(&world, rng.fork())).collect();
+    let hanging = Arc::downgrade(&world);
+    watch::on_hang(move || {
+        let Some(world) = hanging.upgrade() else { return };
+        if let Some(run) = world.run.get() {
+            let theirs = Arc::clone(&world);
+            // On a worker, as only a coroutine's own thread knows what it waits for.
+            drop(run.spawn(move || theirs.show()));
+        }
+    });
     let waits_for_all = rng.bool();
     let first = Actor::new(&world, rng.fork(), world.number(), true);
     let body = || {

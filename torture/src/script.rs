@@ -29,6 +29,9 @@ pub(crate) struct Actor {
     depth: Cell<u32>,
     /// Whether this is a coroutine, and not a plain thread.
     is_coroutine: bool,
+    /// Has caught a cancellation. While another coroutine is suspended in the middle of unwinding,
+    /// the library cannot tell such a coroutine from one that unwinds.
+    pub(crate) swallowed: Cell<bool>,
 }
 
 plainsong::coroutine_local! {
@@ -79,6 +82,7 @@ impl Actor {
             number,
             depth: Cell::new(0),
             is_coroutine,
+            swallowed: Cell::new(false),
         }
     }
 
@@ -333,7 +337,7 @@ impl Actor {
     /// Catches a cancellation. It is raised again at the next wait.
     fn swallow(&self) {
         let caught = catch_unwind(AssertUnwindSafe(|| self.idle()));
-        drop(caught);
+        self.swallowed.set(self.swallowed.get() || caught.is_err());
     }
 }
 

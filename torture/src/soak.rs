@@ -306,7 +306,9 @@ fn go_wrong(
         }
         Fault::TimeOut => {
             _ = request(conn, "/echo");
-            _ = timeout(Duration::from_micros(rng.u64(..100)), || io::copy(&mut conn, &mut io::sink()));
+            _ = timeout(Duration::from_micros(rng.u64(..100)), || {
+                io::copy(&mut conn, &mut io::sink())
+            });
         }
         Fault::Cancel => {
             let Ok(other) = conn.try_clone() else { return true };

@@ -3,6 +3,7 @@
 use std::backtrace::Backtrace;
 use std::panic;
 use std::process;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -14,9 +15,13 @@ pub(crate) struct Scripted;
 
 static SEED: AtomicU64 = AtomicU64::new(0);
 static PROGRESS: AtomicU64 = AtomicU64::new(0);
+static SHOW: Mutex<Option<Show>> = Mutex::new(None);
+
+/// Prints what a run that hangs waits for.
+type Show = Box<dyn FnOnce() + Send>;
 
 /// Without progress for this long, a run hangs. On a busy machine a round takes seconds.
-const HANG: Duration = Duration::from_secs(100);
+const HANG: Duration = Duration::from_secs(30);
 
 /// Call this before the first run: the library's own hook must be in front of this one.
 pub(crate) fn install() {
@@ -32,6 +37,11 @@ pub(crate) fn install() {
             thread::sleep(HANG);
             let now = progress();
             if now == last {
+                let show = SHOW.lock().unwrap().take();
+                if let Some(show) = show {
+                    show();
+                    thread::sleep(Duration::from_secs(2));
+                }
                 fail(&format!("no progress for {HANG:?}; {}", Held::now()));
             }
             last = now;
@@ -47,6 +57,11 @@ fn progress() -> u64 {
 
 pub(crate) fn progressed() {
     PROGRESS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// If what follows hangs, calls `show` before the end.
+pub(crate) fn on_hang(show: impl FnOnce() + Send + 'static) {
+    *SHOW.lock().unwrap() = Some(Box::new(show));
 }
 
 /// What follows is what this seed leads to.

@@ -193,6 +193,16 @@ impl World {
         (at < tokens.len()).then(|| tokens.swap_remove(at))
     }
 
+    /// Prints the coroutines that have not ended, as far as their handles are kept.
+    pub(crate) fn show(&self) {
+        eprintln!("torture: {} coroutines are left", self.lives());
+        for (number, handle) in &*self.handles.lock().unwrap() {
+            if !handle.is_finished() {
+                eprintln!("torture: {number}: {handle:?}");
+            }
+        }
+    }
+
     /// What must hold when the run is over and every thread of the round has ended.
     pub(crate) fn check(self: Arc<Self>) {
         assert_eq!(self.lives(), 0, "coroutines are left behind");
