@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::io;
 
 /// Figures of this process that must not grow for ever.
 #[derive(Clone, Copy)]
@@ -14,13 +15,23 @@ pub(crate) struct Held {
 }
 
 impl Held {
+    /// # Panics
+    ///
+    /// When no descriptor is left.
     pub(crate) fn now() -> Self {
-        Self {
-            resident: resident(),
-            descriptors: entries("/proc/self/fd"),
-            mappings: fs::read_to_string("/proc/self/maps").map_or(0, |maps| maps.lines().count()),
-            threads: entries("/proc/self/task"),
-        }
+        Self::read().expect("/proc can be read")
+    }
+
+    /// # Errors
+    ///
+    /// When no descriptor is left.
+    pub(crate) fn read() -> io::Result<Self> {
+        Ok(Self {
+            resident: resident()?,
+            descriptors: fs::read_dir("/proc/self/fd")?.count(),
+            mappings: fs::read_to_string("/proc/self/maps")?.lines().count(),
+            threads: fs::read_dir("/proc/self/task")?.count(),
+        })
     }
 
     /// Fails when this is more than `before` by more than what the allocator and the pools of
@@ -51,12 +62,9 @@ impl fmt::Display for Held {
     }
 }
 
-fn entries(folder: &str) -> usize {
-    fs::read_dir(folder).map_or(0, Iterator::count)
-}
-
-fn resident() -> usize {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+fn resident() -> io::Result<usize> {
+    let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-    line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+    let kibibytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
+    kibibytes.ok_or(io::ErrorKind::InvalidData.into())
 }

@@ -8,8 +8,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::process::Held;
-
 /// The payload of a panic that is a part of the run.
 pub(crate) struct Scripted;
 
@@ -42,7 +40,7 @@ pub(crate) fn install() {
                     show();
                     thread::sleep(Duration::from_secs(2));
                 }
-                fail(&format!("no progress for {HANG:?}; {}", Held::now()));
+                fail(&format!("no progress for {HANG:?}"));
             }
             last = now;
         }
