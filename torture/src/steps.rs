@@ -373,6 +373,9 @@ fn queue(me: &Actor) {
         _ => Queue::priority(Some(capacity)),
     });
     let theirs = Arc::clone(&queue);
+    // A partner that waits for room ends if this actor unwinds.
+    let _leave = on_drop(move || theirs.shutdown(true));
+    let theirs = Arc::clone(&queue);
     let end = on_drop(move || theirs.shutdown(false));
     let theirs = Arc::clone(&queue);
     me.partner(move || {
