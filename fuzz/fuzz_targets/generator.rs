@@ -48,7 +48,7 @@ struct Model {
 }
 
 impl Model {
-    /// What the generator returns, or an error if it panics.
+    /// The value that the generator returns, or an error if it panics.
     fn send(&mut self, value: u8) -> Result<Option<u8>, ()> {
         if self.done {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! The HTTP server of the examples: whatever comes, it answers and ends, and how the bytes are cut
+//! The HTTP server of the examples: on any input it answers and ends, and how the bytes are cut
 //! into segments makes no difference.
 
 #![no_main]
@@ -43,7 +43,7 @@ fuzz_target!(|input: Input<'_>| {
     });
 });
 
-/// What the server's handler saw, and its answer, unless that was reset.
+/// The requests that the server's handler saw, and its answer, unless that was reset.
 fn exchange(pieces: &[&[u8]]) -> (Vec<String>, Option<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

@@ -12,7 +12,7 @@ use plainsong::{Builder, JoinHandle, thread, yield_now};
 
 const SMALLEST: usize = 16 * 1024;
 const LARGEST: usize = 1 << 30;
-/// What a coroutine needs beside the part that is filled here: for its start, and an unwind.
+/// The part of a stack that is not filled here: for the start of a coroutine, and an unwind.
 const RESERVE: usize = 12 * 1024;
 /// As much of a stack is filled at most.
 const FILLED_MAX: usize = 512 * 1024;

@@ -66,7 +66,7 @@ fn nested(outer: Instant, inner: Instant, sleep: Instant) {
         Ok(Err(_)) => assert!(ended >= inner, "the inner time-out was early"),
         Err(_) => assert!(ended >= outer, "the outer time-out was early"),
     }
-    // What was due first by far, when nothing was due yet, has decided.
+    // The sleep was due first, and nothing was due yet.
     let first = outer.min(inner).min(sleep);
     if began.get().is_some_and(|began| began < first) && sleep < outer.min(inner) {
         assert_eq!(result, Ok(Ok(())), "the sleep was over first");

@@ -1,4 +1,4 @@
-//! What this process holds.
+//! The memory, descriptors, mappings and threads of this process.
 
 use std::fmt;
 use std::fs;

@@ -84,7 +84,7 @@ fn round(seed: u64, steps: u64) {
         server.cancel();
         if rng.bool() {
             for (_, handle) in world.take_handles() {
-                // What an actor leaves is checked where actors join each other.
+                // Results are checked where actors join each other.
                 let _ = handle.join();
             }
         }

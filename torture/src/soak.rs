@@ -40,7 +40,7 @@ struct Counts {
     handlers: AtomicU64,
 }
 
-/// What all clients share.
+/// Shared by all clients.
 struct Job {
     echo: SocketAddr,
     http: SocketAddr,

@@ -62,7 +62,7 @@ pub(crate) fn on_hang(show: impl FnOnce() + Send + 'static) {
     *SHOW.lock().unwrap() = Some(Box::new(show));
 }
 
-/// What follows is what this seed leads to.
+/// From now on, a failure names this seed.
 pub(crate) fn set_seed(seed: u64) {
     SEED.store(seed, Ordering::Relaxed);
     progressed();

@@ -1,4 +1,4 @@
-//! What the actors of a round share, and what must hold of it.
+//! The things that the actors of a round share, and checks of them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -203,7 +203,7 @@ impl World {
         }
     }
 
-    /// What must hold when the run is over and every thread of the round has ended.
+    /// Checks the world after the run is over and every thread of the round has ended.
     pub(crate) fn check(self: Arc<Self>) {
         assert_eq!(self.lives(), 0, "coroutines are left behind");
         for (number, handle) in self.take_handles() {
