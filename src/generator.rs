@@ -216,6 +216,10 @@ impl<Y, S> Shared<Y, S> {
         self.depth.set(depth());
         // SAFETY: `state` was `Suspended`, and is `Running` during this call.
         let suspended = unsafe { coroutine.resume() };
+        if !self.caller_unwinds.get() {
+            // An unwind of the body stays in the body.
+            park::forget_panic();
+        }
         self.state.set(if suspended.is_some() { State::Suspended } else { State::Done });
     }
 
@@ -306,6 +310,7 @@ impl<Y, S> Yielder<Y, S> {
         // An earlier `Closed` may still be on its way, in a destructor that calls this, where
         // another coroutine's unwind hides it. A second one would end the process.
         if !shared.was_raised.replace(true) || !std::thread::panicking() {
+            park::note_panic();
             unwind_with(Closed);
         }
     }

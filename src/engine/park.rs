@@ -313,13 +313,23 @@ pub(crate) fn is_panicking() -> bool {
 /// the panic hook has not seen it here.
 pub(crate) fn resume_unwind(payload: Box<dyn Any + Send>) -> ! {
     if !cancel::is_cancellation(&*payload) {
-        context::running(|running| {
-            if let Some(Running { scheduler, task }) = running {
-                scheduler.note_panic(task);
-            }
-        });
+        note_panic();
     }
     panic::resume_unwind(payload)
+}
+
+/// Notes that the running coroutine begins to unwind without the panic hook.
+pub(crate) fn note_panic() {
+    context::running(|running| {
+        if let Some(Running { scheduler, task }) = running {
+            scheduler.note_panic(task);
+        }
+    });
+}
+
+/// Notes that a panic of the running coroutine has been caught.
+pub(crate) fn forget_panic() {
+    current::with(|task| task.into_iter().for_each(|task| task.panicked_in.set(0)));
 }
 
 /// Whether the running coroutine is known to unwind; on a plain thread, whether the thread does.

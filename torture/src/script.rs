@@ -94,6 +94,12 @@ impl Actor {
         self.rng.borrow_mut().fork()
     }
 
+    /// Says what this actor does, if the run hangs before the result is dropped.
+    pub(crate) fn doing(&self, what: &'static str) -> impl Drop + use<'_> {
+        self.world.begin(self.number, what);
+        on_drop(move || self.world.end(self.number, what))
+    }
+
     pub(crate) fn pause(&self) -> Duration {
         Duration::from_micros(self.below(60) as u64)
     }
@@ -142,7 +148,10 @@ impl Actor {
         match self.below(kinds) {
             // On plain threads too.
             0 => self.idle(),
-            1..=4 => steps::any(self),
+            1..=4 => {
+                let _doing = self.doing("what all share");
+                steps::any(self);
+            }
             5 => self.join(),
             6 => self.cancel(),
             7 if self.may_spawn() => self.start_anywhere(),
@@ -237,6 +246,7 @@ impl Actor {
     fn join(&self) {
         let pick = self.below(1 << 20);
         let Some((number, handle)) = self.world.take_handle(self.number, pick) else { return };
+        let _doing = self.doing("join");
         match self.below(3) {
             0 => check(number, handle.join()),
             1 => match handle.join_timeout(self.pause()) {
@@ -283,6 +293,7 @@ impl Actor {
 
     /// A scope whose children borrow from this stack until they have ended.
     fn open_scope(&self) {
+        let _doing = self.doing("scope");
         let users = std::sync::atomic::AtomicUsize::new(0);
         let canary = self.below(1000);
         let lent = vec![canary; 10];

@@ -33,24 +33,29 @@ pub(crate) fn any(me: &Actor) {
     }
 }
 
+const MEETINGS: [(&str, fn(&Actor)); 14] = [
+    ("exchange", exchange),
+    ("exchange", exchange),
+    ("once_through", once_through),
+    ("promise", promise),
+    ("ping_pong", ping_pong),
+    ("wait_group", wait_group),
+    ("unpark", unpark),
+    ("queue", queue),
+    ("watch_values", watch_values),
+    ("hear", hear),
+    ("future", future),
+    ("token", token),
+    ("pool", pool),
+    ("initialise", initialise),
+];
+
 /// A step with a partner that was started for it. Waits without a time-out, so a wake that is lost
 /// is noticed.
 pub(crate) fn meet(me: &Actor) {
-    match me.below(14) {
-        0 | 1 => exchange(me),
-        2 => once_through(me),
-        3 => promise(me),
-        4 => ping_pong(me),
-        5 => wait_group(me),
-        6 => unpark(me),
-        7 => queue(me),
-        8 => watch_values(me),
-        9 => hear(me),
-        10 => future(me),
-        11 => token(me),
-        12 => pool(me),
-        _ => initialise(me),
-    }
+    let (name, step) = MEETINGS[me.below(MEETINGS.len())];
+    let _doing = me.doing(name);
+    step(me);
 }
 
 // ---- what all share ----

@@ -33,6 +33,8 @@ pub(crate) struct World {
     // std's locks, which nobody holds across a wait.
     handles: StdMutex<Vec<(u64, Handle)>>,
     tokens: StdMutex<Vec<CancellationToken>>,
+    /// The steps that have begun and not ended, with the numbers of their actors.
+    doing: StdMutex<Vec<(u64, &'static str)>>,
 }
 
 /// A value that its lock must protect.
@@ -145,6 +147,7 @@ impl World {
             run: OnceLock::new(),
             handles: StdMutex::default(),
             tokens: StdMutex::default(),
+            doing: StdMutex::default(),
         })
     }
 
@@ -193,9 +196,23 @@ impl World {
         (at < tokens.len()).then(|| tokens.swap_remove(at))
     }
 
-    /// Prints the coroutines that have not ended, as far as their handles are kept.
+    pub(crate) fn begin(&self, number: u64, what: &'static str) {
+        self.doing.lock().unwrap().push((number, what));
+    }
+
+    pub(crate) fn end(&self, number: u64, what: &'static str) {
+        let mut doing = self.doing.lock().unwrap();
+        if let Some(at) = doing.iter().rposition(|step| *step == (number, what)) {
+            doing.remove(at);
+        }
+    }
+
+    /// Prints the steps and, as far as their handles are kept, the coroutines that have not ended.
     pub(crate) fn show(&self) {
         eprintln!("torture: {} coroutines are left", self.lives());
+        for (number, what) in &*self.doing.lock().unwrap() {
+            eprintln!("torture: {number} does: {what}");
+        }
         for (number, handle) in &*self.handles.lock().unwrap() {
             if !handle.is_finished() {
                 eprintln!("torture: {number}: {handle:?}");

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use plainsong::generator::Generator;
 use plainsong::time::sleep;
-use plainsong::{spawn, yield_now};
+use plainsong::{CancellationToken, spawn, yield_now};
 
 use crate::util::{
     OnDrop, alone, both, mappings, pair, panic_of, resident, run, until, until_parked, watch,
@@ -337,8 +337,11 @@ fn beside_an_unwind(f: impl FnOnce()) {
         resume_unwind(Box::new(()));
     });
     until(std::thread::panicking);
-    f();
-    over.set(true);
+    {
+        // Also if `f` fails.
+        let _over = OnDrop(|| over.set(true));
+        f();
+    }
     assert!(unwinds.join().unwrap_err().is_panic());
 }
 
@@ -376,5 +379,32 @@ fn a_body_that_yields_in_its_destructors_is_closed_beside_another_unwind() {
         beside_an_unwind(|| generator.close());
         assert!(generator.is_done());
         assert_eq!(ends.get(), 1);
+    });
+}
+
+#[test]
+fn a_body_that_waits_in_its_destructors_is_closed_beside_another_unwind() {
+    run(|| {
+        let ended = Rc::new(Cell::new(false));
+        let theirs = Rc::clone(&ended);
+        let mut generator = Generator::<u32>::new(move |out| {
+            let _end = OnDrop(|| {
+                yield_now();
+                theirs.set(true);
+            });
+            out.yield_(7);
+        });
+        assert_eq!(generator.next(), Some(7));
+        let token = CancellationToken::new();
+        beside_an_unwind(|| {
+            let result = token.run_until_cancelled(|| {
+                token.cancel();
+                // The cancellation must wait until the body has unwound.
+                generator.close();
+                yield_now();
+            });
+            assert!(result.is_none());
+        });
+        assert!(ended.get());
     });
 }

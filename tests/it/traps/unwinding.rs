@@ -422,7 +422,7 @@ fn a_panic_from_elsewhere_is_recognised_while_another_unwinds() {
             quietly();
         });
         until(std::thread::panicking);
-        for panic in [of_a_thread, of_a_child, of_a_child_while_cancelled] {
+        let known = [of_a_thread, of_a_child, of_a_child_while_cancelled].map(|panic| {
             let known = Rc::new(Cell::new(false));
             let theirs = Rc::clone(&known);
             let victim = spawn(move || {
@@ -430,9 +430,10 @@ fn a_panic_from_elsewhere_is_recognised_while_another_unwinds() {
                 panic();
             });
             assert!(victim.join().unwrap_err().is_panic());
-            assert!(known.get());
-        }
+            known.get()
+        });
         release.set(true);
         assert!(other.join().unwrap_err().is_panic());
+        assert_eq!(known, [true; 3]);
     });
 }
