@@ -49,11 +49,11 @@ pub(crate) fn play(options: &Mixed) {
 
 fn round(seed: u64, steps: u64) {
     let mut rng = Rng::with_seed(seed);
-    let world = World::new(steps);
     let workers = [1, 1, 2, 3, 4][rng.usize(..5)];
     let threads = rng.usize(..3);
+    let world = World::new(steps, threads > 0);
     // Without threads outside, a wait that nothing in the run can end is reported.
-    let runtime = Runtime::builder().workers(workers).strict_deadlock(threads == 0);
+    let runtime = Runtime::builder().workers(workers).strict_deadlock(!world.threads_wake);
     let runtime = runtime.build().expect("a runtime");
     assert!(world.run.set(runtime.handle()).is_ok());
     let threads: Vec<_> = (0..threads).map(|_| start_thread(&world, rng.fork())).collect();

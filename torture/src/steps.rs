@@ -493,8 +493,12 @@ fn pool(me: &Actor) {
         }
         2 * number
     };
-    // Outside of a run there are none.
-    let made = if me.below(4) == 0 { Pool::threads(1) } else { Pool::coroutines(2) };
+    // Outside of a run there are no coroutines.
+    let made = if me.world.threads_wake && me.below(4) == 0 {
+        Pool::threads(1)
+    } else {
+        Pool::coroutines(2)
+    };
     let Ok(pool) = made else { return };
     let results = pool.map(0..me.below(6), job);
     let results = if me.below(2) == 0 { results.timeout(me.pause()) } else { results };

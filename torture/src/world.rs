@@ -16,6 +16,8 @@ const LOCKS: usize = 3;
 pub(crate) type Handle = JoinHandle<u64>;
 
 pub(crate) struct World {
+    /// Whether plain threads may end the waits of coroutines.
+    pub(crate) threads_wake: bool,
     /// Steps that are left.
     pub(crate) steps: AtomicI64,
     numbers: AtomicU64,
@@ -130,9 +132,10 @@ impl Drop for Life {
 }
 
 impl World {
-    pub(crate) fn new(steps: u64) -> Arc<Self> {
+    pub(crate) fn new(steps: u64, threads_wake: bool) -> Arc<Self> {
         let channels = vec![bounded(0), bounded(1), bounded(3), unbounded()];
         Arc::new(Self {
+            threads_wake,
             steps: AtomicI64::new(steps.try_into().unwrap_or(i64::MAX)),
             numbers: AtomicU64::new(0),
             lives: AtomicUsize::new(0),
