@@ -36,9 +36,10 @@ fuzz_target!(|input: Input<'_>| {
         let (seen_in_pieces, answer_in_pieces) = exchange(&pieces);
         assert_eq!(seen, seen_in_pieces);
         // A connection that was reset may have lost its answer. Of two reasons to refuse a request,
-        // the server gives the one that it finds first.
+        // the server gives the one that it finds first, which depends on the segments.
         if let (Some(whole), Some(in_pieces)) = (answer, answer_in_pieces) {
-            assert_eq!(whole.lines().next(), in_pieces.lines().next());
+            let is_ok = |answer: &str| answer.starts_with("HTTP/1.1 200");
+            assert_eq!(is_ok(&whole), is_ok(&in_pieces));
         }
     });
 });

@@ -22,6 +22,9 @@ const DEPTH_MAX: u32 = 4;
 /// Actors that may be alive when another one is started.
 const LIVES_MAX: usize = 300;
 
+/// A step of its own, with a name for reports.
+pub(crate) type Step = (&'static str, fn(&Actor));
+
 pub(crate) struct Actor {
     pub(crate) world: Arc<World>,
     pub(crate) rng: RefCell<Rng>,

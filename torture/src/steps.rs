@@ -16,7 +16,7 @@ use plainsong::sync::{
 use plainsong::time::timeout;
 use plainsong::{CancellationToken, block_on, select, thread};
 
-use crate::script::Actor;
+use crate::script::{Actor, Step};
 use crate::world::{Item, PERMITS, on_drop};
 
 /// A step at what all actors share. It waits for nothing that only some other actor's choice could
@@ -34,7 +34,7 @@ pub(crate) fn any(me: &Actor) {
     }
 }
 
-const MEETINGS: [(&str, fn(&Actor)); 14] = [
+const MEETINGS: [Step; 14] = [
     ("exchange", exchange),
     ("exchange", exchange),
     ("once_through", once_through),

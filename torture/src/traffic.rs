@@ -11,7 +11,7 @@ use plainsong::net::{Server, TcpListener, TcpStream, UdpSocket, UnixStream};
 use plainsong::time::{interval, sleep, timeout};
 use plainsong::{CancellationToken, fs, spawn};
 
-use crate::script::Actor;
+use crate::script::{Actor, Step};
 use crate::world::World;
 
 /// Serves echo until the token is cancelled.
@@ -29,7 +29,7 @@ pub(crate) fn serve(world: &Arc<World>) -> CancellationToken {
     stop
 }
 
-const STEPS: [(&str, fn(&Actor)); 9] = [
+const STEPS: [Step; 9] = [
     ("echo", echo),
     ("echo", echo),
     ("unix", unix),
