@@ -210,12 +210,16 @@ impl World {
         }
     }
 
-    /// Prints the steps and, as far as their handles are kept, the coroutines that have not ended.
+    /// Prints the steps that have not ended.
     pub(crate) fn show(&self) {
         eprintln!("torture: {} coroutines are left", self.lives());
         for (number, what) in &*self.doing.lock().unwrap() {
             eprintln!("torture: {number} does: {what}");
         }
+    }
+
+    /// Prints the coroutines that have not ended, as far as their handles are kept.
+    pub(crate) fn show_handles(&self) {
         for (number, handle) in &*self.handles.lock().unwrap() {
             if !handle.is_finished() {
                 eprintln!("torture: {number}: {handle:?}");
