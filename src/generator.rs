@@ -52,7 +52,7 @@ use crate::engine::cancel::unwind_with;
 use crate::engine::context;
 use crate::engine::coroutine::Coroutine;
 use crate::engine::stack;
-use crate::engine::{current, panic_hook};
+use crate::engine::{current, panic_hook, park};
 
 /// How often a body that swallows its closing is closed again, before it is abandoned.
 const CLOSE_MAX: u32 = 1000;
@@ -78,6 +78,8 @@ struct Shared<Y, S> {
     closing: Cell<bool>,
     // Whether a `Closed` was raised since the body was last resumed.
     raised: Cell<bool>,
+    // Whether one was ever raised.
+    was_raised: Cell<bool>,
     caller_unwinds: Cell<bool>,
     // The thread's number of panics when the body was last resumed.
     panics: Cell<u64>,
@@ -133,6 +135,7 @@ impl<Y: 'static, S: 'static> Generator<Y, S> {
             state: Cell::new(State::Suspended),
             closing: Cell::new(false),
             raised: Cell::new(false),
+            was_raised: Cell::new(false),
             caller_unwinds: Cell::new(false),
             panics: Cell::new(0),
             depth: Cell::new(0),
@@ -174,7 +177,7 @@ impl<Y: 'static, S: 'static> Generator<Y, S> {
         shared.input.set(Some(value));
         shared.resume();
         if let Some(payload) = shared.panic.take() {
-            panic::resume_unwind(payload);
+            park::resume_unwind(payload);
         }
         shared.output.take()
     }
@@ -189,7 +192,7 @@ impl<Y: 'static, S: 'static> Generator<Y, S> {
     pub fn close(&mut self) {
         self.shared.close();
         if let Some(payload) = self.shared.panic.take() {
-            panic::resume_unwind(payload);
+            park::resume_unwind(payload);
         }
     }
 
@@ -207,12 +210,16 @@ impl<Y, S> Shared<Y, S> {
         );
         let Some(coroutine) = self.coroutine.get() else { return };
         self.state.set(State::Running);
-        self.caller_unwinds.set(std::thread::panicking());
+        self.caller_unwinds.set(park::unwinds());
         self.panics.set(panic_hook::panics());
         self.raised.set(false);
         self.depth.set(depth());
         // SAFETY: `state` was `Suspended`, and is `Running` during this call.
         let suspended = unsafe { coroutine.resume() };
+        if !self.caller_unwinds.get() {
+            // An unwind of the body stays in the body.
+            park::forget_panic();
+        }
         self.state.set(if suspended.is_some() { State::Suspended } else { State::Done });
     }
 
@@ -241,10 +248,10 @@ impl<Y, S> Shared<Y, S> {
     }
 
     /// Whether the body itself is known to unwind. If the caller unwinds (and drops the generator),
-    /// `thread::panicking` is true anyway.
+    /// its coroutine or thread unwinds anyway.
     fn body_unwinds(&self) -> bool {
         let panicked = !self.caller_unwinds.get() || self.panics.get() != panic_hook::panics();
-        std::thread::panicking() && panicked
+        park::unwinds() && panicked
     }
 }
 
@@ -296,7 +303,14 @@ impl<Y, S> Yielder<Y, S> {
     fn check_closed(&self) {
         // At most once each time the body is resumed. A body that has caught the unwind then
         // returns to `close`, which counts the attempts.
-        if self.shared.closing.get() && !self.shared.raised.replace(true) {
+        let shared = &self.shared;
+        if !shared.closing.get() || shared.raised.replace(true) {
+            return;
+        }
+        // An earlier `Closed` may still be on its way, in a destructor that calls this, where
+        // another coroutine's unwind hides it. A second one would end the process.
+        if !shared.was_raised.replace(true) || !std::thread::panicking() {
+            park::note_panic();
             unwind_with(Closed);
         }
     }
@@ -323,7 +337,7 @@ impl<Y, S> Drop for Generator<Y, S> {
             context::try_with(|scheduler| scheduler.put_stack(stack));
         }
         if let Some(payload) = panic.filter(|_| !std::thread::panicking()) {
-            panic::resume_unwind(payload);
+            park::resume_unwind(payload);
         }
     }
 }

@@ -120,8 +120,17 @@ const FUNCTION_LINES_MAX: usize = 80;
 const ARCHITECTURE_LINES_MAX: usize = 150;
 
 /// Folders whose comments are checked.
-const COMMENTED: &[&str] =
-    &["src", "tests", "examples", "benches", "compare/src", "crates", "model"];
+const COMMENTED: &[&str] = &[
+    "src",
+    "tests",
+    "examples",
+    "benches",
+    "compare/src",
+    "crates",
+    "model",
+    "torture/src",
+    "fuzz/fuzz_targets",
+];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()

@@ -212,7 +212,7 @@ unsafe fn make<T: Send>(f: impl FnOnce() -> T + Send, lends: bool) -> io::Result
     };
     abort.disarm();
     match ended {
-        Ok(result) => result.map_or_else(|panic| panic::resume_unwind(panic), Ok),
+        Ok(result) => result.map_or_else(|panic| park::resume_unwind(panic), Ok),
         Err(_left) => {
             // The unwind drops the captures of the job, like everything else in this frame.
             park::raise()

@@ -17,6 +17,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, Instant};
 
 use super::blocking_pool as pool;
+use super::cancel;
 use super::context;
 use super::current;
 use super::id::Id;
@@ -199,7 +200,7 @@ pub(crate) fn wake_all(waiters: Waiters) {
         Waiter::Future(_) => wake_future(waiter, &mut panicked),
     });
     if let Some(payload) = panicked {
-        panic::resume_unwind(payload);
+        resume_unwind(payload);
     }
 }
 
@@ -306,6 +307,34 @@ pub(crate) fn is_panicking() -> bool {
         && context::running(|running| {
             running.is_none_or(|Running { scheduler, task }| scheduler.is_panicking(task))
         })
+}
+
+/// Goes on with a panic that was caught: perhaps on another thread or in another coroutine, so that
+/// the panic hook has not seen it here.
+pub(crate) fn resume_unwind(payload: Box<dyn Any + Send>) -> ! {
+    if !cancel::is_cancellation(&*payload) {
+        note_panic();
+    }
+    panic::resume_unwind(payload)
+}
+
+/// Notes that the running coroutine begins to unwind without the panic hook.
+pub(crate) fn note_panic() {
+    context::running(|running| {
+        if let Some(Running { scheduler, task }) = running {
+            scheduler.note_panic(task);
+        }
+    });
+}
+
+/// Notes that a panic of the running coroutine has been caught.
+pub(crate) fn forget_panic() {
+    current::with(|task| task.into_iter().for_each(|task| task.panicked_in.set(0)));
+}
+
+/// Whether the running coroutine is known to unwind; on a plain thread, whether the thread does.
+pub(crate) fn unwinds() -> bool {
+    if in_coroutine() { is_unwinding() } else { std::thread::panicking() }
 }
 
 /// Whether the running coroutine is known to unwind, from a panic or a cancellation.

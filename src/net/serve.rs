@@ -322,7 +322,7 @@ impl<L: Listener> Server<L> {
         }));
         handlers.cancel();
         handlers.wait_for_all();
-        result.unwrap_or_else(|payload| panic::resume_unwind(payload))
+        result.unwrap_or_else(|payload| park::resume_unwind(payload))
     }
 }
 

@@ -201,7 +201,7 @@ impl<T> Promise<T> {
             panicked = panicked.or(result.err());
         }
         match panicked {
-            Some(payload) => panic::resume_unwind(payload),
+            Some(payload) => park::resume_unwind(payload),
             None => Ok(()),
         }
     }

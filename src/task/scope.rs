@@ -96,10 +96,10 @@ where
             // cancellation is raised again at the next wait.
             current::with(|task| task.into_iter().for_each(Task::clear_raised));
         }
-        panic::resume_unwind(payload);
+        park::resume_unwind(payload);
     }
     match (result, waited) {
-        (Err(payload), _) | (_, Err(payload)) => panic::resume_unwind(payload),
+        (Err(payload), _) | (_, Err(payload)) => park::resume_unwind(payload),
         (Ok(Some(value)), Ok(())) => value,
         (Ok(None), Ok(())) => unreachable!("only a member's panic cancels the body"),
     }
@@ -315,7 +315,7 @@ where
             Ok(value) => value,
             // The coroutine has panicked. The scope has its payload, and resumes it in place of
             // this one.
-            Err(error) => panic::resume_unwind(Box::new(error)),
+            Err(error) => park::resume_unwind(Box::new(error)),
         };
         handles.into_iter().map(value).collect()
     })

@@ -105,7 +105,7 @@ pub fn current() -> Thread {
 /// replaced the panic hook.
 #[must_use]
 pub fn panicking() -> bool {
-    if park::in_coroutine() { park::is_unwinding() } else { std::thread::panicking() }
+    park::unwinds()
 }
 
 /// Waits until [`Thread::unpark`] is called. Returns at once if it was called before. Like std's,

@@ -13,7 +13,8 @@
 //!    below).
 //! 3. Otherwise the case is ambiguous. The coroutine unwinds if there is evidence of its own:
 //!    - this library has raised a cancellation in it that has not been caught (`Flag::Raised`);
-//!    - or the panic hook has seen it panic in this period of ambiguity (`panicked_in`);
+//!    - or it has begun to panic in this period of ambiguity (`panicked_in`): the panic hook has
+//!      seen it, or this library has resumed a payload or closed a generator;
 //!    - or it was known to unwind when it was suspended (`Flag::Unwinds`, which becomes one of the
 //!      other two when the coroutine is resumed).
 //!

@@ -119,8 +119,9 @@ impl<T> Core<T> {
                 drop(state);
                 match receiver.send(item) {
                     Ok(()) => Ok(()),
-                    // The paired receiver was cancelled or timed out: fall back to a plain send.
-                    Err(item) => self.send(item, None).map_err(|e| SendError(e.into_inner())),
+                    // The paired receiver was cancelled or timed out. A plain send could wait for
+                    // ever, whatever limit the `select!` has.
+                    Err(item) => self.put_back(item).map_err(SendError),
                 }
             }
             _ => {
@@ -158,11 +159,14 @@ impl<T> Core<T> {
 
     /// Puts back an item that was taken and not received.
     pub(super) fn give_back(&self, item: T) {
+        drop(self.put_back(item));
+    }
+
+    /// [`give_back`](Self::give_back), which returns the item when every receiver has been dropped.
+    fn put_back(&self, item: T) -> Result<(), T> {
         let mut state = self.state.lock();
         if state.receivers_dropped {
-            drop(state);
-            drop(item);
-            return;
+            return Err(item);
         }
         match state.hand_over(item) {
             Ok(waiter) => Self::release_and_wake(state, Some(waiter)),
@@ -172,6 +176,7 @@ impl<T> Core<T> {
                 Self::release_and_wake(state, None);
             }
         }
+        Ok(())
     }
 }
 

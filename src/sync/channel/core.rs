@@ -39,7 +39,8 @@
 //!   look for another partner.
 //! - A receiver that waits for its `Later` is cancelled or times out. It closes the oneshot. An
 //!   item that was sent before goes back to the channel. An item that is sent later is refused,
-//!   and its sender sends it again.
+//!   and its sender puts it into the channel, over its capacity if need be. To wait for another
+//!   receiver instead would be to wait for ever, if none comes.
 //! - The other side is dropped. Room is then worth nothing, and the send fails. A pair is not
 //!   affected: each side has its partner.
 

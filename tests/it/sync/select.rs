@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 use std::{hint, thread as system};
 
 use plainsong::sync::Event;
-use plainsong::sync::channel::{RecvError, SendError, after, bounded, never, tick, unbounded};
+use plainsong::sync::channel::{
+    RecvError, RecvTimeoutError, SendError, after, bounded, never, tick, unbounded,
+};
 use plainsong::sync::select::{Select, SelectTimeoutError, TryReadyError, TrySelectError};
 use plainsong::time::sleep;
 use plainsong::{select, select_biased, spawn, yield_now};
 
-use crate::util::{HOUR, MOMENT, both, panic_of, run, until_parked, watch};
+use crate::util::{HOUR, MOMENT, both, panic_of, run, until, until_parked, watch};
 
 #[test]
 fn what_is_ready_is_chosen() {
@@ -708,5 +710,26 @@ fn a_time_that_is_chosen_and_dropped_has_been_sent() {
         panic_of(|| drop(chosen));
         assert!(other.join().unwrap().is_err());
         assert!(once.try_recv().is_err());
+    });
+}
+
+#[test]
+fn a_send_whose_receiver_gives_up_does_not_wait_for_another() {
+    run(|| {
+        let (sender, receiver) = bounded(0);
+        let waiting = receiver.clone();
+        let waits = plainsong::spawn(move || waiting.recv_timeout(MOMENT));
+        until_parked(&waits);
+        // The receiver's time is up before the item has been made.
+        let make = || {
+            until(|| waits.is_finished());
+            7
+        };
+        select! {
+            send(sender, make()) -> result => assert_eq!(result, Ok(())),
+            default(MOMENT) => unreachable!("a receiver waits"),
+        }
+        assert_eq!(waits.join().unwrap(), Err(RecvTimeoutError::Timeout));
+        assert_eq!(receiver.try_recv(), Ok(7));
     });
 }

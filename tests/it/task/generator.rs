@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use plainsong::generator::Generator;
 use plainsong::time::sleep;
-use plainsong::{spawn, yield_now};
+use plainsong::{CancellationToken, spawn, yield_now};
 
 use crate::util::{
-    OnDrop, alone, both, mappings, pair, panic_of, resident, run, until_parked, watch,
+    OnDrop, alone, both, mappings, pair, panic_of, resident, run, until, until_parked, watch,
 };
 
 fn count_to(n: u32) -> Generator<u32> {
@@ -325,5 +325,86 @@ fn a_body_cannot_yield_inside_of_a_scope_of_its_own() {
             Ok(Some(2))
         );
         assert_eq!(plainsong::spawn(move || generator.next()).join().unwrap(), None);
+    });
+}
+
+/// Calls `f` while another coroutine of this thread is suspended in the middle of an unwind.
+fn beside_an_unwind(f: impl FnOnce()) {
+    let over = Rc::new(Cell::new(false));
+    let theirs = Rc::clone(&over);
+    let unwinds = spawn(move || {
+        let _guard = OnDrop(|| until(|| theirs.get()));
+        resume_unwind(Box::new(()));
+    });
+    until(std::thread::panicking);
+    {
+        // Also if `f` fails.
+        let _over = OnDrop(|| over.set(true));
+        f();
+    }
+    assert!(unwinds.join().unwrap_err().is_panic());
+}
+
+#[test]
+fn another_coroutines_unwind_is_not_taken_for_the_bodys() {
+    run(|| {
+        // It begins while the body waits, and lasts.
+        let mut slow = Generator::<u32>::new(|out| {
+            for n in 0..3 {
+                sleep(Duration::from_millis(1));
+                out.yield_(n);
+            }
+        });
+        let waits = spawn(move || slow.by_ref().collect::<Vec<_>>());
+        until_parked(&waits);
+        beside_an_unwind(|| assert_eq!(waits.join().unwrap(), [0, 1, 2]));
+        beside_an_unwind(|| assert_eq!(count_to(3).collect::<Vec<_>>(), [0, 1, 2]));
+    });
+}
+
+#[test]
+fn a_body_that_yields_in_its_destructors_is_closed_beside_another_unwind() {
+    run(|| {
+        let ends = Rc::new(Cell::new(0));
+        let count = Rc::clone(&ends);
+        let mut generator = Generator::<u32>::new(move |out| {
+            let _end = OnDrop(|| {
+                (0..3).for_each(|n| out.yield_(n));
+                count.set(count.get() + 1);
+            });
+            out.yield_(7);
+            out.yield_(8);
+        });
+        assert_eq!(generator.next(), Some(7));
+        beside_an_unwind(|| generator.close());
+        assert!(generator.is_done());
+        assert_eq!(ends.get(), 1);
+    });
+}
+
+#[test]
+fn a_body_that_waits_in_its_destructors_is_closed_beside_another_unwind() {
+    run(|| {
+        let ended = Rc::new(Cell::new(false));
+        let theirs = Rc::clone(&ended);
+        let mut generator = Generator::<u32>::new(move |out| {
+            let _end = OnDrop(|| {
+                yield_now();
+                theirs.set(true);
+            });
+            out.yield_(7);
+        });
+        assert_eq!(generator.next(), Some(7));
+        let token = CancellationToken::new();
+        beside_an_unwind(|| {
+            let result = token.run_until_cancelled(|| {
+                token.cancel();
+                // The cancellation must wait until the body has unwound.
+                generator.close();
+                yield_now();
+            });
+            assert!(result.is_none());
+        });
+        assert!(ended.get());
     });
 }

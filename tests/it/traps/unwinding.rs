@@ -397,3 +397,43 @@ fn only_a_coroutine_that_unwinds_is_panicking() {
         assert_eq!(seen.get(), (true, true));
     });
 }
+
+#[test]
+fn a_panic_from_elsewhere_is_recognised_while_another_unwinds() {
+    fn of_a_thread() {
+        plainsong::blocking(|| quietly());
+    }
+    fn of_a_child() {
+        plainsong::scope(|s| {
+            s.spawn(|| quietly());
+        });
+    }
+    fn of_a_child_while_cancelled() {
+        plainsong::scope(|s| {
+            s.spawn(|| quietly());
+            sleep(HOUR);
+        });
+    }
+    run(|| {
+        let release = Rc::new(Cell::new(false));
+        let released = Rc::clone(&release);
+        let other = spawn(move || {
+            let _guard = OnDrop(|| until(|| released.get()));
+            quietly();
+        });
+        until(std::thread::panicking);
+        let known = [of_a_thread, of_a_child, of_a_child_while_cancelled].map(|panic| {
+            let known = Rc::new(Cell::new(false));
+            let theirs = Rc::clone(&known);
+            let victim = spawn(move || {
+                let _guard = OnDrop(|| theirs.set(thread::panicking()));
+                panic();
+            });
+            assert!(victim.join().unwrap_err().is_panic());
+            known.get()
+        });
+        release.set(true);
+        assert!(other.join().unwrap_err().is_panic());
+        assert_eq!(known, [true; 3]);
+    });
+}
