@@ -25,7 +25,9 @@
 /// is [`Select`](crate::sync::select::Select).
 ///
 /// There may be one `default` or `default(timeout)`, at any place. It is chosen only if there was a
-/// moment at which none of the operations could be done.
+/// moment at which none of the operations could be done. A receive may be chosen that meets a
+/// `select!` which is still making its item. It then waits for that item however long this takes,
+/// and for another one if the making panics.
 ///
 /// # Cancellation
 ///
