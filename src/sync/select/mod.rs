@@ -464,10 +464,6 @@ impl SelectedOperation<'_> {
     /// # Panics
     ///
     /// When it is not this sender that was chosen.
-    ///
-    /// # Cancellation
-    ///
-    /// Unwinds when the coroutine is cancelled while it waits; the item has not been sent then.
     #[track_caller]
     pub fn send<T>(self, sender: &Sender<T>, item: T) -> Result<(), SendError<T>> {
         sender.finish(self.redeem(sender), item)

@@ -467,19 +467,6 @@ const OPERATIONS: &[(&str, fn())] = &[
         select.recv(silence());
         ignore(select.ready_deadline(Instant::now() + HOUR));
     }),
-    ("select::SelectedOperation::send", || {
-        let (sender, receiver) = channel::bounded(0);
-        let theirs = receiver.clone();
-        let met = plainsong::spawn(move || theirs.recv());
-        plainsong::yield_now();
-        let mut select = Select::new();
-        select.send(&sender);
-        let chosen = select.select();
-        // The receiver of the choice is gone, so this waits for another one.
-        met.cancel();
-        until(|| met.is_finished());
-        ignore(chosen.send(&sender, ()));
-    }),
     ("select::SelectedOperation::recv", || {
         let (sender, receiver) = channel::bounded(0);
         plainsong::spawn(move || select! { send(sender, sleep(HOUR)) -> _ => {} });
