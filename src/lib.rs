@@ -182,7 +182,7 @@ pub mod thread;
 pub mod time;
 
 #[doc(inline)]
-pub use engine::blocking::blocking;
+pub use engine::blocking::{blocking, offload};
 #[doc(inline)]
 pub use engine::id::Id;
 #[doc(inline)]

@@ -212,6 +212,8 @@ table! {
     sync::oneshot::Receiver<Local> => Unpin;
     sync::oneshot::Sender<i32> => Send Sync Unpin UnwindSafe RefUnwindSafe;
     sync::oneshot::Sender<Local> => Unpin UnwindSafe RefUnwindSafe;
+    sync::select::Accepting<'static, net::TcpListener> => Send Unpin;
+    sync::select::Descriptor<'static> => Unpin;
     sync::select::ReadyTimeoutError => Send Sync Unpin UnwindSafe RefUnwindSafe;
     sync::select::Select<'static> => Unpin;
     sync::select::SelectTimeoutError => Send Sync Unpin UnwindSafe RefUnwindSafe;

@@ -30,7 +30,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("future", &["engine", "task"]),
     ("host", &["engine", "runtime", "task"]),
     ("pool", &["engine", "sync", "task"]),
-    ("net", &["engine", "io", "runtime", "task", "time"]),
+    ("net", &["engine", "io", "runtime", "sync", "task", "time"]),
     ("process", &["engine", "io", "task"]),
 ];
 

@@ -165,6 +165,44 @@ pub(crate) fn attempt<T: Send>(f: impl FnOnce() -> T + Send) -> io::Result<T> {
     unsafe { make(f, true) }
 }
 
+/// [`blocking`] for a call that borrows nothing: a cancellation or a time-out leaves it at once.
+/// Use it where a caller must not be late, such as for a query that may hang.
+///
+/// # Panics
+///
+/// When `f` panics, with its panic. When no thread can be started.
+///
+/// # Cancellation
+///
+/// Unwinds at once when the coroutine is cancelled. If no thread has begun the call, it is taken
+/// back. A call that has begun runs on: the pool's thread drops its value or its panic, and
+/// [`run`](crate::run) does not wait for it.
+///
+/// ```
+/// use plainsong::time::timeout;
+/// use std::sync::mpsc::channel;
+/// use std::time::Duration;
+///
+/// plainsong::run(|| {
+///     let (sender, receiver) = channel::<()>();
+///     // std's `recv` blocks its thread, here until the sender is dropped.
+///     let hang = move || receiver.recv();
+///     assert!(timeout(Duration::from_millis(1), || plainsong::offload(hang)).is_err());
+///     drop(sender);
+/// });
+/// ```
+#[track_caller]
+pub fn offload<F, T>(f: F) -> T
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    match try_offload(f) {
+        Ok(value) => value,
+        Err(error) => panic!("{error}"),
+    }
+}
+
 /// Calls `f` on a thread of the pool and waits for it. A caller that is cancelled unwinds at once.
 /// A call that has begun then runs on by itself, so it may not borrow.
 ///
@@ -173,7 +211,9 @@ pub(crate) fn attempt<T: Send>(f: impl FnOnce() -> T + Send) -> io::Result<T> {
 /// # Errors
 ///
 /// When no thread can be started.
-pub(crate) fn offload<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+pub(crate) fn try_offload<T: Send + 'static>(
+    f: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
     // SAFETY: `f` and its value borrow nothing that could end.
     unsafe { make(f, false) }
 }
@@ -207,13 +247,17 @@ unsafe fn make<T: Send>(f: impl FnOnce() -> T + Send, lends: bool) -> io::Result
         }
         let job = call.take_back();
         if job.is_some() || !lends {
-            break Err((job, call.leave()));
+            // An answer that came meanwhile is not lost.
+            break match call.leave() {
+                Answer::Given(result) => Ok(result),
+                Answer::Awaited(_) | Answer::Unwanted => Err(job),
+            };
         }
     };
     abort.disarm();
     match ended {
         Ok(result) => result.map_or_else(|panic| park::resume_unwind(panic), Ok),
-        Err(_left) => {
+        Err(_job) => {
             // The unwind drops the captures of the job, like everything else in this frame.
             park::raise()
         }

@@ -27,7 +27,7 @@ thread_local! {
 const THREADS_MAX: usize = 512;
 const IDLE_MAX: Duration = Duration::from_secs(10);
 
-pub(super) type Job = Box<dyn FnOnce() + Send>;
+pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
 struct Pool {
     queue: Mutex<Queue>,
@@ -56,7 +56,7 @@ static POOL: Pool = Pool {
 /// # Errors
 ///
 /// When no thread can be started.
-pub(super) fn submit(job: Job) -> io::Result<u64> {
+pub(crate) fn submit(job: Job) -> io::Result<u64> {
     let mut queue = POOL.queue.lock();
     let process = std::process::id();
     if queue.process != process {

@@ -309,6 +309,14 @@ impl Readiness<'_> {
         ready.unwrap_or(true)
     }
 
+    /// Notes that an operation is worth a try, whatever the last poll has said.
+    pub(crate) fn set_ready(&self, interest: Interest) {
+        self.with(|entry| match interest {
+            Interest::Read => entry.readable = true,
+            Interest::Write => entry.writable = true,
+        });
+    }
+
     /// Notes that an operation has just failed with `WouldBlock`.
     pub(crate) fn clear(&self, interest: Interest) {
         self.with(|entry| entry.clear(interest));
@@ -343,6 +351,16 @@ impl Readiness<'_> {
             entry.clear(interest);
             entry.waiters(interest).push(waiter);
         })
+    }
+
+    /// [`subscribe`](Self::subscribe) for a waiter that has tried no operation.
+    pub(crate) fn subscribe_idle(
+        &self,
+        fd: &impl AsFd,
+        interest: Interest,
+        waiter: Waiter,
+    ) -> io::Result<()> {
+        self.list(fd, |entry| entry.waiters(interest).push(waiter))
     }
 
     /// [`subscribe`](Self::subscribe) for a future, which may be listed already.

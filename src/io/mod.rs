@@ -2,6 +2,7 @@
 //! memory. The parts of [`std::io`] that do not wait themselves are re-exported.
 
 pub(crate) mod copy;
+mod direction;
 mod duplex;
 pub(crate) mod pipe;
 mod pollable;
@@ -13,7 +14,7 @@ mod stdio;
 pub use copy::{ReadPooled, copy};
 pub use duplex::{DuplexStream, duplex};
 pub use pipe::{PipeReader, PipeWriter, pipe};
-pub use pollable::{Pollable, wait_readable, wait_writable};
+pub use pollable::{Pollable, wait_readable, wait_ready, wait_writable};
 pub use ready::Interest;
 pub use std::io::{
     BufRead, BufReader, BufWriter, Bytes, Chain, Cursor, Empty, Error, ErrorKind, IntoInnerError,

@@ -122,6 +122,8 @@ macro_rules! pipe_read_readiness {
             crate::io::ready::read_readiness!(self, self.0.0);
             crate::io::ready::try_read!(self, self.0.0);
         }
+
+        crate::io::ready::selectable!(Readable, read_side, [] $name, self, self.0.0);
     )*};
 }
 
@@ -132,6 +134,8 @@ macro_rules! pipe_write_readiness {
             crate::io::ready::write_readiness!(self, self.0.0);
             crate::io::ready::try_write!(self, self.0.0);
         }
+
+        crate::io::ready::selectable!(Writable, write_side, [] $name, self, self.0.0);
     )*};
 }
 

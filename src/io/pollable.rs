@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
-use super::ready::{read_readiness, try_io, write_readiness};
+use super::ready::{Interest as Direction, read_readiness, selectable, try_io, write_readiness};
 use super::source::{Source, is_ready, poll_one};
 use crate::engine::reactor::Interest;
 use crate::engine::{blocking_pool as pool, park};
@@ -196,6 +196,9 @@ where
     }
 }
 
+selectable!(Readable, read_side, [T: AsFd] Pollable<T>, self, self.source);
+selectable!(Writable, write_side, [T: AsFd] Pollable<T>, self, self.source);
+
 impl<T: AsFd> AsFd for Pollable<T> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.io.as_fd()
@@ -223,6 +226,30 @@ impl<T: AsFd> AsRawFd for Pollable<T> {
 /// Unwinds when the coroutine is cancelled; nothing has been read.
 pub fn wait_readable(fd: impl AsFd) -> io::Result<()> {
     wait(fd.as_fd(), Interest::Read)
+}
+
+/// Waits until `fd` can be read or written without blocking, as `interest` says. Otherwise like
+/// [`wait_readable`].
+///
+/// # Errors
+///
+/// When it is not ready, and cannot be duplicated or watched.
+///
+/// # Cancellation
+///
+/// Unwinds when the coroutine is cancelled; nothing has been read or written.
+///
+/// ```
+/// use plainsong::io::{Interest, wait_ready};
+/// use std::os::unix::net::UnixStream;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let (one, _two) = UnixStream::pair()?;
+/// plainsong::run(|| wait_ready(&one, Interest::WRITABLE))
+/// # }
+/// ```
+pub fn wait_ready(fd: impl AsFd, interest: Direction) -> io::Result<()> {
+    wait(fd.as_fd(), interest.0)
 }
 
 /// Waits until `fd` can be written without blocking. Otherwise like [`wait_readable`].

@@ -80,6 +80,18 @@ macro_rules! write_readiness {
     };
 }
 
+/// The trait `Readable` or `Writable` of `select!`, for a type. `$source` is the `Source` of
+/// `$self`.
+macro_rules! selectable {
+    ($trait:ident, $side:ident, [$($generics:tt)*] $type:ty, $self:ident, $source:expr) => {
+        impl<$($generics)*> crate::sync::select::$trait for $type {
+            fn $side(&$self) -> crate::sync::select::Descriptor<'_> {
+                crate::sync::select::Descriptor(&$source)
+            }
+        }
+    };
+}
+
 /// `try_io`, likewise.
 macro_rules! try_io {
     ($self:ident, $source:expr) => {
@@ -177,4 +189,4 @@ macro_rules! try_write {
     };
 }
 
-pub(crate) use {read_readiness, try_io, try_read, try_write, write_readiness};
+pub(crate) use {read_readiness, selectable, try_io, try_read, try_write, write_readiness};

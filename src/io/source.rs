@@ -22,7 +22,7 @@ use crate::engine::error::explained;
 use crate::engine::park::{self, Running};
 use crate::engine::reactor::{CLOSING_FORGETS, Interest, Readiness};
 use crate::engine::task::{Wait, Wake};
-use crate::engine::waiter::FutureWaiter;
+use crate::engine::waiter::{FutureWaiter, Waiter};
 
 /// The first and the longest pause of [`Source::retry_unannounced`]; each is twice the one before.
 const PAUSE: Duration = Duration::from_micros(500);
@@ -399,6 +399,50 @@ impl<T: Descriptor> Source<T> {
         Ok(wake == Wake::Ready)
     }
 
+    /// Has the reactor of this thread know the descriptor, if a coroutine runs.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub(super) fn listen_on(&self, running: Option<Running<'_>>) -> io::Result<()> {
+        if let Some(Running { scheduler, .. }) = running {
+            self.registrations.register(scheduler, self.get())?;
+        }
+        Ok(())
+    }
+
+    /// Notes that the kernel has just called the descriptor ready.
+    pub(super) fn note_ready(&self, interest: Interest) {
+        park::running(|running| {
+            if let Some(readiness) = self.registrations.readiness(running) {
+                readiness.set_ready(interest);
+            }
+        });
+    }
+
+    /// Lists a waiter of the running coroutine for the next event of a descriptor that the reactor
+    /// knows.
+    pub(super) fn subscribe(&self, interest: Interest, waiter: &Waiter) {
+        park::running(|running| {
+            if let Some(readiness) = self.registrations.readiness(running) {
+                // Only systems that report a descriptor once can refuse. Then the next look is the
+                // waiter's own.
+                if readiness.subscribe_idle(self.get(), interest, waiter.clone()).is_err() {
+                    park::wake(waiter.clone());
+                }
+            }
+        });
+    }
+
+    /// Undoes a [`subscribe`](Self::subscribe).
+    pub(super) fn unsubscribe(&self, interest: Interest, waiter: &Waiter) {
+        park::running(|running| {
+            if let Some(readiness) = self.registrations.readiness(running) {
+                readiness.unsubscribe(interest, waiter);
+            }
+        });
+    }
+
     /// When an operation that begins to wait now times out.
     fn deadline(&self, interest: Interest) -> Option<Instant> {
         self.timeout(interest).and_then(park::deadline)
@@ -451,6 +495,14 @@ impl<T: Descriptor> Drop for Source<T> {
     }
 }
 
+/// The events that make a direction ready.
+pub(super) fn flags(interest: Interest) -> PollFlags {
+    match interest {
+        Interest::Read => PollFlags::IN,
+        Interest::Write => PollFlags::OUT,
+    }
+}
+
 /// Blocks a plain thread until its descriptor is ready. Returns `false` when `deadline` has passed
 /// first.
 pub(super) fn poll_one(
@@ -458,10 +510,7 @@ pub(super) fn poll_one(
     interest: Interest,
     deadline: Option<Instant>,
 ) -> io::Result<bool> {
-    let flags = match interest {
-        Interest::Read => PollFlags::IN,
-        Interest::Write => PollFlags::OUT,
-    };
+    let flags = flags(interest);
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let timeout = left.and_then(|left| Timespec::try_from(left).ok());

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::{iter, option, slice, vec};
 
-use crate::engine::blocking::offload;
+use crate::engine::blocking::try_offload;
 use crate::engine::error::{explained, reworded};
 
 #[diagnostic::on_unimplemented(
@@ -135,7 +135,7 @@ fn look_up_with(
     resolve: impl FnOnce(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + 'static,
 ) -> io::Result<vec::IntoIter<SocketAddr>> {
     let name = host.to_owned();
-    match offload(move || resolve(&name, port))? {
+    match try_offload(move || resolve(&name, port))? {
         Ok(addresses) => Ok(addresses.into_iter()),
         Err(error) => {
             let text = format!("cannot look up the host {host:?}: {error}");

@@ -75,6 +75,15 @@ macro_rules! listener {
     ($listener:ident, $stream:ident, $address:ty, $show:expr, $sibling:expr) => {
         impl $crate::net::listener::sealed::Sealed for $listener {}
 
+        impl crate::sync::select::Acceptor for $listener {
+            type Accepted = ($stream, $address);
+
+            fn accept_queued(&self) -> std::io::Result<($stream, $address)> {
+                // The method of the type itself.
+                self.accept_queued()
+            }
+        }
+
         impl $crate::net::listener::Listener for $listener {
             type Stream = $stream;
             type Address = $address;

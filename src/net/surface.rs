@@ -42,6 +42,8 @@ macro_rules! socket_surface {
             crate::io::ready::try_io!(self, self.0);
         }
 
+        crate::io::ready::selectable!(Readable, read_side, [] $type, self, *self.0);
+
         impl std::fmt::Debug for $type {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 self.inner().fmt(f)
@@ -153,6 +155,8 @@ macro_rules! timeout_surface {
 
             crate::io::ready::write_readiness!(self, self.0);
         }
+
+        crate::io::ready::selectable!(Writable, write_side, [] $type, self, *self.0);
     };
 }
 

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use super::{ExitStatus, Output};
-use crate::engine::blocking::offload;
+use crate::engine::blocking::try_offload;
 use crate::engine::park;
 use crate::engine::reactor::Interest;
 use crate::io::pipe::{
@@ -98,7 +98,7 @@ impl Child {
             _ => {
                 // Leaves the child unreaped: a caller that is cancelled here may wait again.
                 let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-                offload(move || waitid(WaitId::Pid(pid), options))??;
+                try_offload(move || waitid(WaitId::Pid(pid), options))??;
                 self.inner.wait()
             }
         }?;

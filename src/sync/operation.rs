@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::wait::Claim;
+use crate::engine::reactor::Interest;
 use crate::engine::waiter::Waiter;
 
 /// One wait for several operations, of which one is chosen.
@@ -24,6 +25,9 @@ pub(crate) trait Operation {
 
     /// Whether [`choose`](Self::choose) would begin it.
     fn is_ready(&self) -> bool;
+
+    /// Does the part of a registration that may panic, before any waiter is registered.
+    fn prepare(&self) {}
 
     /// Registers `waiter`, to be woken when the operation has begun or could be. `None` when it
     /// could be now.
@@ -73,6 +77,66 @@ pub(crate) trait Operation {
 pub(crate) trait Registration {
     /// Takes it back. Returns the outcome if this was the one `served`.
     fn deregister(self: Box<Self>, served: bool) -> Option<Ticket>;
+}
+
+/// A descriptor, each of whose directions is an operation that is done when it is ready.
+pub(crate) trait Directions {
+    /// Whether the kernel says now that an operation would not block.
+    fn is_ready(&self, interest: Interest) -> bool;
+
+    /// Has this thread's reactor know the descriptor.
+    ///
+    /// # Panics
+    ///
+    /// When the kernel refuses.
+    fn prepare(&self);
+
+    /// [`Operation::register`] for a direction.
+    fn register<'a>(
+        &'a self,
+        waiter: Waiter,
+        interest: Interest,
+    ) -> Option<Box<dyn Registration + 'a>>;
+}
+
+/// One direction of a descriptor.
+#[derive(Clone, Copy)]
+pub(crate) struct Direction<'a> {
+    pub(crate) of: &'a dyn Directions,
+    pub(crate) interest: Interest,
+}
+
+impl<'a> Direction<'a> {
+    pub(crate) fn subscribe(self, waiter: Waiter) -> Option<Box<dyn Registration + 'a>> {
+        self.of.register(waiter, self.interest)
+    }
+}
+
+impl Operation for Direction<'_> {
+    fn choose(&self) -> Option<Ticket> {
+        self.is_ready().then_some(0)
+    }
+
+    fn is_ready(&self) -> bool {
+        self.of.is_ready(self.interest)
+    }
+
+    fn prepare(&self) {
+        self.of.prepare();
+    }
+
+    fn register<'a>(
+        &'a self,
+        waiter: Waiter,
+        _: &Choice,
+        _: usize,
+    ) -> Option<Box<dyn Registration + 'a>> {
+        self.subscribe(waiter)
+    }
+
+    fn claims(&self) -> bool {
+        false
+    }
 }
 
 /// A registration of which nothing needs to be taken back; and an operation that does nothing, at

@@ -20,3 +20,13 @@ fn a_thread_of_std_is_no_coroutine(handle: std::thread::JoinHandle<i32>, number:
     select! { join(handle) -> _ => {} } //~ E0277: waits for a coroutine
     select! { join(number) -> _ => {} } //~ E0277: not a `JoinHandle` or `&mut JoinHandle`
 }
+
+fn a_descriptor_has_the_direction_of_its_arm(
+    std: &std::net::TcpStream,
+    listener: &plainsong::net::TcpListener,
+    stream: &plainsong::net::TcpStream,
+) {
+    select! { readable(std) => {} } //~ E0277: waits for a socket or pipe of plainsong
+    select! { writable(listener) => {} } //~ E0277: waits for a socket or pipe of plainsong
+    select! { accept(stream) -> _ => {} } //~ E0277: waits for a listener of plainsong
+}

@@ -9,6 +9,9 @@
 ///     send(sender, item) -> sent => …,        // sent: Result<(), SendError<T>>
 ///     join(handle) -> result => …,            // result: Result<T, JoinError>
 ///     wait(event) => …,                       // when it is set
+///     accept(listener) -> accepted => …,      // accepted: io::Result<(Stream, Address)>
+///     readable(socket) => …,                  // when a read would not block
+///     writable(socket) => …,                  // when a write would not block
 ///     default => …,                           // when none can be done at once
 ///     default(timeout) => …,                  // or when none could be for so long
 /// }
@@ -23,6 +26,15 @@
 /// is dropped when another arm is chosen, or a `&mut JoinHandle`, which can be joined afterwards.
 /// `wait` takes an [`Event`](crate::sync::Event), and leaves it set. For any number of arms there
 /// is [`Select`](crate::sync::select::Select).
+///
+/// `readable` and `writable` take a socket, a pipe or a [`Pollable`](crate::io::Pollable), and move
+/// no bytes. Another coroutine may do so first, and then the read or write of the arm waits:
+/// `try_read` and `try_write` do not. `accept` takes a listener of [`net`](crate::net). The
+/// time-outs of sockets do not count here.
+///
+/// # Panics
+///
+/// When the kernel refuses to watch a socket.
 ///
 /// There may be one `default` or `default(timeout)`, at any place. It is chosen only if there was a
 /// moment at which none of the operations could be done. A receive may be chosen that meets a
@@ -102,6 +114,15 @@ macro_rules! __select {
     (@arms $new:tt $arms:tt $default:tt wait $args:tt => $($rest:tt)*) => {
         $crate::__select!(@body $new $arms $default (wait $args (())) $($rest)*)
     };
+    (@arms $new:tt $arms:tt $default:tt accept $args:tt -> $result:pat => $($rest:tt)*) => {
+        $crate::__select!(@body $new $arms $default (accept $args ($result)) $($rest)*)
+    };
+    (@arms $new:tt $arms:tt $default:tt readable $args:tt => $($rest:tt)*) => {
+        $crate::__select!(@body $new $arms $default (readable $args (())) $($rest)*)
+    };
+    (@arms $new:tt $arms:tt $default:tt writable $args:tt => $($rest:tt)*) => {
+        $crate::__select!(@body $new $arms $default (writable $args (())) $($rest)*)
+    };
     (@arms $new:tt $arms:tt [] default => $($rest:tt)*) => {
         $crate::__select!(@body $new $arms [] (default ()) $($rest)*)
     };
@@ -119,7 +140,9 @@ macro_rules! __select {
     (@arms $new:tt $arms:tt $default:tt $($rest:tt)+) => {
         ::core::compile_error!(::core::concat!(
             "an arm of `select!` is `recv(receiver) -> item => …`, `send(sender, item) -> sent => …`, ",
-            "`join(handle) -> result => …`, `wait(event) => …`, `default => …` or `default(timeout) => …`, ",
+            "`join(handle) -> result => …`, `wait(event) => …`, ",
+            "`accept(listener) -> accepted => …`, `readable(socket) => …`, `writable(socket) => …`, ",
+            "`default => …` or `default(timeout) => …`, ",
             "not `",
             ::core::stringify!($($rest)+), "`"
         ))
@@ -190,6 +213,36 @@ macro_rules! __select {
             }
         }
     };
+    (@add $select:ident [(accept ($listener:expr $(,)?) $result:tt $body:tt) $($arms:tt)*]
+        [$($done:tt)*] $default:tt) => {
+        match $crate::sync::select::Accepting::new(&$listener) {
+            accepting => {
+                let index = $select.accept(&accepting);
+                $crate::__select!(@add $select [$($arms)*]
+                    [$($done)* (index (accept accepting) $result $body)] $default)
+            }
+        }
+    };
+    (@add $select:ident [(readable ($socket:expr $(,)?) $result:tt $body:tt) $($arms:tt)*]
+        [$($done:tt)*] $default:tt) => {
+        match &$socket {
+            socket => {
+                let index = $select.readable(socket);
+                $crate::__select!(@add $select [$($arms)*]
+                    [$($done)* (index (wait) $result $body)] $default)
+            }
+        }
+    };
+    (@add $select:ident [(writable ($socket:expr $(,)?) $result:tt $body:tt) $($arms:tt)*]
+        [$($done:tt)*] $default:tt) => {
+        match &$socket {
+            socket => {
+                let index = $select.writable(socket);
+                $crate::__select!(@add $select [$($arms)*]
+                    [$($done)* (index (wait) $result $body)] $default)
+            }
+        }
+    };
 
     (@add $select:ident [] $done:tt []) => {{
         let chosen = $select.select();
@@ -240,6 +293,10 @@ macro_rules! __select {
     (@complete $chosen:ident (wait)) => {
         $chosen.done()
     };
+    (@complete $chosen:ident (accept $accepting:ident)) => {{
+        $chosen.done();
+        $accepting.finish()
+    }};
     (@complete $chosen:ident (join $handle:ident)) => {{
         $chosen.done();
         $crate::sync::select::Joined::finish($handle)

@@ -34,6 +34,7 @@
 
 mod join;
 mod macros;
+mod socket;
 
 use std::error::Error;
 use std::fmt;
@@ -45,14 +46,18 @@ use std::time::{Duration, Instant};
 
 use super::channel::{Receiver, RecvError, SendError, Sender};
 use super::event::Event;
-use super::operation::{self, Operation, Registration, Ticket};
+use super::operation::{self, Direction, Operation, Registration, Ticket};
 use super::wait::Claim;
 use crate::engine::park;
+use crate::engine::reactor::Interest;
 use crate::engine::task::{Wait, Wake};
 use crate::engine::waiter::Parker;
 use crate::task::{JoinHandle, WAIT_ANY};
 
 pub use self::join::Joined;
+#[doc(hidden)]
+pub use self::socket::{Accepting, Descriptor};
+pub use self::socket::{Acceptor, Readable, Writable};
 
 const WAIT: Wait = Wait::new(&Wait::for_any_thread("one of several operations of a `select!`"));
 
@@ -80,8 +85,25 @@ const WAIT: Wait = Wait::new(&Wait::for_any_thread("one of several operations of
 /// });
 /// ```
 pub struct Select<'a> {
-    operations: Vec<Option<&'a dyn Operation>>,
+    operations: Vec<Option<Arm<'a>>>,
     biased: bool,
+}
+
+/// An operation that was added.
+// Nothing that needs a drop: `select!` adds what it borrows after it has made the `Select`.
+#[derive(Clone, Copy)]
+enum Arm<'a> {
+    Lent(&'a dyn Operation),
+    Direction(Direction<'a>),
+}
+
+impl Arm<'_> {
+    fn operation(&self) -> &dyn Operation {
+        match self {
+            Self::Lent(operation) => *operation,
+            Self::Direction(direction) => direction,
+        }
+    }
 }
 
 /// Why a wait without a deadline has a result.
@@ -120,7 +142,7 @@ enum Aim {
 type Chosen = (usize, Option<Ticket>);
 
 /// The operations with their indices, in the order in which they are tried.
-type Order<'a> = [(usize, &'a dyn Operation)];
+type Order<'a> = [(usize, Arm<'a>)];
 
 /// How a registration with all operations ended.
 enum Outcome {
@@ -163,8 +185,32 @@ impl<'a> Select<'a> {
         self.add(event)
     }
 
+    /// Adds a wait until `socket` can be read without blocking: there is data, a connection, the
+    /// end, or an error. Nothing is read. Returns the index of the operation. A wait panics when
+    /// the kernel refuses to watch the socket.
+    pub fn readable(&mut self, socket: &'a impl Readable) -> usize {
+        self.push(Arm::Direction(socket.read_side().direction(Interest::Read)))
+    }
+
+    /// Adds a wait until `socket` can be written without blocking: there is room, or an error.
+    /// Nothing is written. Returns the index of the operation. A wait panics when the kernel
+    /// refuses to watch the socket.
+    pub fn writable(&mut self, socket: &'a impl Writable) -> usize {
+        self.push(Arm::Direction(socket.write_side().direction(Interest::Write)))
+    }
+
+    /// Adds an accept. Returns the index of the operation.
+    #[doc(hidden)]
+    pub fn accept<L: Acceptor>(&mut self, accepting: &'a Accepting<'_, L>) -> usize {
+        self.add(accepting)
+    }
+
     fn add(&mut self, operation: &'a dyn Operation) -> usize {
-        self.operations.push(Some(operation));
+        self.push(Arm::Lent(operation))
+    }
+
+    fn push(&mut self, arm: Arm<'a>) -> usize {
+        self.operations.push(Some(arm));
         self.operations.len() - 1
     }
 
@@ -292,11 +338,11 @@ impl<'a> Select<'a> {
 
     fn choose(&self, until: Until) -> Option<SelectedOperation<'a>> {
         let (index, ticket) = self.first(Aim::Choose, until)?;
-        Some(SelectedOperation { index, operation: self.operations[index]?, ticket: ticket? })
+        Some(SelectedOperation { index, arm: self.operations[index]?, ticket: ticket? })
     }
 
     /// The operations in the order in which they are tried.
-    fn in_order(&self) -> Vec<(usize, &'a dyn Operation)> {
+    fn in_order(&self) -> Vec<(usize, Arm<'a>)> {
         let operations = self.operations.iter().enumerate();
         let mut order: Vec<_> = operations.filter_map(|(at, &one)| Some((at, one?))).collect();
         if !self.biased {
@@ -331,7 +377,8 @@ impl<'a> Select<'a> {
 
 /// The first operation that is ready.
 fn scan(order: &Order<'_>, aim: Aim) -> Option<Chosen> {
-    for (index, operation) in order {
+    for (index, arm) in order {
+        let operation = arm.operation();
         match aim {
             Aim::Watch if operation.is_ready() => return Some((*index, None)),
             Aim::Watch => {}
@@ -348,23 +395,27 @@ fn scan(order: &Order<'_>, aim: Aim) -> Option<Chosen> {
 /// Waits in all queues at once until an operation is chosen, or all must be tried again.
 fn register_all(order: &Order<'_>, aim: Aim, until: Until) -> Outcome {
     park::check_cancelled();
+    for (_, arm) in order {
+        arm.operation().prepare();
+    }
     let parker = park::waiter();
     let choice = Arc::new(Claim::new());
     let mut registrations: Vec<(usize, Box<dyn Registration + '_>)> =
         Vec::with_capacity(order.len());
-    for &(index, operation) in order {
+    for (index, arm) in order {
+        let operation = arm.operation();
         let registration = match aim {
-            Aim::Choose => operation.register(parker.into(), &choice, index),
-            Aim::Watch => operation.watch(parker.into(), &choice, index),
+            Aim::Choose => operation.register(parker.into(), &choice, *index),
+            Aim::Watch => operation.watch(parker.into(), &choice, *index),
         };
         match registration {
-            Some(registration) => registrations.push((index, registration)),
+            Some(registration) => registrations.push((*index, registration)),
             None => break,
         }
     }
     let (mut wake, mut none_ready) = (Wake::Ready, false);
     if registrations.len() == order.len() {
-        let mut operations = order.iter().map(|(_, operation)| *operation);
+        let mut operations = order.iter().map(|(_, arm)| arm.operation());
         match until {
             Until::Now => none_ready = operations.all(|one| one.claims() || !one.is_ready()),
             Until::Ever => wake = park_for_all(parker, order, None, &choice),
@@ -393,8 +444,8 @@ fn park_for_all(
     deadline: Option<Instant>,
     choice: &Claim,
 ) -> Wake {
-    let due = order.iter().filter_map(|(_, operation)| operation.due());
-    let internal = order.iter().all(|(_, operation)| operation.is_internal());
+    let due = order.iter().filter_map(|(_, arm)| arm.operation().due());
+    let internal = order.iter().all(|(_, arm)| arm.operation().is_internal());
     let why = if internal { WAIT_ANY } else { WAIT };
     let until = due.chain(deadline).min();
     park::running(|running| park::block_in_queue(running, parker, why, until, choice))
@@ -420,7 +471,7 @@ fn shuffle<T>(order: &mut [T]) {
 #[must_use = "the operation must be completed"]
 pub struct SelectedOperation<'a> {
     index: usize,
-    operation: &'a dyn Operation,
+    arm: Arm<'a>,
     ticket: Ticket,
 }
 
@@ -434,7 +485,7 @@ impl SelectedOperation<'_> {
     pub fn or_default<E>(chosen: Result<Self, E>) -> Self {
         chosen.unwrap_or_else(|_| Self {
             index: Self::DEFAULT,
-            operation: &operation::Nothing,
+            arm: Arm::Lent(&operation::Nothing),
             ticket: 0,
         })
     }
@@ -447,7 +498,7 @@ impl SelectedOperation<'_> {
     /// The ticket, if this is the operation of `end`.
     #[track_caller]
     fn redeem<T>(self, end: &T) -> Ticket {
-        let chosen = ptr::from_ref(self.operation).cast::<T>();
+        let chosen = ptr::from_ref(self.arm.operation()).cast::<T>();
         assert!(ptr::eq(chosen, end), "this is not what was chosen: look at its index");
         let ticket = self.ticket;
         std::mem::forget(self);
@@ -489,14 +540,17 @@ impl SelectedOperation<'_> {
     }
 
     /// Completes an operation that moves no item: the coroutine has ended, so its handle's
-    /// [`join`](JoinHandle::join) will not wait; or the event has been set.
+    /// [`join`](JoinHandle::join) will not wait; the event has been set; or the socket is ready.
     ///
     /// # Panics
     ///
     /// When a channel's operation was chosen.
     #[track_caller]
     pub fn done(self) {
-        assert!(!self.operation.moves_item(), "a channel was chosen: complete its send or recv");
+        assert!(
+            !self.arm.operation().moves_item(),
+            "a channel was chosen: complete its send or recv"
+        );
         std::mem::forget(self);
     }
 }
@@ -504,7 +558,7 @@ impl SelectedOperation<'_> {
 impl Drop for SelectedOperation<'_> {
     /// Takes the choice back. Panics, unless the thread is unwinding already.
     fn drop(&mut self) {
-        self.operation.release(self.ticket);
+        self.arm.operation().release(self.ticket);
         if !thread::panicking() {
             panic!("a `SelectedOperation` was dropped, and not completed");
         }

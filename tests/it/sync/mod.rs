@@ -17,6 +17,7 @@ mod queue;
 mod reentrant;
 mod rwlock;
 mod select;
+mod select_io;
 mod select_now;
 mod semaphore;
 mod wait_group;

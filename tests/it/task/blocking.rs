@@ -11,7 +11,9 @@ use std::{io, panic};
 use plainsong::generator::Generator;
 use plainsong::sync::Event;
 use plainsong::time::{sleep, timeout};
-use plainsong::{CancellationToken, JoinHandle, blocking, run, scope, shield, spawn, yield_now};
+use plainsong::{
+    CancellationToken, JoinHandle, blocking, offload, run, scope, shield, spawn, yield_now,
+};
 use rustix::process::{Resource, getrlimit};
 
 use crate::util;
@@ -575,4 +577,44 @@ fn calls_and_cancellations_in_any_order() {
             }
         }
     });
+}
+
+#[test]
+fn an_offloaded_call_returns_its_value_and_its_panic() {
+    both(|| {
+        assert_eq!(offload(|| 7), 7);
+        assert_eq!(panic_of(|| offload(|| panic!("no luck"))), "no luck");
+    });
+}
+
+#[test]
+fn a_time_out_leaves_an_offloaded_call_at_once_and_its_value_to_the_pool() {
+    util::run(|| {
+        let gate = gate();
+        let dropped = Arc::new(Mutex::new(None));
+        let theirs = Arc::clone(&dropped);
+        let left = timeout(MOMENT, || {
+            offload(move || {
+                gate.pass();
+                OnDrop(move || *theirs.lock().unwrap() = std::thread::current().id().into())
+            })
+        });
+        assert!(left.is_err());
+        assert_eq!(gate.waiting(), 1, "the call goes on");
+        assert!(dropped.lock().unwrap().is_none());
+        gate.open();
+        until(|| dropped.lock().unwrap().is_some());
+        assert_ne!(*dropped.lock().unwrap(), Some(std::thread::current().id()));
+        assert_eq!(offload(|| 7), 7);
+    });
+}
+
+#[test]
+fn a_run_does_not_wait_for_a_call_that_was_left() {
+    let gate = gate();
+    util::run(move || {
+        spawn(move || offload(move || gate.pass()));
+        until(|| gate.waiting() == 1);
+    });
+    gate.open();
 }

@@ -12,7 +12,9 @@ use std::thread as system;
 use std::time::{Duration, Instant};
 
 use plainsong::generator::Generator;
-use plainsong::io::{Pollable, stderr, stdin, stdout, wait_readable, wait_writable};
+use plainsong::io::{
+    Interest, Pollable, stderr, stdin, stdout, wait_readable, wait_ready, wait_writable,
+};
 use plainsong::net::{Server, TcpStream, ToSocketAddrs};
 use plainsong::pool::Pool;
 use plainsong::process::{ChildStdin, ChildStdout, Command, Stdio};
@@ -200,6 +202,22 @@ const OPERATIONS: &[(&str, fn())] = &[
     ("io::wait_readable", || {
         let (_one, two) = UnixStream::pair().unwrap();
         drop(wait_readable(&two));
+    }),
+    ("io::wait_ready", || {
+        let (_one, two) = UnixStream::pair().unwrap();
+        drop(wait_ready(&two, Interest::READABLE));
+    }),
+    ("plainsong::offload", || {
+        let (_sender, receiver) = std::sync::mpsc::channel::<()>();
+        // The cancellation drops the sender, and so the call ends.
+        ignore(plainsong::offload(move || receiver.recv()));
+    }),
+    ("plainsong::select!, for a socket", || {
+        let ((ours, _theirs), (listener, _)) = (pair(), listen());
+        select! {
+            readable(ours) => {}
+            accept(listener) -> _ => {}
+        }
     }),
     ("io::wait_writable", || {
         let (one, _two) = UnixStream::pair().unwrap();
