@@ -102,6 +102,8 @@ pub struct Coroutine {
     pub scoped: bool,
     /// Whether it has been cancelled, and not ended yet.
     pub cancelled: bool,
+    /// Why it was cancelled, if the request has said so.
+    pub reason: Option<String>,
     /// How many time-outs and other scopes of cancellation it is in.
     pub scopes: usize,
     /// How long until the first of its time-outs.
@@ -391,6 +393,7 @@ impl Coroutine {
             waits_for,
             scoped: facts.scoped,
             cancelled: facts.cancelled,
+            reason: facts.reason.as_ref().map(ToString::to_string),
             scopes: facts.scopes,
             deadline: facts.deadline,
             stack: Stack { used: facts.stack.used, most: facts.stack.most, size: facts.stack.size },
