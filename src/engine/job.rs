@@ -27,8 +27,8 @@ pub(crate) trait PendingTask: Send {
     /// Makes its task, which belongs to the calling thread. `None` if it has started or ended.
     fn make_task(&mut self, stack: Stack) -> Option<Task>;
 
-    /// Ends it without starting it: because of an error, or as cancelled for a reason. Does nothing if it
-    /// has started or ended.
+    /// Ends it without starting it: because of an error, or as cancelled for a reason. Does nothing
+    /// if it has started or ended.
     fn end(&mut self, why: io::Result<Option<CancelReason>>);
 }
 

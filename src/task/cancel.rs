@@ -295,9 +295,9 @@ impl CancellationToken {
         self.cancel_family(None);
     }
 
-    /// [`cancel`](Self::cancel), with a reason for people. [`reason`](Self::reason) of the token and
-    /// of its children has it, and so have dumps and reports. The first request to cancel a token
-    /// gives the reason.
+    /// [`cancel`](Self::cancel), with a reason for people. [`reason`](Self::reason) of the token
+    /// and of its children has it, and so have dumps and reports. The first request to cancel a
+    /// token gives the reason.
     pub fn cancel_with(&self, reason: impl Into<Box<str>>) {
         self.cancel_family(Some(&CancelReason::new(reason.into())));
     }

@@ -621,7 +621,10 @@ fn a_deadlock_report_has_the_reason() {
         let strict = plainsong::Runtime::builder().strict_deadlock(true).build().unwrap();
         strict.run(|| {
             let (_sender, receiver) = channel::bounded::<i32>(1);
-            let child = plainsong::spawn(move || plainsong::shield(|| receiver.recv().is_ok()));
+            let child = plainsong::spawn(move || {
+                let _clean_up = OnDrop(|| assert!(receiver.recv().is_err()));
+                sleep(HOUR);
+            });
             plainsong::yield_now();
             child.cancel_with("the peer has gone");
             drop(child.join());
