@@ -230,7 +230,7 @@ impl fmt::Debug for Place {
     }
 }
 
-/// Lists all coroutines of the process: see the [module](self).
+/// Lists all coroutines of the process: see the [module](super).
 ///
 /// It can be called anywhere: in a coroutine, on a plain thread, in a panic hook, while a run
 /// begins or ends. It parks no coroutine, but blocks the calling thread until all workers have

@@ -578,8 +578,8 @@ fn the_reason_of_the_first_request_is_the_one_of_the_error() {
         assert_eq!(error.to_string(), "the coroutine was cancelled: the peer has gone");
         assert_eq!(reason(silent), None);
         assert_eq!(reason(unbegun).as_deref(), Some("never begun"));
-        let panicked = plainsong::spawn(|| resume_unwind(Box::new(1)));
-        assert_eq!(panicked.join().map(|()| ()).unwrap_err().reason(), None);
+        let panicked: JoinHandle<()> = plainsong::spawn(|| resume_unwind(Box::new(1)));
+        assert_eq!(panicked.join().err().unwrap().reason(), None);
     });
 }
 
