@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 
 use crate::engine::blocking_pool as pool;
 use crate::engine::context;
+use crate::engine::current;
 use crate::engine::park;
 use crate::engine::scheduler::{Call, CallKey};
 use crate::engine::spawn::{self, Spec};
@@ -24,6 +25,28 @@ const WAIT: Wait = Wait::new(&Wait::outside("a timer").of("sleep", ""));
 #[must_use]
 pub fn now() -> Instant {
     park::now()
+}
+
+/// How long the code that calls this still has: until the first of the time-outs around it. Zero if
+/// that has passed. `None` if there is no time-out around it, and on a plain thread.
+///
+/// A time-out outside of a [`shield`](crate::task::shield) does not count inside of it, because it
+/// ends no wait there.
+///
+/// ```
+/// use std::time::Duration;
+/// use plainsong::time::{remaining, timeout};
+///
+/// plainsong::run(|| {
+///     assert_eq!(remaining(), None);
+///     let left = timeout(Duration::from_secs(60), remaining).unwrap().unwrap();
+///     assert!(left <= Duration::from_secs(60));
+/// });
+/// ```
+#[must_use]
+pub fn remaining() -> Option<Duration> {
+    let now = now();
+    current::with(|task| task?.scopes.remaining(now))
 }
 
 /// Waits for `duration`. Zero lets the other ready coroutines run first. A duration that the clock

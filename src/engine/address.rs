@@ -8,7 +8,7 @@ use super::id::Id;
 use super::job::{Asked, Slot};
 use super::mailbox::{Mailbox, Message, ThreadId};
 use super::scheduler::Scheduler;
-use super::scopes::{Level, ScopeId};
+use super::scopes::{CancelReason, Level, ScopeId};
 use super::task::Task;
 
 /// The address of one coroutine. It may have ended: then nothing is found there. It may not have
@@ -62,11 +62,11 @@ impl Address {
     }
 
     /// Cancels a level of the coroutine.
-    pub(crate) fn cancel(&self, level: Level) {
+    pub(crate) fn cancel(&self, level: Level, reason: Option<&CancelReason>) {
         let id = self.id;
-        let Some((mailbox, slot)) = self.find(|asked| asked.cancelled = true) else { return };
-        if here(mailbox, |scheduler| scheduler.cancel(slot, id, level)).is_none() {
-            mailbox.send(Message::Cancel { slot, id, level });
+        let Some((mailbox, slot)) = self.find(|asked| asked.cancel(reason)) else { return };
+        if here(mailbox, |scheduler| scheduler.cancel(slot, id, level, reason)).is_none() {
+            mailbox.send(Message::Cancel { slot, id, level, reason: reason.cloned() });
         }
     }
 
@@ -111,13 +111,13 @@ impl Target {
     }
 
     /// Cancels the level, if it is still open.
-    pub(crate) fn cancel(&self) {
-        self.address.cancel(self.level);
+    pub(crate) fn cancel(&self, reason: Option<&CancelReason>) {
+        self.address.cancel(self.level, reason);
     }
 
     /// Cancels all of these, so that nothing is handed over to any of them from the moment at which
     /// the first may unwind.
-    pub(crate) fn cancel_all(targets: &[Self]) {
+    pub(crate) fn cancel_all(targets: &[Self], reason: Option<&CancelReason>) {
         for target in targets {
             if target.level == Level::Root {
                 target.address.announce_cancel();
@@ -125,6 +125,6 @@ impl Target {
         }
         let (here, elsewhere): (Vec<_>, Vec<_>) =
             targets.iter().partition(|target| target.address.inspect(|_| ()).is_some());
-        here.into_iter().chain(elsewhere).for_each(Self::cancel);
+        here.into_iter().chain(elsewhere).for_each(|target| target.cancel(reason));
     }
 }

@@ -12,7 +12,7 @@ use std::process;
 
 use super::current;
 use super::id::Id;
-use super::scopes::Level;
+use super::scopes::{CancelReason, Level};
 use super::task::Task;
 
 /// The panic payload of a cancellation.
@@ -25,8 +25,8 @@ struct Payload {
 /// How a body ended, if it did not return.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The level was cancelled, and the body has unwound.
-    Cancelled,
+    /// The level was cancelled, for this reason, and the body has unwound.
+    Cancelled(Option<CancelReason>),
     /// The body panicked with this payload, or an outer level was cancelled.
     // Boxed twice, so that it takes only one word in a packet.
     Panicked(Box<Box<dyn Any + Send>>),
@@ -73,7 +73,7 @@ fn classify(task: &Task, level: Level, payload: Box<dyn Any + Send>) -> Failure 
         .is_some_and(|payload| payload.task == task.id && payload.level == level);
     if stops_here {
         task.clear_raised();
-        return Failure::Cancelled;
+        return Failure::Cancelled(task.scopes.reason(level));
     }
     Failure::Panicked(Box::new(payload))
 }

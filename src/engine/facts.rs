@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::coroutine::Registers;
 use super::endpoint::Endpoint;
 use super::id::Id;
+use super::scopes::CancelReason;
 use super::subject::{Held, Subject};
 use super::task::Wait;
 
@@ -101,6 +102,8 @@ pub(crate) struct Facts {
     pub(crate) scoped: bool,
     /// A cancellation is pending, or the coroutine unwinds from one.
     pub(crate) cancelled: bool,
+    /// Why it was cancelled, if the request has said so.
+    pub(crate) reason: Option<CancelReason>,
     /// How many time-outs and other cancel scopes are open.
     pub(crate) scopes: usize,
     /// How long until the first of these scopes is cancelled.
@@ -274,6 +277,9 @@ pub(crate) fn report(all: &[Facts]) -> String {
             }
             _ => write!(text, "is ready"),
         };
+        if let Some(reason) = &facts.reason {
+            let _ = write!(text, "; cancelled: {reason}");
+        }
         let _ = write!(text, "; spawned at {}", facts.spawned);
     }
     for cycle in lock_cycles(all) {

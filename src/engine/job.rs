@@ -6,11 +6,13 @@
 use std::cell::UnsafeCell;
 use std::fmt;
 use std::io;
+use std::mem;
 use std::panic::{Location, RefUnwindSafe};
 use std::sync::Arc;
 
 use super::mailbox::Mailbox;
 use super::mutex::{Mutex, MutexGuard};
+use super::scopes::CancelReason;
 use super::stack::Stack;
 use super::task::Task;
 
@@ -25,9 +27,9 @@ pub(crate) trait PendingTask: Send {
     /// Makes its task, which belongs to the calling thread. `None` if it has started or ended.
     fn make_task(&mut self, stack: Stack) -> Option<Task>;
 
-    /// Ends it without starting it: because of `error`, or else as cancelled. Does nothing if it
-    /// has started or ended.
-    fn end(&mut self, error: Option<io::Error>);
+    /// Ends it without starting it: because of an error, or as cancelled for a reason. Does nothing
+    /// if it has started or ended.
+    fn end(&mut self, why: io::Result<Option<CancelReason>>);
 }
 
 /// Where a coroutine is that any worker may start, and the requests that come before its start.
@@ -45,17 +47,27 @@ unsafe impl<P: ?Sized + Send> Sync for Slot<P> {}
 // No user code runs under the lock.
 impl<P: ?Sized> RefUnwindSafe for Slot<P> {}
 
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 struct State {
     place: Option<(&'static Mailbox, u32)>,
     asked: Asked,
 }
 
 /// Requests to a coroutine that came before it started.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 pub(super) struct Asked {
     pub(super) cancelled: bool,
+    pub(super) reason: Option<CancelReason>,
     pub(super) unparked: bool,
+}
+
+impl Asked {
+    /// Notes a cancellation. The reason of the first one stays.
+    pub(super) fn cancel(&mut self, reason: Option<&CancelReason>) {
+        if !mem::replace(&mut self.cancelled, true) {
+            self.reason = reason.cloned();
+        }
+    }
 }
 
 impl<P: ?Sized> Slot<P> {
@@ -132,18 +144,21 @@ impl Job {
     pub(super) fn started(self, mailbox: &'static Mailbox, slot: u32) -> Asked {
         let mut state = self.0.lock();
         state.place = Some((mailbox, slot));
-        state.asked
+        mem::take(&mut state.asked)
     }
 
     /// Ends the coroutine without starting it, because of `error`.
     #[cold]
     pub(super) fn fail(mut self, error: io::Error) {
-        self.pending().end(Some(error));
+        self.pending().end(Err(error));
     }
 }
 
 impl Drop for Job {
     fn drop(&mut self) {
-        self.pending().end(None);
+        if self.pending().spawned().is_some() {
+            let reason = self.0.lock().asked.reason.take();
+            self.pending().end(Ok(reason));
+        }
     }
 }

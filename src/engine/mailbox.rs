@@ -37,7 +37,7 @@ use std::task::Waker;
 use std::time::Instant;
 
 use super::id::Id;
-use super::scopes::Level;
+use super::scopes::{CancelReason, Level};
 #[cfg(plainsong_model)]
 use super::shared::LocalCell;
 use super::shared::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -88,7 +88,7 @@ pub(crate) enum Message {
     /// Give this coroutine its `park` token.
     Unpark { slot: u32, id: Id },
     /// Cancel a level of this coroutine.
-    Cancel { slot: u32, id: Id, level: Level },
+    Cancel { slot: u32, id: Id, level: Level, reason: Option<CancelReason> },
     /// Forget a descriptor that was closed elsewhere, if `reactor` is still your reactor's number.
     Deregister { reactor: u64, token: u64 },
     /// Check whether there is a job to start, or whether the run is closing.

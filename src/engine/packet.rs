@@ -342,7 +342,7 @@ unsafe fn take<T>(packet: NonNull<Packet<T>>) -> Result<T, Failure> {
     // SAFETY: the packet was leaked from a box, and by the caller's promise nothing else uses it.
     let packet = unsafe { Box::from_raw(packet.as_ptr()) };
     if packet.header.state.load(Ordering::Relaxed) & ABANDONED != 0 {
-        return Err(Failure::Cancelled);
+        return Err(Failure::Cancelled(None));
     }
     // SAFETY: the coroutine was not abandoned, so its sender has written the result. Freeing the
     // box does not drop it again, because it is a `MaybeUninit`.

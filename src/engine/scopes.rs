@@ -20,7 +20,9 @@
 //! inner level would only have to be followed by another.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::time::Instant;
+use std::mem;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::timer::TimerKey;
 
@@ -46,6 +48,9 @@ pub(crate) enum Level {
     Scope(ScopeId),
 }
 
+/// Why a level was cancelled, in the program's words. It is one word, so that results stay small.
+pub(crate) type CancelReason = Arc<Box<str>>;
+
 /// Why a coroutine unwinds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Cause {
@@ -57,13 +62,15 @@ pub(crate) enum Cause {
 struct Scope {
     id: ScopeId,
     requested: bool,
+    reason: Option<CancelReason>,
+    until: Until,
     timer: Option<TimerKey>,
     // Set for a scope that was opened in a destructor that an unwind runs: see `open_in_cleanup`.
     cleanup: Option<Cause>,
 }
 
 /// When a scope is cancelled.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Until {
     /// Not before it is closed.
     Closed,
@@ -86,6 +93,7 @@ pub(crate) struct Scopes {
 
 #[derive(Debug, Default)]
 struct Nested {
+    root_reason: OnceCell<CancelReason>,
     open: RefCell<Vec<Scope>>,
     shields: RefCell<Vec<Shield>>,
     // How many `no_wait` calls are under way.
@@ -108,6 +116,11 @@ impl Nested {
         self.shields.borrow_mut().push(Shield { open, hides_root });
     }
 
+    /// How many of the open scopes a shield hides.
+    fn hidden(&self) -> usize {
+        self.shields.borrow().last().map_or(0, |shield| shield.open)
+    }
+
     fn hides_root(&self) -> bool {
         self.shields.borrow().iter().any(|shield| shield.hides_root)
     }
@@ -125,21 +138,28 @@ impl Scopes {
     }
 
     /// Opens a scope inside of the open ones.
-    pub(crate) fn open(&self, id: ScopeId, timer: Option<TimerKey>) {
-        self.push(Scope { id, requested: false, timer, cleanup: None });
+    pub(crate) fn open(&self, id: ScopeId, until: Until, timer: Option<TimerKey>) {
+        self.push(id, until, timer, None);
     }
 
     /// [`open`](Self::open), in a destructor that an unwind runs. An unwind that starts inside of
     /// the scope must not leave the destructor, so the levels outside are hidden while the scope is
     /// open.
-    pub(crate) fn open_in_cleanup(&self, id: ScopeId, timer: Option<TimerKey>, cause: Cause) {
+    pub(crate) fn open_in_cleanup(
+        &self,
+        id: ScopeId,
+        until: Until,
+        timer: Option<TimerKey>,
+        cause: Cause,
+    ) {
         let nested = self.nested();
         nested.raise_shield(true);
-        self.push(Scope { id, requested: false, timer, cleanup: Some(cause) });
+        self.push(id, until, timer, Some(cause));
         nested.cleanups.set(nested.cleanups.get() + 1);
     }
 
-    fn push(&self, scope: Scope) {
+    fn push(&self, id: ScopeId, until: Until, timer: Option<TimerKey>, cleanup: Option<Cause>) {
+        let scope = Scope { id, requested: false, reason: None, until, timer, cleanup };
         self.nested().open.borrow_mut().push(scope);
         self.update();
     }
@@ -175,13 +195,46 @@ impl Scopes {
         }
     }
 
-    /// Requests the cancellation of a level. Does nothing if the scope is closed.
-    pub(crate) fn request(&self, level: Level) {
+    /// Requests the cancellation of a level. Does nothing if the scope is closed. The reason of the
+    /// first request stays.
+    pub(crate) fn request(&self, level: Level, reason: Option<&CancelReason>) {
         match level {
-            Level::Root => self.root_requested.set(true),
-            Level::Scope(id) => self.with_open(id, |scope| scope.requested = true),
+            Level::Root => {
+                let first = !self.root_requested.replace(true);
+                if let Some(reason) = reason.filter(|_| first) {
+                    let _ = self.nested().root_reason.set(reason.clone());
+                }
+            }
+            Level::Scope(id) => self.with_open(id, |scope| {
+                if !mem::replace(&mut scope.requested, true) {
+                    scope.reason = reason.cloned();
+                }
+            }),
         }
         self.update();
+    }
+
+    /// Why an open level was cancelled, if it was and the request said why.
+    pub(crate) fn reason(&self, level: Level) -> Option<CancelReason> {
+        let nested = self.nested.get()?;
+        match level {
+            Level::Root => nested.root_reason.get().cloned(),
+            Level::Scope(id) => {
+                nested.open.borrow().iter().find(|scope| scope.id == id)?.reason.clone()
+            }
+        }
+    }
+
+    /// How long until the first deadline of the open scopes that no shield hides.
+    pub(crate) fn remaining(&self, now: Instant) -> Option<Duration> {
+        let nested = self.nested.get()?;
+        let open = nested.open.borrow();
+        let left = open[nested.hidden()..].iter().filter_map(|scope| match scope.until {
+            Until::Closed => None,
+            Until::Later(deadline) => Some(deadline.saturating_duration_since(now)),
+            Until::Passed => Some(Duration::ZERO),
+        });
+        left.min()
     }
 
     /// Notes that the timer of a scope has fired.
@@ -293,9 +346,8 @@ impl Scopes {
         if root.is_some() && !nested.hides_root() {
             return root;
         }
-        let hidden = nested.shields.borrow().last().map_or(0, |shield| shield.open);
         let open = nested.open.borrow();
-        let mut visible = open[hidden..].iter();
+        let mut visible = open[nested.hidden()..].iter();
         visible.find(|scope| scope.requested).map(|scope| Level::Scope(scope.id))
     }
 }

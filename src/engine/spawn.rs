@@ -19,7 +19,7 @@ use super::job::{Job, PendingTask};
 use super::mailbox::ThreadId;
 use super::packet::{Home, Receiver, Sender, packet};
 use super::scheduler::Scheduler;
-use super::scopes::Level;
+use super::scopes::{CancelReason, Level};
 use super::stack::{self, Stack};
 use super::task::{Flag, Task};
 
@@ -252,7 +252,7 @@ fn body<F: FnOnce() -> T, T>(f: F, sender: Sender<T>) {
         let result = if task.scopes.is_pending() {
             // It was cancelled before it began, so `f` is not called.
             cancel::catch_and_forget(|| drop(f));
-            Err(Failure::Cancelled)
+            Err(Failure::Cancelled(task.scopes.reason(Level::Root)))
         } else {
             cancel::catch(task, Level::Root, f)
         };
@@ -295,11 +295,11 @@ where
         Some(unsafe { make_task(stack, id, spec, f, sender, last) })
     }
 
-    fn end(&mut self, error: Option<io::Error>) {
+    fn end(&mut self, why: io::Result<Option<CancelReason>>) {
         let Some((_, _, f, sender, last)) = self.parts.take() else { return };
-        let failure = match error {
-            None => Failure::Cancelled,
-            Some(error) => {
+        let failure = match why {
+            Ok(reason) => Failure::Cancelled(reason),
+            Err(error) => {
                 let message =
                     format!("cannot start a coroutine that was spawned anywhere: {error}");
                 Failure::Panicked(Box::new(Box::new(message)))

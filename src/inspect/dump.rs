@@ -102,6 +102,8 @@ pub struct Coroutine {
     pub scoped: bool,
     /// Whether it has been cancelled, and not ended yet.
     pub cancelled: bool,
+    /// Why it was cancelled, if the request has said so.
+    pub reason: Option<String>,
     /// How many time-outs and other scopes of cancellation it is in.
     pub scopes: usize,
     /// How long until the first of its time-outs.
@@ -228,7 +230,7 @@ impl fmt::Debug for Place {
     }
 }
 
-/// Lists all coroutines of the process: see the [module](self).
+/// Lists all coroutines of the process: see the [module](super).
 ///
 /// It can be called anywhere: in a coroutine, on a plain thread, in a panic hook, while a run
 /// begins or ends. It parks no coroutine, but blocks the calling thread until all workers have
@@ -391,6 +393,7 @@ impl Coroutine {
             waits_for,
             scoped: facts.scoped,
             cancelled: facts.cancelled,
+            reason: facts.reason.as_ref().map(ToString::to_string),
             scopes: facts.scopes,
             deadline: facts.deadline,
             stack: Stack { used: facts.stack.used, most: facts.stack.most, size: facts.stack.size },

@@ -26,6 +26,7 @@ struct Kind<'a> {
     waits: Option<(&'a str, Option<Place>, Option<Place>)>,
     scoped: bool,
     cancelled: bool,
+    reason: Option<&'a str>,
     backtrace: &'a [Frame],
 }
 
@@ -38,6 +39,7 @@ impl<'a> Kind<'a> {
             waits: waits.map(|waits| (waits.kind, waits.created, waits.at)),
             scoped: coroutine.scoped,
             cancelled: coroutine.cancelled,
+            reason: coroutine.reason.as_deref(),
             backtrace: &coroutine.backtrace,
         }
     }
@@ -186,6 +188,9 @@ fn write_state(f: &mut fmt::Formatter<'_>, coroutine: &Coroutine) -> fmt::Result
     }
     if coroutine.cancelled {
         f.write_str("; cancelled")?;
+        if let Some(reason) = &coroutine.reason {
+            write!(f, ": {reason}")?;
+        }
     }
     match coroutine.deadline {
         Some(Duration::ZERO) => f.write_str("; its time-out has passed"),

@@ -320,7 +320,7 @@ impl<L: Listener> Server<L> {
             handlers.wait(deadline);
             result
         }));
-        handlers.cancel();
+        handlers.cancel(None);
         handlers.wait_for_all();
         result.unwrap_or_else(|payload| park::resume_unwind(payload))
     }

@@ -17,7 +17,7 @@ use crate::engine::cancel::{self, Failure};
 use crate::engine::defer::Defer;
 use crate::engine::mutex::{Mutex, MutexGuard};
 use crate::engine::park::{self, Running};
-use crate::engine::scopes::{Level, Until};
+use crate::engine::scopes::{CancelReason, Level, Until};
 use crate::engine::task::Wait;
 use crate::engine::waiter::Waiters;
 use crate::engine::{context, current, root};
@@ -58,7 +58,7 @@ fn cancellable_here<T>(
     }
     match result {
         Ok(value) => Some(value),
-        Err(Failure::Cancelled) => None,
+        Err(Failure::Cancelled(_)) => None,
         Err(Failure::Panicked(payload)) => panic::resume_unwind(*payload),
     }
 }
@@ -229,12 +229,22 @@ pub struct CancellationToken(Arc<Mutex<Token>>);
 #[derive(Default)]
 struct Token {
     cancelled: bool,
+    reason: Option<CancelReason>,
     waiters: Waiters,
     scopes: Slab<Target>,
     children: Vec<Weak<Mutex<Token>>>,
     // Keeps the parent alive: a token without a user still passes the request of its parent on to
     // its children.
     parent: Option<CancellationToken>,
+}
+
+impl Token {
+    /// Notes a cancellation. The reason of the first one stays.
+    fn cancel(&mut self, reason: Option<&CancelReason>) {
+        if !mem::replace(&mut self.cancelled, true) {
+            self.reason = reason.cloned();
+        }
+    }
 }
 
 impl Drop for Token {
@@ -264,7 +274,7 @@ impl CancellationToken {
         let child = Self::new();
         let mut token = self.lock();
         if token.cancelled {
-            child.lock().cancelled = true;
+            child.lock().cancel(token.reason.as_ref());
         } else {
             let children = &mut token.children;
             if children.len() == children.capacity() {
@@ -282,10 +292,21 @@ impl CancellationToken {
 
     /// Cancels the token and its children. This cannot be undone.
     pub fn cancel(&self) {
+        self.cancel_family(None);
+    }
+
+    /// [`cancel`](Self::cancel), with a reason for people. [`reason`](Self::reason) of the token
+    /// and of its children has it, and so have dumps and reports. The first request to cancel a
+    /// token gives the reason.
+    pub fn cancel_with(&self, reason: impl Into<Box<str>>) {
+        self.cancel_family(Some(&CancelReason::new(reason.into())));
+    }
+
+    fn cancel_family(&self, reason: Option<&CancelReason>) {
         let mut family = vec![self.clone()];
         while let Some(next) = family.pop() {
             let mut token = next.lock();
-            token.cancelled = true;
+            token.cancel(reason);
             let waiters = token.waiters.take();
             // The targets stay in the list, because each removes itself.
             let scopes: Vec<Target> =
@@ -293,7 +314,7 @@ impl CancellationToken {
             let children = mem::take(&mut token.children);
             drop(token);
             park::wake_all(waiters);
-            Target::cancel_all(&scopes);
+            Target::cancel_all(&scopes, reason);
             family.extend(children.iter().filter_map(Weak::upgrade).map(Self));
         }
     }
@@ -301,6 +322,11 @@ impl CancellationToken {
     /// Whether the token is cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.lock().cancelled
+    }
+
+    /// Why the token was cancelled, if it was with [`cancel_with`](Self::cancel_with).
+    pub fn reason(&self) -> Option<String> {
+        self.lock().reason.as_ref().map(ToString::to_string)
     }
 
     /// Waits until the token is cancelled.
@@ -347,13 +373,13 @@ impl CancellationToken {
         let list = |target: Target| {
             let mut token = self.lock();
             let key = token.scopes.insert(target.clone());
-            let late = token.cancelled;
+            let (late, reason) = (token.cancelled, token.reason.clone());
             drop(token);
             // Any thread that has the token can end the waits of `f`.
             context::with(|scheduler| scheduler.watched_from_outside(true));
             listed.set(Some(Listed(self, key)));
             if late {
-                target.cancel();
+                target.cancel(reason.as_ref());
             }
         };
         let result = cancellable(Until::Closed, list, f);

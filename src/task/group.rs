@@ -16,6 +16,7 @@ use crate::engine::address::Target;
 use crate::engine::cancel::is_cancellation;
 use crate::engine::mutex::Mutex;
 use crate::engine::scheduler::Scheduler;
+use crate::engine::scopes::CancelReason;
 use crate::engine::spawn::{self, Spec};
 use crate::engine::stack::Stack;
 use crate::engine::task::{Wait, Wake};
@@ -35,6 +36,7 @@ struct State {
     // `None` only while the member is being spawned.
     members: Slab<Option<Target>>,
     cancelled: bool,
+    reason: Option<CancelReason>,
     // The body of the scope, to be cancelled when a member panics.
     body: Option<Target>,
     // The first panic of a member, unless the body's came first.
@@ -67,20 +69,22 @@ impl Group {
         state.panic = Some(payload);
         let body = state.body.take();
         drop(state);
-        self.cancel();
+        self.cancel(None);
         if let Some(body) = body {
-            body.cancel();
+            body.cancel(None);
         }
     }
 
     /// Cancels all members, and those that are added from now on.
-    pub(crate) fn cancel(&self) {
+    pub(crate) fn cancel(&self, reason: Option<CancelReason>) {
         let mut state = self.0.lock();
-        state.cancelled = true;
+        if !mem::replace(&mut state.cancelled, true) {
+            state.reason = reason.clone();
+        }
         let targets: Vec<Target> =
             state.members.iter().filter_map(|(_, member)| member.clone()).collect();
         drop(state);
-        Target::cancel_all(&targets);
+        Target::cancel_all(&targets, reason.as_ref());
     }
 
     /// Sets the body, which is cancelled when a member panics. `None` when the body has ended.
@@ -116,10 +120,10 @@ impl Group {
     fn set_target(&self, member: usize, target: Target) {
         let mut state = self.0.lock();
         state.members[member] = Some(target.clone());
-        let cancelled = state.cancelled;
+        let (cancelled, reason) = (state.cancelled, state.reason.clone());
         drop(state);
         if cancelled {
-            target.cancel();
+            target.cancel(reason.as_ref());
         }
     }
 

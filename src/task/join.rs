@@ -12,7 +12,7 @@ use crate::engine::id::Id;
 use crate::engine::mutex::Mutex;
 use crate::engine::packet::Receiver;
 use crate::engine::park;
-use crate::engine::scopes::Level;
+use crate::engine::scopes::{CancelReason, Level};
 use crate::engine::spawn::Spawned;
 
 /// Waits for a coroutine to end and takes its result.
@@ -111,7 +111,22 @@ impl<T> JoinHandle<T> {
     /// });
     /// ```
     pub fn cancel(&self) {
-        self.address().cancel(Level::Root);
+        self.address().cancel(Level::Root, None);
+    }
+
+    /// [`cancel`](Self::cancel), with a reason for people. [`JoinError::reason`] has it, and so
+    /// have dumps and reports. The first request to cancel a coroutine gives the reason.
+    ///
+    /// ```
+    /// plainsong::run(|| {
+    ///     let sleeper = plainsong::spawn(plainsong::thread::park);
+    ///     sleeper.cancel_with("the peer has gone");
+    ///     let error = sleeper.join().unwrap_err();
+    ///     assert_eq!(error.to_string(), "the coroutine was cancelled: the peer has gone");
+    /// });
+    /// ```
+    pub fn cancel_with(&self, reason: impl Into<Box<str>>) {
+        self.address().cancel(Level::Root, Some(&CancelReason::new(reason.into())));
     }
 
     /// Whether the coroutine has ended, so that [`join`](Self::join) returns at once.
@@ -164,7 +179,7 @@ impl<T> fmt::Debug for JoinHandle<T> {
 pub struct JoinError(Kind);
 
 enum Kind {
-    Cancelled,
+    Cancelled(Option<CancelReason>),
     // The lock makes the error `Sync`, so that it fits into any other error.
     Panicked(Mutex<Box<dyn Any + Send>>),
 }
@@ -172,7 +187,16 @@ enum Kind {
 impl JoinError {
     /// Whether the coroutine was cancelled.
     pub fn is_cancelled(&self) -> bool {
-        matches!(self.0, Kind::Cancelled)
+        matches!(self.0, Kind::Cancelled(_))
+    }
+
+    /// Why the coroutine was cancelled, if it was with [`JoinHandle::cancel_with`] or
+    /// [`Scope::cancel_with`](super::Scope::cancel_with). `None` of an abandoned coroutine.
+    pub fn reason(&self) -> Option<&str> {
+        match &self.0 {
+            Kind::Cancelled(reason) => reason.as_deref().map(|reason| &**reason),
+            Kind::Panicked(_) => None,
+        }
     }
 
     /// Whether the coroutine panicked.
@@ -189,7 +213,7 @@ impl JoinError {
     pub fn into_panic(self) -> Box<dyn Any + Send> {
         match self.0 {
             Kind::Panicked(payload) => payload.into_inner(),
-            Kind::Cancelled => panic!("the coroutine did not panic: it was cancelled"),
+            Kind::Cancelled(_) => panic!("the coroutine did not panic: it was cancelled"),
         }
     }
 }
@@ -203,7 +227,10 @@ pub(crate) fn message(payload: &(dyn Any + Send)) -> Option<String> {
 impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let payload = match &self.0 {
-            Kind::Cancelled => return f.write_str("the coroutine was cancelled"),
+            Kind::Cancelled(None) => return f.write_str("the coroutine was cancelled"),
+            Kind::Cancelled(Some(reason)) => {
+                return write!(f, "the coroutine was cancelled: {reason}");
+            }
             Kind::Panicked(payload) => payload.lock(),
         };
         let message = message(&**payload);
@@ -227,7 +254,7 @@ impl Error for JoinError {}
 impl From<Failure> for JoinError {
     fn from(failure: Failure) -> Self {
         Self(match failure {
-            Failure::Cancelled => Kind::Cancelled,
+            Failure::Cancelled(reason) => Kind::Cancelled(reason),
             Failure::Panicked(payload) => Kind::Panicked(Mutex::new(*payload)),
         })
     }

@@ -18,7 +18,7 @@ use super::thread::Thread;
 use crate::engine::cancel::is_cancellation;
 use crate::engine::id::Id;
 use crate::engine::root;
-use crate::engine::scopes::Until;
+use crate::engine::scopes::{CancelReason, Until};
 use crate::engine::spawn::{Spec, check_running, take_stack};
 use crate::engine::task::Task;
 use crate::engine::{context, current, park};
@@ -75,18 +75,18 @@ where
     group.set_body(None);
     match &result {
         Ok(Some(_)) => {}
-        Ok(None) => group.cancel(),
+        Ok(None) => group.cancel(None),
         Err(payload) => {
             // The panic of the body comes first, so a later panic of a member is dropped.
             if !is_cancellation(&**payload) {
                 group.body_panicked();
             }
-            group.cancel();
+            group.cancel(None);
         }
     }
     let waited = panic::catch_unwind(AssertUnwindSafe(|| group.wait(None)));
     if waited.is_err() {
-        group.cancel();
+        group.cancel(None);
         group.wait_for_all();
     }
     if let Some(payload) = group.take_panic() {
@@ -214,7 +214,12 @@ impl<'scope> Scope<'scope, '_> {
     /// Cancels the children, and those that are started from now on. The body of the scope
     /// continues.
     pub fn cancel(&self) {
-        self.group.cancel();
+        self.group.cancel(None);
+    }
+
+    /// [`cancel`](Self::cancel), with a reason: see [`JoinHandle::cancel_with`].
+    pub fn cancel_with(&self, reason: impl Into<Box<str>>) {
+        self.group.cancel(Some(CancelReason::new(reason.into())));
     }
 }
 
@@ -261,6 +266,11 @@ impl<T> ScopedJoinHandle<'_, T> {
     /// Cancels the coroutine: see [`JoinHandle::cancel`].
     pub fn cancel(&self) {
         self.handle.cancel();
+    }
+
+    /// [`JoinHandle::cancel_with`].
+    pub fn cancel_with(&self, reason: impl Into<Box<str>>) {
+        self.handle.cancel_with(reason);
     }
 
     /// Whether the coroutine has ended.

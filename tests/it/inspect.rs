@@ -356,3 +356,24 @@ fn workers_that_dump_at_the_same_time() {
         other.join().unwrap();
     });
 }
+
+#[test]
+fn the_reason_of_a_cancellation_is_shown_while_the_coroutine_cleans_up() {
+    run(|| {
+        let token = plainsong::CancellationToken::new();
+        let theirs = token.clone();
+        let part = parked("part", move || {
+            theirs.run_until_cancelled(|| {
+                let _clean_up = crate::util::OnDrop(plainsong::thread::park);
+                sleep(HOUR);
+            })
+        });
+        token.cancel_with("the server stops");
+        yield_now();
+        let dump = dump();
+        assert_eq!(find(&dump, "part").reason.as_deref(), Some("the server stops"));
+        assert!(dump.to_string().contains("; cancelled: the server stops"), "{dump}");
+        part.thread().unpark();
+        assert_eq!(part.join().unwrap(), None);
+    });
+}

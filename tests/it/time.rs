@@ -563,3 +563,26 @@ fn a_sleep_outside_of_a_run_says_that_nothing_wakes_it() {
     assert!(woken.0.load(Ordering::Relaxed));
     drop(sleep);
 }
+
+#[test]
+fn what_remains_is_until_the_first_deadline_that_counts() {
+    use plainsong::time::{remaining, timeout};
+    assert_eq!(remaining(), None);
+    run(|| {
+        assert_eq!(remaining(), None);
+        let within = |limit: Duration| move |left: Option<Duration>| left.unwrap() <= limit;
+        timeout(HOUR, || {
+            let inner = timeout(2 * HOUR, remaining).unwrap();
+            assert!(within(HOUR)(inner), "the outer one comes first");
+            assert!(within(MOMENT)(timeout(MOMENT, remaining).unwrap()));
+            assert!(remaining().unwrap() > MOMENT, "the inner ones are over");
+            assert_eq!(plainsong::shield(remaining), None, "it ends no wait in here");
+            let shielded = plainsong::shield(|| timeout(2 * HOUR, remaining).unwrap());
+            assert!(shielded.unwrap() > HOUR);
+        })
+        .unwrap();
+        assert_eq!(timeout(Duration::ZERO, remaining), Ok(Some(Duration::ZERO)));
+        let token = plainsong::CancellationToken::new();
+        assert_eq!(token.run_until_cancelled(remaining), Some(None));
+    });
+}

@@ -6,7 +6,7 @@ use std::process;
 use super::super::cancel;
 use super::super::coroutine::Suspended;
 use super::super::id::Id;
-use super::super::scopes::{Cause, Level, ScopeId, Until};
+use super::super::scopes::{CancelReason, Cause, Level, ScopeId, Until};
 use super::super::task::{Flag, Task, Wake};
 use super::alarms::Alarm;
 use super::core::Scheduler;
@@ -17,14 +17,14 @@ const SWALLOWED_MAX: u32 = 1000;
 
 impl Scheduler {
     /// Cancels a level of a coroutine of this thread.
-    pub(crate) fn cancel(&self, slot: u32, id: Id, level: Level) {
-        self.tasks.find(slot, id, |task| self.request(task, level));
+    pub(crate) fn cancel(&self, slot: u32, id: Id, level: Level, reason: Option<&CancelReason>) {
+        self.tasks.find(slot, id, |task| self.request(task, level, reason));
     }
 
     /// Requests the cancellation of a level, and wakes the coroutine if the request concerns its
     /// wait.
-    pub(super) fn request(&self, task: &Task, level: Level) {
-        task.scopes.request(level);
+    pub(super) fn request(&self, task: &Task, level: Level, reason: Option<&CancelReason>) {
+        task.scopes.request(level, reason);
         self.wake_cancelled(task);
     }
 
@@ -34,7 +34,7 @@ impl Scheduler {
         self.closing.set(true);
         self.tasks.for_each(|task| {
             if Some(task.id) != except {
-                self.request(task, Level::Root);
+                self.request(task, Level::Root, None);
             }
         });
     }
@@ -78,12 +78,12 @@ impl Scheduler {
             let raised = task.flags.set(Flag::Raised, false);
             task.panicked_in.set(0);
             let cause = if raised { Cause::Cancelled } else { Cause::Panicked };
-            task.scopes.open_in_cleanup(id, timer, cause);
+            task.scopes.open_in_cleanup(id, until, timer, cause);
         } else {
-            task.scopes.open(id, timer);
+            task.scopes.open(id, until, timer);
         }
         if matches!(until, Until::Passed) {
-            task.scopes.request(Level::Scope(id));
+            task.scopes.request(Level::Scope(id), None);
         }
         id
     }
@@ -166,10 +166,12 @@ fn give_up(task: &Task) {
     } else {
         "It is abandoned: it will not run again, and what its stack holds is leaked."
     };
+    let reason = task.scopes.target().and_then(|level| task.scopes.reason(level));
+    let reason = reason.map_or(String::new(), |reason| format!(" ({reason})"));
     // This is a bug in the program, and there is no caller to return an error to.
     let _ = writeln!(
         io::stderr(),
-        "plainsong: coroutine {} '{name}', spawned at {}, was cancelled and has caught the \
+        "plainsong: coroutine {} '{name}', spawned at {}, was cancelled{reason} and has caught the \
          unwind {SWALLOWED_MAX} times. {fate} Let `catch_unwind` pass on what is not your panic, with \
          `resume_unwind`.",
         task.id,

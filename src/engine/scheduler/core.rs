@@ -173,7 +173,7 @@ impl Scheduler {
     pub(crate) fn add(&self, task: Task) -> u32 {
         self.tasks.insert(task, |task| {
             if self.closing.get() {
-                task.scopes.request(Level::Root);
+                task.scopes.request(Level::Root, None);
             }
             self.push_ready(task.into());
         })

@@ -75,6 +75,7 @@ impl Scheduler {
             })
         };
         let main = task.flags.has(Flag::Main);
+        let target = if timers { task.scopes.target() } else { None };
         Facts {
             id: task.id,
             parent: task.parent,
@@ -82,7 +83,8 @@ impl Scheduler {
             spawned: task.spawned,
             state,
             scoped: task.flags.has(Flag::Borrows) && !main,
-            cancelled: timers && task.scopes.target().is_some() || task.flags.has(Flag::Raised),
+            cancelled: target.is_some() || task.flags.has(Flag::Raised),
+            reason: target.and_then(|level| task.scopes.reason(level)),
             scopes,
             deadline: first.map(left),
             stack: stack_use(task),

@@ -241,7 +241,7 @@ impl Scheduler {
                     });
                 }
                 Alarm::Cancel(slot, scope) => {
-                    self.tasks.with(slot, |task| self.request(task, Level::Scope(scope)));
+                    self.tasks.with(slot, |task| self.request(task, Level::Scope(scope), None));
                 }
                 Alarm::Call(slot) => self.make_call(slot),
                 Alarm::Sleep(slot) => {
@@ -270,8 +270,8 @@ impl Scheduler {
             match message {
                 Message::Wake { slot, wait } => self.unpark(slot, wait),
                 Message::Unpark { slot, id } => self.give_park_token(slot, id),
-                Message::Cancel { slot, id, level } => {
-                    self.cancel(slot, id, level);
+                Message::Cancel { slot, id, level, reason } => {
+                    self.cancel(slot, id, level, reason.as_ref());
                     if level == Level::Root {
                         mailbox.has_cancelled(id);
                     }
@@ -324,7 +324,7 @@ impl Scheduler {
         let slot = self.add(task);
         let asked = job.started(self.mailbox(), slot);
         if asked.cancelled {
-            self.cancel(slot, id, Level::Root);
+            self.cancel(slot, id, Level::Root, asked.reason.as_ref());
         }
         if asked.unparked {
             self.give_park_token(slot, id);

@@ -11,8 +11,8 @@ use plainsong::time::{sleep, timeout};
 use plainsong::{JoinError, JoinHandle, thread};
 
 use crate::util::{
-    HOUR, MOMENT, OnDrop, alone, count_drop, counter, dying, load, pair, run, runtime,
-    spawn_with_handle, until, until_parked, watch,
+    HOUR, MOMENT, OnDrop, alone, count_drop, counter, dying, load, pair, panic_of, run, run_on,
+    runtime, spawn_with_handle, until, until_parked, watch,
 };
 
 #[test]
@@ -552,4 +552,83 @@ fn a_wait_in_a_queue_ends_for_one_that_has_swallowed_a_cancellation_while_anothe
         drop(go);
         assert!(unwinds.join().unwrap_err().is_panic());
     });
+}
+
+/// The reason of a coroutine that was cancelled.
+fn reason<T>(handle: JoinHandle<T>) -> Option<String> {
+    let error = handle.join().err().unwrap();
+    assert!(error.is_cancelled());
+    error.reason().map(str::to_owned)
+}
+
+#[test]
+fn the_reason_of_the_first_request_is_the_one_of_the_error() {
+    run(|| {
+        let told = plainsong::spawn(thread::park);
+        let silent = plainsong::spawn(thread::park);
+        let unbegun = plainsong::spawn(thread::park);
+        unbegun.cancel_with("never begun");
+        plainsong::yield_now();
+        told.cancel_with(String::from("the peer has gone"));
+        told.cancel_with("too late");
+        silent.cancel();
+        silent.cancel_with("too late");
+        let error = told.join().unwrap_err();
+        assert_eq!(error.reason(), Some("the peer has gone"));
+        assert_eq!(error.to_string(), "the coroutine was cancelled: the peer has gone");
+        assert_eq!(reason(silent), None);
+        assert_eq!(reason(unbegun).as_deref(), Some("never begun"));
+        let panicked: JoinHandle<()> = plainsong::spawn(|| resume_unwind(Box::new(1)));
+        assert_eq!(panicked.join().err().unwrap().reason(), None);
+    });
+}
+
+#[test]
+fn the_reason_reaches_coroutines_of_other_workers_and_those_that_never_begin() {
+    for workers in [1, 2] {
+        run_on(workers, || {
+            let handles: Vec<_> =
+                (0..100).map(|_| plainsong::spawn_anywhere(|| sleep(HOUR))).collect();
+            handles.iter().for_each(|handle| handle.cancel_with("enough"));
+            for handle in handles {
+                assert_eq!(reason(handle).as_deref(), Some("enough"));
+            }
+        });
+    }
+}
+
+#[test]
+fn the_reason_of_a_scope_is_that_of_its_children() {
+    run(|| {
+        plainsong::scope(|s| {
+            let (here, anywhere) = (s.spawn(|| sleep(HOUR)), s.spawn_anywhere(|| sleep(HOUR)));
+            let alone = s.spawn(|| sleep(HOUR));
+            alone.cancel_with("alone");
+            s.cancel_with("all");
+            let late = s.spawn(|| sleep(HOUR));
+            let reason = |error: JoinError| error.reason().map(str::to_owned);
+            assert_eq!(reason(here.join().unwrap_err()).as_deref(), Some("all"));
+            assert_eq!(reason(anywhere.join().unwrap_err()).as_deref(), Some("all"));
+            assert_eq!(reason(late.join().unwrap_err()).as_deref(), Some("all"));
+            assert_eq!(reason(alone.join().unwrap_err()).as_deref(), Some("alone"));
+        });
+    });
+}
+
+#[test]
+fn a_deadlock_report_has_the_reason() {
+    let report = panic_of(|| {
+        let strict = plainsong::Runtime::builder().strict_deadlock(true).build().unwrap();
+        strict.run(|| {
+            let (_sender, receiver) = channel::bounded::<i32>(1);
+            let child = plainsong::spawn(move || {
+                let _clean_up = OnDrop(|| assert!(receiver.recv().is_err()));
+                sleep(HOUR);
+            });
+            plainsong::yield_now();
+            child.cancel_with("the peer has gone");
+            drop(child.join());
+        });
+    });
+    assert!(report.contains("; cancelled: the peer has gone; spawned at "), "{report}");
 }

@@ -191,3 +191,19 @@ fn many_child_tokens_that_live_are_listed_in_no_time() {
         assert!(children.iter().all(CancellationToken::is_cancelled));
     });
 }
+
+#[test]
+fn the_reason_of_a_token_is_that_of_its_children_and_first_stays() {
+    run(|| {
+        let token = CancellationToken::new();
+        let (early, other) = (token.child_token(), token.child_token());
+        other.cancel();
+        assert_eq!(token.reason(), None);
+        token.cancel_with("the server stops");
+        token.cancel_with("too late");
+        assert_eq!(token.reason().as_deref(), Some("the server stops"));
+        assert_eq!(early.reason(), token.reason());
+        assert_eq!(token.child_token().reason(), token.reason());
+        assert_eq!(other.reason(), None);
+    });
+}
