@@ -248,8 +248,10 @@ fn open_scope(world: &Rc<World>, me: &Record, depth: usize) {
         Ok(()) => {}
         // Catches half of the panics.
         Err(payload) if payload.is::<&str>() && world.below(2) == 0 => {
-            // A child's panic takes the place of the cancellation that the body unwound with.
-            me.swallowed.set(me.swallowed.get() || me.cancelled.get());
+            // A child's panic takes the place of the cancellation that the body unwound with. And
+            // while another coroutine is suspended in its unwind, one that has caught a panic
+            // counts as unwinding, so no cancellation reaches it.
+            me.swallowed.set(true);
             me.panics.set(false);
         }
         Err(payload) => {
