@@ -506,7 +506,7 @@ impl SelectedOperation<'_> {
     }
 
     /// Completes a send. On a channel without room this hands `item` to the receiver that was met.
-    /// If that has been cancelled or has timed out meanwhile, the channel keeps `item` for the next.
+    /// If that has been cancelled or has timed out meanwhile, the channel keeps `item`.
     ///
     /// # Errors
     ///
