@@ -548,8 +548,9 @@ fn philosophers_without_an_order_get_a_report_of_their_deadlock() {
     assert!(report.contains("deadlock"), "{report}");
     for name in ["Socrates", "Hypatia", "Kant", "Arendt", "Confucius"] {
         let about = report.lines().find(|line| line.contains(&format!("'{name}'")));
-        assert!(about.is_some_and(|line| line.contains("a lock")), "{report}");
+        assert!(about.is_some_and(|line| line.contains("for lock Mutex at examples/")), "{report}");
     }
+    assert!(report.contains("a cycle: "), "{report}");
 }
 
 #[test]
