@@ -6,7 +6,7 @@ use std::sync::Arc;
 use shuttle::sync::atomic::{AtomicUsize, Ordering};
 
 use super::check;
-use crate::engine::blocking::{attempt, offload};
+use crate::engine::blocking::{attempt, try_offload};
 use crate::{JoinHandle, Runtime, spawn, spawn_anywhere, yield_now};
 
 /// Runs two coroutines that make calls with `call`, while `then` has their handles. Returns how
@@ -46,7 +46,7 @@ fn lends(made: Arc<AtomicUsize>, value: Arc<()>) -> Arc<()> {
 
 /// A call that is left alone when its caller is cancelled.
 fn leaves(made: Arc<AtomicUsize>, value: Arc<()>) -> Arc<()> {
-    offload(move || {
+    try_offload(move || {
         made.fetch_add(1, Ordering::SeqCst);
         value
     })
