@@ -278,13 +278,13 @@ impl Mailbox {
         self.any_cancelling.store(cancelling || !inbox.cancelling.is_empty(), Ordering::Relaxed);
     }
 
-    /// Notes that the owner has acted on a request to cancel this coroutine's root.
     /// Announces that the owner will be asked to cancel this coroutine as a whole.
     pub(crate) fn announce_cancel(&self, id: Id) {
         self.inbox().cancelling.push(id);
         self.any_cancelling.store(true, Ordering::Relaxed);
     }
 
+    /// Notes that the owner has acted on a request to cancel this coroutine as a whole.
     pub(crate) fn has_cancelled(&self, id: Id) {
         let mut inbox = self.inbox();
         inbox.cancelling.retain(|other| *other != id);

@@ -406,13 +406,8 @@ impl SemaphorePermit<'_> {
     /// When they are of different semaphores, or too many together for a `u32`.
     #[track_caller]
     pub fn merge(&mut self, mut other: Self) {
-        assert!(
-            ptr::eq(self.semaphore, other.semaphore),
-            "permits of different semaphores cannot be merged: keep them apart"
-        );
-        let sum = self.permits.checked_add(other.permits);
-        self.permits = sum.expect("too many permits for a `u32`: keep them apart");
-        other.permits = 0;
+        let same = ptr::eq(self.semaphore, other.semaphore);
+        merge(same, &mut self.permits, &mut other.permits);
     }
 
     /// Takes `n` of these permits off. `None` if there are fewer.
@@ -429,8 +424,7 @@ impl SemaphorePermit<'_> {
     /// assert_eq!(all.num_permits(), 5);
     /// ```
     pub fn split(&mut self, n: usize) -> Option<Self> {
-        let permits = u32::try_from(n).ok()?;
-        self.permits = self.permits.checked_sub(permits)?;
+        let permits = split(&mut self.permits, n)?;
         Some(Self { semaphore: self.semaphore, permits })
     }
 }
@@ -453,19 +447,13 @@ impl OwnedSemaphorePermit {
     /// When they are of different semaphores, or too many together for a `u32`.
     #[track_caller]
     pub fn merge(&mut self, mut other: Self) {
-        assert!(
-            Arc::ptr_eq(&self.semaphore, &other.semaphore),
-            "permits of different semaphores cannot be merged: keep them apart"
-        );
-        let sum = self.permits.checked_add(other.permits);
-        self.permits = sum.expect("too many permits for a `u32`: keep them apart");
-        other.permits = 0;
+        let same = Arc::ptr_eq(&self.semaphore, &other.semaphore);
+        merge(same, &mut self.permits, &mut other.permits);
     }
 
     /// Takes `n` of these permits off. `None` if there are fewer.
     pub fn split(&mut self, n: usize) -> Option<Self> {
-        let permits = u32::try_from(n).ok()?;
-        self.permits = self.permits.checked_sub(permits)?;
+        let permits = split(&mut self.permits, n)?;
         Some(Self { semaphore: Arc::clone(&self.semaphore), permits })
     }
 
@@ -473,6 +461,22 @@ impl OwnedSemaphorePermit {
     pub fn semaphore(&self) -> &Arc<Semaphore> {
         &self.semaphore
     }
+}
+
+/// Moves permits, if both counts are of the same semaphore.
+#[track_caller]
+fn merge(same: bool, to: &mut u32, from: &mut u32) {
+    assert!(same, "permits of different semaphores cannot be merged: keep them apart");
+    let sum = to.checked_add(*from);
+    *to = sum.expect("too many permits for a `u32`: keep them apart");
+    *from = 0;
+}
+
+/// Takes `n` permits off a count, if it has as many.
+fn split(from: &mut u32, n: usize) -> Option<u32> {
+    let permits = u32::try_from(n).ok()?;
+    *from = from.checked_sub(permits)?;
+    Some(permits)
 }
 
 impl Drop for SemaphorePermit<'_> {

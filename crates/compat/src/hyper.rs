@@ -3,14 +3,14 @@
 #![allow(unsafe_code)]
 
 use std::future::Future;
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use ::hyper::rt::{self, Read, ReadBufCursor, Write};
 
-use crate::{Async, Readable, Writable};
+use crate::{Async, Readable};
 
 impl<T: Readable + Unpin> Read for Async<T> {
     fn poll_read(
@@ -31,35 +31,7 @@ impl<T: Readable + Unpin> Read for Async<T> {
     }
 }
 
-impl<T: Writable + Unpin> Write for Async<T> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Async::poll_write(&self, cx, |stream| stream.try_write(buf))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Async::poll_write(&self, cx, |stream| stream.try_write_vectored(bufs))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.0.end())
-    }
-}
+crate::writer!(Write);
 
 /// Runs each future that hyper hands over, such as the requests of an HTTP/2 connection, as a
 /// coroutine of its own.

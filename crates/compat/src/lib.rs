@@ -20,6 +20,50 @@ use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+/// Implements the trait for writers of tokio or of hyper, which has the same methods as tokio's.
+#[cfg(any(feature = "hyper", feature = "tokio"))]
+macro_rules! writer {
+    ($write:ident) => {
+        impl<T: $crate::Writable + Unpin> $write for $crate::Async<T> {
+            fn poll_write(
+                self: std::pin::Pin<&mut Self>,
+                cx: &mut std::task::Context<'_>,
+                buf: &[u8],
+            ) -> std::task::Poll<std::io::Result<usize>> {
+                $crate::Async::poll_write(&self, cx, |stream| stream.try_write(buf))
+            }
+
+            fn poll_write_vectored(
+                self: std::pin::Pin<&mut Self>,
+                cx: &mut std::task::Context<'_>,
+                bufs: &[std::io::IoSlice<'_>],
+            ) -> std::task::Poll<std::io::Result<usize>> {
+                $crate::Async::poll_write(&self, cx, |stream| stream.try_write_vectored(bufs))
+            }
+
+            fn is_write_vectored(&self) -> bool {
+                true
+            }
+
+            fn poll_flush(
+                self: std::pin::Pin<&mut Self>,
+                _cx: &mut std::task::Context<'_>,
+            ) -> std::task::Poll<std::io::Result<()>> {
+                std::task::Poll::Ready(Ok(()))
+            }
+
+            fn poll_shutdown(
+                self: std::pin::Pin<&mut Self>,
+                _cx: &mut std::task::Context<'_>,
+            ) -> std::task::Poll<std::io::Result<()>> {
+                std::task::Poll::Ready(self.0.end())
+            }
+        }
+    };
+}
+#[cfg(any(feature = "hyper", feature = "tokio"))]
+use writer;
+
 #[cfg(feature = "futures-io")]
 pub mod futures;
 #[cfg(feature = "hyper")]

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use ::tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::{Async, Readable, Writable};
+use crate::{Async, Readable};
 
 impl<T: Readable + Unpin> AsyncRead for Async<T> {
     fn poll_read(
@@ -31,35 +31,7 @@ impl<T: Readable + Unpin> AsyncRead for Async<T> {
     }
 }
 
-impl<T: Writable + Unpin> AsyncWrite for Async<T> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Async::poll_write(&self, cx, |stream| stream.try_write(buf))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Async::poll_write(&self, cx, |stream| stream.try_write_vectored(bufs))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.0.end())
-    }
-}
+crate::writer!(AsyncWrite);
 
 /// A stream with tokio's traits, for coroutines: [`Read`] and [`Write`], which park only the
 /// coroutine.
