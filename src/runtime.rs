@@ -153,8 +153,10 @@ impl Runtime {
 
 /// Spawns into a [`Runtime`] from any thread. Made by [`Runtime::handle`].
 ///
-/// A handle does not keep a run alive. A coroutine that is spawned between two runs starts with the
-/// next one. If the runtime is dropped first, it never starts, and counts as cancelled.
+/// A handle does not keep a run alive. A coroutine that is spawned between two runs, or while a run
+/// ends, starts with the next one. If the runtime is dropped first, it never starts, and counts as
+/// cancelled. A [`blocking`](crate::blocking) call spawns into the run that waits for it, which
+/// cancels the coroutine if the run is ending.
 #[derive(Clone, Debug)]
 pub struct Handle(Arc<Injector>);
 

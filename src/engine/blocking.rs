@@ -7,6 +7,7 @@
 
 #![allow(unsafe_code)]
 
+use std::cell::RefCell;
 use std::io;
 use std::mem;
 use std::panic::{self, AssertUnwindSafe};
@@ -15,10 +16,21 @@ use std::thread;
 
 use super::abort::AbortOnUnwind;
 use super::blocking_pool::{self as pool, Job};
+use super::context;
+use super::defer::Defer;
 use super::mutex::Mutex;
 use super::park;
+#[cfg(plainsong_model)]
+use super::shared::LocalCell;
+use super::shared::thread_local;
 use super::task::{Wait, Wake};
 use super::waiter::Parker;
+use super::workers::Workers;
+
+thread_local! {
+    // On a thread of the pool: the run that waits for the call that this thread makes.
+    static RUN: RefCell<Option<Arc<Workers>>> = const { RefCell::new(None) };
+}
 
 const WAIT: Wait = Wait::new(&Wait::outside("a blocking call on another thread"));
 
@@ -218,6 +230,18 @@ pub(crate) fn try_offload<T: Send + 'static>(
     unsafe { make(f, false) }
 }
 
+/// The run that waits for the end of the [`blocking`] call that the calling thread makes.
+pub(crate) fn waiting_run() -> Option<Arc<Workers>> {
+    RUN.with_borrow(Option::clone)
+}
+
+/// Calls `f`, on a thread of the pool, for `run`, which waits for its end.
+fn for_run<T>(run: Option<Arc<Workers>>, f: impl FnOnce() -> T) -> T {
+    RUN.set(run);
+    let _end = Defer::new(|| RUN.set(None));
+    f()
+}
+
 /// Makes a call and waits for it. If the coroutine is cancelled, it waits for the end of a call
 /// that has begun only if it `lends`.
 ///
@@ -230,6 +254,9 @@ unsafe fn make<T: Send>(f: impl FnOnce() -> T + Send, lends: bool) -> io::Result
     }
     // A coroutine that must not wait makes no call.
     park::check_cancelled();
+    let run = context::with(|scheduler| {
+        scheduler.with_worker(|worker| lends.then(|| Arc::clone(&worker.workers)))
+    });
     // SAFETY: if it lends, the loop below ends only with the answer, or with the job that was taken
     // back, which is dropped in this very frame. Nothing unwinds out of the loop: its wait returns
     // when the coroutine is cancelled, and any other unwind ends the process (`AbortOnUnwind`).
@@ -238,7 +265,7 @@ unsafe fn make<T: Send>(f: impl FnOnce() -> T + Send, lends: bool) -> io::Result
     // dropped, and a coroutine is abandoned only while it unwinds, which is after the loop.
     //
     // If it does not lend, nothing is borrowed, by the caller's promise.
-    let call = unsafe { Call::submit(f) }?;
+    let call = unsafe { Call::submit(move || for_run(run, f)) }?;
     // An unwind would leave the call with its borrows.
     let abort = AbortOnUnwind::new();
     let ended = loop {

@@ -4,10 +4,9 @@
 #![allow(unsafe_code)]
 
 use std::fmt;
-use std::mem;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::mem::offset_of;
+use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
-use std::ptr;
 
 use rustix::fs::FileType;
 use rustix::net::SocketType;
@@ -40,41 +39,43 @@ impl Name {
     ///
     /// rustix has these calls too, but panics at a Unix path of the full length.
     fn ask(fd: i32, ask: Ask) -> Self {
-        // SAFETY: zeroes are valid for a `sockaddr_storage`.
-        let mut storage: libc::sockaddr_storage = unsafe { mem::zeroed() };
+        // As large as a `sockaddr_storage`, and as much aligned.
+        let mut storage = [0u64; size_of::<libc::sockaddr_storage>() / size_of::<u64>()];
         let mut len = size_of_val(&storage) as libc::socklen_t;
-        let place = ptr::from_mut(&mut storage);
         // SAFETY: the place is valid for as many bytes as `len` says.
-        if unsafe { ask(fd, place.cast(), &mut len) } != 0 {
+        if unsafe { ask(fd, storage.as_mut_ptr().cast(), &mut len) } != 0 {
             return Self::None;
         }
-        match i32::from(storage.ss_family) {
+        let bytes = storage.map(u64::to_ne_bytes);
+        let bytes = bytes.as_flattened();
+        let family = match offset_of!(libc::sockaddr, sa_family) {
+            0 => u16::from_ne_bytes(field(bytes, 0)),
+            // BSD has the length first, so that the family is one byte.
+            at => bytes[at].into(),
+        };
+        match i32::from(family) {
             libc::AF_INET => {
-                // SAFETY: an address of this family is of this type, which is plain data.
-                let it = unsafe { &*place.cast::<libc::sockaddr_in>() };
-                let address = Ipv4Addr::from(u32::from_be(it.sin_addr.s_addr));
-                Self::Inet(SocketAddr::new(address.into(), u16::from_be(it.sin_port)))
+                let address: [u8; 4] = field(bytes, offset_of!(libc::sockaddr_in, sin_addr));
+                let port = field(bytes, offset_of!(libc::sockaddr_in, sin_port));
+                Self::Inet(SocketAddr::from((address, u16::from_be_bytes(port))))
             }
             libc::AF_INET6 => {
-                // SAFETY: as above.
-                let it = unsafe { &*place.cast::<libc::sockaddr_in6>() };
-                let address = Ipv6Addr::from(it.sin6_addr.s6_addr);
-                Self::Inet(SocketAddr::new(address.into(), u16::from_be(it.sin6_port)))
+                let address: [u8; 16] = field(bytes, offset_of!(libc::sockaddr_in6, sin6_addr));
+                let port = field(bytes, offset_of!(libc::sockaddr_in6, sin6_port));
+                Self::Inet(SocketAddr::from((address, u16::from_be_bytes(port))))
             }
             libc::AF_UNIX => {
-                // SAFETY: as above.
-                let it = unsafe { &*place.cast::<libc::sockaddr_un>() };
-                let room =
-                    (len as usize).saturating_sub(mem::offset_of!(libc::sockaddr_un, sun_path));
-                Self::unix(it.sun_path.iter().take(room).map(|byte| *byte as u8))
+                let path = offset_of!(libc::sockaddr_un, sun_path);
+                let end = (len as usize).min(size_of::<libc::sockaddr_un>());
+                Self::unix(bytes.get(path..end).unwrap_or_default())
             }
             _ => Self::None,
         }
     }
 
-    fn unix(bytes: impl Iterator<Item = u8>) -> Self {
+    fn unix(bytes: &[u8]) -> Self {
         let (mut text, mut len) = ([0; Self::UNIX_MAX], 0);
-        for from in bytes.take(Self::UNIX_MAX) {
+        for &from in bytes.iter().take(Self::UNIX_MAX) {
             text[usize::from(len)] = match (len, from) {
                 // An abstract name begins with a zero, a path ends with one.
                 (0, 0) => b'@',
@@ -85,6 +86,13 @@ impl Name {
         }
         if len == 0 { Self::None } else { Self::Unix { text, len } }
     }
+}
+
+/// The field of a socket address at this offset.
+fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    let mut field = [0; N];
+    field.copy_from_slice(&bytes[at..at + N]);
+    field
 }
 
 /// The type of `getsockname` and `getpeername`.

@@ -13,8 +13,10 @@ macro_rules! guard_deref {
             #[inline]
             fn deref(&self) -> &T {
                 let $this = self;
-                // SAFETY: the lock is held for as long as this guard lives, and the value is there
-                // for as long as the lock. Nobody borrows it mutably but through a guard that holds
+                // SAFETY: only the lock's own file makes guards, each when the lock has just been
+                // taken for it, and only the drop of the guard gives the lock back. So the lock is
+                // held for as long as this guard lives, and the value is there for as long as the
+                // lock. Nobody borrows it mutably but through a guard that holds
                 // the lock alone, and is itself borrowed mutably for that.
                 unsafe { &*$value }
             }

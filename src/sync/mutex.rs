@@ -87,8 +87,7 @@ impl<T: ?Sized> Mutex<T> {
     #[track_caller]
     pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
         self.raw.lock();
-        // SAFETY: just locked.
-        unsafe { MutexGuard::new(self) }
+        MutexGuard::new(self)
     }
 
     /// Takes the lock if it is free.
@@ -101,8 +100,7 @@ impl<T: ?Sized> Mutex<T> {
         if !self.raw.try_lock() {
             return Err(TryLockError::WouldBlock);
         }
-        // SAFETY: just locked.
-        unsafe { MutexGuard::new(self) }.map_err(TryLockError::Poisoned)
+        Ok(MutexGuard::new(self)?)
     }
 
     /// Waits until the lock is free and takes it, for `timeout` at most.
@@ -132,8 +130,7 @@ impl<T: ?Sized> Mutex<T> {
         if !self.raw.lock_until(park::deadline(timeout)) {
             return Err(TryLockError::WouldBlock);
         }
-        // SAFETY: just locked.
-        unsafe { MutexGuard::new(self) }.map_err(TryLockError::Poisoned)
+        Ok(MutexGuard::new(self)?)
     }
 
     /// As [`lock`](Self::lock), with a guard that owns a share of the mutex, so that it can be
@@ -149,8 +146,7 @@ impl<T: ?Sized> Mutex<T> {
     #[track_caller]
     pub fn lock_owned(self: Arc<Self>) -> LockResult<OwnedMutexGuard<T>> {
         self.raw.lock();
-        // SAFETY: just locked.
-        unsafe { OwnedMutexGuard::new(self) }
+        OwnedMutexGuard::new(self)
     }
 
     /// As [`try_lock`](Self::try_lock), with a guard that owns a share of the mutex.
@@ -162,8 +158,7 @@ impl<T: ?Sized> Mutex<T> {
         if !self.raw.try_lock() {
             return Err(TryLockError::WouldBlock);
         }
-        // SAFETY: just locked.
-        unsafe { OwnedMutexGuard::new(self) }.map_err(TryLockError::Poisoned)
+        Ok(OwnedMutexGuard::new(self)?)
     }
 
     /// Whether a panic has passed through while the lock was held.
@@ -226,11 +221,9 @@ pub struct MutexGuard<'a, T: ?Sized> {
 unsafe impl<T: ?Sized + Sync> Sync for MutexGuard<'_, T> {}
 
 impl<'a, T: ?Sized> MutexGuard<'a, T> {
-    /// # Safety
-    ///
-    /// The mutex must have been locked for this guard.
+    /// The guard of a mutex that the caller has just locked.
     #[inline]
-    unsafe fn new(mutex: &'a Mutex<T>) -> LockResult<Self> {
+    fn new(mutex: &'a Mutex<T>) -> LockResult<Self> {
         let watch = mutex.poison.watch();
         mutex.poison.check(Self { mutex, watch, not_send: PhantomData })
     }
@@ -254,10 +247,8 @@ pub struct OwnedMutexGuard<T: ?Sized> {
 unsafe impl<T: ?Sized + Sync> Sync for OwnedMutexGuard<T> {}
 
 impl<T: ?Sized> OwnedMutexGuard<T> {
-    /// # Safety
-    ///
-    /// The mutex must have been locked for this guard.
-    unsafe fn new(mutex: Arc<Mutex<T>>) -> LockResult<Self> {
+    /// The guard of a mutex that the caller has just locked.
+    fn new(mutex: Arc<Mutex<T>>) -> LockResult<Self> {
         let (watch, poisoned) = (mutex.poison.watch(), mutex.is_poisoned());
         let guard = Self { mutex, watch, not_send: PhantomData };
         if poisoned { Err(PoisonError::new(guard)) } else { Ok(guard) }

@@ -7,7 +7,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::mem;
 use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::ptr::{self, NonNull};
+use std::ptr;
 use std::sync::{Arc, LockResult, TryLockError, TryLockResult};
 use std::time::{Duration, Instant};
 
@@ -81,8 +81,7 @@ impl<T: ?Sized> RwLock<T> {
     #[track_caller]
     pub fn read(&self) -> LockResult<RwLockReadGuard<'_, T>> {
         self.raw.lock(Access::Read, None);
-        // SAFETY: just locked.
-        self.poison.check(unsafe { RwLockReadGuard::new(self) })
+        self.poison.check(RwLockReadGuard::new(self))
     }
 
     /// Takes the lock for reading if there is no writer and no waiter.
@@ -93,8 +92,7 @@ impl<T: ?Sized> RwLock<T> {
     #[inline]
     pub fn try_read(&self) -> TryLockResult<RwLockReadGuard<'_, T>> {
         self.try_to(Access::Read)?;
-        // SAFETY: just locked.
-        Ok(self.poison.check(unsafe { RwLockReadGuard::new(self) })?)
+        Ok(self.poison.check(RwLockReadGuard::new(self))?)
     }
 
     /// Waits as [`read`](Self::read) does, for `timeout` at most.
@@ -109,8 +107,7 @@ impl<T: ?Sized> RwLock<T> {
     #[track_caller]
     pub fn read_timeout(&self, timeout: Duration) -> TryLockResult<RwLockReadGuard<'_, T>> {
         self.until(Access::Read, park::deadline(timeout))?;
-        // SAFETY: just locked.
-        Ok(self.poison.check(unsafe { RwLockReadGuard::new(self) })?)
+        Ok(self.poison.check(RwLockReadGuard::new(self))?)
     }
 
     /// Waits until the lock is free, and there is no earlier waiter.
@@ -126,8 +123,7 @@ impl<T: ?Sized> RwLock<T> {
     #[track_caller]
     pub fn write(&self) -> LockResult<RwLockWriteGuard<'_, T>> {
         self.raw.lock(Access::Write, None);
-        // SAFETY: just locked.
-        self.poison.check(unsafe { RwLockWriteGuard::new(self) })
+        self.poison.check(RwLockWriteGuard::new(self))
     }
 
     /// Takes the lock for writing if it is free.
@@ -138,8 +134,7 @@ impl<T: ?Sized> RwLock<T> {
     #[inline]
     pub fn try_write(&self) -> TryLockResult<RwLockWriteGuard<'_, T>> {
         self.try_to(Access::Write)?;
-        // SAFETY: just locked.
-        Ok(self.poison.check(unsafe { RwLockWriteGuard::new(self) })?)
+        Ok(self.poison.check(RwLockWriteGuard::new(self))?)
     }
 
     /// Waits as [`write`](Self::write) does, for `timeout` at most.
@@ -154,8 +149,7 @@ impl<T: ?Sized> RwLock<T> {
     #[track_caller]
     pub fn write_timeout(&self, timeout: Duration) -> TryLockResult<RwLockWriteGuard<'_, T>> {
         self.until(Access::Write, park::deadline(timeout))?;
-        // SAFETY: just locked.
-        Ok(self.poison.check(unsafe { RwLockWriteGuard::new(self) })?)
+        Ok(self.poison.check(RwLockWriteGuard::new(self))?)
     }
 
     /// As [`read`](Self::read), with a guard that owns a share of the lock.
@@ -170,8 +164,7 @@ impl<T: ?Sized> RwLock<T> {
     #[track_caller]
     pub fn read_owned(self: Arc<Self>) -> LockResult<OwnedRwLockReadGuard<T>> {
         self.raw.lock(Access::Read, None);
-        // SAFETY: just locked.
-        let guard = unsafe { OwnedRwLockReadGuard::new(Arc::clone(&self)) };
+        let guard = OwnedRwLockReadGuard::new(Arc::clone(&self));
         self.poison.check(guard)
     }
 
@@ -187,8 +180,7 @@ impl<T: ?Sized> RwLock<T> {
     #[track_caller]
     pub fn write_owned(self: Arc<Self>) -> LockResult<OwnedRwLockWriteGuard<T>> {
         self.raw.lock(Access::Write, None);
-        // SAFETY: just locked.
-        let guard = unsafe { OwnedRwLockWriteGuard::new(Arc::clone(&self)) };
+        let guard = OwnedRwLockWriteGuard::new(Arc::clone(&self));
         self.poison.check(guard)
     }
 
@@ -255,7 +247,7 @@ pub struct RwLockReadGuard<'a, T: ?Sized> {
     raw: &'a RawRwLock,
     // As std's, and not the lock itself: so a guard of a `&'static str` is one of a shorter `&str`.
     // It also makes the guard stay on its thread, which the search for deadlocks relies on.
-    value: NonNull<T>,
+    value: *const T,
 }
 
 /// Holds a [`RwLock`] for writing; made by [`RwLock::write`].
@@ -292,22 +284,17 @@ unsafe impl<T: ?Sized + Sync> Sync for OwnedRwLockReadGuard<T> {}
 unsafe impl<T: ?Sized + Sync> Sync for OwnedRwLockWriteGuard<T> {}
 
 impl<'a, T: ?Sized> RwLockReadGuard<'a, T> {
-    /// # Safety
-    ///
-    /// The lock must have been taken for reading, for this guard.
+    /// The guard of a lock that the caller has just taken for reading.
     #[inline]
-    unsafe fn new(lock: &'a RwLock<T>) -> Self {
-        // SAFETY: the pointer of a cell is never null.
-        Self { raw: &lock.raw, value: unsafe { NonNull::new_unchecked(lock.value.get()) } }
+    fn new(lock: &'a RwLock<T>) -> Self {
+        Self { raw: &lock.raw, value: lock.value.get() }
     }
 }
 
 impl<'a, T: ?Sized> RwLockWriteGuard<'a, T> {
-    /// # Safety
-    ///
-    /// The lock must have been taken for writing, for this guard.
+    /// The guard of a lock that the caller has just taken for writing.
     #[inline]
-    unsafe fn new(lock: &'a RwLock<T>) -> Self {
+    fn new(lock: &'a RwLock<T>) -> Self {
         Self { lock, watch: lock.poison.watch(), not_send: PhantomData }
     }
 
@@ -317,25 +304,20 @@ impl<'a, T: ?Sized> RwLockWriteGuard<'a, T> {
         let lock = s.lock;
         mem::forget(s);
         lock.raw.downgrade();
-        // SAFETY: the lock is a reader's now, this one's: the write guard is not dropped.
-        unsafe { RwLockReadGuard::new(lock) }
+        RwLockReadGuard::new(lock)
     }
 }
 
 impl<T: ?Sized> OwnedRwLockReadGuard<T> {
-    /// # Safety
-    ///
-    /// The lock must have been taken for reading, for this guard.
-    unsafe fn new(lock: Arc<RwLock<T>>) -> Self {
+    /// The guard of a lock that the caller has just taken for reading.
+    fn new(lock: Arc<RwLock<T>>) -> Self {
         Self { lock, not_send: PhantomData }
     }
 }
 
 impl<T: ?Sized> OwnedRwLockWriteGuard<T> {
-    /// # Safety
-    ///
-    /// The lock must have been taken for writing, for this guard.
-    unsafe fn new(lock: Arc<RwLock<T>>) -> Self {
+    /// The guard of a lock that the caller has just taken for writing.
+    fn new(lock: Arc<RwLock<T>>) -> Self {
         let watch = lock.poison.watch();
         Self { lock, watch, not_send: PhantomData }
     }
@@ -347,8 +329,7 @@ impl<T: ?Sized> OwnedRwLockWriteGuard<T> {
         // SAFETY: the write guard is never dropped, and its share of the lock is not used again.
         let lock = unsafe { ptr::read(&s.lock) };
         lock.raw.downgrade();
-        // SAFETY: the lock is a reader's now, this one's.
-        unsafe { OwnedRwLockReadGuard::new(lock) }
+        OwnedRwLockReadGuard::new(lock)
     }
 }
 
@@ -380,7 +361,7 @@ impl<T: ?Sized> Drop for OwnedRwLockWriteGuard<T> {
     }
 }
 
-guard_deref!(['a,] RwLockReadGuard<'a, T>, |guard| guard.value.as_ptr());
+guard_deref!(['a,] RwLockReadGuard<'a, T>, |guard| guard.value);
 guard_deref_mut!(['a,] RwLockWriteGuard<'a, T>, |guard| guard.lock.value.get());
 guard_deref!([] OwnedRwLockReadGuard<T>, |guard| guard.lock.value.get());
 guard_deref_mut!([] OwnedRwLockWriteGuard<T>, |guard| guard.lock.value.get());

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::body::Body;
 use super::join::JoinHandle;
+use crate::engine::blocking;
 use crate::engine::context;
 use crate::engine::packet::Home;
 use crate::engine::park::{self, Running};
@@ -149,7 +150,7 @@ where
     // Outside of the run, it is unknown which run will start the coroutine.
     let (job, spawned) =
         context::with(|scheduler| spawn::owned_anywhere(scheduler, Home::Unknown, spec, f));
-    injector.push(job);
+    injector.push(job, blocking::waiting_run().as_ref());
     Ok(JoinHandle::new(spawned))
 }
 

@@ -59,12 +59,8 @@ fn round(seed: u64, steps: u64) {
     let threads: Vec<_> = (0..threads).map(|_| start_thread(&world, rng.fork())).collect();
     let hanging = Arc::downgrade(&world);
     watch::on_hang(move || {
-        let Some(world) = hanging.upgrade() else { return };
-        world.show();
-        if let Some(run) = world.run.get() {
-            let theirs = Arc::clone(&world);
-            // On a worker, as only a coroutine's own thread knows what it waits for.
-            drop(run.spawn(move || theirs.show_handles()));
+        if let Some(world) = hanging.upgrade() {
+            world.show();
         }
     });
     let waits_for_all = rng.bool();

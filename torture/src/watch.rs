@@ -38,8 +38,8 @@ pub(crate) fn install() {
                 let show = SHOW.lock().unwrap().take();
                 if let Some(show) = show {
                     show();
-                    thread::sleep(Duration::from_secs(2));
                 }
+                eprintln!("{}", plainsong::inspect::dump());
                 fail(&format!("no progress for {HANG:?}"));
             }
             last = now;

@@ -218,15 +218,6 @@ impl World {
         }
     }
 
-    /// Prints the coroutines that have not ended, as far as their handles are kept.
-    pub(crate) fn show_handles(&self) {
-        for (number, handle) in &*self.handles.lock().unwrap() {
-            if !handle.is_finished() {
-                eprintln!("torture: {number}: {handle:?}");
-            }
-        }
-    }
-
     /// Checks the world after the run is over and every thread of the round has ended.
     pub(crate) fn check(self: Arc<Self>) {
         assert_eq!(self.lives(), 0, "coroutines are left behind");

@@ -22,9 +22,16 @@ struct State {
 
 impl Injector {
     /// Gives a job to the run, or keeps it for the next one, or drops it if there will be none.
-    pub(crate) fn push(&self, mut job: Job) {
+    ///
+    /// A run that is closing takes a job only from a thread for which it waits. That thread may
+    /// wait for the job, and there is no next run before this one is over.
+    pub(crate) fn push(&self, mut job: Job, waits_for_caller: Option<&Arc<Workers>>) {
         let mut state = self.0.lock();
         for run in &state.runs {
+            let waits = waits_for_caller.is_some_and(|waiting| Arc::ptr_eq(waiting, run));
+            if run.is_closing() && !waits {
+                continue;
+            }
             match run.push(None, job) {
                 Ok(()) => return,
                 Err(back) => job = back,

@@ -183,11 +183,8 @@ impl Workers {
     ///
     /// # Errors
     ///
-    /// The job, if the run is over. Also if the run is closing and the job is from outside.
+    /// The job, if the run is over.
     pub(crate) fn push(&self, from: Option<usize>, job: Job) -> Result<(), Job> {
-        if from.is_none() && self.closing.load(Ordering::Relaxed) {
-            return Err(job);
-        }
         let number = self.choose(from);
         let worker = &self.each[number];
         let mut queue = worker.run_queue.lock();

@@ -2,11 +2,12 @@
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Barrier, mpsc};
+use std::sync::{Arc, Barrier, OnceLock, mpsc};
 use std::time::Duration;
 
+use plainsong::sync::Event;
 use plainsong::time::sleep;
-use plainsong::{Handle, Runtime, spawn_anywhere, yield_now};
+use plainsong::{Handle, Runtime, blocking, spawn, spawn_anywhere, yield_now};
 
 use crate::util::{
     HOUR, MOMENT, OnDrop, count_drop, counter, load, panic_of, run_on, runtime, until, watch,
@@ -52,6 +53,34 @@ fn a_handle_of_a_runtime_that_has_gone() {
     let late = handle.spawn(move || drop(guard));
     assert_eq!(load(&gone), 1);
     assert!(late.join().unwrap_err().is_cancelled());
+}
+
+#[test]
+fn a_blocking_call_never_waits_for_a_run_that_waits_for_the_call() {
+    for workers in [1, 2] {
+        let joined = Arc::new(OnceLock::new());
+        let theirs = Arc::clone(&joined);
+        run_on(workers, move || {
+            let (begun, handle) = (Arc::new(Event::new()), Handle::current());
+            let (tell, closing) = mpsc::channel::<()>();
+            // It unwinds, or is dropped, when the run is closing, and not before.
+            spawn_anywhere(move || {
+                let _tell = tell;
+                sleep(HOUR);
+            });
+            let call = Arc::clone(&begun);
+            spawn(move || {
+                blocking(move || {
+                    call.set();
+                    closing.recv().unwrap_err();
+                    theirs.set(handle.spawn(|| ()).join()).unwrap();
+                });
+            });
+            begun.wait();
+        });
+        let joined = Arc::into_inner(joined).and_then(OnceLock::into_inner);
+        assert!(joined.unwrap().unwrap_err().is_cancelled());
+    }
 }
 
 #[test]
