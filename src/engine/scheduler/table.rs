@@ -7,6 +7,7 @@
 
 use std::cell::RefCell;
 use std::mem;
+use std::ptr;
 use std::sync::atomic::{Ordering, compiler_fence};
 
 use slab::Slab;
@@ -91,6 +92,14 @@ impl TaskTable {
     #[inline]
     pub(super) fn with<R>(&self, slot: u32, f: impl FnOnce(&Task) -> R) -> Option<R> {
         self.places.borrow().get(slot as usize)?.as_ref().as_ref().map(f)
+    }
+
+    /// Prefetches the task in a slot.
+    #[inline]
+    pub(super) fn fetch(&self, slot: u32) {
+        if let Some(place) = self.places.borrow().get(slot as usize) {
+            Task::fetch(ptr::from_ref::<Option<Task>>(place).cast());
+        }
     }
 
     /// [`with`](Self::with), if the slot still has the task with this id.

@@ -28,6 +28,14 @@ const TRIM_BUSY: u64 = 10_000_000;
 /// Jobs that a tick starts if the loop has started none since the last tick because the ready queue
 /// was never empty.
 const START_MAX: usize = 32;
+/// When more timers are due than this, the rest fire at the next look. So what they touch is still in
+/// the caches when their coroutines run. It is fewer than the turns between two ticks.
+const FIRE_MAX: usize = 96;
+/// The timers of this many nanoseconds fire together. It is a whole slot of the wheel, or several,
+/// because the timers of a slot that is due in part move to other slots.
+const FIRE_SPAN: u64 = 1 << 10;
+/// The task of the timer that is this far ahead is prefetched.
+const FETCH_AHEAD: usize = 8;
 /// Nanoseconds between two jobs that are started because they have waited longest. Most jobs are
 /// started newest first, which keeps few stacks in use in a program that branches like a tree; this
 /// keeps the oldest from starving.
@@ -218,11 +226,22 @@ impl Scheduler {
             more = self.poll(Some(Duration::ZERO));
             batches -= 1;
         }
+        let mut fired = 0;
+        while let Some(next) = self.alarms.next().filter(|next| *next <= now && fired < FIRE_MAX) {
+            fired += self.fire(now.min(next | (FIRE_SPAN - 1)));
+        }
+    }
+
+    /// Acts on all timers that are due at `now`. Returns how many there were.
+    fn fire(&self, now: u64) -> usize {
         let due = self.alarms.expire(now);
         // These timers are no longer in the wheel, so all tasks forget their keys before the first
         // alarm acts: otherwise one alarm could cancel the timer of another, by a key that is no
         // longer valid.
-        for alarm in &due {
+        for (at, alarm) in due.iter().enumerate() {
+            if let Some(Alarm::Wake(slot)) = due.get(at + FETCH_AHEAD) {
+                self.tasks.fetch(*slot);
+            }
             match *alarm {
                 Alarm::Wake(slot) => self.tasks.with(slot, |task| task.timer.set(None)),
                 Alarm::Cancel(slot, scope) => {
@@ -231,6 +250,7 @@ impl Scheduler {
                 Alarm::Call(_) | Alarm::Sleep(_) => None,
             };
         }
+        let fired = due.len();
         for alarm in due {
             match alarm {
                 Alarm::Wake(slot) => {
@@ -250,6 +270,7 @@ impl Scheduler {
                 }
             }
         }
+        fired
     }
 
     /// Takes the messages of other threads and acts on them.
