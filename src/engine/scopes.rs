@@ -78,6 +78,8 @@ pub(crate) enum Until {
     Later(Instant),
     /// At once, because the deadline has passed.
     Passed,
+    /// Never. Instead, each wait that can report the lack of time does so from this time on.
+    Fails(Instant),
 }
 
 /// The levels of one coroutine and the requests to cancel them.
@@ -119,6 +121,16 @@ impl Nested {
     /// How many of the open scopes a shield hides.
     fn hidden(&self) -> usize {
         self.shields.borrow().last().map_or(0, |shield| shield.open)
+    }
+
+    #[cold]
+    fn fails_at(&self) -> Option<Instant> {
+        let open = self.open.borrow();
+        let deadlines = open[self.hidden()..].iter().filter_map(|scope| match scope.until {
+            Until::Fails(deadline) => Some(deadline),
+            Until::Closed | Until::Later(_) | Until::Passed => None,
+        });
+        deadlines.min()
     }
 
     fn hides_root(&self) -> bool {
@@ -231,10 +243,19 @@ impl Scopes {
         let open = nested.open.borrow();
         let left = open[nested.hidden()..].iter().filter_map(|scope| match scope.until {
             Until::Closed => None,
-            Until::Later(deadline) => Some(deadline.saturating_duration_since(now)),
+            Until::Later(deadline) | Until::Fails(deadline) => {
+                Some(deadline.saturating_duration_since(now))
+            }
             Until::Passed => Some(Duration::ZERO),
         });
         left.min()
+    }
+
+    /// When waits that can report the lack of time begin to do so: the first [`Until::Fails`] of
+    /// the open scopes that no shield hides.
+    #[inline]
+    pub(crate) fn fails_at(&self) -> Option<Instant> {
+        self.nested.get().and_then(|nested| nested.fails_at())
     }
 
     /// Notes that the timer of a scope has fired.

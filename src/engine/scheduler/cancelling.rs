@@ -72,7 +72,7 @@ impl Scheduler {
                 let alarm = Alarm::Cancel(task.slot.get(), id);
                 Some(self.alarms.add(self.clock.nanos_at(deadline), alarm))
             }
-            Until::Closed | Until::Passed => None,
+            Until::Closed | Until::Passed | Until::Fails(_) => None,
         };
         if self.is_unwinding(task) {
             let raised = task.flags.set(Flag::Raised, false);

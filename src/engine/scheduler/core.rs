@@ -318,6 +318,15 @@ impl Scheduler {
         }
     }
 
+    /// Wakes the waiters of a descriptor, if `reactor` is the number of this thread's reactor.
+    pub(crate) fn recheck(&self, reactor: u64, token: u64) {
+        if let Some(ours) = self.reactor.get().filter(|ours| ours.number() == reactor) {
+            for waiter in ours.take_waiters(token) {
+                self.wake(waiter);
+            }
+        }
+    }
+
     /// Wakes a future at `deadline`. `None` if no run is under way on this thread.
     pub(crate) fn arm_sleep(&self, deadline: Instant, waiter: Waiter) -> Option<SleepKey> {
         let mailbox = self.mailbox();
