@@ -69,6 +69,12 @@ fn cancellable_here<T>(
 /// time-out stops at that time-out. If `f` returns a value although the time is up, this returns
 /// the value. On a plain thread, `f` runs as a coroutine.
 ///
+/// An unwind can leave what `f` was reading in the middle of an operation. A single `read`, `recv`,
+/// `accept` or `lock` that unwinds has taken nothing, and `read_until` keeps what it has. But
+/// `read_line`, `lines`, WebSocket and CSV readers and many others lose data or break. So after
+/// [`Elapsed`], drop what was being read, or use a deadline that is an error: [`fail_after`], or
+/// `set_read_deadline` of a socket. The page `docs/cancel-safety.md` of the repository has a table.
+///
 /// # Errors
 ///
 /// [`Elapsed`] when `f` was unwound.

@@ -14,7 +14,8 @@ mod wait;
 pub use body::Body;
 pub use builder::Builder;
 pub use cancel::{
-    CancellationToken, Elapsed, fail_after, fail_at, no_unwind, no_wait, shield, timeout, timeout_at,
+    CancellationToken, Elapsed, fail_after, fail_at, no_unwind, no_wait, shield, timeout,
+    timeout_at,
 };
 pub(crate) use group::Group;
 pub(crate) use join::message;
