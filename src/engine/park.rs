@@ -46,6 +46,7 @@ pub(crate) fn waiter_of(running: Option<Running<'_>>) -> Parker {
 
 #[cold]
 fn thread_waiter() -> Parker {
+    current::refuse_in_hook();
     let mailbox = context::try_with(|scheduler| {
         assert!(
             !scheduler.is_hosted(),

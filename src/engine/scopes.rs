@@ -85,13 +85,17 @@ pub(crate) enum Until {
 /// The levels of one coroutine and the requests to cancel them.
 #[derive(Debug, Default)]
 pub(crate) struct Scopes {
-    /// Whether the next wait must raise a cancellation, or panic because it is forbidden. Each
-    /// method here keeps it up to date, so that a wait reads only one byte.
-    pending: Cell<bool>,
+    /// Whether the next wait must raise a cancellation, or panic because it is forbidden
+    /// ([`PENDING`]). Each method here keeps it up to date, so that a wait reads only one byte.
+    /// Another bit says whether switches are [hooked](Self::is_hooked).
+    pending: Cell<u8>,
     root_requested: Cell<bool>,
     // Few coroutines ever open a scope.
     nested: OnceCell<Box<Nested>>,
 }
+
+const PENDING: u8 = 1;
+const HOOKED: u8 = 2;
 
 #[derive(Debug, Default)]
 struct Nested {
@@ -146,7 +150,24 @@ impl Scopes {
     /// Whether the next wait must raise a cancellation, or panic because it is forbidden.
     #[inline]
     pub(crate) fn is_pending(&self) -> bool {
-        self.pending.get()
+        self.pending.get() & PENDING != 0
+    }
+
+    /// Whether the hooks of the run are called at each switch.
+    #[inline]
+    pub(crate) fn is_hooked(&self) -> bool {
+        self.pending.get() & HOOKED != 0
+    }
+
+    /// [`is_pending`](Self::is_pending) or [`is_hooked`](Self::is_hooked), at the price of one.
+    #[inline]
+    pub(crate) fn is_pending_or_hooked(&self) -> bool {
+        self.pending.get() != 0
+    }
+
+    /// Has the hooks of the run called at each switch.
+    pub(crate) fn set_hooked(&self) {
+        self.pending.set(self.pending.get() | HOOKED);
     }
 
     /// Opens a scope inside of the open ones.
@@ -357,7 +378,8 @@ impl Scopes {
     }
 
     fn update(&self) {
-        self.pending.set(self.target().is_some() || self.are_waits_forbidden());
+        let pending = self.target().is_some() || self.are_waits_forbidden();
+        self.pending.set(self.pending.get() & HOOKED | u8::from(pending) * PENDING);
     }
 
     /// The outermost requested level that no shield hides: the target of an unwind.

@@ -10,8 +10,8 @@ use std::time::Instant;
 use super::ready::{read_deadline, write_deadline};
 use super::source::check_unwinding;
 use crate::engine::error::past_deadline;
-use crate::engine::reactor::Interest;
 use crate::engine::park;
+use crate::engine::reactor::Interest;
 use crate::engine::task::Wait;
 use crate::sync::{Condvar, Mutex, MutexGuard};
 

@@ -60,12 +60,18 @@ fn readers() -> Vec<(&'static str, Set, Get, Put)> {
         row!("UdpSocket", udp, |of: &UdpSocket| of.recv(&mut [0; 9]), move || {
             udp_theirs.send_to(b"x", udp_address).unwrap();
         }),
-        row!("PipeReader", reader, |of: &plainsong::io::PipeReader| { (&*of).read(&mut [0; 9]) }, {
-            move || (&writer).write_all(b"x").unwrap()
-        }),
-        row!("DuplexStream", end, |of: &plainsong::io::DuplexStream| { (&*of).read(&mut [0; 9]) }, {
-            move || (&end_theirs).write_all(b"x").unwrap()
-        }),
+        row!(
+            "PipeReader",
+            reader,
+            |of: &plainsong::io::PipeReader| { (&*of).read(&mut [0; 9]) },
+            { move || (&writer).write_all(b"x").unwrap() }
+        ),
+        row!(
+            "DuplexStream",
+            end,
+            |of: &plainsong::io::DuplexStream| { (&*of).read(&mut [0; 9]) },
+            { move || (&end_theirs).write_all(b"x").unwrap() }
+        ),
         row!(
             "Pollable",
             Pollable::new(wrapped).unwrap(),
@@ -366,7 +372,7 @@ fn waits_with_a_time_out_end_and_others_wait_on() {
             let (asleep, _stays) = (spawn(|| sleep(HOUR)), sender);
             let handle = asleep.join_timeout(HOUR).unwrap_err();
             assert_eq!(task::wait([handle], Some(HOUR)).1.len(), 1);
-            // What has no time-out has no error either.
+            // A wait without a time-out has no error either.
             let mutex = Arc::new(Mutex::new(()));
             let theirs = Arc::clone(&mutex);
             let holder = spawn(move || {

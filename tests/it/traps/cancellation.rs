@@ -164,6 +164,9 @@ const OPERATIONS: &[(&str, fn())] = &[
     ("task::fail_after, for ever", || fail_after(Duration::MAX, || sleep(HOUR))),
     ("task::fail_at", || fail_at(Instant::now() + HOUR, || ignore((pair().0).read(&mut [0])))),
     ("task::timeout_at", || ignore(timeout_at(Instant::now() + HOUR, || sleep(HOUR)))),
+    ("plainsong::block_on_with", || {
+        plainsong::block_on_with(|| (), std::future::pending::<()>());
+    }),
     ("plainsong::block_on", || plainsong::block_on(std::future::pending::<()>())),
     ("generator::Generator::send", || {
         ignore(Generator::<(), u8>::new(|_: &_| sleep(HOUR)).send(1));
