@@ -20,8 +20,8 @@ const WAIT: Wait = Wait::new(&Wait::outside("a future"));
 /// others run on. A plain thread blocks.
 ///
 /// The future is polled only here, so it need not be `Send`. A future that needs another runtime,
-/// such as tokio's sockets and timers, must find it: enter that runtime around this call, or let
-/// that runtime run the future and wait here for its handle.
+/// such as tokio's sockets and timers, must find it: see [`block_on_with`], or let that runtime run
+/// the future and wait here for its handle.
 ///
 /// # Cancellation
 ///
@@ -35,12 +35,60 @@ const WAIT: Wait = Wait::new(&Wait::outside("a future"));
 /// });
 /// ```
 pub fn block_on<F: IntoFuture>(future: F) -> F::Output {
+    block_on_with(|| (), future)
+}
+
+/// [`block_on`], which calls `enter` before each poll of the future and drops its value after it:
+/// the guard of a context that the future must find in a thread-local.
+///
+/// A guard that is held around the whole [`block_on`] stays there while the coroutine waits. The
+/// other coroutines of the thread are in its context then, and if they have guards of their own,
+/// the guards are not dropped in the reverse order of their creation. tokio panics at that.
+///
+/// The future should make what needs the context when it is polled first, as an `async` block does.
+/// It is dropped without the context. A future that waits in a poll with the calls of this library
+/// holds the context while it does.
+///
+/// # Cancellation
+///
+/// Unwinds when the coroutine is cancelled while the future is pending. The future is dropped.
+///
+/// ```
+/// use std::cell::Cell;
+/// use plainsong::block_on_with;
+///
+/// thread_local! {
+///     static INSIDE: Cell<bool> = const { Cell::new(false) };
+/// }
+///
+/// struct Guard;
+///
+/// impl Drop for Guard {
+///     fn drop(&mut self) {
+///         INSIDE.set(false);
+///     }
+/// }
+///
+/// let enter = || {
+///     INSIDE.set(true);
+///     Guard
+/// };
+/// plainsong::run(|| {
+///     let handle = plainsong::spawn(|| INSIDE.get());
+///     // Waits for the coroutine, which is not inside.
+///     assert!(!block_on_with(enter, handle).unwrap());
+///     assert!(block_on_with(enter, async { INSIDE.get() }));
+/// });
+/// ```
+///
+/// With tokio: `block_on_with(|| handle.enter(), async { … })`.
+pub fn block_on_with<G, F: IntoFuture>(enter: impl FnMut() -> G, future: F) -> F::Output {
     let spare = SPARE.try_with(Cell::take).ok().flatten();
     let (signal, waker) = spare.unwrap_or_else(|| {
         let signal = Arc::new(Signal::default());
         (signal.clone(), signal.into())
     });
-    let output = poll_until_ready(future.into_future(), &signal, &waker);
+    let output = poll_until_ready(enter, future.into_future(), &signal, &waker);
     // If the future has given the waker away, it may still be called. An unwind drops it too.
     if Arc::strong_count(&signal) == 2 {
         let _ = SPARE.try_with(|spare| spare.replace(Some((signal, waker))));
@@ -48,12 +96,21 @@ pub fn block_on<F: IntoFuture>(future: F) -> F::Output {
     output
 }
 
-fn poll_until_ready<F: Future>(future: F, signal: &Signal, waker: &Waker) -> F::Output {
+fn poll_until_ready<G, F: Future>(
+    mut enter: impl FnMut() -> G,
+    future: F,
+    signal: &Signal,
+    waker: &Waker,
+) -> F::Output {
     let mut future = pin!(future);
     let mut cx = Context::from_waker(waker);
     loop {
         park::spend();
-        if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
+        let poll = {
+            let _context = enter();
+            future.as_mut().poll(&mut cx)
+        };
+        if let Poll::Ready(output) = poll {
             return output;
         }
         signal.wait();

@@ -186,7 +186,7 @@ pub use engine::blocking::{blocking, offload};
 #[doc(inline)]
 pub use engine::id::Id;
 #[doc(inline)]
-pub use future::{JoinFuture, block_on};
+pub use future::{JoinFuture, block_on, block_on_with};
 #[cfg(feature = "macros")]
 pub use plainsong_macros::{main, test};
 #[doc(inline)]

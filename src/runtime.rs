@@ -4,7 +4,9 @@ use std::io;
 use std::sync::Arc;
 
 use crate::engine::error::explained;
-use crate::engine::root::{self, Settings};
+use crate::engine::id::Id;
+use crate::engine::root;
+use crate::engine::settings::{Moment, Settings};
 use crate::engine::workers::Injector;
 use crate::engine::{context, stack};
 use crate::task::{self, Body, JoinHandle};
@@ -112,7 +114,7 @@ impl Runtime {
     /// refuses what a runtime needs: threads, and for each worker an epoll descriptor and a stack.
     #[track_caller]
     pub fn run<F: Body<T>, T>(&self, f: F) -> T {
-        root::start(self.settings, &self.injector, true, None, f)
+        root::start(&self.settings, &self.injector, true, None, f)
     }
 
     /// Like [`run`](Self::run), but waits for all other coroutines to end by themselves: see
@@ -123,14 +125,14 @@ impl Runtime {
     /// As [`run`](Self::run).
     #[track_caller]
     pub fn run_all<F: Body<T>, T>(&self, f: F) -> T {
-        root::start(self.settings, &self.injector, false, None, f)
+        root::start(&self.settings, &self.injector, false, None, f)
     }
 
     /// [`run`](Self::run), with a host for the loop of each worker.
     #[cfg(all(target_os = "linux", not(plainsong_portable_reactor)))]
     #[track_caller]
     pub(crate) fn run_hosted<F: Body<T>, T>(&self, host: &root::Host<'_>, f: F) -> T {
-        root::start(self.settings, &self.injector, true, Some(host), f)
+        root::start(&self.settings, &self.injector, true, Some(host), f)
     }
 
     /// The number of workers.
@@ -280,6 +282,61 @@ impl Builder {
         self
     }
 
+    /// Adds a function that is called with the id of a coroutine of this runtime when it begins a
+    /// turn: when it starts, and each time it goes on after a wait. Together with
+    /// [`on_suspend`](Self::on_suspend) and [`on_end`](Self::on_end), it lets a library that keeps
+    /// a context in thread-locals have one for each coroutine: take the context away when the
+    /// coroutine suspends, and put it back when it resumes. The page `docs/thread-locals.md` of the
+    /// repository has an example.
+    ///
+    /// Hooks for resuming are called in the order in which they were added, and the others in the
+    /// reverse order.
+    ///
+    /// A hook runs on the worker's thread, on the stack of the coroutine, and before anything else
+    /// of its turn. There [`current`](crate::current) is the thread, not the coroutine, and
+    /// [`coroutine_local!`](crate::coroutine_local) has no values. A hook may read and set
+    /// thread-locals, spawn, unpark, and send where there is room. It must not wait: a wait panics.
+    /// A panic of a hook is reported by the panic hook and goes no further: the switch is made, and
+    /// the other hooks are called. A hook that sets the context of a coroutine aside must not rely
+    /// on being called for each coroutine's end: one that is given up never ends.
+    ///
+    /// A runtime without hooks pays nothing for them. With hooks, each switch costs their calls.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let turns = Arc::new(AtomicUsize::new(0));
+    /// let counted = Arc::clone(&turns);
+    /// let hook = move |_| _ = counted.fetch_add(1, Relaxed);
+    /// plainsong::Runtime::builder().on_resume(hook).build()?.run(plainsong::yield_now);
+    /// assert_eq!(turns.load(Relaxed), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn on_resume(self, hook: impl Fn(Id) + Send + Sync + 'static) -> Self {
+        self.hook(Moment::Resume, hook)
+    }
+
+    /// Adds a function that is called when a coroutine suspends: it waits or yields, and another
+    /// one may run. See [`on_resume`](Self::on_resume).
+    pub fn on_suspend(self, hook: impl Fn(Id) + Send + Sync + 'static) -> Self {
+        self.hook(Moment::Suspend, hook)
+    }
+
+    /// Adds a function that is called when a coroutine has ended. See
+    /// [`on_resume`](Self::on_resume).
+    pub fn on_end(self, hook: impl Fn(Id) + Send + Sync + 'static) -> Self {
+        self.hook(Moment::End, hook)
+    }
+
+    fn hook(mut self, moment: Moment, hook: impl Fn(Id) + Send + Sync + 'static) -> Self {
+        let hooks = self.0.hooks.get_or_insert_default();
+        Arc::make_mut(hooks).add(moment, hook);
+        self
+    }
+
     /// Checks the settings.
     ///
     /// # Errors
@@ -294,7 +351,7 @@ impl Builder {
                 format!("{} workers: ask for 1 to {WORKERS_MAX} of them", self.0.workers),
             ));
         }
-        let settings = Settings { stack_size, ..self.0 };
+        let settings = Settings { stack_size, ..self.0.clone() };
         Ok(Runtime { settings, injector: Arc::default() })
     }
 }

@@ -17,7 +17,7 @@ pub use sleep::Sleep;
 pub use std::time::{Duration, Instant, SystemTime, SystemTimeError, UNIX_EPOCH};
 
 #[doc(inline)]
-pub use crate::task::{Elapsed, timeout, timeout_at};
+pub use crate::task::{Elapsed, fail_after, fail_at, timeout, timeout_at};
 
 const WAIT: Wait = Wait::new(&Wait::outside("a timer").of("sleep", ""));
 
@@ -27,8 +27,9 @@ pub fn now() -> Instant {
     park::now()
 }
 
-/// How long the code that calls this still has: until the first of the time-outs around it. Zero if
-/// that has passed. `None` if there is no time-out around it, and on a plain thread.
+/// How long the code that calls this still has: until the first of the time-outs and deadlines
+/// around it ([`timeout`], [`fail_after`]). Zero if that has passed. `None` if there is none around
+/// it, and on a plain thread.
 ///
 /// A time-out outside of a [`shield`](crate::task::shield) does not count inside of it, because it
 /// ends no wait there.

@@ -102,6 +102,7 @@ table! {
     inspect::WaitsFor => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::Worker => Send Sync Unpin UnwindSafe RefUnwindSafe;
     io::Interest => Send Sync Unpin UnwindSafe RefUnwindSafe;
+    io::LineReader<&'static [u8]> => Send Sync Unpin UnwindSafe RefUnwindSafe;
     io::PipeReader => Send Sync Unpin UnwindSafe RefUnwindSafe;
     io::PipeWriter => Send Sync Unpin UnwindSafe RefUnwindSafe;
     io::Pollable<std::net::UdpSocket> => Send Sync Unpin UnwindSafe RefUnwindSafe;

@@ -40,7 +40,7 @@ const ENGINE_LAYERS: &[&[&str]] = &[
     &["shared", "sanitizer", "abort", "defer", "error", "pin", "id", "bounds"],
     &["mutex"],
     &["stack", "timer", "subject", "endpoint"],
-    &["coroutine", "scopes"],
+    &["coroutine", "scopes", "settings"],
     &["mailbox"],
     &["waiter"],
     &["reactor", "task"],

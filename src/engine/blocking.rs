@@ -1,7 +1,7 @@
 //! Calls that block their thread, such as file I/O and name resolution, made on a thread of a pool.
 //!
 //! There is one way to make a call, and two ways to give one up. If no thread has begun the call, a
-//! cancelled caller takes it back. If a thread has begun it, [`blocking`] waits for its end,
+//! caller that is cancelled, or whose time is up, takes it back. If a thread has begun it, [`blocking`] waits for its end,
 //! because the call may borrow from the caller's stack. [`offload`] leaves it alone, because its
 //! calls borrow nothing.
 
@@ -13,11 +13,13 @@ use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::thread;
+use std::time::Instant;
 
 use super::abort::AbortOnUnwind;
 use super::blocking_pool::{self as pool, Job};
 use super::context;
 use super::defer::Defer;
+use super::error::past_deadline;
 use super::mutex::Mutex;
 use super::park;
 #[cfg(plainsong_model)]
@@ -97,17 +99,21 @@ impl<T: Send> Call<T> {
         Ok(Self { number, answer })
     }
 
-    /// Waits until the call has ended, and returns its result. `None` if the coroutine was
-    /// cancelled first.
-    fn wait(&self) -> Option<thread::Result<T>> {
+    /// Waits until the call has ended, and returns its result.
+    ///
+    /// # Errors
+    ///
+    /// What ended the wait, if the coroutine was cancelled or `deadline` passed first.
+    fn wait(&self, deadline: Option<Instant>) -> Result<thread::Result<T>, Wake> {
         loop {
             let waiter = park::waiter();
             let next = Answer::Awaited(Some(waiter));
             if let Answer::Given(result) = mem::replace(&mut *self.answer.lock(), next) {
-                return Some(result);
+                return Ok(result);
             }
-            if park::block_unless_cancelled(waiter, WAIT, None) == Wake::Cancelled {
-                return None;
+            let wake = park::block_unless_cancelled(waiter, WAIT, deadline);
+            if wake != Wake::Ready {
+                return Err(wake);
             }
         }
     }
@@ -174,7 +180,7 @@ where
 /// When no thread can be started.
 pub(crate) fn attempt<T: Send>(f: impl FnOnce() -> T + Send) -> io::Result<T> {
     // SAFETY: with `true`, this returns only when no other thread has any part of `f`.
-    unsafe { make(f, true) }
+    unsafe { make(f, true, None) }
 }
 
 /// [`blocking`] for a call that borrows nothing: a cancellation or a time-out leaves it at once.
@@ -209,25 +215,26 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    match try_offload(f) {
+    match try_offload(None, f) {
         Ok(value) => value,
         Err(error) => panic!("{error}"),
     }
 }
 
-/// Calls `f` on a thread of the pool and waits for it. A caller that is cancelled unwinds at once.
-/// A call that has begun then runs on by itself, so it may not borrow.
+/// Calls `f` on a thread of the pool and waits for it, until `deadline` at most. A caller that is
+/// cancelled unwinds at once. A call that has begun then runs on by itself, so it may not borrow.
 ///
 /// A plain thread may block, so there this just calls `f`.
 ///
 /// # Errors
 ///
-/// When no thread can be started.
+/// When no thread can be started; `TimedOut` when `deadline` has passed.
 pub(crate) fn try_offload<T: Send + 'static>(
+    deadline: Option<Instant>,
     f: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
     // SAFETY: `f` and its value borrow nothing that could end.
-    unsafe { make(f, false) }
+    unsafe { make(f, false, deadline) }
 }
 
 /// The run that waits for the end of the [`blocking`] call that the calling thread makes.
@@ -242,13 +249,17 @@ fn for_run<T>(run: Option<Arc<Workers>>, f: impl FnOnce() -> T) -> T {
     f()
 }
 
-/// Makes a call and waits for it. If the coroutine is cancelled, it waits for the end of a call
-/// that has begun only if it `lends`.
+/// Makes a call and waits for it. If the coroutine is cancelled or `deadline` passes, it waits for
+/// the end of a call that has begun only if it `lends`.
 ///
 /// # Safety
 ///
 /// If `lends` is false, `f` and its value may borrow nothing that could end.
-unsafe fn make<T: Send>(f: impl FnOnce() -> T + Send, lends: bool) -> io::Result<T> {
+unsafe fn make<T: Send>(
+    f: impl FnOnce() -> T + Send,
+    lends: bool,
+    deadline: Option<Instant>,
+) -> io::Result<T> {
     if !park::in_coroutine() {
         return Ok(f());
     }
@@ -259,7 +270,8 @@ unsafe fn make<T: Send>(f: impl FnOnce() -> T + Send, lends: bool) -> io::Result
     });
     // SAFETY: if it lends, the loop below ends only with the answer, or with the job that was taken
     // back, which is dropped in this very frame. Nothing unwinds out of the loop: its wait returns
-    // when the coroutine is cancelled, and any other unwind ends the process (`AbortOnUnwind`).
+    // when the coroutine is cancelled or its time is up, and any other unwind ends the process
+    // (`AbortOnUnwind`).
     //
     // Nor can the frame vanish while the coroutine is suspended in it: no suspended coroutine is
     // dropped, and a coroutine is abandoned only while it unwinds, which is after the loop.
@@ -269,22 +281,24 @@ unsafe fn make<T: Send>(f: impl FnOnce() -> T + Send, lends: bool) -> io::Result
     // An unwind would leave the call with its borrows.
     let abort = AbortOnUnwind::new();
     let ended = loop {
-        if let Some(result) = call.wait() {
-            break Ok(result);
-        }
+        let wake = match call.wait(deadline) {
+            Ok(result) => break Ok(result),
+            Err(wake) => wake,
+        };
         let job = call.take_back();
         if job.is_some() || !lends {
             // An answer that came meanwhile is not lost.
             break match call.leave() {
                 Answer::Given(result) => Ok(result),
-                Answer::Awaited(_) | Answer::Unwanted => Err(job),
+                Answer::Awaited(_) | Answer::Unwanted => Err((wake, job)),
             };
         }
     };
     abort.disarm();
     match ended {
         Ok(result) => result.map_or_else(|panic| park::resume_unwind(panic), Ok),
-        Err(_job) => {
+        Err((Wake::TimedOut, _job)) => Err(past_deadline()),
+        Err((_, _job)) => {
             // The unwind drops the captures of the job, like everything else in this frame.
             park::raise()
         }

@@ -11,6 +11,7 @@ use std::mem;
 use std::time::Duration;
 
 use super::cancel;
+use super::current;
 use super::error::explained;
 use super::mutex::{Condvar, Mutex, MutexGuard};
 use super::pin;
@@ -86,7 +87,12 @@ pub(super) fn take_back(number: u64) -> Option<Job> {
 
 /// Runs `wait`, which does nothing but wait in an operation of this library. If this thread belongs
 /// to the pool, another thread may take its place meanwhile.
+///
+/// # Panics
+///
+/// In a hook.
 pub(crate) fn while_blocked<R>(wait: impl FnOnce() -> R) -> R {
+    current::refuse_in_hook();
     struct Return;
     impl Drop for Return {
         fn drop(&mut self) {

@@ -15,6 +15,8 @@ thread_local! {
     static CURRENT: Cell<*const Task> = const { Cell::new(ptr::null()) };
     // A coroutine of this thread has called `std::process::exit`.
     static ENDING: Cell<bool> = const { Cell::new(false) };
+    // A hook runs in place of the coroutine that has called it.
+    static IN_HOOK: Cell<bool> = const { Cell::new(false) };
     // How many operations this turn may still complete without waiting.
     static BUDGET: Cell<u32> = const { Cell::new(0) };
 }
@@ -38,8 +40,9 @@ pub(super) fn leave() {
 /// Notes that this thread will never run a coroutine again, because its thread-locals are being
 /// destroyed. From now on, waits in their destructors block the thread, as on a plain one.
 pub(super) fn leave_for_good() {
-    if in_coroutine() {
+    if in_coroutine() || in_hook() {
         ENDING.set(true);
+        IN_HOOK.set(false);
         leave();
     }
 }
@@ -53,6 +56,30 @@ pub(super) fn is_ending() -> bool {
 #[inline]
 pub(crate) fn in_coroutine() -> bool {
     !CURRENT.get().is_null()
+}
+
+fn in_hook() -> bool {
+    IN_HOOK.get()
+}
+
+/// Panics in a hook, because a wait would block the whole worker. A wait that is listed somewhere
+/// calls this before, because it cannot unwind from there.
+pub(super) fn refuse_in_hook() {
+    assert!(
+        !in_hook(),
+        "a hook of a runtime waits, which would stop all coroutines of the thread: let it hand over \
+         what takes time, to a coroutine or a thread of its own"
+    );
+}
+
+/// Calls `hook`, which must not unwind. Meanwhile no coroutine counts as running, so that nothing
+/// that `hook` does can change the wait of the running one.
+pub(super) fn while_hooked(hook: impl FnOnce()) {
+    let task = CURRENT.replace(ptr::null());
+    IN_HOOK.set(true);
+    hook();
+    IN_HOOK.set(false);
+    CURRENT.set(task);
 }
 
 /// Calls `f` with the running coroutine, if there is one.

@@ -8,6 +8,7 @@ use std::io;
 use std::mem;
 use std::os::fd::AsFd;
 use std::ptr;
+use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -107,6 +108,9 @@ impl Registrations {
             others.retain(|other| other.port.strong_count() > 0);
             others.push(registration);
         }
+        // A deadline that is set from now on finds the registration, and one that was set before is
+        // found by the caller.
+        fence(Ordering::SeqCst);
         Ok(Some(reactor.readiness(token)))
     }
 
@@ -188,6 +192,27 @@ impl Registrations {
             Some(())
         });
         result
+    }
+
+    /// Has every coroutine that waits for the descriptor try again, on all threads. A caller that
+    /// registers later has seen what the caller of this has changed.
+    #[cold]
+    pub(crate) fn recheck(&self) {
+        // Orders the change before the look at the registrations. The counterpart is in `register`.
+        fence(Ordering::SeqCst);
+        let name = |of: &Registration| Some((of.port.upgrade()?.number(), of.mailbox, of.token));
+        let mut all: Vec<_> = self.others.lock().iter().filter_map(name).collect();
+        all.extend(self.first.get().and_then(name));
+        for (reactor, mailbox, token) in all {
+            let token = token.number();
+            let local = context::try_with(|scheduler| {
+                let local = ptr::eq(scheduler.mailbox(), mailbox);
+                local.then(|| scheduler.recheck(reactor, token))
+            });
+            if local.flatten().is_none() {
+                mailbox.send(Message::Recheck { reactor, token });
+            }
+        }
     }
 
     /// Deregisters the descriptor from all reactors. `fd` is `None` if it is closed next, and its

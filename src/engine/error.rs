@@ -17,6 +17,16 @@ pub(crate) fn explained(kind: io::ErrorKind, text: impl Into<Cow<'static, str>>)
     io::Error::new(kind, Explained { text: text.into(), source: None })
 }
 
+/// The error of an operation whose deadline has passed.
+#[cold]
+pub(crate) fn past_deadline() -> io::Error {
+    explained(
+        io::ErrorKind::TimedOut,
+        "the deadline has passed: that of `fail_after`, `set_read_deadline` or \
+         `set_write_deadline`",
+    )
+}
+
 /// The system's `error` in other words. It stays the source, with its number.
 #[cold]
 pub(crate) fn reworded(error: io::Error, text: String) -> io::Error {

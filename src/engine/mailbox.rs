@@ -91,6 +91,8 @@ pub(crate) enum Message {
     Cancel { slot: u32, id: Id, level: Level, reason: Option<CancelReason> },
     /// Forget a descriptor that was closed elsewhere, if `reactor` is still your reactor's number.
     Deregister { reactor: u64, token: u64 },
+    /// Wakes the waiters of a descriptor, because its deadline has changed.
+    Recheck { reactor: u64, token: u64 },
     /// Check whether there is a job to start, or whether the run is closing.
     Check,
     /// Answer the question of what your coroutines do.

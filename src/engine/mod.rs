@@ -45,6 +45,8 @@ pub(crate) mod timer;
 
 pub(crate) mod scopes;
 
+pub(crate) mod settings;
+
 // One coroutine, and its waits.
 pub(crate) mod coroutine;
 

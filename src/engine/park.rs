@@ -46,6 +46,7 @@ pub(crate) fn waiter_of(running: Option<Running<'_>>) -> Parker {
 
 #[cold]
 fn thread_waiter() -> Parker {
+    current::refuse_in_hook();
     let mailbox = context::try_with(|scheduler| {
         assert!(
             !scheduler.is_hosted(),
@@ -217,11 +218,14 @@ fn wake_future(waiter: Waiter, panicked: &mut Option<Box<dyn Any + Send>>) {
 }
 
 /// Takes an operation that did not have to wait from the budget, and yields if the budget is spent.
+/// Returns whether it has yielded.
 #[inline]
-pub(crate) fn spend() {
-    if !current::spend() {
+pub(crate) fn spend() -> bool {
+    let spent = !current::spend();
+    if spent {
         overspent();
     }
+    spent
 }
 
 /// Yields in place of a wait that is over before it begins, because a program may loop over such
@@ -251,6 +255,35 @@ pub(crate) fn now() -> Instant {
 #[inline]
 pub(crate) fn deadline(timeout: Duration) -> Option<Instant> {
     now().checked_add(timeout)
+}
+
+/// The deadline of a `fail_after` around the caller.
+#[inline]
+pub(crate) fn fails_at() -> Option<Instant> {
+    current::with(|task| task?.scopes.fails_at())
+}
+
+/// The earlier of `deadline` and the deadline of a `fail_after` around the caller, for a wait that
+/// reports when its time is up. (A wait without a deadline, `None`, has no way to report that.)
+#[inline]
+pub(crate) fn limited(deadline: Option<Instant>) -> Option<Instant> {
+    deadline.and_then(|deadline| earlier(Some(deadline), fails_at()))
+}
+
+/// The earlier one of two deadlines.
+#[inline]
+pub(crate) fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, None) => one,
+        (None, other) => other,
+    }
+}
+
+/// Whether the deadline of a `fail_after` around the caller has passed.
+#[cold]
+pub(crate) fn is_past_deadline() -> bool {
+    fails_at().is_some_and(|deadline| deadline <= now())
 }
 
 /// Calls `f`. Its waits do not see cancellations of the levels that are open now.

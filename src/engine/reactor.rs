@@ -227,6 +227,21 @@ impl Reactor {
         })
     }
 
+    /// Takes the waiters of the registration whose token has this number. They try again what they
+    /// wait for.
+    pub(super) fn take_waiters(&self, number: u64) -> Vec<Waiter> {
+        let token = Token(number);
+        let mut waiters = Vec::new();
+        let mut entries = self.entries.borrow_mut();
+        if let Some(entry) = entries.get_mut(token.index()).filter(|entry| token.is_of(entry)) {
+            entry.readers.append_to(&mut waiters);
+            if let Some(writers) = &mut entry.writers {
+                writers.append_to(&mut waiters);
+            }
+        }
+        waiters
+    }
+
     /// Takes the futures out of all waiter lists.
     pub(super) fn take_futures(&self) -> Vec<Waiter> {
         let mut futures = Vec::new();

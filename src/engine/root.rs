@@ -18,39 +18,21 @@ use super::defer::Defer;
 use super::panic_hook;
 use super::pin::Pinned;
 use super::scheduler::{Guest, Scheduler};
+use super::settings::{Moment, Settings};
 #[cfg(plainsong_model)]
 use super::shared::thread::SpawnScoped;
 use super::shared::{mpsc, thread};
-use super::stack;
 use super::task::{Flag, Task};
 use super::workers::{Injector, WorkerHandle, Workers};
 
 /// Another loop, which drives the loop of each worker on the worker's thread. It must not unwind.
 pub(crate) type Host<'a> = dyn Fn(Guest<'_>) + Sync + 'a;
 
-/// How the workers of a run are set up.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Settings {
-    /// Stack size in bytes of coroutines that do not ask for another size.
-    pub(crate) stack_size: usize,
-    /// No plain thread takes part, so waits that only a plain thread could end count for deadlocks.
-    pub(crate) strict: bool,
-    pub(crate) workers: usize,
-    /// Each worker runs on a processor of its own.
-    pub(crate) pin: bool,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { stack_size: stack::DEFAULT_SIZE, strict: false, workers: 1, pin: false }
-    }
-}
-
 /// [`start`] with the default settings, for an operation that a plain thread calls and only a
 /// coroutine can do.
 #[track_caller]
 pub(crate) fn start_default<F: FnOnce() -> T, T>(f: F) -> T {
-    start(Settings::default(), &Arc::default(), true, None, f)
+    start(&Settings::default(), &Arc::default(), true, None, f)
 }
 
 /// Runs `f` as the main coroutine on this thread, with all workers, and returns its value. When `f`
@@ -62,7 +44,7 @@ pub(crate) fn start_default<F: FnOnce() -> T, T>(f: F) -> T {
 /// needs.
 #[track_caller]
 pub(crate) fn start<F: FnOnce() -> T, T>(
-    settings: Settings,
+    settings: &Settings,
     injector: &Arc<Injector>,
     cancel_rest: bool,
     host: Option<&Host<'_>>,
@@ -71,6 +53,7 @@ pub(crate) fn start<F: FnOnce() -> T, T>(
     let spawned = Location::caller();
     let result = Cell::new(None);
     let main = || {
+        context::running(|main| hook(main, Moment::Resume));
         let returned = panic::catch_unwind(AssertUnwindSafe(f));
         let has_panicked = returned.is_err();
         result.set(Some(returned));
@@ -87,6 +70,7 @@ pub(crate) fn start<F: FnOnce() -> T, T>(
                     cancel::catch_and_forget(|| drop(call));
                 }
             }
+            hook(main, Moment::End);
         });
     };
     context::prepare_run();
@@ -104,9 +88,15 @@ pub(crate) fn start<F: FnOnce() -> T, T>(
     }
 }
 
+fn hook(main: Option<Running<'_>>, moment: Moment) {
+    if let Some(Running { scheduler, task }) = main {
+        scheduler.call_hooks(task, moment);
+    }
+}
+
 /// Starts the other workers, and runs `main` on the first one, which is this thread.
 fn start_workers(
-    settings: Settings,
+    settings: &Settings,
     workers: &Arc<Workers>,
     injector: &Arc<Injector>,
     host: Option<&Host<'_>>,
@@ -174,14 +164,14 @@ fn start_workers(
 /// When this thread already runs coroutines, or the kernel refuses a reactor or a stack.
 fn run<'a>(
     scheduler: &Scheduler,
-    settings: Settings,
+    settings: &Settings,
     worker: WorkerHandle,
     host: Option<&Host<'_>>,
     spawned: &'static Location<'static>,
     ready: impl FnOnce(),
     main: Box<dyn FnOnce() + 'a>,
 ) -> io::Result<()> {
-    let _running = scheduler.start(settings.stack_size, settings.strict, worker)?;
+    let _running = scheduler.start(settings, worker)?;
     let stack = scheduler.take_stack(settings.stack_size)?;
     ready();
     // SAFETY: nothing runs `main` or uses its borrows after this function returns: the scheduler's
@@ -216,13 +206,13 @@ fn drive(scheduler: &Scheduler, host: Option<&Host<'_>>) {
 /// Runs this worker's loop until the run is over. First reports through `ready` whether it can.
 fn work(
     scheduler: &Scheduler,
-    settings: Settings,
+    settings: &Settings,
     worker: WorkerHandle,
     host: Option<&Host<'_>>,
     ready: impl FnOnce(io::Result<()>),
 ) {
     let (workers, number) = (worker.workers.clone(), worker.number);
-    match scheduler.start(settings.stack_size, settings.strict, worker) {
+    match scheduler.start(settings, worker) {
         Ok(_running) => {
             ready(Ok(()));
             let abort = AbortOnUnwind::new();

@@ -78,18 +78,24 @@ pub(crate) enum Until {
     Later(Instant),
     /// At once, because the deadline has passed.
     Passed,
+    /// Never. Instead, each wait that can report the lack of time does so from this time on.
+    Fails(Instant),
 }
 
 /// The levels of one coroutine and the requests to cancel them.
 #[derive(Debug, Default)]
 pub(crate) struct Scopes {
-    /// Whether the next wait must raise a cancellation, or panic because it is forbidden. Each
-    /// method here keeps it up to date, so that a wait reads only one byte.
-    pending: Cell<bool>,
+    /// Whether the next wait must raise a cancellation, or panic because it is forbidden
+    /// ([`PENDING`]). Each method here keeps it up to date, so that a wait reads only one byte.
+    /// Another bit says whether switches are [hooked](Self::is_hooked).
+    pending: Cell<u8>,
     root_requested: Cell<bool>,
     // Few coroutines ever open a scope.
     nested: OnceCell<Box<Nested>>,
 }
+
+const PENDING: u8 = 1;
+const HOOKED: u8 = 2;
 
 #[derive(Debug, Default)]
 struct Nested {
@@ -121,6 +127,16 @@ impl Nested {
         self.shields.borrow().last().map_or(0, |shield| shield.open)
     }
 
+    #[cold]
+    fn fails_at(&self) -> Option<Instant> {
+        let open = self.open.borrow();
+        let deadlines = open[self.hidden()..].iter().filter_map(|scope| match scope.until {
+            Until::Fails(deadline) => Some(deadline),
+            Until::Closed | Until::Later(_) | Until::Passed => None,
+        });
+        deadlines.min()
+    }
+
     fn hides_root(&self) -> bool {
         self.shields.borrow().iter().any(|shield| shield.hides_root)
     }
@@ -134,7 +150,24 @@ impl Scopes {
     /// Whether the next wait must raise a cancellation, or panic because it is forbidden.
     #[inline]
     pub(crate) fn is_pending(&self) -> bool {
-        self.pending.get()
+        self.pending.get() & PENDING != 0
+    }
+
+    /// Whether the hooks of the run are called at each switch.
+    #[inline]
+    pub(crate) fn is_hooked(&self) -> bool {
+        self.pending.get() & HOOKED != 0
+    }
+
+    /// [`is_pending`](Self::is_pending) or [`is_hooked`](Self::is_hooked), at the price of one.
+    #[inline]
+    pub(crate) fn is_pending_or_hooked(&self) -> bool {
+        self.pending.get() != 0
+    }
+
+    /// Has the hooks of the run called at each switch.
+    pub(crate) fn set_hooked(&self) {
+        self.pending.set(self.pending.get() | HOOKED);
     }
 
     /// Opens a scope inside of the open ones.
@@ -231,10 +264,19 @@ impl Scopes {
         let open = nested.open.borrow();
         let left = open[nested.hidden()..].iter().filter_map(|scope| match scope.until {
             Until::Closed => None,
-            Until::Later(deadline) => Some(deadline.saturating_duration_since(now)),
+            Until::Later(deadline) | Until::Fails(deadline) => {
+                Some(deadline.saturating_duration_since(now))
+            }
             Until::Passed => Some(Duration::ZERO),
         });
         left.min()
+    }
+
+    /// When waits that can report the lack of time begin to do so: the first [`Until::Fails`] of
+    /// the open scopes that no shield hides.
+    #[inline]
+    pub(crate) fn fails_at(&self) -> Option<Instant> {
+        self.nested.get().and_then(|nested| nested.fails_at())
     }
 
     /// Notes that the timer of a scope has fired.
@@ -336,7 +378,8 @@ impl Scopes {
     }
 
     fn update(&self) {
-        self.pending.set(self.target().is_some() || self.are_waits_forbidden());
+        let pending = self.target().is_some() || self.are_waits_forbidden();
+        self.pending.set(self.pending.get() & HOOKED | u8::from(pending) * PENDING);
     }
 
     /// The outermost requested level that no shield hides: the target of an unwind.

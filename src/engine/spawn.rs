@@ -20,6 +20,7 @@ use super::mailbox::ThreadId;
 use super::packet::{Home, Receiver, Sender, packet};
 use super::scheduler::Scheduler;
 use super::scopes::{CancelReason, Level};
+use super::settings::Moment;
 use super::stack::{self, Stack};
 use super::task::{Flag, Task};
 
@@ -249,6 +250,9 @@ where
 fn body<F: FnOnce() -> T, T>(f: F, sender: Sender<T>) {
     current::with(|task| {
         let Some(task) = task else { unreachable!("a coroutine runs as the current task") };
+        if task.scopes.is_hooked() {
+            context::with(|scheduler| scheduler.call_hooks(task, Moment::Resume));
+        }
         let result = if task.scopes.is_pending() {
             // It was cancelled before it began, so `f` is not called.
             cancel::catch_and_forget(|| drop(f));
@@ -263,6 +267,9 @@ fn body<F: FnOnce() -> T, T>(f: F, sender: Sender<T>) {
         cancel::catch_and_forget(|| sender.finish(result));
         // The user code may have made new locals.
         cancel::drop_locals(task);
+        if task.scopes.is_hooked() {
+            context::with(|scheduler| scheduler.call_hooks(task, Moment::End));
+        }
     });
 }
 

@@ -5,9 +5,13 @@ use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::Shutdown;
 use std::sync::{Arc, PoisonError};
+use std::time::Instant;
 
+use super::ready::{read_deadline, write_deadline};
 use super::source::check_unwinding;
+use crate::engine::error::past_deadline;
 use crate::engine::park;
+use crate::engine::reactor::Interest;
 use crate::engine::task::Wait;
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
@@ -64,6 +68,9 @@ struct Bytes {
     // No more bytes will be written; no more will be read.
     write_closed: bool,
     read_closed: bool,
+    // When reads and writes begin to fail.
+    read_deadline: Option<Instant>,
+    write_deadline: Option<Instant>,
 }
 
 impl Bytes {
@@ -93,12 +100,12 @@ impl Pipe {
         if bufs.iter().all(|buf| buf.is_empty()) {
             return Ok(0);
         }
-        let is_empty = |bytes: &mut Bytes| {
+        let is_empty = |bytes: &Bytes| {
             let open = !bytes.write_closed && !bytes.read_closed;
             bytes.unread.is_empty() && open && !park::is_unwinding()
         };
-        let waited = self.filled.wait_while_for(self.lock(), WAIT_FOR_BYTES, None, is_empty);
-        let (mut bytes, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let deadline = |bytes: &Bytes| bytes.read_deadline;
+        let mut bytes = self.wait_while(&self.filled, WAIT_FOR_BYTES, deadline, is_empty)?;
         if bytes.read_closed {
             return Ok(0);
         }
@@ -120,12 +127,12 @@ impl Pipe {
         if bufs.iter().all(|buf| buf.is_empty()) {
             return Ok(0);
         }
-        let is_full = |bytes: &mut Bytes| {
+        let is_full = |bytes: &Bytes| {
             let open = !bytes.write_closed && !bytes.read_closed;
             bytes.unread.len() >= self.capacity && open && !park::is_unwinding()
         };
-        let waited = self.drained.wait_while_for(self.lock(), WAIT_FOR_SPACE, None, is_full);
-        let (mut bytes, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let deadline = |bytes: &Bytes| bytes.write_deadline;
+        let mut bytes = self.wait_while(&self.drained, WAIT_FOR_SPACE, deadline, is_full)?;
         if bytes.write_closed || bytes.read_closed {
             return Err(ErrorKind::BrokenPipe.into());
         }
@@ -147,6 +154,49 @@ impl Pipe {
         Ok(count)
     }
 
+    /// Waits as long as `condition` holds, on `changed`.
+    ///
+    /// # Errors
+    ///
+    /// `TimedOut` when a deadline, which may change meanwhile, has passed.
+    fn wait_while(
+        &self,
+        changed: &Condvar,
+        why: Wait,
+        deadline: impl Fn(&Bytes) -> Option<Instant>,
+        condition: impl Fn(&Bytes) -> bool,
+    ) -> io::Result<MutexGuard<'_, Bytes>> {
+        let mut bytes = self.lock();
+        loop {
+            let until = deadline(&bytes);
+            if until.is_some_and(|until| until <= park::now()) {
+                return Err(past_deadline());
+            }
+            let limit = park::earlier(until, park::fails_at());
+            let unchanged = |bytes: &mut Bytes| condition(bytes) && deadline(bytes) == until;
+            let waited = changed.wait_while_for(bytes, why, limit, unchanged);
+            let (guard, result) = waited.unwrap_or_else(PoisonError::into_inner);
+            if !condition(&guard) {
+                return Ok(guard);
+            }
+            if result.timed_out() {
+                return Err(past_deadline());
+            }
+            bytes = guard;
+        }
+    }
+
+    fn set_deadline(&self, interest: Interest, deadline: Option<Instant>) {
+        let mut bytes = park::shield(|| self.lock());
+        match interest {
+            Interest::Read => bytes.read_deadline = deadline,
+            Interest::Write => bytes.write_deadline = deadline,
+        }
+        drop(bytes);
+        self.filled.notify_all();
+        self.drained.notify_all();
+    }
+
     fn close(&self, close: impl FnOnce(&mut Bytes)) {
         // A short wait: no holder of the lock waits for anything.
         close(&mut park::shield(|| self.lock()));
@@ -156,6 +206,9 @@ impl Pipe {
 }
 
 impl DuplexStream {
+    read_deadline!(self, self.from);
+    write_deadline!(self, self.to);
+
     /// Ends one direction or both, as [`TcpStream::shutdown`](std::net::TcpStream::shutdown) does.
     ///
     /// # Errors

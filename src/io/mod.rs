@@ -4,6 +4,7 @@
 pub(crate) mod copy;
 mod direction;
 mod duplex;
+mod lines;
 pub(crate) mod pipe;
 mod pollable;
 pub(crate) mod raw_fd;
@@ -13,6 +14,7 @@ mod stdio;
 
 pub use copy::{ReadPooled, copy};
 pub use duplex::{DuplexStream, duplex};
+pub use lines::LineReader;
 pub use pipe::{PipeReader, PipeWriter, pipe};
 pub use pollable::{Pollable, wait_readable, wait_ready, wait_writable};
 pub use ready::Interest;

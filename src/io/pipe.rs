@@ -119,6 +119,7 @@ macro_rules! pipe_surface {
 macro_rules! pipe_read_readiness {
     ($($name:ident),*) => {$(
         impl $name {
+            crate::io::ready::read_deadline!(self, self.0.0);
             crate::io::ready::read_readiness!(self, self.0.0);
             crate::io::ready::try_read!(self, self.0.0);
         }
@@ -131,6 +132,7 @@ macro_rules! pipe_read_readiness {
 macro_rules! pipe_write_readiness {
     ($($name:ident),*) => {$(
         impl $name {
+            crate::io::ready::write_deadline!(self, self.0.0);
             crate::io::ready::write_readiness!(self, self.0.0);
             crate::io::ready::try_write!(self, self.0.0);
         }

@@ -5,7 +5,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
-use super::ready::{Interest as Direction, read_readiness, selectable, try_io, write_readiness};
+use super::ready::{
+    Interest as Direction, read_deadline, read_readiness, selectable, try_io, write_deadline,
+    write_readiness,
+};
 use super::source::{Source, is_ready, poll_one};
 use crate::engine::reactor::Interest;
 use crate::engine::{blocking_pool as pool, park};
@@ -103,6 +106,8 @@ impl<T: AsFd> Pollable<T> {
         self.source.retry_user(Interest::Write, || op(&self.io))
     }
 
+    read_deadline!(self, self.source);
+    write_deadline!(self, self.source);
     read_readiness!(self, self.source);
     write_readiness!(self, self.source);
     try_io!(self, self.source);

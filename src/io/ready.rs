@@ -1,5 +1,5 @@
-//! Readiness for futures: the methods of every stream and socket that wake a waker instead of
-//! parking a coroutine.
+//! Methods of every stream and socket: its deadlines, and its readiness for futures, which wakes a
+//! waker instead of parking a coroutine.
 
 use crate::engine::reactor;
 
@@ -76,6 +76,57 @@ macro_rules! write_readiness {
         /// Those of [`poll_write_ready`](Self::poll_write_ready).
         pub async fn writable(&$self) -> std::io::Result<()> {
             $source.ready(crate::engine::reactor::Interest::Write).await
+        }
+    };
+}
+
+/// The deadline of reads, in an `impl` block. `$source` has a method `set_deadline`.
+macro_rules! read_deadline {
+    ($self:ident, $source:expr) => {
+        /// Sets a time from which reads, and accepts of a listener, fail with `TimedOut`: those
+        /// that begin later, also where they need not wait, and those that wait at that time.
+        /// `None` is for no deadline, which is how it begins.
+        ///
+        /// Another coroutine or thread may set it. A coroutine that waits already takes the new
+        /// deadline into account, so a deadline in the past ends its wait. (A plain thread that
+        /// waits already keeps the old one.) After an error the stream is as it was: with a later
+        /// deadline, reads go on.
+        ///
+        /// A deadline stays until it is set anew, unlike a time-out, which begins with each
+        /// operation. The earlier of the two ends a wait: a time-out with `WouldBlock`, as in std,
+        /// a deadline with `TimedOut`. The deadline of a [`fail_after`](crate::time::fail_after)
+        /// counts too. Futures and `try_…` calls have no deadline.
+        ///
+        /// ```
+        /// use std::io::{ErrorKind, Read};
+        /// use plainsong::net::UnixStream;
+        /// use plainsong::time::now;
+        ///
+        /// # fn main() -> std::io::Result<()> {
+        /// plainsong::run(|| {
+        ///     let (one, _two) = UnixStream::pair()?;
+        ///     one.set_read_deadline(Some(now()));
+        ///     assert_eq!((&one).read(&mut [0]).unwrap_err().kind(), ErrorKind::TimedOut);
+        ///     Ok(())
+        /// })
+        /// # }
+        /// ```
+        pub fn set_read_deadline(&$self, deadline: Option<std::time::Instant>) {
+            $source.set_deadline(crate::engine::reactor::Interest::Read, deadline);
+        }
+    };
+}
+
+/// The deadline of writes, likewise.
+macro_rules! write_deadline {
+    ($self:ident, $source:expr) => {
+        /// Sets a time from which writes fail with `TimedOut`. Otherwise like a deadline for reads:
+        /// see [`TcpStream::set_read_deadline`](crate::net::TcpStream::set_read_deadline).
+        ///
+        /// A write that fails has written nothing. Of a `write_all` that fails, some bytes may have
+        /// been written.
+        pub fn set_write_deadline(&$self, deadline: Option<std::time::Instant>) {
+            $source.set_deadline(crate::engine::reactor::Interest::Write, deadline);
         }
     };
 }
@@ -189,4 +240,7 @@ macro_rules! try_write {
     };
 }
 
-pub(crate) use {read_readiness, selectable, try_io, try_read, try_write, write_readiness};
+pub(crate) use {
+    read_deadline, read_readiness, selectable, try_io, try_read, try_write, write_deadline,
+    write_readiness,
+};

@@ -9,7 +9,7 @@ use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use rustix::io::Errno;
 
 use crate::engine::blocking_pool as pool;
 use crate::engine::descriptor::{self, Registrations};
-use crate::engine::error::explained;
+use crate::engine::error::{explained, past_deadline};
 use crate::engine::park::{self, Running};
 use crate::engine::reactor::{CLOSING_FORGETS, Interest, Readiness};
 use crate::engine::task::{Wait, Wake};
@@ -37,13 +37,21 @@ const WRITABLE: Wait =
 /// attempt is worthwhile; it gets the error, and may return it.
 ///
 /// Each attempt counts against the coroutine's budget.
+///
+/// # Errors
+///
+/// Those of `attempt` and `wait`; `TimedOut`, when the budget is spent, after the deadline of a
+/// `fail_after` around the caller.
 #[inline(always)]
 pub(super) fn try_then_wait<R>(
     mut attempt: impl FnMut() -> io::Result<R>,
     mut wait: impl FnMut(io::Error) -> io::Result<()>,
 ) -> io::Result<R> {
     loop {
-        park::spend();
+        // A loop of operations that need not wait would never see its deadline otherwise.
+        if park::spend() && park::is_past_deadline() {
+            return Err(past_deadline());
+        }
         match attempt() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait(error)?,
@@ -79,6 +87,8 @@ pub(crate) struct Source<T: Descriptor> {
     registrations: Registrations,
     // Nanoseconds; 0 for none.
     timeouts: [AtomicU64; 2],
+    // When operations begin to fail: nanoseconds from `deadlines_from`, `NEVER` for no deadline.
+    deadlines: [AtomicI64; 2],
     nonblocking: AtomicBool,
     // The descriptor's number, for reports.
     number: RawFd,
@@ -94,6 +104,7 @@ impl<T: Descriptor> Source<T> {
         Self {
             registrations: Registrations::default(),
             timeouts: [AtomicU64::new(0), AtomicU64::new(0)],
+            deadlines: [AtomicI64::new(NEVER), AtomicI64::new(NEVER)],
             nonblocking: AtomicBool::new(false),
             number: io.as_fd().as_raw_fd(),
             io: Some(io),
@@ -124,7 +135,8 @@ impl<T: Descriptor> Source<T> {
     /// # Errors
     ///
     /// Those of `op`; `WouldBlock` when the wait takes longer than the source's time-out for
-    /// `interest`, or when the source is in non-blocking mode.
+    /// `interest`, or when the source is in non-blocking mode; `TimedOut` after its deadline for
+    /// `interest`, or after that of a `fail_after` around the caller.
     #[inline]
     pub(crate) fn retry<R>(
         &self,
@@ -153,6 +165,7 @@ impl<T: Descriptor> Source<T> {
                 try_then_wait(
                     #[inline(always)]
                     || {
+                        self.check_deadline(interest)?;
                         let drained = || readiness.get().is_some_and(|known| known.is_drained());
                         if interest == Interest::Read && drained() && !self.is_nonblocking() {
                             return Err(Errno::AGAIN.into());
@@ -199,6 +212,7 @@ impl<T: Descriptor> Source<T> {
         let mut deadline = None;
         try_then_wait(
             || {
+                self.check_deadline(interest)?;
                 before.set(edges());
                 op()
             },
@@ -325,7 +339,10 @@ impl<T: Descriptor> Source<T> {
         let mut deadline = None;
         let mut pause = PAUSE;
         try_then_wait(
-            || op(self.get()),
+            || {
+                self.check_deadline(Interest::Write)?;
+                op(self.get())
+            },
             |error| {
                 if self.is_nonblocking() {
                     return Err(error);
@@ -335,7 +352,11 @@ impl<T: Descriptor> Source<T> {
                 if end.is_some_and(|end| park::now() >= end) {
                     return Err(error);
                 }
-                let until = park::deadline(pause).into_iter().chain(end).min();
+                if park::is_past_deadline() {
+                    return Err(past_deadline());
+                }
+                // The deadlines are looked at between two pauses, which are short.
+                let until = park::earlier(park::deadline(pause), end);
                 park::block(park::waiter(), WRITABLE.with(self.number as u32), until);
                 pause = (pause * 2).min(PAUSE_MAX);
                 Ok(())
@@ -369,6 +390,10 @@ impl<T: Descriptor> Source<T> {
 
     /// Waits until an operation that would have blocked is worth trying again. Returns `false` when
     /// `deadline` has passed first.
+    ///
+    /// # Errors
+    ///
+    /// `TimedOut` when a deadline of the source or of a `fail_after` has passed first.
     // A debug build would compile it anew for every operation, a sixth of the whole library.
     #[cfg_attr(not(debug_assertions), inline(always))]
     fn wait<'a>(
@@ -379,7 +404,10 @@ impl<T: Descriptor> Source<T> {
         deadline: Option<Instant>,
     ) -> io::Result<bool> {
         let Some(running) = running else {
-            return pool::while_blocked(|| poll_one(self.get().as_fd(), interest, deadline));
+            let limit = self.limit(interest);
+            let until = park::earlier(deadline, limit);
+            let ready = pool::while_blocked(|| poll_one(self.get().as_fd(), interest, until))?;
+            return if !ready && until == limit { Err(past_deadline()) } else { Ok(ready) };
         };
         check_unwinding()?;
         if readiness.get().is_none() {
@@ -389,14 +417,21 @@ impl<T: Descriptor> Source<T> {
             // A regular file: always ready.
             return Ok(true);
         };
+        // Looked up when it is registered: a deadline that is set later ends the wait.
+        let limit = park::earlier(self.limit(interest), running.task.scopes.fails_at());
+        let until = park::earlier(deadline, limit);
         let why = match interest {
             Interest::Read => READABLE,
             Interest::Write => WRITABLE,
         };
         park::prefetch_on_resume(self);
         let why = why.with(self.number as u32);
-        let wake = descriptor::wait(running, readiness, self.get(), interest, why, deadline)?;
-        Ok(wake == Wake::Ready)
+        let wake = descriptor::wait(running, readiness, self.get(), interest, why, until)?;
+        match wake {
+            Wake::Ready => Ok(true),
+            _ if until == limit => Err(past_deadline()),
+            _ => Ok(false),
+        }
     }
 
     /// Has the reactor of this thread know the descriptor, if a coroutine runs.
@@ -441,6 +476,37 @@ impl<T: Descriptor> Source<T> {
                 readiness.unsubscribe(interest, waiter);
             }
         });
+    }
+
+    /// Fails if the deadline for a direction has passed.
+    #[inline(always)]
+    fn check_deadline(&self, interest: Interest) -> io::Result<()> {
+        if self.deadlines[interest as usize].load(Ordering::Relaxed) == NEVER {
+            return Ok(());
+        }
+        self.check_set_deadline(interest)
+    }
+
+    #[cold]
+    fn check_set_deadline(&self, interest: Interest) -> io::Result<()> {
+        match self.limit(interest) {
+            Some(deadline) if deadline <= park::now() => Err(past_deadline()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The deadline for a direction.
+    #[inline]
+    fn limit(&self, interest: Interest) -> Option<Instant> {
+        let nanos = self.deadlines[interest as usize].load(Ordering::Relaxed);
+        if nanos == NEVER { None } else { Some(deadline_from(nanos)) }
+    }
+
+    /// Sets the deadline for a direction. Coroutines that wait already take it into account.
+    pub(crate) fn set_deadline(&self, interest: Interest, deadline: Option<Instant>) {
+        let nanos = deadline.map_or(NEVER, nanos_of);
+        self.deadlines[interest as usize].store(nanos, Ordering::Relaxed);
+        self.registrations.recheck();
     }
 
     /// When an operation that begins to wait now times out.
@@ -538,6 +604,31 @@ pub(super) fn check_unwinding() -> io::Result<()> {
         ));
     }
     Ok(())
+}
+
+/// The number that stands for no deadline, and for those that are too far away to be told from it.
+const NEVER: i64 = i64::MAX;
+
+/// Where the numbers of deadlines count from.
+fn deadlines_from() -> Instant {
+    static FROM: OnceLock<Instant> = OnceLock::new();
+    *FROM.get_or_init(park::now)
+}
+
+fn nanos_of(deadline: Instant) -> i64 {
+    let from = deadlines_from();
+    let nanos = |span: Duration| i64::try_from(span.as_nanos()).unwrap_or(NEVER);
+    match deadline.checked_duration_since(from) {
+        Some(after) => nanos(after),
+        None => -nanos(from.saturating_duration_since(deadline)),
+    }
+}
+
+#[cold]
+fn deadline_from(nanos: i64) -> Instant {
+    let (from, span) = (deadlines_from(), Duration::from_nanos(nanos.unsigned_abs()));
+    let deadline = if nanos < 0 { from.checked_sub(span) } else { from.checked_add(span) };
+    deadline.unwrap_or(from)
 }
 
 /// std's error for a time-out of zero, with advice.

@@ -7,6 +7,7 @@ use std::{iter, option, slice, vec};
 
 use crate::engine::blocking::try_offload;
 use crate::engine::error::{explained, reworded};
+use crate::engine::park;
 
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a socket address",
@@ -135,7 +136,7 @@ fn look_up_with(
     resolve: impl FnOnce(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + 'static,
 ) -> io::Result<vec::IntoIter<SocketAddr>> {
     let name = host.to_owned();
-    match try_offload(move || resolve(&name, port))? {
+    match try_offload(park::fails_at(), move || resolve(&name, port))? {
         Ok(addresses) => Ok(addresses.into_iter()),
         Err(error) => {
             let text = format!("cannot look up the host {host:?}: {error}");

@@ -38,6 +38,7 @@ macro_rules! socket_surface {
                 Ok(())
             }
 
+            crate::io::ready::read_deadline!(self, self.0);
             crate::io::ready::read_readiness!(self, self.0);
             crate::io::ready::try_io!(self, self.0);
         }
@@ -153,6 +154,7 @@ macro_rules! timeout_surface {
                 Ok(self.0.timeout(crate::engine::reactor::Interest::Write))
             }
 
+            crate::io::ready::write_deadline!(self, self.0);
             crate::io::ready::write_readiness!(self, self.0);
         }
 

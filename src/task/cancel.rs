@@ -69,6 +69,12 @@ fn cancellable_here<T>(
 /// time-out stops at that time-out. If `f` returns a value although the time is up, this returns
 /// the value. On a plain thread, `f` runs as a coroutine.
 ///
+/// An unwind can leave what `f` was reading in the middle of an operation. A single `read`, `recv`,
+/// `accept` or `lock` that unwinds has taken nothing, and `read_until` keeps what it has. But
+/// `read_line`, `lines`, WebSocket and CSV readers and many others lose data or break. So after
+/// [`Elapsed`], drop what was being read, or use a deadline that is an error: [`fail_after`], or
+/// `set_read_deadline` of a socket. The page `docs/cancel-safety.md` of the repository has a table.
+///
 /// # Errors
 ///
 /// [`Elapsed`] when `f` was unwound.
@@ -117,6 +123,85 @@ pub fn timeout<T>(limit: Duration, f: impl Body<T>) -> Result<T, Elapsed> {
 pub fn timeout_at<T>(deadline: Instant, f: impl Body<T>) -> Result<T, Elapsed> {
     let until = if deadline > park::now() { Until::Later(deadline) } else { Until::Passed };
     cancellable(until, |_| (), f).ok_or(Elapsed(()))
+}
+
+/// Runs `f`. When `limit` is over, its waits for I/O fail with
+/// [`TimedOut`](io::ErrorKind::TimedOut). Unlike [`timeout`], this unwinds nothing, so `f` may be
+/// code that an unwind out of a read would leave broken: it gets an error, ends by itself, and may
+/// be used again.
+///
+/// From the deadline on, each wait that can say so says that its time is up:
+///
+/// - Reads, writes, accepts, connects, look-ups and waits for child processes and signals fail with
+///   `TimedOut` where they would wait. (A call that need not wait succeeds. A loop of such calls
+///   fails after 128 of them.)
+/// - Waits with a time-out of their own (`recv_timeout`, `lock_timeout`, `wait_timeout`,
+///   `join_timeout`, `select_timeout`, …) end as if it had passed.
+/// - All others wait on: `lock`, `recv`, `send`, `join`, `sleep`, `park`, `park_timeout`,
+///   `blocking`, files, a [`scope`](crate::scope) that waits for its children, futures. They have
+///   no error for it, and their callers rely on what they wait for. Put a `timeout` with some grace
+///   around this call if `f` must end.
+///
+/// The deadline is for the waits of the calling coroutine, not for coroutines that `f` spawns. A
+/// [`shield`] hides it, as it hides time-outs. Of nested deadlines, the earliest counts. A
+/// `timeout` around or inside unwinds when its own time is up. Code that takes every error for an
+/// idle moment, and tries again, goes on for ever; each try lets other coroutines run.
+///
+/// On a plain thread, `f` runs as a coroutine.
+///
+/// # Panics
+///
+/// On a plain thread, as [`run`](crate::run).
+///
+/// # Cancellation
+///
+/// Unwinds when the coroutine is cancelled, from within `f`.
+///
+/// ```
+/// use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+/// use std::time::Duration;
+/// use plainsong::net::UnixStream;
+/// use plainsong::time::fail_after;
+///
+/// # fn main() -> io::Result<()> {
+/// plainsong::run(|| {
+///     let (client, server) = UnixStream::pair()?;
+///     let (mut lines, mut line) = (BufReader::new(&client), Vec::new());
+///     (&server).write_all(b"half a ")?;
+///     let error = fail_after(Duration::from_millis(1), || lines.read_until(b'\n', &mut line));
+///     assert_eq!(error.unwrap_err().kind(), ErrorKind::TimedOut);
+///     // Nothing is lost.
+///     (&server).write_all(b"line\n")?;
+///     lines.read_until(b'\n', &mut line)?;
+///     assert_eq!(line, b"half a line\n");
+///     Ok(())
+/// })
+/// # }
+/// ```
+pub fn fail_after<T>(limit: Duration, f: impl Body<T>) -> T {
+    // Later than the clock can say is never.
+    failing(park::deadline(limit).map_or(Until::Closed, Until::Fails), f)
+}
+
+/// [`fail_after`] with a point in time: from `deadline` on, the waits for I/O of `f` fail with
+/// [`TimedOut`](io::ErrorKind::TimedOut).
+///
+/// # Panics
+///
+/// On a plain thread, as [`run`](crate::run).
+///
+/// # Cancellation
+///
+/// Unwinds when the coroutine is cancelled, from within `f`.
+pub fn fail_at<T>(deadline: Instant, f: impl Body<T>) -> T {
+    failing(Until::Fails(deadline), f)
+}
+
+fn failing<T>(until: Until, f: impl FnOnce() -> T) -> T {
+    match cancellable(until, |_| (), f) {
+        Some(value) => value,
+        None => unreachable!("nothing requests the cancellation of such a scope"),
+    }
 }
 
 /// The error of [`timeout`]: the time was up first.

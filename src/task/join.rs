@@ -101,6 +101,9 @@ impl<T> JoinHandle<T> {
     /// A coroutine that never waits again is not cancelled. A coroutine that has ended keeps its
     /// result.
     ///
+    /// Do not use what the coroutine was reading and others share, as after a
+    /// [`timeout`](crate::time::timeout) that has elapsed: its documentation says why.
+    ///
     /// ```
     /// use std::time::{Duration, Instant};
     ///

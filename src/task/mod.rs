@@ -13,7 +13,10 @@ mod wait;
 
 pub use body::Body;
 pub use builder::Builder;
-pub use cancel::{CancellationToken, Elapsed, no_unwind, no_wait, shield, timeout, timeout_at};
+pub use cancel::{
+    CancellationToken, Elapsed, fail_after, fail_at, no_unwind, no_wait, shield, timeout,
+    timeout_at,
+};
 pub(crate) use group::Group;
 pub(crate) use join::message;
 pub use join::{JoinError, JoinHandle};

@@ -334,6 +334,9 @@ where
 /// Runs all of `fs`, each in its own coroutine, until the first has ended, and returns its result.
 /// The others are cancelled, and have ended when this returns.
 ///
+/// Do not use what the others were reading any more, as after a [`timeout`](crate::time::timeout)
+/// that has elapsed: its documentation says why.
+///
 /// # Panics
 ///
 /// When `fs` is empty, and as [`gather`].

@@ -72,7 +72,7 @@ impl Scheduler {
                 let alarm = Alarm::Cancel(task.slot.get(), id);
                 Some(self.alarms.add(self.clock.nanos_at(deadline), alarm))
             }
-            Until::Closed | Until::Passed => None,
+            Until::Closed | Until::Passed | Until::Fails(_) => None,
         };
         if self.is_unwinding(task) {
             let raised = task.flags.set(Flag::Raised, false);
@@ -124,15 +124,15 @@ impl Scheduler {
         );
         if task.scopes.abandons() {
             task.abandoned();
-            self.suspend(task, Suspended::Abandoned);
+            self.switch(task, Suspended::Abandoned);
         }
         if task.flags.set(Flag::Raised, true) {
             // The coroutine has swallowed the last payload. The others run first, so that a loop
             // around the wait does not starve them.
-            self.suspend(task, Suspended::Ready);
+            self.switch(task, Suspended::Ready);
             if task.count_swallowed() > SWALLOWED_MAX {
                 give_up(task);
-                self.suspend(task, Suspended::Abandoned);
+                self.switch(task, Suspended::Abandoned);
             }
         }
         cancel::raise(task)
@@ -151,9 +151,23 @@ impl Scheduler {
     /// Lets the other ready coroutines run before `task`, the running one.
     #[inline]
     pub(crate) fn yield_now(&self, task: &Task) {
+        if task.scopes.is_pending_or_hooked() {
+            self.check_cancelled(task);
+            self.switch(task, Suspended::Ready);
+        } else {
+            self.suspend(task, Suspended::Ready);
+        }
         self.check_cancelled(task);
-        self.suspend(task, Suspended::Ready);
-        self.check_cancelled(task);
+    }
+
+    /// Switches to the loop, whether there are hooks or not.
+    #[cold]
+    fn switch(&self, task: &Task, how: Suspended) {
+        if task.scopes.is_hooked() {
+            self.suspend_hooked(task, how);
+        } else {
+            self.suspend(task, how);
+        }
     }
 }
 

@@ -11,13 +11,16 @@ use std::ptr::NonNull;
 use std::thread;
 use std::time::Instant;
 
+use super::super::cancel;
 use super::super::coroutine::Suspended;
+use super::super::current;
 use super::super::id::Id;
 use super::super::mailbox::{Lease, Mailbox};
 use super::super::overflow::{self, AlternateStack};
 use super::super::reactor::{EVENTS, Reactor};
 use super::super::ready::ReadyQueue;
 use super::super::scopes::Level;
+use super::super::settings::{Hooks, Moment};
 use super::super::stack::{self, Stack, StackPool};
 use super::super::task::{CancelWait, Flag, Task, Wait, Wake};
 use super::super::waiter::{Parker, Waiter};
@@ -31,6 +34,10 @@ use super::pace::Pace;
 use super::sleeps::{SleepKey, Sleeps};
 use super::table::TaskTable;
 use super::unwinding::Unwinding;
+
+/// How many operations a coroutine may complete in one turn without waiting. Then it yields, so
+/// that a socket that is always ready does not starve the other coroutines. (tokio's figure.)
+pub(super) const BUDGET: u32 = 128;
 
 /// Turns between two ticks, while the ready queue is never empty.
 pub(super) const TURNS_PER_TICK: u32 = 128;
@@ -54,6 +61,7 @@ pub(crate) struct Scheduler {
     pub(super) pace: Pace,
     pub(super) host: Host,
     pub(super) worker: RefCell<Option<WorkerHandle>>,
+    pub(super) hooks: RefCell<Hooks>,
     // Turns until the next tick.
     pub(super) turns_left: Cell<u32>,
     // How many turns there are between two ticks.
@@ -93,6 +101,7 @@ impl Scheduler {
             pace: Pace::new(),
             host: Host::new(),
             worker: RefCell::new(None),
+            hooks: RefCell::new(None),
             turns_left: Cell::new(TURNS_PER_TICK),
             tick_after: Cell::new(TURNS_PER_TICK),
             next_id: Cell::new(0),
@@ -172,6 +181,9 @@ impl Scheduler {
     #[inline]
     pub(crate) fn add(&self, task: Task) -> u32 {
         self.tasks.insert(task, |task| {
+            if self.hooks.borrow().is_some() {
+                task.scopes.set_hooked();
+            }
             if self.closing.get() {
                 task.scopes.request(Level::Root, None);
             }
@@ -215,7 +227,11 @@ impl Scheduler {
             task.since.set(self.clock.last_millis());
             task.parked.set(true);
             let counted = self.outside.enter(why);
-            self.suspend(task, Suspended::Parked);
+            if task.scopes.is_hooked() {
+                self.suspend_hooked(task, Suspended::Parked);
+            } else {
+                self.suspend(task, Suspended::Parked);
+            }
             self.outside.leave(counted);
         }
         task.wake.get()
@@ -247,6 +263,29 @@ impl Scheduler {
         }
         // SAFETY: the callers pass the task that runs.
         unsafe { task.suspend(how) };
+    }
+
+    /// [`suspend`](Self::suspend), with the hooks of the run before and after.
+    #[cold]
+    pub(super) fn suspend_hooked(&self, task: &Task, how: Suspended) {
+        self.call_hooks(task, Moment::Suspend);
+        self.suspend(task, how);
+        self.call_hooks(task, Moment::Resume);
+    }
+
+    /// Calls the hooks of the run, if there are any, on the stack of `task`, the running coroutine.
+    #[cold]
+    pub(crate) fn call_hooks(&self, task: &Task, moment: Moment) {
+        if !task.scopes.is_hooked() {
+            return;
+        }
+        // Not borrowed while user code runs.
+        let hooks = self.hooks.borrow().clone();
+        for hook in hooks.iter().flat_map(|hooks| hooks.at(moment)) {
+            current::while_hooked(|| cancel::catch_and_forget(|| hook(task.id)));
+        }
+        // The operations of a hook are not the coroutine's.
+        current::set_budget(BUDGET);
     }
 
     #[cold]
@@ -313,6 +352,15 @@ impl Scheduler {
     pub(crate) fn deregister(&self, reactor: u64, token: u64) {
         if let Some(ours) = self.reactor.get().filter(|ours| ours.number() == reactor) {
             for waiter in ours.deregister(token) {
+                self.wake(waiter);
+            }
+        }
+    }
+
+    /// Wakes the waiters of a descriptor, if `reactor` is the number of this thread's reactor.
+    pub(crate) fn recheck(&self, reactor: u64, token: u64) {
+        if let Some(ours) = self.reactor.get().filter(|ours| ours.number() == reactor) {
+            for waiter in ours.take_waiters(token) {
                 self.wake(waiter);
             }
         }

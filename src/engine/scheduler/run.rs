@@ -9,13 +9,10 @@ use super::super::coroutine::Suspended;
 use super::super::current;
 use super::super::error::explained;
 use super::super::reactor::Reactor;
+use super::super::settings::Settings;
 use super::super::task::Task;
 use super::super::workers::{Idle, WorkerHandle};
-use super::core::Scheduler;
-
-/// How many operations a coroutine may complete in one turn without waiting. Then it yields, so
-/// that a socket that is always ready does not starve the other coroutines. (tokio's figure.)
-const BUDGET: u32 = 128;
+use super::core::{BUDGET, Scheduler};
 
 /// The next step of the loop, when it has run what was ready.
 pub(super) enum Next {
@@ -35,8 +32,7 @@ impl Scheduler {
     /// When this thread already runs a scheduler, or the kernel refuses the reactor.
     pub(in super::super) fn start(
         &self,
-        stack_size: usize,
-        strict: bool,
+        settings: &Settings,
         worker: WorkerHandle,
     ) -> io::Result<impl Drop + '_> {
         struct Stop<'a>(&'a Scheduler);
@@ -46,6 +42,7 @@ impl Scheduler {
                 self.0.wake_futures();
                 self.0.with_worker(|worker| worker.workers.leave(worker.number));
                 drop(self.0.worker.take());
+                drop(self.0.hooks.take());
                 // A thread that runs no coroutines keeps no pages of deep calls.
                 while self.0.stacks.trim() {}
             }
@@ -65,8 +62,9 @@ impl Scheduler {
         }
         // Deadlines count from here, so no deadline that matters is earlier.
         self.clock.start();
-        self.stack_size.set(stack_size);
-        self.outside.set_strict(strict);
+        self.stack_size.set(settings.stack_size);
+        self.outside.set_strict(settings.strict);
+        self.hooks.replace(settings.hooks.clone());
         // Messages for an earlier run have no meaning any more.
         self.receive();
         mailbox.set_cancelling_all(false);

@@ -298,6 +298,7 @@ impl Scheduler {
                     }
                 }
                 Message::Deregister { reactor, token } => self.deregister(reactor, token),
+                Message::Recheck { reactor, token } => self.recheck(reactor, token),
                 Message::Check => {}
                 Message::Asked => self.answer(),
             }

@@ -125,7 +125,10 @@ impl Until {
     /// The same, as it is now.
     fn update(self) -> Self {
         match self {
-            Self::Time(deadline) if deadline <= park::now() => Self::Now,
+            Self::Time(deadline) => match park::limited(Some(deadline)) {
+                Some(deadline) if deadline > park::now() => Self::Time(deadline),
+                _ => Self::Now,
+            },
             until => until,
         }
     }

@@ -4,6 +4,7 @@ mod anywhere;
 mod asyncio;
 mod blocking;
 mod cancel;
+mod deadline;
 mod future;
 mod generator;
 mod groups;

@@ -24,7 +24,7 @@ use plainsong::sync::{
     Barrier, Condvar, Event, LazyLock, Mutex, Once, OnceLock, Promise, Queue, ReentrantMutex,
     RwLock, Semaphore, WaitGroup, broadcast, channel, mpsc, oneshot, watch,
 };
-use plainsong::time::{interval, sleep, sleep_until, timeout, timeout_at};
+use plainsong::time::{fail_after, fail_at, interval, sleep, sleep_until, timeout, timeout_at};
 use plainsong::{CancellationToken, JoinError, JoinHandle, net, select, task, thread};
 
 use crate::util::{
@@ -160,7 +160,13 @@ const OPERATIONS: &[(&str, fn())] = &[
         CancellationToken::new().run_until_cancelled(|| sleep(HOUR));
     }),
     ("task::timeout", || ignore(timeout(Duration::MAX, || sleep(HOUR)))),
+    ("task::fail_after", || fail_after(HOUR, || sleep(HOUR))),
+    ("task::fail_after, for ever", || fail_after(Duration::MAX, || sleep(HOUR))),
+    ("task::fail_at", || fail_at(Instant::now() + HOUR, || ignore((pair().0).read(&mut [0])))),
     ("task::timeout_at", || ignore(timeout_at(Instant::now() + HOUR, || sleep(HOUR)))),
+    ("plainsong::block_on_with", || {
+        plainsong::block_on_with(|| (), std::future::pending::<()>());
+    }),
     ("plainsong::block_on", || plainsong::block_on(std::future::pending::<()>())),
     ("generator::Generator::send", || {
         ignore(Generator::<(), u8>::new(|_: &_| sleep(HOUR)).send(1));
