@@ -28,8 +28,8 @@ const TRIM_BUSY: u64 = 10_000_000;
 /// Jobs that a tick starts if the loop has started none since the last tick because the ready queue
 /// was never empty.
 const START_MAX: usize = 32;
-/// When more timers are due than this, the rest fire at the next look. So what they touch is still in
-/// the caches when their coroutines run. It is fewer than the turns between two ticks.
+/// When more timers are due than this, the rest fire at the next look. So what they touch is still
+/// in the caches when their coroutines run. It is fewer than the turns between two ticks.
 const FIRE_MAX: usize = 96;
 /// The timers of this many nanoseconds fire together. It is a whole slot of the wheel, or several,
 /// because the timers of a slot that is due in part move to other slots.
