@@ -64,9 +64,20 @@ struct Scope {
     requested: bool,
     reason: Option<CancelReason>,
     until: Until,
+    // Armed at the first switch: most time-outs are around code that need not wait.
     timer: Option<TimerKey>,
     // Set for a scope that was opened in a destructor that an unwind runs: see `open_in_cleanup`.
     cleanup: Option<Cause>,
+}
+
+impl Scope {
+    /// The deadline at which it will be cancelled, if it has not been before.
+    fn awaits(&self) -> Option<Instant> {
+        match self.until {
+            Until::Later(deadline) if !self.requested => Some(deadline),
+            _ => None,
+        }
+    }
 }
 
 /// When a scope is cancelled.
@@ -87,7 +98,8 @@ pub(crate) enum Until {
 pub(crate) struct Scopes {
     /// Whether the next wait must raise a cancellation, or panic because it is forbidden
     /// ([`PENDING`]). Each method here keeps it up to date, so that a wait reads only one byte.
-    /// Another bit says whether switches are [hooked](Self::is_hooked).
+    /// Two more bits say whether switches are [hooked](Self::is_hooked), and whether timers are to
+    /// be [armed](Self::arm) at the next one.
     pending: Cell<u8>,
     root_requested: Cell<bool>,
     // Few coroutines ever open a scope.
@@ -96,6 +108,7 @@ pub(crate) struct Scopes {
 
 const PENDING: u8 = 1;
 const HOOKED: u8 = 2;
+const UNARMED: u8 = 4;
 
 #[derive(Debug, Default)]
 struct Nested {
@@ -159,9 +172,16 @@ impl Scopes {
         self.pending.get() & HOOKED != 0
     }
 
-    /// [`is_pending`](Self::is_pending) or [`is_hooked`](Self::is_hooked), at the price of one.
+    /// Whether the next switch has more to do than to switch: to call hooks, or to arm timers.
     #[inline]
-    pub(crate) fn is_pending_or_hooked(&self) -> bool {
+    pub(crate) fn switches_slowly(&self) -> bool {
+        self.pending.get() & (HOOKED | UNARMED) != 0
+    }
+
+    /// [`is_pending`](Self::is_pending) or [`switches_slowly`](Self::switches_slowly), at the price
+    /// of one.
+    #[inline]
+    pub(crate) fn yields_slowly(&self) -> bool {
         self.pending.get() != 0
     }
 
@@ -171,30 +191,41 @@ impl Scopes {
     }
 
     /// Opens a scope inside of the open ones.
-    pub(crate) fn open(&self, id: ScopeId, until: Until, timer: Option<TimerKey>) {
-        self.push(id, until, timer, None);
+    pub(crate) fn open(&self, id: ScopeId, until: Until) {
+        self.push(id, until, None);
     }
 
     /// [`open`](Self::open), in a destructor that an unwind runs. An unwind that starts inside of
     /// the scope must not leave the destructor, so the levels outside are hidden while the scope is
     /// open.
-    pub(crate) fn open_in_cleanup(
-        &self,
-        id: ScopeId,
-        until: Until,
-        timer: Option<TimerKey>,
-        cause: Cause,
-    ) {
+    pub(crate) fn open_in_cleanup(&self, id: ScopeId, until: Until, cause: Cause) {
         let nested = self.nested();
         nested.raise_shield(true);
-        self.push(id, until, timer, Some(cause));
+        self.push(id, until, Some(cause));
         nested.cleanups.set(nested.cleanups.get() + 1);
     }
 
-    fn push(&self, id: ScopeId, until: Until, timer: Option<TimerKey>, cleanup: Option<Cause>) {
-        let scope = Scope { id, requested: false, reason: None, until, timer, cleanup };
+    fn push(&self, id: ScopeId, until: Until, cleanup: Option<Cause>) {
+        let scope = Scope { id, requested: false, reason: None, until, timer: None, cleanup };
+        if scope.awaits().is_some() {
+            self.pending.set(self.pending.get() | UNARMED);
+        }
         self.nested().open.borrow_mut().push(scope);
         self.update();
+    }
+
+    /// Arms the timers of the open scopes that have none yet. Timers fire only while the coroutine
+    /// is suspended, so this need not be done before.
+    pub(crate) fn arm(&self, timer: impl Fn(ScopeId, Instant) -> TimerKey) {
+        if self.pending.get() & UNARMED == 0 {
+            return;
+        }
+        self.pending.set(self.pending.get() & !UNARMED);
+        for scope in &mut *self.nested().open.borrow_mut() {
+            if let Some(deadline) = scope.awaits().filter(|_| scope.timer.is_none()) {
+                scope.timer = Some(timer(scope.id, deadline));
+            }
+        }
     }
 
     /// Closes the innermost scope. Returns its timer, if that has not fired. If an unwind's
@@ -363,12 +394,11 @@ impl Scopes {
         })
     }
 
-    /// Calls `f` with the timer of each open scope that has one. Returns how many scopes are open.
-    pub(crate) fn for_each_timer(&self, mut f: impl FnMut(TimerKey)) -> usize {
-        let Some(nested) = self.nested.get() else { return 0 };
+    /// How many scopes are open, and the first deadline at which one will be cancelled.
+    pub(crate) fn deadlines(&self) -> (usize, Option<Instant>) {
+        let Some(nested) = self.nested.get() else { return (0, None) };
         let open = nested.open.borrow();
-        open.iter().filter_map(|scope| scope.timer).for_each(&mut f);
-        open.len()
+        (open.len(), open.iter().filter_map(Scope::awaits).min())
     }
 
     /// The timers of the open scopes. An abandoned coroutine never closes them.
@@ -379,7 +409,7 @@ impl Scopes {
 
     fn update(&self) {
         let pending = self.target().is_some() || self.are_waits_forbidden();
-        self.pending.set(self.pending.get() & HOOKED | u8::from(pending) * PENDING);
+        self.pending.set(self.pending.get() & !PENDING | if pending { PENDING } else { 0 });
     }
 
     /// The outermost requested level that no shield hides: the target of an unwind.

@@ -8,7 +8,6 @@ use super::super::coroutine::Suspended;
 use super::super::id::Id;
 use super::super::scopes::{CancelReason, Cause, Level, ScopeId, Until};
 use super::super::task::{Flag, Task, Wake};
-use super::alarms::Alarm;
 use super::core::Scheduler;
 use super::unwinding::Unwinding;
 
@@ -67,20 +66,13 @@ impl Scheduler {
     #[inline]
     pub(crate) fn open_scope(&self, task: &Task, until: Until) -> ScopeId {
         let id = ScopeId::next(&self.next_scope);
-        let timer = match until {
-            Until::Later(deadline) => {
-                let alarm = Alarm::Cancel(task.slot.get(), id);
-                Some(self.alarms.add(self.clock.nanos_at(deadline), alarm))
-            }
-            Until::Closed | Until::Passed | Until::Fails(_) => None,
-        };
         if self.is_unwinding(task) {
             let raised = task.flags.set(Flag::Raised, false);
             task.panicked_in.set(0);
             let cause = if raised { Cause::Cancelled } else { Cause::Panicked };
-            task.scopes.open_in_cleanup(id, until, timer, cause);
+            task.scopes.open_in_cleanup(id, until, cause);
         } else {
-            task.scopes.open(id, until, timer);
+            task.scopes.open(id, until);
         }
         if matches!(until, Until::Passed) {
             task.scopes.request(Level::Scope(id), None);
@@ -151,7 +143,7 @@ impl Scheduler {
     /// Lets the other ready coroutines run before `task`, the running one.
     #[inline]
     pub(crate) fn yield_now(&self, task: &Task) {
-        if task.scopes.is_pending_or_hooked() {
+        if task.scopes.yields_slowly() {
             self.check_cancelled(task);
             self.switch(task, Suspended::Ready);
         } else {
@@ -160,11 +152,11 @@ impl Scheduler {
         self.check_cancelled(task);
     }
 
-    /// Switches to the loop, whether there are hooks or not.
+    /// Switches to the loop, whether the switch is slow or not.
     #[cold]
     fn switch(&self, task: &Task, how: Suspended) {
-        if task.scopes.is_hooked() {
-            self.suspend_hooked(task, how);
+        if task.scopes.switches_slowly() {
+            self.suspend_slowly(task, how);
         } else {
             self.suspend(task, how);
         }

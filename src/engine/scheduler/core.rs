@@ -227,8 +227,8 @@ impl Scheduler {
             task.since.set(self.clock.last_millis());
             task.parked.set(true);
             let counted = self.outside.enter(why);
-            if task.scopes.is_hooked() {
-                self.suspend_hooked(task, Suspended::Parked);
+            if task.scopes.switches_slowly() {
+                self.suspend_slowly(task, Suspended::Parked);
             } else {
                 self.suspend(task, Suspended::Parked);
             }
@@ -265,9 +265,14 @@ impl Scheduler {
         unsafe { task.suspend(how) };
     }
 
-    /// [`suspend`](Self::suspend), with the hooks of the run before and after.
+    /// [`suspend`](Self::suspend), with the timers of scopes armed before, and the hooks of the run
+    /// called before and after.
     #[cold]
-    pub(super) fn suspend_hooked(&self, task: &Task, how: Suspended) {
+    pub(super) fn suspend_slowly(&self, task: &Task, how: Suspended) {
+        task.scopes.arm(|scope, deadline| {
+            let alarm = Alarm::Cancel(task.slot.get(), scope);
+            self.alarms.add(self.clock.nanos_at(deadline), alarm)
+        });
         self.call_hooks(task, Moment::Suspend);
         self.suspend(task, how);
         self.call_hooks(task, Moment::Resume);

@@ -65,15 +65,8 @@ impl Scheduler {
         } else {
             State::Ready { started: task.coroutine.has_started() }
         };
-        let mut first = None;
-        let scopes = if !timers {
-            0
-        } else {
-            task.scopes.for_each_timer(|key| {
-                let at = self.alarms.time_of(key);
-                first = [first, at].into_iter().flatten().min();
-            })
-        };
+        let (scopes, deadline) = if timers { task.scopes.deadlines() } else { (0, None) };
+        let deadline = deadline.map(|at| self.clock.nanos_at(at));
         let main = task.flags.has(Flag::Main);
         let target = if timers { task.scopes.target() } else { None };
         Facts {
@@ -86,7 +79,7 @@ impl Scheduler {
             cancelled: target.is_some() || task.flags.has(Flag::Raised),
             reason: target.and_then(|level| task.scopes.reason(level)),
             scopes,
-            deadline: first.map(left),
+            deadline: deadline.map(left),
             stack: stack_use(task),
             frames: frames(task, running, survey),
         }
