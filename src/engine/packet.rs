@@ -286,7 +286,6 @@ impl<T> Receiver<T> {
     /// Waits until the coroutine, `id`, has ended. Returns `false` if `deadline` passes first.
     pub(crate) fn wait(&self, id: Id, deadline: Option<Instant>) -> bool {
         park::spend();
-        let deadline = park::limited(deadline);
         let header = self.header();
         let why = if self.is_of_this_run() { WAIT_HERE } else { WAIT_ELSEWHERE };
         while !header.is_ended() {

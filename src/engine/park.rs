@@ -264,10 +264,10 @@ pub(crate) fn fails_at() -> Option<Instant> {
 }
 
 /// The earlier of `deadline` and the deadline of a `fail_after` around the caller, for a wait that
-/// reports when its time is up. (A wait without a deadline, `None`, has no way to report that.)
-#[inline]
-pub(crate) fn limited(deadline: Option<Instant>) -> Option<Instant> {
-    deadline.and_then(|deadline| earlier(Some(deadline), fails_at()))
+/// reports when its time is up. (A wait without a deadline has no way to report that.)
+#[cold]
+pub(crate) fn limited(deadline: Instant) -> Instant {
+    current::with(|task| task.map_or(deadline, |task| task.scopes.limited(deadline)))
 }
 
 /// The earlier one of two deadlines.

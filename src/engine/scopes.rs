@@ -310,6 +310,12 @@ impl Scopes {
         self.nested.get().and_then(|nested| nested.fails_at())
     }
 
+    /// The earlier of `deadline` and [`fails_at`](Self::fails_at).
+    #[cold]
+    pub(crate) fn limited(&self, deadline: Instant) -> Instant {
+        self.fails_at().map_or(deadline, |fails_at| fails_at.min(deadline))
+    }
+
     /// Notes that the timer of a scope has fired.
     pub(crate) fn forget_timer(&self, id: ScopeId) {
         self.with_open(id, |scope| scope.timer = None);

@@ -396,9 +396,6 @@ pub(super) fn release_and_wait<S, T>(
                     scheduler.raise(task);
                 }
             }
-            let fails_at = running.filter(|_| deadline.is_some());
-            let fails_at = fails_at.and_then(|running| running.task.scopes.fails_at());
-            let deadline = park::earlier(deadline, fails_at);
             let parker = park::waiter_of(running);
             let entry = Entry::new(parker.into(), park::cancellable_id(running), None, slot);
             // An unwind would leave the entry in the queue.

@@ -86,7 +86,7 @@ impl<T> JoinHandle<T> {
     /// });
     /// ```
     pub fn join_timeout(self, timeout: Duration) -> Result<Result<T, JoinError>, Self> {
-        let deadline = park::deadline(timeout);
+        let deadline = park::deadline(timeout).map(park::limited);
         if self.wait(deadline) {
             Ok(self.receiver.take().map_err(JoinError::from))
         } else {

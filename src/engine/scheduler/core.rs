@@ -217,8 +217,20 @@ impl Scheduler {
     /// Returns at once if the wait was woken between [`prepare`](Self::prepare) and this call.
     #[inline(always)]
     pub(crate) fn park(&self, task: &Task, why: Wait, deadline: Option<Instant>) -> Wake {
+        self.park_until(task, why, deadline, |deadline| deadline)
+    }
+
+    /// [`park`](Self::park), until what `limit` makes of the deadline.
+    #[inline(always)]
+    fn park_until(
+        &self,
+        task: &Task,
+        why: Wait,
+        deadline: Option<Instant>,
+        limit: impl FnOnce(Instant) -> Instant,
+    ) -> Wake {
         if task.wait.get() != 0 {
-            if let Some(deadline) = deadline {
+            if let Some(deadline) = deadline.map(limit) {
                 let alarm = Alarm::Wake(task.slot.get());
                 let key = self.alarms.add(self.clock.nanos_at(deadline), alarm);
                 task.timer.set(Some(key));
@@ -237,7 +249,8 @@ impl Scheduler {
         task.wake.get()
     }
 
-    /// [`park`](Self::park), with a place in a queue. A cancellation takes it out of the queue.
+    /// [`park`](Self::park), with a place in a queue. A cancellation takes it out of the queue. If
+    /// there is a deadline, that of a `fail_after` around the caller counts, too.
     #[inline(always)]
     pub(crate) fn park_in_queue(
         &self,
@@ -250,7 +263,8 @@ impl Scheduler {
         // below, before the lifetime ends. A coroutine is abandoned only while it unwinds, never
         // while it is parked here.
         task.place.set(Some(erase(place)));
-        let wake = self.park(task, why, deadline);
+        let limit = |deadline| task.scopes.limited(deadline);
+        let wake = self.park_until(task, why, deadline, limit);
         task.place.set(None);
         wake
     }

@@ -71,7 +71,7 @@ impl<T> Alarm<T> {
 
     pub(super) fn recv(&self, deadline: Option<Instant>) -> Result<T, RecvTimeoutError> {
         park::spend();
-        let deadline = park::limited(deadline);
+        let deadline = deadline.map(park::limited);
         loop {
             if let Ok(item) = self.try_recv() {
                 return Ok(item);

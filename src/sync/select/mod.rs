@@ -125,8 +125,8 @@ impl Until {
     /// The same, as it is now.
     fn update(self) -> Self {
         match self {
-            Self::Time(deadline) => match park::limited(Some(deadline)) {
-                Some(deadline) if deadline > park::now() => Self::Time(deadline),
+            Self::Time(deadline) => match park::limited(deadline) {
+                deadline if deadline > park::now() => Self::Time(deadline),
                 _ => Self::Now,
             },
             until => until,
