@@ -56,7 +56,7 @@ pub fn wait<T>(
     timeout: Option<Duration>,
 ) -> (Vec<JoinHandle<T>>, Vec<JoinHandle<T>>) {
     let handles: Vec<_> = handles.into_iter().collect();
-    let deadline = timeout.and_then(park::deadline);
+    let deadline = timeout.and_then(park::deadline).map(park::limited);
     for handle in &handles {
         if !handle.wait(deadline) {
             break;
