@@ -297,8 +297,8 @@ impl Builder {
     /// [`coroutine_local!`](crate::coroutine_local) has no values. A hook may read and set
     /// thread-locals, spawn, unpark, and send where there is room. It must not wait: a wait panics.
     /// A panic of a hook is reported by the panic hook and goes no further: the switch is made, and
-    /// the other hooks are called. A hook that sets the context of a coroutine aside must not rely
-    /// on being called for each coroutine's end: one that is given up never ends.
+    /// the other hooks are called. A coroutine that is given up never ends, so its context may
+    /// stay set aside.
     ///
     /// A runtime without hooks pays nothing for them. With hooks, each switch costs their calls.
     ///

@@ -1,9 +1,9 @@
 //! Calls that block their thread, such as file I/O and name resolution, made on a thread of a pool.
 //!
 //! There is one way to make a call, and two ways to give one up. If no thread has begun the call, a
-//! caller that is cancelled, or whose time is up, takes it back. If a thread has begun it, [`blocking`] waits for its end,
-//! because the call may borrow from the caller's stack. [`offload`] leaves it alone, because its
-//! calls borrow nothing.
+//! caller that is cancelled, or whose time is up, takes it back. If a thread has begun it,
+//! [`blocking`] waits for its end, because the call may borrow from the caller's stack. [`offload`]
+//! leaves it alone, because its calls borrow nothing.
 
 #![allow(unsafe_code)]
 
@@ -103,7 +103,7 @@ impl<T: Send> Call<T> {
     ///
     /// # Errors
     ///
-    /// What ended the wait, if the coroutine was cancelled or `deadline` passed first.
+    /// The end of the wait, if the coroutine was cancelled or `deadline` passed first.
     fn wait(&self, deadline: Option<Instant>) -> Result<thread::Result<T>, Wake> {
         loop {
             let waiter = park::waiter();

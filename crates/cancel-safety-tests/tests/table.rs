@@ -10,7 +10,7 @@ use std::time::Duration;
 use plainsong::io::{DuplexStream, LineReader, duplex};
 use plainsong::time::{fail_after, timeout};
 
-/// What a call of a reader came to.
+/// The outcome of a call of a reader.
 enum Step {
     Got(String),
     End,
@@ -79,7 +79,7 @@ fn in_pieces(bytes: &[u8], size: usize, make: Make, by: Interruption) -> Result<
     Err("does not come to the end".to_owned())
 }
 
-/// What an interruption does to a reader.
+/// The effect of an interruption on a reader.
 fn verdict(bytes: &[u8], make: Make, by: Interruption) -> &'static str {
     let whole = in_pieces(bytes, bytes.len(), make, Error).unwrap();
     assert!(!whole.is_empty());
@@ -129,7 +129,7 @@ fn zstandard() -> Vec<u8> {
     zstd::encode_all(&*text(), 1).unwrap()
 }
 
-/// What comes of a call of `read`.
+/// The outcome of a call of `read`.
 fn piece(mut reader: impl Read) -> Step {
     let mut bytes = [0; 64];
     match reader.read(&mut bytes) {

@@ -1,4 +1,4 @@
-//! `on_resume`, `on_suspend` and `on_end`: what they see, and what they must not do.
+//! `on_resume`, `on_suspend` and `on_end`: their order, and hooks that wait, panic, wake and exit.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
