@@ -98,7 +98,7 @@ impl Child {
             _ => {
                 // Leaves the child unreaped: a caller that is cancelled here may wait again.
                 let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-                try_offload(move || waitid(WaitId::Pid(pid), options))??;
+                try_offload(move || waitid(WaitId::Pid(pid), options).map(drop))??;
                 self.inner.wait()
             }
         }?;
