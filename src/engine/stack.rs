@@ -280,7 +280,7 @@ fn map(len: usize) -> io::Result<NonNull<u8>> {
     #[cfg(target_os = "linux")]
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
     #[cfg(not(target_os = "linux"))]
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANON | libc::MAP_NORESERVE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANON; // The rest is only in Linux.
     let access = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: a new private mapping at an address of the kernel's choice.
     let base = unsafe { libc::mmap(ptr::null_mut(), len, access, flags, -1, 0) };
