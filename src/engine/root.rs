@@ -18,7 +18,7 @@ use super::defer::Defer;
 use super::panic_hook;
 use super::pin::Pinned;
 use super::scheduler::{Guest, Scheduler};
-#[cfg(plainsong_model)]
+#[cfg(all(plainsong_model, not(plainsong_loom)))]
 use super::shared::thread::SpawnScoped;
 use super::shared::{mpsc, thread};
 use super::stack;
