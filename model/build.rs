@@ -1,8 +1,10 @@
-//! With the feature `shuttle`, the library's source takes its primitives from there.
+//! With the feature `shuttle` or `loom`, the library's source takes its primitives from there.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    if std::env::var_os("CARGO_FEATURE_SHUTTLE").is_some() {
-        println!("cargo::rustc-cfg=plainsong_model");
+    for (feature, cfgs) in [("SHUTTLE", &["model"][..]), ("LOOM", &["model", "loom"])] {
+        if std::env::var_os(format!("CARGO_FEATURE_{feature}")).is_some() {
+            cfgs.iter().for_each(|cfg| println!("cargo::rustc-cfg=plainsong_{cfg}"));
+        }
     }
 }

@@ -168,7 +168,8 @@ pub mod host;
 pub mod inspect;
 pub mod io;
 #[cfg(all(test, plainsong_model))]
-#[path = "../model/shuttle/mod.rs"]
+#[cfg_attr(not(plainsong_loom), path = "../model/shuttle/mod.rs")]
+#[cfg_attr(plainsong_loom, path = "../model/loom/mod.rs")]
 mod model;
 pub mod net;
 pub mod pool;

@@ -10,7 +10,7 @@ use std::os::fd::BorrowedFd;
 
 use rustix::fs::FileType;
 use rustix::net::SocketType;
-use rustix::net::sockopt::{self, socket_acceptconn};
+use rustix::net::sockopt;
 
 /// The file behind a descriptor. Finding out takes some system calls, and allocates nothing.
 #[derive(Clone, Copy, Debug)]
@@ -122,9 +122,20 @@ impl Endpoint {
             (false, SocketType::DGRAM) => "unix datagram",
             (false, _) => "unix",
         };
-        let listens = socket_acceptconn(fd).unwrap_or(false);
+        let listens = listens(fd);
         Self::Socket { protocol, listens, local, peer }
     }
+}
+
+#[cfg(not(target_vendor = "apple"))]
+fn listens(socket: BorrowedFd<'_>) -> bool {
+    sockopt::socket_acceptconn(socket).unwrap_or(false)
+}
+
+/// These systems do not say.
+#[cfg(target_vendor = "apple")]
+fn listens(_socket: BorrowedFd<'_>) -> bool {
+    false
 }
 
 fn file_kind(fd: BorrowedFd<'_>) -> &'static str {

@@ -19,7 +19,7 @@ use super::panic_hook;
 use super::pin::Pinned;
 use super::scheduler::{Guest, Scheduler};
 use super::settings::{Moment, Settings};
-#[cfg(plainsong_model)]
+#[cfg(all(plainsong_model, not(plainsong_loom)))]
 use super::shared::thread::SpawnScoped;
 use super::shared::{mpsc, thread};
 use super::task::{Flag, Task};

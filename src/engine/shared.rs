@@ -1,8 +1,9 @@
-//! The primitives that threads share: std's, or shuttle's in the model check, which tries the
-//! orders in which threads can run. Only code that the model check covers takes them from here.
+//! The primitives that threads share: std's, or in a model check those of a model checker, which
+//! tries the orders in which threads can run: shuttle's, or loom's for memory orders. Only code that
+//! a model check covers takes them from here.
 //!
 //! The library has no dependency for this. The package in `model/` compiles the same source as a
-//! test of its own. It sets `plainsong_model`, and depends on shuttle.
+//! test of its own. It sets `plainsong_model`, and `plainsong_loom` for loom.
 
 #[cfg(not(plainsong_model))]
 pub(crate) use std::{
@@ -13,7 +14,8 @@ pub(crate) use std::{
 };
 
 #[cfg(plainsong_model)]
-#[path = "../../model/shuttle/primitives.rs"]
+#[cfg_attr(not(plainsong_loom), path = "../../model/shuttle/primitives.rs")]
+#[cfg_attr(plainsong_loom, path = "../../model/loom/primitives.rs")]
 mod model;
 #[cfg(plainsong_model)]
 pub(crate) use model::*;

@@ -160,10 +160,10 @@ impl Arena {
             // returns.
             let done =
                 unsafe { libc::madvise(page.as_ptr().cast(), page_size(), MADV_GUARD_INSTALL) };
-            if done == 0 {
+            if done == 0 && markers_work(page) {
                 return Ok(());
             }
-            // An older kernel, or memory locked with mlockall.
+            // An older kernel, memory locked with mlockall, or an emulator.
             self.guard.set(Guard::Protect);
         }
         // SAFETY: as above.
@@ -179,6 +179,33 @@ impl Drop for Arena {
         // SAFETY: the mapping is ours, and no stack of it is left: each would hold this arena.
         let _ = unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
     }
+}
+
+/// Whether the markers of this system guard. `marked` is a page with a marker, if they do.
+///
+/// An emulator (the user mode of qemu) calls advice that it does not know a success.
+#[cfg(target_os = "linux")]
+fn markers_work(marked: NonNull<u8>) -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        let never = 1; // A new page holds zero, so the call returns at once.
+        // SAFETY: the kernel reads a word of a mapping that is ours, or answers EFAULT.
+        let refused = unsafe {
+            libc::syscall(
+                libc::SYS_futex,
+                marked.as_ptr(),
+                libc::FUTEX_WAIT,
+                never,
+                ptr::null::<u8>(),
+            )
+        };
+        refused == -1 && io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT)
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn markers_work(_marked: NonNull<u8>) -> bool {
+    false
 }
 
 /// This thread's stack that has this address.
@@ -253,7 +280,7 @@ fn map(len: usize) -> io::Result<NonNull<u8>> {
     #[cfg(target_os = "linux")]
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
     #[cfg(not(target_os = "linux"))]
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANON | libc::MAP_NORESERVE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANON; // The rest is only in Linux.
     let access = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: a new private mapping at an address of the kernel's choice.
     let base = unsafe { libc::mmap(ptr::null_mut(), len, access, flags, -1, 0) };

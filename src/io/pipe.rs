@@ -5,7 +5,6 @@ use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::ioctl_fionbio;
-use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::raw_fd::from_raw_fd;
 use super::source::Source;
@@ -201,8 +200,22 @@ pub(crate) use {pipe_read_readiness, pipe_reads, pipe_surface, pipe_write_readin
 /// # }
 /// ```
 pub fn pipe() -> io::Result<(PipeReader, PipeWriter)> {
-    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (reader, writer) = pipe_for_this_process()?;
     Ok((reader.into(), writer.into()))
+}
+
+#[cfg(not(target_vendor = "apple"))]
+fn pipe_for_this_process() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
+    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+}
+
+#[cfg(target_vendor = "apple")]
+fn pipe_for_this_process() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
+    let ends = rustix::pipe::pipe()?;
+    for end in [&ends.0, &ends.1] {
+        rustix::io::fcntl_setfd(end, rustix::io::FdFlags::CLOEXEC)?;
+    }
+    Ok(ends)
 }
 
 macro_rules! end {

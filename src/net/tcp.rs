@@ -453,5 +453,8 @@ fn share_port(socket: impl AsFd) -> rustix::io::Result<()> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     return sockopt::set_socket_reuseport(socket, true);
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    return Err(Errno::NOTSUP);
+    {
+        let _ = socket;
+        Err(Errno::NOTSUP)
+    }
 }

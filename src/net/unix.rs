@@ -330,7 +330,10 @@ fn to_system(address: &SocketAddr) -> io::Result<SocketAddrUnix> {
     }
     Ok(match address.as_pathname() {
         Some(path) => SocketAddrUnix::new(path)?,
+        #[cfg(any(target_os = "linux", target_os = "android"))]
         None => SocketAddrUnix::new_unnamed(),
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        None => return Err(io::ErrorKind::InvalidInput.into()),
     })
 }
 

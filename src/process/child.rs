@@ -98,7 +98,8 @@ impl Child {
             _ => {
                 // Leaves the child unreaped: a caller that is cancelled here may wait again.
                 let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-                try_offload(park::fails_at(), move || waitid(WaitId::Pid(pid), options))??;
+                let wait = move || waitid(WaitId::Pid(pid), options).map(drop);
+                try_offload(park::fails_at(), wait)??;
                 self.inner.wait()
             }
         }?;

@@ -140,7 +140,11 @@ impl Workers {
 
     /// The worker with this number runs on the calling thread, and can be asked.
     pub(crate) fn arrive(&self, number: usize) {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
         let thread = rustix::thread::gettid().as_raw_nonzero().get();
+        // Only Linux interrupts a thread. Elsewhere any number says that the worker runs.
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        let thread = 1;
         self.each[number].thread.store(thread, Ordering::SeqCst);
     }
 
