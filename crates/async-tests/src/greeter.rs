@@ -1,4 +1,4 @@
-//! A gRPC service on tonic, and a client for it. Usually a code generator writes most of this, from:
+//! A gRPC service on tonic, and a client for it. A code generator would write most of this, from:
 //!
 //! ```text
 //! package plainsong;
