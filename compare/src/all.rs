@@ -24,6 +24,8 @@ pub enum Step {
     Short,
     /// Echo servers with more and more connections.
     Scale,
+    /// Coroutines beside tokio, and hyper on sockets of plainsong.
+    Guest,
 }
 
 impl Step {
@@ -34,6 +36,7 @@ impl Step {
             Step::Http,
             Step::Short,
             Step::Scale,
+            Step::Guest,
         ])
     }
 
@@ -51,6 +54,7 @@ impl Step {
             Step::Http => Ok(contest::HTTP.to_owned()),
             Step::Short => Ok(contest::SHORT.to_owned()),
             Step::Scale => Ok(contest::SCALE.to_owned()),
+            Step::Guest => Ok(contest::GUEST.to_owned()),
         }
     }
 
@@ -62,6 +66,7 @@ impl Step {
             Step::Http => contest::http_for_report(quick),
             Step::Short => contest::short_for_report(quick),
             Step::Scale => contest::scale_for_report(quick),
+            Step::Guest => contest::guest_for_report(quick),
         }
     }
 }
@@ -76,6 +81,7 @@ impl FromStr for Step {
             contest::HTTP => Ok(Step::Http),
             contest::SHORT => Ok(Step::Short),
             contest::SCALE => Ok(Step::Scale),
+            contest::GUEST => Ok(Step::Guest),
             _ => Bench::from_str(text, false).map(Step::Micro).map_err(|_| Step::names()),
         }
     }

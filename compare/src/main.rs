@@ -38,6 +38,8 @@ enum Command {
     Short(contest::ShortOptions),
     /// The echo servers with more and more connections
     Scale(contest::ScaleOptions),
+    /// Coroutines beside tokio, and hyper on sockets of plainsong
+    Guest(contest::GuestOptions),
     /// Yielding through the scheduler
     Switch(micro::Options),
     /// Spawning and joining tasks
@@ -56,6 +58,12 @@ enum Command {
     Skynet(micro::Options),
     /// Passing items between tasks on two threads
     Cross(micro::Options),
+    /// Waiting for a future
+    BlockOn(micro::Options),
+    /// Calls of tonic, from tasks and from coroutines
+    Tonic(micro::Options),
+    /// How long coroutines and tasks on one thread keep each other waiting
+    Fairness(micro::Options),
     /// The servers as text (lines, async, bounds), and their allocations
     Code {
         /// Save the results for `report`
@@ -93,6 +101,7 @@ fn main() -> Result<()> {
         Command::Http(options) => contest::http(&options),
         Command::Short(options) => contest::short(&options),
         Command::Scale(options) => contest::scale(&options),
+        Command::Guest(options) => contest::guest(&options),
         Command::Switch(options) => micro::run(Bench::Switch, &options),
         Command::Spawn(options) => micro::run(Bench::Spawn, &options),
         Command::Channel(options) => micro::run(Bench::Channel, &options),
@@ -100,6 +109,9 @@ fn main() -> Result<()> {
         Command::Timeouts(options) => micro::run(Bench::Timeouts, &options),
         Command::Skynet(options) => micro::run(Bench::Skynet, &options),
         Command::Cross(options) => micro::run(Bench::Cross, &options),
+        Command::BlockOn(options) => micro::run(Bench::BlockOn, &options),
+        Command::Tonic(options) => micro::run(Bench::Tonic, &options),
+        Command::Fairness(options) => micro::run(Bench::Fairness, &options),
         Command::Memory(options) => micro::run(Bench::Memory, &options),
         Command::Timers(options) => micro::run(Bench::Timers, &options),
         Command::Code { save } => code::run(save.then_some(false)),

@@ -51,7 +51,7 @@ impl Load {
 /// The loads, and how they are measured for every style.
 #[derive(Clone, Debug)]
 pub(super) struct Comparison {
-    /// Empty for all styles.
+    /// Empty for all usual styles.
     pub(super) only: Vec<Style>,
     pub(super) loads: Vec<Load>,
     pub(super) rounds: usize,
@@ -102,12 +102,14 @@ impl Comparison {
     fn styles(&self, load: &Load, has_go: bool) -> impl Iterator<Item = Style> {
         let (first, clients) = (Style::of(load.job)[0], load.shape.all());
         let takes_part = move |style: &Style| {
-            (*style == first || self.only.is_empty() || self.only.contains(style))
+            let is_usual = self.only.is_empty() && Style::of(load.job).contains(style);
+            (*style == first || is_usual || self.only.contains(style))
                 && style.capacity().is_none_or(|most| clients <= most)
                 && (load.shape.requests_each.is_none() || style.closes_on_request())
                 && (has_go || *style != Style::Go)
         };
-        Style::of(load.job).iter().copied().filter(takes_part)
+        let all = Style::of(load.job).iter().chain(Style::more_of(load.job));
+        all.copied().filter(takes_part)
     }
 
     /// Builds Go's servers. Returns false where Go is not installed.
@@ -202,7 +204,9 @@ impl Arm {
             return Ok(());
         }
         let result = turn(self);
-        if matches!(self.style, Style::Plainsong | Style::Epoll | Style::Hyper) {
+        let is_ours =
+            matches!(self.style, Style::Plainsong | Style::PlainsongGuest | Style::HyperPlainsong);
+        if is_ours || matches!(self.style, Style::Epoll | Style::Hyper) {
             return result;
         }
         self.failure = result.err().map(|error| format!("{error:#}"));

@@ -1,5 +1,6 @@
 //! Servers in every style, under the same load, round after round: `echo`, `http`, `short` with
-//! short connections, and `scale` with more and more connections.
+//! short connections, `scale` with more and more connections, and `guest` with async crates and
+//! coroutines in one program.
 
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ mod wrk;
 
 const CONNECTIONS: [usize; 4] = [1, 64, 1_000, 10_000];
 const SMALL: usize = 128;
+const GUEST_CONNECTIONS: [usize; 3] = [1, 64, 1_000];
 const LARGE: usize = 16 * 1024;
 const PIPELINE: usize = 16;
 const SHORT_CONNECTIONS: usize = 64;
@@ -44,6 +46,9 @@ pub const HTTP: &str = "http";
 pub const SHORT: &str = "short";
 /// The name of the saved results of `scale`.
 pub const SCALE: &str = "scale";
+
+/// The name of the saved results of `guest`.
+pub const GUEST: &str = "guest";
 
 /// The options of `echo`.
 #[derive(Clone, Debug, Args)]
@@ -106,6 +111,16 @@ pub struct ScaleOptions {
     common: Common,
     /// Connection counts
     #[arg(long, value_delimiter = ',', value_name = "N,..", default_values_t = SCALE_CONNECTIONS)]
+    connections: Vec<usize>,
+}
+
+/// The options of `guest`.
+#[derive(Clone, Debug, Args)]
+pub struct GuestOptions {
+    #[command(flatten)]
+    common: Common,
+    /// Connection counts
+    #[arg(long, value_delimiter = ',', value_name = "N,..", default_values_t = GUEST_CONNECTIONS)]
     connections: Vec<usize>,
 }
 
@@ -350,4 +365,34 @@ pub fn scale_for_report(quick: bool) -> Result<()> {
         Common { rounds: Some(if quick { 1 } else { 3 }), ..Common::for_report(quick, 150) };
     let connections: &[usize] = if quick { &[1, 100, 1_000] } else { &[1, 10, 100, 1_000, 10_000] };
     scale(&ScaleOptions { common, connections: connections.to_vec() })
+}
+
+/// Compares coroutines alone with coroutines beside tokio, and hyper on sockets of plainsong with
+/// hyper on tokio. Prints a table after each load.
+///
+/// # Errors
+///
+/// As [`echo`].
+pub fn guest(options: &GuestOptions) -> Result<()> {
+    let mut loads = Vec::new();
+    for job in [Job::Echo, Job::Plaintext] {
+        let load = |&connections: &usize| Load::closed(job, Shape::plain(connections, SMALL));
+        loads.extend(options.connections.iter().map(load));
+    }
+    let mut comparison = options.common.comparison(loads);
+    if comparison.only.is_empty() {
+        comparison.only = vec![Style::Plainsong, Style::PlainsongGuest, Style::HyperPlainsong];
+    }
+    options.common.run(GUEST, comparison)
+}
+
+/// Measures the part `guest` of the report.
+///
+/// # Errors
+///
+/// As [`echo`].
+pub fn guest_for_report(quick: bool) -> Result<()> {
+    let common = Common::for_report(quick, 200);
+    let counts = if quick { &GUEST_CONNECTIONS[1..2] } else { &GUEST_CONNECTIONS };
+    guest(&GuestOptions { common, connections: counts.to_vec() })
 }

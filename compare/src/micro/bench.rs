@@ -25,6 +25,8 @@ pub enum Peer {
     Go,
     /// Threads of the operating system, with std and crossbeam.
     Threads,
+    /// plainsong on a thread that also runs tokio.
+    Guest,
 }
 
 impl Peer {
@@ -38,7 +40,13 @@ impl Peer {
             Peer::May => "may",
             Peer::Go => "Go",
             Peer::Threads => "threads",
+            Peer::Guest => "plainsong beside tokio",
         }
+    }
+
+    /// Whether it is plainsong.
+    pub fn is_ours(self) -> bool {
+        matches!(self, Peer::Plainsong | Peer::Guest)
     }
 }
 
@@ -70,6 +78,12 @@ pub enum Bench {
     Skynet,
     /// Passing items between tasks on two threads.
     Cross,
+    /// Waiting for a future.
+    BlockOn,
+    /// Calls of tonic, from tasks and from coroutines.
+    Tonic,
+    /// How long coroutines and tasks on one thread keep each other waiting.
+    Fairness,
 }
 
 /// How much work a quick run and a full run do.
@@ -83,7 +97,7 @@ struct Effort {
 
 impl Bench {
     /// All of them, in the order of the report.
-    pub const ALL: [Bench; 9] = [
+    pub const ALL: [Bench; 12] = [
         Bench::Switch,
         Bench::Spawn,
         Bench::Channel,
@@ -93,6 +107,9 @@ impl Bench {
         Bench::Timeouts,
         Bench::Skynet,
         Bench::Cross,
+        Bench::BlockOn,
+        Bench::Tonic,
+        Bench::Fairness,
     ];
 
     /// Its name on the command line, and that of its saved results.
@@ -107,7 +124,7 @@ impl Bench {
 
     /// The peers that take part.
     pub fn peers(self) -> &'static [Peer] {
-        use Peer::{Bare, Go, May, Plainsong, Smol, Threads, Tokio};
+        use Peer::{Bare, Go, Guest, May, Plainsong, Smol, Threads, Tokio};
         match self {
             Bench::Switch | Bench::Spawn => &[Bare, Plainsong, Tokio, Smol, May, Go, Threads],
             Bench::Channel | Bench::Cross => &[Plainsong, Tokio, Smol, May, Go, Threads],
@@ -115,6 +132,9 @@ impl Bench {
             Bench::Memory => &[Plainsong, Tokio, Smol, May, Go, Threads],
             Bench::Timers => &[Plainsong, Tokio, Smol, May, Go],
             Bench::Skynet => &[Plainsong, Tokio, Go],
+            Bench::BlockOn => &[Plainsong, Guest, Tokio],
+            Bench::Tonic => &[Tokio, Guest],
+            Bench::Fairness => &[Guest],
         }
     }
 
@@ -123,6 +143,7 @@ impl Bench {
         match self {
             Bench::Switch | Bench::Spawn => Some((Peer::Bare, "× floor")),
             Bench::Lock => Some((Peer::Threads, "× std")),
+            Bench::Tonic => Some((Peer::Tokio, "× tokio")),
             _ => None,
         }
     }
@@ -146,6 +167,9 @@ impl Bench {
             Bench::Timeouts => &["timeout ns", "read ns", "read with timeout ns"],
             Bench::Skynet => &["ms"],
             Bench::Cross => &["ns/round trip", "unbounded ns/item"],
+            Bench::BlockOn => &["ready ns", "woken ns"],
+            Bench::Tonic => &["ns/call"],
+            Bench::Fairness => &["coroutine waits µs", "task waits µs"],
         }
     }
 
@@ -167,6 +191,13 @@ impl Bench {
             Bench::Cross => {
                 "ping-pong between two threads, a core each, and a stream from one to the other"
             }
+            Bench::BlockOn => {
+                "waiting for a future that is ready, and for one that another task of the thread wakes"
+            }
+            Bench::Tonic => "a unary call of tonic over loopback, with both ends on one thread",
+            Bench::Fairness => {
+                "the longest wait for a turn, while tasks or coroutines are always ready"
+            }
         }
     }
 
@@ -187,6 +218,18 @@ impl Bench {
                 "plainsong: two workers, with a coroutine on each. tokio and smol: two threads, with a runtime on \
                  each. may and Go: two workers, which may run both tasks on one. Go's stream has room for 128.",
             ),
+            Bench::BlockOn => Some(
+                "tokio awaits the future in a task. The time of one that is woken includes the turn of the task \
+                 that wakes it.",
+            ),
+            Bench::Tonic => Some(
+                "The server is a task of tokio in both. The callers are tasks of tokio's current-thread runtime, \
+                 or coroutines beside it.",
+            ),
+            Bench::Fairness => Some(
+                "Each turn of those that are always ready takes 10 µs. A coroutine waits while tasks are, and a \
+                 task while coroutines are. A pause of the machine counts as a wait.",
+            ),
             _ => None,
         }
     }
@@ -195,7 +238,7 @@ impl Bench {
     pub fn compared(self) -> std::ops::Range<usize> {
         match self {
             Bench::Timers => 0..3,
-            Bench::Channel => 0..2,
+            Bench::Channel | Bench::BlockOn | Bench::Fairness => 0..2,
             _ => 0..1,
         }
     }
@@ -212,7 +255,9 @@ impl Bench {
             Bench::Spawn => "tasks alive at a time",
             Bench::Channel => "pairs of tasks",
             Bench::Memory | Bench::Timers => "sleeping tasks",
-            Bench::Lock | Bench::Timeouts => "tasks",
+            Bench::Lock | Bench::Timeouts | Bench::BlockOn => "tasks",
+            Bench::Tonic => "callers",
+            Bench::Fairness => "always ready",
             Bench::Skynet | Bench::Cross => "workers",
         }
     }
@@ -230,6 +275,10 @@ impl Bench {
             Bench::Timeouts => ([&[1]; 2], [2, 15], [30_000, 300_000]),
             Bench::Skynet => ([&[1, 2]; 2], [1, 15], [100_000, 1_000_000]),
             Bench::Cross => ([&[2]; 2], [2, 15], [10_000, 50_000]),
+            Bench::BlockOn => ([&[1]; 2], [2, 15], [300_000, 3_000_000]),
+            Bench::Tonic => ([&[1, 64]; 2], [2, 15], [2_000, 20_000]),
+            // Milliseconds.
+            Bench::Fairness => ([&[1, 10]; 2], [2, 15], [50, 300]),
         };
         Effort { counts, rounds, work }
     }

@@ -25,7 +25,7 @@ pub(super) fn sample(peer: Peer, pairs: usize, work: usize) -> Result<Sample> {
         Peer::Smol => with_await::<Smol>(pairs, work),
         Peer::May => with_stacks::<May>(pairs, work),
         Peer::Threads => with_stacks::<Threads>(pairs, work / LESS_FOR_THREADS),
-        Peer::Bare | Peer::Go => Err(no_arm(Bench::Channel, peer)),
+        Peer::Bare | Peer::Go | Peer::Guest => Err(no_arm(Bench::Channel, peer)),
     }
 }
 

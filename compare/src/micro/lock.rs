@@ -35,7 +35,7 @@ pub(super) fn sample(peer: Peer, work: usize) -> Result<Sample> {
             let lock = smol::lock::Mutex::new(0);
             time_async(work, async || *black_box(&lock).lock().await += 1).await
         }),
-        Peer::Bare | Peer::Go => Err(no_arm(Bench::Lock, peer)),
+        Peer::Bare | Peer::Go | Peer::Guest => Err(no_arm(Bench::Lock, peer)),
     }?;
     Ok(vec![Some(ns)])
 }

@@ -31,7 +31,7 @@ pub(super) fn take(peer: Peer, tasks: usize) -> Result<()> {
         }
         // These numbers leave out the 16 KiB that the kernel uses for each thread's own stack.
         Peer::Threads => with_stacks::<Threads>(tasks),
-        Peer::Bare | Peer::Go => Err(no_arm(Bench::Memory, peer)),
+        Peer::Bare | Peer::Go | Peer::Guest => Err(no_arm(Bench::Memory, peer)),
     }
 }
 

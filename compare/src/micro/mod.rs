@@ -18,8 +18,10 @@ use crate::{go, saved, terminal};
 pub use bench::{Bench, Peer};
 
 mod bench;
+mod block_on;
 mod channel;
 mod channels;
+mod fairness;
 mod line;
 mod lock;
 mod memory;
@@ -29,6 +31,7 @@ mod switch;
 pub mod table;
 mod timeouts;
 mod timers;
+mod tonic;
 mod workers;
 
 /// How long one sample may take.
@@ -153,8 +156,7 @@ pub fn run(bench: Bench, options: &Options) -> Result<()> {
     let results = Results { bench, rounds, parts, load };
     table::print(&results)?;
     let arms = results.parts.iter().flat_map(|part| &part.arms);
-    let failure =
-        arms.filter(|arm| arm.peer == Peer::Plainsong).find_map(|arm| arm.failure.clone());
+    let failure = arms.filter(|arm| arm.peer.is_ours()).find_map(|arm| arm.failure.clone());
     if options.save {
         saved::save(&bench.name()?, options.quick, results)?;
     }
@@ -245,6 +247,9 @@ pub fn take(plan: &Plan) -> Result<()> {
         Bench::Timeouts => timeouts::sample(plan.peer, plan.work),
         Bench::Skynet => workers::skynet(plan.peer, plan.count, plan.work),
         Bench::Cross => workers::cross(plan.peer, plan.work),
+        Bench::BlockOn => block_on::sample(plan.peer, plan.work),
+        Bench::Tonic => tonic::sample(plan.peer, plan.count, plan.work),
+        Bench::Fairness => fairness::sample(plan.peer, plan.count, plan.work),
     }?;
     print(&sample)
 }

@@ -26,7 +26,7 @@ pub(super) fn sample(peer: Peer, alive: usize, work: usize) -> Result<Sample> {
         Peer::Smol => with_await::<Smol>(alive, batches)?,
         Peer::May => with_stacks::<May>(alive, batches)?,
         Peer::Threads => with_stacks::<Threads>(alive, (batches / LESS_FOR_THREADS).max(1))?,
-        Peer::Go => return Err(no_arm(Bench::Spawn, peer)),
+        Peer::Go | Peer::Guest => return Err(no_arm(Bench::Spawn, peer)),
     };
     Ok(vec![Some(ns)])
 }

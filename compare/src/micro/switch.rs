@@ -33,7 +33,7 @@ pub(super) fn sample(peer: Peer, tasks: usize, work: usize) -> Result<Sample> {
         Peer::Smol => with_await::<Smol>(tasks, work),
         Peer::May => with_stacks::<May>(tasks, work),
         Peer::Threads => with_stacks::<Threads>(tasks, work / LESS_FOR_THREADS),
-        Peer::Go => Err(no_arm(Bench::Switch, peer)),
+        Peer::Go | Peer::Guest => Err(no_arm(Bench::Switch, peer)),
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) fn sample(peer: Peer, work: usize) -> Result<Sample> {
         Peer::May => May::run(move || may(batches))?,
         Peer::Tokio => Tokio::run(tokio(batches))?,
         Peer::Smol => Smol::run(smol(batches))?,
-        Peer::Bare | Peer::Go => Err(no_arm(Bench::Timeouts, peer)),
+        Peer::Bare | Peer::Go | Peer::Guest => Err(no_arm(Bench::Timeouts, peer)),
     }
 }
 

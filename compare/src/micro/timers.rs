@@ -45,7 +45,7 @@ pub(super) fn sample(peer: Peer, tasks: usize) -> Result<Sample> {
         Peer::Tokio => with_await::<Tokio>(tasks),
         Peer::Smol => with_await::<Smol>(tasks),
         Peer::May => with_stacks::<May>(tasks),
-        Peer::Bare | Peer::Go | Peer::Threads => Err(no_arm(Bench::Timers, peer)),
+        Peer::Bare | Peer::Go | Peer::Threads | Peer::Guest => Err(no_arm(Bench::Timers, peer)),
     }
 }
 

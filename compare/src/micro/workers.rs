@@ -109,7 +109,7 @@ pub(super) fn cross(peer: Peer, work: usize) -> Result<Sample> {
             as_two_tasks::<Threads>(ping_pong::<Threads>(trips))?,
             as_two_tasks::<Threads>(stream::<Threads>(items))?,
         ),
-        Peer::Bare | Peer::Go => return Err(no_arm(Bench::Cross, peer)),
+        Peer::Bare | Peer::Go | Peer::Guest => return Err(no_arm(Bench::Cross, peer)),
     };
     Ok(vec![Some(trip), Some(item)])
 }

@@ -4,10 +4,11 @@ use std::path::Path;
 
 use anyhow::Result;
 
+use super::losses;
 use super::plot::{Bars, Curve, Group, curves};
 use crate::contest;
 use crate::load::Measured;
-use crate::micro::{self, Bench, Peer};
+use crate::micro::{self, Bench};
 use crate::servers::Style;
 use crate::stats::Spread;
 
@@ -52,12 +53,13 @@ fn groups(
 ) -> Vec<Group> {
     let group = |style: Style| Group {
         name: style.label().to_owned(),
-        is_ours: style == Style::Plainsong,
+        is_ours: losses::is_ours(style),
         bars: parts.iter().map(|part| of(part, part.arm(style)?)).collect(),
     };
     let has_bars = |group: &Group| group.bars.iter().any(Option::is_some);
-    let styles = parts.first().map_or(&[][..], |part| Style::of(part.job));
-    styles.iter().copied().map(group).filter(has_bars).collect()
+    let styles = |part: &&contest::Part| [Style::of(part.job), Style::more_of(part.job)].concat();
+    let styles = parts.first().map(styles).unwrap_or_default();
+    styles.into_iter().map(group).filter(has_bars).collect()
 }
 
 /// Processor time of a request by number of connections, without styles that serve only a few.
@@ -87,7 +89,7 @@ pub(super) fn micro(results: &micro::Results, path: &Path) -> Result<()> {
     let mut series = Vec::new();
     let mut bars: Vec<Group> = Vec::new();
     for peer in bench.peers() {
-        let is_ours = *peer == Peer::Plainsong;
+        let is_ours = peer.is_ours();
         bars.push(Group { name: peer.label().to_owned(), is_ours, bars: Vec::new() });
     }
     for part in &results.parts {
@@ -106,6 +108,7 @@ pub(super) fn micro(results: &micro::Results, path: &Path) -> Result<()> {
     let value = match bench {
         Bench::Memory => "bytes",
         Bench::Skynet => "ms",
+        Bench::Fairness => "µs",
         _ => "ns",
     };
     let bars = Bars {

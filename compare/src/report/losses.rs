@@ -78,14 +78,19 @@ fn micro_line(results: &micro::Results, part: &micro::Part, column: usize) -> Op
     if !is_positive(&ours) {
         return None;
     }
-    let peers = part.arms.iter().filter(|arm| !matches!(arm.peer, Peer::Plainsong | Peer::Bare));
+    let peers = part.arms.iter().filter(|arm| !arm.peer.is_ours() && arm.peer != Peer::Bare);
     let peers = peers.map(|arm| (arm.peer.label(), arm.column(column)));
     line(&what, &ours, peers.filter(|(_, theirs)| is_positive(theirs)))
 }
 
 /// Whether a style is a peer: a usual way to write a server for many clients.
 pub(super) fn is_peer(style: Style) -> bool {
-    !matches!(style, Style::Plainsong | Style::Epoll | Style::Sequential | Style::Pool)
+    !is_ours(style) && !matches!(style, Style::Epoll | Style::Sequential | Style::Pool)
+}
+
+/// Whether a style is plainsong, alone or with other crates.
+pub(super) fn is_ours(style: Style) -> bool {
+    matches!(style, Style::Plainsong | Style::PlainsongGuest | Style::HyperPlainsong)
 }
 
 /// A line that names the better peers, the best first; none when there are none.

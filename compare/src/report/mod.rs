@@ -26,6 +26,7 @@ struct Data {
     http: Option<contest::Results>,
     short: Option<contest::Results>,
     scale: Option<contest::Results>,
+    guest: Option<contest::Results>,
     micro: Vec<micro::Results>,
     code: Option<Vec<Counted>>,
     machines: Vec<Machine>,
@@ -57,6 +58,7 @@ impl Data {
             http: None,
             short: None,
             scale: None,
+            guest: None,
             micro: Vec::new(),
             code: None,
             machines: Vec::new(),
@@ -71,6 +73,7 @@ impl Data {
         data.http = data.take(contest::HTTP)?;
         data.short = data.take(contest::SHORT)?;
         data.scale = data.take(contest::SCALE)?;
+        data.guest = data.take(contest::GUEST)?;
         Ok(data)
     }
 
@@ -127,6 +130,8 @@ impl Page {
         self.contest(data.http.as_ref(), contest::HTTP, "HTTP")?;
         self.contest(data.short.as_ref(), contest::SHORT, "Short connections")?;
         self.scale(data)?;
+        let title = "Coroutines beside tokio, and hyper on sockets of plainsong";
+        self.contest(data.guest.as_ref(), contest::GUEST, title)?;
         self.micro(data)?;
         if let Some(counted) = &data.code {
             self.add("## The servers as text\n");

@@ -2,7 +2,7 @@
 
 use super::Data;
 use super::losses::is_peer;
-use crate::load::Shape;
+use crate::load::{Job, Shape};
 use crate::micro::{self, Bench, Part, Peer};
 use crate::servers::Style;
 use crate::stats::Spread;
@@ -101,6 +101,55 @@ fn rows(data: &Data) -> Vec<Row> {
         }
     }
     rows.extend(data.micro(Bench::Skynet).and_then(skynet_row));
+    rows.extend(data.guest.iter().flat_map(|results| &results.parts).filter_map(guest_row));
+    rows.extend(beside_tokio_rows(data));
+    rows
+}
+
+/// The target for async crates on sockets of plainsong, or for coroutines beside tokio.
+fn guest_row(part: &contest::Part) -> Option<Row> {
+    let (ours, theirs, most) = match part.job {
+        Job::Echo => (Style::PlainsongGuest, Style::Plainsong, 1.10),
+        Job::Plaintext | Job::Json => (Style::HyperPlainsong, Style::Hyper, 1.05),
+    };
+    Some(Row {
+        what: format!("{}: CPU a request, {ours} against {theirs}", part.title()),
+        bound: Most(most),
+        seen: Spread::of_ratios(&part.arm(ours)?.cpu_us(), &part.arm(theirs)?.cpu_us())?,
+        digits: 3,
+        is_difference: false,
+    })
+}
+
+/// The targets for calls of async crates from coroutines.
+fn beside_tokio_rows(data: &Data) -> Vec<Row> {
+    let mut rows = Vec::new();
+    let arms = |bench| {
+        let parts = data.micro(bench).into_iter().flat_map(|results| &results.parts);
+        parts.filter_map(|part| Some((part, part.arm(Peer::Guest)?)))
+    };
+    for (_, arm) in arms(Bench::BlockOn) {
+        for (at, what, most) in [(0, "ready", 20.0), (1, "woken on the same thread", 150.0)] {
+            rows.extend(Spread::of(arm.column(at)).map(|seen| {
+                let what = format!("ns of `block_on` of a future that is {what}");
+                Row { what, bound: Most(most), seen, digits: 0, is_difference: false }
+            }));
+        }
+    }
+    for (part, arm) in arms(Bench::Tonic) {
+        rows.extend(part.ratio(Bench::Tonic, arm).map(|seen| {
+            let what = format!("a call of tonic, {} at a time, against tokio", part.count);
+            Row { what, bound: Most(1.1), seen, digits: 3, is_difference: false }
+        }));
+    }
+    for (part, arm) in arms(Bench::Fairness) {
+        for (at, what) in [(0, "coroutine"), (1, "task")] {
+            rows.extend(Spread::of(arm.column(at)).map(|seen| {
+                let what = format!("µs that a {what} waits while {} others are ready", part.count);
+                Row { what, bound: Most(1_000.0), seen, digits: 0, is_difference: false }
+            }));
+        }
+    }
     rows
 }
 

@@ -40,7 +40,9 @@ pub fn serve(address: SocketAddr) -> io::Result<()> {
     })
 }
 
-async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+pub(super) async fn answer(
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     Ok(match request.uri().path() {
         "/plaintext" => page("text/plain", Bytes::from_static(TEXT.as_bytes())),
         "/json" => {

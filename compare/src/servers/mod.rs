@@ -17,10 +17,12 @@ use crate::load::Job;
 pub mod callback;
 pub mod epoll;
 pub mod http_hyper;
+pub mod http_hyper_plainsong;
 pub mod http_may;
 pub mod http_plainsong;
 pub mod may;
 pub mod plainsong;
+pub mod plainsong_guest;
 pub mod pool;
 pub mod sequential;
 pub mod smol;
@@ -61,6 +63,10 @@ pub enum Style {
     Hyper,
     /// HTTP by `may_minihttp`.
     MayMinihttp,
+    /// plainsong's echo server on a thread that also runs tokio.
+    PlainsongGuest,
+    /// HTTP by hyper, on plainsong's sockets.
+    HyperPlainsong,
 }
 
 impl Style {
@@ -90,6 +96,14 @@ impl Style {
         }
     }
 
+    /// Further styles that do it, for the comparisons that name them.
+    pub fn more_of(job: Job) -> &'static [Style] {
+        match job {
+            Job::Echo => &[Style::PlainsongGuest],
+            Job::Plaintext | Job::Json => &[Style::HyperPlainsong],
+        }
+    }
+
     /// Its name in tables and plots.
     pub fn label(self) -> &'static str {
         match self {
@@ -106,6 +120,8 @@ impl Style {
             Style::Go => "Go",
             Style::Hyper => "hyper",
             Style::MayMinihttp => "may_minihttp",
+            Style::PlainsongGuest => "plainsong beside tokio",
+            Style::HyperPlainsong => "hyper on plainsong",
         }
     }
 
@@ -142,6 +158,8 @@ impl Style {
             Style::Go => go::ECHO_SOURCE,
             Style::Hyper => include_str!("http_hyper.rs"),
             Style::MayMinihttp => include_str!("http_may.rs"),
+            Style::PlainsongGuest => include_str!("plainsong_guest.rs"),
+            Style::HyperPlainsong => include_str!("http_hyper_plainsong.rs"),
         }
     }
 
@@ -149,7 +167,11 @@ impl Style {
     pub fn asks(self) -> &'static str {
         match self {
             Style::Epoll | Style::Sequential | Style::Go => "nothing",
-            Style::Callback | Style::Plainsong | Style::Hyper => "'static",
+            Style::Callback
+            | Style::Plainsong
+            | Style::Hyper
+            | Style::PlainsongGuest
+            | Style::HyperPlainsong => "'static",
             Style::Threads
             | Style::Pool
             | Style::TokioCurrent
@@ -178,9 +200,11 @@ impl Style {
             (Job::Echo, Style::Smol) => smol::serve(address),
             (Job::Echo, Style::May) => may::serve(address),
             (Job::Echo, Style::Go) => go::serve("echo", address),
+            (Job::Echo, Style::PlainsongGuest) => plainsong_guest::serve(address),
             (_, Style::Plainsong) => http_plainsong::serve(address),
             (_, Style::Hyper) => http_hyper::serve(address),
             (_, Style::MayMinihttp) => http_may::serve(address),
+            (_, Style::HyperPlainsong) => http_hyper_plainsong::serve(address),
             (_, Style::Go) => go::serve("http", address),
             _ => Err(io::Error::other(format!("{self} does not do {job:?}"))),
         }

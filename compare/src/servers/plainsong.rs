@@ -7,12 +7,14 @@ use plainsong::net::TcpStream;
 
 /// Serves each client in a coroutine; all of them on this thread.
 pub fn serve(address: SocketAddr) -> io::Result<()> {
-    plainsong::run(|| {
-        plainsong::net::serve(address, |conn| {
-            if let Err(error) = echo(conn) {
-                super::report(&error);
-            }
-        })
+    plainsong::run(|| listen(address))
+}
+
+pub(super) fn listen(address: SocketAddr) -> io::Result<()> {
+    plainsong::net::serve(address, |conn| {
+        if let Err(error) = echo(conn) {
+            super::report(&error);
+        }
     })
 }
 

@@ -4,6 +4,9 @@
 use std::env;
 use std::net::SocketAddr;
 
+pub mod greeter;
+pub mod redis_sync;
+
 /// The address in the first argument, or one of this machine with any port.
 pub fn address() -> SocketAddr {
     match env::args().nth(1) {

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use async_tests::greeter::{Client, Greeter};
 use axum::Router;
 use axum::routing::get;
 use bytes::Bytes;
@@ -17,6 +18,8 @@ use hyper::{Request, Response, client};
 use plainsong::net::{TcpListener, TcpStream};
 use plainsong_compat::Async;
 use plainsong_compat::hyper::{Executor, Timer};
+use tonic::Code;
+use tonic::service::Routes;
 use tower_service::Service;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -162,6 +165,44 @@ fn reqwest_asks_axum_on_the_same_thread() {
                 });
             }
         });
+    })
+    .unwrap();
+}
+
+#[test]
+fn tonic_serves_and_asks_on_the_same_thread() {
+    plainsong_tokio::run(|| {
+        let routes = Routes::new(Greeter).prepare();
+        let address = serve(move |stream| {
+            let service = service_fn(|request| routes.clone().call(request));
+            let server = http2::Builder::new(Executor);
+            let _ = plainsong::block_on(server.serve_connection(Async::new(stream), service));
+        });
+        let client = Client::connect(address).unwrap();
+        plainsong::scope(|s| {
+            for n in 0..20 {
+                let mut client = client.clone();
+                s.spawn(move || {
+                    let name = format!("client {n}");
+                    assert_eq!(client.greet(&name).unwrap(), format!("hello, {name}"));
+                    let numbers: Result<Vec<_>, _> = client.count(100 * n).unwrap().collect();
+                    assert_eq!(numbers.unwrap().len() as u64, 100 * n);
+                });
+            }
+        });
+        let mut client = client;
+        assert_eq!(client.greet("").unwrap_err().code(), Code::InvalidArgument);
+        // A call that is given up, in a stream without end. The server's coroutine ends too.
+        let coroutines = || plainsong::inspect::dump().coroutines().count();
+        let before = coroutines();
+        let timed = plainsong::time::timeout(20 * MOMENT, || {
+            client.count(u64::MAX).unwrap().for_each(|number| drop(number.unwrap()));
+        });
+        assert!(timed.is_err());
+        while coroutines() > before {
+            plainsong::time::sleep(MOMENT);
+        }
+        assert_eq!(client.greet("you").unwrap(), "hello, you");
     })
     .unwrap();
 }

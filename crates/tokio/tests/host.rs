@@ -1,11 +1,18 @@
 //! Hosts that end early, or do not do as they should: the coroutines run on.
 
+use std::future::{self, poll_fn};
 use std::mem;
-use std::task::Waker;
+use std::panic::catch_unwind;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use plainsong::Runtime;
-use plainsong::host::{self, Next};
+use plainsong::host::{self, Guest, Next};
+use plainsong_tokio::block_on;
+use tokio::io::AsyncReadExt;
+use tokio::runtime;
+use tokio::sync::oneshot;
 
 /// Waits, so that a loop has to go on after its host.
 fn program() -> u32 {
@@ -19,14 +26,63 @@ fn program() -> u32 {
 fn a_worker_goes_on_when_its_host_has_returned() {
     let runtime = Runtime::default();
     assert_eq!(host::run(&runtime, |_guest| (), program), 7);
-    let one_slice = |mut guest: host::Guest<'_>| {
+    let one_slice = |mut guest: Guest<'_>| {
         assert!(matches!(guest.run_for(Duration::ZERO, Waker::noop()), Next::Wait(Some(_))));
     };
     assert_eq!(host::run(&runtime, one_slice, program), 7);
-    let forgets = |mut guest: host::Guest<'_>| {
+    let forgets = |mut guest: Guest<'_>| {
         guest.run_for(Duration::ZERO, Waker::noop());
         mem::forget(guest);
     };
     assert_eq!(host::run(&runtime, forgets, program), 7);
     assert_eq!(runtime.run(program), 7);
+}
+
+/// Drives the coroutines in a runtime of tokio until `over`, and then drops both.
+fn ends_early(mut guest: Guest<'_>, over: &AtomicBool) {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(poll_fn(|cx| {
+        let next = guest.run_for(Duration::from_micros(200), cx.waker());
+        while guest.poll_io() {}
+        // tokio does not watch the descriptor here, so it is looked at again and again.
+        cx.waker().wake_by_ref();
+        if next == Next::Over || over.load(Relaxed) { Poll::Ready(()) } else { Poll::Pending }
+    }));
+}
+
+#[test]
+fn coroutines_live_on_when_tokio_ends_first() {
+    let over = AtomicBool::new(false);
+    let results = host::run(
+        &Runtime::default(),
+        |guest| ends_early(guest, &over),
+        || {
+            let (sender, receiver) = oneshot::channel::<()>();
+            let task = tokio::spawn(async move {
+                future::pending::<()>().await;
+                drop(sender);
+            });
+            let (_peer, mut stream) = block_on(async {
+                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let address = listener.local_addr().unwrap();
+                let peer = tokio::net::TcpStream::connect(address).await.unwrap();
+                (peer, listener.accept().await.unwrap().0)
+            });
+            let dropped = plainsong::spawn(|| block_on(receiver).is_err());
+            let aborted = plainsong::spawn(|| block_on(task).unwrap_err().is_cancelled());
+            let read = plainsong::spawn(move || block_on(stream.read_u8()).is_err());
+            let slept = plainsong::spawn(|| {
+                catch_unwind(|| block_on(tokio::time::sleep(Duration::from_secs(3600)))).is_err()
+            });
+            let ours = plainsong::spawn(|| {
+                plainsong::time::sleep(Duration::from_millis(5));
+                tokio::runtime::Handle::try_current().is_err()
+            });
+            plainsong::time::sleep(Duration::from_millis(1));
+            over.store(true, Relaxed);
+            // Each wait ends: with what the crate reports, or with its panic.
+            [dropped, aborted, read, slept, ours].map(|waiting| waiting.join().unwrap())
+        },
+    );
+    assert_eq!(results, [true; 5]);
 }

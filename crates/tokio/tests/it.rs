@@ -161,6 +161,63 @@ fn neither_starves_the_other() {
 }
 
 #[test]
+fn timers_and_sockets_of_both_get_past_what_is_always_ready() {
+    hosted(|| {
+        let stop = Rc::new(Cell::new(false));
+        let stopped = || {
+            let stop = stop.clone();
+            move || stop.get()
+        };
+        let coroutines: Vec<_> = (0..3)
+            .map(|number| {
+                let stopped = stopped();
+                plainsong::spawn(move || {
+                    while !stopped() {
+                        // Also in a future, and in one of tokio's.
+                        match number {
+                            0 => plainsong::yield_now(),
+                            1 => block_on(ready(())),
+                            _ => block_on(tokio::task::yield_now()),
+                        }
+                    }
+                })
+            })
+            .collect();
+        let stopped = stopped();
+        let task = spawn_local(async move {
+            while !stopped() {
+                tokio::task::yield_now().await;
+            }
+        });
+        let theirs = spawn_local(async {
+            for _ in 0..20 {
+                let (mut one, mut two) = tokio::net::UnixStream::pair().unwrap();
+                let reads = spawn_local(async move { two.read_u8().await.unwrap() });
+                tokio::time::sleep(MOMENT).await;
+                one.write_u8(7).await.unwrap();
+                assert_eq!(reads.await.unwrap(), 7);
+            }
+        });
+        for _ in 0..20 {
+            use std::io::{Read, Write};
+            let (mut one, mut two) = plainsong::net::UnixStream::pair().unwrap();
+            let reads = plainsong::spawn(move || {
+                let mut byte = [0];
+                two.read_exact(&mut byte).unwrap();
+                byte[0]
+            });
+            plainsong::time::sleep(MOMENT);
+            one.write_all(&[7]).unwrap();
+            assert_eq!(reads.join().unwrap(), 7);
+        }
+        block_on(theirs).unwrap();
+        stop.set(true);
+        block_on(task).unwrap();
+        coroutines.into_iter().for_each(|coroutine| coroutine.join().unwrap());
+    });
+}
+
+#[test]
 fn a_cancelled_coroutine_drops_its_future() {
     let dropped = hosted(|| {
         let dropped = Arc::new(AtomicUsize::new(0));
@@ -276,6 +333,39 @@ fn wakers_are_called_late_and_from_anywhere() {
             thread.join().unwrap();
         }
     });
+}
+
+#[test]
+fn wakers_outlive_their_run() {
+    thread_local! {
+        static LAST: RefCell<Option<OnDrop<Box<dyn FnMut()>>>> = const { RefCell::new(None) };
+    }
+    let waker = watch(|| {
+        let wakers = Rc::new(RefCell::new(Vec::new()));
+        let future = gives_wakers(wakers.clone(), Rc::default());
+        // The end of the run finds it waiting.
+        run(|| {
+            plainsong::spawn(move || block_on(future));
+            plainsong::yield_now();
+        })
+        .unwrap();
+        let waker = wakers.borrow()[0].clone();
+        waker.wake_by_ref();
+        // The next run on the thread has coroutines of its own.
+        run(|| {
+            let other = plainsong::spawn(|| block_on(tokio::time::sleep(MOMENT)));
+            plainsong::yield_now();
+            waker.wake_by_ref();
+            other.join().unwrap();
+        })
+        .unwrap();
+        // From the destructor of a thread-local, when the thread's scheduler may be gone.
+        let last = waker.clone();
+        let wake: Box<dyn FnMut()> = Box::new(move || last.wake_by_ref());
+        LAST.with(|slot| *slot.borrow_mut() = Some(OnDrop(wake)));
+        waker
+    });
+    waker.wake();
 }
 
 #[test]
@@ -406,17 +496,67 @@ fn tokios_threads_files_processes_and_signals_serve_coroutines() {
         assert!(manifest.unwrap().contains("plainsong-tokio"));
         let output = block_on(tokio::process::Command::new("echo").arg("hello").output());
         assert_eq!(output.unwrap().stdout, b"hello\n");
-        // A signal reaches both.
-        use plainsong::signal::Signals;
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut theirs = signal(SignalKind::user_defined1()).unwrap();
-        let mut ours = Signals::new([signal_hook::consts::SIGUSR1]).unwrap();
-        let kill = tokio::process::Command::new("kill")
-            .args(["-USR1", &std::process::id().to_string()])
-            .status();
-        assert!(block_on(kill).unwrap().success());
-        assert!(block_on(theirs.recv()).is_some());
-        assert_eq!(ours.wait().unwrap(), signal_hook::consts::SIGUSR1);
+    });
+}
+
+#[test]
+fn ctrl_c_reaches_both() {
+    use plainsong::signal::Signals;
+    use signal_hook::consts::SIGINT;
+    hosted(|| {
+        let mut ours = Signals::new([SIGINT]).unwrap();
+        let coroutine = plainsong::spawn(move || ours.wait().unwrap());
+        let mut theirs = pin!(tokio::signal::ctrl_c());
+        // The first poll installs the handler.
+        block_on(poll_fn(|cx| {
+            assert!(theirs.as_mut().poll(cx).is_pending());
+            Poll::Ready(())
+        }));
+        signal_hook::low_level::raise(SIGINT).unwrap();
+        block_on(theirs).unwrap();
+        assert_eq!(coroutine.join().unwrap(), SIGINT);
+    });
+}
+
+#[test]
+fn a_paused_clock_holds_for_coroutines_too() {
+    hosted(|| {
+        tokio::time::pause();
+        let began = (tokio::time::Instant::now(), plainsong::time::now());
+        // While all wait, the clock jumps to the first deadline, whichever side has it.
+        let order = Rc::new(RefCell::new(Vec::new()));
+        let push = |name: &'static str| {
+            let order = order.clone();
+            move || order.borrow_mut().push(name)
+        };
+        let (second, third, fourth) = (push("task"), push("timeout"), push("end"));
+        let task = spawn_local(async move {
+            tokio::time::sleep(2 * HOUR).await;
+            second();
+        });
+        let coroutine = plainsong::spawn(move || {
+            let timed = plainsong::time::timeout(3 * HOUR, || block_on(pending::<()>()));
+            assert!(timed.is_err());
+            third();
+        });
+        plainsong::time::sleep(HOUR);
+        push("sleep")();
+        block_on(task).unwrap();
+        coroutine.join().unwrap();
+        block_on(plainsong::time::Sleep::new(HOUR));
+        fourth();
+        assert_eq!(*order.borrow(), ["sleep", "task", "timeout", "end"]);
+        assert_eq!(began.0.elapsed().as_secs(), 4 * HOUR.as_secs());
+        assert_eq!((plainsong::time::now() - began.1).as_secs(), 4 * HOUR.as_secs());
+        // And it is moved by hand.
+        let sleeps = plainsong::spawn(|| plainsong::time::sleep(HOUR));
+        plainsong::yield_now();
+        block_on(tokio::time::advance(HOUR));
+        plainsong::yield_now();
+        assert!(sleeps.is_finished());
+        tokio::time::resume();
+        plainsong::time::sleep(MOMENT);
+        block_on(tokio::time::sleep(MOMENT));
     });
 }
 
