@@ -135,7 +135,9 @@ impl Scheduler {
     pub(crate) fn overspent(&self, task: &Task) {
         if !task.scopes.are_waits_forbidden() {
             // The operations took time, so a tick is due.
-            self.turns_left.set(1);
+            self.set_turns_left(1);
+            let yields = &self.observer.budget_yields;
+            yields.set(yields.get() + 1);
             self.yield_now(task);
         }
     }

@@ -56,6 +56,7 @@ impl Scheduler {
         self.receive();
         self.note_load();
         let now = self.clock.update();
+        self.observer.look(now, self.ready.last());
         if !self.pace.job_started.replace(false) {
             (0..START_MAX).take_while(|_| self.start_job(true)).for_each(drop);
         } else if now >= self.pace.next_oldest.get() {
@@ -95,6 +96,7 @@ impl Scheduler {
     pub(super) fn before_sleep(&self) {
         self.recount_unwinding();
         self.note_load();
+        self.observer.look(self.clock.last_nanos(), self.ready.last());
     }
 
     /// Announces that the loop waits, if there is nothing to do. Then other threads wake it through
@@ -206,8 +208,9 @@ impl Scheduler {
         let Some(reactor) = self.reactor.get() else { return false };
         let mut woken = self.pace.woken.take();
         // epoll_wait fails only for invalid arguments, which would be a bug here.
-        let more =
-            reactor.poll(timeout, &mut woken).expect("the kernel refused to wait for events");
+        let polled = self.observer.time_poll(|| reactor.poll(timeout, &mut woken));
+        let (more, events) = polled.expect("the kernel refused to wait for events");
+        self.observer.count_poll(events);
         for waiter in woken.drain(..) {
             self.wake(waiter);
         }
@@ -289,8 +292,14 @@ impl Scheduler {
         }
         for message in messages {
             match message {
-                Message::Wake { slot, wait } => self.unpark(slot, wait),
-                Message::Unpark { slot, id } => self.give_park_token(slot, id),
+                Message::Wake { slot, wait } => {
+                    self.observer.count_remote_wake();
+                    self.unpark(slot, wait);
+                }
+                Message::Unpark { slot, id } => {
+                    self.observer.count_remote_wake();
+                    self.give_park_token(slot, id);
+                }
                 Message::Cancel { slot, id, level, reason } => {
                     self.cancel(slot, id, level, reason.as_ref());
                     if level == Level::Root {
@@ -322,6 +331,7 @@ impl Scheduler {
         let Some(job) = self.with_worker(|worker| worker.workers.steal(worker.number)) else {
             return false;
         };
+        self.observer.steals.set(self.observer.steals.get() + 1);
         self.start_coroutine(job);
         true
     }
