@@ -102,8 +102,10 @@ table! {
     inspect::Metrics => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::Place => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::Prometheus<'static> => Send Sync Unpin UnwindSafe RefUnwindSafe;
+    inspect::Recorder => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::Stack => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::State => Send Sync Unpin UnwindSafe RefUnwindSafe;
+    inspect::Trace => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::WaitsFor => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::WorkerMetrics => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::Worker => Send Sync Unpin UnwindSafe RefUnwindSafe;

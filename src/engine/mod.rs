@@ -66,6 +66,8 @@ pub(crate) mod ready;
 
 pub(crate) mod numbers;
 
+pub(crate) mod recorder;
+
 pub(crate) mod facts;
 
 pub(crate) mod current;

@@ -82,6 +82,11 @@ impl Wait {
         Self { detail, ..self }
     }
 
+    /// The reason alone.
+    pub(crate) fn reason(self) -> &'static Reason {
+        self.reason
+    }
+
     /// Whether another wait has the same reason.
     pub(crate) fn is_as(self, other: Self) -> bool {
         ptr::eq(self.reason, other.reason)

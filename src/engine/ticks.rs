@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// How long the counter is compared with the system's clock, once for a process.
 const CALIBRATION: Duration = Duration::from_millis(10);
 /// Bits of a time that its short form lacks. With it, the short form lasts for more than a minute.
-const SHORT: u32 = if cfg!(target_arch = "aarch64") { 3 } else { 6 };
+pub(crate) const SHORT: u32 = if cfg!(target_arch = "aarch64") { 3 } else { 6 };
 
 // Whether the processor's counter is used.
 static COUNTER: AtomicBool = AtomicBool::new(false);
@@ -48,6 +48,12 @@ impl Scale {
     #[inline]
     pub(crate) fn nanos(&self, ticks: u64) -> u64 {
         (u128::from(ticks) * u128::from(self.factor) >> 32) as u64
+    }
+
+    /// A duration in ticks.
+    pub(crate) fn ticks(&self, time: Duration) -> u64 {
+        let ticks = (time.as_nanos() << 32) / u128::from(self.factor.max(1));
+        ticks.try_into().unwrap_or(u64::MAX)
     }
 }
 
@@ -116,6 +122,8 @@ mod tests {
         let (least, ticks) = (start.elapsed(), now() - before);
         let measured = Duration::from_nanos(scale.nanos(ticks));
         assert!(measured >= least * 9 / 10, "{measured:?} of {least:?}");
+        let back = Duration::from_nanos(scale.nanos(scale.ticks(least)));
+        assert!(back.abs_diff(least) < Duration::from_micros(1), "{back:?} for {least:?}");
     }
 
     #[test]

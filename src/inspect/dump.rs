@@ -1,5 +1,6 @@
 //! Dumps: how they are taken, and their data.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::panic::Location;
 use std::process;
@@ -248,6 +249,14 @@ pub fn dump() -> Dump {
     let workers =
         workers.map(|(workers, it)| it.worker(workers, &names, &mut backtraces)).collect();
     Dump { version: VERSION, process: process::id(), workers }
+}
+
+/// The names of all coroutines that have one.
+pub(super) fn names() -> HashMap<Id, Arc<str>> {
+    let runs = Workers::all();
+    let surveys = runs.iter().flat_map(|workers| ask_all(workers, &Survey::with_capacity));
+    let all = surveys.flat_map(|answer| answer.survey.coroutines);
+    all.filter_map(|facts| Some((facts.id, facts.name?))).collect()
 }
 
 /// Without the feature, there are none.

@@ -14,6 +14,9 @@
 //! [for Prometheus](Metrics::prometheus), or published through the crate `metrics`
 //! (feature of that name).
 //!
+//! The flight [`recorder`] keeps the last events of each worker, for a look at how a program came
+//! into its state.
+//!
 //! ```
 //! plainsong::run(|| {
 //!     let (sender, receiver) = plainsong::sync::channel::bounded::<i32>(16);
@@ -36,6 +39,7 @@ mod metrics;
 mod prometheus;
 #[cfg(feature = "metrics")]
 mod publisher;
+mod recorder;
 #[cfg(feature = "signal")]
 mod signals;
 mod text;
@@ -48,6 +52,7 @@ pub use self::metrics::{BlockingPool, Metrics, WorkerMetrics, measure_times, met
 pub use self::prometheus::Prometheus;
 #[cfg(feature = "metrics")]
 pub use self::publisher::publish_metrics;
+pub use self::recorder::{Recorder, Trace, recorder};
 #[cfg(feature = "signal")]
 pub use self::signals::dump_on;
 pub use crate::engine::numbers::{Counts, Histogram};

@@ -13,6 +13,7 @@ mod io;
 mod metrics;
 mod net;
 mod process;
+mod recorder;
 mod runtime;
 mod signals;
 mod sync;

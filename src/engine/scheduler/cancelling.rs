@@ -23,6 +23,7 @@ impl Scheduler {
     /// Requests the cancellation of a level, and wakes the coroutine if the request concerns its
     /// wait.
     pub(super) fn request(&self, task: &Task, level: Level, reason: Option<&CancelReason>) {
+        self.observer.cancelled(task);
         task.scopes.request(level, reason);
         self.wake_cancelled(task);
     }

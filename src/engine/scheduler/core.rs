@@ -178,6 +178,11 @@ impl Scheduler {
         self.worker.borrow().as_ref().map(f).unwrap_or_default()
     }
 
+    /// How many turns there were in this run.
+    pub(super) fn turns(&self) -> u64 {
+        self.observer.turns.get().wrapping_sub(self.turns_left.get().into())
+    }
+
     /// Sets how many turns are left until the next tick.
     pub(super) fn set_turns_left(&self, turns: u32) {
         let before = self.turns_left.replace(turns);
@@ -196,7 +201,7 @@ impl Scheduler {
                 task.scopes.set_hooked();
             }
             if self.observer.is_on() {
-                self.observer.ready(task);
+                self.observer.spawned(task);
             }
             if self.closing.get() {
                 task.scopes.request(Level::Root, None);
@@ -347,7 +352,7 @@ impl Scheduler {
         }
         if task.parked.replace(false) {
             if self.observer.is_on() {
-                self.observer.ready(task);
+                self.observer.woken(task);
             }
             self.push_ready(task.into());
         }

@@ -8,8 +8,10 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::coroutine::Suspended;
+use super::super::current;
 use super::super::numbers::{Counts, Measured};
-use super::super::task::Task;
+use super::super::recorder::{self, By, Place, Ring, Then};
+use super::super::task::{Task, Wake};
 use super::super::ticks::{self, Scale};
 
 /// Times are to be measured.
@@ -17,9 +19,9 @@ static MEASURES: AtomicBool = AtomicBool::new(false);
 
 /// While there are many turns, one interval of so many is measured.
 const SAMPLED: u32 = 4;
-/// All intervals are measured while each takes at least this long, in nanoseconds: the cost is then
-/// a thousandth.
-const LONG: u64 = 5_000_000;
+/// An interval is measured, too, if no more turns than this were taken in the one before it. Such a
+/// worker mostly sleeps.
+const FEW: u64 = 8;
 
 /// Begins or ends to measure times.
 pub(crate) fn set_measures(on: bool) {
@@ -35,17 +37,22 @@ pub(super) struct Observer {
     pub(super) turns: Cell<u64>,
     pub(super) spawned: Cell<u64>,
     pub(super) budget_yields: Cell<u64>,
-    pub(super) steals: Cell<u64>,
+    steals: Cell<u64>,
     remote_wakes: Cell<u64>,
     polls: Cell<u64>,
     events: Cell<u64>,
     // When the last turn ended, or the loop last looked, in ticks.
     stamp: Cell<u64>,
+    // Set while times are measured.
     scale: Cell<Option<&'static Scale>>,
+    // Set while events are recorded.
+    ring: Cell<Option<&'static Ring>>,
+    // The messages of other threads are being acted on.
+    receives: Cell<bool>,
     // The last task that became ready before that was observed.
     unknown: Cell<*const Task>,
-    // When the current interval between two ticks began, in nanoseconds of the clock, and how many
-    // of the last ones were not measured.
+    // The number of turns when the current interval between two ticks began, and how many of the
+    // last intervals were not measured.
     interval: Cell<u64>,
     skipped: Cell<u32>,
     delays: Measured,
@@ -66,6 +73,8 @@ impl Observer {
             events: Cell::new(0),
             stamp: Cell::new(0),
             scale: Cell::new(None),
+            ring: Cell::new(None),
+            receives: Cell::new(false),
             unknown: Cell::new(std::ptr::null()),
             interval: Cell::new(0),
             skipped: Cell::new(0),
@@ -85,11 +94,22 @@ impl Observer {
         times.iter().for_each(|times| times.clear());
     }
 
-    /// The kernel was asked for events, and has returned so many.
+    /// The kernel was asked for events, since `began`, and has returned so many.
     #[inline]
-    pub(super) fn count_poll(&self, events: u64) {
+    pub(super) fn count_poll(&self, began: Option<u64>, events: u64) {
         self.polls.set(self.polls.get() + 1);
         self.events.set(self.events.get() + events);
+        if let (Some(began), Some(scale)) = (began, self.scale.get()) {
+            self.poll_times.add(scale.nanos(ticks::now().saturating_sub(began)));
+        }
+    }
+
+    /// The waiters of a poll's events have been woken. `began` is from [`time`](Self::time).
+    #[inline]
+    pub(super) fn polled(&self, began: Option<u64>, events: u64) {
+        if let (Some(began), Some(ring)) = (began, self.ring.get()) {
+            ring.polled(began, ticks::now().saturating_sub(began), events);
+        }
     }
 
     /// A wake of another thread has come.
@@ -103,27 +123,40 @@ impl Observer {
         self.on.get()
     }
 
-    /// Looks whether turns are to be observed from now on. `now` is the time in nanoseconds.
-    /// `last` is the task at the end of the ready queue.
+    /// Whether turns may have to be observed from now on, or no longer.
     #[inline]
-    pub(super) fn look(&self, now: u64, last: *const Task) {
-        if MEASURES.load(Ordering::Relaxed) || self.on.get() {
-            self.next_interval(now, last);
+    pub(super) fn is_asked(&self) -> bool {
+        MEASURES.load(Ordering::Relaxed) || recorder::capacity() > 0 || self.on.get()
+    }
+
+    /// Decides whether turns are observed from now on. `turns` is how many there were, and `last`
+    /// the task at the end of the ready queue.
+    #[cold]
+    pub(super) fn next_interval(&self, turns: u64, last: *const Task, place: Place) {
+        let few = turns.wrapping_sub(self.interval.replace(turns)) <= FEW;
+        let skipped = self.skipped.get() + 1;
+        let measures = MEASURES.load(Ordering::Relaxed);
+        let sampled = measures && (few || skipped >= SAMPLED);
+        self.skipped.set(if sampled { 0 } else { skipped });
+        self.scale.set(measures.then(Scale::get));
+        if self.ring.get().is_some_and(|ring| !ring.fits()) {
+            self.stop();
+        }
+        let records = recorder::capacity() > 0;
+        if records && self.ring.get().is_none() {
+            self.ring.set(Some(Ring::acquire(place)));
+        }
+        let on = sampled || records;
+        if !self.on.replace(on) {
+            self.unknown.set(last);
         }
     }
 
-    #[cold]
-    fn next_interval(&self, now: u64, last: *const Task) {
-        let long = now.saturating_sub(self.interval.replace(now)) >= LONG;
-        let skipped = self.skipped.get() + 1;
-        let wanted = MEASURES.load(Ordering::Relaxed);
-        let on = wanted && (long || skipped >= SAMPLED);
-        self.skipped.set(if on { 0 } else { skipped });
-        self.scale.set(wanted.then(Scale::get));
-        if on && !self.on.replace(on) {
-            self.unknown.set(last);
+    /// Nothing is recorded any more.
+    pub(super) fn stop(&self) {
+        if let Some(ring) = self.ring.take() {
+            ring.release();
         }
-        self.on.set(on);
     }
 
     /// The loop begins to run coroutines again.
@@ -132,15 +165,63 @@ impl Observer {
         self.stamp.set(ticks::now());
     }
 
-    /// A task becomes ready.
-    #[inline]
-    pub(super) fn ready(&self, task: &Task) {
-        task.since.set(ticks::short(ticks::now()));
+    /// A task was added, and becomes ready.
+    #[cold]
+    pub(super) fn spawned(&self, task: &Task) {
+        let now = ticks::now();
+        task.since.set(ticks::short(now));
+        if let Some(ring) = self.ring.get() {
+            ring.spawned(now, task.id, task.spawned, task.parent);
+        }
+    }
+
+    /// The wait of a task was ended, and it becomes ready.
+    #[cold]
+    pub(super) fn woken(&self, task: &Task) {
+        let now = ticks::now();
+        task.since.set(ticks::short(now));
+        if let Some(ring) = self.ring.get() {
+            let running = current::with(|running| running.map(|running| running.id));
+            let by = match (task.wake.get(), running) {
+                (Wake::TimedOut, _) => By::Timer,
+                (Wake::Cancelled, _) => By::Cancellation,
+                (Wake::Ready, Some(id)) => By::Coroutine(id),
+                (Wake::Ready, None) if self.receives.get() => By::Thread,
+                (Wake::Ready, None) => By::Loop,
+            };
+            ring.woken(now, task.id, by);
+        }
+    }
+
+    /// A level of a task is cancelled.
+    pub(super) fn cancelled(&self, task: &Task) {
+        if let Some(ring) = self.ring.get() {
+            let running = current::with(|running| running.map(|running| running.id));
+            ring.cancelled(ticks::now(), task.id, running);
+        }
+    }
+
+    /// Coroutines that had not started were taken from another worker.
+    pub(super) fn count_steal(&self) {
+        self.steals.set(self.steals.get() + 1);
+        if let Some(ring) = self.ring.get() {
+            ring.stolen(ticks::now());
+        }
+    }
+
+    /// Calls `act`, which acts on the messages of other threads.
+    pub(super) fn receive(&self, act: impl FnOnce()) {
+        self.receives.set(true);
+        act();
+        self.receives.set(false);
     }
 
     /// The turn of a task begins.
     #[inline]
     pub(super) fn turn_begins(&self, task: &Task) {
+        if let Some(ring) = self.ring.get() {
+            ring.turn_begins(self.stamp.get(), task.id);
+        }
         let Some(scale) = self.scale.get() else { return };
         if !self.unknown.get().is_null() {
             if std::ptr::eq(self.unknown.get(), task) {
@@ -156,24 +237,28 @@ impl Observer {
     #[inline]
     pub(super) fn turn_ends(&self, task: &Task, suspended: Option<Suspended>) {
         let now = ticks::now();
-        let took = now - self.stamp.replace(now);
-        if let Some(scale) = self.scale.get() {
-            self.turn_times.add(scale.nanos(took));
-        }
+        let began = self.stamp.replace(now);
+        let took = now.saturating_sub(began);
         if suspended == Some(Suspended::Ready) {
             task.since.set(ticks::short(now));
         }
+        if let Some(scale) = self.scale.get() {
+            self.turn_times.add(scale.nanos(took));
+        }
+        if let Some(ring) = self.ring.get() {
+            let then = match suspended {
+                Some(Suspended::Ready) => Then::Yielded,
+                Some(Suspended::Parked) => Then::Parked(task.waiting()),
+                Some(Suspended::Abandoned) | None => Then::Ended(task.spawned),
+            };
+            ring.turn_ends(began, took, task.id, then);
+        }
     }
 
-    /// Calls `poll`, a call that asks the kernel for events.
+    /// The time in ticks, if it is needed for a poll.
     #[inline]
-    pub(super) fn time_poll<R>(&self, poll: impl FnOnce() -> R) -> R {
-        let Some(scale) = self.scale.get() else { return poll() };
-        let before = ticks::now();
-        let result = poll();
-        let took = ticks::now() - before;
-        self.poll_times.add(scale.nanos(took));
-        result
+    pub(super) fn time(&self) -> Option<u64> {
+        (self.scale.get().is_some() || self.ring.get().is_some()).then(ticks::now)
     }
 
     /// Writes what was counted and measured into `counts`. Async-signal-safe.

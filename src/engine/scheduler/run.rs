@@ -47,6 +47,7 @@ impl Scheduler {
         impl Drop for Stop<'_> {
             fn drop(&mut self) {
                 self.0.running.set(false);
+                self.0.observer.stop();
                 self.0.wake_futures();
                 self.0.with_worker(|worker| worker.workers.leave(worker.number));
                 drop(self.0.worker.take());

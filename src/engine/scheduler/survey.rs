@@ -68,7 +68,7 @@ impl Scheduler {
         });
         let counts = &mut numbers.counts;
         self.observer.count(counts);
-        counts.turns = self.observer.turns.get().wrapping_sub(self.turns_left.get().into());
+        counts.turns = self.turns();
         counts.timers = timers.unwrap_or(0) as u64;
         (counts.free_stacks, counts.stacks_trimmed) =
             stacks.map_or((0, 0), |(free, trimmed)| (free as u64, trimmed));
