@@ -37,14 +37,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// The modules of `src/engine/` in layers, the lowest first. A file may name only modules of lower
 /// layers. A folder is one module here; the files in it have layers of their own.
 const ENGINE_LAYERS: &[&[&str]] = &[
-    &["shared", "sanitizer", "abort", "defer", "error", "pin", "id", "bounds"],
-    &["mutex"],
+    &["shared", "sanitizer", "abort", "defer", "error", "pin", "id", "bounds", "ticks"],
+    &["mutex", "mapping"],
     &["stack", "timer", "subject", "endpoint"],
     &["coroutine", "scopes", "settings"],
     &["mailbox"],
     &["waiter"],
     &["reactor", "task"],
-    &["ready", "current", "job", "facts"],
+    &["ready", "current", "job", "numbers", "recorder"],
+    &["facts"],
     &["cancel", "overflow", "workers"],
     &["blocking_pool"],
     &["scheduler"],
@@ -60,7 +61,7 @@ const ENGINE_FOLDERS: &[(&str, &[&[&str]])] = &[
     (
         "scheduler",
         &[
-            &["alarms", "clock", "host", "outside", "pace", "table", "unwinding"],
+            &["alarms", "clock", "host", "observer", "outside", "pace", "table", "unwinding"],
             &["calls", "sleeps"],
             &["core"],
             &["cancelling", "survey"],
@@ -89,10 +90,12 @@ const UNSAFE: &[&str] = &[
     "engine/endpoint.rs",
     "engine/interrupt.rs",
     "engine/job.rs",
+    "engine/mapping.rs",
     "engine/overflow.rs",
     "engine/packet.rs",
     "engine/reactor.rs",
     "engine/ready.rs",
+    "engine/recorder.rs",
     "engine/root.rs",
     "engine/sanitizer.rs",
     "engine/scheduler/core.rs",
@@ -100,6 +103,7 @@ const UNSAFE: &[&str] = &[
     "engine/spawn.rs",
     "engine/stack.rs",
     "engine/task.rs",
+    "engine/ticks.rs",
     "engine/workers/question.rs",
     "generator.rs",
     "inspect/frames.rs",

@@ -8,6 +8,7 @@
 //! cargo run --release --example httpd [ADDR]
 //! curl -i http://127.0.0.1:4915/
 //! curl -i http://127.0.0.1:4915/echo -d 'some text'
+//! curl -i http://127.0.0.1:4915/metrics
 //! ```
 
 #[path = "../args/mod.rs"]
@@ -18,12 +19,15 @@ use std::cell::Cell;
 use std::io;
 
 use http::{Reply, Request, Sent};
+use plainsong::inspect;
 use plainsong::net::TcpListener;
 
 const TEXT: (&str, &str) = ("Content-Type", "text/plain; charset=utf-8");
 const JSON: (&str, &str) = ("Content-Type", "application/json");
+const PROMETHEUS: (&str, &str) = ("Content-Type", "text/plain; version=0.0.4");
 
 fn main() -> io::Result<()> {
+    inspect::measure_times(true);
     plainsong::run(|| {
         let listener = TcpListener::bind(args::address())?;
         println!("listening on {}", listener.local_addr()?);
@@ -56,7 +60,11 @@ impl Site {
                 let kind = request.header("Content-Type").unwrap_or("application/octet-stream");
                 reply.send(200, &[("Content-Type", kind)], request.body)
             }
-            ("/" | "/json", _) => {
+            ("/metrics", "GET" | "HEAD") => {
+                let text = inspect::metrics().prometheus().to_string();
+                reply.send(200, &[PROMETHEUS], text.as_bytes())
+            }
+            ("/" | "/json" | "/metrics", _) => {
                 reply.send(405, &[TEXT, ("Allow", "GET, HEAD")], b"only GET here\n")
             }
             ("/echo", _) => reply.send(405, &[TEXT, ("Allow", "POST")], b"only POST here\n"),

@@ -77,6 +77,13 @@ pub(crate) fn submit(job: Job) -> io::Result<u64> {
     Err(error)
 }
 
+/// The threads of the pool that do not wait, those of them that are idle, the jobs that no thread
+/// has begun, and how many jobs there ever were.
+pub(crate) fn numbers() -> (usize, usize, usize, u64) {
+    let queue = POOL.queue.lock();
+    (queue.threads, queue.idle, queue.jobs.len(), queue.next)
+}
+
 /// Takes a job back, if no thread has begun it.
 pub(super) fn take_back(number: u64) -> Option<Job> {
     let mut queue = POOL.queue.lock();

@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+use std::ops::Range;
 use std::ptr;
 
 use rustix::param::page_size;
@@ -45,6 +46,25 @@ impl Bounds {
         // SAFETY: by the promise to `new`, it is mapped, and nothing writes to it now. Any bytes
         // are a `usize`. The read is volatile, because the compiler does not know of it otherwise.
         inside.then(|| unsafe { ptr::read_volatile(address as *const usize) })
+    }
+
+    /// How many bytes of some memory are in memory now. The memory need not be a stack any more.
+    pub(crate) fn resident_in(memory: Range<usize>) -> usize {
+        let mut pages = [0u8; 1024];
+        let (page, mut from, mut resident) = (page_size(), memory.start, 0);
+        while from < memory.end {
+            let end = memory.end.min(from + pages.len() * page);
+            let here = &mut pages[..(end - from) / page];
+            // SAFETY: the range is page-aligned, and `here` has a byte for each page. The kernel
+            // refuses a range that is not mapped.
+            let done =
+                unsafe { libc::mincore(from as *mut _, end - from, here.as_mut_ptr().cast()) };
+            if done == 0 {
+                resident += here.iter().filter(|page| **page & 1 == 1).count() * page;
+            }
+            from = end;
+        }
+        resident
     }
 
     /// How many bytes below the top are in memory: as much as was ever used since the pages were

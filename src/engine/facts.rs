@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::coroutine::Registers;
 use super::endpoint::Endpoint;
 use super::id::Id;
+use super::numbers::Numbers;
 use super::scopes::CancelReason;
 use super::subject::{Held, Subject};
 use super::task::Wait;
@@ -27,6 +28,8 @@ pub(crate) struct Survey {
     pub(crate) walker: Option<Box<dyn Walk>>,
     /// The addresses of frames: each coroutine has a part of the list.
     pub(crate) frames: Vec<usize>,
+    /// Numbers, if they are wanted in place of the coroutines.
+    pub(crate) numbers: Option<Box<Numbers>>,
 }
 
 /// Something that finds the frames of a stack.
@@ -73,6 +76,11 @@ impl Survey {
 }
 
 impl Survey {
+    /// A survey that is for numbers.
+    pub(crate) fn of_numbers() -> Self {
+        Self { numbers: Some(Box::new(Numbers::with_room())), ..Self::default() }
+    }
+
     /// A survey with room for this many coroutines.
     pub(crate) fn with_capacity(coroutines: usize) -> Self {
         Self { coroutines: Vec::with_capacity(coroutines), ..Self::default() }

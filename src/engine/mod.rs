@@ -39,6 +39,10 @@ pub(crate) mod endpoint;
 
 pub(crate) mod bounds;
 
+pub(crate) mod mapping;
+
+pub(crate) mod ticks;
+
 pub(crate) mod stack;
 
 pub(crate) mod timer;
@@ -59,6 +63,10 @@ pub(crate) mod reactor;
 pub(crate) mod task;
 
 pub(crate) mod ready;
+
+pub(crate) mod numbers;
+
+pub(crate) mod recorder;
 
 pub(crate) mod facts;
 

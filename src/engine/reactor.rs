@@ -230,8 +230,7 @@ impl Reactor {
     /// Takes the waiters of the registration whose token has this number. They try again what they
     /// wait for.
     pub(super) fn take_waiters(&self, number: u64) -> Vec<Waiter> {
-        let token = Token(number);
-        let mut waiters = Vec::new();
+        let (token, mut waiters) = (Token(number), Vec::new());
         let mut entries = self.entries.borrow_mut();
         if let Some(entry) = entries.get_mut(token.index()).filter(|entry| token.is_of(entry)) {
             entry.readers.append_to(&mut waiters);
@@ -261,18 +260,20 @@ impl Reactor {
     }
 
     /// Waits for events, for `timeout` at most (forever without one), and appends the waiters that
-    /// they wake. Returns whether there may be more events.
+    /// they wake. Returns whether there may be more events, and how many came.
     pub(super) fn poll(
         &self,
         timeout: Option<Duration>,
         woken: &mut Vec<Waiter>,
-    ) -> io::Result<bool> {
+    ) -> io::Result<(bool, u64)> {
         // A longer timeout needs a system call that older kernels lack. Waking early does no harm.
         let timeout = timeout.map(|timeout| timeout.min(TIMEOUT_MAX));
         let mut buffer = self.buffer.borrow_mut();
         let events = self.port.wait(&mut buffer, timeout)?;
         let mut entries = self.entries.borrow_mut();
+        let mut count = 0;
         for event in buffer.drain() {
+            count += 1;
             let token = Token(event.token);
             let entry = entries.get_mut(token.index()).filter(|entry| token.is_of(entry));
             let Some(entry) = entry else { continue };
@@ -290,7 +291,7 @@ impl Reactor {
             }
         }
         // One event may have been the waker's, which not every backend counts.
-        Ok(events + 1 >= EVENTS)
+        Ok((events + 1 >= EVENTS, count))
     }
 }
 

@@ -28,6 +28,11 @@ impl ReadyQueue {
         self.first.get().is_null()
     }
 
+    /// The task at the end. Null if there is none.
+    pub(crate) fn last(&self) -> *const Task {
+        if self.first.get().is_null() { ptr::null() } else { self.last.get() }
+    }
+
     /// Appends a task. Returns whether the queue was empty.
     ///
     /// # Safety

@@ -21,12 +21,12 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
-use std::sync::OnceLock;
 
 use corosensei::stack::{StackPointer, valgrind::ValgrindStackRegistration};
 
 use super::bounds::Bounds;
 use super::error::explained;
+use super::mapping::{explain, map, markers_work, under_valgrind};
 use super::shared::thread_local;
 
 thread_local! {
@@ -181,33 +181,6 @@ impl Drop for Arena {
     }
 }
 
-/// Whether the markers of this system guard. `marked` is a page with a marker, if they do.
-///
-/// An emulator (the user mode of qemu) calls advice that it does not know a success.
-#[cfg(target_os = "linux")]
-fn markers_work(marked: NonNull<u8>) -> bool {
-    static ANSWER: OnceLock<bool> = OnceLock::new();
-    *ANSWER.get_or_init(|| {
-        let never = 1; // A new page holds zero, so the call returns at once.
-        // SAFETY: the kernel reads a word of a mapping that is ours, or answers EFAULT.
-        let refused = unsafe {
-            libc::syscall(
-                libc::SYS_futex,
-                marked.as_ptr(),
-                libc::FUTEX_WAIT,
-                never,
-                ptr::null::<u8>(),
-            )
-        };
-        refused == -1 && io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT)
-    })
-}
-
-#[cfg(not(target_os = "linux"))]
-fn markers_work(_marked: NonNull<u8>) -> bool {
-    false
-}
-
 /// This thread's stack that has this address.
 pub(crate) fn bounds_of(address: usize) -> Option<Bounds> {
     ARENAS.with(|arenas| arenas.bounds_of(address))
@@ -216,6 +189,20 @@ pub(crate) fn bounds_of(address: usize) -> Option<Bounds> {
 /// Size and guard page of this thread's stack that overflowed at `address`. Async-signal-safe.
 pub(super) fn overflowed(address: usize) -> Option<(usize, usize)> {
     ARENAS.with(|arenas| arenas.overflowed(address))
+}
+
+/// Calls `f` with the memory of each of this thread's arenas, the size of the part that has stacks,
+/// and their number. Async-signal-safe, if `f` is.
+pub(crate) fn for_each_arena(mut f: impl FnMut(Range<usize>, usize, usize)) {
+    ARENAS.with(|arenas| {
+        let mut at = arenas.0.get();
+        // SAFETY: as in `Arenas::remove`.
+        while let Some(arena) = unsafe { at.as_ref() } {
+            let (base, carved) = (arena.base.as_ptr().addr(), arena.carved.get());
+            f(base..base + arena.len, carved * arena.stride, carved);
+            at = arena.next.get();
+        }
+    });
 }
 
 /// A thread's arenas, for its signal handler: a list that can be walked at any moment.
@@ -275,54 +262,6 @@ impl Arenas {
     }
 }
 
-/// Reserves address space: nothing is resident or charged until it is touched.
-fn map(len: usize) -> io::Result<NonNull<u8>> {
-    #[cfg(target_os = "linux")]
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
-    #[cfg(not(target_os = "linux"))]
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANON; // The rest is only in Linux.
-    let access = libc::PROT_READ | libc::PROT_WRITE;
-    // SAFETY: a new private mapping at an address of the kernel's choice.
-    let base = unsafe { libc::mmap(ptr::null_mut(), len, access, flags, -1, 0) };
-    if base == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
-    }
-    #[cfg(target_os = "linux")]
-    for advice in [libc::MADV_NOHUGEPAGE, libc::MADV_DONTDUMP] {
-        // One touched page must stay one page, and a core file must not hold a gigabyte of stacks.
-        // Both are wishes: a kernel without them refuses.
-        // SAFETY: the mapping is ours; neither advice changes what it holds.
-        let _ = unsafe { libc::madvise(base, len, advice) };
-    }
-    NonNull::new(base.cast()).ok_or_else(|| io::Error::other("the kernel mapped a stack at zero"))
-}
-
-fn explain(error: io::Error, size: usize) -> io::Error {
-    let advice = match error.raw_os_error() {
-        Some(libc::ENOMEM) => {
-            "the process has reached a memory limit: see RLIMIT_AS (ulimit -v), \
-             vm.overcommit_memory and vm.max_map_count, or use fewer or smaller stacks"
-        }
-        Some(libc::EAGAIN) => "memory is locked (mlockall) and RLIMIT_MEMLOCK is reached",
-        _ => "the kernel refused",
-    };
-    // Not EAGAIN's own kind, `WouldBlock`: no call of ours would block.
-    let kind = match error.kind() {
-        io::ErrorKind::WouldBlock => io::ErrorKind::OutOfMemory,
-        kind => kind,
-    };
-    explained(kind, format!("cannot make a coroutine stack of {size} bytes: {error}; {advice}"))
-}
-
-fn under_valgrind() -> bool {
-    static ANSWER: OnceLock<bool> = OnceLock::new();
-    // Valgrind's own preloaded object is in the environment of its client.
-    *ANSWER.get_or_init(|| {
-        std::env::var_os("LD_PRELOAD")
-            .is_some_and(|list| list.to_string_lossy().contains("vgpreload"))
-    })
-}
-
 /// Exclusive use of one guarded stack.
 #[derive(Debug)]
 pub(crate) struct Stack {
@@ -350,17 +289,18 @@ impl Stack {
     }
 
     /// Gives back what lies deeper than `keep` bytes below the top, if any of it is resident.
-    fn trim(&mut self, keep: usize) {
+    /// Returns whether it has done so.
+    fn trim(&mut self, keep: usize) -> bool {
         let bottom = self.guard() + page_size();
         let len = (self.guard() + self.arena.stride - bottom).saturating_sub(keep);
         // It was just used, so its first page is there: ask the kernel only about deeper ones.
         // SAFETY: no code runs on this stack, as below.
         if len == 0 || keep > 0 && unsafe { Bounds::new(bottom, bottom + len) }.resident() == 0 {
-            return;
+            return false;
         }
         // SAFETY: `&mut self` means that no code runs on this stack, and it is not part of a
         // coroutine, so no live object is in these pages. Guard markers survive the call.
-        let _ = unsafe { libc::madvise(bottom as *mut _, len, libc::MADV_DONTNEED) };
+        unsafe { libc::madvise(bottom as *mut _, len, libc::MADV_DONTNEED) == 0 }
     }
 }
 
@@ -396,11 +336,17 @@ struct Class {
 pub(crate) struct StackPool {
     classes: RefCell<Vec<Class>>,
     guard: Cell<Guard>,
+    // How often pages of a stack were given back.
+    trimmed: Cell<u64>,
 }
 
 impl StackPool {
     pub(crate) const fn new() -> Self {
-        Self { classes: RefCell::new(Vec::new()), guard: Cell::new(Guard::Marker) }
+        Self {
+            classes: RefCell::new(Vec::new()),
+            guard: Cell::new(Guard::Marker),
+            trimmed: Cell::new(0),
+        }
     }
 
     /// A stack of `size` bytes, which [`check_size`] has passed.
@@ -436,7 +382,7 @@ impl StackPool {
     }
 
     /// Takes a stack back.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn put(&self, stack: Stack) {
         let mut classes = self.classes.borrow_mut();
         if let Some(class) = classes.iter_mut().find(|class| class.size == stack.size()) {
@@ -451,7 +397,8 @@ impl StackPool {
             let end = class.free.len().min(class.looked + left);
             let cold = class.free.len().saturating_sub(KEEP_STACKS);
             for (at, stack) in class.free.iter_mut().enumerate().take(end).skip(class.looked) {
-                stack.trim(if at < cold { 0 } else { KEEP });
+                let trimmed = stack.trim(if at < cold { 0 } else { KEEP });
+                self.trimmed.set(self.trimmed.get() + u64::from(trimmed));
             }
             left -= end - class.looked;
             class.looked = end;
@@ -460,6 +407,13 @@ impl StackPool {
             }
         }
         false
+    }
+
+    /// How many stacks are kept for the next coroutines, and how often pages of one were given
+    /// back. `None` if the pool is being changed at this moment. Async-signal-safe.
+    pub(crate) fn try_count(&self) -> Option<(usize, u64)> {
+        let classes = self.classes.try_borrow().ok()?;
+        Some((classes.iter().map(|class| class.free.len()).sum(), self.trimmed.get()))
     }
 
     /// Whether [`trim`](Self::trim) has anything to look at.

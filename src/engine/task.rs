@@ -82,6 +82,16 @@ impl Wait {
         Self { detail, ..self }
     }
 
+    /// The reason alone.
+    pub(crate) fn reason(self) -> &'static Reason {
+        self.reason
+    }
+
+    /// Whether another wait has the same reason.
+    pub(crate) fn is_as(self, other: Self) -> bool {
+        ptr::eq(self.reason, other.reason)
+    }
+
     /// The operation that waits. Empty if the text says it all.
     pub(crate) fn verb(self) -> &'static str {
         self.reason.verb
@@ -174,7 +184,8 @@ pub(crate) struct Task {
     pub(crate) flags: Flags,
     /// The period of ambiguity in which the coroutine panicked: see the scheduler's `unwinding.rs`.
     pub(crate) panicked_in: Cell<u32>,
-    /// When the current wait began, in milliseconds of the scheduler's clock.
+    /// When the current wait began, in milliseconds of the scheduler's clock. While the task is
+    /// ready and turns are observed: since when, in the short form of ticks.
     pub(crate) since: Cell<u32>,
     detail: Cell<u32>,
     /// The number of the current wait. 0 if there is none, so that a late wake finds nothing.

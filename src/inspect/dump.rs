@@ -1,5 +1,6 @@
 //! Dumps: how they are taken, and their data.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::panic::Location;
 use std::process;
@@ -240,7 +241,7 @@ pub fn dump() -> Dump {
     let mut taken = Vec::new();
     let mut backtraces = Backtraces::new();
     for workers in Workers::all() {
-        let answers = ask_all(&workers, &backtraces);
+        let answers = ask_all(&workers, &|room| backtraces.wanted(Survey::with_capacity(room)));
         taken.extend(answers.into_iter().map(|answer| (Arc::clone(&workers), answer)));
     }
     let names = Names::new(taken.iter().flat_map(|(_, answer)| &answer.survey.coroutines));
@@ -248,6 +249,14 @@ pub fn dump() -> Dump {
     let workers =
         workers.map(|(workers, it)| it.worker(workers, &names, &mut backtraces)).collect();
     Dump { version: VERSION, process: process::id(), workers }
+}
+
+/// The names of all coroutines that have one.
+pub(super) fn names() -> HashMap<Id, Arc<str>> {
+    let runs = Workers::all();
+    let surveys = runs.iter().flat_map(|workers| ask_all(workers, &Survey::with_capacity));
+    let all = surveys.flat_map(|answer| answer.survey.coroutines);
+    all.filter_map(|facts| Some((facts.id, facts.name?))).collect()
 }
 
 /// Without the feature, there are none.
@@ -270,14 +279,14 @@ impl Backtraces {
 }
 
 /// A worker's answer.
-struct Answered {
-    number: usize,
-    how: Answer,
-    survey: Survey,
+pub(super) struct Answered {
+    pub(super) number: usize,
+    pub(super) how: Answer,
+    pub(super) survey: Survey,
 }
 
-/// Asks all workers of a run.
-fn ask_all(workers: &Workers, backtraces: &Backtraces) -> Vec<Answered> {
+/// Asks all workers of a run. `survey` makes a survey with room for so many coroutines.
+pub(super) fn ask_all(workers: &Workers, survey: &dyn Fn(usize) -> Survey) -> Vec<Answered> {
     // One thread asks at a time. A worker that asks must not block another that asks, too.
     static ASKING: Mutex<()> = Mutex::new(());
     let _asking = loop {
@@ -291,13 +300,12 @@ fn ask_all(workers: &Workers, backtraces: &Backtraces) -> Vec<Answered> {
     let mut answers = Vec::new();
     let mut others = Vec::new();
     for number in running {
-        match own(workers, number, backtraces) {
+        match own(workers, number, survey) {
             Some(survey) => answers.push(Answered { number, how: Answer::InTurn, survey }),
             None => {
                 // In a signal handler, the answer cannot grow.
                 let (load, _) = workers.load(number);
-                let room = Survey::with_capacity(load + load / 4 + 64);
-                others.push((number, Question::new(backtraces.wanted(room))));
+                others.push((number, Question::new(survey(load + load / 4 + 64))));
             }
         }
     }
@@ -319,11 +327,11 @@ fn ask_all(workers: &Workers, backtraces: &Backtraces) -> Vec<Answered> {
 }
 
 /// The survey of this thread, if it is that worker.
-fn own(workers: &Workers, number: usize, backtraces: &Backtraces) -> Option<Survey> {
+fn own(workers: &Workers, number: usize, survey: &dyn Fn(usize) -> Survey) -> Option<Survey> {
     let here = context::try_with(|scheduler| {
         let ours = scheduler
             .with_worker(|worker| worker.workers.id() == workers.id() && worker.number == number);
-        ours.then(|| scheduler.survey(backtraces.wanted(Survey::default())))
+        ours.then(|| scheduler.survey(survey(0)))
     });
     here.flatten()
 }

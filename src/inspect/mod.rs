@@ -10,6 +10,13 @@
 //! answers in the middle of what it does. The page `docs/debugging.md` of the repository shows what
 //! is printed for each kind of trouble.
 //!
+//! [`metrics`] has numbers for dashboards, of the past and of this moment. They can be written
+//! [for Prometheus](Metrics::prometheus), or published through the crate `metrics`
+//! (feature of that name).
+//!
+//! The flight [`recorder`] keeps the last events of each worker, for a look at how a program came
+//! into its state.
+//!
 //! ```
 //! plainsong::run(|| {
 //!     let (sender, receiver) = plainsong::sync::channel::bounded::<i32>(16);
@@ -28,6 +35,11 @@ mod dump;
 mod frame;
 #[cfg(feature = "backtrace")]
 mod frames;
+mod metrics;
+mod prometheus;
+#[cfg(feature = "metrics")]
+mod publisher;
+mod recorder;
 #[cfg(feature = "signal")]
 mod signals;
 mod text;
@@ -36,5 +48,11 @@ pub use self::dump::{
     Answer, Coroutine, Dump, Holder, Place, Stack, State, WaitsFor, Worker, dump,
 };
 pub use self::frame::Frame;
+pub use self::metrics::{BlockingPool, Metrics, WorkerMetrics, measure_times, metrics};
+pub use self::prometheus::Prometheus;
+#[cfg(feature = "metrics")]
+pub use self::publisher::publish_metrics;
+pub use self::recorder::{Recorder, Trace, recorder};
 #[cfg(feature = "signal")]
 pub use self::signals::dump_on;
+pub use crate::engine::numbers::{Counts, Histogram};

@@ -99,6 +99,21 @@ fn httpd_keeps_a_connection_alive_and_answers_each_request() {
 }
 
 #[test]
+fn httpd_serves_metrics_for_prometheus() {
+    let (server, address) = Program::serve("httpd");
+    let mut client = Client::connect(&address);
+    let answer = client.ask("GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n");
+    assert_eq!(answer.header("Content-Type"), Some("text/plain; version=0.0.4"));
+    // The main coroutine, which accepts, and the one of this connection.
+    assert!(
+        answer.body.contains("\nplainsong_coroutines{run=\"0\",worker=\"0\"} 2\n"),
+        "{answer:?}"
+    );
+    assert!(answer.body.contains("worker=\"0\",wait=\"read descriptor\"} 1\n"), "{answer:?}");
+    server.stop();
+}
+
+#[test]
 fn httpd_leaves_the_body_out_for_head() {
     let (server, address) = Program::serve("httpd");
     let mut client = Client::connect(&address);

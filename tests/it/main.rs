@@ -10,8 +10,10 @@
 mod fs;
 mod inspect;
 mod io;
+mod metrics;
 mod net;
 mod process;
+mod recorder;
 mod runtime;
 mod signals;
 mod sync;

@@ -31,6 +31,11 @@ impl Alarms {
         self.0.borrow().len()
     }
 
+    /// [`len`](Self::len), unless the timers are being changed at this moment. Async-signal-safe.
+    pub(super) fn try_len(&self) -> Option<usize> {
+        self.0.try_borrow().ok().map(|timers| timers.len())
+    }
+
     #[inline]
     pub(super) fn add(&self, at: u64, alarm: Alarm) -> TimerKey {
         self.0.borrow_mut().add(at, alarm)

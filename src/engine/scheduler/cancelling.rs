@@ -23,6 +23,7 @@ impl Scheduler {
     /// Requests the cancellation of a level, and wakes the coroutine if the request concerns its
     /// wait.
     pub(super) fn request(&self, task: &Task, level: Level, reason: Option<&CancelReason>) {
+        self.observer.cancelled(task);
         task.scopes.request(level, reason);
         self.wake_cancelled(task);
     }
@@ -135,7 +136,9 @@ impl Scheduler {
     pub(crate) fn overspent(&self, task: &Task) {
         if !task.scopes.are_waits_forbidden() {
             // The operations took time, so a tick is due.
-            self.turns_left.set(1);
+            self.set_turns_left(1);
+            let yields = &self.observer.budget_yields;
+            yields.set(yields.get() + 1);
             self.yield_now(task);
         }
     }

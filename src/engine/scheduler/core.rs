@@ -29,6 +29,7 @@ use super::alarms::{Alarm, Alarms};
 use super::calls::Calls;
 use super::clock::Clock;
 use super::host::Host;
+use super::observer::Observer;
 use super::outside::Outside;
 use super::pace::Pace;
 use super::sleeps::{SleepKey, Sleeps};
@@ -60,6 +61,7 @@ pub(crate) struct Scheduler {
     pub(super) outside: Outside,
     pub(super) pace: Pace,
     pub(super) host: Host,
+    pub(super) observer: Observer,
     pub(super) worker: RefCell<Option<WorkerHandle>>,
     pub(super) hooks: RefCell<Hooks>,
     // Turns until the next tick.
@@ -100,6 +102,7 @@ impl Scheduler {
             outside: Outside::new(),
             pace: Pace::new(),
             host: Host::new(),
+            observer: Observer::new(),
             worker: RefCell::new(None),
             hooks: RefCell::new(None),
             turns_left: Cell::new(TURNS_PER_TICK),
@@ -175,14 +178,30 @@ impl Scheduler {
         self.worker.borrow().as_ref().map(f).unwrap_or_default()
     }
 
+    /// How many turns there were in this run.
+    pub(super) fn turns(&self) -> u64 {
+        self.observer.turns.get().wrapping_sub(self.turns_left.get().into())
+    }
+
+    /// Sets how many turns are left until the next tick.
+    pub(super) fn set_turns_left(&self, turns: u32) {
+        let before = self.turns_left.replace(turns);
+        let counted = self.observer.turns.get().wrapping_add(turns.into());
+        self.observer.turns.set(counted.wrapping_sub(before.into()));
+    }
+
     // ---- a coroutine, from added to woken ----
 
     /// Adds a coroutine to the end of the ready queue.
     #[inline]
     pub(crate) fn add(&self, task: Task) -> u32 {
+        self.observer.spawned.set(self.observer.spawned.get() + 1);
         self.tasks.insert(task, |task| {
             if self.hooks.borrow().is_some() {
                 task.scopes.set_hooked();
+            }
+            if self.observer.is_on() {
+                self.observer.spawned(task);
             }
             if self.closing.get() {
                 task.scopes.request(Level::Root, None);
@@ -346,6 +365,9 @@ impl Scheduler {
             self.alarms.cancel(key);
         }
         if task.parked.replace(false) {
+            if self.observer.is_on() {
+                self.observer.woken(task);
+            }
             self.push_ready(task.into());
         }
     }

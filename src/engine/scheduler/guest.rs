@@ -38,7 +38,7 @@ pub(crate) enum Slice {
 impl<'a> Guest<'a> {
     pub(in super::super) fn new(scheduler: &'a Scheduler) -> Self {
         scheduler.tick_after.set(TURNS_PER_SLICE);
-        scheduler.turns_left.set(TURNS_PER_SLICE);
+        scheduler.set_turns_left(TURNS_PER_SLICE);
         Self { inner: scheduler, state: State::Running }
     }
 

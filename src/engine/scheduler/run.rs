@@ -24,6 +24,14 @@ pub(super) enum Next {
     Wait { idle: bool },
 }
 
+/// Why no further turns were taken.
+enum Turns {
+    NoneReady,
+    Stopped,
+    /// Turns may have to be observed from now on, or no longer.
+    Look,
+}
+
 impl Scheduler {
     /// Prepares to run coroutines, as one worker of a run. Dropping the guard ends that.
     ///
@@ -39,6 +47,7 @@ impl Scheduler {
         impl Drop for Stop<'_> {
             fn drop(&mut self) {
                 self.0.running.set(false);
+                self.0.observer.stop();
                 self.0.wake_futures();
                 self.0.with_worker(|worker| worker.workers.leave(worker.number));
                 drop(self.0.worker.take());
@@ -60,6 +69,7 @@ impl Scheduler {
             mailbox.attach(reactor.waker());
             let _ = self.reactor.set(reactor);
         }
+        self.observer.start(self.turns_left.get().into());
         // Deadlines count from here, so no deadline that matters is earlier.
         self.clock.start();
         self.stack_size.set(settings.stack_size);
@@ -98,19 +108,15 @@ impl Scheduler {
     #[inline]
     pub(super) fn run_ready(&self, stop: impl Fn() -> bool) -> Next {
         loop {
-            while self.run_next() {
-                let left = self.turns_left.get() - 1;
-                self.turns_left.set(left);
-                if left == 0 {
-                    self.turns_left.set(self.tick_after.get());
-                    current::leave();
-                    self.tick();
-                    if stop() {
-                        return Next::Later;
-                    }
-                }
+            let turns = match self.observer.is_on() {
+                false => self.take_turns::<false>(&stop),
+                true => self.take_turns::<true>(&stop),
+            };
+            match turns {
+                Turns::Stopped => return Next::Later,
+                Turns::Look => continue,
+                Turns::NoneReady => {}
             }
-            current::leave();
             if self.start_job(false) || self.steal() {
                 continue;
             }
@@ -124,6 +130,32 @@ impl Scheduler {
         }
     }
 
+    /// Gives the ready coroutines their turns, and does the work of the ticks. Observed turns have
+    /// code of their own, so that the others pay nothing for it.
+    #[inline(always)]
+    fn take_turns<const OBSERVED: bool>(&self, stop: &impl Fn() -> bool) -> Turns {
+        if OBSERVED {
+            self.observer.refresh();
+        }
+        while self.run_next::<OBSERVED>() {
+            let left = self.turns_left.get() - 1;
+            self.turns_left.set(left);
+            if left == 0 {
+                self.set_turns_left(self.tick_after.get());
+                current::leave();
+                self.tick();
+                if stop() {
+                    return Turns::Stopped;
+                }
+                if OBSERVED || self.observer.is_on() {
+                    return Turns::Look;
+                }
+            }
+        }
+        current::leave();
+        Turns::NoneReady
+    }
+
     /// An idle worker has waited. Returns whether the run is over.
     pub(super) fn leave_idle(&self) -> bool {
         self.with_worker(|worker| worker.workers.leave_idle(worker.number))
@@ -131,15 +163,15 @@ impl Scheduler {
 
     /// Gives the first ready coroutine its turn. Returns `false` when none is ready.
     #[inline]
-    fn run_next(&self) -> bool {
+    fn run_next<const OBSERVED: bool>(&self) -> bool {
         let Some(task) = self.ready.pop() else { return false };
-        self.resume(task);
+        self.resume::<OBSERVED>(task);
         true
     }
 
     /// One turn of one coroutine: every switch goes through here.
     #[inline]
-    fn resume(&self, task: NonNull<Task>) {
+    fn resume<const OBSERVED: bool>(&self, task: NonNull<Task>) {
         current::set_budget(BUDGET);
         // SAFETY: a task that was in the ready queue is alive, and only `retire` and `abandon` end
         // that, below. Both call `current::leave` first. This is a pointer and not a reference,
@@ -150,7 +182,14 @@ impl Scheduler {
         let (suspended, slot) = unsafe {
             let task = task.as_ptr();
             current::enter(task);
-            ((*task).coroutine.resume(), (*task).slot.get())
+            if OBSERVED {
+                self.observer.turn_begins(&*task);
+            }
+            let suspended = (*task).coroutine.resume();
+            if OBSERVED {
+                self.observer.turn_ends(&*task, suspended);
+            }
+            (suspended, (*task).slot.get())
         };
         match suspended {
             Some(Suspended::Ready) => self.push_ready(task),
@@ -161,7 +200,7 @@ impl Scheduler {
     }
 
     /// Frees the task of a coroutine that has ended.
-    #[inline]
+    #[inline(always)]
     fn retire(&self, slot: u32) {
         current::leave();
         let stack = self.tasks.remove(slot, |task| {

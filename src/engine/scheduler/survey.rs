@@ -7,6 +7,7 @@ use super::super::coroutine::Registers;
 use super::super::current;
 use super::super::endpoint::Endpoint;
 use super::super::facts::{Facts, Frames, Parked, StackUse, State, Survey};
+use super::super::numbers::Numbers;
 use super::super::stack;
 use super::super::task::{Flag, Task};
 use super::core::Scheduler;
@@ -37,6 +38,10 @@ impl Scheduler {
     }
 
     fn fill(&self, survey: &mut Survey) {
+        if let Some(numbers) = &mut survey.numbers {
+            survey.unreadable = !self.count(numbers);
+            return;
+        }
         let now = self.clock.nanos_at(self.now());
         let readable = self.tasks.try_for_each(|task| {
             survey.add(|survey| self.facts(task, now, survey));
@@ -44,11 +49,37 @@ impl Scheduler {
         survey.unreadable = !readable;
     }
 
+    /// Writes down what was counted, and counts what there is. Returns whether all of it could be
+    /// read at this moment.
+    fn count(&self, numbers: &mut Numbers) -> bool {
+        let readable = self.tasks.try_for_each(|task| {
+            numbers.counts.live += 1;
+            if task.parked.get() {
+                numbers.add_parked(task.waiting());
+            } else if !is_running(task) {
+                numbers.counts.ready += 1;
+            }
+        });
+        let (timers, stacks) = (self.alarms.try_len(), self.stacks.try_count());
+        stack::for_each_arena(|memory, used, count| {
+            numbers.counts.stacks += count as u64;
+            numbers.counts.stack_bytes_reserved += memory.len() as u64;
+            numbers.add_stacks(memory.start..memory.start + used);
+        });
+        let counts = &mut numbers.counts;
+        self.observer.count(counts);
+        counts.turns = self.turns();
+        counts.timers = timers.unwrap_or(0) as u64;
+        (counts.free_stacks, counts.stacks_trimmed) =
+            stacks.map_or((0, 0), |(free, trimmed)| (free as u64, trimmed));
+        readable && timers.is_some() && stacks.is_some()
+    }
+
     fn facts(&self, task: &Task, now: u64, survey: &mut Survey) -> Facts {
         // An interrupted thread may be about to change its timers.
         let timers = survey.interrupted.is_none();
         let left = |at: u64| Duration::from_nanos(at.saturating_sub(now));
-        let running = current::with(|running| running.is_some_and(|it| ptr::eq(it, task)));
+        let running = is_running(task);
         let state = if running {
             State::Running
         } else if task.parked.get() {
@@ -84,6 +115,10 @@ impl Scheduler {
             frames: frames(task, running, survey),
         }
     }
+}
+
+fn is_running(task: &Task) -> bool {
+    current::with(|running| running.is_some_and(|it| ptr::eq(it, task)))
 }
 
 fn stack_use(task: &Task) -> StackUse {

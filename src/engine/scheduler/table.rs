@@ -89,7 +89,7 @@ impl TaskTable {
     }
 
     /// Calls `f`, which must run no user code, with the task in a slot.
-    #[inline]
+    #[inline(always)]
     pub(super) fn with<R>(&self, slot: u32, f: impl FnOnce(&Task) -> R) -> Option<R> {
         self.places.borrow().get(slot as usize)?.as_ref().as_ref().map(f)
     }

@@ -8,6 +8,7 @@ use super::super::blocking_pool;
 use super::super::job::Job;
 use super::super::mailbox::Message;
 use super::super::reactor::Reactor;
+use super::super::recorder::Place;
 use super::super::scopes::Level;
 #[cfg(plainsong_model)]
 use super::super::shared::thread;
@@ -56,6 +57,7 @@ impl Scheduler {
         self.receive();
         self.note_load();
         let now = self.clock.update();
+        self.look();
         if !self.pace.job_started.replace(false) {
             (0..START_MAX).take_while(|_| self.start_job(true)).for_each(drop);
         } else if now >= self.pace.next_oldest.get() {
@@ -68,6 +70,17 @@ impl Scheduler {
             let any = self.reactor.get().is_some_and(|reactor| !reactor.is_empty());
             let more = any && self.poll(Some(Duration::ZERO));
             self.fire_timers(more);
+        }
+    }
+
+    /// Looks whether turns are to be observed from now on.
+    #[inline]
+    fn look(&self) {
+        if self.observer.is_asked() {
+            let place = self.with_worker(|it| Some((it.workers.id().number(), it.number)));
+            let (run, worker) = place.unwrap_or_default();
+            let last = self.ready.last();
+            self.observer.next_interval(self.turns(), last, Place { run, worker });
         }
     }
 
@@ -95,6 +108,7 @@ impl Scheduler {
     pub(super) fn before_sleep(&self) {
         self.recount_unwinding();
         self.note_load();
+        self.look();
     }
 
     /// Announces that the loop waits, if there is nothing to do. Then other threads wake it through
@@ -206,12 +220,17 @@ impl Scheduler {
         let Some(reactor) = self.reactor.get() else { return false };
         let mut woken = self.pace.woken.take();
         // epoll_wait fails only for invalid arguments, which would be a bug here.
-        let more =
+        let began = self.observer.time();
+        let (more, events) =
             reactor.poll(timeout, &mut woken).expect("the kernel refused to wait for events");
+        self.observer.count_poll(began, events);
         for waiter in woken.drain(..) {
             self.wake(waiter);
         }
         self.pace.woken.replace(woken);
+        if events > 0 || timeout != Some(Duration::ZERO) {
+            self.observer.polled(began, events);
+        }
         more
     }
 
@@ -287,21 +306,30 @@ impl Scheduler {
         if !self.closing.get() && self.with_worker(|worker| worker.workers.is_closing()) {
             self.close_here();
         }
-        for message in messages {
-            match message {
-                Message::Wake { slot, wait } => self.unpark(slot, wait),
-                Message::Unpark { slot, id } => self.give_park_token(slot, id),
-                Message::Cancel { slot, id, level, reason } => {
-                    self.cancel(slot, id, level, reason.as_ref());
-                    if level == Level::Root {
-                        mailbox.has_cancelled(id);
-                    }
-                }
-                Message::Deregister { reactor, token } => self.deregister(reactor, token),
-                Message::Recheck { reactor, token } => self.recheck(reactor, token),
-                Message::Check => {}
-                Message::Asked => self.answer(),
+        self.observer.receive(|| messages.into_iter().for_each(|message| self.act_on(message)));
+    }
+
+    /// Acts on a message of another thread.
+    fn act_on(&self, message: Message) {
+        match message {
+            Message::Wake { slot, wait } => {
+                self.observer.count_remote_wake();
+                self.unpark(slot, wait);
             }
+            Message::Unpark { slot, id } => {
+                self.observer.count_remote_wake();
+                self.give_park_token(slot, id);
+            }
+            Message::Cancel { slot, id, level, reason } => {
+                self.cancel(slot, id, level, reason.as_ref());
+                if level == Level::Root {
+                    self.mailbox().has_cancelled(id);
+                }
+            }
+            Message::Deregister { reactor, token } => self.deregister(reactor, token),
+            Message::Recheck { reactor, token } => self.recheck(reactor, token),
+            Message::Check => {}
+            Message::Asked => self.answer(),
         }
     }
 
@@ -322,6 +350,7 @@ impl Scheduler {
         let Some(job) = self.with_worker(|worker| worker.workers.steal(worker.number)) else {
             return false;
         };
+        self.observer.count_steal();
         self.start_coroutine(job);
         true
     }
