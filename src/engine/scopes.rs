@@ -303,6 +303,12 @@ impl Scopes {
         left.min()
     }
 
+    /// Whether a scope or a shield is open, or was.
+    #[inline]
+    pub(crate) fn any(&self) -> bool {
+        self.nested.get().is_some()
+    }
+
     /// When waits that can report the lack of time begin to do so: the first [`Until::Fails`] of
     /// the open scopes that no shield hides.
     #[inline]

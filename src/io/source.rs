@@ -418,8 +418,9 @@ impl<T: Descriptor> Source<T> {
             return Ok(true);
         };
         // Looked up when it is registered: a deadline that is set later ends the wait.
-        let limit = park::earlier(self.limit(interest), running.task.scopes.fails_at());
-        let until = park::earlier(deadline, limit);
+        let may_fail = self.may_fail(running, interest);
+        let limit = if may_fail { self.fails_at(running, interest) } else { None };
+        let until = if may_fail { park::earlier(deadline, limit) } else { deadline };
         let why = match interest {
             Interest::Read => READABLE,
             Interest::Write => WRITABLE,
@@ -432,6 +433,20 @@ impl<T: Descriptor> Source<T> {
             _ if until == limit => Err(past_deadline()),
             _ => Ok(false),
         }
+    }
+
+    /// Whether there is a deadline for this direction, or may be one of a `fail_after`.
+    #[inline(always)]
+    fn may_fail(&self, running: Running<'_>, interest: Interest) -> bool {
+        self.deadlines[interest as usize].load(Ordering::Relaxed) != NEVER
+            || running.task.scopes.any()
+    }
+
+    /// The deadline for this direction, or that of a `fail_after` around the caller if it is
+    /// earlier.
+    #[cold]
+    fn fails_at(&self, running: Running<'_>, interest: Interest) -> Option<Instant> {
+        park::earlier(self.limit(interest), running.task.scopes.fails_at())
     }
 
     /// Has the reactor of this thread know the descriptor, if a coroutine runs.
