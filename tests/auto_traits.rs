@@ -92,7 +92,11 @@ table! {
     host::Next => Send Sync Unpin UnwindSafe RefUnwindSafe;
     io::DuplexStream => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::Answer => Send Sync Unpin UnwindSafe RefUnwindSafe;
+<<<<<<< HEAD
     inspect::BlockingPool => Send Sync Unpin UnwindSafe RefUnwindSafe;
+=======
+    inspect::Cause => Send Sync Unpin UnwindSafe RefUnwindSafe;
+>>>>>>> 5a7c0f6 (A watchdog that reports a coroutine which holds up its worker, while it does)
     inspect::Coroutine => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::Counts => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::Dump => Send Sync Unpin UnwindSafe RefUnwindSafe;
@@ -104,6 +108,7 @@ table! {
     inspect::Prometheus<'static> => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::Recorder => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::Stack => Send Sync Unpin UnwindSafe RefUnwindSafe;
+    inspect::Stall => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::State => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::Trace => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::WaitsFor => Send Sync Unpin UnwindSafe RefUnwindSafe;

@@ -24,12 +24,27 @@ pub(crate) struct Survey {
     pub(crate) unreadable: bool,
     /// The thread was interrupted to answer.
     pub(crate) interrupted: Option<Option<Registers>>,
+    /// Which of the coroutines are wanted.
+    pub(crate) wanted: Wanted,
+    /// The number of turns that are left until the worker's next tick.
+    pub(crate) turn: u32,
     /// Finds the frames of the coroutines, if they are wanted.
     pub(crate) walker: Option<Box<dyn Walk>>,
     /// The addresses of frames: each coroutine has a part of the list.
     pub(crate) frames: Vec<usize>,
     /// Numbers, if they are wanted in place of the coroutines.
     pub(crate) numbers: Option<Box<Numbers>>,
+}
+
+/// The coroutines that a survey is about.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) enum Wanted {
+    #[default]
+    All,
+    /// The one that runs.
+    Running,
+    /// The one that runs, and the parked ones that have this address on their stacks.
+    Referring(usize),
 }
 
 /// Something that finds the frames of a stack.
@@ -132,6 +147,13 @@ pub(crate) enum State {
         started: bool,
     },
     Parked(Parked),
+}
+
+impl Facts {
+    /// Whether it is in its turn.
+    pub(crate) fn runs(&self) -> bool {
+        matches!(self.state, State::Running)
+    }
 }
 
 /// A wait.
