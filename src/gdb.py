@@ -17,6 +17,7 @@ SAVED = {
     "i386:x86-64": (["rip", "rbx", "rbp"], 24, "rsp", "rbp"),
     "aarch64": (["x19", "x29", "pc"], 32, "sp", "x29"),
 }
+LIBRARIES = {"plainsong", "corosensei", "core", "std", "alloc", "__rust_try"}
 
 
 def read(address, size):
@@ -47,7 +48,7 @@ class Process:
     """The root of all coroutines, and the table of where things are."""
 
     def __init__(self):
-        listed = gdb.execute(f"info variables -q {ROOT}$", to_string=True)
+        listed = gdb.execute(f"info variables -q {ROOT}", to_string=True)
         found = re.search(rf"(0x[0-9a-f]+) +\S*{ROOT}", listed)
         if found:
             root = int(found.group(1), 16)
@@ -61,7 +62,7 @@ class Process:
         version, self.threads, sample, line = words(root, 32)
         if version != 1:
             raise gdb.GdbError(f"This script does not know version {version} of plainsong's table.")
-        names = "inner inner_size yielder slot parked id spawned extras reason detail name verb"
+        names = "inner inner_size yielder slot parked id spawned extras reason detail name text"
         self.at = dict(zip(names.split(), words(root + 32, 8 * len(names.split()))))
         # A place in the source has a file, a line and a column, in an order that the compiler chooses.
         for at in (0, 8):
@@ -70,6 +71,18 @@ class Process:
                 break
         rest = 16 if self.file == 0 else 0
         self.line, self.column = (rest, rest + 4) if number(sample + rest, 4) == line else (rest + 4, rest)
+
+        # The folder of the library's source.
+        self.source = text(sample + self.file)[: -len("engine/debugger.rs")]
+
+    def is_library(self, name, file):
+        """Whether a frame is of this library, of corosensei, or of Rust's own libraries."""
+        others = ("/rustlib/src/rust/library/", "/rustc/", "/corosensei-")
+        if file.startswith(self.source) or any(part in file for part in others):
+            return True
+        # A name has a path if the program has full debug information, or if it comes from a symbol.
+        first = re.match(r"[<&*(]*(\w+)", name)
+        return bool(first) and first.group(1) in LIBRARIES
 
     def place(self, address):
         line, column = number(address + self.line, 4), number(address + self.column, 4)
@@ -139,7 +152,7 @@ class Coroutine:
             return "runs"
         if not number(self.address + self.process.at["parked"], 1):
             return "is ready"
-        reason = text(self.word("reason") + self.process.at["verb"])
+        reason = text(self.word("reason") + self.process.at["text"])
         return "waits for " + reason.replace("{}", str(number(self.address + self.process.at["detail"], 4)))
 
     def __str__(self):
@@ -148,41 +161,53 @@ class Coroutine:
         place = self.process.place(self.word("spawned"))
         return f"#{self.id}{name} {self.state()}, spawned at {place}"
 
-    def backtrace(self):
+    def backtrace(self, full):
         if not self.yielder:
             return
         selected = gdb.selected_thread()
         try:
             if self.saved:
                 UNWINDER.show(self.saved)
-                frame = gdb.newest_frame().older()
+                _, size, sp, _ = registers()
+                frame = gdb.newest_frame()
+                # Functions that were inlined there have frames, too.
+                while frame is not None and int(frame.read_register(sp)) != self.saved + size:
+                    frame = frame.older()
             else:
                 for thread in gdb.selected_inferior().threads():
                     if thread.ptid[1] == self.system:
                         thread.switch()
                 frame = gdb.newest_frame()
-            self.print_frames(frame)
+            self.print_frames(frame, full)
         finally:
             UNWINDER.show(None)
             if selected:
                 selected.switch()
 
-    def print_frames(self, frame):
+    def print_frames(self, frame, full):
         _, _, _, base = registers()
-        level = 0
+        level, folded = 0, 0
         while frame is not None and frame.is_valid():
             if int(frame.read_register(base)) == self.yielder and frame.type() == gdb.SIGTRAMP_FRAME:
                 # The first frame of the stack. The loop's follow, or what was there long ago.
-                return
+                break
             where = frame.find_sal()
-            at = f" at {where.symtab.filename}:{where.line}" if where.symtab else ""
-            print(f"#{level:<3} {frame.pc():#018x} in {frame.name() or '??'} (){at}")
+            # A hash is part of a name that comes from a symbol.
+            name = re.sub(r"::h[0-9a-f]{16}$", "", frame.name() or "??")
+            file = where.symtab.filename if where.symtab else ""
+            if full or not self.process.is_library(name, file):
+                at = f" at {file}:{where.line}" if file else ""
+                print(f"#{level:<3} {frame.pc():#018x} in {name} (){at}")
+            else:
+                folded += 1
             level += 1
             try:
                 frame = frame.older()
             except gdb.error as error:
                 print(f"     {error}")
-                return
+                break
+        if folded:
+            print(f"     and {folded} frames of the library")
 
 
 def registers():
@@ -245,15 +270,16 @@ With a text, only those whose line contains it."""
 
 class CoroutineCommand(gdb.Command):
     """Show the backtrace of a coroutine, or of all.
-Usage: coroutine N bt
-       coroutine apply all bt
-N is an id that `info coroutines' shows."""
+Usage: coroutine N bt [full]
+       coroutine apply all bt [full]
+N is an id that `info coroutines' shows. Frames of the library are only counted, unless `full' is
+given."""
 
     def __init__(self):
         super().__init__("coroutine", gdb.COMMAND_STACK)
 
     def invoke(self, argument, from_tty):
-        match = re.fullmatch(r"(apply\s+all|#?(\d+))\s+(bt|backtrace)", argument.strip())
+        match = re.fullmatch(r"(apply\s+all|#?(\d+))\s+(?:bt|backtrace)(\s+full)?", argument.strip())
         if not match:
             raise gdb.GdbError("Usage: coroutine N bt, or: coroutine apply all bt")
         wanted = match.group(2)
@@ -262,7 +288,7 @@ N is an id that `info coroutines' shows."""
             raise gdb.GdbError(f"There is no coroutine {wanted}." if wanted else "There is no coroutine.")
         for coroutine in all:
             print(f"Coroutine {coroutine}")
-            coroutine.backtrace()
+            coroutine.backtrace(full=match.group(3) is not None)
 
 
 def scalar(value):
@@ -286,10 +312,20 @@ class JoinHandlePrinter:
 class ChannelPrinter:
     def __init__(self, value):
         self.end = value.type.name.split("::")[-1].split("<")[0]
-        self.core = value["core"]["ptr"]["pointer"].dereference()["data"]
+        self.core = None
+        if self.end == "Sender":
+            self.core = value["core"]
+        else:
+            # An enum: its last field is the variant that it is. Timers are receivers, too.
+            variant = value["flavor"].type.fields()[-1]
+            if variant.name == "Items":
+                items = value["flavor"][variant]
+                self.core = items[items.type.fields()[-1]]
 
     def to_string(self):
-        core = self.core
+        if self.core is None:
+            return f"{self.end} of a timer"
+        core = self.core["ptr"]["pointer"].dereference()["data"]
         state = core["state"]["state"]["value"]
         place = Process().place(int(core["state"]["created"]))
         items, capacity = scalar(state["items"]["len"]), scalar(state["capacity"])

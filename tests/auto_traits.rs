@@ -92,11 +92,8 @@ table! {
     host::Next => Send Sync Unpin UnwindSafe RefUnwindSafe;
     io::DuplexStream => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::Answer => Send Sync Unpin UnwindSafe RefUnwindSafe;
-<<<<<<< HEAD
     inspect::BlockingPool => Send Sync Unpin UnwindSafe RefUnwindSafe;
-=======
     inspect::Cause => Send Sync Unpin UnwindSafe RefUnwindSafe;
->>>>>>> 5a7c0f6 (A watchdog that reports a coroutine which holds up its worker, while it does)
     inspect::Coroutine => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::Counts => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::Dump => Send Sync Unpin UnwindSafe RefUnwindSafe;

@@ -50,6 +50,25 @@ fn a_parked_coroutine_has_a_backtrace_with_lines() {
 }
 
 #[test]
+fn a_backtrace_shows_the_frames_on_a_grown_stack() {
+    run(|| {
+        let body = || plainsong::stack::grow(1 << 20, || waits_deep_down(0));
+        Builder::new().name("grown").stack_size(16 * 1024).spawn(body).unwrap();
+        settle();
+        let dump = dump();
+        let grown = dump.coroutines().find(|one| one.name.as_deref() == Some("grown")).unwrap();
+        let has = |part: &str| {
+            grown
+                .backtrace
+                .iter()
+                .any(|frame| frame.function.as_ref().is_some_and(|name| name.contains(part)))
+        };
+        assert!(has("waits_deep_down") && has("on_fresh_stack"), "{dump}");
+        assert_eq!(grown.stack.used, None);
+    });
+}
+
+#[test]
 fn the_running_coroutine_has_one_too_and_a_new_one_has_none() {
     run(|| {
         Builder::new().name("new").spawn(|| ()).unwrap();
@@ -420,9 +439,7 @@ fn a_process_that_is_stopped_and_continued_is_not_held_up() {
     if std::env::var_os(CHILD).is_some() {
         return takes_turns_under_a_watchdog();
     }
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["is_not_held_up", "--nocapture"])
-        .env(CHILD, "1")
+    let mut child = child(&std::env::current_exe().unwrap(), "is_not_held_up")
         .stdin(Stdio::piped())
         .stderr(Stdio::piped())
         .stdout(Stdio::null())
@@ -440,6 +457,71 @@ fn a_process_that_is_stopped_and_continued_is_not_held_up() {
     child.stdin.take().unwrap().write_all(&[1]).unwrap();
     let ended = child.wait().unwrap();
     assert!(ended.success(), "{ended}: {:?}", lines.collect::<Vec<_>>());
+}
+
+/// This test, to be run in a process of its own.
+fn child(program: &Path, test: &str) -> Command {
+    let mut child = Command::new(program);
+    child.args([test, "--nocapture"]).env(CHILD, "1");
+    child
+}
+
+#[test]
+fn an_overflow_while_dumps_are_taken() {
+    #[expect(unconditional_recursion, reason = "that is the point")]
+    fn recurse(n: u64) -> u64 {
+        hint::black_box(recurse(hint::black_box(n) + 1)) + 1
+    }
+    if std::env::var_os(CHILD).is_some() {
+        let (dumped, dumps) = mpsc::channel();
+        let forever = move || {
+            loop {
+                let _ = dumped.send(dump().coroutines().count());
+            }
+        };
+        thread::spawn(forever);
+        run(|| {
+            (0..1000).for_each(|_| drop(spawn(|| sleep(HOUR))));
+            while !dumps.try_iter().any(|count| count > 1000) {
+                yield_now();
+            }
+            let _ = Builder::new().name("deep").spawn(|| recurse(0)).unwrap().join();
+        });
+    }
+    let program = std::env::current_exe().unwrap();
+    let output = child(&program, "an_overflow_while_dumps_are_taken").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success());
+    assert!(said.contains("'deep', spawned at tests/debugging.rs:"), "{said}");
+    assert!(said.contains("has overflowed its stack of 262144 bytes"), "{said}");
+}
+
+#[test]
+fn without_symbols_a_frame_is_an_offset_from_which_a_copy_with_symbols_tells_the_line() {
+    if std::env::var_os(CHILD).is_some() {
+        run(|| {
+            spawn(|| waits_deep_down(3));
+            settle();
+            println!("{}", dump());
+        });
+        return;
+    }
+    let program = std::env::current_exe().unwrap();
+    let folder = std::env::temp_dir().join(format!("plainsong-stripped-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let stripped = folder.join("stripped");
+    let done = Command::new("strip").arg("-o").arg(&stripped).arg(&program).status();
+    assert!(done.unwrap().success(), "binutils are installed");
+    let output = child(&stripped, "without_symbols_a_frame").output().unwrap();
+    fs::remove_dir_all(&folder).unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let offsets = said.lines().filter_map(|line| line.trim().split_once("/stripped+0x"));
+    let offsets: Vec<_> = offsets.map(|(_, offset)| format!("0x{offset}")).collect();
+    assert!(offsets.len() > 4, "{said}");
+    let found = Command::new("addr2line").arg("-fie").arg(&program).args(offsets).output().unwrap();
+    let found = String::from_utf8(found.stdout).unwrap();
+    let ours = found.lines().filter(|line| line.contains("waits_deep_down"));
+    assert!(ours.count() >= 4, "{found}");
 }
 
 const CHILD: &str = "PLAINSONG_DEBUGGING_CHILD";
@@ -470,9 +552,7 @@ fn many_signals_under_load_and_a_process_that_is_stopped_and_continued() {
     if std::env::var_os(CHILD).is_some() {
         return serve_for_ever();
     }
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["many_signals_under_load", "--nocapture"])
-        .env(CHILD, "1")
+    let mut child = child(&std::env::current_exe().unwrap(), "many_signals_under_load")
         .stderr(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()

@@ -193,7 +193,7 @@ pub struct Place(&'static Location<'static>);
 #[non_exhaustive]
 pub struct Stack {
     /// As much as is in use now. Not known of a coroutine that runs, or that waits in the body of a
-    /// generator.
+    /// generator or on a [grown](crate::stack::grow) stack.
     pub used: Option<usize>,
     /// As much as was ever used, in whole pages: by this coroutine, or by one that had the stack
     /// before.

@@ -133,9 +133,11 @@ struct Watchdog<F> {
 struct Watch {
     // How often it had taken messages before.
     received: u64,
-    // Its turn when it was interrupted, and in how many periods it was in that turn since.
-    turn: Option<(Turn, u32)>,
-    reported: bool,
+    // Its turn when it was last interrupted, and whether that turn has been reported.
+    turn: Option<(Turn, bool)>,
+    // Periods since then, and after how many it is interrupted again.
+    periods: u32,
+    due: u32,
 }
 
 /// The turn that a worker is in, if it has answered.
@@ -167,29 +169,30 @@ impl<F: FnMut(&Stall)> Watchdog<F> {
             _ => {
                 let received = mailbox.received();
                 mailbox.send(Message::Check);
-                return Some(Watch { received, turn: None, reported: false });
+                return Some(Watch { received, turn: None, periods: 0, due: PERIODS });
             }
         };
-        match &mut watch.turn {
-            _ if watch.reported => {}
-            Some((turn, periods)) => {
-                // The process may have been stopped in one period. So one more is asked for.
-                *periods += 1;
-                if *periods > PERIODS {
-                    let (now, stall) = self.stall(workers, number)?;
-                    if mailbox.received() == watch.received && now == *turn {
-                        watch.reported = true;
-                        (self.report)(&stall);
-                    } else {
-                        watch.turn = Some((now, 0));
-                    }
-                }
+        let Some((turn, reported)) = watch.turn else {
+            let mut survey = Survey::with_capacity(1);
+            survey.wanted = Wanted::Running;
+            let survey = ask(workers, number, survey)?;
+            watch.turn = Some((turn_of(survey.as_ref()), false));
+            return Some(watch);
+        };
+        watch.periods += 1;
+        // The process may have been stopped in one period. So one more is asked for.
+        if watch.periods > watch.due {
+            let (now, stall) = self.stall(workers, number)?;
+            if mailbox.received() != watch.received || now != turn {
+                return Some(Watch { turn: Some((now, false)), periods: 0, due: PERIODS, ..watch });
             }
-            None => {
-                let survey = Survey::with_capacity(1);
-                let survey = ask(workers, number, Survey { wanted: Wanted::Running, ..survey })?;
-                watch.turn = Some((turn_of(survey.as_ref()), 0));
+            if !reported {
+                (self.report)(&stall);
             }
+            // Another turn may begin before the message is taken. A system call should not be
+            // interrupted often for that.
+            (watch.turn, watch.periods) = (Some((turn, true)), 0);
+            watch.due = watch.due.saturating_mul(2);
         }
         Some(watch)
     }
@@ -199,12 +202,11 @@ impl<F: FnMut(&Stall)> Watchdog<F> {
         let mut backtraces = Backtraces::new();
         let call = SystemCall::of(workers.thread(number)?);
         let (wanted, room) = match call {
-            Some(SystemCall::Number(number, lock)) if i64::from(number) == libc::SYS_futex => {
-                (Wanted::Referring(lock), 1 + HOLDERS_MAX)
-            }
+            Some(SystemCall::Number(FUTEX, lock)) => (Wanted::Referring(lock), 1 + HOLDERS_MAX),
             _ => (Wanted::Running, 1),
         };
-        let survey = backtraces.wanted(Survey { wanted, ..Survey::with_capacity(room) });
+        let mut survey = backtraces.wanted(Survey::with_capacity(room));
+        survey.wanted = wanted;
         let survey = ask(workers, number, survey)?;
         let turn = turn_of(survey.as_ref());
         let mut all = Vec::new();
@@ -219,14 +221,12 @@ impl<F: FnMut(&Stall)> Watchdog<F> {
         let cause = match (&survey, call) {
             (None, _) => Cause::Silent,
             (_, Some(SystemCall::None)) => Cause::Computes,
-            (_, Some(SystemCall::Number(number, _))) => match i64::from(number) {
-                libc::SYS_futex => match &coroutine {
-                    Some(one) if one.backtrace.iter().any(is_lock) => Cause::WaitsForLock,
-                    _ => Cause::WaitsForThread,
-                },
-                libc::SYS_nanosleep | libc::SYS_clock_nanosleep => Cause::Sleeps,
-                _ => Cause::SystemCall(number),
+            (_, Some(SystemCall::Number(FUTEX, _))) => match &coroutine {
+                Some(one) if one.backtrace.iter().any(is_lock) => Cause::WaitsForLock,
+                _ => Cause::WaitsForThread,
             },
+            (_, Some(SystemCall::Number(number, _))) if SLEEPS.contains(&number) => Cause::Sleeps,
+            (_, Some(SystemCall::Number(number, _))) => Cause::SystemCall(number),
             (_, None) => Cause::Unknown,
         };
         let (run, limit) = (workers.id().number(), self.limit);
@@ -258,6 +258,16 @@ fn ask(workers: &Workers, number: usize, survey: Survey) -> Option<Option<Survey
     }
 }
 
+#[cfg(target_os = "linux")]
+const FUTEX: u32 = libc::SYS_futex as u32;
+#[cfg(target_os = "linux")]
+const SLEEPS: [u32; 2] = [libc::SYS_nanosleep as u32, libc::SYS_clock_nanosleep as u32];
+// Other systems have no such files as are read below.
+#[cfg(not(target_os = "linux"))]
+const FUTEX: u32 = u32::MAX;
+#[cfg(not(target_os = "linux"))]
+const SLEEPS: [u32; 0] = [];
+
 /// The system call that a thread is in, as far as the kernel says it.
 #[derive(Clone, Copy)]
 enum SystemCall {
@@ -285,13 +295,14 @@ impl SystemCall {
 
 /// Whether a frame is of a lock, as std, `parking_lot` and the C library have them.
 fn is_lock(frame: &Frame) -> bool {
+    // With little debug information, a name has no path.
     let parts = [
-        "mutex::Mutex",
-        "rwlock::RwLock",
-        "futex::Mutex",
-        "futex::RwLock",
+        "lock_contended",
+        "read_contended",
+        "write_contended",
         "parking_lot::raw_",
-        "pthread_mutex_",
+        "lock_slow",
+        "pthread_mutex_lock",
         "pthread_rwlock_",
     ];
     frame.function.as_deref().is_some_and(|name| parts.iter().any(|part| name.contains(part)))
