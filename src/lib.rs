@@ -38,6 +38,7 @@
 //!   [`select!`] to wait for the first of several events.
 //! - [`block_on`] waits for a future, and `async` code can await a [`JoinHandle`].
 //! - [`generator`] has producers, which are iterators, and consumers, which receive values.
+//! - [`stack`] has room for deep recursion.
 //! - [`inspect`] lists all coroutines with their waits, for a program that hangs.
 //! - `signal` waits for signals of the operating system (feature `signal`, enabled by default).
 //!
@@ -147,6 +148,7 @@
 //! supported.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
+#![debugger_visualizer(gdb_script_file = "gdb.py")]
 // Only `host` uses guests of other loops, and it needs the descriptor of an epoll instance.
 #![cfg_attr(
     any(not(target_os = "linux"), plainsong_portable_reactor),
@@ -177,6 +179,7 @@ pub mod process;
 mod runtime;
 #[cfg(feature = "signal")]
 pub mod signal;
+pub mod stack;
 pub mod sync;
 pub mod task;
 pub mod thread;

@@ -93,6 +93,7 @@ table! {
     io::DuplexStream => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::Answer => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::BlockingPool => Send Sync Unpin UnwindSafe RefUnwindSafe;
+    inspect::Cause => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::Coroutine => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::Counts => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::Dump => Send Sync Unpin UnwindSafe RefUnwindSafe;
@@ -104,6 +105,7 @@ table! {
     inspect::Prometheus<'static> => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::Recorder => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::Stack => Send Sync Unpin UnwindSafe RefUnwindSafe;
+    inspect::Stall => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::State => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::Trace => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::WaitsFor => Send Sync Unpin UnwindSafe RefUnwindSafe;

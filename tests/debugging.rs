@@ -1,21 +1,22 @@
 //! Dumps with backtraces and as JSON, and the diagnoses of docs/debugging.md.
 
+use std::fmt;
 use std::fs;
 use std::hint;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use plainsong::inspect::{Answer, Dump, dump, dump_on};
+use plainsong::inspect::{Answer, Cause, Coroutine, Dump, Stall, dump, dump_on, watchdog};
 use plainsong::net::{TcpListener, TcpStream};
 use plainsong::signal::SIGQUIT;
 use plainsong::sync::{Mutex, channel};
 use plainsong::time::{sleep, timeout};
-use plainsong::{Builder, Runtime, run, spawn, spawn_anywhere, yield_now};
+use plainsong::{Builder, Runtime, run, scope, spawn, spawn_anywhere, yield_now};
 use rustix::process::{Pid, Signal, kill_process};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -45,6 +46,25 @@ fn a_parked_coroutine_has_a_backtrace_with_lines() {
         let text = dump.to_string();
         assert!(text.contains("waits_deep_down, "), "{text}");
         assert!(text.contains("frames of the library"), "{text}");
+    });
+}
+
+#[test]
+fn a_backtrace_shows_the_frames_on_a_grown_stack() {
+    run(|| {
+        let body = || plainsong::stack::grow(1 << 20, || waits_deep_down(0));
+        Builder::new().name("grown").stack_size(16 * 1024).spawn(body).unwrap();
+        settle();
+        let dump = dump();
+        let grown = dump.coroutines().find(|one| one.name.as_deref() == Some("grown")).unwrap();
+        let has = |part: &str| {
+            grown
+                .backtrace
+                .iter()
+                .any(|frame| frame.function.as_ref().is_some_and(|name| name.contains(part)))
+        };
+        assert!(has("waits_deep_down") && has("on_fresh_stack"), "{dump}");
+        assert_eq!(grown.stack.used, None);
     });
 }
 
@@ -131,8 +151,14 @@ fn normal(text: &str) -> String {
         let line = match line.strip_prefix("at ").and_then(|line| line.rsplit_once(", ")) {
             Some((name, place)) if name.contains("closure") => format!("at a closure, {place}"),
             Some((name, place)) => format!("at {}, {place}", name.rsplit("::").next().unwrap()),
-            None => line.replace("less than 1 ms", "1 ms"),
+            None => line,
         };
+        // How long a wait has lasted.
+        let wait = line.split_once("waits for ").and_then(|(before, wait)| {
+            let (_time, wait) = wait.split_once(": ")?;
+            Some(format!("{before}waits for {wait}"))
+        });
+        let line = wait.unwrap_or(line);
         let mut digits = false;
         out += &" ".repeat(indent);
         for c in line.chars() {
@@ -148,14 +174,14 @@ fn normal(text: &str) -> String {
     out
 }
 
-/// Compares a dump with the one in the documentation, or puts it there if `BLESS` is set.
-fn compare(name: &str, dump: &Dump) {
-    let (text, page) = (dump.to_string(), documentation());
+/// Compares a report with the one in the documentation, or puts it there if `BLESS` is set.
+fn compare(name: &str, report: &impl fmt::Display) {
+    let (text, page) = (report.to_string(), documentation());
     let mark = format!("<!-- {name} -->\n```text\n");
     let start = page.find(&mark).unwrap_or_else(|| panic!("no {mark} in the page")) + mark.len();
     let end = start + page[start..].find("```").unwrap();
     if std::env::var_os("BLESS").is_some() {
-        let home = format!(", {}/", env!("CARGO_MANIFEST_DIR"));
+        let home = format!(", {}/", env!("CARGO_MANIFEST_DIR").trim_end_matches("/tests"));
         let text = text.replace(&home, ", ");
         fs::write(path(), format!("{}{text}{}", &page[..start], &page[end..])).unwrap();
     } else {
@@ -244,25 +270,33 @@ fn slow_peer() -> Dump {
 /// A dump of a worker that does not come to its next turn, because of what `body` does. The worker
 /// is left behind, as those of `earlier` runs were.
 fn stuck(body: fn(), earlier: &[u64]) -> Dump {
-    let (started, starts) = mpsc::channel();
-    thread::spawn(move || {
-        run(|| {
-            Builder::new().name("beside").spawn(|| sleep(HOUR)).unwrap();
-            Builder::new().name("culprit").spawn(body).unwrap();
-            started.send(()).unwrap();
-            sleep(HOUR);
-        });
-    });
-    starts.recv().unwrap();
+    hold_up("culprit", body);
     loop {
         let mut dump = dump();
         dump.workers.retain(|worker| {
-            worker.answer == Answer::Interrupted && !earlier.contains(&worker.run)
+            let culprit = |one: &Coroutine| one.name.as_deref() == Some("culprit");
+            worker.answer == Answer::Interrupted
+                && !earlier.contains(&worker.run)
+                && worker.coroutines.iter().any(culprit)
         });
         if !dump.workers.is_empty() {
             return dump;
         }
     }
+}
+
+/// Starts a worker on which `body` runs, and leaves it behind.
+fn hold_up(name: &'static str, body: fn()) {
+    let (started, starts) = mpsc::channel();
+    thread::spawn(move || {
+        run(|| {
+            Builder::new().name("beside").spawn(|| sleep(HOUR)).unwrap();
+            Builder::new().name(name).spawn(body).unwrap();
+            started.send(()).unwrap();
+            sleep(HOUR);
+        });
+    });
+    starts.recv().unwrap();
 }
 
 #[inline(never)]
@@ -279,14 +313,15 @@ fn blocks_the_thread() {
 
 #[inline(never)]
 fn locks_a_mutex_of_std() {
-    static SHARED: std::sync::Mutex<u32> = std::sync::Mutex::new(0);
-    let holds_it = || {
-        let _guard = SHARED.lock().unwrap();
+    let shared = Arc::new(std::sync::Mutex::new(0));
+    let theirs = Arc::clone(&shared);
+    let holds_it = move || {
+        let _guard = theirs.lock().unwrap();
         sleep(HOUR);
     };
     Builder::new().name("holds it").spawn(holds_it).unwrap();
     yield_now();
-    *SHARED.lock().unwrap() += 1;
+    *shared.lock().unwrap() += 1;
 }
 
 #[test]
@@ -311,6 +346,182 @@ fn the_diagnoses_of_the_documentation_are_what_is_printed() {
         earlier.extend(dump.workers.iter().map(|worker| worker.run));
         compare(name, &dump);
     }
+}
+
+#[test]
+fn the_watchdog_reports_each_of_them_once_and_while_it_lasts() {
+    let limit = Duration::from_millis(100);
+    let (sender, stalls) = mpsc::channel::<Stall>();
+    watchdog(limit, move |stall| _ = sender.send(stall.clone())).unwrap();
+    let mut seen = Vec::new();
+    let mut stall_of = |wanted: &dyn Fn(&Stall) -> bool| loop {
+        let stall = stalls.recv().unwrap();
+        assert!(!seen.contains(&(stall.run, stall.worker)), "twice: {stall}");
+        seen.push((stall.run, stall.worker));
+        if wanted(&stall) {
+            return stall;
+        }
+    };
+    for (name, body, cause) in [
+        ("counts", computes_for_ever as fn(), Cause::Computes),
+        ("naps", blocks_the_thread, Cause::Sleeps),
+        ("locks", locks_a_mutex_of_std, Cause::WaitsForLock),
+        ("reads", reads_a_socket, Cause::SystemCall(libc::SYS_recvfrom as u32)),
+    ] {
+        hold_up(name, body);
+        let is_it = |stall: &Stall| {
+            let coroutine = stall.coroutine.as_ref();
+            coroutine.is_some_and(|one| one.name.as_deref() == Some(name))
+        };
+        let stall = stall_of(&is_it);
+        assert_eq!((stall.cause, stall.limit), (cause, limit), "{stall}");
+        if name != "reads" {
+            compare(&format!("watchdog, {name}"), &stall);
+        }
+    }
+    // Several workers at once, and a run that goes on and ends.
+    let release = AtomicBool::new(false);
+    thread::scope(|s| {
+        let run = s.spawn(|| {
+            Runtime::builder().workers(3).build().unwrap().run(|| {
+                scope(|s| {
+                    for _ in 0..3 {
+                        s.spawn_anywhere(|| {
+                            while !release.load(Ordering::SeqCst) {
+                                hint::spin_loop();
+                            }
+                        });
+                    }
+                });
+            });
+        });
+        let mut workers = Vec::new();
+        while workers.len() < 3 {
+            workers.push(stall_of(&|stall| stall.cause == Cause::Computes).worker);
+        }
+        workers.sort();
+        assert_eq!(workers, [0, 1, 2]);
+        release.store(true, Ordering::SeqCst);
+        run.join().unwrap();
+    });
+    hold_up("later", computes_for_ever);
+    let json = serde_json::to_value(stall_of(&|stall| stall.worker == 0)).unwrap();
+    assert_eq!((&json["cause"], &json["limit_ms"]), (&"computes".into(), &100.into()));
+}
+
+#[inline(never)]
+fn reads_a_socket() {
+    let (mut reader, _writer) = std::os::unix::net::UnixStream::pair().unwrap();
+    reader.read_exact(&mut [0]).unwrap();
+}
+
+/// In the child process: many short turns.
+fn takes_turns_under_a_watchdog() {
+    watchdog(Duration::from_millis(500), |stall| {
+        eprintln!("{stall}");
+        std::process::abort();
+    })
+    .unwrap();
+    run(|| {
+        spawn(|| {
+            loop {
+                yield_now();
+            }
+        });
+        eprintln!("ready");
+        let mut byte = [0];
+        plainsong::io::stdin().read_exact(&mut byte).unwrap();
+    });
+}
+
+#[test]
+fn a_process_that_is_stopped_and_continued_is_not_held_up() {
+    if std::env::var_os(CHILD).is_some() {
+        return takes_turns_under_a_watchdog();
+    }
+    let mut child = child(&std::env::current_exe().unwrap(), "is_not_held_up")
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let pid = Pid::from_child(&child);
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "ready");
+    for _ in 0..2 {
+        kill_process(pid, Signal::STOP).unwrap();
+        // Longer than the limit: this is what is tried.
+        thread::sleep(Duration::from_millis(1200));
+        kill_process(pid, Signal::CONT).unwrap();
+    }
+    child.stdin.take().unwrap().write_all(&[1]).unwrap();
+    let ended = child.wait().unwrap();
+    assert!(ended.success(), "{ended}: {:?}", lines.collect::<Vec<_>>());
+}
+
+/// This test, to be run in a process of its own.
+fn child(program: &Path, test: &str) -> Command {
+    let mut child = Command::new(program);
+    child.args([test, "--nocapture"]).env(CHILD, "1");
+    child
+}
+
+#[test]
+fn an_overflow_while_dumps_are_taken() {
+    #[expect(unconditional_recursion, reason = "that is the point")]
+    fn recurse(n: u64) -> u64 {
+        hint::black_box(recurse(hint::black_box(n) + 1)) + 1
+    }
+    if std::env::var_os(CHILD).is_some() {
+        let (dumped, dumps) = mpsc::channel();
+        let forever = move || {
+            loop {
+                let _ = dumped.send(dump().coroutines().count());
+            }
+        };
+        thread::spawn(forever);
+        run(|| {
+            (0..1000).for_each(|_| drop(spawn(|| sleep(HOUR))));
+            while !dumps.try_iter().any(|count| count > 1000) {
+                yield_now();
+            }
+            let _ = Builder::new().name("deep").spawn(|| recurse(0)).unwrap().join();
+        });
+    }
+    let program = std::env::current_exe().unwrap();
+    let output = child(&program, "an_overflow_while_dumps_are_taken").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success());
+    assert!(said.contains("'deep', spawned at tests/debugging.rs:"), "{said}");
+    assert!(said.contains("has overflowed its stack of 262144 bytes"), "{said}");
+}
+
+#[test]
+fn without_symbols_a_frame_is_an_offset_from_which_a_copy_with_symbols_tells_the_line() {
+    if std::env::var_os(CHILD).is_some() {
+        run(|| {
+            spawn(|| waits_deep_down(3));
+            settle();
+            println!("{}", dump());
+        });
+        return;
+    }
+    let program = std::env::current_exe().unwrap();
+    let folder = std::env::temp_dir().join(format!("plainsong-stripped-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let stripped = folder.join("stripped");
+    let done = Command::new("strip").arg("-o").arg(&stripped).arg(&program).status();
+    assert!(done.unwrap().success(), "binutils are installed");
+    let output = child(&stripped, "without_symbols_a_frame").output().unwrap();
+    fs::remove_dir_all(&folder).unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let offsets = said.lines().filter_map(|line| line.trim().split_once("/stripped+0x"));
+    let offsets: Vec<_> = offsets.map(|(_, offset)| format!("0x{offset}")).collect();
+    assert!(offsets.len() > 4, "{said}");
+    let found = Command::new("addr2line").arg("-fie").arg(&program).args(offsets).output().unwrap();
+    let found = String::from_utf8(found.stdout).unwrap();
+    let ours = found.lines().filter(|line| line.contains("waits_deep_down"));
+    assert!(ours.count() >= 4, "{found}");
 }
 
 const CHILD: &str = "PLAINSONG_DEBUGGING_CHILD";
@@ -341,9 +552,7 @@ fn many_signals_under_load_and_a_process_that_is_stopped_and_continued() {
     if std::env::var_os(CHILD).is_some() {
         return serve_for_ever();
     }
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["many_signals_under_load", "--nocapture"])
-        .env(CHILD, "1")
+    let mut child = child(&std::env::current_exe().unwrap(), "many_signals_under_load")
         .stderr(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()

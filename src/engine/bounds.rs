@@ -25,6 +25,11 @@ impl Bounds {
         Self { bottom, top }
     }
 
+    /// The lowest usable address.
+    pub(crate) fn bottom(&self) -> usize {
+        self.bottom
+    }
+
     pub(crate) fn contains(&self, address: usize) -> bool {
         (self.bottom..self.top).contains(&address)
     }

@@ -10,7 +10,7 @@ use std::arch::asm;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64;
 use std::cell::{Cell, UnsafeCell};
-use std::mem::ManuallyDrop;
+use std::mem::{self, ManuallyDrop};
 use std::ops::Range;
 use std::ptr;
 
@@ -164,6 +164,13 @@ impl Coroutine {
         }
     }
 
+    /// For a debugger: where corosensei's coroutine is, its size, and where the yielder is, in a
+    /// structure that has a coroutine at `offset`.
+    pub(super) const fn fields_from(offset: usize) -> [u64; 3] {
+        let (inner, yielder) = (mem::offset_of!(Self, inner), mem::offset_of!(Self, yielder));
+        [(offset + inner) as u64, size_of::<Inner>() as u64, (offset + yielder) as u64]
+    }
+
     /// Runs the body until it suspends. `None` if it has returned.
     ///
     /// # Panics
@@ -215,10 +222,10 @@ impl Coroutine {
 
     /// Whether its own stack is the one of `size` bytes above this guard page.
     pub(super) fn is_above(&self, guard: usize, size: usize) -> bool {
-        // The top of the stack is above the guard, whatever has run on it. (It is null where it is
-        // not known.)
-        let top = self.top.get();
-        top.is_null() || top.addr().checked_sub(guard).is_some_and(|above| above < 2 * size)
+        // Both are near the base of its stack. (The top may be on another one by now.)
+        let started = self.has_started();
+        let base = if started { self.yielder.get().addr() } else { self.top.get().addr() };
+        base.checked_sub(guard).is_some_and(|above| above < 2 * size)
     }
 
     /// Whether it has begun to run.
@@ -279,7 +286,7 @@ impl Coroutine {
         let mut inner = ManuallyDrop::into_inner(self.inner.into_inner());
         if !inner.done() {
             if inner.started() {
-                std::mem::forget(inner);
+                mem::forget(inner);
                 return None;
             }
             inner.force_unwind();
@@ -305,7 +312,7 @@ pub(super) fn prefetch<T>(address: *const T) {
 
 /// The top of the stack. Null on targets where nothing is prefetched.
 #[inline(always)]
-fn stack_top() -> *const u8 {
+pub(crate) fn stack_top() -> *const u8 {
     #[cfg(target_arch = "x86_64")]
     {
         let top;

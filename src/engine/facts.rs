@@ -24,12 +24,30 @@ pub(crate) struct Survey {
     pub(crate) unreadable: bool,
     /// The thread was interrupted to answer.
     pub(crate) interrupted: Option<Option<Registers>>,
+    /// Which of the coroutines are wanted.
+    pub(crate) wanted: Wanted,
+    /// The number of turns that are left until the worker's next tick.
+    pub(crate) turn: u32,
     /// Finds the frames of the coroutines, if they are wanted.
     pub(crate) walker: Option<Box<dyn Walk>>,
-    /// The addresses of frames: each coroutine has a part of the list.
+    /// The addresses of frames: each coroutine has a part of the list. Many share one.
     pub(crate) frames: Vec<usize>,
     /// Numbers, if they are wanted in place of the coroutines.
     pub(crate) numbers: Option<Box<Numbers>>,
+    // The parts that were added last, and where the next one goes.
+    recent: [Frames; 8],
+    next: usize,
+}
+
+/// The coroutines that a survey is about.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) enum Wanted {
+    #[default]
+    All,
+    /// The one that runs.
+    Running,
+    /// The one that runs, and the parked ones that have this address on their stacks.
+    Referring(usize),
 }
 
 /// Something that finds the frames of a stack.
@@ -65,12 +83,25 @@ impl Survey {
         if let Some(walker) = &mut self.walker {
             walker.walk(from, read, &mut self.frames, room);
         }
-        Frames(before as u32, (self.frames.len() - before) as u32)
+        let new = Frames(before as u32, (self.frames.len() - before) as u32);
+        // Neighbours often wait at the same place, and a list of each would take more memory than
+        // the coroutines' own pages.
+        let same = self.recent.iter().find(|it| self.part(**it) == self.part(new)).copied();
+        if let Some(same) = same {
+            self.frames.truncate(before);
+            return same;
+        }
+        self.recent[self.next] = new;
+        self.next = (self.next + 1) % self.recent.len();
+        new
     }
 
     /// The addresses of a coroutine's frames.
     pub(crate) fn frames_of(&self, facts: &Facts) -> &[usize] {
-        let Frames(first, count) = facts.frames;
+        self.part(facts.frames)
+    }
+
+    fn part(&self, Frames(first, count): Frames) -> &[usize] {
         &self.frames[first as usize..][..count as usize]
     }
 }
@@ -132,6 +163,13 @@ pub(crate) enum State {
         started: bool,
     },
     Parked(Parked),
+}
+
+impl Facts {
+    /// Whether it is in its turn.
+    pub(crate) fn runs(&self) -> bool {
+        matches!(self.state, State::Running)
+    }
 }
 
 /// A wait.

@@ -109,6 +109,8 @@ pub(crate) struct Mailbox {
     // Whether `cancelling` has entries, or `cancelling_all` is set.
     any_cancelling: AtomicBool,
     arrived: Condvar,
+    // How often the owner has taken messages.
+    received: AtomicU64,
     next_wait: CacheLine<AtomicU64>,
 }
 
@@ -189,6 +191,7 @@ impl Mailbox {
             pending: AtomicBool::new(false),
             any_cancelling: AtomicBool::new(false),
             arrived: Condvar::new(),
+            received: AtomicU64::new(0),
             next_wait: CacheLine(AtomicU64::new(1)),
         }
     }
@@ -309,7 +312,14 @@ impl Mailbox {
     pub(crate) fn receive(&self, into: &mut Vec<Message>) {
         let mut inbox = self.inbox();
         self.pending.store(false, Ordering::SeqCst);
+        self.received.store(self.received() + 1, Ordering::Relaxed);
         mem::swap(&mut inbox.messages, into);
+    }
+
+    /// How often the owner has taken messages. While one is pending that was sent after a call of
+    /// this, and the number stays the same, the owner has not come to its next tick.
+    pub(crate) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
     }
 
     /// Step 2 of the owner: announces its sleep. Returns whether it may sleep. If not, there are

@@ -6,6 +6,7 @@ use std::io;
 use std::ptr::{self, NonNull};
 use std::sync::OnceLock;
 
+use super::core_files;
 use super::error::explained;
 
 /// Reserves address space for stacks: nothing is resident or charged until it is touched.
@@ -22,6 +23,9 @@ pub(super) fn map(len: usize) -> io::Result<NonNull<u8>> {
     }
     #[cfg(target_os = "linux")]
     for advice in [libc::MADV_NOHUGEPAGE, libc::MADV_DONTDUMP] {
+        if advice == libc::MADV_DONTDUMP && core_files::have_stacks() {
+            continue;
+        }
         // One touched page must stay one page, and a core file must not hold a gigabyte of stacks.
         // Both are wishes: a kernel without them refuses.
         // SAFETY: the mapping is ours; neither advice changes what it holds.

@@ -43,6 +43,8 @@ pub(crate) mod mapping;
 
 pub(crate) mod ticks;
 
+pub(crate) mod core_files;
+
 pub(crate) mod stack;
 
 pub(crate) mod timer;
@@ -61,6 +63,8 @@ pub(crate) mod waiter;
 pub(crate) mod reactor;
 
 pub(crate) mod task;
+
+pub(crate) mod debugger;
 
 pub(crate) mod ready;
 

@@ -101,10 +101,16 @@ extern "C" fn handler(
 ) {
     // SAFETY: the kernel passes a valid `siginfo_t`, which for these signals has an address.
     let address = unsafe { (*info).si_addr() }.addr();
-    if let Some((size, guard)) = stack::overflowed(address) {
+    if let Some((size, guard, grown)) = stack::overflowed(address) {
         // A generator has its own stack, and so its own guard.
         current::with(|task| {
-            report(task, task.is_some_and(|task| task.coroutine.is_above(guard, size)), size)
+            let own = task.is_some_and(|task| task.coroutine.is_above(guard, size));
+            let kind = match (grown, own) {
+                (true, _) => Kind::Grown,
+                (_, true) => Kind::Own,
+                _ => Kind::Generator,
+            };
+            report(task, kind, size);
         });
         // SAFETY: `abort` is async-signal-safe by POSIX.
         unsafe { libc::abort() };
@@ -141,17 +147,32 @@ fn pass_on(signal: libc::c_int, info: *mut libc::siginfo_t, ucontext: *mut libc:
     }
 }
 
+/// The stack that has overflowed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// That of the running coroutine.
+    Own,
+    /// That of a generator.
+    Generator,
+    /// A stack that a call has got from [`grow`](crate::stack::grow).
+    Grown,
+}
+
 /// Writes the message. It is formatted into a buffer on this stack, so this allocates nothing and
 /// takes no lock.
-fn report(task: Option<&Task>, own: bool, size: usize) {
+fn report(task: Option<&Task>, kind: Kind, size: usize) {
     let mut line = Line { bytes: [0; 1024], len: 0 };
     let _ = line.write_str("\nplainsong: ");
     let name = task.and_then(Task::name).map_or("<unnamed>", |name| name);
     let _ = match task {
-        Some(Task { id, spawned, .. }) if own => write!(
+        Some(Task { id, spawned, .. }) if kind != Kind::Generator => write!(
             line,
-            "coroutine {id} '{name}', spawned at {spawned}, has overflowed its stack of {size} bytes"
+            "coroutine {id} '{name}', spawned at {spawned}, has overflowed {} stack of {size} bytes",
+            if kind == Kind::Own { "its" } else { "a grown" }
         ),
+        None if kind == Kind::Grown => {
+            write!(line, "a thread has overflowed a grown stack of {size} bytes")
+        }
         Some(Task { id, spawned, .. }) => write!(
             line,
             "a generator has overflowed its stack of {size} bytes; it was resumed by coroutine {id} '{name}', \
@@ -159,11 +180,16 @@ fn report(task: Option<&Task>, own: bool, size: usize) {
         ),
         None => write!(line, "a generator has overflowed its stack of {size} bytes"),
     };
-    let _ = line.write_str(if own {
-        "\nGive it more with `Builder::stack_size`, give all of them more with \
-         `Runtime::builder().stack_size`, or recurse less.\n"
-    } else {
-        "\nGive it more with `Generator::with_stack_size`, or recurse less.\n"
+    let _ = line.write_str(match kind {
+        Kind::Own => {
+            "\nGive it more with `Builder::stack_size`, give all of them more with \
+             `Runtime::builder().stack_size`, or recurse less.\n"
+        }
+        Kind::Generator => "\nGive it more with `Generator::with_stack_size`, or recurse less.\n",
+        Kind::Grown => {
+            "\nCall `plainsong::stack::grow` at each step of the recursion, ask it for more, or \
+             recurse less.\n"
+        }
     });
     let _ = rustix::io::write(io::stderr(), &line.bytes[..line.len]);
 }

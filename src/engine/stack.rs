@@ -25,6 +25,7 @@ use std::rc::Rc;
 use corosensei::stack::{StackPointer, valgrind::ValgrindStackRegistration};
 
 use super::bounds::Bounds;
+use super::core_files;
 use super::error::explained;
 use super::mapping::{explain, map, markers_work, under_valgrind};
 use super::shared::thread_local;
@@ -99,6 +100,7 @@ struct Arena {
     count: usize,
     carved: Cell<usize>,
     guard: Cell<Guard>,
+    grown: bool,
     // The next of this thread's arenas.
     next: Cell<*const Arena>,
     // Valgrind follows stack switches only onto registered stacks.
@@ -107,7 +109,7 @@ struct Arena {
 
 impl Arena {
     /// Reserves room for `count` stacks, or for as many as the system's limits leave.
-    fn reserve(size: usize, count: usize, guard: Guard) -> io::Result<Self> {
+    fn reserve(size: usize, count: usize, guard: Guard, grown: bool) -> io::Result<Self> {
         let stride = size + page_size();
         let mut count = count;
         loop {
@@ -121,6 +123,7 @@ impl Arena {
                         count,
                         carved: Cell::new(0),
                         guard: Cell::new(guard),
+                        grown,
                         next: Cell::new(ptr::null()),
                         valgrind: RefCell::default(),
                     });
@@ -186,8 +189,9 @@ pub(crate) fn bounds_of(address: usize) -> Option<Bounds> {
     ARENAS.with(|arenas| arenas.bounds_of(address))
 }
 
-/// Size and guard page of this thread's stack that overflowed at `address`. Async-signal-safe.
-pub(super) fn overflowed(address: usize) -> Option<(usize, usize)> {
+/// Size and guard page of this thread's stack that overflowed at `address`, and whether the stack
+/// is from a pool of [grown](StackPool::grown) ones. Async-signal-safe.
+pub(super) fn overflowed(address: usize) -> Option<(usize, usize, bool)> {
     ARENAS.with(|arenas| arenas.overflowed(address))
 }
 
@@ -246,11 +250,11 @@ impl Arenas {
         None
     }
 
-    fn overflowed(&self, address: usize) -> Option<(usize, usize)> {
+    fn overflowed(&self, address: usize) -> Option<(usize, usize, bool)> {
         let (arena, offset) = self.find(address)?;
         let into_stride = offset % arena.stride;
         let guard = arena.stride - arena.size;
-        (into_stride < guard).then_some((arena.size, address - into_stride))
+        (into_stride < guard).then_some((arena.size, address - into_stride, arena.grown))
     }
 
     fn bounds_of(&self, address: usize) -> Option<Bounds> {
@@ -338,14 +342,25 @@ pub(crate) struct StackPool {
     guard: Cell<Guard>,
     // How often pages of a stack were given back.
     trimmed: Cell<u64>,
+    grown: bool,
 }
 
 impl StackPool {
     pub(crate) const fn new() -> Self {
+        Self::of(false)
+    }
+
+    /// A pool of stacks for calls that find too little left on their own.
+    pub(crate) const fn grown() -> Self {
+        Self::of(true)
+    }
+
+    const fn of(grown: bool) -> Self {
         Self {
             classes: RefCell::new(Vec::new()),
             guard: Cell::new(Guard::Marker),
             trimmed: Cell::new(0),
+            grown,
         }
     }
 
@@ -359,11 +374,11 @@ impl StackPool {
                 return Ok(stack);
             }
         }
-        Self::grow(&mut classes, size, self.guard.get())
+        self.grow(&mut classes, size)
     }
 
     #[cold]
-    fn grow(classes: &mut Vec<Class>, size: usize, guard: Guard) -> io::Result<Stack> {
+    fn grow(&self, classes: &mut Vec<Class>, size: usize) -> io::Result<Stack> {
         let at = classes.iter().position(|class| class.size == size).unwrap_or_else(|| {
             classes.push(Class { size, free: Vec::new(), looked: 0, arena: None });
             classes.len() - 1
@@ -376,7 +391,8 @@ impl StackPool {
             }
             count = (arena.count * 2).min(ARENA_BYTES / arena.stride).max(1);
         }
-        let fresh = arena.insert(Rc::new(Arena::reserve(size, count, guard)?));
+        let guard = if core_files::have_stacks() { Guard::Protect } else { self.guard.get() };
+        let fresh = arena.insert(Rc::new(Arena::reserve(size, count, guard, self.grown)?));
         ARENAS.with(|arenas| arenas.add(fresh));
         fresh.carve()?.ok_or_else(|| io::Error::other("a new arena has no stack"))
     }
@@ -599,7 +615,7 @@ mod tests {
     #[test]
     fn an_overflow_is_known_by_its_address_while_the_stack_exists() {
         with_both(|pool| {
-            let overflowed = |at| super::overflowed(at).map(|(size, _)| size);
+            let overflowed = |at| super::overflowed(at).map(|(size, ..)| size);
             let (small, large) = (pool.take(SIZE).unwrap(), pool.take(2 * SIZE).unwrap());
             let (first, last) = (small.guard(), small.bounds().start - 1);
             assert_eq!(overflowed(first), Some(SIZE));

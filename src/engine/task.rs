@@ -263,6 +263,19 @@ pub(crate) type Locals = Vec<(usize, Rc<dyn Any>)>;
 static NOTHING: Reason = Wait::outside("nothing");
 
 impl Task {
+    /// For a debugger: where fields are, in the order in which `src/gdb.py` names them.
+    pub(super) const FIELDS: [u64; 9] = [
+        mem::offset_of!(Self, slot) as u64,
+        mem::offset_of!(Self, parked) as u64,
+        mem::offset_of!(Self, id) as u64,
+        mem::offset_of!(Self, spawned) as u64,
+        mem::offset_of!(Self, extras) as u64,
+        mem::offset_of!(Self, reason) as u64,
+        mem::offset_of!(Self, detail) as u64,
+        mem::offset_of!(Extras, name) as u64,
+        mem::offset_of!(Reason, text) as u64,
+    ];
+
     /// The current wait, or the last one.
     pub(crate) fn waiting(&self) -> Wait {
         Wait { reason: self.reason.get(), detail: self.detail.get() }

@@ -193,7 +193,7 @@ pub struct Place(&'static Location<'static>);
 #[non_exhaustive]
 pub struct Stack {
     /// As much as is in use now. Not known of a coroutine that runs, or that waits in the body of a
-    /// generator.
+    /// generator or on a [grown](crate::stack::grow) stack.
     pub used: Option<usize>,
     /// As much as was ever used, in whole pages: by this coroutine, or by one that had the stack
     /// before.
@@ -261,19 +261,19 @@ pub(super) fn names() -> HashMap<Id, Arc<str>> {
 
 /// Without the feature, there are none.
 #[cfg(not(feature = "backtrace"))]
-struct Backtraces;
+pub(super) struct Backtraces;
 
 #[cfg(not(feature = "backtrace"))]
 impl Backtraces {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self
     }
 
-    fn wanted(&self, survey: Survey) -> Survey {
+    pub(super) fn wanted(&self, survey: Survey) -> Survey {
         survey
     }
 
-    fn of(&mut self, _: &[usize]) -> Arc<[Frame]> {
+    pub(super) fn of(&mut self, _: &[usize]) -> Arc<[Frame]> {
         Arc::default()
     }
 }
@@ -285,16 +285,21 @@ pub(super) struct Answered {
     pub(super) survey: Survey,
 }
 
-/// Asks all workers of a run. `survey` makes a survey with room for so many coroutines.
-pub(super) fn ask_all(workers: &Workers, survey: &dyn Fn(usize) -> Survey) -> Vec<Answered> {
+/// The right to ask workers.
+pub(super) fn asking() -> impl Sized {
     // One thread asks at a time. A worker that asks must not block another that asks, too.
     static ASKING: Mutex<()> = Mutex::new(());
-    let _asking = loop {
+    loop {
         match ASKING.try_lock() {
-            Some(asking) => break asking,
+            Some(asking) => return asking,
             None => pause(PAUSE_MAX),
         }
-    };
+    }
+}
+
+/// Asks all workers of a run. `survey` makes a survey with room for so many coroutines.
+pub(super) fn ask_all(workers: &Workers, survey: &dyn Fn(usize) -> Survey) -> Vec<Answered> {
+    let _asking = asking();
     let running: Vec<usize> =
         (0..workers.len()).filter(|&number| workers.thread(number).is_some()).collect();
     let mut answers = Vec::new();
@@ -385,7 +390,7 @@ impl Answered {
 }
 
 impl Coroutine {
-    fn new(facts: &Facts, names: &Names, backtrace: Arc<[Frame]>) -> Self {
+    pub(super) fn new(facts: &Facts, names: &Names, backtrace: Arc<[Frame]>) -> Self {
         let (state, waits_for) = match &facts.state {
             Does::Running => (State::Running, None),
             Does::Ready { started: true } => (State::Ready, None),
@@ -441,7 +446,7 @@ impl Dump {
 
 /// The form of ids, times and places.
 #[cfg(feature = "serde")]
-mod json {
+pub(super) mod json {
     use serde::ser::{SerializeStruct, Serializer};
 
     use super::{Duration, Id, Place};
@@ -457,7 +462,10 @@ mod json {
         }
     }
 
-    pub(super) fn millis<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    pub(in super::super) fn millis<S: Serializer>(
+        time: &Duration,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         to.serialize_u64(time.as_millis().try_into().unwrap_or(u64::MAX))
     }
 

@@ -17,6 +17,8 @@
 //! The flight [`recorder`] keeps the last events of each worker, for a look at how a program came
 //! into its state.
 //!
+//! [`watchdog`] reports a coroutine that holds up its worker, while it does.
+//!
 //! ```
 //! plainsong::run(|| {
 //!     let (sender, receiver) = plainsong::sync::channel::bounded::<i32>(16);
@@ -43,6 +45,7 @@ mod recorder;
 #[cfg(feature = "signal")]
 mod signals;
 mod text;
+mod watchdog;
 
 pub use self::dump::{
     Answer, Coroutine, Dump, Holder, Place, Stack, State, WaitsFor, Worker, dump,
@@ -55,4 +58,5 @@ pub use self::publisher::publish_metrics;
 pub use self::recorder::{Recorder, Trace, recorder};
 #[cfg(feature = "signal")]
 pub use self::signals::dump_on;
+pub use self::watchdog::{Cause, Stall, watchdog};
 pub use crate::engine::numbers::{Counts, Histogram};

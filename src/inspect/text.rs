@@ -174,7 +174,7 @@ fn write_group(
     write_backtrace(f, &indent, &longest.backtrace)
 }
 
-fn write_state(f: &mut fmt::Formatter<'_>, coroutine: &Coroutine) -> fmt::Result {
+pub(super) fn write_state(f: &mut fmt::Formatter<'_>, coroutine: &Coroutine) -> fmt::Result {
     match (coroutine.state, &coroutine.waits_for) {
         (_, Some(waits)) => {
             write!(f, " waits for {}: {}", Time(waits.waited), waits.text)?;
@@ -211,7 +211,11 @@ fn write_stack(f: &mut fmt::Formatter<'_>, indent: &str, group: &[&Coroutine]) -
 }
 
 /// Writes the frames of the program. Those of this library and of std are only counted.
-fn write_backtrace(f: &mut fmt::Formatter<'_>, indent: &str, frames: &[Frame]) -> fmt::Result {
+pub(super) fn write_backtrace(
+    f: &mut fmt::Formatter<'_>,
+    indent: &str,
+    frames: &[Frame],
+) -> fmt::Result {
     let (mut shown, mut folded) = (0, 0);
     // The code that corosensei begins a stack with has no symbol.
     let frames = match frames {
@@ -261,7 +265,7 @@ fn is_library(frame: &Frame) -> bool {
 }
 
 /// `#7 'conn 7'`
-struct Named<'a>(&'a Coroutine);
+pub(super) struct Named<'a>(pub(super) &'a Coroutine);
 
 impl fmt::Display for Named<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -9,7 +9,9 @@ use std::sync::{Arc, mpsc};
 use std::thread as system;
 use std::time::Duration;
 
-use plainsong::inspect::{Answer, Coroutine, Dump, Holder, State, Worker, dump};
+use plainsong::inspect::{
+    Answer, Cause, Coroutine, Dump, Holder, Stall, State, Worker, dump, watchdog,
+};
 use plainsong::net::{TcpListener, TcpStream, UnixStream};
 use plainsong::sync::{Barrier, Condvar, Event, Mutex, RwLock, Semaphore, channel};
 use plainsong::time::{sleep, timeout};
@@ -111,8 +113,8 @@ fn a_lock_that_a_plain_thread_holds() {
             released.recv().unwrap_err();
         });
         holds.recv().unwrap();
-        let waiter = parked("waiter", move || drop(mutex.lock()));
-        assert!(waits(&dump(), "waiter").ends_with("held by a plain thread"));
+        let waiter = parked("waits for a thread", move || drop(mutex.lock()));
+        assert!(waits(&dump(), "waits for a thread").ends_with("held by a plain thread"));
         drop(release);
         waiter.join().unwrap();
         thread.join().unwrap();
@@ -317,6 +319,35 @@ fn a_worker_that_is_stuck_in_a_system_call_is_interrupted() {
         })
     });
     assert!(dump.workers.iter().any(|one| one.answer == Answer::Interrupted), "{dump}");
+}
+
+#[test]
+fn the_watchdog_names_the_coroutine_that_sleeps_as_a_thread_does() {
+    let (sender, stalls) = mpsc::channel::<Stall>();
+    watchdog(Duration::from_millis(50), move |stall| _ = sender.send(stall.clone())).unwrap();
+    let release = Arc::new(AtomicBool::new(false));
+    let theirs = Arc::clone(&release);
+    let run = system::spawn(move || {
+        plainsong::run(|| {
+            let sleeper = Builder::new().name("sleeper").spawn(move || {
+                while !theirs.load(Ordering::SeqCst) {
+                    system::sleep(Duration::from_millis(10));
+                }
+            });
+            sleeper.unwrap().join().unwrap();
+        });
+    });
+    let ours = |stall: &Stall| {
+        stall.coroutine.as_ref().is_some_and(|one| one.name.as_deref() == Some("sleeper"))
+    };
+    let stall = watch(move || stalls.iter().find(ours).unwrap());
+    assert!(stall.coroutine.as_ref().unwrap().spawned.to_string().contains("inspect.rs"));
+    assert!([Cause::Sleeps, Cause::Computes].contains(&stall.cause), "{stall}");
+    assert!(stall.to_string().contains("50 ms by coroutine #"), "{stall}");
+    release.store(true, Ordering::SeqCst);
+    run.join().unwrap();
+    let error = watchdog(Duration::ZERO, |_| ()).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
 }
 
 #[test]

@@ -55,6 +55,7 @@ pub(crate) struct Scheduler {
     pub(super) sleeps: Sleeps,
     pub(super) reactor: OnceCell<Reactor>,
     pub(super) stacks: StackPool,
+    pub(super) grown: StackPool,
     // Set when the first stack is taken.
     pub(super) alternate: OnceCell<Option<AlternateStack>>,
     pub(super) unwinding: Unwinding,
@@ -97,6 +98,7 @@ impl Scheduler {
             sleeps: Sleeps::new(),
             reactor: OnceCell::new(),
             stacks: StackPool::new(),
+            grown: StackPool::grown(),
             alternate: OnceCell::new(),
             unwinding: Unwinding::new(),
             outside: Outside::new(),
@@ -134,6 +136,18 @@ impl Scheduler {
     /// Takes back a stack that nothing runs on any more.
     pub(crate) fn put_stack(&self, stack: Stack) {
         self.stacks.put(stack);
+    }
+
+    /// A stack of `size` bytes for a call that finds too little left on its own.
+    pub(crate) fn take_grown_stack(&self, size: usize) -> io::Result<Stack> {
+        self.alternate.get_or_init(overflow::protect_thread);
+        self.grown.take(size)
+    }
+
+    /// Takes such a stack back, and gives most of its pages to the system.
+    pub(crate) fn put_grown_stack(&self, stack: Stack) {
+        self.grown.put(stack);
+        while self.grown.trim() {}
     }
 
     /// The stack size of coroutines that do not ask for one.

@@ -7,6 +7,7 @@ use std::ptr::NonNull;
 
 use super::super::coroutine::Suspended;
 use super::super::current;
+use super::super::debugger;
 use super::super::error::explained;
 use super::super::reactor::Reactor;
 use super::super::settings::Settings;
@@ -50,6 +51,7 @@ impl Scheduler {
                 self.0.observer.stop();
                 self.0.wake_futures();
                 self.0.with_worker(|worker| worker.workers.leave(worker.number));
+                debugger::leave(self.0.tasks.address());
                 drop(self.0.worker.take());
                 drop(self.0.hooks.take());
                 // A thread that runs no coroutines keeps no pages of deep calls.
@@ -80,7 +82,11 @@ impl Scheduler {
         mailbox.set_cancelling_all(false);
         self.closing.set(worker.workers.enter(worker.number, mailbox));
         self.worker.replace(Some(worker));
-        self.with_worker(|worker| worker.workers.arrive(worker.number));
+        self.with_worker(|worker| {
+            worker.workers.arrive(worker.number);
+            let thread = worker.workers.thread(worker.number);
+            debugger::enter(self.tasks.address(), thread.unwrap_or_default());
+        });
         self.unwinding.start();
         self.running.set(true);
         Ok(Stop(self))

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::coroutine::Registers;
 use super::super::current;
 use super::super::endpoint::Endpoint;
-use super::super::facts::{Facts, Frames, Parked, StackUse, State, Survey};
+use super::super::facts::{Facts, Frames, Parked, StackUse, State, Survey, Wanted};
 use super::super::numbers::Numbers;
 use super::super::stack;
 use super::super::task::{Flag, Task};
@@ -43,9 +43,21 @@ impl Scheduler {
             return;
         }
         let now = self.clock.nanos_at(self.now());
-        let readable = self.tasks.try_for_each(|task| {
-            survey.add(|survey| self.facts(task, now, survey));
-        });
+        survey.turn = self.turns_left.get();
+        let wanted = survey.wanted;
+        let mut add = |task: &Task| survey.add(|survey| self.facts(task, now, survey));
+        let readable = match wanted {
+            Wanted::All => self.tasks.try_for_each(add),
+            Wanted::Running => {
+                current::with(|task| task.into_iter().for_each(add));
+                true
+            }
+            Wanted::Referring(to) => self.tasks.try_for_each(|task| {
+                if is_running(task) || task.parked.get() && refers(task, to) {
+                    add(task);
+                }
+            }),
+        };
         survey.unreadable = !readable;
     }
 
@@ -119,6 +131,18 @@ impl Scheduler {
 
 fn is_running(task: &Task) -> bool {
     current::with(|running| running.is_some_and(|it| ptr::eq(it, task)))
+}
+
+/// Whether a suspended coroutine has an address on its stack.
+fn refers(task: &Task, to: usize) -> bool {
+    /// The switch pushes registers.
+    const PUSHED: usize = 64;
+    /// The writers of std's `RwLock` wait for its second word.
+    const WORD: usize = 4;
+    let Some(bounds) = task.coroutine.bounds() else { return false };
+    let Some(top) = task.coroutine.suspended_at(bounds) else { return false };
+    let words = (top - PUSHED..).step_by(size_of::<usize>());
+    words.map_while(|at| bounds.read(at)).any(|word| word == to || word + WORD == to)
 }
 
 fn stack_use(task: &Task) -> StackUse {

@@ -34,6 +34,11 @@ impl TaskTable {
         Self { places: RefCell::new(Slab::new()), free: RefCell::new(Vec::new()) }
     }
 
+    /// The address of the slab, for a debugger.
+    pub(super) fn address(&self) -> *mut () {
+        self.places.as_ptr().cast()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.places.borrow().len()
     }

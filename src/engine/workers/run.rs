@@ -158,6 +158,11 @@ impl Workers {
         Some(self.each[number].thread.load(Ordering::SeqCst)).filter(|&thread| thread != 0)
     }
 
+    /// A worker's mailbox, while the worker runs.
+    pub(crate) fn mailbox(&self, number: usize) -> Option<&'static Mailbox> {
+        self.thread(number).and_then(|_| self.each[number].mailbox.get().copied())
+    }
+
     /// Asks a worker what its coroutines do. `None` if another thread asks already.
     pub(crate) fn ask<'a>(&'a self, number: usize, question: &'a Question) -> Option<Asked<'a>> {
         let worker = &self.each[number];

@@ -5,6 +5,7 @@ mod cancellation;
 mod deadlock;
 mod depth;
 mod fairness;
+mod grow;
 mod handover;
 mod hostile;
 mod overflow;
