@@ -144,6 +144,7 @@ const COMMENTED: &[&str] = &[
     "benches",
     "compare/src",
     "crates",
+    "ecosystem/crates",
     "model",
     "torture/src",
     "fuzz/fuzz_targets",

@@ -20,10 +20,15 @@ pub(crate) fn optional(usage: &str) -> Option<OsString> {
     if arguments.next().is_some() { refuse(usage) } else { first }
 }
 
+/// All arguments.
+pub(crate) fn all(usage: &str) -> Vec<String> {
+    let arguments: Result<_, _> = env::args_os().skip(1).map(OsString::into_string).collect();
+    arguments.unwrap_or_else(|_| refuse(usage))
+}
+
 /// As many arguments as the caller names.
 pub(crate) fn exactly<const N: usize>(usage: &str) -> [String; N] {
-    let arguments: Result<Vec<_>, _> = env::args_os().skip(1).map(OsString::into_string).collect();
-    arguments.ok().and_then(|all| all.try_into().ok()).unwrap_or_else(|| refuse(usage))
+    all(usage).try_into().unwrap_or_else(|_| refuse(usage))
 }
 
 /// For an example without arguments.

@@ -86,6 +86,14 @@ macro_rules! socket_surface {
 
         crate::io::raw_fd::from_raw_fd!($type);
 
+        /// As from std's type. A `connect` of socket2's own has blocked its thread before.
+        #[cfg(feature = "socket2")]
+        impl From<socket2::Socket> for $type {
+            fn from(socket: socket2::Socket) -> Self {
+                Self::from(std::os::fd::OwnedFd::from(socket))
+            }
+        }
+
         /// Gives the socket up, with its time-outs and in the mode that was set with
         /// `set_nonblocking`. If other handles of it are left, this is a duplicate. It stays in
         /// non-blocking mode then, as it shares that with the other handles.
@@ -103,6 +111,14 @@ macro_rules! socket_surface {
         impl From<$type> for std::os::fd::OwnedFd {
             fn from(socket: $type) -> Self {
                 <$std>::from(socket).into()
+            }
+        }
+
+        /// As into std's type.
+        #[cfg(feature = "socket2")]
+        impl From<$type> for socket2::Socket {
+            fn from(socket: $type) -> Self {
+                std::os::fd::OwnedFd::from(socket).into()
             }
         }
     };

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use toml_edit::{Item, Table, value};
+use toml_edit::{Array, Item, Table, value};
 
 use crate::Result;
 use crate::manifest;
@@ -28,6 +28,7 @@ pub(crate) fn make(from: &Path, to: &Path, std: &Std) -> Result<()> {
     folder(from, to)?;
     let path = to.join("Cargo.toml");
     let mut manifest = manifest::read(&path)?;
+    let has_socket2 = manifest::depends_on(&manifest, "socket2");
     let dependencies = manifest.as_table_mut().entry("dependencies").or_insert_with(table);
     let dependencies = dependencies.as_table_like_mut().ok_or_else(|| strange(&path))?;
     if dependencies.contains_key("std") {
@@ -38,6 +39,10 @@ pub(crate) fn make(from: &Path, to: &Path, std: &Std) -> Result<()> {
     }
     let mut dependency = Table::new();
     dependency.insert("package", value("plainsong-std"));
+    if has_socket2 {
+        // The crate may make a socket there, and convert it to one of std's.
+        dependency.insert("features", value(Array::from_iter(["socket2"])));
+    }
     match std {
         Std::Path(std) => {
             dependency.insert("path", value(relative(to, std).to_string_lossy().as_ref()));

@@ -20,6 +20,19 @@ pub(crate) fn write(path: &Path, document: &DocumentMut) -> Result<()> {
     fs::write(path, document.to_string()).map_err(|error| failed("write", path, error))
 }
 
+/// Whether the package depends on a crate, on some system or in its tests.
+pub(crate) fn depends_on(manifest: &DocumentMut, name: &str) -> bool {
+    let targets = manifest.get("target").and_then(Item::as_table_like);
+    let targets = targets.into_iter().flat_map(|targets| targets.iter().map(|(_, target)| target));
+    let mut all = targets.chain([manifest.as_item()]);
+    all.any(|one| {
+        ["dependencies", "dev-dependencies"]
+            .iter()
+            .filter_map(|kind| one.get(kind)?.as_table_like())
+            .any(|crates| crates.contains_key(name))
+    })
+}
+
 /// Adds a crate to `[patch.crates-io]`.
 pub(crate) fn add_patch(manifest: &mut DocumentMut, name: &str, version: &str, path: &str) {
     let mut outer = Table::new();
@@ -98,5 +111,14 @@ pub(crate) fn lock_again(lock: &mut DocumentMut, name: &str, version: &str, chec
     for package in copies.filter(|package| !package.contains_key("source")) {
         package.insert("source", value(CRATES_IO));
         package.insert("checksum", value(checksum));
+    }
+}
+
+#[test]
+fn a_dependency_is_found_in_each_of_its_places() {
+    for place in ["dependencies", "target.'cfg(unix)'.dependencies", "dev-dependencies"] {
+        let manifest = format!("[{place}.socket2]\nversion = '0.6'\n").parse().unwrap();
+        assert!(depends_on(&manifest, "socket2"), "{place}");
+        assert!(!depends_on(&manifest, "socket"), "{place}");
     }
 }

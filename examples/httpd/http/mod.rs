@@ -14,7 +14,7 @@ mod reply;
 mod request;
 mod wire;
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
@@ -73,6 +73,37 @@ impl From<io::Error> for Failure {
 
 type Result<T> = std::result::Result<T, Failure>;
 
+/// A connection to a client.
+pub(crate) trait Connection {
+    /// The socket below it.
+    fn socket(&self) -> &TcpStream;
+
+    fn read(&self, bytes: &mut [u8]) -> io::Result<usize>;
+
+    fn write_all(&self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Says that nothing more will be written, where that takes more than the end of the socket.
+    fn close(&self) -> io::Result<()>;
+}
+
+impl Connection for TcpStream {
+    fn socket(&self) -> &TcpStream {
+        self
+    }
+
+    fn read(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        Read::read(&mut &*self, bytes)
+    }
+
+    fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
+        Write::write_all(&mut &*self, bytes)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// The state that all connections share.
 pub(crate) struct Server {
     limits: Limits,
@@ -87,12 +118,13 @@ impl Server {
     /// Answers a client's requests with `answer`, until client or server end the connection.
     pub(crate) fn attend(
         &self,
-        conn: &TcpStream,
+        conn: &dyn Connection,
         answer: impl FnMut(&Request<'_>, Reply<'_>) -> Sent,
     ) -> io::Result<()> {
-        conn.set_nodelay(true)?;
-        conn.set_read_timeout(Some(self.limits.idle_time))?;
-        conn.set_write_timeout(Some(self.limits.send_time))?;
+        let socket = conn.socket();
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(self.limits.idle_time))?;
+        socket.set_write_timeout(Some(self.limits.send_time))?;
         let mut wire = Wire::new(conn, &self.clock, self.limits.head_bytes);
         let mut is_head = false;
         let client_is_done = match self.converse(&mut wire, &mut is_head, answer) {

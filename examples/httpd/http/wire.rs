@@ -1,14 +1,13 @@
 //! A connection with a buffer for each direction.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::Shutdown;
 use std::time::Duration;
 
-use plainsong::net::TcpStream;
 use plainsong::time::timeout;
 
 use super::reply::Clock;
-use super::{Failure, Result};
+use super::{Connection, Failure, Result};
 
 /// Replies of this length are sent before the next request is parsed.
 const LONG: usize = 64 * 1024;
@@ -18,7 +17,7 @@ const FIRST: usize = 4 * 1024;
 const LINGER: Duration = Duration::from_secs(2);
 
 pub(super) struct Wire<'a> {
-    conn: &'a TcpStream,
+    conn: &'a dyn Connection,
     clock: &'a Clock,
     pub(super) input: Input,
     /// Replies that will be sent together.
@@ -26,7 +25,7 @@ pub(super) struct Wire<'a> {
 }
 
 impl<'a> Wire<'a> {
-    pub(super) fn new(conn: &'a TcpStream, clock: &'a Clock, bytes: usize) -> Self {
+    pub(super) fn new(conn: &'a dyn Connection, clock: &'a Clock, bytes: usize) -> Self {
         let first = vec![0; bytes.min(FIRST)];
         let input = Input { bytes: first, limit: bytes, start: 0, end: 0 };
         Self { conn, clock, input, output: Vec::new() }
@@ -74,10 +73,12 @@ impl<'a> Wire<'a> {
     /// read that reply and to close first.
     pub(super) fn close(mut self, client_is_done: bool) -> io::Result<()> {
         self.flush()?;
+        self.conn.close()?;
         if client_is_done && self.input.unread().is_empty() {
             return Ok(());
         }
-        self.conn.shutdown(Shutdown::Write)?;
+        let socket = self.conn.socket();
+        socket.shutdown(Shutdown::Write)?;
         let mut discard = || while matches!(self.conn.read(&mut self.input.bytes), Ok(1..)) {};
         // A client that sends for longer is cut off.
         let _ = timeout(LINGER, &mut discard);
@@ -111,7 +112,7 @@ impl Input {
         self.end - self.start == self.limit
     }
 
-    fn read_from(&mut self, mut conn: &TcpStream) -> io::Result<usize> {
+    fn read_from(&mut self, conn: &dyn Connection) -> io::Result<usize> {
         if self.end == self.bytes.len() {
             self.bytes.copy_within(self.start.., 0);
             self.end -= self.start;
