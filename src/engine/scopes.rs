@@ -102,6 +102,9 @@ pub(crate) struct Scopes {
     /// be [armed](Self::arm) at the next one.
     pending: Cell<u8>,
     root_requested: Cell<bool>,
+    // How many `no_wait` calls are under way. Not in `nested`, as each poll of a future of tokio is
+    // such a call.
+    forbidden: Cell<u32>,
     // Few coroutines ever open a scope.
     nested: OnceCell<Box<Nested>>,
 }
@@ -115,8 +118,6 @@ struct Nested {
     root_reason: OnceCell<CancelReason>,
     open: RefCell<Vec<Scope>>,
     shields: RefCell<Vec<Shield>>,
-    // How many `no_wait` calls are under way.
-    forbidden: Cell<u32>,
     // How many of the open scopes have `cleanup` set.
     cleanups: Cell<u32>,
 }
@@ -354,14 +355,12 @@ impl Scopes {
         struct Allow<'a>(&'a Scopes);
         impl Drop for Allow<'_> {
             fn drop(&mut self) {
-                let forbidden = &self.0.nested().forbidden;
-                forbidden.set(forbidden.get() - 1);
+                self.0.forbidden.set(self.0.forbidden.get() - 1);
                 self.0.update();
             }
         }
-        let forbidden = &self.nested().forbidden;
-        forbidden.set(forbidden.get() + 1);
-        self.update();
+        self.forbidden.set(self.forbidden.get() + 1);
+        self.pending.set(self.pending.get() | PENDING);
         Allow(self)
     }
 
@@ -372,11 +371,11 @@ impl Scopes {
         impl<S> Drop for Restore<'_, S> {
             fn drop(&mut self) {
                 // The shield is a field, so it is lowered after this, and updates `pending`.
-                self.0.nested().forbidden.set(self.1);
+                self.0.forbidden.set(self.1);
             }
         }
         let shield = self.shield(true);
-        let forbidden = self.nested().forbidden.take();
+        let forbidden = self.forbidden.take();
         self.update();
         Restore(self, forbidden, shield)
     }
@@ -394,16 +393,18 @@ impl Scopes {
     }
 
     /// Whether waits panic.
+    #[inline]
     pub(crate) fn are_waits_forbidden(&self) -> bool {
-        self.nested.get().is_some_and(|nested| nested.forbidden.get() > 0)
+        self.forbidden.get() > 0
     }
 
     /// How many scopes, shields and `no_wait` calls are open.
     pub(crate) fn depth(&self) -> usize {
-        self.nested.get().map_or(0, |nested| {
-            let (open, shields) = (nested.open.borrow().len(), nested.shields.borrow().len());
-            open + shields + nested.forbidden.get() as usize
-        })
+        let nested = self
+            .nested
+            .get()
+            .map_or(0, |nested| nested.open.borrow().len() + nested.shields.borrow().len());
+        nested + self.forbidden.get() as usize
     }
 
     /// How many scopes are open, and the first deadline at which one will be cancelled.
@@ -420,7 +421,7 @@ impl Scopes {
     }
 
     fn update(&self) {
-        let pending = self.target().is_some() || self.are_waits_forbidden();
+        let pending = self.are_waits_forbidden() || self.target().is_some();
         self.pending.set(self.pending.get() & !PENDING | if pending { PENDING } else { 0 });
     }
 

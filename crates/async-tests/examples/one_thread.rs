@@ -37,8 +37,10 @@ const LOCK: &str = "SELECT pg_advisory_lock(1)";
 const UNLOCK: &str = "SELECT pg_advisory_unlock_all()";
 const WAITERS: &str = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
 
+type Wait = fn(&Services) -> Result<()>;
+
 /// The names of coroutines that wait in a service, and what they do.
-const WAITS: [(&str, fn(&Services) -> Result<()>); 5] = [
+const WAITS: [(&str, Wait); 5] = [
     ("redis", Services::wait_in_redis),
     ("redis-sync", Services::wait_in_redis_sync),
     ("reqwest", Services::wait_here),

@@ -337,8 +337,9 @@ fn wakers_are_called_late_and_from_anywhere() {
 
 #[test]
 fn wakers_outlive_their_run() {
+    type Last = OnDrop<Box<dyn FnMut()>>;
     thread_local! {
-        static LAST: RefCell<Option<OnDrop<Box<dyn FnMut()>>>> = const { RefCell::new(None) };
+        static LAST: RefCell<Option<Last>> = const { RefCell::new(None) };
     }
     let waker = watch(|| {
         let wakers = Rc::new(RefCell::new(Vec::new()));
