@@ -1,8 +1,10 @@
-//! The bounds of a stack, and what can be read of it from outside.
+//! The bounds of a stack, and what can be learnt of it from outside.
 
 #![allow(unsafe_code)]
 
-use std::ptr;
+use std::io;
+use std::ptr::{self, NonNull};
+use std::sync::OnceLock;
 
 use rustix::param::page_size;
 
@@ -68,4 +70,31 @@ impl Bounds {
         }
         top - lowest
     }
+}
+
+/// Whether the markers of this system guard. `marked` is a page with a marker, if they do.
+///
+/// An emulator (the user mode of qemu) calls advice that it does not know a success.
+#[cfg(target_os = "linux")]
+pub(super) fn markers_work(marked: NonNull<u8>) -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        let never = 1; // A new page holds zero, so the call returns at once.
+        // SAFETY: the kernel reads a word of a mapping that is ours, or answers EFAULT.
+        let refused = unsafe {
+            libc::syscall(
+                libc::SYS_futex,
+                marked.as_ptr(),
+                libc::FUTEX_WAIT,
+                never,
+                ptr::null::<u8>(),
+            )
+        };
+        refused == -1 && io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT)
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn markers_work(_marked: NonNull<u8>) -> bool {
+    false
 }

@@ -25,7 +25,7 @@ use std::sync::OnceLock;
 
 use corosensei::stack::{StackPointer, valgrind::ValgrindStackRegistration};
 
-use super::bounds::Bounds;
+use super::bounds::{Bounds, markers_work};
 use super::error::explained;
 use super::shared::thread_local;
 
@@ -125,8 +125,8 @@ impl Arena {
                         valgrind: RefCell::default(),
                     });
                 }
-                // RLIMIT_AS and strict overcommit count address space. What is left of it is for all
-                // of the process, so an arena then takes little.
+                // RLIMIT_AS and strict overcommit count address space, and the rest of the process
+                // needs some of it too. An arena then takes little.
                 Err(_) if count > FIRST_ARENA_STACKS => count = FIRST_ARENA_STACKS,
                 Err(_) if count > 1 => count /= 2,
                 Err(error) => return Err(explain(error, size)),
@@ -181,33 +181,6 @@ impl Drop for Arena {
         // SAFETY: the mapping is ours, and no stack of it is left: each would hold this arena.
         let _ = unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
     }
-}
-
-/// Whether the markers of this system guard. `marked` is a page with a marker, if they do.
-///
-/// An emulator (the user mode of qemu) calls advice that it does not know a success.
-#[cfg(target_os = "linux")]
-fn markers_work(marked: NonNull<u8>) -> bool {
-    static ANSWER: OnceLock<bool> = OnceLock::new();
-    *ANSWER.get_or_init(|| {
-        let never = 1; // A new page holds zero, so the call returns at once.
-        // SAFETY: the kernel reads a word of a mapping that is ours, or answers EFAULT.
-        let refused = unsafe {
-            libc::syscall(
-                libc::SYS_futex,
-                marked.as_ptr(),
-                libc::FUTEX_WAIT,
-                never,
-                ptr::null::<u8>(),
-            )
-        };
-        refused == -1 && io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT)
-    })
-}
-
-#[cfg(not(target_os = "linux"))]
-fn markers_work(_marked: NonNull<u8>) -> bool {
-    false
 }
 
 /// This thread's stack that has this address.
