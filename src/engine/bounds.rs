@@ -1,4 +1,4 @@
-//! The bounds of a stack, and what can be read of it from outside.
+//! The bounds of a stack, and what can be learnt of it from outside.
 
 #![allow(unsafe_code)]
 
