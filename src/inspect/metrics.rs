@@ -85,7 +85,7 @@ pub fn metrics() -> Metrics {
 /// [`Counts`](super::Counts).
 ///
 /// They need a clock, so nothing is measured before. While a worker has little to do, each turn is
-/// measured. Of a busy worker, a quarter of the turns are, which costs 1 % of an echo server's
+/// measured. Of a busy worker, an eighth of the turns are, which costs 2 % of an echo server's
 /// instructions. The first call blocks the thread for 10 ms, for the calibration of the clock.
 ///
 /// A worker begins with its next sleep, or when it next looks up from a full queue.

@@ -18,7 +18,7 @@ use super::super::ticks::{self, Scale};
 static MEASURES: AtomicBool = AtomicBool::new(false);
 
 /// While there are many turns, one interval of so many is measured.
-const SAMPLED: u32 = 4;
+const SAMPLED: u32 = 8;
 /// An interval is measured, too, if no more turns than this were taken in the one before it. Such a
 /// worker mostly sleeps.
 const FEW: u64 = 8;
