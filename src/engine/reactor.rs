@@ -270,8 +270,7 @@ impl Reactor {
         let timeout = timeout.map(|timeout| timeout.min(TIMEOUT_MAX));
         let mut buffer = self.buffer.borrow_mut();
         let events = self.port.wait(&mut buffer, timeout)?;
-        let mut entries = self.entries.borrow_mut();
-        let mut count = 0;
+        let (mut entries, mut count) = (self.entries.borrow_mut(), 0);
         for event in buffer.drain() {
             count += 1;
             let token = Token(event.token);

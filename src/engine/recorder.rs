@@ -7,8 +7,8 @@
 //!    writes the words of the event over those of event `n - capacity`, and sets `written = n + 1`.
 //! 2. The reader reads `written`, copies, and reads `written` again, behind an acquire fence.
 //!
-//! If the reader has seen any word of event `n`, its second read returns `n` at least. So all events
-//! up to `n - capacity` may be damaged, and it drops them.
+//! If the reader has seen any word of event `n`, its second read returns `n` at least. So all
+//! events up to `n - capacity` may be damaged, and it drops them.
 //!
 //! Rings are never freed, because a worker may write to its ring at any time. A worker that ends
 //! leaves its ring to the next one that asks for that size.

@@ -1,8 +1,8 @@
 //! Counts and measured times of a scheduler.
 //!
 //! Counting is free, or next to it. A time needs a clock, so times are measured on request, and
-//! then the loop has other code for a turn. While there are many turns, only those of some
-//! intervals between two ticks are measured.
+//! then the loop has other code for a turn. Only the turns of some intervals between two ticks
+//! or sleeps are measured.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,11 +17,10 @@ use super::super::ticks::{self, Scale};
 /// Times are to be measured.
 static MEASURES: AtomicBool = AtomicBool::new(false);
 
-/// While there are many turns, one interval of so many is measured.
-const SAMPLED: u32 = 4;
-/// An interval is measured, too, if no more turns than this were taken in the one before it. Such a
-/// worker mostly sleeps.
-const FEW: u64 = 8;
+/// After a measured interval, so many are skipped, and a random number below [`SPREAD`] more. A
+/// fixed number could be in step with the program, and always meet the same of its turns.
+const SKIPPED: u32 = 8;
+const SPREAD: u32 = 16;
 
 /// Begins or ends to measure times.
 pub(crate) fn set_measures(on: bool) {
@@ -51,10 +50,8 @@ pub(super) struct Observer {
     receives: Cell<bool>,
     // The last task that became ready before that was observed.
     unknown: Cell<*const Task>,
-    // The number of turns when the current interval between two ticks began, and how many of the
-    // last intervals were not measured.
-    interval: Cell<u64>,
-    skipped: Cell<u32>,
+    // How many intervals between two ticks or sleeps are not measured from now on.
+    skip: Cell<u32>,
     delays: Measured,
     turn_times: Measured,
     poll_times: Measured,
@@ -76,8 +73,7 @@ impl Observer {
             ring: Cell::new(None),
             receives: Cell::new(false),
             unknown: Cell::new(std::ptr::null()),
-            interval: Cell::new(0),
-            skipped: Cell::new(0),
+            skip: Cell::new(0),
             delays: Measured::new(),
             turn_times: Measured::new(),
             poll_times: Measured::new(),
@@ -126,25 +122,28 @@ impl Observer {
     /// Whether turns may have to be observed from now on, or no longer.
     #[inline]
     pub(super) fn is_asked(&self) -> bool {
-        MEASURES.load(Ordering::Relaxed) || recorder::capacity() > 0 || self.on.get()
+        let measures = MEASURES.load(Ordering::Relaxed) || self.scale.get().is_some();
+        measures || recorder::capacity() > 0 || self.ring.get().is_some()
     }
 
-    /// Decides whether turns are observed from now on. `turns` is how many there were, and `last`
-    /// the task at the end of the ready queue.
+    /// Decides whether turns are observed from now on. `last` is the task at the end of the ready
+    /// queue.
     #[cold]
-    pub(super) fn next_interval(&self, turns: u64, last: *const Task, place: Place) {
-        let few = turns.wrapping_sub(self.interval.replace(turns)) <= FEW;
-        let skipped = self.skipped.get() + 1;
+    pub(super) fn next_interval(&self, last: *const Task, place: impl FnOnce() -> Place) {
         let measures = MEASURES.load(Ordering::Relaxed);
-        let sampled = measures && (few || skipped >= SAMPLED);
-        self.skipped.set(if sampled { 0 } else { skipped });
+        let skip = self.skip.get();
+        let sampled = measures && skip == 0;
         self.scale.set(measures.then(Scale::get));
+        self.skip.set(match sampled {
+            true => SKIPPED + (ticks::now() >> 4) as u32 % SPREAD,
+            false => skip.saturating_sub(1),
+        });
         if self.ring.get().is_some_and(|ring| !ring.fits()) {
             self.stop();
         }
         let records = recorder::capacity() > 0;
         if records && self.ring.get().is_none() {
-            self.ring.set(Some(Ring::acquire(place)));
+            self.ring.set(Some(Ring::acquire(place())));
         }
         let on = sampled || records;
         if !self.on.replace(on) {

@@ -77,10 +77,11 @@ impl Scheduler {
     #[inline]
     fn look(&self) {
         if self.observer.is_asked() {
-            let place = self.with_worker(|it| Some((it.workers.id().number(), it.number)));
-            let (run, worker) = place.unwrap_or_default();
-            let last = self.ready.last();
-            self.observer.next_interval(self.turns(), last, Place { run, worker });
+            self.observer.next_interval(self.ready.last(), || {
+                let place = self.with_worker(|it| Some((it.workers.id().number(), it.number)));
+                let (run, worker) = place.unwrap_or_default();
+                Place { run, worker }
+            });
         }
     }
 
