@@ -310,16 +310,24 @@ pub(super) fn prefetch<T>(address: *const T) {
     let _ = address;
 }
 
-/// The top of the stack. Null on targets where nothing is prefetched.
+/// The top of the stack. Null on processors that are not known.
 #[inline(always)]
 pub(crate) fn stack_top() -> *const u8 {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     {
         let top;
         // SAFETY: this reads a register.
-        unsafe { asm!("mov {}, rsp", out(reg) top, options(nomem, nostack, preserves_flags)) };
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            asm!("mov {}, rsp", out(reg) top, options(nomem, nostack, preserves_flags));
+        }
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        unsafe {
+            asm!("mov {}, sp", out(reg) top, options(nomem, nostack, preserves_flags));
+        }
         top
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     ptr::null()
 }
