@@ -35,6 +35,8 @@ pub(crate) const MOMENT: Duration = Duration::from_millis(1);
 /// none comes close.
 const HANG: Duration = Duration::from_secs(120);
 const CHILD: &str = "PLAINSONG_TEST_CHILD";
+/// A program that runs this one, where the system cannot: an emulator.
+const RUNNER: &str = "PLAINSONG_TEST_RUNNER";
 
 // ---- where a test runs ----
 
@@ -121,7 +123,7 @@ fn child<F: Copy>(_test: F, body: impl FnOnce()) -> Option<Output> {
         return None;
     }
     let (_, name) = type_name::<F>().split_once("::").unwrap();
-    let output = Command::new(std::env::current_exe().unwrap())
+    let output = this_program()
         .args([name, "--exact", "--nocapture", "--test-threads=1"])
         .env(CHILD, "1")
         .env("RUST_BACKTRACE", "0")
@@ -130,6 +132,15 @@ fn child<F: Copy>(_test: F, body: impl FnOnce()) -> Option<Output> {
     let ran = String::from_utf8_lossy(&output.stdout).contains("running 1 test");
     assert!(ran, "no test is called {name}");
     Some(output)
+}
+
+/// Starts this program once more.
+pub(crate) fn this_program() -> Command {
+    let program = std::env::current_exe().unwrap();
+    let Some(runner) = std::env::var_os(RUNNER) else { return Command::new(program) };
+    let mut command = Command::new(runner);
+    command.arg(program);
+    command
 }
 
 fn describe(output: &Output) -> String {
@@ -290,6 +301,11 @@ pub(crate) fn status(name: &str) -> usize {
 /// as it likes.
 pub(crate) fn resident() -> usize {
     status("RssAnon")
+}
+
+/// Address space of this process, in bytes.
+pub(crate) fn address_space() -> u64 {
+    status("VmSize") as u64 * 1024
 }
 
 fn limit(resource: Resource, current: Option<u64>) {

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use std::{io, thread};
@@ -17,7 +17,7 @@ use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
-use crate::util::{MOMENT, OnDrop, panic_of, until, until_parked, watch};
+use crate::util::{MOMENT, OnDrop, panic_of, this_program, until, until_parked, watch};
 use crate::{sys, util};
 
 const CHILD: &str = "PLAINSONG_TEST_STDIO";
@@ -35,7 +35,7 @@ fn is_child(body: impl FnOnce()) -> bool {
 /// Runs `test` in a process of its own, with these streams.
 fn start<F: Copy>(_test: F, stdin: impl Into<Stdio>, stdout: impl Into<Stdio>) -> Child {
     let (_, name) = type_name::<F>().split_once("::").unwrap();
-    Command::new(std::env::current_exe().unwrap())
+    this_program()
         .args([name, "--exact", "--nocapture", "--test-threads=1"])
         .env(CHILD, "1")
         .stdin(stdin)

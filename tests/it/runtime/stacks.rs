@@ -7,7 +7,7 @@ use std::time::Duration;
 use plainsong::time::sleep;
 use plainsong::{Builder, Runtime, spawn, yield_now};
 
-use crate::util::{alone, kind, limit_memory, mappings, resident, run};
+use crate::util::{address_space, alone, kind, limit_memory, mappings, resident, run};
 
 /// Touches this many bytes of the stack, and a frame or two more.
 fn dig(bytes: usize) -> u64 {
@@ -193,6 +193,22 @@ fn without_address_space_a_spawn_is_an_error() {
             assert_eq!(error.kind(), ErrorKind::OutOfMemory);
             assert!(error.to_string().contains("RLIMIT_AS"), "{error}");
             spawn(|| ()).join().unwrap();
+        });
+    });
+}
+
+#[test]
+#[cfg_attr(feature = "sanitizer", ignore = "a sanitizer needs address space")]
+fn near_a_limit_stacks_leave_room_for_other_memory() {
+    alone(near_a_limit_stacks_leave_room_for_other_memory, || {
+        plainsong::run(|| {
+            limit_memory(Some(address_space() + (48 << 20)));
+            // One reservation of 4 MiB is there. One of 8 and one of 16 follow. Another of 32 does
+            // not fit any more.
+            let children: Vec<_> =
+                (0..16 + 32 + 64).map(|_| spawn(|| sleep(Duration::MAX))).collect();
+            assert!(Vec::<u8>::new().try_reserve_exact(12 << 20).is_ok());
+            children.iter().for_each(|child| child.cancel());
         });
     });
 }

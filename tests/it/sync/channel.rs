@@ -525,11 +525,12 @@ fn memory_stays_flat() {
 #[test]
 fn clocks_send_when_it_is_time() {
     both(|| {
+        let distant = after(HOUR);
+        assert_eq!((distant.len(), distant.capacity(), distant.is_full()), (0, Some(1), false));
+        assert_eq!(distant.try_recv(), Err(TryRecvError::Empty));
+        assert_eq!(distant.recv_timeout(Duration::ZERO), Err(RecvTimeoutError::Timeout));
         let start = Instant::now();
         let once = after(Duration::from_millis(5));
-        assert_eq!((once.len(), once.capacity(), once.is_full()), (0, Some(1), false));
-        assert_eq!(once.try_recv(), Err(TryRecvError::Empty));
-        assert_eq!(once.recv_timeout(Duration::ZERO), Err(RecvTimeoutError::Timeout));
         let due = once.recv().unwrap();
         assert!(due >= start + Duration::from_millis(5) && due <= Instant::now());
         assert_eq!(once.recv_timeout(MOMENT), Err(RecvTimeoutError::Timeout));
