@@ -1,4 +1,4 @@
-//! What the model checkers' thread-locals lack.
+//! Methods and values that the thread-locals of the model checkers lack.
 
 /// Methods of std's thread-locals that those of model checkers lack.
 pub(crate) trait LocalCell<T> {

@@ -1,6 +1,6 @@
-//! Memory orders, with loom: what a thread may read when another has written, in all orders in
-//! which a few threads can run. Each protocol is tried again with its orders weakened, and must
-//! then fail. Otherwise the model would prove nothing about them.
+//! Memory orders, with loom: all values that a thread may read when another has written, in all
+//! orders in which a few threads can run. Each protocol is tried again with its orders weakened,
+//! and must then fail. Otherwise the model would prove nothing about them.
 
 #![allow(unsafe_code)]
 

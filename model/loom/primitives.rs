@@ -1,8 +1,8 @@
 //! loom's primitives in the shape of std's.
 //!
-//! loom makes its primitives at run time, for one execution. The library makes its own in constants,
-//! and passes mailboxes on from one execution to the next. So each primitive here makes loom's when
-//! it is first used in an execution.
+//! loom makes its primitives at run time, for one execution. The library makes its own in
+//! constants, and passes mailboxes on from one execution to the next. So each primitive here makes
+//! loom's when it is first used in an execution.
 
 #![allow(unsafe_code)]
 

@@ -1,6 +1,6 @@
 //! The primitives that threads share: std's, or in a model check those of a model checker, which
-//! tries the orders in which threads can run: shuttle's, or loom's for memory orders. Only code that
-//! a model check covers takes them from here.
+//! tries the orders in which threads can run: shuttle's, or loom's for memory orders. Only code
+//! that a model check covers takes them from here.
 //!
 //! The library has no dependency for this. The package in `model/` compiles the same source as a
 //! test of its own. It sets `plainsong_model`, and `plainsong_loom` for loom.

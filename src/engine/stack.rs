@@ -128,8 +128,8 @@ impl Arena {
                         valgrind: RefCell::default(),
                     });
                 }
-                // RLIMIT_AS and strict overcommit count address space. What is left of it is for all
-                // of the process, so an arena then takes little.
+                // RLIMIT_AS and strict overcommit count address space, and the rest of the process
+                // needs some of it too. An arena then takes little.
                 Err(_) if count > FIRST_ARENA_STACKS => count = FIRST_ARENA_STACKS,
                 Err(_) if count > 1 => count /= 2,
                 Err(error) => return Err(explain(error, size)),
