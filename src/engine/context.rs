@@ -11,6 +11,7 @@ use std::ptr;
 
 use super::current;
 use super::scheduler::Scheduler;
+use super::settings::Moment;
 #[cfg(plainsong_model)]
 use super::shared::LocalCell;
 use super::shared::thread_local;
@@ -95,6 +96,12 @@ fn find() -> *const Scheduler {
     let place = OWNED.try_with(|owned| ptr::from_ref(&*owned.0)).unwrap_or(ptr::null());
     PLACE.set(place);
     place
+}
+
+/// Calls the hooks of the run, if there are any, for `task`, the running coroutine.
+#[cold]
+pub(super) fn call_hooks(task: &Task, moment: Moment) {
+    with(|scheduler| scheduler.call_hooks(task, moment));
 }
 
 /// The running coroutine and its scheduler.

@@ -14,6 +14,7 @@ use super::blocking_pool as pool;
 use super::cancel;
 use super::context::{self, Running};
 use super::coroutine::Coroutine;
+use super::current;
 use super::defer::Defer;
 use super::panic_hook;
 use super::pin::Pinned;
@@ -53,7 +54,7 @@ pub(crate) fn start<F: FnOnce() -> T, T>(
     let spawned = Location::caller();
     let result = Cell::new(None);
     let main = || {
-        context::running(|main| hook(main, Moment::Resume));
+        current::with(|main| main.map(|main| context::call_hooks(main, Moment::Resume)));
         let returned = panic::catch_unwind(AssertUnwindSafe(f));
         let has_panicked = returned.is_err();
         result.set(Some(returned));
@@ -70,7 +71,7 @@ pub(crate) fn start<F: FnOnce() -> T, T>(
                     cancel::catch_and_forget(|| drop(call));
                 }
             }
-            hook(main, Moment::End);
+            context::call_hooks(task, Moment::End);
         });
     };
     context::prepare_run();
@@ -85,12 +86,6 @@ pub(crate) fn start<F: FnOnce() -> T, T>(
         (Ok(()), Some(Err(payload))) => panic::resume_unwind(payload),
         (Ok(()), None) => unreachable!("the main coroutine has ended"),
         (Err(error), _) => panic!("cannot run coroutines on this thread: {error}"),
-    }
-}
-
-fn hook(main: Option<Running<'_>>, moment: Moment) {
-    if let Some(Running { scheduler, task }) = main {
-        scheduler.call_hooks(task, moment);
     }
 }
 

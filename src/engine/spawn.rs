@@ -250,10 +250,11 @@ where
 fn body<F: FnOnce() -> T, T>(f: F, sender: Sender<T>) {
     current::with(|task| {
         let Some(task) = task else { unreachable!("a coroutine runs as the current task") };
-        if task.scopes.is_hooked() {
-            context::with(|scheduler| scheduler.call_hooks(task, Moment::Resume));
-        }
-        let result = if task.scopes.is_pending() {
+        let cancelled = task.scopes.is_pending_or_hooked() && {
+            context::call_hooks(task, Moment::Resume);
+            task.scopes.is_pending()
+        };
+        let result = if cancelled {
             // It was cancelled before it began, so `f` is not called.
             cancel::catch_and_forget(|| drop(f));
             Err(Failure::Cancelled(task.scopes.reason(Level::Root)))
@@ -268,7 +269,7 @@ fn body<F: FnOnce() -> T, T>(f: F, sender: Sender<T>) {
         // The user code may have made new locals.
         cancel::drop_locals(task);
         if task.scopes.is_hooked() {
-            context::with(|scheduler| scheduler.call_hooks(task, Moment::End));
+            context::call_hooks(task, Moment::End);
         }
     });
 }

@@ -228,3 +228,23 @@ fn a_cancelled_request_of_reqwest_closes_its_connection() {
     })
     .unwrap();
 }
+
+/// Guards that are held across the waits of two coroutines would be dropped out of order.
+#[test]
+fn coroutines_wait_in_turn_for_futures_that_need_tokio_around_them() {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let tokio = builder.worker_threads(1).enable_all().build().unwrap();
+    plainsong::run(|| {
+        let sleepers = [3, 1, 2].map(|moments| {
+            let handle = tokio.handle().clone();
+            plainsong::spawn(move || {
+                let slept = async move {
+                    tokio::time::sleep(moments * MOMENT).await;
+                    tokio::spawn(async move { moments }).await.unwrap()
+                };
+                plainsong::block_on_with(|| handle.enter(), slept)
+            })
+        });
+        assert_eq!(sleepers.map(|sleeper| sleeper.join().unwrap()), [3, 1, 2]);
+    });
+}

@@ -65,6 +65,8 @@ pub(crate) struct Scheduler {
     pub(super) observer: Observer,
     pub(super) worker: RefCell<Option<WorkerHandle>>,
     pub(super) hooks: RefCell<Hooks>,
+    // Whether there are hooks.
+    pub(super) hooked: Cell<bool>,
     // Turns until the next tick.
     pub(super) turns_left: Cell<u32>,
     // How many turns there are between two ticks.
@@ -107,6 +109,7 @@ impl Scheduler {
             observer: Observer::new(),
             worker: RefCell::new(None),
             hooks: RefCell::new(None),
+            hooked: Cell::new(false),
             turns_left: Cell::new(TURNS_PER_TICK),
             tick_after: Cell::new(TURNS_PER_TICK),
             next_id: Cell::new(0),
@@ -211,7 +214,7 @@ impl Scheduler {
     pub(crate) fn add(&self, task: Task) -> u32 {
         self.observer.spawned.set(self.observer.spawned.get() + 1);
         self.tasks.insert(task, |task| {
-            if self.hooks.borrow().is_some() {
+            if self.hooked.get() {
                 task.scopes.set_hooked();
             }
             if self.observer.is_on() {

@@ -76,6 +76,7 @@ impl Scheduler {
         self.clock.start();
         self.stack_size.set(settings.stack_size);
         self.outside.set_strict(settings.strict);
+        self.hooked.set(settings.hooks.is_some());
         self.hooks.replace(settings.hooks.clone());
         // Messages for an earlier run have no meaning any more.
         self.receive();

@@ -121,7 +121,7 @@ fn a_wait_in_a_hook_panics() {
         || sleep(MOMENT),
         || thread::park(),
         || Event::new().wait(),
-        || drop(channel::bounded::<()>(0).1.recv_timeout(HOUR)),
+        || _ = channel::bounded::<()>(0).1.recv_timeout(HOUR),
         || drop(plainsong::io::wait_readable(std::io::pipe().unwrap().0)),
         || plainsong::block_on(std::future::pending()),
     ];
