@@ -250,7 +250,7 @@ where
 fn body<F: FnOnce() -> T, T>(f: F, sender: Sender<T>) {
     current::with(|task| {
         let Some(task) = task else { unreachable!("a coroutine runs as the current task") };
-        let cancelled = task.scopes.is_pending_or_hooked() && {
+        let cancelled = task.scopes.yields_slowly() && {
             context::call_hooks(task, Moment::Resume);
             task.scopes.is_pending()
         };

@@ -157,6 +157,7 @@ impl<T: Descriptor> Source<T> {
         mut op: impl FnMut(&T) -> io::Result<R>,
         amount: impl Fn(&R) -> usize,
     ) -> io::Result<R> {
+        self.check_deadline(interest)?;
         park::running(
             #[inline(always)]
             |running| {
@@ -165,7 +166,6 @@ impl<T: Descriptor> Source<T> {
                 try_then_wait(
                     #[inline(always)]
                     || {
-                        self.check_deadline(interest)?;
                         let drained = || readiness.get().is_some_and(|known| known.is_drained());
                         if interest == Interest::Read && drained() && !self.is_nonblocking() {
                             return Err(Errno::AGAIN.into());
@@ -210,9 +210,9 @@ impl<T: Descriptor> Source<T> {
         };
         let before = Cell::new(None);
         let mut deadline = None;
+        self.check_deadline(interest)?;
         try_then_wait(
             || {
-                self.check_deadline(interest)?;
                 before.set(edges());
                 op()
             },

@@ -64,13 +64,13 @@ fn readers() -> Vec<(&'static str, Set, Get, Put)> {
             "PipeReader",
             reader,
             |of: &plainsong::io::PipeReader| { (&*of).read(&mut [0; 9]) },
-            { move || (&writer).write_all(b"x").unwrap() }
+            move || (&writer).write_all(b"x").unwrap()
         ),
         row!(
             "DuplexStream",
             end,
             |of: &plainsong::io::DuplexStream| { (&*of).read(&mut [0; 9]) },
-            { move || (&end_theirs).write_all(b"x").unwrap() }
+            move || (&end_theirs).write_all(b"x").unwrap()
         ),
         row!(
             "Pollable",
