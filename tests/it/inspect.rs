@@ -113,8 +113,8 @@ fn a_lock_that_a_plain_thread_holds() {
             released.recv().unwrap_err();
         });
         holds.recv().unwrap();
-        let waiter = parked("waits for a thread", move || drop(mutex.lock()));
-        assert!(waits(&dump(), "waits for a thread").ends_with("held by a plain thread"));
+        let waiter = parked("behind a thread", move || drop(mutex.lock()));
+        assert!(waits(&dump(), "behind a thread").ends_with("held by a plain thread"));
         drop(release);
         waiter.join().unwrap();
         thread.join().unwrap();
