@@ -22,6 +22,8 @@ use http::{Connection, Limits, Reply, Request, Sent, Server};
 use plainsong::io::stdout;
 use plainsong::net::{TcpListener, TcpStream};
 use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tls::Tls;
 
 const TEXT: (&str, &str) = ("Content-Type", "text/plain; charset=utf-8");
@@ -66,13 +68,26 @@ fn arguments() -> Result<(String, Arc<ServerConfig>), Box<dyn Error>> {
             tls::server(vec![certificate], key)?
         }
         [_, certificates, key] => {
-            let (chain, key) = tls::from_files(certificates, key)?;
+            let (chain, key) = from_files(certificates, key)?;
             tls::server(chain, key)
                 .map_err(|error| format!("{certificates} and its key do not do: {error}"))?
         }
         _ => args::refuse(usage),
     };
     Ok((address, config))
+}
+
+/// The certificates of a file, and the key of another.
+fn from_files(
+    certificates: &str,
+    key: &str,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Box<dyn Error>> {
+    let chain = CertificateDer::pem_file_iter(certificates)
+        .and_then(Iterator::collect)
+        .map_err(|error| format!("no certificates from {certificates}: {error}"))?;
+    let key = PrivateKeyDer::from_pem_file(key)
+        .map_err(|error| format!("no private key from {key}: {error}"))?;
+    Ok((chain, key))
 }
 
 fn answer(request: &Request<'_>, reply: Reply<'_>) -> Sent {

@@ -1,13 +1,11 @@
 //! rustls over a socket, and a certificate for a server that has none.
 
 use std::cell::RefCell;
-use std::error::Error;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use plainsong::net::TcpStream;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, Stream};
 
@@ -18,19 +16,6 @@ pub(crate) fn self_signed()
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(names)?;
     let key = PrivateKeyDer::try_from(signing_key.serialize_der());
     Ok((cert.into(), key.expect("rcgen writes keys that rustls reads")))
-}
-
-/// The certificates of a file, and the key of another.
-pub(crate) fn from_files(
-    certificates: &str,
-    key: &str,
-) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Box<dyn Error>> {
-    let chain = CertificateDer::pem_file_iter(certificates)
-        .and_then(Iterator::collect)
-        .map_err(|error| format!("no certificates from {certificates}: {error}"))?;
-    let key = PrivateKeyDer::from_pem_file(key)
-        .map_err(|error| format!("no private key from {key}: {error}"))?;
-    Ok((chain, key))
 }
 
 /// The settings of a server with these certificates.

@@ -87,7 +87,7 @@ fn answer(request: &[u8]) -> Answer {
     }
     let header = |name: &str| {
         let header = parsed.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
-        header.map_or("", |header| str::from_utf8(header.value).unwrap_or_default())
+        header.map_or("", |header| std::str::from_utf8(header.value).unwrap_or_default())
     };
     match (parsed.method, parsed.path) {
         (Some("GET"), Some("/")) => page("200 OK", PAGE),
