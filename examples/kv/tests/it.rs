@@ -66,7 +66,7 @@ fn on_plainsong() -> PathBuf {
 /// The same file on std itself.
 fn on_std(folder: &Path) -> PathBuf {
     let program = folder.join("kv");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("main.rs");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("kv.rs");
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let mut rustc = Command::new(rustc);
     rustc.args(["--edition", "2024", "-A", "warnings", "-o"]).arg(&program).arg(source);
