@@ -231,7 +231,11 @@ fn json(near: DuplexStream) -> Box<dyn FnMut() -> Step> {
     })
 }
 
-const READERS: &[(&str, fn() -> Vec<u8>, Make, [&str; 2])] = &[
+/// The name of a reader, its stream, how it is made, and the verdicts: after an unwind, after an
+/// error.
+type Row = (&'static str, fn() -> Vec<u8>, Make, [&'static str; 2]);
+
+const READERS: &[Row] = &[
     ("`Read::read`", text, |mut near| Box::new(move || piece(&mut near)), ["right", "right"]),
     ("`Read::read_to_end`, into the same buffer", text, read_to_end, ["right", "right"]),
     ("`BufRead::read_until`, into the same buffer", text, read_until, ["right", "right"]),
