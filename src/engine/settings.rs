@@ -6,6 +6,7 @@
 //! block the thread, and panics.
 
 use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 
 use super::id::Id;
@@ -49,6 +50,10 @@ pub(crate) enum Moment {
 /// The hooks for each moment, in the order in which they are called.
 #[derive(Clone, Default)]
 pub(crate) struct Each([Vec<Hook>; 3]);
+
+// A panic stops at the hook.
+impl UnwindSafe for Each {}
+impl RefUnwindSafe for Each {}
 
 impl Each {
     pub(crate) fn add(&mut self, moment: Moment, hook: impl Fn(Id) + Send + Sync + 'static) {

@@ -2,6 +2,7 @@
 //! memory. The parts of [`std::io`] that do not wait themselves are re-exported.
 
 pub(crate) mod copy;
+mod deadline;
 mod direction;
 mod duplex;
 mod lines;

@@ -9,13 +9,14 @@ use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use super::deadline::Deadline;
 use crate::engine::blocking_pool as pool;
 use crate::engine::descriptor::{self, Registrations};
 use crate::engine::error::{explained, past_deadline};
@@ -87,8 +88,8 @@ pub(crate) struct Source<T: Descriptor> {
     registrations: Registrations,
     // Nanoseconds; 0 for none.
     timeouts: [AtomicU64; 2],
-    // When operations begin to fail: nanoseconds from `deadlines_from`, `NEVER` for no deadline.
-    deadlines: [AtomicI64; 2],
+    // When operations begin to fail.
+    deadlines: [Deadline; 2],
     nonblocking: AtomicBool,
     // The descriptor's number, for reports.
     number: RawFd,
@@ -104,7 +105,7 @@ impl<T: Descriptor> Source<T> {
         Self {
             registrations: Registrations::default(),
             timeouts: [AtomicU64::new(0), AtomicU64::new(0)],
-            deadlines: [AtomicI64::new(NEVER), AtomicI64::new(NEVER)],
+            deadlines: [Deadline::new(), Deadline::new()],
             nonblocking: AtomicBool::new(false),
             number: io.as_fd().as_raw_fd(),
             io: Some(io),
@@ -404,7 +405,7 @@ impl<T: Descriptor> Source<T> {
         deadline: Option<Instant>,
     ) -> io::Result<bool> {
         let Some(running) = running else {
-            let limit = self.limit(interest);
+            let limit = self.deadlines[interest as usize].get();
             let until = park::earlier(deadline, limit);
             let ready = pool::while_blocked(|| poll_one(self.get().as_fd(), interest, until))?;
             return if !ready && until == limit { Err(past_deadline()) } else { Ok(ready) };
@@ -438,15 +439,15 @@ impl<T: Descriptor> Source<T> {
     /// Whether there is a deadline for this direction, or may be one of a `fail_after`.
     #[inline(always)]
     fn may_fail(&self, running: Running<'_>, interest: Interest) -> bool {
-        self.deadlines[interest as usize].load(Ordering::Relaxed) != NEVER
-            || running.task.scopes.any()
+        self.deadlines[interest as usize].is_set() || running.task.scopes.any()
     }
 
     /// The deadline for this direction, or that of a `fail_after` around the caller if it is
     /// earlier.
     #[cold]
     fn fails_at(&self, running: Running<'_>, interest: Interest) -> Option<Instant> {
-        park::earlier(self.limit(interest), running.task.scopes.fails_at())
+        let deadline = self.deadlines[interest as usize].get();
+        park::earlier(deadline, running.task.scopes.fails_at())
     }
 
     /// Has the reactor of this thread know the descriptor, if a coroutine runs.
@@ -496,31 +497,12 @@ impl<T: Descriptor> Source<T> {
     /// Fails if the deadline for a direction has passed.
     #[inline(always)]
     fn check_deadline(&self, interest: Interest) -> io::Result<()> {
-        if self.deadlines[interest as usize].load(Ordering::Relaxed) == NEVER {
-            return Ok(());
-        }
-        self.check_set_deadline(interest)
-    }
-
-    #[cold]
-    fn check_set_deadline(&self, interest: Interest) -> io::Result<()> {
-        match self.limit(interest) {
-            Some(deadline) if deadline <= park::now() => Err(past_deadline()),
-            _ => Ok(()),
-        }
-    }
-
-    /// The deadline for a direction.
-    #[inline]
-    fn limit(&self, interest: Interest) -> Option<Instant> {
-        let nanos = self.deadlines[interest as usize].load(Ordering::Relaxed);
-        if nanos == NEVER { None } else { Some(deadline_from(nanos)) }
+        if self.deadlines[interest as usize].has_passed() { Err(past_deadline()) } else { Ok(()) }
     }
 
     /// Sets the deadline for a direction. Coroutines that wait already take it into account.
     pub(crate) fn set_deadline(&self, interest: Interest, deadline: Option<Instant>) {
-        let nanos = deadline.map_or(NEVER, nanos_of);
-        self.deadlines[interest as usize].store(nanos, Ordering::Relaxed);
+        self.deadlines[interest as usize].set(deadline);
         self.registrations.recheck();
     }
 
@@ -619,31 +601,6 @@ pub(super) fn check_unwinding() -> io::Result<()> {
         ));
     }
     Ok(())
-}
-
-/// The number that stands for no deadline, and for those that are too far away to be told from it.
-const NEVER: i64 = i64::MAX;
-
-/// Where the numbers of deadlines count from.
-fn deadlines_from() -> Instant {
-    static FROM: OnceLock<Instant> = OnceLock::new();
-    *FROM.get_or_init(park::now)
-}
-
-fn nanos_of(deadline: Instant) -> i64 {
-    let from = deadlines_from();
-    let nanos = |span: Duration| i64::try_from(span.as_nanos()).unwrap_or(NEVER);
-    match deadline.checked_duration_since(from) {
-        Some(after) => nanos(after),
-        None => -nanos(from.saturating_duration_since(deadline)),
-    }
-}
-
-#[cold]
-fn deadline_from(nanos: i64) -> Instant {
-    let (from, span) = (deadlines_from(), Duration::from_nanos(nanos.unsigned_abs()));
-    let deadline = if nanos < 0 { from.checked_sub(span) } else { from.checked_add(span) };
-    deadline.unwrap_or(from)
 }
 
 /// std's error for a time-out of zero, with advice.
