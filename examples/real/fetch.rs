@@ -3,8 +3,8 @@
 //! Without arguments it fetches fifty pages of a site of its own, which take 0.2 s each.
 //!
 //! ```text
-//! cargo run --release --example fetch [URL...]
-//! cargo run --release --example fetch https://example.com/ https://example.org/
+//! cargo run --release -p real_examples --example fetch [URL...]
+//! cargo run --release -p real_examples --example fetch https://example.com/ https://example.org/
 //! ```
 
 #[path = "../args/mod.rs"]

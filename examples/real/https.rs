@@ -3,7 +3,7 @@
 //! Without a certificate it makes one for this machine. Clients do not trust it: curl needs `-k`.
 //!
 //! ```text
-//! cargo run --release --example https [ADDR [CERTIFICATES KEY]]
+//! cargo run --release -p real_examples --example https [ADDR [CERTIFICATES KEY]]
 //! curl -ki https://127.0.0.1:4915/
 //! openssl s_client -connect 127.0.0.1:4915
 //! ```

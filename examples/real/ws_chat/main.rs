@@ -5,7 +5,7 @@
 //! them, the other writes to it what is broadcast. Both have a `WebSocket` over one connection.
 //!
 //! ```text
-//! cargo run --release --example ws_chat [ADDR]
+//! cargo run --release -p real_examples --example ws_chat [ADDR]
 //! firefox http://127.0.0.1:4915/
 //! ```
 

@@ -128,7 +128,7 @@ fn a_later_deadline_replaces_the_one_of_a_read_that_waits() {
     run(|| {
         for (name, set, get, put) in readers() {
             set(Some(now() + HOUR));
-            let reading = spawn(move || get());
+            let reading = spawn(get);
             until_parked(&reading);
             set(Some(now() + 2 * HOUR));
             set(None);
