@@ -434,6 +434,17 @@ pub(crate) fn below(random: &Cell<u64>, bound: usize) -> usize {
 }
 
 /// Calls a function when dropped.
+/// Calls `f`, a blocking call of std, until no signal interrupts it: a dump of another test
+/// interrupts all threads, and a socket with a time-out is not restarted.
+pub(crate) fn uninterrupted<T>(mut f: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match f() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
 pub(crate) struct OnDrop<F: FnMut()>(pub(crate) F);
 
 impl<F: FnMut()> Drop for OnDrop<F> {
