@@ -215,11 +215,6 @@ impl Coroutine {
         unsafe { (*self.yielder.get()).suspend(how) };
     }
 
-    /// Whether it has run. If not, its body has not been called.
-    pub(super) fn has_begun(&self) -> bool {
-        !self.yielder.get().is_null()
-    }
-
     /// Whether its own stack is the one of `size` bytes above this guard page.
     pub(super) fn is_above(&self, guard: usize, size: usize) -> bool {
         // Both are near the base of its stack. (The top may be on another one by now.)
@@ -228,7 +223,7 @@ impl Coroutine {
         base.checked_sub(guard).is_some_and(|above| above < 2 * size)
     }
 
-    /// Whether it has begun to run.
+    /// Whether it has run. If not, its body has not been called.
     pub(super) fn has_started(&self) -> bool {
         !self.yielder.get().is_null()
     }

@@ -36,7 +36,7 @@ impl Scheduler {
         }
         let mut unstarted = self.with_worker(|worker| worker.workers.pending(worker.number));
         self.tasks.for_each(|task| {
-            if !task.coroutine.has_begun() && !task.scopes.is_pending() {
+            if !task.coroutine.has_started() && !task.scopes.is_pending() {
                 unstarted.push(task.spawned);
             }
         });
