@@ -46,7 +46,7 @@ fn lends(made: Arc<AtomicUsize>, value: Arc<()>) -> Arc<()> {
 
 /// A call that is left alone when its caller is cancelled.
 fn leaves(made: Arc<AtomicUsize>, value: Arc<()>) -> Arc<()> {
-    try_offload(move || {
+    try_offload(None, move || {
         made.fetch_add(1, Ordering::SeqCst);
         value
     })

@@ -22,8 +22,6 @@ use super::defer::Defer;
 use super::error::past_deadline;
 use super::mutex::Mutex;
 use super::park;
-#[cfg(plainsong_model)]
-use super::shared::LocalCell;
 use super::shared::thread_local;
 use super::task::{Wait, Wake};
 use super::waiter::Parker;
@@ -239,13 +237,15 @@ pub(crate) fn try_offload<T: Send + 'static>(
 
 /// The run that waits for the end of the [`blocking`] call that the calling thread makes.
 pub(crate) fn waiting_run() -> Option<Arc<Workers>> {
-    RUN.with_borrow(Option::clone)
+    // A destructor of another thread-local may ask after this one is gone. No call is made then.
+    RUN.try_with(|run| run.borrow().clone()).ok().flatten()
 }
 
 /// Calls `f`, on a thread of the pool, for `run`, which waits for its end.
 fn for_run<T>(run: Option<Arc<Workers>>, f: impl FnOnce() -> T) -> T {
-    RUN.set(run);
-    let _end = Defer::new(|| RUN.set(None));
+    let set = |run| RUN.with(|cell| drop(cell.replace(run)));
+    set(run);
+    let _end = Defer::new(|| set(None));
     f()
 }
 
