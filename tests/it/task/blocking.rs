@@ -588,18 +588,20 @@ fn an_offloaded_call_returns_its_value_and_its_panic() {
 }
 
 #[test]
-fn a_time_out_leaves_an_offloaded_call_at_once_and_its_value_to_the_pool() {
+fn a_cancellation_leaves_an_offloaded_call_at_once_and_its_value_to_the_pool() {
     util::run(|| {
         let gate = gate();
         let dropped = Arc::new(Mutex::new(None));
         let theirs = Arc::clone(&dropped);
-        let left = timeout(MOMENT, || {
+        let caller = spawn(move || {
             offload(move || {
                 gate.pass();
                 OnDrop(move || *theirs.lock().unwrap() = std::thread::current().id().into())
             })
         });
-        assert!(left.is_err());
+        until(|| gate.waiting() == 1);
+        caller.cancel();
+        assert!(caller.join().is_err_and(|error| error.is_cancelled()));
         assert_eq!(gate.waiting(), 1, "the call goes on");
         assert!(dropped.lock().unwrap().is_none());
         gate.open();
