@@ -319,6 +319,7 @@ fn stacker_works_in_a_coroutine_as_long_as_nothing_waits_inside_of_it() {
 }
 
 #[test]
+#[cfg_attr(feature = "sanitizer", ignore = "it depends on where stacks lie")]
 fn stacker_takes_the_stack_of_one_coroutine_for_that_of_another_that_waits() {
     alone(stacker_takes_the_stack_of_one_coroutine_for_that_of_another_that_waits, || {
         plainsong::run(|| {
