@@ -7,11 +7,12 @@
 //! cargo run --release --example crawler http://example.com/ http://example.org/
 //! ```
 
+mod pages;
+
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use plainsong::io::stdout;
 use plainsong::net::{TcpListener, TcpStream};
 use plainsong::thread;
 use plainsong::time::timeout;
@@ -23,27 +24,7 @@ fn main() -> io::Result<ExitCode> {
     let urls: Vec<String> = std::env::args().skip(1).collect();
     plainsong::run(|| {
         let urls = if urls.is_empty() { own_site()? } else { urls };
-        let start = Instant::now();
-        let fetch = |url: String| thread::spawn(move || (fetch(&url), start.elapsed(), url));
-        let fetches: Vec<_> = urls.into_iter().map(fetch).collect();
-        let (mut pages, mut failed) = (0, 0);
-        for fetch in fetches {
-            let (page, took, url) = fetch.join().expect("a fetch panicked");
-            let took = took.as_secs_f64();
-            match page {
-                Ok((status, size)) => {
-                    pages += 1;
-                    writeln!(stdout(), "{status} {size:>8} bytes {took:>6.3} s  {url}")?;
-                }
-                Err(error) => {
-                    failed += 1;
-                    writeln!(stdout(), "failed: {url}: {error}")?;
-                }
-            }
-        }
-        let took = start.elapsed().as_secs_f64();
-        writeln!(stdout(), "{pages} pages in {took:.3} s, {failed} failed")?;
-        Ok(if pages > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        pages::print_all(urls, fetch)
     })
 }
 

@@ -59,8 +59,8 @@ pub fn remaining() -> Option<usize> {
 ///
 /// `f` may wait, be cancelled, panic, and call this again. It runs in the same coroutine. `size` is
 /// rounded up to a power of two. A stack uses memory only as far as it is touched, and gives most
-/// of it back when `f` has returned. So a larger size costs little, and makes changes of the stack
-/// rare: each takes as long as a few hundred instructions.
+/// of it back when `f` has returned. A change of the stack takes some microseconds, because the
+/// kernel is asked which pages were touched. So use a size that makes changes rare.
 ///
 /// The body of a generator cannot yield inside of an `f` that runs on a fresh stack: that panics.
 ///

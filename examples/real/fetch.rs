@@ -9,17 +9,16 @@
 
 #[path = "../args/mod.rs"]
 mod args;
+#[path = "../pages/mod.rs"]
+mod pages;
 mod tls;
 mod transport;
 
 use std::error::Error;
-use std::io::Write;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use plainsong::io::stdout;
 use plainsong::net::TcpListener;
-use plainsong::thread;
 use plainsong::time::sleep;
 use tls::Tls;
 use ureq::Agent;
@@ -41,32 +40,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
             .tls_config(TlsConfig::builder().root_certs(roots).build())
             .build();
         let agent = transport::agent(config);
-        let start = Instant::now();
-        let fetches: Vec<_> = urls
-            .into_iter()
-            .map(|url| {
-                let agent = agent.clone();
-                thread::spawn(move || (fetch(&agent, &url), start.elapsed(), url))
-            })
-            .collect();
-        let (mut pages, mut failed) = (0, 0);
-        for fetch in fetches {
-            let (page, took, url) = fetch.join().expect("a fetch panicked");
-            let took = took.as_secs_f64();
-            match page {
-                Ok((status, size)) => {
-                    pages += 1;
-                    writeln!(stdout(), "{status} {size:>8} bytes {took:>6.3} s  {url}")?;
-                }
-                Err(error) => {
-                    failed += 1;
-                    writeln!(stdout(), "failed: {url}: {error}")?;
-                }
-            }
-        }
-        let took = start.elapsed().as_secs_f64();
-        writeln!(stdout(), "{pages} pages in {took:.3} s, {failed} failed")?;
-        Ok(if pages > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(pages::print_all(urls, move |url| fetch(&agent, url))?)
     })
 }
 

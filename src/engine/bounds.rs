@@ -55,42 +55,44 @@ impl Bounds {
 
     /// How many bytes of some memory are in memory now. The memory need not be a stack any more.
     pub(crate) fn resident_in(memory: Range<usize>) -> usize {
-        let mut pages = [0u8; 1024];
-        let (page, mut from, mut resident) = (page_size(), memory.start, 0);
-        while from < memory.end {
-            let end = memory.end.min(from + pages.len() * page);
-            let here = &mut pages[..(end - from) / page];
-            // SAFETY: the range is page-aligned, and `here` has a byte for each page. The kernel
-            // refuses a range that is not mapped.
-            let done =
-                unsafe { libc::mincore(from as *mut _, end - from, here.as_mut_ptr().cast()) };
-            if done == 0 {
-                resident += here.iter().filter(|page| **page & 1 == 1).count() * page;
-            }
-            from = end;
-        }
-        resident
+        let mut resident = 0;
+        look_at_pages(memory, |_, pages| resident += pages.iter().filter(is_there).count());
+        resident * page_size()
     }
 
     /// How many bytes below the top are in memory: as much as was ever used since the pages were
     /// last given back, in whole pages.
     pub(crate) fn resident(&self) -> usize {
-        let mut pages = [0u8; 64];
-        let (page, mut end) = (page_size(), self.top.next_multiple_of(page_size()));
-        let top = end;
-        let mut lowest = end;
-        while end > self.bottom {
-            let from = end.saturating_sub(pages.len() * page).max(self.bottom);
-            let here = &mut pages[..(end - from) / page];
-            // SAFETY: the range is page-aligned and mapped. `here` has a byte for each page.
-            let done =
-                unsafe { libc::mincore(from as *mut _, end - from, here.as_mut_ptr().cast()) };
-            let first = here.iter().position(|page| page & 1 == 1);
-            if let Some(first) = first.filter(|_| done == 0) {
-                lowest = from + first * page;
+        let top = self.top.next_multiple_of(page_size());
+        let mut lowest = top;
+        look_at_pages(self.bottom..top, |from, pages| {
+            if let Some(first) = pages.iter().position(|it| is_there(&it)) {
+                lowest = lowest.min(from + first * page_size());
             }
-            end = from;
-        }
+        });
         top - lowest
     }
+}
+
+/// Calls `f` with the kernel's answers about a number of pages, from this address on. It leaves out
+/// what is not mapped.
+fn look_at_pages(memory: Range<usize>, mut f: impl FnMut(usize, &[u8])) {
+    let mut pages = [0u8; 1024];
+    let mut from = memory.start;
+    while from < memory.end {
+        let end = memory.end.min(from + pages.len() * page_size());
+        let here = &mut pages[..(end - from) / page_size()];
+        // SAFETY: the range is page-aligned, and `here` has a byte for each page. The kernel
+        // refuses a range that is not mapped.
+        let done = unsafe { libc::mincore(from as *mut _, end - from, here.as_mut_ptr().cast()) };
+        if done == 0 {
+            f(from, here);
+        }
+        from = end;
+    }
+}
+
+/// Whether the kernel's answer says that a page is in memory.
+fn is_there(answer: &&u8) -> bool {
+    **answer & 1 == 1
 }

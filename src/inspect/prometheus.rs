@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use super::dump::Answer;
 use super::metrics::{Metrics, WorkerMetrics};
 use crate::engine::numbers::{Counts, Histogram};
 
@@ -69,7 +70,8 @@ impl Metrics {
     /// The numbers in the text format of Prometheus, version 0.0.4. `to_string` makes the body of a
     /// response with the content type `text/plain; version=0.0.4`.
     ///
-    /// Each worker has series of its own, with the labels `run` and `worker`.
+    /// Each worker has series of its own, with the labels `run` and `worker`. A worker that has not
+    /// answered is left out, because a counter that falls to zero would count as a restart.
     ///
     /// ```
     /// plainsong::run(|| {
@@ -85,9 +87,10 @@ impl Metrics {
 impl fmt::Display for Prometheus<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(Metrics { workers, blocking }) = self;
+        let workers: Vec<_> = workers.iter().filter(|it| it.answer != Answer::Silent).collect();
         for (name, kind, help, read) in NUMBERS {
             head(f, name, help, if *kind == Counter { "counter" } else { "gauge" })?;
-            for worker in workers {
+            for worker in &workers {
                 writeln!(f, "plainsong_{name}{{{}}} {}", Labels(worker), read(&worker.counts))?;
             }
         }
@@ -97,7 +100,7 @@ impl fmt::Display for Prometheus<'_> {
             "Coroutines that are parked, by what they wait for.",
             "gauge",
         )?;
-        for worker in workers {
+        for worker in &workers {
             for (wait, count) in &worker.counts.parked {
                 let labels = Labels(worker);
                 writeln!(f, "plainsong_coroutines_parked{{{labels},wait=\"{wait}\"}} {count}")?;
@@ -105,7 +108,7 @@ impl fmt::Display for Prometheus<'_> {
         }
         for (name, help, read) in TIMES {
             head(f, name, help, "histogram")?;
-            for worker in workers {
+            for worker in &workers {
                 write_histogram(f, name, worker, read(&worker.counts))?;
             }
         }
@@ -158,5 +161,26 @@ struct Labels<'a>(&'a WorkerMetrics);
 impl fmt::Display for Labels<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "run=\"{}\",worker=\"{}\"", self.0.run, self.0.worker)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inspect::BlockingPool;
+
+    #[test]
+    fn a_worker_that_has_not_answered_has_no_series() {
+        let worker = |worker, answer| WorkerMetrics {
+            run: 3,
+            worker,
+            answer,
+            counts: Counts { turns: 5, ..Counts::default() },
+        };
+        let workers = vec![worker(0, Answer::InTurn), worker(1, Answer::Silent)];
+        let blocking = BlockingPool { threads: 0, idle: 0, queued: 0, calls: 0 };
+        let text = Metrics { workers, blocking }.prometheus().to_string();
+        assert!(text.contains("plainsong_turns_total{run=\"3\",worker=\"0\"} 5\n"), "{text}");
+        assert!(!text.contains("worker=\"1\""), "{text}");
     }
 }

@@ -13,7 +13,8 @@ use crate::engine::numbers::Histogram;
 /// Publishes [`metrics`] through the crate `metrics`, under the names that
 /// [`prometheus`](Metrics::prometheus) uses. (Feature `metrics`.)
 ///
-/// Call it from time to time, or whenever the numbers are read. A duration of a histogram is
+/// Call it from time to time, or whenever the numbers are read, and in one place: two calls at the
+/// same time publish durations twice. A duration of a histogram is
 /// published as the upper bound of its bucket.
 ///
 /// ```no_run

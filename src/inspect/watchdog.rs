@@ -19,6 +19,7 @@ use super::frame::Frame;
 #[cfg(feature = "backtrace")]
 use super::frames::Backtraces;
 use super::text::{Named, write_backtrace, write_state};
+use crate::engine::error::explained;
 use crate::engine::facts::{Names, Survey, Time, Wanted};
 use crate::engine::id::Id;
 use crate::engine::interrupt;
@@ -113,7 +114,7 @@ pub enum Cause {
 /// ```
 pub fn watchdog(limit: Duration, report: impl FnMut(&Stall) + Send + 'static) -> io::Result<()> {
     if limit < LIMIT_MIN {
-        return Err(io::Error::new(
+        return Err(explained(
             io::ErrorKind::InvalidInput,
             format!("a limit of {limit:?} for a turn: ask for {LIMIT_MIN:?} or more"),
         ));
