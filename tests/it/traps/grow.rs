@@ -319,16 +319,16 @@ fn stacker_works_in_a_coroutine_as_long_as_nothing_waits_inside_of_it() {
 }
 
 #[test]
-#[cfg_attr(feature = "sanitizer", ignore = "it depends on where stacks lie")]
 fn stacker_takes_the_stack_of_one_coroutine_for_that_of_another_that_waits() {
     alone(stacker_takes_the_stack_of_one_coroutine_for_that_of_another_that_waits, || {
         plainsong::run(|| {
             let (sender, receiver) = channel::bounded::<()>(0);
             let waits = spawn(move || stacker::grow(MIB, || receiver.recv().unwrap_err()));
             until_parked(&waits);
-            // It is documented in docs/pitfalls.md: the caller has 256 KiB.
+            // It is documented in docs/pitfalls.md: the caller has 256 KiB. The limit that stacker
+            // compares with belongs to another stack, which may lie above or below.
             let said = stacker::remaining_stack().unwrap();
-            assert!(said > 256 * 1024, "{said}");
+            assert!(said == 0 || said > 256 * 1024, "{said}");
             assert!(remaining().unwrap() < 256 * 1024);
             drop(sender);
             waits.join().unwrap();
