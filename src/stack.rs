@@ -20,7 +20,9 @@ use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 
 use crate::engine::coroutine::{Coroutine, stack_top};
-use crate::engine::{context, core_files, stack};
+use crate::engine::scheduler::Scheduler;
+use crate::engine::stack::{self, Stack};
+use crate::engine::{context, core_files};
 
 /// A call gets a fresh stack if fewer bytes than these are left. It is enough for a panic message
 /// with its backtrace.
@@ -81,6 +83,20 @@ fn on_fresh_stack<T>(size: usize, f: impl FnOnce() -> T) -> T {
     });
     // At the end of a thread, no stacks are kept any more.
     let Some(stack) = stack else { return f() };
+    call_on(stack, f, Scheduler::put_grown_stack)
+}
+
+/// Calls `f` on a stack of `size` bytes that the coroutines of this thread take in turns for short
+/// calls, so that it is in the processor's cache. If there is none, calls `f` on the caller's.
+pub(crate) fn on_lent_stack<T>(size: usize, f: impl FnOnce() -> T) -> T {
+    match context::try_with(|scheduler| scheduler.take_lent_stack(size)) {
+        Some(Ok(stack)) => call_on(stack, f, Scheduler::put_lent_stack),
+        _ => f(),
+    }
+}
+
+/// Calls `f` on `stack`, and `put` with the stack afterwards.
+fn call_on<T>(stack: Stack, f: impl FnOnce() -> T, put: fn(&Scheduler, Stack)) -> T {
     let mut result = None;
     let body = || result = Some(panic::catch_unwind(AssertUnwindSafe(f)));
     // SAFETY: it is resumed once, below, and nothing suspends it but along with the caller. So it
@@ -89,9 +105,9 @@ fn on_fresh_stack<T>(size: usize, f: impl FnOnce() -> T) -> T {
     let coroutine = unsafe { Coroutine::new_unchecked(stack, body) };
     // SAFETY: this is its only `resume`.
     let suspended = unsafe { coroutine.resume() };
-    debug_assert!(suspended.is_none(), "nothing suspends a grown stack by itself");
+    debug_assert!(suspended.is_none(), "nothing suspends it by itself");
     if let Some(stack) = coroutine.into_stack() {
-        context::try_with(|scheduler| scheduler.put_grown_stack(stack));
+        context::try_with(|scheduler| put(scheduler, stack));
     }
     match result {
         Some(Ok(value)) => value,

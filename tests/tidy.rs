@@ -28,7 +28,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("time", &["engine", "task"]),
     ("runtime", &["engine", "task"]),
     ("stack", &["engine"]),
-    ("future", &["engine", "task"]),
+    ("future", &["engine", "stack", "task"]),
     ("host", &["engine", "runtime", "task"]),
     ("pool", &["engine", "sync", "task"]),
     ("net", &["engine", "io", "runtime", "sync", "task", "time"]),

@@ -5,6 +5,7 @@
 use std::cell::Cell;
 use std::ptr;
 
+use super::coroutine::stack_top;
 #[cfg(plainsong_model)]
 use super::shared::LocalCell;
 use super::shared::thread_local;
@@ -92,6 +93,13 @@ pub(crate) fn with<R>(f: impl FnOnce(Option<&Task>) -> R) -> R {
     // generator's stack, which another coroutine may resume, only scopes keep one across user code,
     // and `Yielder` refuses to yield while one is open.
     f(unsafe { CURRENT.get().as_ref() })
+}
+
+/// The size of the running coroutine's own stack, if the caller is on it. `None` on a plain thread,
+/// and on the stack of a generator or of a call that was given another one.
+pub(crate) fn own_stack_size() -> Option<usize> {
+    let bounds = with(|task| task.and_then(|task| task.coroutine.bounds()))?;
+    bounds.contains(stack_top().addr()).then(|| bounds.size())
 }
 
 /// Sets how many operations the next turn may complete without waiting.

@@ -16,7 +16,7 @@ use std::sync::OnceLock;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 
 use super::current;
-use super::stack;
+use super::stack::{self, Purpose};
 use super::task::Task;
 
 /// Room for the handler, and for the previous handlers that it may pass a fault on to.
@@ -101,14 +101,14 @@ extern "C" fn handler(
 ) {
     // SAFETY: the kernel passes a valid `siginfo_t`, which for these signals has an address.
     let address = unsafe { (*info).si_addr() }.addr();
-    if let Some((size, guard, grown)) = stack::overflowed(address) {
+    if let Some((size, guard, purpose)) = stack::overflowed(address) {
         // A generator has its own stack, and so its own guard.
         current::with(|task| {
             let own = task.is_some_and(|task| task.coroutine.is_above(guard, size));
-            let kind = match (grown, own) {
-                (true, _) => Kind::Grown,
-                (_, true) => Kind::Own,
-                _ => Kind::Generator,
+            let kind = match purpose {
+                Purpose::Grown => Kind::Grown,
+                Purpose::Own if !own => Kind::Generator,
+                Purpose::Own | Purpose::Lent => Kind::Own,
             };
             report(task, kind, size);
         });
@@ -150,7 +150,7 @@ fn pass_on(signal: libc::c_int, info: *mut libc::siginfo_t, ucontext: *mut libc:
 /// The stack that has overflowed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// That of the running coroutine.
+    /// That of the running coroutine, or one as large that a call of it has been lent.
     Own,
     /// That of a generator.
     Generator,

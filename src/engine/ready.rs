@@ -86,13 +86,13 @@ mod tests {
     use super::*;
     use crate::engine::coroutine::Coroutine;
     use crate::engine::id::Id;
-    use crate::engine::stack::{MIN_SIZE, StackPool};
+    use crate::engine::stack::{MIN_SIZE, Purpose, StackPool};
     use std::collections::VecDeque;
     use std::panic::Location;
 
     #[test]
     fn does_what_a_deque_does() {
-        let (stacks, ids) = (StackPool::new(), Cell::new(0));
+        let (stacks, ids) = (StackPool::new(Purpose::Own), Cell::new(0));
         let task = |_| {
             let coroutine = Coroutine::new(stacks.take(MIN_SIZE).unwrap(), || ());
             Box::new(Task::new(coroutine, Id::allocate(&ids), None, Location::caller(), None))

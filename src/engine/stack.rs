@@ -90,6 +90,17 @@ fn page_size() -> usize {
     rustix::param::page_size()
 }
 
+/// The purpose of a pool of stacks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Purpose {
+    /// Coroutines and generators, from their start to their end.
+    Own,
+    /// Calls that find too little left on their own.
+    Grown,
+    /// Short calls of coroutines, on a stack as large as their own.
+    Lent,
+}
+
 /// One reservation of address space: `count` stacks of `size` bytes above a guard page each.
 #[derive(Debug)]
 struct Arena {
@@ -100,7 +111,7 @@ struct Arena {
     count: usize,
     carved: Cell<usize>,
     guard: Cell<Guard>,
-    grown: bool,
+    purpose: Purpose,
     // The next of this thread's arenas.
     next: Cell<*const Arena>,
     // Valgrind follows stack switches only onto registered stacks.
@@ -109,7 +120,7 @@ struct Arena {
 
 impl Arena {
     /// Reserves room for `count` stacks, or for as many as the system's limits leave.
-    fn reserve(size: usize, count: usize, guard: Guard, grown: bool) -> io::Result<Self> {
+    fn reserve(size: usize, count: usize, guard: Guard, purpose: Purpose) -> io::Result<Self> {
         let stride = size + page_size();
         let mut count = count;
         loop {
@@ -123,7 +134,7 @@ impl Arena {
                         count,
                         carved: Cell::new(0),
                         guard: Cell::new(guard),
-                        grown,
+                        purpose,
                         next: Cell::new(ptr::null()),
                         valgrind: RefCell::default(),
                     });
@@ -191,9 +202,9 @@ pub(crate) fn bounds_of(address: usize) -> Option<Bounds> {
     ARENAS.with(|arenas| arenas.bounds_of(address))
 }
 
-/// Size and guard page of this thread's stack that overflowed at `address`, and whether the stack
-/// is from a pool of [grown](StackPool::grown) ones. Async-signal-safe.
-pub(super) fn overflowed(address: usize) -> Option<(usize, usize, bool)> {
+/// Size, guard page and purpose of this thread's stack that overflowed at `address`.
+/// Async-signal-safe.
+pub(super) fn overflowed(address: usize) -> Option<(usize, usize, Purpose)> {
     ARENAS.with(|arenas| arenas.overflowed(address))
 }
 
@@ -252,11 +263,11 @@ impl Arenas {
         None
     }
 
-    fn overflowed(&self, address: usize) -> Option<(usize, usize, bool)> {
+    fn overflowed(&self, address: usize) -> Option<(usize, usize, Purpose)> {
         let (arena, offset) = self.find(address)?;
         let into_stride = offset % arena.stride;
         let guard = arena.stride - arena.size;
-        (into_stride < guard).then_some((arena.size, address - into_stride, arena.grown))
+        (into_stride < guard).then_some((arena.size, address - into_stride, arena.purpose))
     }
 
     fn bounds_of(&self, address: usize) -> Option<Bounds> {
@@ -344,25 +355,16 @@ pub(crate) struct StackPool {
     guard: Cell<Guard>,
     // How often pages of a stack were given back.
     trimmed: Cell<u64>,
-    grown: bool,
+    purpose: Purpose,
 }
 
 impl StackPool {
-    pub(crate) const fn new() -> Self {
-        Self::of(false)
-    }
-
-    /// A pool of stacks for calls that find too little left on their own.
-    pub(crate) const fn grown() -> Self {
-        Self::of(true)
-    }
-
-    const fn of(grown: bool) -> Self {
+    pub(crate) const fn new(purpose: Purpose) -> Self {
         Self {
             classes: RefCell::new(Vec::new()),
             guard: Cell::new(Guard::Marker),
             trimmed: Cell::new(0),
-            grown,
+            purpose,
         }
     }
 
@@ -394,7 +396,7 @@ impl StackPool {
             count = (arena.count * 2).min(ARENA_BYTES / arena.stride).max(1);
         }
         let guard = if core_files::have_stacks() { Guard::Protect } else { self.guard.get() };
-        let fresh = arena.insert(Rc::new(Arena::reserve(size, count, guard, self.grown)?));
+        let fresh = arena.insert(Rc::new(Arena::reserve(size, count, guard, self.purpose)?));
         ARENAS.with(|arenas| arenas.add(fresh));
         fresh.carve()?.ok_or_else(|| io::Error::other("a new arena has no stack"))
     }
@@ -449,7 +451,7 @@ mod tests {
     const SIZE: usize = 64 * 1024;
 
     fn pool(guard: Guard) -> StackPool {
-        let pool = StackPool::new();
+        let pool = StackPool::new(Purpose::Own);
         pool.guard.set(guard);
         pool
     }

@@ -21,7 +21,7 @@ use super::super::reactor::{EVENTS, Reactor};
 use super::super::ready::ReadyQueue;
 use super::super::scopes::Level;
 use super::super::settings::{Hooks, Moment};
-use super::super::stack::{self, Stack, StackPool};
+use super::super::stack::{self, Purpose, Stack, StackPool};
 use super::super::task::{CancelWait, Flag, Task, Wait, Wake};
 use super::super::waiter::{Parker, Waiter};
 use super::super::workers::WorkerHandle;
@@ -56,6 +56,7 @@ pub(crate) struct Scheduler {
     pub(super) reactor: OnceCell<Reactor>,
     pub(super) stacks: StackPool,
     pub(super) grown: StackPool,
+    pub(super) lent: StackPool,
     // Set when the first stack is taken.
     pub(super) alternate: OnceCell<Option<AlternateStack>>,
     pub(super) unwinding: Unwinding,
@@ -99,8 +100,9 @@ impl Scheduler {
             calls: Calls::new(),
             sleeps: Sleeps::new(),
             reactor: OnceCell::new(),
-            stacks: StackPool::new(),
-            grown: StackPool::grown(),
+            stacks: StackPool::new(Purpose::Own),
+            grown: StackPool::new(Purpose::Grown),
+            lent: StackPool::new(Purpose::Lent),
             alternate: OnceCell::new(),
             unwinding: Unwinding::new(),
             outside: Outside::new(),
@@ -151,6 +153,18 @@ impl Scheduler {
     pub(crate) fn put_grown_stack(&self, stack: Stack) {
         self.grown.put(stack);
         while self.grown.trim() {}
+    }
+
+    /// A stack of `size` bytes for a short call: the one that was used last.
+    pub(crate) fn take_lent_stack(&self, size: usize) -> io::Result<Stack> {
+        self.lent.take(size)
+    }
+
+    /// Takes such a stack back. It keeps its pages for the next call. Those of the others, which
+    /// calls have needed that waited, go to the system.
+    pub(crate) fn put_lent_stack(&self, stack: Stack) {
+        while self.lent.untrimmed() && self.lent.trim() {}
+        self.lent.put(stack);
     }
 
     /// The stack size of coroutines that do not ask for one.

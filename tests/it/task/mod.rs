@@ -9,6 +9,7 @@ mod future;
 mod generator;
 mod groups;
 mod join;
+mod large_futures;
 mod local;
 mod pool;
 mod scope;
