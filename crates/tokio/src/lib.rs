@@ -104,8 +104,12 @@ pub fn run_on<F: FnOnce() -> T, T>(runtime: &plainsong::Runtime, f: F) -> io::Re
 ///
 /// Unwinds when the coroutine is cancelled while the future is pending. The future is dropped.
 pub fn block_on<F: IntoFuture>(future: F) -> F::Output {
-    let mut future = pin!(future.into_future());
-    plainsong::block_on(poll_fn(|cx| plainsong::no_wait(|| future.as_mut().poll(cx))))
+    let future = future.into_future();
+    // The block holds the future itself, so that a large one counts as large.
+    plainsong::block_on(async move {
+        let mut future = pin!(future);
+        poll_fn(|cx| plainsong::no_wait(|| future.as_mut().poll(cx))).await
+    })
 }
 
 fn local_runtime() -> io::Result<LocalRuntime> {
