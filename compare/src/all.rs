@@ -26,6 +26,8 @@ pub enum Step {
     Scale,
     /// Coroutines beside tokio, and hyper on sockets of plainsong.
     Guest,
+    /// plainsong with what looks into a running program on.
+    Watched,
 }
 
 impl Step {
@@ -37,6 +39,7 @@ impl Step {
             Step::Short,
             Step::Scale,
             Step::Guest,
+            Step::Watched,
         ])
     }
 
@@ -55,6 +58,7 @@ impl Step {
             Step::Short => Ok(contest::SHORT.to_owned()),
             Step::Scale => Ok(contest::SCALE.to_owned()),
             Step::Guest => Ok(contest::GUEST.to_owned()),
+            Step::Watched => Ok(contest::WATCHED.to_owned()),
         }
     }
 
@@ -67,6 +71,7 @@ impl Step {
             Step::Short => contest::short_for_report(quick),
             Step::Scale => contest::scale_for_report(quick),
             Step::Guest => contest::guest_for_report(quick),
+            Step::Watched => contest::watched_for_report(quick),
         }
     }
 }
@@ -82,6 +87,7 @@ impl FromStr for Step {
             contest::SHORT => Ok(Step::Short),
             contest::SCALE => Ok(Step::Scale),
             contest::GUEST => Ok(Step::Guest),
+            contest::WATCHED => Ok(Step::Watched),
             _ => Bench::from_str(text, false).map(Step::Micro).map_err(|_| Step::names()),
         }
     }

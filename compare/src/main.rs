@@ -40,10 +40,14 @@ enum Command {
     Scale(contest::ScaleOptions),
     /// Coroutines beside tokio, and hyper on sockets of plainsong
     Guest(contest::GuestOptions),
+    /// Echo with the flight recorder, metrics or watchdog on, against everything off
+    Watched(contest::WatchedOptions),
     /// Yielding through the scheduler
     Switch(micro::Options),
     /// Spawning and joining tasks
     Spawn(micro::Options),
+    /// Spawning and joining coroutines with names
+    Names(micro::Options),
     /// Passing items between tasks
     Channel(micro::Options),
     /// A lock without contention
@@ -102,8 +106,10 @@ fn main() -> Result<()> {
         Command::Short(options) => contest::short(&options),
         Command::Scale(options) => contest::scale(&options),
         Command::Guest(options) => contest::guest(&options),
+        Command::Watched(options) => contest::watched(&options),
         Command::Switch(options) => micro::run(Bench::Switch, &options),
         Command::Spawn(options) => micro::run(Bench::Spawn, &options),
+        Command::Names(options) => micro::run(Bench::Names, &options),
         Command::Channel(options) => micro::run(Bench::Channel, &options),
         Command::Lock(options) => micro::run(Bench::Lock, &options),
         Command::Timeouts(options) => micro::run(Bench::Timeouts, &options),

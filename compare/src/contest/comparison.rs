@@ -53,6 +53,8 @@ impl Load {
 pub(super) struct Comparison {
     /// Empty for all usual styles.
     pub(super) only: Vec<Style>,
+    /// The style to which the others are compared; none for the usual one of each load.
+    pub(super) reference: Option<Style>,
     pub(super) loads: Vec<Load>,
     pub(super) rounds: usize,
     pub(super) window: Duration,
@@ -100,7 +102,8 @@ impl Comparison {
 
     /// The styles that can do this load, the reference first.
     fn styles(&self, load: &Load, has_go: bool) -> impl Iterator<Item = Style> {
-        let (first, clients) = (Style::of(load.job)[0], load.shape.all());
+        let first = self.reference.unwrap_or(Style::of(load.job)[0]);
+        let clients = load.shape.all();
         let takes_part = move |style: &Style| {
             let is_usual = self.only.is_empty() && Style::of(load.job).contains(style);
             (*style == first || is_usual || self.only.contains(style))
@@ -204,9 +207,7 @@ impl Arm {
             return Ok(());
         }
         let result = turn(self);
-        let is_ours =
-            matches!(self.style, Style::Plainsong | Style::PlainsongGuest | Style::HyperPlainsong);
-        if is_ours || matches!(self.style, Style::Epoll | Style::Hyper) {
+        if self.style.is_ours() || matches!(self.style, Style::Epoll | Style::Hyper) {
             return result;
         }
         self.failure = result.err().map(|error| format!("{error:#}"));

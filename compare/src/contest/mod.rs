@@ -1,6 +1,6 @@
 //! Servers in every style, under the same load, round after round: `echo`, `http`, `short` with
-//! short connections, `scale` with more and more connections, and `guest` with async crates and
-//! coroutines in one program.
+//! short connections, `scale` with more and more connections, `guest` with async crates and
+//! coroutines in one program, and `watched` with what looks into a running program.
 
 use std::time::Duration;
 
@@ -49,6 +49,9 @@ pub const SCALE: &str = "scale";
 
 /// The name of the saved results of `guest`.
 pub const GUEST: &str = "guest";
+
+/// The name of the saved results of `watched`.
+pub const WATCHED: &str = "watched";
 
 /// The options of `echo`.
 #[derive(Clone, Debug, Args)]
@@ -121,6 +124,16 @@ pub struct GuestOptions {
     common: Common,
     /// Connection counts
     #[arg(long, value_delimiter = ',', value_name = "N,..", default_values_t = GUEST_CONNECTIONS)]
+    connections: Vec<usize>,
+}
+
+/// The options of `watched`.
+#[derive(Clone, Debug, Args)]
+pub struct WatchedOptions {
+    #[command(flatten)]
+    common: Common,
+    /// Connection counts
+    #[arg(long, value_delimiter = ',', value_name = "N,..", default_values_t = [64])]
     connections: Vec<usize>,
 }
 
@@ -198,6 +211,7 @@ impl Common {
     fn comparison(&self, loads: Vec<Load>) -> Comparison {
         Comparison {
             only: self.only.clone(),
+            reference: None,
             loads,
             rounds: self.rounds.unwrap_or(if self.quick { 2 } else { 15 }),
             window: Duration::from_millis(self.window.unwrap_or(if self.quick {
@@ -395,4 +409,33 @@ pub fn guest_for_report(quick: bool) -> Result<()> {
     let common = Common::for_report(quick, 200);
     let counts = if quick { &GUEST_CONNECTIONS[1..2] } else { &GUEST_CONNECTIONS };
     guest(&GuestOptions { common, connections: counts.to_vec() })
+}
+
+/// Compares the echo server of plainsong with itself: the flight recorder, the metrics or the
+/// watchdog on, each against everything off. Prints a table after each load.
+///
+/// # Errors
+///
+/// As [`echo`].
+pub fn watched(options: &WatchedOptions) -> Result<()> {
+    let load = |&connections: &usize| Load::closed(Job::Echo, Shape::plain(connections, SMALL));
+    let loads = options.connections.iter().map(load).collect();
+    let reference = Some(Style::Plainsong);
+    let mut comparison = Comparison { reference, ..options.common.comparison(loads) };
+    if comparison.only.is_empty() {
+        comparison.only =
+            vec![Style::PlainsongRecorded, Style::PlainsongMeasured, Style::PlainsongWatched];
+    }
+    options.common.run(WATCHED, comparison)
+}
+
+/// Measures the part `watched` of the report.
+///
+/// # Errors
+///
+/// As [`echo`].
+pub fn watched_for_report(quick: bool) -> Result<()> {
+    // Longer than the second after which the metrics are written anew.
+    let common = Common::for_report(quick, 1_200);
+    watched(&WatchedOptions { common, connections: vec![64] })
 }

@@ -53,9 +53,9 @@ impl Part {
         self.arms.iter().find(|arm| arm.style == style)
     }
 
-    /// The results of the reference.
+    /// The results of the reference, which is the first.
     pub fn reference(&self) -> Option<&Arm> {
-        self.arm(Style::of(self.job)[0])
+        self.arms.first()
     }
 
     /// An arm's ratio to the reference in the same round.

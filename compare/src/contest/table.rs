@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::{Arm, Part, Results};
-use crate::load::{Job, Measured};
+use crate::load::Measured;
 use crate::servers::Style;
 use crate::stats::Spread;
 use crate::terminal::{self, Table};
@@ -65,9 +65,9 @@ pub fn scale(results: &Results) -> Table {
 }
 
 fn against(part: &Part) -> String {
-    match part.job {
-        Job::Echo => "× floor".to_owned(),
-        Job::Plaintext | Job::Json => format!("× {}", Style::of(part.job)[0]),
+    match part.reference() {
+        Some(arm) if arm.style != Style::Epoll => format!("× {}", arm.style),
+        _ => "× floor".to_owned(),
     }
 }
 

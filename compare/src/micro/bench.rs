@@ -64,6 +64,8 @@ pub enum Bench {
     Switch,
     /// Spawning a task and joining it.
     Spawn,
+    /// Names for tasks.
+    Names,
     /// Passing items from task to task.
     Channel,
     /// A lock without contention.
@@ -97,9 +99,10 @@ struct Effort {
 
 impl Bench {
     /// All of them, in the order of the report.
-    pub const ALL: [Bench; 12] = [
+    pub const ALL: [Bench; 13] = [
         Bench::Switch,
         Bench::Spawn,
+        Bench::Names,
         Bench::Channel,
         Bench::Lock,
         Bench::Memory,
@@ -135,6 +138,7 @@ impl Bench {
             Bench::BlockOn => &[Plainsong, Guest, Tokio],
             Bench::Tonic => &[Tokio, Guest],
             Bench::Fairness => &[Guest],
+            Bench::Names => &[Plainsong],
         }
     }
 
@@ -153,6 +157,7 @@ impl Bench {
         match self {
             Bench::Switch => &["ns/yield"],
             Bench::Spawn => &["ns/spawn+join"],
+            Bench::Names => &["ns/spawn+join", "+ a shared name ns", "+ a name of its own ns"],
             Bench::Channel => &["ns/round trip", "unbounded ns/item"],
             Bench::Lock => &["ns/lock+unlock"],
             Bench::Memory => &["resident B/task", "page tables B/task"],
@@ -178,6 +183,7 @@ impl Bench {
         match self {
             Bench::Switch => "yielding through the scheduler",
             Bench::Spawn => "spawning and joining a task that does nothing",
+            Bench::Names => "spawning and joining a coroutine with a name",
             Bench::Channel => {
                 "ping-pong through two rendezvous channels, and a stream through an unbounded one"
             }
@@ -208,6 +214,10 @@ impl Bench {
                 "Threads use crossbeam, and smol uses async-channel. tokio and smol have no rendezvous channel: \
                  theirs has room for one item. may has only unbounded channels. Go has no unbounded channel: its \
                  stream has room for 128.",
+            ),
+            Bench::Names => Some(
+                "A shared name is that of a builder which is cloned for each spawn. A name of its own is formatted \
+                 for each. The place of the spawn is kept in all three: it is a constant of the program.",
             ),
             Bench::Timeouts => Some(
                 "Threads and may set the socket's own timeout once (SO_RCVTIMEO). Go sets a deadline for each \
@@ -252,7 +262,7 @@ impl Bench {
     pub fn counts_what(self) -> &'static str {
         match self {
             Bench::Switch => "tasks taking turns",
-            Bench::Spawn => "tasks alive at a time",
+            Bench::Spawn | Bench::Names => "tasks alive at a time",
             Bench::Channel => "pairs of tasks",
             Bench::Memory | Bench::Timers => "sleeping tasks",
             Bench::Lock | Bench::Timeouts | Bench::BlockOn => "tasks",
@@ -265,7 +275,7 @@ impl Bench {
     fn effort(self) -> Effort {
         let (counts, rounds, work): ([&[usize]; 2], _, _) = match self {
             Bench::Switch => ([&[10, 1_000, 10_000]; 2], [2, 15], [300_000, 3_000_000]),
-            Bench::Spawn => ([&[1, 1_000]; 2], [2, 15], [50_000, 300_000]),
+            Bench::Spawn | Bench::Names => ([&[1, 1_000]; 2], [2, 15], [50_000, 300_000]),
             Bench::Channel => ([&[1], &[1, 1_000]], [2, 15], [50_000, 300_000]),
             Bench::Lock => ([&[1]; 2], [2, 15], [1_000_000, 10_000_000]),
             // It hardly varies between rounds.

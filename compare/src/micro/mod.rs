@@ -25,6 +25,7 @@ mod fairness;
 mod line;
 mod lock;
 mod memory;
+mod names;
 mod runtimes;
 mod spawn;
 mod switch;
@@ -240,6 +241,7 @@ pub fn take(plan: &Plan) -> Result<()> {
         _ if plan.peer == Peer::Go => return become_go(plan),
         Bench::Switch => switch::sample(plan.peer, plan.count, plan.work),
         Bench::Spawn => spawn::sample(plan.peer, plan.count, plan.work),
+        Bench::Names => names::sample(plan.peer, plan.count, plan.work),
         Bench::Memory => return memory::take(plan.peer, plan.count),
         Bench::Channel => channel::sample(plan.peer, plan.count, plan.work),
         Bench::Lock => lock::sample(plan.peer, plan.work),

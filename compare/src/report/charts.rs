@@ -4,7 +4,6 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::losses;
 use super::plot::{Bars, Curve, Group, curves};
 use crate::contest;
 use crate::load::Measured;
@@ -53,7 +52,7 @@ fn groups(
 ) -> Vec<Group> {
     let group = |style: Style| Group {
         name: style.label().to_owned(),
-        is_ours: losses::is_ours(style),
+        is_ours: style.is_ours(),
         bars: parts.iter().map(|part| of(part, part.arm(style)?)).collect(),
     };
     let has_bars = |group: &Group| group.bars.iter().any(Option::is_some);

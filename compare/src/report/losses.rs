@@ -85,12 +85,7 @@ fn micro_line(results: &micro::Results, part: &micro::Part, column: usize) -> Op
 
 /// Whether a style is a peer: a usual way to write a server for many clients.
 pub(super) fn is_peer(style: Style) -> bool {
-    !is_ours(style) && !matches!(style, Style::Epoll | Style::Sequential | Style::Pool)
-}
-
-/// Whether a style is plainsong, alone or with other crates.
-pub(super) fn is_ours(style: Style) -> bool {
-    matches!(style, Style::Plainsong | Style::PlainsongGuest | Style::HyperPlainsong)
+    !style.is_ours() && !matches!(style, Style::Epoll | Style::Sequential | Style::Pool)
 }
 
 /// A line that names the better peers, the best first; none when there are none.

@@ -27,6 +27,7 @@ struct Data {
     short: Option<contest::Results>,
     scale: Option<contest::Results>,
     guest: Option<contest::Results>,
+    watched: Option<contest::Results>,
     micro: Vec<micro::Results>,
     code: Option<Vec<Counted>>,
     machines: Vec<Machine>,
@@ -59,6 +60,7 @@ impl Data {
             short: None,
             scale: None,
             guest: None,
+            watched: None,
             micro: Vec::new(),
             code: None,
             machines: Vec::new(),
@@ -74,6 +76,7 @@ impl Data {
         data.short = data.take(contest::SHORT)?;
         data.scale = data.take(contest::SCALE)?;
         data.guest = data.take(contest::GUEST)?;
+        data.watched = data.take(contest::WATCHED)?;
         Ok(data)
     }
 
@@ -132,6 +135,8 @@ impl Page {
         self.scale(data)?;
         let title = "Coroutines beside tokio, and hyper on sockets of plainsong";
         self.contest(data.guest.as_ref(), contest::GUEST, title)?;
+        let title = "Looking into a running program";
+        self.contest(data.watched.as_ref(), contest::WATCHED, title)?;
         self.micro(data)?;
         if let Some(counted) = &data.code {
             self.add("## The servers as text\n");

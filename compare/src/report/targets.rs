@@ -103,6 +103,16 @@ fn rows(data: &Data) -> Vec<Row> {
     rows.extend(data.micro(Bench::Skynet).and_then(skynet_row));
     rows.extend(data.guest.iter().flat_map(|results| &results.parts).filter_map(guest_row));
     rows.extend(beside_tokio_rows(data));
+    rows.extend(data.watched.iter().flat_map(|results| &results.parts).flat_map(watched_rows));
+    rows.extend(
+        data.micro(Bench::Names).into_iter().flat_map(|results| &results.parts).filter_map(
+            |part| {
+                let what = format!("ns of a name at a spawn, {} alive at a time", part.count);
+                let row = column(part, 1, what, 5.0, 1)?;
+                Some(Row { is_difference: true, ..row })
+            },
+        ),
+    );
     rows
 }
 
@@ -119,6 +129,25 @@ fn guest_row(part: &contest::Part) -> Option<Row> {
         digits: 3,
         is_difference: false,
     })
+}
+
+/// The targets for a look into a running program, against everything off.
+fn watched_rows(part: &contest::Part) -> Vec<Row> {
+    let targets = [
+        (Style::PlainsongRecorded, 1.03),
+        (Style::PlainsongMeasured, 1.02),
+        (Style::PlainsongWatched, 1.01),
+    ];
+    let row = |(style, most): (Style, f64)| {
+        Some(Row {
+            what: format!("{}: CPU a request, {style}, against off", part.title()),
+            bound: Most(most),
+            seen: part.ratio(part.arm(style)?, contest::Arm::cpu_us)?,
+            digits: 3,
+            is_difference: false,
+        })
+    };
+    targets.into_iter().filter_map(row).collect()
 }
 
 /// The targets for calls of async crates from coroutines.

@@ -23,6 +23,7 @@ pub mod http_plainsong;
 pub mod may;
 pub mod plainsong;
 pub mod plainsong_guest;
+pub mod plainsong_watched;
 pub mod pool;
 pub mod sequential;
 pub mod smol;
@@ -67,6 +68,12 @@ pub enum Style {
     PlainsongGuest,
     /// HTTP by hyper, on plainsong's sockets.
     HyperPlainsong,
+    /// plainsong's echo server with the flight recorder on.
+    PlainsongRecorded,
+    /// plainsong's echo server with metrics on.
+    PlainsongMeasured,
+    /// plainsong's echo server with the watchdog on.
+    PlainsongWatched,
 }
 
 impl Style {
@@ -99,7 +106,12 @@ impl Style {
     /// Further styles that do it, for the comparisons that name them.
     pub fn more_of(job: Job) -> &'static [Style] {
         match job {
-            Job::Echo => &[Style::PlainsongGuest],
+            Job::Echo => &[
+                Style::PlainsongGuest,
+                Style::PlainsongRecorded,
+                Style::PlainsongMeasured,
+                Style::PlainsongWatched,
+            ],
             Job::Plaintext | Job::Json => &[Style::HyperPlainsong],
         }
     }
@@ -122,6 +134,9 @@ impl Style {
             Style::MayMinihttp => "may_minihttp",
             Style::PlainsongGuest => "plainsong beside tokio",
             Style::HyperPlainsong => "hyper on plainsong",
+            Style::PlainsongRecorded => "plainsong, recorder on",
+            Style::PlainsongMeasured => "plainsong, metrics on",
+            Style::PlainsongWatched => "plainsong, watchdog on",
         }
     }
 
@@ -134,6 +149,19 @@ impl Style {
             Style::Threads => Some(2_000),
             _ => None,
         }
+    }
+
+    /// Whether it is plainsong, alone or with other crates.
+    pub fn is_ours(self) -> bool {
+        matches!(
+            self,
+            Style::Plainsong
+                | Style::PlainsongGuest
+                | Style::HyperPlainsong
+                | Style::PlainsongRecorded
+                | Style::PlainsongMeasured
+                | Style::PlainsongWatched
+        )
     }
 
     /// Whether it closes a connection when an HTTP request asks for it. `may_minihttp` ignores
@@ -160,6 +188,9 @@ impl Style {
             Style::MayMinihttp => include_str!("http_may.rs"),
             Style::PlainsongGuest => include_str!("plainsong_guest.rs"),
             Style::HyperPlainsong => include_str!("http_hyper_plainsong.rs"),
+            Style::PlainsongRecorded | Style::PlainsongMeasured | Style::PlainsongWatched => {
+                include_str!("plainsong_watched.rs")
+            }
         }
     }
 
@@ -171,7 +202,10 @@ impl Style {
             | Style::Plainsong
             | Style::Hyper
             | Style::PlainsongGuest
-            | Style::HyperPlainsong => "'static",
+            | Style::HyperPlainsong
+            | Style::PlainsongRecorded
+            | Style::PlainsongMeasured
+            | Style::PlainsongWatched => "'static",
             Style::Threads
             | Style::Pool
             | Style::TokioCurrent
@@ -201,6 +235,9 @@ impl Style {
             (Job::Echo, Style::May) => may::serve(address),
             (Job::Echo, Style::Go) => go::serve("echo", address),
             (Job::Echo, Style::PlainsongGuest) => plainsong_guest::serve(address),
+            (Job::Echo, Style::PlainsongRecorded) => plainsong_watched::recorded(address),
+            (Job::Echo, Style::PlainsongMeasured) => plainsong_watched::measured(address),
+            (Job::Echo, Style::PlainsongWatched) => plainsong_watched::watched(address),
             (_, Style::Plainsong) => http_plainsong::serve(address),
             (_, Style::Hyper) => http_hyper::serve(address),
             (_, Style::MayMinihttp) => http_may::serve(address),
