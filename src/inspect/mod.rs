@@ -19,6 +19,9 @@
 //!
 //! [`watchdog`] reports a coroutine that holds up its worker, while it does.
 //!
+//! With the feature `top`, `serve` shows all of it to viewers on a Unix socket, such as the example
+//! `top`.
+//!
 //! ```
 //! plainsong::run(|| {
 //!     let (sender, receiver) = plainsong::sync::channel::bounded::<i32>(16);
@@ -42,6 +45,8 @@ mod prometheus;
 #[cfg(feature = "metrics")]
 mod publisher;
 mod recorder;
+#[cfg(feature = "top")]
+mod serve;
 #[cfg(feature = "signal")]
 mod signals;
 mod text;
@@ -56,6 +61,8 @@ pub use self::prometheus::Prometheus;
 #[cfg(feature = "metrics")]
 pub use self::publisher::publish_metrics;
 pub use self::recorder::{Recorder, Trace, recorder};
+#[cfg(feature = "top")]
+pub use self::serve::{Serving, serve};
 #[cfg(feature = "signal")]
 pub use self::signals::dump_on;
 pub use self::watchdog::{Cause, Stall, watchdog};

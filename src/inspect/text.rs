@@ -247,7 +247,7 @@ pub(super) fn write_backtrace(
 }
 
 /// Whether a frame is of this library, of corosensei, or of Rust's own libraries.
-fn is_library(frame: &Frame) -> bool {
+pub(super) fn is_library(frame: &Frame) -> bool {
     // Where debug information has only lines, the names of inlined functions have no paths.
     const OURS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/");
     let by_file = frame.file.as_deref().is_some_and(|file| {

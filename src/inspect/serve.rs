@@ -1,0 +1,273 @@
+//! Dumps and metrics on a Unix socket, for viewers.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::fs::{self, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{self, Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, FdFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
+
+use super::dump::{Dump, State, dump, json};
+use super::metrics::{Metrics, metrics};
+use super::recorder::recorder;
+use super::text::is_library;
+use crate::engine::error::explained;
+use crate::engine::recorder::{What, events_since};
+use crate::engine::ticks::{self, Scale};
+
+/// The version of the data's shape: it is changed when a field changes its meaning or goes.
+const VERSION: u32 = 1;
+/// How many coroutines are listed, by all workers. With backtraces, so many take a megabyte of JSON.
+const LISTED_MAX: usize = 1_000;
+/// The time whose turns are summed up.
+const WINDOW: Duration = Duration::from_secs(1);
+/// How long a viewer has time to take its report.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The pause after a report: many times as long as it has taken, so that viewers hold up the
+/// workers for a twentieth of the time at most, however often they ask.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_FACTOR: u32 = 19;
+/// How much is written at a time. The time-out is that of one such write.
+const CHUNK: usize = 64 * 1024;
+/// Viewers in the kernel's queue.
+const BACKLOG: i32 = 16;
+
+/// A socket that is served. Made by [`serve`].
+///
+/// When it is dropped, the socket closes and its file is removed. A process that ends without
+/// dropping it leaves the file, which the next [`serve`] replaces.
+#[derive(Debug)]
+#[must_use = "the socket closes when this is dropped"]
+pub struct Serving {
+    path: PathBuf,
+    /// Device and inode of the file, which another program may have replaced.
+    file: Option<(u64, u64)>,
+    /// Its other end is with the thread, which ends when this closes.
+    stop: Option<UnixStream>,
+}
+
+/// Serves what is seen inside of this process to viewers, on a Unix socket of this path: to the
+/// example `top`, or to `nc -U PATH`. (Feature `top`.)
+///
+/// Each connection gets one line of JSON, with the [`dump`](super::dump) and the
+/// [`metrics`](super::metrics), and is closed. `docs/debugging.md` has its shape. With the feature
+/// `backtrace` there are backtraces (of the program's own frames), with the flight [`recorder`](super::recorder) on there are
+/// turns of each coroutine, and with [`measure_times`](super::measure_times) there are durations.
+///
+/// A thread of its own does this, so it works while all workers are busy or stuck, and needs no
+/// runtime. Viewers are answered one after another. One that is slow or dead is given up after five
+/// seconds. The thread then rests, so that viewers hold up the workers for a twentieth of the time
+/// at most. A report lists a thousand coroutines: those that are not parked, and then those that
+/// have been parked for the longest time.
+///
+/// The file has mode 0600: only the user of this process (and root) can connect. Not all systems
+/// heed the mode of a socket, so put it into a folder that only this user can enter. What is shown
+/// are names, places in the source, addresses of peers and frames, and no contents of memory.
+///
+/// # Errors
+///
+/// [`AddrInUse`](io::ErrorKind::AddrInUse) when a program serves there, or the path is that of
+/// another file. [`InvalidInput`](io::ErrorKind::InvalidInput) for a path that is too long for a
+/// socket. Those of the system, naming the path. Fails also when the process cannot have another
+/// thread.
+///
+/// ```
+/// use std::io::Read;
+/// use std::os::unix::net::UnixStream;
+/// use plainsong::inspect;
+///
+/// # fn main() -> std::io::Result<()> {
+/// # let path = std::env::temp_dir().join(format!("plainsong-doc-{}.sock", std::process::id()));
+/// let _serving = inspect::serve(&path)?;
+/// // What a viewer does:
+/// let mut report = String::new();
+/// UnixStream::connect(&path)?.read_to_string(&mut report)?;
+/// assert!(report.starts_with("{\"version\":1,"));
+/// # Ok(())
+/// # }
+/// ```
+pub fn serve(path: impl AsRef<Path>) -> io::Result<Serving> {
+    let path = path::absolute(path)?;
+    let (listener, mut serving) =
+        listen(&path).map_err(|error| explain(&path, error.kind(), &error.to_string()))?;
+    let (ours, theirs) = UnixStream::pair()?;
+    thread::Builder::new()
+        .name("inspect-socket".to_owned())
+        .spawn(move || answer_viewers(&listener, &theirs))?;
+    serving.stop = Some(ours);
+    Ok(serving)
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        if self.file.is_some() && self.file == identity(&self.path).ok() {
+            // There is nobody to tell, and the next `serve` replaces it.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn explain(path: &Path, kind: io::ErrorKind, why: &str) -> io::Error {
+    explained(kind, format!("cannot serve on {}: {why}", path.display()))
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
+}
+
+fn listen(path: &Path) -> io::Result<(UnixListener, Serving)> {
+    let address = SocketAddrUnix::new(path).map_err(|_| {
+        explained(io::ErrorKind::InvalidInput, "the path is too long for a socket, choose another")
+    })?;
+    if is_taken(path, &address)? {
+        let text = "a program serves there: end it, or choose another path for each of them";
+        return Err(explained(io::ErrorKind::AddrInUse, text));
+    }
+    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+    rustix::io::fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
+    rustix::net::bind(&socket, &address)?;
+    let serving = Serving { path: path.to_owned(), file: Some(identity(path)?), stop: None };
+    // Nobody can connect before it listens.
+    fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    let listener = UnixListener::from(socket);
+    listener.set_nonblocking(true)?;
+    Ok((listener, serving))
+}
+
+/// Whether a program serves there. Removes the socket of one that has ended.
+fn is_taken(path: &Path, address: &SocketAddrUnix) -> io::Result<bool> {
+    let Ok(file) = fs::symlink_metadata(path) else { return Ok(false) };
+    if !file.file_type().is_socket() {
+        let text = "a file is there that is no socket: remove it, or choose another path";
+        return Err(explained(io::ErrorKind::AddrInUse, text));
+    }
+    // `connect` would wait while the queue of the other program is full.
+    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+    rustix::io::ioctl_fionbio(&socket, true)?;
+    match rustix::net::connect(&socket, address) {
+        Ok(()) | Err(Errno::AGAIN | Errno::INPROGRESS) => Ok(true),
+        Err(Errno::CONNREFUSED) => fs::remove_file(path).map(|()| false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Answers viewers, until the other end of `stop` closes.
+fn answer_viewers(listener: &UnixListener, stop: &UnixStream) {
+    let began = Instant::now();
+    loop {
+        let mut both = [PollFd::new(stop, PollFlags::IN), PollFd::new(listener, PollFlags::IN)];
+        // If it fails, the pause comes at once.
+        let _ = poll(&mut both, None);
+        let mut pause = PAUSE_MIN;
+        if let Ok((viewer, _)) = listener.accept() {
+            let asked = Instant::now();
+            let report = Report::new(began.elapsed()).to_line();
+            pause = pause.max(asked.elapsed() * PAUSE_FACTOR);
+            // A viewer that has gone or is slow is no trouble of this program.
+            let _ = report.and_then(|line| send(&viewer, &line));
+        }
+        let pause = Timespec::try_from(pause).unwrap_or_default();
+        let mut stop = [PollFd::new(stop, PollFlags::IN)];
+        if poll(&mut stop, Some(&pause)).is_ok_and(|closed| closed > 0) {
+            return;
+        }
+    }
+}
+
+fn send(mut viewer: &UnixStream, line: &[u8]) -> io::Result<()> {
+    // Some systems pass the listener's mode on.
+    viewer.set_nonblocking(false)?;
+    let deadline = Instant::now() + PATIENCE;
+    for chunk in line.chunks(CHUNK) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        viewer.set_write_timeout(Some(left.max(Duration::from_millis(1))))?;
+        viewer.write_all(chunk)?;
+    }
+    Ok(())
+}
+
+/// What a viewer gets.
+#[derive(serde::Serialize)]
+struct Report {
+    version: u32,
+    program: Option<String>,
+    #[serde(rename = "uptime_ms", serialize_with = "json::millis")]
+    uptime: Duration,
+    dump: Dump,
+    metrics: Metrics,
+    /// The turns of the last second by coroutine, of those that are listed. None while the flight
+    /// recorder is off.
+    turns: Option<Vec<Turns>>,
+}
+
+#[derive(Default, serde::Serialize)]
+struct Turns {
+    coroutine: u64,
+    count: u64,
+    total_ns: u64,
+    longest_ns: u64,
+}
+
+impl Report {
+    fn new(uptime: Duration) -> Self {
+        let program = std::env::current_exe().ok();
+        let program = program.and_then(|it| Some(it.file_name()?.to_string_lossy().into_owned()));
+        let mut dump = dump();
+        shorten(&mut dump);
+        let turns = recorder().is_on().then(|| turns(&dump));
+        Self { version: VERSION, program, uptime, dump, metrics: metrics(), turns }
+    }
+
+    fn to_line(&self) -> io::Result<Vec<u8>> {
+        let mut line = serde_json::to_vec(self)?;
+        line.push(b'\n');
+        Ok(line)
+    }
+}
+
+/// Leaves those that are not parked, and then those that have been parked for the longest time, and
+/// of their backtraces the frames of the program.
+fn shorten(dump: &mut Dump) {
+    let most = LISTED_MAX / dump.workers.len().max(1);
+    for worker in &mut dump.workers {
+        worker.coroutines.sort_by_key(|one| {
+            let waited = one.waits_for.as_ref().map(|it| it.waited);
+            (one.state == State::Parked, Reverse(waited))
+        });
+        worker.unlisted += worker.coroutines.len().saturating_sub(most);
+        worker.coroutines.truncate(most);
+        for one in &mut worker.coroutines {
+            one.backtrace =
+                one.backtrace.iter().filter(|frame| !is_library(frame)).cloned().collect();
+        }
+    }
+}
+
+/// Sums up the turns of the listed coroutines.
+fn turns(dump: &Dump) -> Vec<Turns> {
+    let listed = dump.coroutines().map(|one| {
+        let coroutine = one.id.get();
+        (coroutine, Turns { coroutine, ..Turns::default() })
+    });
+    let mut turns: HashMap<u64, Turns> = listed.collect();
+    let scale = Scale::get();
+    let since = ticks::now().saturating_sub(scale.ticks(WINDOW));
+    for event in events_since(since).into_iter().flat_map(|(_, events)| events) {
+        let What::Turn { id, took, .. } = event.what else { continue };
+        if let Some(turns) = turns.get_mut(&id.get()) {
+            let took = scale.nanos(took);
+            turns.count += 1;
+            turns.total_ns += took;
+            turns.longest_ns = turns.longest_ns.max(took);
+        }
+    }
+    turns.into_values().filter(|turns| turns.count > 0).collect()
+}
