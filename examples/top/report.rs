@@ -130,7 +130,7 @@ pub(crate) fn fetch(socket: &Path) -> io::Result<Report> {
     let mut line = Vec::new();
     stream.read_to_end(&mut line)?;
     if !line.ends_with(b"\n") {
-        return Err(io::Error::other("the program has ended in the middle of its report"));
+        return Err(io::ErrorKind::UnexpectedEof.into());
     }
     let report: Report = serde_json::from_slice(&line)
         .map_err(|error| io::Error::other(format!("this is no report of plainsong: {error}")))?;
@@ -150,10 +150,15 @@ pub(crate) fn explain(socket: &Path, error: &io::Error) -> String {
     let socket = socket.display();
     match error.kind() {
         io::ErrorKind::NotFound => {
-            format!("nothing serves on {socket}: the program calls inspect::serve with this path?")
+            format!(
+                "nothing serves on {socket}: does the program run, and has it called inspect::serve with this path?"
+            )
         }
         io::ErrorKind::ConnectionRefused => {
             format!("the program that served on {socket} has ended")
+        }
+        io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => {
+            format!("the program that serves on {socket} has ended in the middle of a report")
         }
         io::ErrorKind::PermissionDenied => {
             format!("only the user of the program may look into it, through {socket}")

@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use ratatui::{DefaultTerminal, Terminal};
 
 use report::{Report, explain, fetch};
-use view::View;
+use view::{Order, View};
 
 mod report;
 mod svg;
@@ -34,6 +35,9 @@ struct Arguments {
     /// Seconds between two looks
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
     every: f64,
+    /// Which coroutines come first; keys change it later
+    #[arg(long, value_enum, default_value_t)]
+    order: Order,
     /// Print one screen as text, and end
     #[arg(long)]
     once: bool,
@@ -47,22 +51,39 @@ fn seconds(text: &str) -> Result<f64, String> {
     seconds.ok_or_else(|| "a number from 0.1 to 3600".to_owned())
 }
 
-fn main() -> io::Result<()> {
-    let Arguments { socket, every, once, svg } = Arguments::parse();
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // There is no other place to report a closed standard error.
+            let _ = writeln!(io::stderr(), "top: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> io::Result<()> {
+    let Arguments { socket, every, order, once, svg } = arguments;
+    let mut view = View::ordered(order);
     let every = Duration::from_secs_f64(every);
     if once || svg.is_some() {
-        return one_screen(&socket, every, once, svg.as_deref());
+        return one_screen(&mut view, &socket, every, once, svg.as_deref());
     }
     if !io::stdout().is_terminal() {
         return Err(io::Error::other("this is no terminal: use --once for one screen as text"));
     }
     let reports = watch(socket, every);
-    ratatui::run(|terminal| interact(terminal, &reports))
+    ratatui::run(|terminal| interact(terminal, &mut view, &reports))
 }
 
 /// Takes two reports, because rates need two.
-fn one_screen(socket: &Path, every: Duration, text: bool, svg: Option<&Path>) -> io::Result<()> {
-    let mut view = View::default();
+fn one_screen(
+    view: &mut View,
+    socket: &Path,
+    every: Duration,
+    text: bool,
+    svg: Option<&Path>,
+) -> io::Result<()> {
     for at in 0..2 {
         if at > 0 {
             thread::sleep(every);
@@ -104,9 +125,9 @@ fn watch(socket: PathBuf, every: Duration) -> Receiver<Result<Report, String>> {
 
 fn interact(
     terminal: &mut DefaultTerminal,
+    view: &mut View,
     reports: &Receiver<Result<Report, String>>,
 ) -> io::Result<()> {
-    let mut view = View::default();
     loop {
         while let Ok(report) = reports.try_recv() {
             match report {

@@ -3,8 +3,10 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use ratatui::Frame;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -48,12 +50,17 @@ struct Rates {
     before: Counts,
 }
 
-#[derive(Clone, Copy, Default, PartialEq)]
-enum Order {
+/// The order of the list.
+#[derive(Clone, Copy, Default, PartialEq, ValueEnum)]
+pub(crate) enum Order {
+    /// Those that have been parked longest come first
     #[default]
     Parked,
+    /// Those with the longest turn come first
     Slowest,
+    /// Those that take most processor time come first
     Busiest,
+    /// Those with the largest stack come first
     Stack,
     Name,
     Id,
@@ -77,6 +84,10 @@ impl Order {
 }
 
 impl View {
+    pub(crate) fn ordered(order: Order) -> View {
+        View { order, ..View::default() }
+    }
+
     pub(crate) fn update(&mut self, report: Report) {
         let sum = Counts::sum(&report.metrics);
         let before = self.shown.take().filter(|before| {
@@ -365,7 +376,7 @@ impl Shown {
             });
             let mut spans = vec![Span::raw(format!("{at:>4}  {function}"))];
             if let (Some(file), Some(line)) = (&frame.file, frame.line) {
-                spans.push(Span::styled(format!("  {file}:{line}"), FAINT));
+                spans.push(Span::styled(format!("  {}:{line}", shorten(file)), FAINT));
             }
             lines.push(Line::from(spans));
         }
@@ -401,6 +412,12 @@ fn field(name: &str, text: String) -> Line<'static> {
     Line::from(vec![Span::styled(format!("{name:<12}"), HEADING), Span::raw(text)])
 }
 
+/// A file by its path from the current folder, if it is there.
+fn shorten(file: &str) -> &str {
+    let here = std::env::current_dir().unwrap_or_default();
+    Path::new(file).strip_prefix(here).ok().and_then(Path::to_str).unwrap_or(file)
+}
+
 fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
@@ -425,5 +442,111 @@ fn bytes(bytes: u64) -> String {
     match bytes {
         ..1_048_576 => format!("{} KiB", bytes.div_ceil(1024)),
         _ => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+
+    use super::*;
+
+    fn report(process: u32, uptime_ms: u64, turns: u64) -> Report {
+        let coroutine = |id: u64, name: &str, waited_ms: u64| {
+            serde_json::json!({
+                "id": id, "name": name, "parent": null, "spawned": {"file": "a.rs", "line": id},
+                "state": "parked", "cancelled": false,
+                "waits_for": {"text": format!("the wait of {name}"), "waited_ms": waited_ms},
+                "stack": {"most": 4096 * id, "size": 262_144}, "backtrace": [{
+                    "object": null, "offset": 0, "function": format!("frame_of_{name}"),
+                    "file": "a.rs", "line": 1
+                }]
+            })
+        };
+        let histogram = serde_json::json!({"buckets": [], "sum_ns": 0});
+        serde_json::from_value(serde_json::json!({
+            "version": 1, "program": "tested", "uptime_ms": uptime_ms,
+            "dump": {"process": process, "workers": [{
+                "run": 1, "worker": 0, "answer": "interrupted", "unlisted": 5,
+                "coroutines": [coroutine(1, "old", 9_000), coroutine(2, "large", 20)]
+            }]},
+            "metrics": {
+                "workers": [{
+                    "spawned": 7, "live": 7, "ready": 0, "parked": {"sleep": 7}, "pending": 0,
+                    "turns": turns, "steals": 0, "remote_wakes": 0, "polls": 0, "events": 0,
+                    "stack_bytes_resident": 4096, "delays": histogram, "turn_times": histogram,
+                    "poll_times": histogram
+                }],
+                "blocking": {"threads": 0, "idle": 0, "queued": 0}
+            },
+            "turns": [{"coroutine": 2, "count": 3, "total_ns": 500_000_000, "longest_ns": 1_000}]
+        }))
+        .unwrap()
+    }
+
+    fn screen(view: &mut View) -> String {
+        let mut terminal = Terminal::new(TestBackend::new(132, 30)).unwrap();
+        terminal.draw(|frame| view.draw(frame)).unwrap();
+        terminal.backend().to_string()
+    }
+
+    fn press(view: &mut View, code: KeyCode) -> bool {
+        view.key(KeyEvent::new(code, KeyModifiers::NONE)).is_break()
+    }
+
+    #[test]
+    fn keys_choose_a_coroutine_and_the_order() {
+        let mut view = View::default();
+        view.update(report(1, 1_000, 0));
+        let seen = screen(&mut view);
+        assert!(seen.contains("frame_of_old") && seen.contains("and 5 more"), "{seen}");
+        assert!(seen.contains("answers only when interrupted"), "{seen}");
+        assert!(!press(&mut view, KeyCode::Char('b')));
+        let seen = screen(&mut view);
+        assert!(seen.contains("frame_of_large") && seen.contains("50 %"), "{seen}");
+        press(&mut view, KeyCode::Down);
+        assert!(screen(&mut view).contains("frame_of_old"));
+        // The choice stays with the coroutine.
+        press(&mut view, KeyCode::Char('p'));
+        press(&mut view, KeyCode::PageDown);
+        assert!(screen(&mut view).contains("frame_of_large"));
+        press(&mut view, KeyCode::Home);
+        assert!(screen(&mut view).contains("frame_of_old"));
+        assert!(press(&mut view, KeyCode::Char('q')));
+    }
+
+    #[test]
+    fn rates_are_of_the_time_between_two_reports_of_one_process() {
+        let mut view = View::default();
+        view.update(report(1, 1_000, 100));
+        assert!(!screen(&mut view).contains("a second"));
+        view.update(report(1, 3_000, 300));
+        assert!(screen(&mut view).contains("100 turns"));
+        view.update(report(2, 4_000, 1_000));
+        assert!(!screen(&mut view).contains("a second"));
+    }
+
+    #[test]
+    fn the_last_report_stays_while_there_is_trouble() {
+        let mut view = View::default();
+        view.trouble("the program has ended".to_owned());
+        assert!(screen(&mut view).contains("the program has ended"));
+        view.update(report(1, 1_000, 0));
+        assert!(!screen(&mut view).contains("has ended"));
+        view.trouble("the program has ended".to_owned());
+        let seen = screen(&mut view);
+        assert!(seen.contains("the program has ended. Trying again"), "{seen}");
+        assert!(seen.contains("frame_of_old"), "{seen}");
+    }
+
+    #[test]
+    fn a_small_terminal_is_no_trouble() {
+        let mut view = View::default();
+        view.update(report(1, 1_000, 0));
+        for (columns, rows) in [(1, 1), (20, 5), (80, 12)] {
+            let mut terminal = Terminal::new(TestBackend::new(columns, rows)).unwrap();
+            terminal.draw(|frame| view.draw(frame)).unwrap();
+        }
     }
 }

@@ -238,17 +238,24 @@ impl fmt::Debug for Place {
 /// answered, for half a second at most. (A worker that is busy or stuck answers after a twentieth
 /// of a second.)
 pub fn dump() -> Dump {
+    timed_dump().0
+}
+
+/// A dump, and for how long it has asked the workers. The rest is the work of this thread.
+pub(super) fn timed_dump() -> (Dump, Duration) {
+    let began = Instant::now();
     let mut taken = Vec::new();
     let mut backtraces = Backtraces::new();
     for workers in Workers::all() {
         let answers = ask_all(&workers, &|room| backtraces.wanted(Survey::with_capacity(room)));
         taken.extend(answers.into_iter().map(|answer| (Arc::clone(&workers), answer)));
     }
+    let asked = began.elapsed();
     let names = Names::new(taken.iter().flat_map(|(_, answer)| &answer.survey.coroutines));
     let workers = taken.iter();
     let workers =
         workers.map(|(workers, it)| it.worker(workers, &names, &mut backtraces)).collect();
-    Dump { version: VERSION, process: process::id(), workers }
+    (Dump { version: VERSION, process: process::id(), workers }, asked)
 }
 
 /// The names of all coroutines that have one.

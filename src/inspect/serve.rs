@@ -14,24 +14,25 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, FdFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 
-use super::dump::{Dump, State, dump, json};
+use super::dump::{Coroutine, Dump, State, json, timed_dump};
 use super::metrics::{Metrics, metrics};
 use super::recorder::recorder;
-use super::text::is_library;
+use super::text::of_the_program;
 use crate::engine::error::explained;
 use crate::engine::recorder::{What, events_since};
 use crate::engine::ticks::{self, Scale};
 
 /// The version of the data's shape: it is changed when a field changes its meaning or goes.
 const VERSION: u32 = 1;
-/// How many coroutines are listed, by all workers. With backtraces, so many take a megabyte of JSON.
+/// How many coroutines are listed. With backtraces, so many take a megabyte of JSON.
 const LISTED_MAX: usize = 1_000;
 /// The time whose turns are summed up.
 const WINDOW: Duration = Duration::from_secs(1);
 /// How long a viewer has time to take its report.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The pause after a report: many times as long as it has taken, so that viewers hold up the
-/// workers for a twentieth of the time at most, however often they ask.
+/// The pause after a report: many times as long as the workers were asked, so that viewers hold
+/// them up for a twentieth of the time at most, however often they ask. And as long as the report
+/// has taken in all, which uses a processor.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_FACTOR: u32 = 19;
 /// How much is written at a time. The time-out is that of one such write.
@@ -168,11 +169,12 @@ fn answer_viewers(listener: &UnixListener, stop: &UnixStream) {
         let _ = poll(&mut both, None);
         let mut pause = PAUSE_MIN;
         if let Ok((viewer, _)) = listener.accept() {
-            let asked = Instant::now();
-            let report = Report::new(began.elapsed()).to_line();
-            pause = pause.max(asked.elapsed() * PAUSE_FACTOR);
+            let start = Instant::now();
+            let (report, asked) = Report::new(began.elapsed());
+            let line = report.to_line();
+            pause = pause.max(asked * PAUSE_FACTOR).max(start.elapsed());
             // A viewer that has gone or is slow is no trouble of this program.
-            let _ = report.and_then(|line| send(&viewer, &line));
+            let _ = line.and_then(|line| send(&viewer, &line));
         }
         let pause = Timespec::try_from(pause).unwrap_or_default();
         let mut stop = [PollFd::new(stop, PollFlags::IN)];
@@ -217,13 +219,17 @@ struct Turns {
 }
 
 impl Report {
-    fn new(uptime: Duration) -> Self {
+    /// A report, and for how long it has asked the workers.
+    fn new(uptime: Duration) -> (Self, Duration) {
         let program = std::env::current_exe().ok();
         let program = program.and_then(|it| Some(it.file_name()?.to_string_lossy().into_owned()));
-        let mut dump = dump();
+        let (mut dump, asked) = timed_dump();
         shorten(&mut dump);
         let turns = recorder().is_on().then(|| turns(&dump));
-        Self { version: VERSION, program, uptime, dump, metrics: metrics(), turns }
+        let began = Instant::now();
+        let metrics = metrics();
+        let asked = asked + began.elapsed();
+        (Self { version: VERSION, program, uptime, dump, metrics, turns }, asked)
     }
 
     fn to_line(&self) -> io::Result<Vec<u8>> {
@@ -236,17 +242,18 @@ impl Report {
 /// Leaves those that are not parked, and then those that have been parked for the longest time, and
 /// of their backtraces the frames of the program.
 fn shorten(dump: &mut Dump) {
-    let most = LISTED_MAX / dump.workers.len().max(1);
+    let rank = |one: &Coroutine| {
+        let waited = one.waits_for.as_ref().map(|it| it.waited);
+        (one.state == State::Parked, Reverse(waited), one.id.get())
+    };
+    let mut ranks: Vec<_> = dump.coroutines().map(rank).collect();
+    let limit = (ranks.len() > LISTED_MAX).then(|| *ranks.select_nth_unstable(LISTED_MAX).1);
     for worker in &mut dump.workers {
-        worker.coroutines.sort_by_key(|one| {
-            let waited = one.waits_for.as_ref().map(|it| it.waited);
-            (one.state == State::Parked, Reverse(waited))
-        });
-        worker.unlisted += worker.coroutines.len().saturating_sub(most);
-        worker.coroutines.truncate(most);
+        let all = worker.coroutines.len();
+        worker.coroutines.retain(|one| limit.is_none_or(|limit| rank(one) < limit));
+        worker.unlisted += all - worker.coroutines.len();
         for one in &mut worker.coroutines {
-            one.backtrace =
-                one.backtrace.iter().filter(|frame| !is_library(frame)).cloned().collect();
+            one.backtrace = of_the_program(&one.backtrace).cloned().collect();
         }
     }
 }

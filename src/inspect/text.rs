@@ -217,12 +217,7 @@ pub(super) fn write_backtrace(
     frames: &[Frame],
 ) -> fmt::Result {
     let (mut shown, mut folded) = (0, 0);
-    // The code that corosensei begins a stack with has no symbol.
-    let frames = match frames {
-        [rest @ .., last] if last.function.is_none() && !rest.is_empty() => rest,
-        all => all,
-    };
-    for frame in frames {
+    for frame in without_base(frames) {
         if is_library(frame) || shown == FRAMES_MAX {
             folded += 1;
             continue;
@@ -246,8 +241,22 @@ pub(super) fn write_backtrace(
     }
 }
 
+/// The frames of the program.
+#[cfg(feature = "top")]
+pub(super) fn of_the_program(frames: &[Frame]) -> impl Iterator<Item = &Frame> {
+    without_base(frames).iter().filter(|frame| !is_library(frame))
+}
+
+/// The code that corosensei begins a stack with has no symbol.
+fn without_base(frames: &[Frame]) -> &[Frame] {
+    match frames {
+        [rest @ .., last] if last.function.is_none() && !rest.is_empty() => rest,
+        all => all,
+    }
+}
+
 /// Whether a frame is of this library, of corosensei, or of Rust's own libraries.
-pub(super) fn is_library(frame: &Frame) -> bool {
+fn is_library(frame: &Frame) -> bool {
     // Where debug information has only lines, the names of inlined functions have no paths.
     const OURS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/");
     let by_file = frame.file.as_deref().is_some_and(|file| {
