@@ -32,12 +32,7 @@ fn main() -> io::Result<()> {
 fn serve(address: &str) -> io::Result<()> {
     let listener = TcpListener::bind(address)?;
     writeln!(io::stdout(), "listening on {}", listener.local_addr()?)?;
-    Builder::new().name("statistics").spawn(|| {
-        loop {
-            computes(Duration::from_millis(3));
-            sleep(Duration::from_millis(50));
-        }
-    })?;
+    Builder::new().name("statistics").spawn(statistics)?;
     // Nothing is ever sent.
     let (_jobs, queue) = channel::bounded::<u32>(16);
     Builder::new().name("job queue").spawn(move || queue.recv())?;
@@ -49,6 +44,17 @@ fn serve(address: &str) -> io::Result<()> {
         drop(connection);
         Ok(())
     })
+}
+
+fn statistics() {
+    loop {
+        computes(Duration::from_millis(3));
+        pause();
+    }
+}
+
+fn pause() {
+    sleep(Duration::from_millis(50));
 }
 
 fn computes(time: Duration) {

@@ -16,7 +16,7 @@ pub(crate) fn picture(buffer: &Buffer) -> String {
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" \
          font-family=\"ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace\" \
-         font-size=\"13\" xml:space=\"preserve\">\n\
+         font-size=\"13.29\" xml:space=\"preserve\">\n\
          <rect width=\"100%\" height=\"100%\" rx=\"8\" fill=\"#1c1e26\"/>\n"
     );
     for (row, cells) in buffer.content().chunks(usize::from(columns)).enumerate() {

@@ -136,12 +136,12 @@ fn interact(
             }
         }
         terminal.draw(|frame| view.draw(frame))?;
-        if event::poll(Duration::from_millis(100))? {
-            if let Event::Key(key) = event::read()? {
-                if key.kind == KeyEventKind::Press && view.key(key).is_break() {
-                    return Ok(());
-                }
-            }
+        if event::poll(Duration::from_millis(100))?
+            && let Event::Key(key) = event::read()?
+            && key.kind == KeyEventKind::Press
+            && view.key(key).is_break()
+        {
+            return Ok(());
         }
     }
 }

@@ -429,7 +429,7 @@ fn duration(nanos: u64) -> String {
     };
     match nanos {
         0 => "0".to_owned(),
-        ..1_000 => format!("{nanos} ns"),
+        1..1_000 => format!("{nanos} ns"),
         ..1_000_000 => of(1_000, "µs"),
         ..1_000_000_000 => of(1_000_000, "ms"),
         ..600_000_000_000 => of(1_000_000_000, "s"),
