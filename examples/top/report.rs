@@ -204,7 +204,7 @@ impl Histogram {
         self.sum_ns += other.sum_ns;
     }
 
-    /// What was measured since an earlier one.
+    /// The durations that were measured since an earlier one.
     pub(crate) fn since(&self, before: &Histogram) -> Histogram {
         let before_at = |at: usize| before.buckets.get(at).copied().unwrap_or(0);
         let buckets = self.buckets.iter().enumerate();

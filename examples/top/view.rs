@@ -1,4 +1,4 @@
-//! The screen: what it knows, its keys, and how it is drawn.
+//! The screen: its state, its keys, and how it is drawn.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -347,7 +347,7 @@ impl Shown {
             of_turns(|turns| turns.count.to_string()),
             of_turns(|turns| format!("{:.0} %", (turns.total_ns as f64 / 1e7).min(100.0))),
             of_turns(|turns| duration(turns.longest_ns)),
-            waits.map_or_else(|| "–".to_owned(), |wait| duration(wait.waited_ms * 1_000_000)),
+            waits.map_or_else(|| "–".to_owned(), |wait| parked(wait.waited_ms)),
             bytes(one.stack.most),
             waits.map_or_else(spawned, |wait| wait.text.clone()),
         ]);
@@ -422,19 +422,27 @@ fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
+fn parked(millis: u64) -> String {
+    if millis == 0 { "< 1 ms".to_owned() } else { duration(millis * 1_000_000) }
+}
+
 fn duration(nanos: u64) -> String {
-    let of = |unit: u64, name| {
-        let (whole, tenth) = (nanos / unit, nanos % unit * 10 / unit);
-        if whole < 10 { format!("{whole}.{tenth} {name}") } else { format!("{whole} {name}") }
-    };
-    match nanos {
-        0 => "0".to_owned(),
-        1..1_000 => format!("{nanos} ns"),
-        ..1_000_000 => of(1_000, "µs"),
-        ..1_000_000_000 => of(1_000_000, "ms"),
-        ..600_000_000_000 => of(1_000_000_000, "s"),
-        ..36_000_000_000_000 => of(60_000_000_000, "min"),
-        _ => of(3_600_000_000_000, "h"),
+    // Below each limit, the unit in nanoseconds and its name.
+    const UNITS: [(u64, u64, &str); 6] = [
+        (1_000, 1, "ns"),
+        (1_000_000, 1_000, "µs"),
+        (1_000_000_000, 1_000_000, "ms"),
+        (600_000_000_000, 1_000_000_000, "s"),
+        (36_000_000_000_000, 60_000_000_000, "min"),
+        (u64::MAX, 3_600_000_000_000, "h"),
+    ];
+    let fitting = UNITS.into_iter().find(|(limit, ..)| nanos < *limit);
+    let (_, unit, name) = fitting.unwrap_or(UNITS[UNITS.len() - 1]);
+    let (whole, tenth) = (nanos / unit, nanos % unit * 10 / unit);
+    if whole < 10 && unit > 1 {
+        format!("{whole}.{tenth} {name}")
+    } else {
+        format!("{whole} {name}")
     }
 }
 

@@ -49,28 +49,29 @@ const BACKLOG: i32 = 16;
 pub struct Serving {
     path: PathBuf,
     /// Device and inode of the file, which another program may have replaced.
-    file: Option<(u64, u64)>,
+    file: (u64, u64),
     /// Its other end is with the thread, which ends when this closes.
-    stop: Option<UnixStream>,
+    _stop: UnixStream,
 }
 
 /// Serves what is seen inside of this process to viewers, on a Unix socket of this path: to the
 /// example `top`, or to `nc -U PATH`. (Feature `top`.)
 ///
 /// Each connection gets one line of JSON, with the [`dump`](super::dump) and the
-/// [`metrics`](super::metrics), and is closed. `docs/debugging.md` has its shape. With the feature
-/// `backtrace` there are backtraces (of the program's own frames), with the flight [`recorder`](super::recorder) on there are
-/// turns of each coroutine, and with [`measure_times`](super::measure_times) there are durations.
+/// [`metrics`](super::metrics), and is closed. `docs/debugging.md` has its shape. The feature
+/// `backtrace` adds backtraces (of the program's own frames), the flight
+/// [`recorder`](super::recorder) adds the turns of each coroutine, and
+/// [`measure_times`](super::measure_times) adds durations.
 ///
 /// A thread of its own does this, so it works while all workers are busy or stuck, and needs no
-/// runtime. Viewers are answered one after another. One that is slow or dead is given up after five
-/// seconds. The thread then rests, so that viewers hold up the workers for a twentieth of the time
-/// at most. A report lists a thousand coroutines: those that are not parked, and then those that
+/// runtime. Viewers are answered one after another, and a slow one is given up after five seconds.
+/// The thread then rests, so that viewers hold up the workers for a twentieth of the time at most.
+/// A report lists a thousand coroutines at most: those that are not parked, and then those that
 /// have been parked for the longest time.
 ///
 /// The file has mode 0600: only the user of this process (and root) can connect. Not all systems
-/// heed the mode of a socket, so put it into a folder that only this user can enter. What is shown
-/// are names, places in the source, addresses of peers and frames, and no contents of memory.
+/// heed the mode of a socket, so put it into a folder that only this user can enter. A report has
+/// names, places in the source, addresses of peers and frames, and no contents of memory.
 ///
 /// # Errors
 ///
@@ -96,19 +97,18 @@ pub struct Serving {
 /// ```
 pub fn serve(path: impl AsRef<Path>) -> io::Result<Serving> {
     let path = path::absolute(path)?;
-    let (listener, mut serving) =
-        listen(&path).map_err(|error| explain(&path, error.kind(), &error.to_string()))?;
     let (ours, theirs) = UnixStream::pair()?;
+    let (listener, serving) =
+        listen(&path, ours).map_err(|error| explain(&path, error.kind(), &error.to_string()))?;
     thread::Builder::new()
         .name("inspect-socket".to_owned())
         .spawn(move || answer_viewers(&listener, &theirs))?;
-    serving.stop = Some(ours);
     Ok(serving)
 }
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        if self.file.is_some() && self.file == identity(&self.path).ok() {
+        if identity(&self.path).is_ok_and(|file| file == self.file) {
             // There is nobody to tell, and the next `serve` replaces it.
             let _ = fs::remove_file(&self.path);
         }
@@ -123,7 +123,7 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
 }
 
-fn listen(path: &Path) -> io::Result<(UnixListener, Serving)> {
+fn listen(path: &Path, stop: UnixStream) -> io::Result<(UnixListener, Serving)> {
     let address = SocketAddrUnix::new(path).map_err(|_| {
         explained(io::ErrorKind::InvalidInput, "the path is too long for a socket, choose another")
     })?;
@@ -134,7 +134,7 @@ fn listen(path: &Path) -> io::Result<(UnixListener, Serving)> {
     let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
     rustix::io::fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
     rustix::net::bind(&socket, &address)?;
-    let serving = Serving { path: path.to_owned(), file: Some(identity(path)?), stop: None };
+    let serving = Serving { path: path.to_owned(), file: identity(path)?, _stop: stop };
     // Nobody can connect before it listens.
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
     rustix::net::listen(&socket, BACKLOG)?;
@@ -196,7 +196,7 @@ fn send(mut viewer: &UnixStream, line: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// What a viewer gets.
+/// The answer to a viewer.
 #[derive(serde::Serialize)]
 struct Report {
     version: u32,
