@@ -188,10 +188,18 @@ fn send(mut viewer: &UnixStream, line: &[u8]) -> io::Result<()> {
     // Some systems pass the listener's mode on.
     viewer.set_nonblocking(false)?;
     let deadline = Instant::now() + PATIENCE;
-    for chunk in line.chunks(CHUNK) {
+    let mut rest = line;
+    while !rest.is_empty() {
         let left = deadline.saturating_duration_since(Instant::now());
-        viewer.set_write_timeout(Some(left.max(Duration::from_millis(1))))?;
-        viewer.write_all(chunk)?;
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        viewer.set_write_timeout(Some(left))?;
+        match viewer.write(&rest[..rest.len().min(CHUNK)]) {
+            Ok(written) => rest = &rest[written..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(())
 }
