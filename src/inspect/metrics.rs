@@ -11,7 +11,7 @@ use crate::engine::scheduler;
 use crate::engine::task::Wait;
 use crate::engine::workers::Workers;
 
-/// Numbers about this library in this process, at one moment. Made by [`metrics`].
+/// Numbers about this library in this process, at one moment. Made by [`metrics()`].
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]

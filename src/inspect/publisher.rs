@@ -10,7 +10,7 @@ use super::prometheus::{Kind, NUMBERS, TIMES};
 use crate::engine::mutex::Mutex;
 use crate::engine::numbers::Histogram;
 
-/// Publishes [`metrics`] through the crate `metrics`, under the names that
+/// Publishes [`metrics()`] through the crate `metrics`, under the names that
 /// [`prometheus`](Metrics::prometheus) uses. (Feature `metrics`.)
 ///
 /// Call it from time to time, or whenever the numbers are read, and in one place: two calls at the
