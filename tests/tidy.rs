@@ -117,6 +117,7 @@ const UNSAFE: &[&str] = &[
     "engine/task.rs",
     "engine/ticks.rs",
     "engine/workers/question.rs",
+    "fs/call.rs",
     "generator.rs",
     "inspect/frames.rs",
     "io/raw_fd.rs",

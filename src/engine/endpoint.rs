@@ -4,11 +4,10 @@
 #![allow(unsafe_code)]
 
 use std::fmt;
-use std::mem::offset_of;
+use std::mem::{MaybeUninit, offset_of};
 use std::net::SocketAddr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
-use rustix::fs::FileType;
 use rustix::net::SocketType;
 use rustix::net::sockopt;
 
@@ -138,11 +137,21 @@ fn listens(_socket: BorrowedFd<'_>) -> bool {
     false
 }
 
+/// The type of a file, as in its mode.
+pub(crate) fn file_type(fd: BorrowedFd<'_>) -> Option<libc::mode_t> {
+    let mut stat = MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: the place is valid for the answer, which is read only if the call has written it.
+    unsafe {
+        (libc::fstat(fd.as_raw_fd(), stat.as_mut_ptr()) == 0)
+            .then(|| stat.assume_init().st_mode & libc::S_IFMT)
+    }
+}
+
 fn file_kind(fd: BorrowedFd<'_>) -> &'static str {
-    match rustix::fs::fstat(fd).map(|stat| FileType::from_raw_mode(stat.st_mode)) {
-        Ok(FileType::Fifo) => "pipe",
-        Ok(FileType::CharacterDevice) => "terminal or device",
-        Ok(FileType::RegularFile) => "file",
+    match file_type(fd) {
+        Some(libc::S_IFIFO) => "pipe",
+        Some(libc::S_IFCHR) => "terminal or device",
+        Some(libc::S_IFREG) => "file",
         // A pidfd, a timer, an inotify instance and the like.
         _ => "descriptor",
     }

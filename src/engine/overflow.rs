@@ -13,8 +13,6 @@ use std::mem;
 use std::ptr;
 use std::sync::OnceLock;
 
-use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
-
 use super::current;
 use super::stack::{self, Purpose};
 use super::task::Task;
@@ -61,13 +59,17 @@ pub(crate) fn protect_thread() -> Option<AlternateStack> {
     if asked != 0 || !none && present.ss_size >= ALTERNATE_SIZE {
         return None;
     }
-    let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANON;
     // SAFETY: a new private mapping at an address of the kernel's choice.
     //
     // The memory is ours until `drop` takes the signal stack away from the thread.
     unsafe {
-        let base = mmap_anonymous(ptr::null_mut(), ALTERNATE_SIZE, access, flags).ok()?;
-        let ours = AlternateStack { base: base.cast() };
+        let base = libc::mmap(ptr::null_mut(), ALTERNATE_SIZE, access, flags, -1, 0);
+        if base == libc::MAP_FAILED {
+            return None;
+        }
+        let ours = AlternateStack { base };
         let set = libc::sigaltstack(&alternate(ours.base, ALTERNATE_SIZE), ptr::null_mut());
         (set == 0).then_some(ours)
     }

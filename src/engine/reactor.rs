@@ -1,13 +1,13 @@
-//! The reactor: which descriptors are ready. The only file that uses `polling`.
+//! The reactor: which descriptors are ready.
 //!
 //! A descriptor is registered once per thread, for both directions, edge-triggered. A flag
 //! remembers that the descriptor is readable, until a read finds it drained. The next read then
 //! parks at once, without a system call that would fail.
 //!
-//! On Linux, `polling` makes the epoll instance, and this file registers and waits through rustix.
-//! The reasons: `Poller::wait` makes five system calls where one is enough, and its events do not
-//! report a peer's half-close (`EPOLLRDHUP`). On other systems, or with `--cfg
-//! plainsong_portable_reactor`, `polling` does everything.
+//! On Linux, this file uses epoll through rustix, and not the crate `polling`. The reasons:
+//! `Poller::wait` makes five system calls where one is enough, its events do not report a peer's
+//! half-close (`EPOLLRDHUP`), and a poller takes two descriptors more. On other systems, or with
+//! `--cfg plainsong_portable_reactor`, `polling` does everything.
 //!
 //! The reactor wakes no coroutine itself. It returns the waiters that the scheduler must wake.
 
@@ -431,13 +431,12 @@ impl Wake for Port {
     }
 }
 
-/// Linux: uses the poller's epoll instance directly.
+/// Linux: epoll.
 #[cfg(all(target_os = "linux", not(plainsong_portable_reactor)))]
 mod epoll {
     use super::{AsFd, BorrowedFd, Duration, EVENTS, Event, io};
-    use polling::Poller;
     use rustix::buffer::spare_capacity;
-    use rustix::event::epoll::{self, EventData, EventFlags};
+    use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
     use rustix::event::{EventfdFlags, Timespec, eventfd};
     use rustix::fd::OwnedFd;
 
@@ -452,28 +451,23 @@ mod epoll {
     #[derive(Debug)]
     pub(crate) struct Port {
         pub(super) number: u64,
-        poller: Poller,
-        // Stands in for `Poller::notify`, which only `Poller::wait` re-arms. That is never called
-        // here.
+        epoll: OwnedFd,
+        // Written to, it ends a wait.
         eventfd: OwnedFd,
     }
 
     impl Port {
         pub(super) fn new(number: u64) -> io::Result<Self> {
-            let poller = Poller::new()?;
+            let epoll = epoll::create(CreateFlags::CLOEXEC)?;
             let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
             // Edge-triggered: each write is an edge, so it need not be read.
-            epoll::add(
-                &poller,
-                &eventfd,
-                EventData::new_u64(WAKER),
-                EventFlags::IN | EventFlags::ET,
-            )?;
-            Ok(Self { number, poller, eventfd })
+            let (waker, edges) = (EventData::new_u64(WAKER), EventFlags::IN | EventFlags::ET);
+            epoll::add(&epoll, &eventfd, waker, edges)?;
+            Ok(Self { number, epoll, eventfd })
         }
 
         pub(super) fn fd(&self) -> BorrowedFd<'_> {
-            self.poller.as_fd()
+            self.epoll.as_fd()
         }
 
         const EVENTS: EventFlags = EventFlags::IN
@@ -483,12 +477,12 @@ mod epoll {
             .union(EventFlags::ET);
 
         pub(super) fn watch(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
-            Ok(epoll::add(&self.poller, fd, EventData::new_u64(token), Self::EVENTS)?)
+            Ok(epoll::add(&self.epoll, fd, EventData::new_u64(token), Self::EVENTS)?)
         }
 
         /// [`watch`](Self::watch), where the kernel still has a registration of this number.
         pub(super) fn watch_again(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
-            Ok(epoll::modify(&self.poller, fd, EventData::new_u64(token), Self::EVENTS)?)
+            Ok(epoll::modify(&self.epoll, fd, EventData::new_u64(token), Self::EVENTS)?)
         }
 
         /// Edge-triggered registrations stay armed.
@@ -500,7 +494,7 @@ mod epoll {
         /// Stops watching a descriptor, from any thread.
         pub(crate) fn forget(&self, fd: BorrowedFd<'_>) {
             // Fails only if the descriptor is not registered any more.
-            let _ = epoll::delete(&self.poller, fd);
+            let _ = epoll::delete(&self.epoll, fd);
         }
 
         /// Ends a wait of the reactor's thread.
@@ -516,7 +510,7 @@ mod epoll {
         ) -> io::Result<usize> {
             let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
             into.0.clear();
-            match epoll::wait(self.poller.as_fd(), spare_capacity(&mut into.0), timeout.as_ref()) {
+            match epoll::wait(self.epoll.as_fd(), spare_capacity(&mut into.0), timeout.as_ref()) {
                 // For example, the process was stopped and continued. Events may have come
                 // meanwhile, so this reports as many as fit.
                 Err(rustix::io::Errno::INTR) => Ok(EVENTS),

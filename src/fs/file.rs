@@ -12,10 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
-use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use super::call::call;
+use super::call::{call, flock};
 use crate::engine::park;
 use crate::io::raw_fd::from_raw_fd;
 
@@ -152,7 +151,7 @@ impl File {
     ///
     /// Those of `flock`.
     pub fn lock(&self) -> io::Result<()> {
-        call(|| Ok(flock(&self.inner, FlockOperation::LockExclusive)?))
+        flock(&self.inner, libc::LOCK_EX)
     }
 
     /// Like [`lock`](Self::lock), but several open files may have it locked this way at once.
@@ -161,7 +160,7 @@ impl File {
     ///
     /// Those of `flock`.
     pub fn lock_shared(&self) -> io::Result<()> {
-        call(|| Ok(flock(&self.inner, FlockOperation::LockShared)?))
+        flock(&self.inner, libc::LOCK_SH)
     }
 
     /// [`lock`](Self::lock), if the file is free.
@@ -170,7 +169,7 @@ impl File {
     ///
     /// `WouldBlock` when another open file has it locked; those of `flock`.
     pub fn try_lock(&self) -> Result<(), TryLockError> {
-        self.lock_if_free(FlockOperation::NonBlockingLockExclusive)
+        self.lock_if_free(libc::LOCK_EX)
     }
 
     /// [`lock_shared`](Self::lock_shared), if no open file has it locked alone.
@@ -179,7 +178,7 @@ impl File {
     ///
     /// `WouldBlock` when another open file has; those of `flock`.
     pub fn try_lock_shared(&self) -> Result<(), TryLockError> {
-        self.lock_if_free(FlockOperation::NonBlockingLockShared)
+        self.lock_if_free(libc::LOCK_SH)
     }
 
     /// Releases the lock, as closing the file does.
@@ -188,7 +187,7 @@ impl File {
     ///
     /// Those of `flock`.
     pub fn unlock(&self) -> io::Result<()> {
-        call(|| Ok(flock(&self.inner, FlockOperation::Unlock)?))
+        flock(&self.inner, libc::LOCK_UN)
     }
 
     /// Whether this is a terminal. (std's `IsTerminal` cannot be implemented elsewhere.)
@@ -196,13 +195,11 @@ impl File {
         self.inner.is_terminal()
     }
 
-    fn lock_if_free(&self, operation: FlockOperation) -> Result<(), TryLockError> {
-        match call(|| Ok(flock(&self.inner, operation))) {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(Errno::WOULDBLOCK)) => Err(TryLockError::WouldBlock),
-            Ok(Err(error)) => Err(TryLockError::Error(error.into())),
-            Err(error) => Err(TryLockError::Error(error)),
-        }
+    fn lock_if_free(&self, operation: libc::c_int) -> Result<(), TryLockError> {
+        flock(&self.inner, operation | libc::LOCK_NB).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => TryLockError::WouldBlock,
+            _ => TryLockError::Error(error),
+        })
     }
 
     /// A call that uses and moves the position.

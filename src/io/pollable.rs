@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::ioctl_fionbio;
 
 use super::ready::{
     Interest as Direction, read_deadline, read_readiness, selectable, try_io, write_deadline,
@@ -57,10 +57,7 @@ impl<T: AsFd> Pollable<T> {
     /// When it cannot be duplicated or put in non-blocking mode.
     pub fn new(io: T) -> io::Result<Self> {
         let fd = io.as_fd().try_clone_to_owned()?;
-        let flags = fcntl_getfl(&fd)?;
-        if !flags.contains(OFlags::NONBLOCK) {
-            fcntl_setfl(&fd, flags | OFlags::NONBLOCK)?;
-        }
+        ioctl_fionbio(&fd, true)?;
         Ok(Self { io, source: Source::new(fd) })
     }
 

@@ -11,12 +11,12 @@ use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::process::Stdio;
 
-use rustix::fs::{FileType, fstat};
 use rustix::io::Errno;
 
 use super::pollable::wait;
 use super::source::try_then_wait;
 use crate::engine::blocking;
+use crate::engine::endpoint::file_type;
 use crate::engine::error::explained;
 use crate::engine::mutex::Mutex;
 use crate::engine::park;
@@ -67,8 +67,7 @@ fn transfer(
 
 /// Whether it is a file or a disk, which are always ready, in memory or not.
 fn is_file(fd: BorrowedFd<'_>) -> bool {
-    let is_file = |kind| matches!(kind, FileType::RegularFile | FileType::BlockDevice);
-    fstat(fd).is_ok_and(|stat| is_file(FileType::from_raw_mode(stat.st_mode)))
+    matches!(file_type(fd), Some(libc::S_IFREG | libc::S_IFBLK))
 }
 
 #[cfg(target_os = "linux")]
