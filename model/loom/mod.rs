@@ -8,6 +8,7 @@ use std::any::type_name;
 use std::io;
 use std::panic::Location;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
 use loom::cell::UnsafeCell;
@@ -271,5 +272,23 @@ fn no_worker_sleeps_on_a_job_that_another_has_pushed() {
             lease.stay_awake();
         }
         thread.join().unwrap();
+    });
+}
+
+/// A worker that begins while the run is closing sees that, or is told.
+#[test]
+fn no_worker_misses_that_its_run_is_closing() {
+    check(no_worker_misses_that_its_run_is_closing, &[Weak::SeqCst], || {
+        let workers = Workers::new(2);
+        assert!(!workers.is_closing());
+        let lease = lease();
+        let (other, mailbox) = (Arc::clone(&workers), *lease);
+        let told = Arc::new(AtomicBool::new(false));
+        let saw = Arc::clone(&told);
+        let thread = spawn(move || saw.store(other.enter(1, mailbox), Ordering::Relaxed));
+        workers.close(0, || ());
+        thread.join().unwrap();
+        assert!(told.load(Ordering::Relaxed) || lease.is_pending(), "the worker would run on");
+        lease.receive(&mut Vec::new());
     });
 }
