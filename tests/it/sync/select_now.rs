@@ -1,9 +1,9 @@
 //! The forms of `select!` that do not wait: they say that nothing is ready only if that was so.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread as system;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use plainsong::select;
 use plainsong::sync::Event;
@@ -54,15 +54,28 @@ fn meet(arrived: &AtomicUsize, count: usize) {
 
 /// Two threads send an item each, on channels of their own, and then take one from either channel.
 /// As long as a thread has not taken an item, there is one.
+///
+/// Where the two do not run at once, on a busy machine or under an emulator, a round takes time
+/// slices of the system and tries little. So some seconds are the limit.
 fn in_lock_step(form: usize, rounds: usize) {
+    let limit = Instant::now() + Duration::from_secs(15);
+    let last = Arc::new(AtomicBool::new(false));
     let channels: Arc<[Channel; 2]> = Arc::new([unbounded(), unbounded()]);
     let arrived = Arc::new(AtomicUsize::new(0));
     let threads = [0, 1].map(|own| {
         let (channels, arrived) = (Arc::clone(&channels), Arc::clone(&arrived));
+        let last = Arc::clone(&last);
         system::spawn(move || {
             let (mine, other) = (&channels[own], &channels[1 - own]);
             for round in 0..rounds {
+                if own == 0 && Instant::now() >= limit {
+                    last.store(true, Ordering::SeqCst);
+                }
                 meet(&arrived, 4 * round + 2);
+                // Both threads see the same: the next store follows the next two meetings.
+                if last.load(Ordering::SeqCst) {
+                    break;
+                }
                 mine.0.send(round).unwrap();
                 assert!(takes_one(form, &mine.1, &other.1), "nothing was ready in round {round}");
                 meet(&arrived, 4 * round + 4);
