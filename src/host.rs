@@ -89,7 +89,8 @@ impl Guest<'_> {
     /// A coroutine that does not wait is not stopped.
     ///
     /// `waker` is called when something on this thread makes a coroutine ready before the next
-    /// slice. A wake from another thread makes the descriptor readable.
+    /// slice, or sets a timer for an earlier time than the host waits for. A wake from another
+    /// thread makes the descriptor readable.
     ///
     /// # Panics
     ///
