@@ -108,7 +108,8 @@ impl Guest<'_> {
         self.0.poll_io()
     }
 
-    /// Takes the time from `now` instead of [`Instant::now`], for timers and deadlines.
+    /// Takes the time from `now` instead of [`Instant::now`], for timers and deadlines. `now` must
+    /// only read a clock: the loop calls it between the turns of coroutines.
     pub fn set_clock(&mut self, now: fn() -> Instant) {
         self.0.set_clock(now);
     }

@@ -5,12 +5,14 @@ use std::future::{self, poll_fn};
 use std::mem;
 use std::panic::catch_unwind;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::task::{Poll, Wake, Waker};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use plainsong::Runtime;
 use plainsong::host::{self, Guest, Next};
+use plainsong::inspect::Answer;
 use plainsong::thread::Thread;
 use plainsong_tokio::block_on;
 use tokio::io::AsyncReadExt;
@@ -118,6 +120,26 @@ fn a_waker_of_a_host_may_panic_and_spawn() {
         while RAN.get() < 3 {
             plainsong::yield_now();
         }
+    };
+    host::run(&Runtime::default(), host, main);
+}
+
+#[test]
+fn a_dump_does_not_call_the_clock_of_a_host() {
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+    let host = |mut guest: Guest<'_>| {
+        guest.set_clock(|| {
+            CALLS.fetch_add(1, Relaxed);
+            Instant::now()
+        });
+        guest.run_for(Duration::from_secs(3600), Waker::noop());
+    };
+    let main = || {
+        let before = CALLS.load(Relaxed);
+        // The worker does not come to its next turn, so a signal has it answer.
+        let dump = thread::scope(|s| s.spawn(plainsong::inspect::dump).join()).unwrap();
+        assert!(dump.workers.iter().any(|it| it.answer == Answer::Interrupted), "{dump}");
+        assert_eq!(CALLS.load(Relaxed), before);
     };
     host::run(&Runtime::default(), host, main);
 }
