@@ -628,8 +628,6 @@ mod tests {
             for fine in [small.bounds().start, small.bounds().end - 1, 0, usize::MAX] {
                 assert_eq!(overflowed(fine), None);
             }
-            let top = small.bounds().end;
-            assert_eq!(bounds_of(top).map(|bounds| bounds.bottom()), Some(small.bounds().start));
             assert!(bounds_of(0).is_none() && bounds_of(usize::MAX).is_none());
             drop((small, large));
             pool.classes.take();
