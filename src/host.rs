@@ -89,7 +89,8 @@ impl Guest<'_> {
     /// A coroutine that does not wait is not stopped.
     ///
     /// `waker` is called when something on this thread makes a coroutine ready before the next
-    /// slice. A wake from another thread makes the descriptor readable.
+    /// slice, or sets a timer for an earlier time than the host waits for. A wake from another
+    /// thread makes the descriptor readable.
     ///
     /// # Panics
     ///
@@ -107,7 +108,8 @@ impl Guest<'_> {
         self.0.poll_io()
     }
 
-    /// Takes the time from `now` instead of [`Instant::now`], for timers and deadlines.
+    /// Takes the time from `now` instead of [`Instant::now`], for timers and deadlines. `now` must
+    /// only read a clock: the loop calls it between the turns of coroutines.
     pub fn set_clock(&mut self, now: fn() -> Instant) {
         self.0.set_clock(now);
     }

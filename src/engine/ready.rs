@@ -33,27 +33,25 @@ impl ReadyQueue {
         if self.first.get().is_null() { ptr::null() } else { self.last.get() }
     }
 
-    /// Appends a task. Returns whether the queue was empty.
+    /// Appends a task.
     ///
     /// # Safety
     ///
     /// The task must not be in the queue, and must live, where it is, until it has been popped.
     #[inline]
-    pub(crate) unsafe fn push(&self, task: NonNull<Task>) -> bool {
+    pub(crate) unsafe fn push(&self, task: NonNull<Task>) {
         let task = task.as_ptr();
-        let was_empty = self.first.get().is_null();
         // SAFETY: the task is alive by the caller's promise. If the queue is not empty, `last` is
         // in it, and so is alive by the promise of its own push.
         unsafe {
             (*task).link.set(ptr::null());
-            if was_empty {
+            if self.first.get().is_null() {
                 self.first.set(task);
             } else {
                 (*self.last.get()).link.set(task);
             }
         }
         self.last.set(task);
-        was_empty
     }
 
     /// Takes the first task, which is alive.

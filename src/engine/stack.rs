@@ -271,9 +271,9 @@ impl Arenas {
     }
 
     fn bounds_of(&self, address: usize) -> Option<Bounds> {
-        let (arena, offset) = self.find(address - 1)?; // A top is the guard of the next stack.
-        let (index, end) =
-            (offset / arena.stride, address - 1 - offset % arena.stride + arena.stride);
+        let last = address.checked_sub(1)?; // A top is the guard of the next stack.
+        let (arena, offset) = self.find(last)?;
+        let (index, end) = (offset / arena.stride, last - offset % arena.stride + arena.stride);
         // SAFETY: it is a stack of this thread, in an arena that is alive.
         Some(unsafe { Bounds::new(end - arena.size, end - index % COLOURS * CACHE_LINE) })
     }
@@ -628,6 +628,7 @@ mod tests {
             for fine in [small.bounds().start, small.bounds().end - 1, 0, usize::MAX] {
                 assert_eq!(overflowed(fine), None);
             }
+            assert!(bounds_of(0).is_none() && bounds_of(usize::MAX).is_none());
             drop((small, large));
             pool.classes.take();
             assert_eq!(overflowed(first), None, "its arena is gone");

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread as system;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use plainsong::inspect::{
 use plainsong::net::{TcpListener, TcpStream, UnixStream};
 use plainsong::sync::{Barrier, Condvar, Event, Mutex, RwLock, Semaphore, channel};
 use plainsong::time::{sleep, timeout};
-use plainsong::{Builder, JoinHandle, scope, spawn, yield_now};
+use plainsong::{Builder, JoinHandle, Runtime, scope, spawn, yield_now};
 
 use crate::util::{HOUR, alone, on_another, run, run_on, until, until_parked, watch};
 
@@ -375,6 +375,22 @@ fn while_a_run_ends_and_in_a_panic_hook_and_a_dump_of_a_dump() {
             assert!(catch_unwind(AssertUnwindSafe(dump)).is_ok() && text.len() > 100);
         });
         assert!(dump().coroutines().all(|one| one.name.as_deref() != Some("ends")));
+    });
+}
+
+#[test]
+fn a_hook_dumps_in_the_first_turn_of_its_coroutine() {
+    watch(|| {
+        static DUMPS: AtomicUsize = AtomicUsize::new(0);
+        let hook = |_| {
+            let worker = &dump().workers[0];
+            assert_eq!((worker.answer, worker.unlisted), (Answer::InTurn, 0));
+            DUMPS.fetch_add(1, Ordering::Relaxed);
+        };
+        let runtime = Runtime::builder().on_resume(hook).on_end(hook).build().unwrap();
+        runtime.run(|| spawn(|| ()).join().unwrap());
+        // A panic of a hook goes no further.
+        assert_eq!(DUMPS.load(Ordering::Relaxed), 5);
     });
 }
 

@@ -1,14 +1,19 @@
 //! Hosts that end early, or do not do as they should: the coroutines run on.
 
+use std::cell::{Cell, RefCell};
 use std::future::{self, poll_fn};
 use std::mem;
 use std::panic::catch_unwind;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::task::{Poll, Waker};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::task::{Poll, Wake, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use plainsong::Runtime;
 use plainsong::host::{self, Guest, Next};
+use plainsong::inspect::Answer;
+use plainsong::thread::Thread;
 use plainsong_tokio::block_on;
 use tokio::io::AsyncReadExt;
 use tokio::runtime;
@@ -85,4 +90,56 @@ fn coroutines_live_on_when_tokio_ends_first() {
         },
     );
     assert_eq!(results, [true; 5]);
+}
+
+#[test]
+fn a_waker_of_a_host_may_panic_and_spawn() {
+    thread_local! {
+        static RAN: Cell<u32> = const { Cell::new(0) };
+        static PARKED: RefCell<Option<Thread>> = const { RefCell::new(None) };
+    }
+    struct Spawns;
+    impl Wake for Spawns {
+        fn wake(self: Arc<Self>) {
+            plainsong::spawn(|| RAN.set(RAN.get() + 1));
+            panic!("the waker of a host");
+        }
+    }
+    let host = |mut guest: Guest<'_>| {
+        let waker = Waker::from(Arc::new(Spawns));
+        let mut slice = || guest.run_for(Duration::ZERO, &waker);
+        assert_eq!(slice(), Next::Wait(None));
+        drop(plainsong::spawn(|| RAN.set(RAN.get() + 1)));
+        assert_eq!(slice(), Next::Wait(None));
+        PARKED.take().unwrap().unpark();
+        assert_eq!(slice(), Next::Over);
+    };
+    let main = || {
+        PARKED.set(Some(plainsong::current()));
+        plainsong::thread::park();
+        while RAN.get() < 3 {
+            plainsong::yield_now();
+        }
+    };
+    host::run(&Runtime::default(), host, main);
+}
+
+#[test]
+fn a_dump_does_not_call_the_clock_of_a_host() {
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+    let host = |mut guest: Guest<'_>| {
+        guest.set_clock(|| {
+            CALLS.fetch_add(1, Relaxed);
+            Instant::now()
+        });
+        guest.run_for(Duration::from_secs(3600), Waker::noop());
+    };
+    let main = || {
+        let before = CALLS.load(Relaxed);
+        // The worker does not come to its next turn, so a signal has it answer.
+        let dump = thread::scope(|s| s.spawn(plainsong::inspect::dump).join()).unwrap();
+        assert!(dump.workers.iter().any(|it| it.answer == Answer::Interrupted), "{dump}");
+        assert_eq!(CALLS.load(Relaxed), before);
+    };
+    host::run(&Runtime::default(), host, main);
 }

@@ -600,3 +600,21 @@ fn a_task_wakes_by_any_means_of_both() -> io::Result<()> {
     });
     Ok(())
 }
+
+#[test]
+fn a_task_sets_timers_of_coroutines_that_wait_without_one() {
+    hosted(|| {
+        let (sender, receiver) = oneshot::channel();
+        let (late, after) = oneshot::channel();
+        spawn_local(async move {
+            // The coroutines wait by now, without a timer.
+            tokio::time::sleep(MOMENT).await;
+            plainsong::time::Sleep::new(MOMENT).await;
+            sender.send(()).unwrap();
+            tokio::time::sleep(MOMENT).await;
+            plainsong::time::after(MOMENT, || late.send(()).unwrap());
+        });
+        block_on(receiver).unwrap();
+        block_on(after).unwrap();
+    });
+}

@@ -18,6 +18,7 @@ impl Scheduler {
     /// Cancels a level of a coroutine of this thread.
     pub(crate) fn cancel(&self, slot: u32, id: Id, level: Level, reason: Option<&CancelReason>) {
         self.tasks.find(slot, id, |task| self.request(task, level, reason));
+        self.host.notify();
     }
 
     /// Requests the cancellation of a level, and wakes the coroutine if the request concerns its

@@ -3,10 +3,11 @@
 use std::cell::{Cell, OnceCell};
 use std::time::{Duration, Instant};
 
-/// The clock of one scheduler. Its source is a function pointer, so that a test may use another.
+/// The clock of one scheduler.
 #[derive(Debug)]
 pub(super) struct Clock {
-    read: Cell<fn() -> Instant>,
+    // The clock of the host, if the loop is a guest: user code.
+    source: Cell<Option<fn() -> Instant>>,
     origin: OnceCell<Instant>,
     // As of the last `update`.
     nanos: Cell<u64>,
@@ -17,7 +18,7 @@ pub(super) struct Clock {
 impl Clock {
     pub(super) const fn new() -> Self {
         Self {
-            read: Cell::new(Instant::now),
+            source: Cell::new(None),
             origin: OnceCell::new(),
             nanos: Cell::new(0),
             millis: Cell::new(0),
@@ -36,12 +37,21 @@ impl Clock {
     /// The time.
     #[inline]
     pub(super) fn now(&self) -> Instant {
-        (self.read.get())()
+        self.source.get().map_or_else(Instant::now, |source| source())
     }
 
-    /// Has the clock take the time from `read`.
-    pub(super) fn set_source(&self, read: fn() -> Instant) {
-        self.read.set(read);
+    /// Has the clock take the time from `source`, or else from the system.
+    pub(super) fn set_source(&self, source: Option<fn() -> Instant>) {
+        self.source.set(source);
+    }
+
+    /// The time for a report, in nanoseconds of this clock: with a source, as of the last
+    /// [`update`](Self::update). Async-signal-safe.
+    pub(super) fn nanos_for_report(&self) -> u64 {
+        match self.source.get() {
+            None => self.nanos_at(Instant::now()),
+            Some(_) => self.last_nanos(),
+        }
     }
 
     /// The time at so many nanoseconds of this clock.

@@ -107,7 +107,7 @@ impl Scheduler {
             return CallKey::NONE;
         }
         let at = deadline.map_or(u64::MAX, |deadline| self.clock.nanos_at(deadline));
-        self.calls.add(&self.alarms, at, call)
+        self.arming(at, || self.calls.add(&self.alarms, at, call))
     }
 
     /// Takes a call back. `None` if it was already made or taken back.

@@ -227,7 +227,7 @@ impl Scheduler {
     #[inline]
     pub(crate) fn add(&self, task: Task) -> u32 {
         self.observer.spawned.set(self.observer.spawned.get() + 1);
-        self.tasks.insert(task, |task| {
+        let slot = self.tasks.insert(task, |task| {
             if self.hooked.get() {
                 task.scopes.set_hooked();
             }
@@ -238,7 +238,9 @@ impl Scheduler {
                 task.scopes.request(Level::Root, None);
             }
             self.push_ready(task.into());
-        })
+        });
+        self.host.notify();
+        slot
     }
 
     #[inline]
@@ -248,10 +250,7 @@ impl Scheduler {
         //
         // It lives until its coroutine has ended, because the table owns it. It stays where it is,
         // because it is boxed.
-        let was_empty = unsafe { self.ready.push(task) };
-        if was_empty {
-            self.host.notify();
-        }
+        unsafe { self.ready.push(task) };
     }
 
     /// Names the next wait of `task`, the running coroutine, which must park next.
@@ -385,6 +384,7 @@ impl Scheduler {
                 self.wake_task(task, Wake::Ready);
             }
         });
+        self.host.notify();
     }
 
     /// Ends the wait of a task of this thread.
@@ -411,6 +411,7 @@ impl Scheduler {
                 self.wake_task(task, Wake::Ready);
             }
         });
+        self.host.notify();
     }
 
     /// Calls `f` with the coroutine in this slot, if it is still this one. `f` must run no user
@@ -443,7 +444,18 @@ impl Scheduler {
         let mailbox = self.mailbox();
         let name = (mailbox.thread(), mailbox.next_wait());
         let at = self.clock.nanos_at(deadline);
-        self.is_running().then(|| self.sleeps.add(&self.alarms, at, waiter, name))
+        let arm = || self.sleeps.add(&self.alarms, at, waiter, name);
+        self.is_running().then(|| self.arming(at, arm))
+    }
+
+    /// Calls `arm`, which arms an alarm for `at`. A host that waits for a later one is woken.
+    pub(super) fn arming<R>(&self, at: u64, arm: impl FnOnce() -> R) -> R {
+        let is_first = self.alarms.next().is_none_or(|next| at < next);
+        let key = arm();
+        if is_first {
+            self.host.notify();
+        }
+        key
     }
 
     /// Takes a sleep back. Returns whether it was armed on this thread, and its time has not come.

@@ -53,7 +53,7 @@ impl<'a> Guest<'a> {
 
     /// Has the loop take its time from `read`.
     pub(crate) fn set_clock(&self, read: fn() -> Instant) {
-        self.inner.clock.set_source(read);
+        self.inner.clock.set_source(Some(read));
     }
 
     /// Takes events from the kernel, without waiting. Returns whether there may be more.
@@ -124,6 +124,6 @@ impl Scheduler {
     pub(in super::super) fn leave_host(&self) {
         self.host.resume();
         self.tick_after.set(TURNS_PER_TICK);
-        self.clock.set_source(Instant::now);
+        self.clock.set_source(None);
     }
 }

@@ -3,6 +3,8 @@
 use std::cell::{Cell, RefCell};
 use std::task::Waker;
 
+use super::super::cancel;
+
 /// The host of a loop that waits: another loop that runs on this thread meanwhile.
 pub(super) struct Host {
     // The loop waits, and nothing has woken the host since.
@@ -20,8 +22,8 @@ impl Host {
         // Wakers are user code, so none is cloned or dropped under the borrow.
         let waker = waker.clone();
         let before = self.waker.replace(Some(waker));
-        drop(before);
         self.waiting.set(true);
+        drop(before);
     }
 
     /// The loop waits no more.
@@ -33,7 +35,8 @@ impl Host {
         self.waiting.get()
     }
 
-    /// There is something to do. Wakes the host if the loop waits.
+    /// There may be something to do. Wakes the host if the loop waits. The waker is user code: no
+    /// state of the scheduler may be borrowed.
     #[inline]
     pub(super) fn notify(&self) {
         if self.waiting.get() {
@@ -45,7 +48,8 @@ impl Host {
     fn wake(&self) {
         let waker = self.waker.take();
         if let Some(waker) = waker {
-            waker.wake();
+            // It is called in the middle of operations that must not end there.
+            cancel::catch_and_forget(|| waker.wake());
         }
     }
 }

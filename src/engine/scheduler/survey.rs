@@ -42,7 +42,7 @@ impl Scheduler {
             survey.unreadable = !self.count(numbers);
             return;
         }
-        let now = self.clock.nanos_at(self.now());
+        let now = self.clock.nanos_for_report();
         survey.turn = self.turns_left.get();
         let wanted = survey.wanted;
         let mut add = |task: &Task| survey.add(|survey| self.facts(task, now, survey));
