@@ -308,8 +308,11 @@ impl<Y, S> Yielder<Y, S> {
             return;
         }
         // An earlier `Closed` may still be on its way, in a destructor that calls this, where
-        // another coroutine's unwind hides it. A second one would end the process.
-        if !shared.was_raised.replace(true) || !std::thread::panicking() {
+        // another coroutine's unwind hides it. A second one would end the process. So would one in
+        // a panic that the hook has not seen, because the first generator of the process was made
+        // while its thread panicked.
+        let first = !shared.was_raised.replace(true);
+        if first && panic_hook::is_installed() || !std::thread::panicking() {
             park::note_panic();
             unwind_with(Closed);
         }

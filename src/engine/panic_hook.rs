@@ -22,6 +22,13 @@ thread_local! {
     static PANICS: Cell<u64> = const { Cell::new(0) };
 }
 
+static INSTALLED: Once = Once::new();
+
+/// Whether panics are counted.
+pub(crate) fn is_installed() -> bool {
+    INSTALLED.is_completed()
+}
+
 /// How many panics the hook has seen on this thread.
 pub(crate) fn panics() -> u64 {
     PANICS.try_with(Cell::get).unwrap_or(0)
@@ -30,11 +37,10 @@ pub(crate) fn panics() -> u64 {
 /// Installs the hook, once per process. Does nothing on a panicking thread, because std does not
 /// allow it there. Nor in the model, which panics where none of its primitives may be used.
 pub(crate) fn install() {
-    static ONCE: Once = Once::new();
     if thread::panicking() || cfg!(plainsong_model) {
         return;
     }
-    ONCE.call_once(|| {
+    INSTALLED.call_once(|| {
         let next = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             let _ = PANICS.try_with(|panics| panics.set(panics.get() + 1));
