@@ -1,5 +1,5 @@
-//! postgres, against PostgreSQL. It has tokio inside, whose waits plainsong-std does not replace. So
-//! its calls are made on threads.
+//! postgres, against PostgreSQL. It has tokio inside, whose waits plainsong-std does not replace.
+//! So its calls are made on threads.
 
 use std::plainsong::blocking;
 
