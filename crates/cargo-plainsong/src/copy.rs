@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use toml_edit::{Array, Item, Table, value};
+use toml_edit::{Array, DocumentMut, Item, Table, value};
 
 use crate::Result;
 use crate::manifest;
@@ -23,8 +23,42 @@ const THREAD_LOCAL: &str = "
 extern crate std as plainsong_std_macros;
 ";
 
+/// The folder of the crates that a copy has for itself.
+const COMPANIONS: &str = "plainsong-companions";
+
 /// Copies the crate in `from` to `to`, with `std` as its `std`.
 pub(crate) fn make(from: &Path, to: &Path, std: &Std) -> Result<()> {
+    copy(from, to, std)?;
+    change_manifest(to, |manifest| {
+        // So that its own tests can be run in its folder.
+        manifest.entry("workspace").or_insert_with(table);
+        Ok(())
+    })
+}
+
+/// Gives the copy in `to` a copy of a crate for itself. `from` has the crate.
+pub(crate) fn add_companion(from: &Path, name: &str, to: &Path, std: &Std) -> Result<()> {
+    copy(from, &to.join(COMPANIONS).join(name), std)?;
+    change_manifest(to, |manifest| {
+        let dependency = manifest.get_mut("dependencies").and_then(|all| all.get_mut(name));
+        let dependency = dependency.and_then(Item::as_table_like_mut);
+        let dependency = dependency.ok_or_else(|| strange(&to.join("Cargo.toml")))?;
+        dependency.insert("path", value(format!("{COMPANIONS}/{name}")));
+        Ok(())
+    })
+}
+
+fn change_manifest(
+    folder: &Path,
+    change: impl FnOnce(&mut DocumentMut) -> Result<()>,
+) -> Result<()> {
+    let path = folder.join("Cargo.toml");
+    let mut manifest = manifest::read(&path)?;
+    change(&mut manifest)?;
+    manifest::write(&path, &manifest)
+}
+
+fn copy(from: &Path, to: &Path, std: &Std) -> Result<()> {
     folder(from, to)?;
     let path = to.join("Cargo.toml");
     let mut manifest = manifest::read(&path)?;
@@ -60,8 +94,6 @@ pub(crate) fn make(from: &Path, to: &Path, std: &Std) -> Result<()> {
     let mut lints = Table::new();
     lints.insert("rust", Item::Table(Table::from_iter([("warnings", value("allow"))])));
     manifest.insert("lints", Item::Table(lints));
-    // So that its own tests can be run in its folder.
-    manifest.entry("workspace").or_insert_with(table);
     let root = manifest.get("lib").and_then(|lib| lib.get("path")).and_then(Item::as_str);
     let root = to.join(root.unwrap_or("src/lib.rs"));
     manifest::write(&path, &manifest)?;

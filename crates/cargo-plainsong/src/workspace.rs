@@ -23,11 +23,27 @@ to a package's Cargo.toml: the copies use it from there";
 
 /// Crates that must not be built on plainsong-std.
 const UNFIT: &[(&str, &str)] = &[
-    ("crossbeam-utils", "its scope relies on locks and joins that do not unwind"),
-    ("rayon-core", "its jobs borrow, and it relies on locks that do not unwind"),
+    ("crossbeam-utils", "its scope relies on waits and joins that do not unwind"),
+    ("rayon-core", "its jobs borrow, and it relies on waits that do not unwind"),
     ("scoped_threadpool", "its jobs borrow, and it relies on channels that do not unwind"),
     ("parking_lot_core", "it waits in the kernel, and not through std"),
 ];
+
+/// Crates whose copies need a copy of another crate for themselves, which nothing else uses.
+const COMPANIONS: &[(&str, &str)] = &[
+    // It waits for other threads with the `Backoff` of crossbeam-utils, which yields to them.
+    ("crossbeam-channel", "crossbeam-utils"),
+];
+
+/// The crates that a copy of `package` has for itself.
+fn companions<'a>(metadata: &'a Metadata, package: &Package) -> Vec<&'a Package> {
+    let nodes = metadata.resolve.iter().flat_map(|resolve| &resolve.nodes);
+    let needed: Vec<_> =
+        nodes.filter(|node| node.id == package.id).flat_map(|node| &node.dependencies).collect();
+    let is_companion = |name: &str| COMPANIONS.contains(&(package.name.as_str(), name));
+    let needs = |other: &&Package| needed.contains(&&other.id) && is_companion(&other.name);
+    metadata.packages.iter().filter(needs).collect()
+}
 
 fn metadata(manifest: Option<&Path>, with_dependencies: bool) -> Result<Metadata> {
     let mut command = MetadataCommand::new();
@@ -61,8 +77,11 @@ pub(crate) fn vendor(manifest_path: Option<&Path>, crates: &[String]) -> Result<
                 package.name
             ));
         }
-        made.push(to);
-        copy_package(package, made.last().unwrap_or(&root.into()), &std, root)
+        made.push(to.clone());
+        copy_package(package, &to, &std, root)?;
+        companions(&metadata, package)
+            .iter()
+            .try_for_each(|other| copy::add_companion(folder(other), &other.name, &to, &std))
     });
     let done = done.and_then(|()| check(manifest_path, &packages));
     match done {
@@ -79,6 +98,10 @@ pub(crate) fn vendor(manifest_path: Option<&Path>, crates: &[String]) -> Result<
     }
 }
 
+fn folder(package: &Package) -> &Path {
+    package.manifest_path.parent().map_or(Path::new(""), |folder| folder.as_std_path())
+}
+
 fn report(package: &Package) -> String {
     let Package { name, version, .. } = package;
     format!("{name} {version} now has plainsong-std as its std: see {FOLDER}/{name}-{version}")
@@ -87,8 +110,7 @@ fn report(package: &Package) -> String {
 /// Copies the package, and has the workspace use the copy.
 fn copy_package(package: &Package, to: &Path, std: &Std, root: &Path) -> Result<()> {
     let (name, version) = (&package.name, package.version.to_string());
-    let from = package.manifest_path.parent().map_or(Path::new(""), |from| from.as_std_path());
-    copy::make(from, to, std).map_err(|error| format!("cannot copy {name}: {error}"))?;
+    copy::make(folder(package), to, std).map_err(|error| format!("cannot copy {name}: {error}"))?;
     if let Ok(mut lock) = manifest::read(&root.join("Cargo.lock")) {
         if let Some(checksum) = manifest::checksum(&mut lock, name, &version) {
             let path = to.join(CHECKSUM);

@@ -14,6 +14,7 @@ version = "0.1.0"
 edition = "2021"
 
 [dependencies]
+crossbeam-channel = "0.5"
 httparse = "1"
 slab = "0.4"
 "#;
@@ -73,6 +74,29 @@ fn a_crate_is_copied_and_used_and_undone() {
     assert!(told.contains("httparse"), "{told}");
     assert_eq!(["Cargo.toml", "Cargo.lock"].map(|file| read(folder, file)), before);
     assert!(!folder.join("vendor-plainsong").exists());
+}
+
+#[test]
+fn the_copy_of_crossbeam_channel_has_a_copy_of_crossbeam_utils() {
+    let folder = with_std();
+    let folder = folder.path();
+    assert!(cargo(folder, &["generate-lockfile"]).status.success());
+    let before = ["Cargo.toml", "Cargo.lock"].map(|file| read(folder, file));
+
+    plainsong(folder, &["vendor", "crossbeam-channel"]).unwrap();
+    let tree = cargo(folder, &["tree", "--prefix", "none", "-i", "plainsong-std"]);
+    let tree = String::from_utf8(tree.stdout).unwrap();
+    assert!(tree.contains("plainsong-companions/crossbeam-utils"), "{tree}");
+    // In the folder of the copy, too, where its tests are run.
+    let copies = fs::read_dir(folder.join("vendor-plainsong")).unwrap();
+    for copy in copies {
+        let checked =
+            cargo(&copy.unwrap().path(), &["metadata", "--no-deps", "--format-version=1"]);
+        assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    }
+
+    plainsong(folder, &["undo"]).unwrap();
+    assert_eq!(["Cargo.toml", "Cargo.lock"].map(|file| read(folder, file)), before);
 }
 
 #[test]

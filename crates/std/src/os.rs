@@ -27,10 +27,18 @@ pub mod unix {
         pub use ::std::os::unix::process::*;
     }
 
+    /// [`std::os::unix::thread`](mod@::std::os::unix::thread).
+    pub mod thread {
+        pub use crate::thread::JoinHandleExt;
+        pub use ::std::os::unix::thread::*;
+    }
+
     /// [`std::os::unix::prelude`](mod@::std::os::unix::prelude).
     pub mod prelude {
         #[doc(no_inline)]
         pub use super::process::CommandExt;
+        #[doc(no_inline)]
+        pub use super::thread::JoinHandleExt;
         #[doc(no_inline)]
         pub use ::std::os::unix::prelude::*;
     }

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use plainsong_std::plainsong::{self, Runtime, run};
-use plainsong_std::sync::Barrier;
 use plainsong_std::sync::mpsc::channel;
+use plainsong_std::sync::{Arc, Barrier, Mutex, RwLock};
 use plainsong_std::thread;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -163,6 +163,76 @@ fn the_end_of_a_run_leaves_parked_threads() {
             loop {
                 thread::park();
             }
+        });
+        is_ready.recv().unwrap();
+    });
+}
+
+#[test]
+fn a_lock_does_not_unwind_when_its_time_is_up() {
+    run(|| {
+        let (mutex, lock) = (Arc::new(Mutex::new(())), Arc::new(RwLock::new(())));
+        let locked = AtomicUsize::new(0);
+        let count = || locked.fetch_add(1, Ordering::Relaxed);
+        let elapsed = [0, 1, 2].map(|which| {
+            let (held, is_held) = channel();
+            let (mutex_of_other, lock_of_other) = (mutex.clone(), lock.clone());
+            thread::spawn(move || {
+                let _guards = (mutex_of_other.lock().unwrap(), lock_of_other.write().unwrap());
+                held.send(()).unwrap();
+                thread::sleep(5 * MOMENT);
+            });
+            is_held.recv().unwrap();
+            plainsong::time::timeout(MOMENT, || {
+                match which {
+                    0 => drop(mutex.lock().unwrap()),
+                    1 => drop(lock.read().unwrap()),
+                    _ => drop(lock.write().unwrap()),
+                }
+                count();
+                plainsong::yield_now();
+                count();
+            })
+            .is_err()
+        });
+        assert_eq!((elapsed, locked.into_inner()), ([true; 3], 3));
+    });
+}
+
+#[test]
+fn a_thread_that_locks_unwinds_at_its_next_wait_when_the_run_ends() {
+    struct Unwinds(Arc<AtomicBool>);
+    impl Drop for Unwinds {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let unwound = Arc::new(AtomicBool::new(false));
+    let unwinds = Unwinds(unwound.clone());
+    run(move || {
+        let mutex = Mutex::new(());
+        let thread = plainsong::spawn(move || {
+            let _unwinds = unwinds;
+            plainsong::shield(plainsong::yield_now);
+            for _ in 0..100 {
+                drop(mutex.lock().unwrap());
+            }
+            plainsong::time::sleep(HOUR);
+        });
+        plainsong::yield_now();
+        thread.cancel();
+    });
+    assert!(unwound.load(Ordering::Relaxed));
+}
+
+#[test]
+fn a_loop_of_locks_ends_with_the_run() {
+    run(|| {
+        let (ready, is_ready) = channel();
+        thread::spawn(move || {
+            ready.send(()).unwrap();
+            let mutex = Mutex::new(false);
+            while !*mutex.lock().unwrap() {}
         });
         is_ready.recv().unwrap();
     });

@@ -140,7 +140,15 @@ impl Scheduler {
             self.set_turns_left(1);
             let yields = &self.observer.budget_yields;
             yields.set(yields.get() + 1);
-            self.yield_now(task);
+            if !task.scopes.abandons() {
+                self.check_cancelled(task);
+            }
+            self.switch(task, Suspended::Ready);
+            // The operation need not wait. A coroutine that may not unwind out of it goes on, to a
+            // wait that may unwind it. But a loop of such operations must end.
+            if !task.scopes.abandons() || task.count_swallowed() > SWALLOWED_MAX {
+                self.check_cancelled(task);
+            }
         }
     }
 

@@ -8,6 +8,7 @@ mod scope;
 
 use ::std::env;
 use ::std::io;
+use ::std::os::unix::thread::RawPthread;
 use ::std::thread as std_thread;
 use ::std::time::Duration;
 
@@ -22,6 +23,7 @@ pub use ::std::thread::*;
 const STACK_SIZE: usize = 2 << 20;
 /// The smallest stack that there is. std rounds a smaller size up, too.
 const STACK_SIZE_MIN: usize = 16 << 10;
+const NO_THREAD: &str = "a coroutine has no thread of its own, which a `pthread_t` would name";
 
 /// Starts a thread: [`std::thread::spawn`](::std::thread::spawn).
 ///
@@ -180,6 +182,36 @@ impl Builder {
             }
             None => builder,
         }
+    }
+}
+
+/// [`std::os::unix::thread::JoinHandleExt`](trait@::std::os::unix::thread::JoinHandleExt), so that
+/// crates compile that pass its methods on, such as crossbeam-utils.
+pub trait JoinHandleExt {
+    /// Panics.
+    ///
+    /// # Panics
+    ///
+    /// Always.
+    #[deprecated = "a coroutine has no thread of its own, so this panics"]
+    fn as_pthread_t(&self) -> RawPthread;
+
+    /// Panics.
+    ///
+    /// # Panics
+    ///
+    /// Always.
+    #[deprecated = "a coroutine has no thread of its own, so this panics"]
+    fn into_pthread_t(self) -> RawPthread;
+}
+
+impl<T> JoinHandleExt for JoinHandle<T> {
+    fn as_pthread_t(&self) -> RawPthread {
+        panic!("{NO_THREAD}")
+    }
+
+    fn into_pthread_t(self) -> RawPthread {
+        panic!("{NO_THREAD}")
     }
 }
 

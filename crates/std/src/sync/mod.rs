@@ -1,8 +1,11 @@
 //! [`std::sync`](mod@::std::sync): locks park the coroutine that waits.
 
+mod locks;
+
+pub use self::locks::{Mutex, RwLock};
 pub use ::plainsong::sync::{
-    Barrier, BarrierWaitResult, Condvar, LazyLock, Mutex, MutexGuard, Once, OnceLock, RwLock,
-    RwLockReadGuard, RwLockWriteGuard, WaitTimeoutResult,
+    Barrier, BarrierWaitResult, Condvar, LazyLock, MutexGuard, Once, OnceLock, RwLockReadGuard,
+    RwLockWriteGuard, WaitTimeoutResult,
 };
 pub use ::std::sync::*;
 

@@ -1,0 +1,155 @@
+//! Locks that do not unwind. Unsafe code, destructors and code that puts its data in order after a
+//! wait rely on that: crossbeam-channel locks its queues to leave them.
+
+use ::std::fmt;
+use ::std::ops::{Deref, DerefMut};
+use ::std::sync::LockResult;
+
+use ::plainsong::no_unwind;
+use ::plainsong::sync::{self, MutexGuard, RwLockReadGuard, RwLockWriteGuard};
+
+/// Mutual exclusion: [`std::sync::Mutex`](::std::sync::Mutex).
+///
+/// It has all methods of plainsong's [`Mutex`](::plainsong::sync::Mutex), too.
+#[derive(Default)]
+pub struct Mutex<T: ?Sized>(sync::Mutex<T>);
+
+impl<T> Mutex<T> {
+    /// A lock that is free.
+    #[track_caller]
+    pub const fn new(value: T) -> Self {
+        Self(sync::Mutex::new(value))
+    }
+
+    /// The value of a lock that can no longer be taken.
+    ///
+    /// # Errors
+    ///
+    /// When the lock is poisoned, with the value.
+    pub fn into_inner(self) -> LockResult<T> {
+        self.0.into_inner()
+    }
+}
+
+impl<T: ?Sized> Mutex<T> {
+    /// Waits until the lock is free and takes it.
+    ///
+    /// # Errors
+    ///
+    /// When the lock is poisoned, with the guard.
+    ///
+    /// # Cancellation
+    ///
+    /// Never unwinds: see [`no_unwind`].
+    #[track_caller]
+    pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
+        no_unwind(|| self.0.lock())
+    }
+}
+
+impl<T: ?Sized> Deref for Mutex<T> {
+    type Target = sync::Mutex<T>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl<T: ?Sized> DerefMut for Mutex<T> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
+
+impl<T> From<T> for Mutex<T> {
+    #[track_caller]
+    fn from(value: T) -> Self {
+        Self::new(value)
+    }
+}
+
+impl<T: ?Sized + fmt::Debug> fmt::Debug for Mutex<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Many readers or one writer: [`std::sync::RwLock`](::std::sync::RwLock).
+///
+/// It has all methods of plainsong's [`RwLock`](::plainsong::sync::RwLock), too.
+#[derive(Default)]
+pub struct RwLock<T: ?Sized>(sync::RwLock<T>);
+
+impl<T> RwLock<T> {
+    /// A lock that is free.
+    #[track_caller]
+    pub const fn new(value: T) -> Self {
+        Self(sync::RwLock::new(value))
+    }
+
+    /// The value of a lock that can no longer be taken.
+    ///
+    /// # Errors
+    ///
+    /// When the lock is poisoned, with the value.
+    pub fn into_inner(self) -> LockResult<T> {
+        self.0.into_inner()
+    }
+}
+
+impl<T: ?Sized> RwLock<T> {
+    /// Waits until there is no writer, and no earlier waiter that wants to write.
+    ///
+    /// # Errors
+    ///
+    /// When the lock is poisoned, with the guard.
+    ///
+    /// # Cancellation
+    ///
+    /// Never unwinds: see [`no_unwind`].
+    #[track_caller]
+    pub fn read(&self) -> LockResult<RwLockReadGuard<'_, T>> {
+        no_unwind(|| self.0.read())
+    }
+
+    /// Waits until the lock is free, and there is no earlier waiter.
+    ///
+    /// # Errors
+    ///
+    /// When the lock is poisoned, with the guard.
+    ///
+    /// # Cancellation
+    ///
+    /// Never unwinds: see [`no_unwind`].
+    #[track_caller]
+    pub fn write(&self) -> LockResult<RwLockWriteGuard<'_, T>> {
+        no_unwind(|| self.0.write())
+    }
+}
+
+impl<T: ?Sized> Deref for RwLock<T> {
+    type Target = sync::RwLock<T>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl<T: ?Sized> DerefMut for RwLock<T> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
+
+impl<T> From<T> for RwLock<T> {
+    #[track_caller]
+    fn from(value: T) -> Self {
+        Self::new(value)
+    }
+}
+
+impl<T: ?Sized + fmt::Debug> fmt::Debug for RwLock<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
