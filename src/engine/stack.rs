@@ -436,6 +436,13 @@ impl StackPool {
         Some((classes.iter().map(|class| class.free.len()).sum(), self.trimmed.get()))
     }
 
+    /// Calls `f` with the addresses of each stack that is kept for the next coroutines.
+    pub(crate) fn for_each_free(&self, mut f: impl FnMut(Range<usize>)) {
+        let classes = self.classes.borrow();
+        let free = classes.iter().flat_map(|class| &class.free);
+        free.for_each(|stack| f(stack.bounds()));
+    }
+
     /// Whether [`trim`](Self::trim) has anything to look at.
     pub(crate) fn untrimmed(&self) -> bool {
         self.classes.borrow().iter().any(|class| class.looked < class.free.len())

@@ -1,6 +1,8 @@
 //! The object in whose queue a coroutine waits, as plain data for reports.
 
+use std::ops::Range;
 use std::panic::Location;
+use std::ptr;
 
 use super::id::Id;
 
@@ -12,6 +14,46 @@ pub(crate) struct Subject {
     pub(crate) waited_at: &'static Location<'static>,
     pub(crate) holder: Held,
     pub(crate) count: Option<Count>,
+    /// Tells objects apart. It is no address, so that it cannot be taken for a reference.
+    pub(crate) identity: usize,
+    /// Its memory, if it is known, and at least how many handles of it there are.
+    pub(crate) shared: Option<(Object, usize)>,
+}
+
+/// One of several objects that a coroutine waits for.
+#[derive(Clone, Debug)]
+pub(crate) struct Alternative {
+    /// As in [`Subject`].
+    pub(crate) shared: Option<(Object, usize)>,
+    /// Memory that belongs to the wait and may refer to the object.
+    pub(crate) memory: Range<usize>,
+}
+
+/// The memory of an object in an `Arc` of its own, to which all references lead.
+///
+/// It keeps the complements of the addresses, so that it is no reference itself.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Object {
+    start: usize,
+    end: usize,
+}
+
+impl Object {
+    /// `content` is the whole content of an `Arc`.
+    pub(crate) fn in_arc<T>(content: &T) -> Self {
+        // The counts come first.
+        let counts = (2 * size_of::<usize>()).max(align_of::<T>());
+        let address = ptr::from_ref(content).addr();
+        Self { start: !(address - counts), end: !(address + size_of::<T>()) }
+    }
+
+    /// Among `objects`, which are sorted, the one whose memory a word leads to, and whether to its
+    /// start, where its `Arc`s point to.
+    pub(crate) fn find(objects: &[Self], word: usize) -> Option<(usize, bool)> {
+        let at = objects.partition_point(|object| object.start < !word);
+        let object = objects.get(at)?;
+        (object.end < !word).then_some((at, object.start == !word))
+    }
 }
 
 /// The holder of a lock.

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::wait::Claim;
 use crate::engine::reactor::Interest;
+use crate::engine::subject::Object;
 use crate::engine::waiter::Waiter;
 
 /// One wait for several operations, of which one is chosen.
@@ -75,6 +76,11 @@ pub(crate) trait Operation {
 
 /// A waiter's registration with an operation.
 pub(crate) trait Registration {
+    /// The channel, and how many handles of it there are at least. `None` if it is no channel.
+    fn shared(&self) -> Option<(Object, usize)> {
+        None
+    }
+
     /// Takes it back. Returns the outcome if this was the one `served`.
     fn deregister(self: Box<Self>, served: bool) -> Option<Ticket>;
 }

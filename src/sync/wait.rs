@@ -34,7 +34,7 @@ use crate::engine::abort::AbortOnUnwind;
 use crate::engine::id::Id;
 use crate::engine::park::{self, Running};
 use crate::engine::shared::atomic::{AtomicUsize, Ordering};
-use crate::engine::subject::{Count, Held, Subject};
+use crate::engine::subject::{Count, Held, Object, Subject};
 use crate::engine::task::{CancelWait, Wait, Wake};
 use crate::engine::waiter::{Waiter, Waiters};
 
@@ -104,16 +104,6 @@ impl Claim {
             Ok(_) | Err(Self::WITHDRAWN) => None,
             Err(number) => Some(number),
         }
-    }
-}
-
-impl CancelWait for Claim {
-    fn cancel(&self) -> bool {
-        self.withdraw().is_none()
-    }
-
-    fn subject(&self) -> Option<Subject> {
-        None
     }
 }
 
@@ -324,25 +314,38 @@ where
             waited_at: self.waited_at,
             holder: about.holder,
             count: about.count,
+            identity: !ptr::from_ref(self.lock).addr(),
+            shared: about.shared,
         })
     }
 }
 
 /// Facts for a report about the object that is waited for.
 pub(super) struct About {
-    pub(super) holder: Held,
-    pub(super) count: Option<Count>,
+    holder: Held,
+    count: Option<Count>,
+    shared: Option<(Object, usize)>,
 }
 
 impl About {
-    pub(super) const NOTHING: Self = Self { holder: Held::Unknown, count: None };
+    pub(super) const NOTHING: Self = Self { holder: Held::Unknown, count: None, shared: None };
 
     pub(super) fn holder(holder: Held) -> Self {
-        Self { holder, count: None }
+        Self { holder, ..Self::NOTHING }
     }
 
     pub(super) fn count(len: usize, of: Option<usize>) -> Self {
-        Self { holder: Held::Unknown, count: Some(Count { len, of }) }
+        Self { count: Some(Count { len, of }), ..Self::NOTHING }
+    }
+
+    /// The object is in an `Arc` that all its handles share, and there are at least so many.
+    pub(super) fn shared(self, shared: (Object, usize)) -> Self {
+        Self { shared: Some(shared), ..self }
+    }
+
+    /// [`shared`](Self::shared), for the object with this content, which has a handle at each end.
+    pub(super) fn two_ends<T>(self, content: &T) -> Self {
+        self.shared((Object::in_arc(content), 2))
     }
 }
 

@@ -10,6 +10,7 @@
 mod fs;
 mod inspect;
 mod io;
+mod leaks;
 mod metrics;
 mod net;
 mod process;

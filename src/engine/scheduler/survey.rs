@@ -59,6 +59,10 @@ impl Scheduler {
             }),
         };
         survey.unreadable = !readable;
+        if let Some(known) = survey.stacks.as_mut().filter(|_| survey.interrupted.is_none()) {
+            stack::for_each_arena(|memory, _, _| known.arenas.push(memory));
+            self.stacks.for_each_free(|stack| known.free.push(stack));
+        }
     }
 
     /// Writes down what was counted, and counts what there is. Returns whether all of it could be
@@ -101,6 +105,11 @@ impl Scheduler {
             State::Parked(Parked {
                 why,
                 subject: task.subject(),
+                alternatives: if timers && survey.stacks.is_some() {
+                    task.alternatives()
+                } else {
+                    Box::default()
+                },
                 endpoint: (why.kind() == "descriptor").then(|| Endpoint::of(why.detail())),
                 since: Duration::from_millis(now.wrapping_sub(task.since.get()).into()),
                 left: timer.map(left),
@@ -148,6 +157,7 @@ fn refers(task: &Task, to: usize) -> bool {
 fn stack_use(task: &Task) -> StackUse {
     let Some(bounds) = task.coroutine.bounds() else { return StackUse::default() };
     StackUse {
+        top: bounds.top(),
         used: task.coroutine.suspended_at(bounds).map(|at| bounds.depth(at)),
         most: bounds.resident(),
         size: bounds.size(),

@@ -53,6 +53,7 @@ use std::time::Instant;
 use super::error::{RecvTimeoutError, SendTimeoutError, TryRecvError, TrySendError};
 use super::oneshot;
 use crate::engine::park;
+use crate::engine::subject::Object;
 use crate::engine::task::Wait;
 use crate::engine::waiter::{Waiter, Waiters};
 use crate::sync::lock::{Guard, Lock};
@@ -167,11 +168,6 @@ enum Lacking<'a, T> {
 }
 
 impl<T> State<T> {
-    /// How full it is, for a report.
-    fn about(&self) -> About {
-        About::count(self.items.len(), Some(self.capacity).filter(|of| *of < usize::MAX))
-    }
-
     #[inline]
     pub(super) fn has_room(&self) -> bool {
         self.items.len() + self.reserved < self.capacity
@@ -288,6 +284,18 @@ impl<T> Core<T> {
         }
     }
 
+    /// How full it is, and its handles, for a report.
+    fn about(&self, state: &State<T>) -> About {
+        About::count(state.items.len(), self.capacity).shared(self.handles())
+    }
+
+    /// Its memory, and the number of its handles.
+    pub(super) fn handles(&self) -> (Object, usize) {
+        let (senders, receivers) = (&self.senders, &self.receivers);
+        let handles = senders.load(Ordering::Relaxed) + receivers.load(Ordering::Relaxed);
+        (Object::in_arc(self), handles)
+    }
+
     /// Releases the lock, and wakes `waiter` and the watchers.
     #[inline(always)]
     pub(super) fn release_and_wake(mut state: Guard<'_, State<T>>, waiter: Option<Waiter>) {
@@ -380,7 +388,7 @@ impl<T> Core<T> {
             WAIT_FOR_ROOM,
             deadline,
             watchers,
-            State::about,
+            |state| self.about(state),
         ) {
             Ok(Offer::Item(item)) => Err(SendTimeoutError::Disconnected(item)),
             Err(Offer::Item(item)) => Err(SendTimeoutError::Timeout(item)),
@@ -438,7 +446,7 @@ impl<T> Core<T> {
             WAIT_FOR_ITEM,
             deadline,
             watchers,
-            State::about,
+            |state| self.about(state),
         )
         .ok()
     }

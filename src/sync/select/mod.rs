@@ -50,7 +50,8 @@ use super::operation::{self, Direction, Operation, Registration, Ticket};
 use super::wait::Claim;
 use crate::engine::park;
 use crate::engine::reactor::Interest;
-use crate::engine::task::{Wait, Wake};
+use crate::engine::subject::{Alternative, Subject};
+use crate::engine::task::{CancelWait, Wait, Wake};
 use crate::engine::waiter::Parker;
 use crate::task::{JoinHandle, WAIT_ANY};
 
@@ -419,10 +420,11 @@ fn register_all(order: &Order<'_>, aim: Aim, until: Until) -> Outcome {
     let (mut wake, mut none_ready) = (Wake::Ready, false);
     if registrations.len() == order.len() {
         let mut operations = order.iter().map(|(_, arm)| arm.operation());
+        let place = Place { choice: &choice, registrations: &registrations };
         match until {
             Until::Now => none_ready = operations.all(|one| one.claims() || !one.is_ready()),
-            Until::Ever => wake = park_for_all(parker, order, None, &choice),
-            Until::Time(deadline) => wake = park_for_all(parker, order, Some(deadline), &choice),
+            Until::Ever => wake = park_for_all(parker, order, None, &place),
+            Until::Time(deadline) => wake = park_for_all(parker, order, Some(deadline), &place),
         }
     }
     // From here on no entry is served. If an entry has been, it counts, whatever ended the wait.
@@ -445,13 +447,38 @@ fn park_for_all(
     parker: Parker,
     order: &Order<'_>,
     deadline: Option<Instant>,
-    choice: &Claim,
+    place: &Place<'_>,
 ) -> Wake {
     let due = order.iter().filter_map(|(_, arm)| arm.operation().due());
     let internal = order.iter().all(|(_, arm)| arm.operation().is_internal());
     let why = if internal { WAIT_ANY } else { WAIT };
     let until = due.chain(deadline).min();
-    park::running(|running| park::block_in_queue(running, parker, why, until, choice))
+    park::running(|running| park::block_in_queue(running, parker, why, until, place))
+}
+
+/// The place in all queues of a wait for several operations.
+struct Place<'a> {
+    choice: &'a Claim,
+    registrations: &'a [(usize, Box<dyn Registration + 'a>)],
+}
+
+impl CancelWait for Place<'_> {
+    fn cancel(&self) -> bool {
+        self.choice.withdraw().is_none()
+    }
+
+    fn subject(&self) -> Option<Subject> {
+        None
+    }
+
+    fn alternatives(&self) -> Box<[Alternative]> {
+        let one = |registration: &dyn Registration| {
+            let start = ptr::from_ref(registration).addr();
+            let memory = start..start + size_of_val(registration);
+            Alternative { shared: registration.shared(), memory }
+        };
+        self.registrations.iter().map(|(_, registration)| one(&**registration)).collect()
+    }
 }
 
 /// Puts operations in random order, each as likely as the others.

@@ -1,0 +1,609 @@
+//! Leaked coroutines: the blocking bugs of GoBench's GoKer set, which Go's tests of its leak
+//! profile use, in the shape that they have here.
+
+use std::collections::BTreeSet;
+use std::mem::forget;
+use std::sync::Arc;
+use std::time::Duration;
+
+use plainsong::inspect::{Leaks, dump, leaks};
+use plainsong::sync::channel::{Receiver, Sender, bounded, unbounded};
+use plainsong::sync::{Condvar, Mutex, RwLock, WaitGroup};
+use plainsong::{Builder, select, yield_now};
+
+use crate::util::{alone, run};
+
+/// What becomes of a case.
+enum Outcome {
+    /// These coroutines are found.
+    Found(&'static [&'static str]),
+    /// These are parked for ever, and not found.
+    Undecidable(&'static [&'static str], &'static str),
+    /// There is no such leak.
+    Ends(&'static str),
+}
+
+use Outcome::{Ends, Found, Undecidable};
+
+/// Why there is no leak where Go has one.
+const CLOSED: &str = "a send fails when the last receiver has been dropped";
+const CANCELLED: &str = "a receive fails when the last sender has been dropped";
+const CONDVAR: &str = "whoever has a reference to the condition variable could notify it";
+
+fn go(name: &str, body: impl FnOnce() + 'static) {
+    Builder::new().name(name).spawn(body).unwrap();
+}
+
+fn mutex() -> (Arc<Mutex<()>>, Arc<Mutex<()>>) {
+    let mutex = Arc::new(Mutex::new(()));
+    (Arc::clone(&mutex), mutex)
+}
+
+fn rwlock() -> (Arc<RwLock<()>>, Arc<RwLock<()>>) {
+    let lock = Arc::new(RwLock::new(()));
+    (Arc::clone(&lock), lock)
+}
+
+/// Lets all other coroutines run until they park.
+fn settle() {
+    (0..20).for_each(|_| yield_now());
+}
+
+/// Two coroutines take two locks in different orders.
+fn ab_ba() {
+    let ((a, b), (c, d)) = (mutex(), mutex());
+    go("G2", move || {
+        let _first = a.lock().unwrap();
+        yield_now();
+        let _second = c.lock().unwrap();
+    });
+    let _first = d.lock().unwrap();
+    yield_now();
+    let _second = b.lock().unwrap();
+}
+
+/// One coroutine takes a lock twice.
+fn double_lock() {
+    let lock = Mutex::new(());
+    let _first = lock.lock().unwrap();
+    let _second = lock.lock().unwrap();
+}
+
+/// A path on which a lock is not released.
+fn missing_unlock() {
+    let lock = Mutex::new(());
+    forget(lock.lock().unwrap());
+    let _second = lock.lock().unwrap();
+}
+
+/// A reader reads again, behind a writer that has come meanwhile.
+fn read_write_read() {
+    let (ours, theirs) = rwlock();
+    go("G2", move || drop(theirs.write().unwrap()));
+    let _first = ours.read().unwrap();
+    yield_now();
+    let _second = ours.read().unwrap();
+}
+
+/// A sender whose receiver has returned early.
+fn abandoned_sender() {
+    let (results, result) = bounded(0);
+    go("G2", move || _ = results.send(()));
+    drop(result);
+}
+
+/// A receiver whose context is never cancelled.
+fn abandoned_receiver() {
+    let (cancel, context) = bounded::<()>(0);
+    go("G2", move || _ = context.recv());
+    drop(cancel);
+}
+
+/// The holder of a lock sends to a coroutine that wants the lock.
+fn sends_with_lock() {
+    let (ours, theirs) = mutex();
+    let (sender, receiver) = bounded(0);
+    go("G2", move || {
+        let _guard = theirs.lock().unwrap();
+        sender.send(()).unwrap();
+    });
+    yield_now();
+    let _guard = ours.lock().unwrap();
+    receiver.recv().unwrap();
+}
+
+/// The holder of a lock receives from a coroutine that wants the lock.
+fn receives_with_lock() {
+    let (ours, theirs) = mutex();
+    let (sender, receiver) = bounded::<()>(0);
+    go("G2", move || {
+        let _guard = theirs.lock().unwrap();
+        receiver.recv().unwrap();
+    });
+    yield_now();
+    let _guard = ours.lock().unwrap();
+    sender.send(()).unwrap();
+}
+
+/// A wait for a signal that is never given.
+fn condition() {
+    let (ours, lock) = (Arc::new(Condvar::new()), Mutex::new(()));
+    let _guard = ours.wait(lock.lock().unwrap()).unwrap();
+}
+
+/// The cases by their names in GoKer: the project, and the number of the bug.
+const CASES: &[(&str, fn(), Outcome)] = &[
+    ("cockroach10214", ab_ba, Found(&["G1", "G2"])),
+    ("cockroach1055", cockroach1055, Found(&["G1", "G2", "G3"])),
+    ("cockroach10790", abandoned_sender, Ends(CLOSED)),
+    ("cockroach13197", abandoned_receiver, Ends(CANCELLED)),
+    ("cockroach13755", abandoned_receiver, Ends(CANCELLED)),
+    ("cockroach1462", cockroach1462, Found(&["G1", "G2"])),
+    ("cockroach16167", read_write_read, Found(&["G1", "G2"])),
+    ("cockroach18101", abandoned_sender, Ends(CLOSED)),
+    ("cockroach2448", cockroach2448, Found(&["G1", "G2"])),
+    ("cockroach24808", cockroach24808, Found(&["G1"])),
+    ("cockroach25456", cockroach25456, Found(&["G1"])),
+    ("cockroach35073", cockroach35073, Found(&["G1", "G2"])),
+    ("cockroach35931", cockroach35931, Found(&["G1", "G2"])),
+    ("cockroach3710", read_write_read, Found(&["G1", "G2"])),
+    ("cockroach584", missing_unlock, Found(&["G1"])),
+    ("cockroach6181", cockroach6181, Found(&["G2", "G3"])),
+    ("cockroach7504", cockroach7504, Found(&["G1", "G2"])),
+    ("cockroach9935", double_lock, Found(&["G1"])),
+    ("etcd10492", double_lock, Found(&["G1"])),
+    ("etcd5509", etcd5509, Found(&["G1"])),
+    ("etcd6708", double_lock, Found(&["G1"])),
+    ("etcd6857", etcd6857, Ends(CLOSED)),
+    ("etcd6873", etcd6873, Found(&["G2", "G3"])),
+    ("etcd7492", sends_with_lock, Found(&["G1", "G2"])),
+    ("etcd7902", etcd7902, Found(&["G1", "G2", "G3"])),
+    ("grpc1275", grpc1275, Found(&["G1", "G2"])),
+    ("grpc1424", abandoned_sender, Ends(CLOSED)),
+    ("grpc1460", receives_with_lock, Found(&["G1", "G2"])),
+    ("grpc3017", grpc3017, Found(&["G1", "G2"])),
+    ("grpc660", abandoned_sender, Ends(CLOSED)),
+    ("grpc795", missing_unlock, Found(&["G1"])),
+    ("grpc862", abandoned_receiver, Ends(CANCELLED)),
+    ("hugo3251", hugo3251, Found(&["G1", "G2", "G3"])),
+    ("hugo5379", double_lock, Found(&["G1"])),
+    ("istio16224", sends_with_lock, Found(&["G1", "G2"])),
+    ("istio17860", abandoned_sender, Ends(CLOSED)),
+    ("istio18454", istio18454, Ends("a receiver of a timer gets its tick: it cannot be stopped")),
+    ("kubernetes10182", kubernetes10182, Found(&["G1", "G3"])),
+    ("kubernetes11298", kubernetes11298, Undecidable(&["G1", "G2"], CONDVAR)),
+    ("kubernetes13135", ab_ba, Found(&["G1", "G2"])),
+    ("kubernetes1321", sends_with_lock, Found(&["G1", "G2"])),
+    ("kubernetes25331", abandoned_sender, Ends(CLOSED)),
+    ("kubernetes26980", receives_with_lock, Found(&["G1", "G2"])),
+    ("kubernetes30872", ab_ba, Found(&["G1", "G2"])),
+    ("kubernetes38669", kubernetes38669, Found(&["G1"])),
+    ("kubernetes5316", abandoned_sender, Ends(CLOSED)),
+    ("kubernetes58107", kubernetes58107, Undecidable(&["G3", "G4", "G5"], CONDVAR)),
+    ("kubernetes62464", read_write_read, Found(&["G1", "G2"])),
+    ("kubernetes6632", kubernetes6632, Found(&["G1", "G2"])),
+    ("kubernetes70277", kubernetes70277, Ends(CANCELLED)),
+    ("moby17176", moby17176, Found(&["G2"])),
+    ("moby21233", moby21233, Found(&["G1", "G3"])),
+    ("moby25384", moby25384, Found(&["G1"])),
+    ("moby27782", moby27782, Undecidable(&["G2", "G3"], CONDVAR)),
+    ("moby28462", sends_with_lock, Found(&["G1", "G2"])),
+    ("moby29733", condition, Undecidable(&["G1"], CONDVAR)),
+    ("moby30408", condition, Undecidable(&["G1"], CONDVAR)),
+    ("moby33781", abandoned_sender, Ends(CLOSED)),
+    ("moby36114", double_lock, Found(&["G1"])),
+    ("moby4951", ab_ba, Found(&["G1", "G2"])),
+    ("moby7559", missing_unlock, Found(&["G1"])),
+    ("serving2137", serving2137, Found(&["G1", "G2", "G3"])),
+    ("syncthing4829", syncthing4829, Found(&["G1"])),
+    ("syncthing5795", syncthing5795, Found(&["G1", "G2"])),
+];
+
+fn cockroach1055() {
+    let (stopped, drain) = (WaitGroup::new(), WaitGroup::new());
+    let (stop, should_stop) = bounded::<()>(0);
+    for _ in 0..3 {
+        let (stopped, drain, should_stop) = (stopped.clone(), drain.clone(), should_stop.clone());
+        go("G2", move || {
+            _ = should_stop.recv();
+            drop((stopped, drain));
+        });
+    }
+    drop(should_stop);
+    go("G3", move || {
+        // The stop should come first.
+        drain.wait();
+        drop(stop);
+    });
+    stopped.wait();
+}
+
+fn cockroach1462() {
+    let group = WaitGroup::new();
+    let (events, incoming) = bounded(0);
+    let member = group.clone();
+    go("G2", move || {
+        _ = events.send(0);
+        drop(member);
+    });
+    yield_now();
+    // It should receive the events that are left.
+    group.wait();
+    drop(incoming);
+}
+
+fn cockroach2448() {
+    let ((callbacks, called), (events, event)) = (bounded(0), bounded(0));
+    let (stopper, stopped) = bounded::<()>(0);
+    let theirs = stopped.clone();
+    go("G2", move || {
+        select! {
+            sent = send(events, ()) => sent.unwrap(),
+            _ = recv(theirs) => {}
+        }
+        called.recv().unwrap();
+    });
+    select! {
+        sent = send(callbacks, ()) => sent.unwrap(),
+        _ = recv(stopped) => {}
+    }
+    event.recv().unwrap();
+    drop(stopper);
+}
+
+fn cockroach24808() {
+    let (suggest, suggested) = bounded(1);
+    suggest.send(0).unwrap();
+    suggest.send(1).unwrap();
+    drop(suggested);
+}
+
+fn cockroach25456() {
+    let (stopper, should_quiesce) = bounded::<()>(0);
+    _ = should_quiesce.recv();
+    drop(stopper);
+}
+
+fn cockroach35073() {
+    let (rows, row) = bounded(1);
+    let group = WaitGroup::new();
+    let member = group.clone();
+    go("G2", move || {
+        (0..3).for_each(|number| rows.send(number).unwrap());
+        drop(member);
+    });
+    // The outbox has failed to start, and does not close its channel.
+    group.wait();
+    drop(row);
+}
+
+fn cockroach35931() {
+    let ((left, from_left), (right, from_right)) = (bounded(1), bounded::<()>(1));
+    go("G2", move || {
+        from_right.recv().unwrap();
+        from_left.recv().unwrap();
+    });
+    left.send(()).unwrap();
+    // The metadata of a cancellation, to each in turn.
+    left.send(()).unwrap();
+    right.send(()).unwrap();
+}
+
+fn cockroach6181() {
+    let (one, two) = rwlock();
+    go("G2", move || {
+        let _first = one.read().unwrap();
+        yield_now();
+        let _second = one.read().unwrap();
+    });
+    go("G3", move || drop(two.write().unwrap()));
+}
+
+fn cockroach7504() {
+    let ((lease, lease2), (state, _)) = (mutex(), mutex());
+    let (names, names2) = mutex();
+    go("G2", move || {
+        let _state = state.lock().unwrap();
+        let _lease = lease2.lock().unwrap();
+        yield_now();
+        let _names = names2.lock().unwrap();
+    });
+    let _names = names.lock().unwrap();
+    yield_now();
+    let _lease = lease.lock().unwrap();
+}
+
+fn etcd5509() {
+    let client = RwLock::new(());
+    // The path of a failure.
+    forget(client.read().unwrap());
+    drop(client.write().unwrap());
+}
+
+fn etcd6857() {
+    let ((status, statuses), (stop, stops)) = (bounded(0), bounded(0));
+    go("run", move || {
+        select! {
+            _ = recv(statuses) => {}
+            _ = recv(stops) => {}
+        }
+    });
+    stop.send(()).unwrap();
+    assert!(status.send(()).is_err());
+}
+
+fn etcd6873() {
+    let (ours, theirs) = mutex();
+    let ((updates, updated), (done, is_done)) = (bounded(0), bounded::<()>(0));
+    go("G2", move || {
+        while updated.recv().is_ok() {
+            yield_now();
+            drop(ours.lock().unwrap());
+        }
+        drop(done);
+    });
+    updates.send(()).unwrap();
+    go("G3", move || {
+        let _guard = theirs.lock().unwrap();
+        drop(updates);
+        _ = is_done.recv();
+    });
+}
+
+fn etcd7902() {
+    let (ours, theirs) = mutex();
+    let (next, nexts) = bounded::<()>(0);
+    let group = WaitGroup::new();
+    let (leader, follower) = (group.clone(), group.clone());
+    go("G3", move || {
+        let _guard = theirs.lock().unwrap();
+        _ = nexts.recv();
+        drop(follower);
+    });
+    go("G2", move || {
+        yield_now();
+        let _guard = ours.lock().unwrap();
+        drop((next, leader));
+    });
+    group.wait();
+}
+
+fn grpc1275() {
+    let ((buffer, buffered), (done, is_done)) = (unbounded::<()>(), bounded::<()>(0));
+    go("G2", move || {
+        _ = buffered.recv();
+        drop(done);
+    });
+    _ = is_done.recv();
+    drop(buffer);
+}
+
+fn grpc3017() {
+    let cache = Arc::new(Mutex::new(0));
+    let (done, is_done) = bounded::<()>(0);
+    go("G2", move || {
+        for _ in 0..2 {
+            let mut entries = cache.lock().unwrap();
+            *entries += 1;
+            // The path on which the timer could not be stopped.
+            forget(entries);
+        }
+        drop(done);
+    });
+    _ = is_done.recv();
+}
+
+fn hugo3251() {
+    let group = WaitGroup::new();
+    let ((all, all2), (url, url2)) = (rwlock(), mutex());
+    let (one, two) = (group.clone(), group.clone());
+    go("G2", move || {
+        let guard = url.lock().unwrap();
+        yield_now();
+        let _all = all.read().unwrap();
+        drop((guard, one));
+    });
+    go("G3", move || {
+        let _all = all2.write().unwrap();
+        let _url = url2.lock().unwrap();
+        drop(two);
+    });
+    group.wait();
+}
+
+fn istio18454() {
+    let timer = plainsong::time::after(Duration::ZERO);
+    timer.recv().unwrap();
+}
+
+fn kubernetes10182() {
+    let (ours, theirs) = mutex();
+    let (statuses, status) = bounded(0);
+    let second = (statuses.clone(), Arc::clone(&theirs));
+    go("G2", move || {
+        let _guard = theirs.lock().unwrap();
+        statuses.send(()).unwrap();
+    });
+    status.recv().unwrap();
+    go("G3", move || {
+        let _guard = second.1.lock().unwrap();
+        second.0.send(()).unwrap();
+    });
+    yield_now();
+    drop(ours.lock().unwrap());
+    status.recv().unwrap();
+}
+
+fn kubernetes11298() {
+    let shared = Arc::new((Mutex::new(false), Condvar::new()));
+    let theirs = Arc::clone(&shared);
+    let (done, is_done) = bounded::<()>(0);
+    go("G2", move || {
+        let (lock, changed) = &*theirs;
+        // The signal came before.
+        drop(changed.wait(lock.lock().unwrap()));
+        drop(done);
+    });
+    shared.1.notify_one();
+    drop(shared);
+    _ = is_done.recv();
+}
+
+fn kubernetes38669() {
+    let (_sender, receiver) = bounded::<()>(10);
+    for () in receiver {}
+}
+
+fn kubernetes58107() {
+    let (lock, lock2) = rwlock();
+    let lock3 = Arc::clone(&lock);
+    go("G3", move || {
+        let _guard = lock.read().unwrap();
+        condition();
+    });
+    go("G5", move || drop(lock2.write().unwrap()));
+    go("G4", move || drop(lock3.read().unwrap()));
+}
+
+fn kubernetes6632() {
+    let (ours, theirs) = mutex();
+    let ((resets, reset), (closer, closed)) = (bounded(1), bounded(0));
+    go("G2", move || {
+        let _guard = theirs.lock().unwrap();
+        (0..2).for_each(|_| resets.send(()).unwrap());
+    });
+    go("helper", move || closer.send(()).unwrap());
+    closed.recv().unwrap();
+    drop(ours.lock().unwrap());
+    drop(reset);
+}
+
+fn kubernetes70277() {
+    let ((ticks, tick), (done, is_done)) = (bounded::<()>(0), bounded::<()>(0));
+    go("G2", move || {
+        select! {
+            sent = send(ticks, ()) => drop(sent),
+            _ = recv(is_done) => {}
+        }
+    });
+    tick.recv().unwrap();
+    drop(done);
+}
+
+fn moby17176() {
+    let (ours, theirs) = mutex();
+    go("G2", move || {
+        yield_now();
+        drop(theirs.lock().unwrap());
+    });
+    forget(ours.lock().unwrap());
+}
+
+fn moby21233() {
+    let ((progress, progresses), (running, is_running)) = (bounded(0), bounded::<()>(0));
+    let writer = progress.clone();
+    go("G2", move || writer.send(1).unwrap());
+    go("G3", move || {
+        let all: u32 = progresses.iter().sum();
+        drop(running);
+        assert_eq!(all, 1);
+    });
+    _ = is_running.recv();
+    drop(progress);
+}
+
+fn moby25384() {
+    let group = WaitGroup::new();
+    // Both are members from the start, and each is waited for.
+    let (first, second) = (group.clone(), group.clone());
+    let waiter = group.clone();
+    drop(group);
+    go("plugin", move || drop(first));
+    waiter.wait();
+    go("plugin", move || drop(second));
+}
+
+fn moby27782() {
+    let (events, event) = bounded(0);
+    go("G2", move || {
+        condition();
+        drop(event);
+    });
+    go("G3", move || _ = events.send(()));
+}
+
+fn serving2137() {
+    let ((ours, theirs), (active, done)) = (mutex(), bounded(1));
+    let ((accept1, accepted1), (accept2, accepted2)) = (bounded(1), bounded(1));
+    let breaker = (active.clone(), done.clone());
+    let lock = ours.lock().unwrap();
+    go("G2", move || {
+        active.send(()).unwrap();
+        drop(theirs.lock().unwrap());
+        done.recv().unwrap();
+        accept1.send(()).unwrap();
+    });
+    yield_now();
+    go("G3", move || {
+        let (active, done) = breaker;
+        active.send(()).unwrap();
+        done.recv().unwrap();
+        accept2.send(()).unwrap();
+    });
+    accepted2.recv().unwrap();
+    drop(lock);
+    accepted1.recv().unwrap();
+}
+
+fn syncthing4829() {
+    let addresses = RwLock::new(());
+    let _first = addresses.write().unwrap();
+    let _second = addresses.read().unwrap();
+}
+
+fn syncthing5795() {
+    let ((inbox, messages), (stopped, has_stopped)): ((_, Receiver<()>), (Sender<()>, _)) =
+        (bounded(0), bounded(0));
+    let ours: Receiver<()> = has_stopped.clone();
+    go("G2", move || {
+        messages.recv().unwrap();
+        // It closes the connection, which waits for the end of this loop.
+        _ = ours.recv();
+        drop(stopped);
+    });
+    inbox.send(()).unwrap();
+    _ = has_stopped.recv();
+}
+
+fn names(leaks: &Leaks) -> BTreeSet<&str> {
+    let all = leaks.leaked.coroutines().chain(leaks.probably.coroutines());
+    all.filter_map(|one| one.name.as_deref()).collect()
+}
+
+fn check((case, body, outcome): &'static (&'static str, fn(), Outcome)) -> Option<String> {
+    run(move || {
+        go("G1", *body);
+        settle();
+        let leaks = leaks();
+        assert!(leaks.searched);
+        let left = dump();
+        let left = left.coroutines().filter_map(|one| one.name.as_deref());
+        let left: BTreeSet<&str> = left.filter(|name| *name != "main").collect();
+        let set = |names: &[&'static str]| names.iter().copied().collect::<BTreeSet<_>>();
+        let (found, parked) = match outcome {
+            Found(names) => (set(names), set(names)),
+            Undecidable(names, _) => (set(&[]), set(names)),
+            Ends(_) => (set(&[]), set(&[])),
+        };
+        let wrong = names(&leaks) != found || left != parked;
+        wrong.then(|| format!("{case}: {:?} of {left:?}, {}", names(&leaks), leaks.searched))
+    })
+}
+
+#[test]
+fn the_blocking_bugs_of_goker() {
+    alone(the_blocking_bugs_of_goker, || {
+        let wrong: Vec<_> = CASES.iter().filter_map(check).collect();
+        assert!(wrong.is_empty(), "{wrong:#?}");
+    });
+}
