@@ -10,7 +10,6 @@
 mod fs;
 mod inspect;
 mod io;
-mod leaks;
 mod metrics;
 mod net;
 mod process;
