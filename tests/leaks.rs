@@ -1,36 +1,53 @@
-//! Leaked coroutines: the blocking bugs of GoBench's GoKer set, which Go's tests of its leak
-//! profile use, in the shape that they have here.
+//! Leaked coroutines, and others that must not be accused; and the blocking bugs of GoBench's GoKer
+//! set, which Go's tests of its leak profile use, in the shape that they have here.
 
 use std::collections::BTreeSet;
 use std::mem::forget;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex as StdMutex, MutexGuard, OnceLock, PoisonError, mpsc};
+use std::thread;
 use std::time::Duration;
 
-use plainsong::inspect::{Leaks, dump, leaks};
+use plainsong::generator::Generator;
+use plainsong::inspect::{Dump, Leaks, dump, leaks};
 use plainsong::sync::channel::{Receiver, Sender, after, bounded, unbounded};
 use plainsong::sync::{Condvar, Mutex, RwLock, WaitGroup};
-use plainsong::{Builder, run, select, yield_now};
+use plainsong::time::{sleep, timeout};
+use plainsong::{Builder, JoinHandle, Runtime, blocking, run, scope, select, spawn, yield_now};
 
-/// What becomes of a case.
+/// Why a case is not found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Reason {
+    /// A send fails when the last receiver has been dropped, where Go's waits for ever.
+    SendFails,
+    /// A receive fails when the last sender has been dropped, where Go's waits for ever.
+    ReceiveFails,
+    /// A receiver of a timer gets its tick: the timer cannot be stopped.
+    TimerFires,
+    /// Any party with a reference to the condition variable could notify it.
+    Condvar,
+}
+
+/// The outcome of a case.
 enum Outcome {
     /// These coroutines are found.
     Found(&'static [&'static str]),
     /// These are parked for ever, and not found.
-    Undecidable(&'static [&'static str], &'static str),
+    Undecidable(&'static [&'static str], Reason),
     /// There is no such leak.
-    Ends(&'static str),
+    Ends(Reason),
 }
 
 use Outcome::{Ends, Found, Undecidable};
-
-/// Why there is no leak where Go has one.
-const CLOSED: &str = "a send fails when the last receiver has been dropped";
-const CANCELLED: &str = "a receive fails when the last sender has been dropped";
-const CONDVAR: &str = "whoever has a reference to the condition variable could notify it";
+use Reason::{ReceiveFails, SendFails, TimerFires};
 
 fn go(name: &str, body: impl FnOnce() + 'static) {
-    Builder::new().name(name).spawn(body).unwrap();
+    named(name, body);
+}
+
+fn named(name: &str, body: impl FnOnce() + 'static) -> JoinHandle<()> {
+    Builder::new().name(name).spawn(body).unwrap()
 }
 
 fn mutex() -> (Arc<Mutex<()>>, Arc<Mutex<()>>) {
@@ -134,12 +151,12 @@ fn condition() {
 const CASES: &[(&str, fn(), Outcome)] = &[
     ("cockroach10214", ab_ba, Found(&["G1", "G2"])),
     ("cockroach1055", cockroach1055, Found(&["G1", "G2", "G3"])),
-    ("cockroach10790", abandoned_sender, Ends(CLOSED)),
-    ("cockroach13197", abandoned_receiver, Ends(CANCELLED)),
-    ("cockroach13755", abandoned_receiver, Ends(CANCELLED)),
+    ("cockroach10790", abandoned_sender, Ends(SendFails)),
+    ("cockroach13197", abandoned_receiver, Ends(ReceiveFails)),
+    ("cockroach13755", abandoned_receiver, Ends(ReceiveFails)),
     ("cockroach1462", cockroach1462, Found(&["G1", "G2"])),
     ("cockroach16167", read_write_read, Found(&["G1", "G2"])),
-    ("cockroach18101", abandoned_sender, Ends(CLOSED)),
+    ("cockroach18101", abandoned_sender, Ends(SendFails)),
     ("cockroach2448", cockroach2448, Found(&["G1", "G2"])),
     ("cockroach24808", cockroach24808, Found(&["G1"])),
     ("cockroach25456", cockroach25456, Found(&["G1"])),
@@ -153,43 +170,43 @@ const CASES: &[(&str, fn(), Outcome)] = &[
     ("etcd10492", double_lock, Found(&["G1"])),
     ("etcd5509", etcd5509, Found(&["G1"])),
     ("etcd6708", double_lock, Found(&["G1"])),
-    ("etcd6857", etcd6857, Ends(CLOSED)),
+    ("etcd6857", etcd6857, Ends(SendFails)),
     ("etcd6873", etcd6873, Found(&["G2", "G3"])),
     ("etcd7492", sends_with_lock, Found(&["G1", "G2"])),
     ("etcd7902", etcd7902, Found(&["G1", "G2", "G3"])),
     ("grpc1275", grpc1275, Found(&["G1", "G2"])),
-    ("grpc1424", abandoned_sender, Ends(CLOSED)),
+    ("grpc1424", abandoned_sender, Ends(SendFails)),
     ("grpc1460", receives_with_lock, Found(&["G1", "G2"])),
     ("grpc3017", grpc3017, Found(&["G1", "G2"])),
-    ("grpc660", abandoned_sender, Ends(CLOSED)),
+    ("grpc660", abandoned_sender, Ends(SendFails)),
     ("grpc795", missing_unlock, Found(&["G1"])),
-    ("grpc862", abandoned_receiver, Ends(CANCELLED)),
+    ("grpc862", abandoned_receiver, Ends(ReceiveFails)),
     ("hugo3251", hugo3251, Found(&["G1", "G2", "G3"])),
     ("hugo5379", double_lock, Found(&["G1"])),
     ("istio16224", sends_with_lock, Found(&["G1", "G2"])),
-    ("istio17860", abandoned_sender, Ends(CLOSED)),
-    ("istio18454", istio18454, Ends("a receiver of a timer gets its tick: it cannot be stopped")),
+    ("istio17860", abandoned_sender, Ends(SendFails)),
+    ("istio18454", istio18454, Ends(TimerFires)),
     ("kubernetes10182", kubernetes10182, Found(&["G1", "G3"])),
-    ("kubernetes11298", kubernetes11298, Undecidable(&["G1", "G2"], CONDVAR)),
+    ("kubernetes11298", kubernetes11298, Undecidable(&["G1", "G2"], Reason::Condvar)),
     ("kubernetes13135", ab_ba, Found(&["G1", "G2"])),
     ("kubernetes1321", sends_with_lock, Found(&["G1", "G2"])),
-    ("kubernetes25331", abandoned_sender, Ends(CLOSED)),
+    ("kubernetes25331", abandoned_sender, Ends(SendFails)),
     ("kubernetes26980", receives_with_lock, Found(&["G1", "G2"])),
     ("kubernetes30872", ab_ba, Found(&["G1", "G2"])),
     ("kubernetes38669", kubernetes38669, Found(&["G1"])),
-    ("kubernetes5316", abandoned_sender, Ends(CLOSED)),
-    ("kubernetes58107", kubernetes58107, Undecidable(&["G3", "G4", "G5"], CONDVAR)),
+    ("kubernetes5316", abandoned_sender, Ends(SendFails)),
+    ("kubernetes58107", kubernetes58107, Undecidable(&["G3", "G4", "G5"], Reason::Condvar)),
     ("kubernetes62464", read_write_read, Found(&["G1", "G2"])),
     ("kubernetes6632", kubernetes6632, Found(&["G1", "G2"])),
-    ("kubernetes70277", kubernetes70277, Ends(CANCELLED)),
+    ("kubernetes70277", kubernetes70277, Ends(ReceiveFails)),
     ("moby17176", moby17176, Found(&["G2"])),
     ("moby21233", moby21233, Found(&["G1", "G3"])),
     ("moby25384", moby25384, Found(&["G1"])),
-    ("moby27782", moby27782, Undecidable(&["G2", "G3"], CONDVAR)),
+    ("moby27782", moby27782, Undecidable(&["G2", "G3"], Reason::Condvar)),
     ("moby28462", sends_with_lock, Found(&["G1", "G2"])),
-    ("moby29733", condition, Undecidable(&["G1"], CONDVAR)),
-    ("moby30408", condition, Undecidable(&["G1"], CONDVAR)),
-    ("moby33781", abandoned_sender, Ends(CLOSED)),
+    ("moby29733", condition, Undecidable(&["G1"], Reason::Condvar)),
+    ("moby30408", condition, Undecidable(&["G1"], Reason::Condvar)),
+    ("moby33781", abandoned_sender, Ends(SendFails)),
     ("moby36114", double_lock, Found(&["G1"])),
     ("moby4951", ab_ba, Found(&["G1", "G2"])),
     ("moby7559", missing_unlock, Found(&["G1"])),
@@ -481,7 +498,7 @@ fn kubernetes70277() {
     let ((ticks, tick), (done, is_done)) = (bounded::<()>(0), bounded::<()>(0));
     go("G2", move || {
         select! {
-            send(ticks, ()) -> sent => drop(sent),
+            send(ticks, ()) -> sent => _ = sent,
             recv(is_done) -> _item => {}
         }
     });
@@ -594,7 +611,7 @@ fn run_alone(case: &str) {
     });
 }
 
-/// What is found in a process of its own. Each `round` has other addresses.
+/// The outcome in a process of its own. Each `round` has other addresses.
 fn outcome_of(case: &str, round: usize) -> String {
     let mut program = Command::new(std::env::current_exe().unwrap());
     program.args(["the_blocking_bugs_of_goker", "--exact", "--nocapture"]);
@@ -619,14 +636,245 @@ fn the_blocking_bugs_of_goker() {
     }
     for (case, _, outcome) in CASES {
         let set = |names: &[&'static str]| names.iter().copied().collect::<BTreeSet<_>>();
-        let (found, parked) = match outcome {
-            Found(names) => (set(names), set(names)),
-            Undecidable(names, _) => (set(&[]), set(names)),
-            Ends(_) => (set(&[]), set(&[])),
+        let (found, parked, reason) = match outcome {
+            Found(names) => (set(names), set(names), None),
+            Undecidable(names, reason) => (set(&[]), set(names), Some(reason)),
+            Ends(reason) => (set(&[]), set(&[]), Some(reason)),
         };
         let expected = format!("{found:?} of {parked:?}");
-        let mut outcomes = (0..ROUNDS).map(|round| outcome_of(case, round));
-        let outcomes: Vec<_> = outcomes.collect();
-        if outcomes.iter().any(|it| *it != expected) { println!("{case}: {outcomes:?}, not {expected}"); }
+        let outcomes: Vec<_> = (0..ROUNDS).map(|round| outcome_of(case, round)).collect();
+        assert!(outcomes.contains(&expected), "{case}: {outcomes:?}, not {expected}, {reason:?}");
+        let none = format!("{:?} of", set(&[]));
+        let more = outcomes.iter().filter(|it| **it != expected && !it.starts_with(&none));
+        assert_eq!(more.count(), 0, "{case}: {outcomes:?}, not {expected}");
     }
+}
+
+// ---- what is found ----
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// One test at a time: each sees the coroutines of all.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: StdMutex<()> = StdMutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Spawns a coroutine that waits for an item, or for the end of the channel.
+fn waiter(items: Receiver<u32>) {
+    go("waiter", move || _ = items.recv());
+}
+
+/// Fails if a coroutine is accused when the waiters of a channel wait while `hold` has the sender.
+#[track_caller]
+fn waits_while(hold: impl FnOnce(Sender<u32>)) {
+    let (sender, receiver) = bounded(1);
+    waiter(receiver.clone());
+    waiter(receiver);
+    hold(sender);
+    settle();
+    let leaks = leaks();
+    assert!(leaks.searched);
+    assert_eq!(names(&leaks), BTreeSet::new(), "{leaks}");
+    assert!(leaks.leaked.workers.iter().all(|worker| worker.coroutines.is_empty()));
+}
+
+/// Looks for leaks until these coroutines are found, which `leak` spawns, and no others ever.
+///
+/// A number that looks like an address may hide a leak.
+fn until_found(expected: &[&str], leak: impl Fn() -> Vec<JoinHandle<()>>) -> Leaks {
+    for _ in 0..ROUNDS {
+        let handles = leak();
+        settle();
+        let leaks = leaks();
+        let (found, expected) = (names(&leaks), expected.iter().copied().collect());
+        if found == expected {
+            return leaks;
+        }
+        assert!(found.is_subset(&expected), "{leaks}");
+        // Those that are left do not count in the next round.
+        handles.iter().for_each(JoinHandle::cancel);
+        settle();
+    }
+    panic!("not found: {expected:?} in {}", dump());
+}
+
+#[test]
+fn a_waiter_is_not_accused_while_a_handle_is_somewhere() {
+    static HELD: OnceLock<Sender<u32>> = OnceLock::new();
+    let _alone = alone();
+    run(|| {
+        let (mut here, mut boxed) = (None, Vec::new());
+        // On the stack of a coroutine that runs, and of others that will go on.
+        waits_while(|sender| here = Some(sender));
+        waits_while(|sender| {
+            go("sleeps", move || {
+                sleep(HOUR);
+                sender.send(1).unwrap();
+            });
+        });
+        // In memory that any code may reach.
+        waits_while(|sender| boxed.push(sender));
+        waits_while(|sender| _ = HELD.set(sender));
+        waits_while(|sender| {
+            let hub = Arc::new(StdMutex::new(sender));
+            let (ours, theirs) = (Arc::clone(&hub), hub);
+            go("has a share", move || drop(ours));
+            go("has a share, too", move || {
+                sleep(HOUR);
+                drop(theirs);
+            });
+        });
+        // In an item of another channel, which a coroutine will receive.
+        let (requests, inbox) = unbounded();
+        waits_while(|sender| requests.send(sender).unwrap());
+        // In a generator.
+        let mut generator = None;
+        waits_while(|sender| {
+            let mut suspended = Generator::new(move |out| {
+                out.yield_(1);
+                sender.send(1).unwrap();
+            });
+            suspended.next();
+            generator = Some(suspended);
+        });
+        drop((here, boxed, inbox, generator));
+    });
+}
+
+#[test]
+fn nor_while_a_coroutine_of_a_scope_can_reach_a_handle_on_the_stack_of_its_parent() {
+    let _alone = alone();
+    run(|| {
+        let sender_leaks = |child: fn(&Sender<u32>)| {
+            Builder::new()
+                .name("parent")
+                .spawn(move || {
+                    let (sender, receiver) = bounded(1);
+                    scope(|s| {
+                        Builder::new().name("waiter").spawn_scoped(s, || receiver.recv()).unwrap();
+                        Builder::new().name("other").spawn_scoped(s, || child(&sender)).unwrap();
+                    });
+                })
+                .unwrap()
+        };
+        let sleeps = sender_leaks(|_| sleep(HOUR));
+        settle();
+        let leaks = leaks();
+        assert_eq!(names(&leaks), BTreeSet::new(), "{leaks}");
+        sleeps.cancel();
+        // If the other one waits for ever, too, nothing is left that could send.
+        let leaks = until_found(&["other", "parent", "waiter"], || {
+            let waits = sender_leaks(|_| {
+                let (_sender, receiver) = bounded::<()>(1);
+                _ = receiver.recv();
+            });
+            settle();
+            vec![waits]
+        });
+        assert_eq!(leaks.leaked.coroutines().count(), 3, "{leaks}");
+    });
+}
+
+#[test]
+fn nor_while_the_parent_waits_in_a_call_that_borrows_a_handle() {
+    let _alone = alone();
+    run(|| {
+        let (release, released) = mpsc::channel::<()>();
+        let (sender, receiver) = bounded(1);
+        waiter(receiver);
+        go("calls", move || {
+            let sender = &sender;
+            blocking(move || {
+                released.recv().unwrap();
+                sender.send(1).unwrap();
+            });
+        });
+        settle();
+        let leaks = leaks();
+        assert_eq!(names(&leaks), BTreeSet::new(), "{leaks}");
+        release.send(()).unwrap();
+    });
+}
+
+#[test]
+fn nor_is_a_wait_with_a_time_limit_or_a_wait_for_a_lock_whose_holder_goes_on() {
+    let _alone = alone();
+    run(|| {
+        let (_sender, receiver) = bounded::<()>(1);
+        let (ours, theirs) = (receiver.clone(), receiver);
+        go("limited", move || _ = ours.recv_timeout(HOUR));
+        go("in a time-out", move || _ = timeout(HOUR, || theirs.recv()));
+        let (ours, theirs) = mutex();
+        go("holder", move || {
+            let _guard = ours.lock().unwrap();
+            sleep(HOUR);
+        });
+        go("next", move || drop(theirs.lock()));
+        let sleeper = spawn(|| sleep(HOUR));
+        go("joins", move || _ = sleeper.join());
+        settle();
+        let leaks = leaks();
+        assert_eq!(names(&leaks), BTreeSet::new(), "{leaks}");
+    });
+}
+
+#[test]
+fn a_handle_that_cannot_be_used_any_more_does_not_count() {
+    let _alone = alone();
+    run(|| {
+        let leaks = until_found(&["joins", "next", "reader"], || {
+            // A reader that keeps a sender of its own channel, and a coroutine that waits for it.
+            let reader = named("reader", || {
+                let (_sender, receiver) = unbounded::<u32>();
+                assert_eq!(receiver.iter().count(), 0);
+            });
+            let joins = named("joins", move || drop(reader.join()));
+            // A lock whose guard is forgotten.
+            let (ours, theirs) = mutex();
+            named("forgets", move || forget(ours.lock().unwrap()));
+            vec![joins, named("next", move || drop(theirs.lock()))]
+        });
+        let of = |dump: &Dump| -> Vec<String> {
+            dump.coroutines().map(|one| one.name.as_deref().unwrap().to_owned()).collect()
+        };
+        assert_eq!(of(&leaks.leaked), ["reader", "joins"], "{leaks}");
+        assert_eq!(of(&leaks.probably), ["next"], "{leaks}");
+    });
+}
+
+#[test]
+fn a_plain_thread_sees_the_leaks_of_all_workers_while_they_run() {
+    let _alone = alone();
+    let stop = AtomicBool::new(false);
+    let (started, starts) = mpsc::channel();
+    thread::scope(|s| {
+        s.spawn(|| {
+            Runtime::builder().workers(2).build().unwrap().run(|| {
+                for _ in 0..4 {
+                    plainsong::spawn_anywhere(|| {
+                        go("leaked", || {
+                            let (_sender, receiver) = bounded::<()>(1);
+                            _ = receiver.recv();
+                        });
+                    });
+                }
+                settle();
+                started.send(()).unwrap();
+                while !stop.load(Ordering::SeqCst) {
+                    sleep(Duration::from_micros(10));
+                }
+            });
+        });
+        starts.recv().unwrap();
+        // A coroutine that has just begun may hide others.
+        loop {
+            let leaks = leaks();
+            assert!(names(&leaks).iter().all(|name| *name == "leaked"), "{leaks}");
+            if leaks.leaked.coroutines().count() == 4 {
+                break;
+            }
+        }
+        stop.store(true, Ordering::SeqCst);
+    });
 }

@@ -5,10 +5,9 @@
 //!                                 ^ coloured: lowered by a multiple of 64 bytes
 //! ```
 //!
-//! One `mmap` holds many stacks, so a million of them need tens of mappings and not
-//! two million: Linux allows 65,530 by default. Guards are page-table markers
-//! (`MADV_GUARD_INSTALL`, Linux 6.13) that split no mapping; where the kernel refuses
-//! them, `mprotect` stands in and the mapping limit returns.
+//! One `mmap` holds many stacks, so a million of them need tens of mappings and not two million:
+//! Linux allows 65,530 by default. Guards are page-table markers (`MADV_GUARD_INSTALL`, Linux 6.13)
+//! that split no mapping; where the kernel refuses them, `mprotect` does it, and the limit returns.
 //!
 //! Sizes are powers of two, so a stack and its guard take an odd number of pages. This spreads
 //! neighbouring tops over the TLB's sets, and the colour spreads them over those of the L1 cache.
@@ -436,11 +435,9 @@ impl StackPool {
         Some((classes.iter().map(|class| class.free.len()).sum(), self.trimmed.get()))
     }
 
-    /// Calls `f` with the addresses of each stack that is kept for the next coroutines.
-    pub(crate) fn for_each_free(&self, mut f: impl FnMut(Range<usize>)) {
-        let classes = self.classes.borrow();
-        let free = classes.iter().flat_map(|class| &class.free);
-        free.for_each(|stack| f(stack.bounds()));
+    /// Calls `f` with the addresses of each free stack.
+    pub(crate) fn for_each_free(&self, f: impl FnMut(Range<usize>)) {
+        self.classes.borrow().iter().flat_map(|class| &class.free).map(Stack::bounds).for_each(f);
     }
 
     /// Whether [`trim`](Self::trim) has anything to look at.

@@ -309,8 +309,8 @@ impl Task {
 
     /// The objects that the coroutine is parked for, if there are several.
     pub(crate) fn alternatives(&self) -> Box<[Alternative]> {
-        // SAFETY: as in `subject`.
         let place = self.place.get().filter(|_| self.parked.get());
+        // SAFETY: as in `subject`.
         place.map_or_else(Box::default, |place| unsafe { place.as_ref() }.alternatives())
     }
 

@@ -2,8 +2,8 @@
 //!
 //! The rule: begin with all coroutines that are parked without a time limit, in a wait that only
 //! another party can end, and that is of a kind as below. Take those out for which such a party may
-//! be left, until no more is to be taken out. What remains can only be woken from among itself, so
-//! nothing in it ever wakes, unless it is cancelled.
+//! be left, until no more is to be taken out. The rest can only be woken from among itself, so none
+//! of it ever wakes, unless it is cancelled.
 //!
 //! ```text
 //! waits for                          is taken out if
@@ -72,7 +72,7 @@ pub struct Leaks {
 ///
 /// It is not always able to decide:
 ///
-/// - A handle that is not on a stack (it is in a `Box`, a `Vec`, an `Arc`, a `static`) counts as one
+/// - A handle that is not on a stack (but in a `Box`, a `Vec`, an `Arc`, a `static`) counts as one
 ///   that may be used, even if only leaked coroutines can reach it. So does a copy that a moved
 ///   handle has left behind in memory that is free or not overwritten. Such leaks are not found.
 /// - Of other objects (semaphores, condition variables, barriers, events, queues, tokens, `park`),
@@ -81,7 +81,8 @@ pub struct Leaks {
 ///   [`searched`](Leaks::searched) is `false`.
 ///
 /// A coroutine that is not leaked is never among the [`leaked`](Leaks::leaked) ones, unless a handle
-/// is moved to and fro at the moment of both searches, or a program hides its pointers.
+/// is moved at the moment of the search, and again at that of the second search that checks it, or
+/// the program hides its pointers.
 ///
 /// ```
 /// use plainsong::inspect;
@@ -130,7 +131,7 @@ fn leaks_below(top: usize) -> Leaks {
     }
 }
 
-/// What was found at one moment.
+/// The result of one look.
 #[derive(Clone, Default)]
 struct Look {
     leaked: BTreeSet<Id>,
@@ -140,7 +141,7 @@ struct Look {
     searched: bool,
 }
 
-/// What must happen for a wait to end.
+/// The event that ends a wait.
 enum Need {
     /// One of these objects is used.
     Objects(Vec<usize>),
@@ -245,7 +246,7 @@ impl<'a> All<'a> {
         Self { facts, numbers, complete }
     }
 
-    /// What must happen for the wait of a coroutine to end. `None` if it may end by itself, or
+    /// The event that ends the wait of a coroutine. `None` if it may end by itself, or
     /// nothing is known.
     fn need(&self, facts: &Facts, known: &[Object]) -> Option<Need> {
         let parked = waits(facts)?;
@@ -369,13 +370,7 @@ fn search(
 }
 
 #[cfg(not(target_os = "linux"))]
-fn search(
-    _: &All<'_>,
-    _: &Taken,
-    objects: &[Object],
-    _: &mut [Found],
-    _: usize,
-) -> Option<()> {
+fn search(_: &All<'_>, _: &Taken, objects: &[Object], _: &mut [Found], _: usize) -> Option<()> {
     objects.is_empty().then_some(())
 }
 

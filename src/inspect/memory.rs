@@ -79,7 +79,7 @@ pub(super) fn search(
             at += if read == 0 { page_size() } else { read };
         }
     }
-    // What was read must not be found by the next search.
+    // The next search must not find the copies in here.
     pages.fill(0);
     hint::black_box(&pages);
     Ok(())

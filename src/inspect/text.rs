@@ -95,11 +95,7 @@ impl fmt::Display for Dump {
 
 impl Dump {
     /// Writes it as a list of this `kind`.
-    pub(super) fn write_as(
-        &self,
-        f: &mut fmt::Formatter<'_>,
-        kind: &'static str,
-    ) -> fmt::Result {
+    pub(super) fn write_as(&self, f: &mut fmt::Formatter<'_>, kind: &'static str) -> fmt::Result {
         let count = self.coroutines().count();
         writeln!(f, "plainsong: {} in process {}", Count(count, kind), self.process)?;
         for run in self.workers.chunk_by(|one, other| one.run == other.run) {

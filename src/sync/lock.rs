@@ -86,8 +86,7 @@ impl<S> Lock<S> {
     fn lock_slowly(&self) {
         let mut looks = 0;
         // It is only read until it is free: an exchange would take the cache line from the holder.
-        while self.taken.load(Ordering::Relaxed) == 1
-            || self.taken.swap(1, Ordering::Acquire) == 1
+        while self.taken.load(Ordering::Relaxed) == 1 || self.taken.swap(1, Ordering::Acquire) == 1
         {
             match looks {
                 0..SPINS => (0..1 << looks).for_each(|_| hint::spin_loop()),

@@ -263,9 +263,8 @@ impl<T: Clone> Receiver<T> {
                 Err((TryRecvError::Closed, _)) => return Err(RecvError::Closed),
                 Err((TryRecvError::Empty, state)) => state,
             };
-            let about = |state: &State<T>| {
-                About::count(0, Some(state.capacity)).two_ends(&*self.shared)
-            };
+            let about =
+                |state: &State<T>| About::count(0, Some(state.capacity)).two_ends(&*self.shared);
             let _ = wait(&self.shared, state, |state| &mut state.waiting, (), WAIT, None, about);
         }
     }

@@ -46,12 +46,11 @@ use std::time::{Duration, Instant};
 
 use super::channel::{Receiver, RecvError, SendError, Sender};
 use super::event::Event;
-use super::operation::{self, Direction, Operation, Registration, Ticket};
+use super::operation::{self, Direction, Operation, Place, Registration, Ticket};
 use super::wait::Claim;
 use crate::engine::park;
 use crate::engine::reactor::Interest;
-use crate::engine::subject::{Alternative, Subject};
-use crate::engine::task::{CancelWait, Wait, Wake};
+use crate::engine::task::{Wait, Wake};
 use crate::engine::waiter::Parker;
 use crate::task::{JoinHandle, WAIT_ANY};
 
@@ -454,31 +453,6 @@ fn park_for_all(
     let why = if internal { WAIT_ANY } else { WAIT };
     let until = due.chain(deadline).min();
     park::running(|running| park::block_in_queue(running, parker, why, until, place))
-}
-
-/// The place in all queues of a wait for several operations.
-struct Place<'a> {
-    choice: &'a Claim,
-    registrations: &'a [(usize, Box<dyn Registration + 'a>)],
-}
-
-impl CancelWait for Place<'_> {
-    fn cancel(&self) -> bool {
-        self.choice.withdraw().is_none()
-    }
-
-    fn subject(&self) -> Option<Subject> {
-        None
-    }
-
-    fn alternatives(&self) -> Box<[Alternative]> {
-        let one = |registration: &dyn Registration| {
-            let start = ptr::from_ref(registration).addr();
-            let memory = start..start + size_of_val(registration);
-            Alternative { shared: registration.shared(), memory }
-        };
-        self.registrations.iter().map(|(_, registration)| one(&**registration)).collect()
-    }
 }
 
 /// Puts operations in random order, each as likely as the others.
