@@ -1,11 +1,13 @@
 //! Leaked coroutines, and others that must not be accused; and the blocking bugs of GoBench's GoKer
 //! set, which Go's tests of its leak profile use, in the shape that they have here.
 
+use std::any::type_name;
 use std::collections::BTreeSet;
+use std::hint;
 use std::mem::forget;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex as StdMutex, MutexGuard, OnceLock, PoisonError, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -654,10 +656,18 @@ fn the_blocking_bugs_of_goker() {
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// One test at a time: each sees the coroutines of all.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: StdMutex<()> = StdMutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+/// Runs `test`, the test that calls this, in a process of its own: other tests have used the memory
+/// that it would get, and a search sees what they have left there.
+fn alone<F: Copy>(_test: F, body: impl FnOnce()) {
+    const CHILD: &str = "PLAINSONG_TEST_CHILD";
+    if std::env::var_os(CHILD).is_some() {
+        return body();
+    }
+    let (_, name) = type_name::<F>().split_once("::").unwrap();
+    let mut program = Command::new(std::env::current_exe().unwrap());
+    let output = program.args([name, "--exact", "--nocapture"]).env(CHILD, "1").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("running 1 test"), "{output:?}");
 }
 
 /// Spawns a coroutine that waits for an item, or for the end of the channel.
@@ -677,6 +687,13 @@ fn waits_while(hold: impl FnOnce(Sender<u32>)) {
     assert!(leaks.searched);
     assert_eq!(names(&leaks), BTreeSet::new(), "{leaks}");
     assert!(leaks.leaked.workers.iter().all(|worker| worker.coroutines.is_empty()));
+}
+
+/// Overwrites copies of handles that earlier calls have left on the stack: later ones could take
+/// them along in memory that they do not initialise.
+#[inline(never)]
+fn overwrite() {
+    hint::black_box([0u8; 8192]);
 }
 
 /// Looks for leaks until these coroutines are found, which `leak` spawns, and no others ever.
@@ -702,179 +719,192 @@ fn until_found(expected: &[&str], leak: impl Fn() -> Vec<JoinHandle<()>>) -> Lea
 #[test]
 fn a_waiter_is_not_accused_while_a_handle_is_somewhere() {
     static HELD: OnceLock<Sender<u32>> = OnceLock::new();
-    let _alone = alone();
-    run(|| {
-        let (mut here, mut boxed) = (None, Vec::new());
-        // On the stack of a coroutine that runs, and of others that will go on.
-        waits_while(|sender| here = Some(sender));
-        waits_while(|sender| {
-            go("sleeps", move || {
-                sleep(HOUR);
-                sender.send(1).unwrap();
+    alone(a_waiter_is_not_accused_while_a_handle_is_somewhere, || {
+        run(|| {
+            let (mut here, mut boxed) = (None, Vec::new());
+            // On the stack of a coroutine that runs, and of others that will go on.
+            waits_while(|sender| here = Some(sender));
+            waits_while(|sender| {
+                go("sleeps", move || {
+                    sleep(HOUR);
+                    sender.send(1).unwrap();
+                });
             });
-        });
-        // In memory that any code may reach.
-        waits_while(|sender| boxed.push(sender));
-        waits_while(|sender| _ = HELD.set(sender));
-        waits_while(|sender| {
-            let hub = Arc::new(StdMutex::new(sender));
-            let (ours, theirs) = (Arc::clone(&hub), hub);
-            go("has a share", move || drop(ours));
-            go("has a share, too", move || {
-                sleep(HOUR);
-                drop(theirs);
+            // In memory that any code may reach.
+            waits_while(|sender| boxed.push(sender));
+            waits_while(|sender| _ = HELD.set(sender));
+            waits_while(|sender| {
+                let hub = Arc::new(std::sync::Mutex::new(sender));
+                let (ours, theirs) = (Arc::clone(&hub), hub);
+                go("has a share", move || drop(ours));
+                go("has a share, too", move || {
+                    sleep(HOUR);
+                    drop(theirs);
+                });
             });
-        });
-        // In an item of another channel, which a coroutine will receive.
-        let (requests, inbox) = unbounded();
-        waits_while(|sender| requests.send(sender).unwrap());
-        // In a generator.
-        let mut generator = None;
-        waits_while(|sender| {
-            let mut suspended = Generator::new(move |out| {
-                out.yield_(1);
-                sender.send(1).unwrap();
+            // In an item of another channel, which a coroutine will receive.
+            let (requests, inbox) = unbounded();
+            waits_while(|sender| requests.send(sender).unwrap());
+            // In a generator.
+            let mut generator = None;
+            waits_while(|sender| {
+                let mut suspended = Generator::new(move |out| {
+                    out.yield_(1);
+                    sender.send(1).unwrap();
+                });
+                suspended.next();
+                generator = Some(suspended);
             });
-            suspended.next();
-            generator = Some(suspended);
+            drop((here, boxed, inbox, generator));
         });
-        drop((here, boxed, inbox, generator));
     });
 }
 
 #[test]
 fn nor_while_a_coroutine_of_a_scope_can_reach_a_handle_on_the_stack_of_its_parent() {
-    let _alone = alone();
-    run(|| {
-        let sender_leaks = |child: fn(&Sender<u32>)| {
-            Builder::new()
-                .name("parent")
-                .spawn(move || {
-                    let (sender, receiver) = bounded(1);
-                    scope(|s| {
-                        Builder::new().name("waiter").spawn_scoped(s, || receiver.recv()).unwrap();
-                        Builder::new().name("other").spawn_scoped(s, || child(&sender)).unwrap();
-                    });
-                })
-                .unwrap()
-        };
-        let sleeps = sender_leaks(|_| sleep(HOUR));
-        settle();
-        let leaks = leaks();
-        assert_eq!(names(&leaks), BTreeSet::new(), "{leaks}");
-        sleeps.cancel();
-        // If the other one waits for ever, too, nothing is left that could send.
-        let leaks = until_found(&["other", "parent", "waiter"], || {
-            let waits = sender_leaks(|_| {
-                let (_sender, receiver) = bounded::<()>(1);
-                _ = receiver.recv();
-            });
+    alone(nor_while_a_coroutine_of_a_scope_can_reach_a_handle_on_the_stack_of_its_parent, || {
+        run(|| {
+            let sender_leaks = |child: fn(&Sender<u32>)| {
+                Builder::new()
+                    .name("parent")
+                    .spawn(move || {
+                        let (sender, receiver) = bounded(1);
+                        overwrite();
+                        scope(|s| {
+                            Builder::new()
+                                .name("waiter")
+                                .spawn_scoped(s, || receiver.recv())
+                                .unwrap();
+                            Builder::new()
+                                .name("other")
+                                .spawn_scoped(s, || child(&sender))
+                                .unwrap();
+                        });
+                    })
+                    .unwrap()
+            };
+            let sleeps = sender_leaks(|_| sleep(HOUR));
             settle();
-            vec![waits]
+            let leaks = leaks();
+            assert_eq!(names(&leaks), BTreeSet::new(), "{leaks}");
+            sleeps.cancel();
+            // If the other one waits for ever, too, nothing is left that could send.
+            let leaks = until_found(&["other", "parent", "waiter"], || {
+                let waits = sender_leaks(|_| {
+                    let (_sender, receiver) = bounded::<()>(1);
+                    _ = receiver.recv();
+                });
+                settle();
+                vec![waits]
+            });
+            assert_eq!(leaks.leaked.coroutines().count(), 3, "{leaks}");
         });
-        assert_eq!(leaks.leaked.coroutines().count(), 3, "{leaks}");
     });
 }
 
 #[test]
 fn nor_while_the_parent_waits_in_a_call_that_borrows_a_handle() {
-    let _alone = alone();
-    run(|| {
-        let (release, released) = mpsc::channel::<()>();
-        let (sender, receiver) = bounded(1);
-        waiter(receiver);
-        go("calls", move || {
-            let sender = &sender;
-            blocking(move || {
-                released.recv().unwrap();
-                sender.send(1).unwrap();
+    alone(nor_while_the_parent_waits_in_a_call_that_borrows_a_handle, || {
+        run(|| {
+            let (release, released) = mpsc::channel::<()>();
+            let (sender, receiver) = bounded(1);
+            waiter(receiver);
+            go("calls", move || {
+                let sender = &sender;
+                blocking(move || {
+                    released.recv().unwrap();
+                    sender.send(1).unwrap();
+                });
             });
+            settle();
+            let leaks = leaks();
+            assert_eq!(names(&leaks), BTreeSet::new(), "{leaks}");
+            release.send(()).unwrap();
         });
-        settle();
-        let leaks = leaks();
-        assert_eq!(names(&leaks), BTreeSet::new(), "{leaks}");
-        release.send(()).unwrap();
     });
 }
 
 #[test]
 fn nor_is_a_wait_with_a_time_limit_or_a_wait_for_a_lock_whose_holder_goes_on() {
-    let _alone = alone();
-    run(|| {
-        let (_sender, receiver) = bounded::<()>(1);
-        let (ours, theirs) = (receiver.clone(), receiver);
-        go("limited", move || _ = ours.recv_timeout(HOUR));
-        go("in a time-out", move || _ = timeout(HOUR, || theirs.recv()));
-        let (ours, theirs) = mutex();
-        go("holder", move || {
-            let _guard = ours.lock().unwrap();
-            sleep(HOUR);
+    alone(nor_is_a_wait_with_a_time_limit_or_a_wait_for_a_lock_whose_holder_goes_on, || {
+        run(|| {
+            let (_sender, receiver) = bounded::<()>(1);
+            let (ours, theirs) = (receiver.clone(), receiver);
+            go("limited", move || _ = ours.recv_timeout(HOUR));
+            go("in a time-out", move || _ = timeout(HOUR, || theirs.recv()));
+            let (ours, theirs) = mutex();
+            go("holder", move || {
+                let _guard = ours.lock().unwrap();
+                sleep(HOUR);
+            });
+            go("next", move || drop(theirs.lock()));
+            let sleeper = spawn(|| sleep(HOUR));
+            go("joins", move || _ = sleeper.join());
+            settle();
+            let leaks = leaks();
+            assert_eq!(names(&leaks), BTreeSet::new(), "{leaks}");
         });
-        go("next", move || drop(theirs.lock()));
-        let sleeper = spawn(|| sleep(HOUR));
-        go("joins", move || _ = sleeper.join());
-        settle();
-        let leaks = leaks();
-        assert_eq!(names(&leaks), BTreeSet::new(), "{leaks}");
     });
 }
 
 #[test]
 fn a_handle_that_cannot_be_used_any_more_does_not_count() {
-    let _alone = alone();
-    run(|| {
-        let leaks = until_found(&["joins", "next", "reader"], || {
-            // A reader that keeps a sender of its own channel, and a coroutine that waits for it.
-            let reader = named("reader", || {
-                let (_sender, receiver) = unbounded::<u32>();
-                assert_eq!(receiver.iter().count(), 0);
+    alone(a_handle_that_cannot_be_used_any_more_does_not_count, || {
+        run(|| {
+            let leaks = until_found(&["joins", "next", "reader"], || {
+                // A reader that keeps a sender of its own channel, and a coroutine that waits for it.
+                let reader = named("reader", || {
+                    let (_sender, receiver) = unbounded::<u32>();
+                    assert_eq!(receiver.iter().count(), 0);
+                });
+                let joins = named("joins", move || drop(reader.join()));
+                // A lock whose guard is forgotten.
+                let (ours, theirs) = mutex();
+                named("forgets", move || forget(ours.lock().unwrap()));
+                vec![joins, named("next", move || drop(theirs.lock()))]
             });
-            let joins = named("joins", move || drop(reader.join()));
-            // A lock whose guard is forgotten.
-            let (ours, theirs) = mutex();
-            named("forgets", move || forget(ours.lock().unwrap()));
-            vec![joins, named("next", move || drop(theirs.lock()))]
+            let of = |dump: &Dump| -> Vec<String> {
+                dump.coroutines().map(|one| one.name.as_deref().unwrap().to_owned()).collect()
+            };
+            assert_eq!(of(&leaks.leaked), ["reader", "joins"], "{leaks}");
+            assert_eq!(of(&leaks.probably), ["next"], "{leaks}");
         });
-        let of = |dump: &Dump| -> Vec<String> {
-            dump.coroutines().map(|one| one.name.as_deref().unwrap().to_owned()).collect()
-        };
-        assert_eq!(of(&leaks.leaked), ["reader", "joins"], "{leaks}");
-        assert_eq!(of(&leaks.probably), ["next"], "{leaks}");
     });
 }
 
 #[test]
 fn a_plain_thread_sees_the_leaks_of_all_workers_while_they_run() {
-    let _alone = alone();
-    let stop = AtomicBool::new(false);
-    let (started, starts) = mpsc::channel();
-    thread::scope(|s| {
-        s.spawn(|| {
-            Runtime::builder().workers(2).build().unwrap().run(|| {
-                for _ in 0..4 {
-                    plainsong::spawn_anywhere(|| {
-                        go("leaked", || {
-                            let (_sender, receiver) = bounded::<()>(1);
-                            _ = receiver.recv();
+    alone(a_plain_thread_sees_the_leaks_of_all_workers_while_they_run, || {
+        let stop = AtomicBool::new(false);
+        let (started, starts) = mpsc::channel();
+        thread::scope(|s| {
+            s.spawn(|| {
+                Runtime::builder().workers(2).build().unwrap().run(|| {
+                    for _ in 0..4 {
+                        plainsong::spawn_anywhere(|| {
+                            go("leaked", || {
+                                let (_sender, receiver) = bounded::<()>(1);
+                                _ = receiver.recv();
+                            });
                         });
-                    });
-                }
-                settle();
-                started.send(()).unwrap();
-                while !stop.load(Ordering::SeqCst) {
-                    sleep(Duration::from_micros(10));
-                }
+                    }
+                    settle();
+                    started.send(()).unwrap();
+                    while !stop.load(Ordering::SeqCst) {
+                        sleep(Duration::from_micros(10));
+                    }
+                });
             });
-        });
-        starts.recv().unwrap();
-        // A coroutine that has just begun may hide others.
-        loop {
-            let leaks = leaks();
-            assert!(names(&leaks).iter().all(|name| *name == "leaked"), "{leaks}");
-            if leaks.leaked.coroutines().count() == 4 {
-                break;
+            starts.recv().unwrap();
+            // A coroutine that has just begun may hide others.
+            loop {
+                let leaks = leaks();
+                assert!(names(&leaks).iter().all(|name| *name == "leaked"), "{leaks}");
+                if leaks.leaked.coroutines().count() == 4 {
+                    break;
+                }
             }
-        }
-        stop.store(true, Ordering::SeqCst);
+            stop.store(true, Ordering::SeqCst);
+        });
     });
 }
