@@ -55,7 +55,7 @@ pub struct Leaks {
     pub probably: Dump,
     /// Others that are parked without a time limit, and of which it cannot be decided.
     pub undecided: usize,
-    /// Whether the memory could be searched. If not, waits for channels are undecided.
+    /// Whether the memory was searched. If not, waits for channels are undecided.
     pub searched: bool,
 }
 
@@ -77,8 +77,9 @@ pub struct Leaks {
 ///   handle has left behind in memory that is free or not overwritten. Such leaks are not found.
 /// - Of other objects (semaphores, condition variables, barriers, events, queues, tokens, `park`),
 ///   nothing is known of who may have a reference. Neither is of wakers and of plain threads.
-/// - A worker that is busy or stuck cannot say what a search needs to know: then
-///   [`searched`](Leaks::searched) is `false`.
+/// - Of a worker that is busy or stuck, the coroutines are left out. If it does not answer at all, or
+///   coroutines of [`spawn_anywhere`](crate::spawn_anywhere()) have not started yet, nothing is
+///   searched, and [`searched`](Leaks::searched) is `false`.
 ///
 /// A coroutine that is not leaked is never among the [`leaked`](Leaks::leaked) ones, unless a handle
 /// is moved at the moment of the search, and again at that of the second search that checks it, or
@@ -165,6 +166,8 @@ struct Found {
 /// All coroutines of the process.
 struct All<'a> {
     facts: Vec<&'a Facts>,
+    // Whether it is known which of its waits has a time limit: not if its worker was interrupted.
+    limits_known: Vec<bool>,
     numbers: HashMap<u32, usize>,
     // Whether nothing else exists: no worker that has not answered, no coroutine that is pending.
     complete: bool,
@@ -177,7 +180,8 @@ impl Look {
         let all = All::new(taken);
         let objects: BTreeSet<Object> = all.facts.iter().flat_map(|it| objects(it)).collect();
         let objects: Vec<Object> = objects.into_iter().collect();
-        let needs: Vec<_> = all.facts.iter().map(|facts| all.need(facts, &objects)).collect();
+        let need = |(facts, known): (&&Facts, &bool)| all.need(facts, &objects).filter(|_| *known);
+        let needs: Vec<_> = all.facts.iter().zip(&all.limits_known).map(need).collect();
         let parked = |facts: &&&Facts| waits(facts).is_some();
         let waiting = all.facts.iter().filter(parked).count();
         let mut found = vec![Found::default(); objects.len()];
@@ -235,15 +239,18 @@ fn objects(facts: &Facts) -> impl Iterator<Item = Object> {
 
 impl<'a> All<'a> {
     fn new(taken: &'a Taken) -> Self {
-        let facts: Vec<&Facts> =
-            taken.iter().flat_map(|(_, answer)| &answer.survey.coroutines).collect();
+        let mut facts = Vec::new();
+        let mut limits_known = Vec::new();
+        let mut complete = true;
+        for (workers, Answered { number, how, survey }) in taken {
+            let (_, pending) = workers.load(*number);
+            complete &= *how != Answer::Silent && !survey.unreadable;
+            complete &= survey.missed + pending == 0;
+            facts.extend(&survey.coroutines);
+            limits_known.resize(facts.len(), *how == Answer::InTurn);
+        }
         let numbers = facts.iter().enumerate().map(|(at, it)| (it.id.short(), at)).collect();
-        let complete = taken.iter().all(|(workers, answer)| {
-            let (_, pending) = workers.load(answer.number);
-            let survey = &answer.survey;
-            answer.how == Answer::InTurn && !survey.unreadable && survey.missed + pending == 0
-        });
-        Self { facts, numbers, complete }
+        Self { facts, limits_known, numbers, complete }
     }
 
     /// The event that ends the wait of a coroutine. `None` if it may end by itself, or
@@ -419,7 +426,7 @@ impl fmt::Display for Leaks {
             self.probably.write_as(f, "probably leaked coroutine")?;
         }
         if !self.searched {
-            f.write_str("The memory could not be searched, so channels are left out.\n")?;
+            f.write_str("The memory was not searched, so waits for channels are left out.\n")?;
         }
         Ok(())
     }
