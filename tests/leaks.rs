@@ -852,7 +852,7 @@ fn a_handle_that_cannot_be_used_any_more_does_not_count() {
     alone(a_handle_that_cannot_be_used_any_more_does_not_count, || {
         run(|| {
             let leaks = until_found(&["joins", "next", "reader"], || {
-                // A reader that keeps a sender of its own channel, and a coroutine that waits for it.
+                // A reader that keeps a sender of its own channel, and a coroutine that joins it.
                 let reader = named("reader", || {
                     let (_sender, receiver) = unbounded::<u32>();
                     assert_eq!(receiver.iter().count(), 0);

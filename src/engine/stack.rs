@@ -138,8 +138,7 @@ impl Arena {
                         valgrind: RefCell::default(),
                     });
                 }
-                // RLIMIT_AS and strict overcommit count address space, and the rest of the process
-                // needs some of it too. An arena then takes little.
+                // RLIMIT_AS and strict overcommit count address space: leave most to the program.
                 Err(_) if count > FIRST_ARENA_STACKS => count = FIRST_ARENA_STACKS,
                 Err(_) if count > 1 => count /= 2,
                 Err(error) => return Err(explain(error, size)),

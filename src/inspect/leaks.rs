@@ -77,13 +77,13 @@ pub struct Leaks {
 ///   handle has left behind in memory that is free or not overwritten. Such leaks are not found.
 /// - Of other objects (semaphores, condition variables, barriers, events, queues, tokens, `park`),
 ///   nothing is known of who may have a reference. Neither is of wakers and of plain threads.
-/// - Of a worker that is busy or stuck, the coroutines are left out. If it does not answer at all, or
-///   coroutines of [`spawn_anywhere`](crate::spawn_anywhere()) have not started yet, nothing is
+/// - Of a worker that is busy or stuck, the coroutines are left out. If it does not answer at all,
+///   or coroutines of [`spawn_anywhere`](crate::spawn_anywhere()) have not started yet, nothing is
 ///   searched, and [`searched`](Leaks::searched) is `false`.
 ///
-/// A coroutine that is not leaked is never among the [`leaked`](Leaks::leaked) ones, unless a handle
-/// is moved at the moment of the search, and again at that of the second search that checks it, or
-/// the program hides its pointers.
+/// A coroutine that is not leaked is never among the [`leaked`](Leaks::leaked) ones, unless a
+/// handle is moved at the moment of the search, and again at that of the second search that checks
+/// it, or the program hides its pointers.
 ///
 /// ```
 /// use plainsong::inspect;
