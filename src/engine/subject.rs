@@ -47,8 +47,8 @@ impl Object {
         Self { start: !(address - counts), end: !(address + size_of::<T>()) }
     }
 
-    /// Finds the object among `objects`, which are sorted, to whose memory a word leads. Returns its
-    /// number, and whether the word leads to the start, as the pointer of an `Arc` does.
+    /// Finds the object among `objects`, which are sorted, to whose memory a word leads. Returns
+    /// its number, and whether the word leads to the start, as the pointer of an `Arc` does.
     pub(crate) fn find(objects: &[Self], word: usize) -> Option<(usize, bool)> {
         let at = objects.partition_point(|object| object.start < !word);
         let object = objects.get(at)?;
