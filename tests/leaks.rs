@@ -632,8 +632,7 @@ const ROUNDS: usize = 5;
 fn the_blocking_bugs_of_goker() {
     if let Ok(case) = std::env::var(CASE) {
         let round: usize = std::env::var(ROUND).unwrap().parse().unwrap();
-        // So blocks of each size that were used before are not used again.
-        (0..round * 50).for_each(|at| forget(Vec::<u8>::with_capacity(at % 50 * 16)));
+        (0..round).for_each(|_| use_other_addresses());
         return run_alone(&case);
     }
     for (case, _, outcome) in CASES {
@@ -689,6 +688,11 @@ fn waits_while(hold: impl FnOnce(Sender<u32>)) {
     assert!(leaks.leaked.workers.iter().all(|worker| worker.coroutines.is_empty()));
 }
 
+/// Blocks of each size that were used before are not used again.
+fn use_other_addresses() {
+    (0..50).for_each(|size| forget(Vec::<u8>::with_capacity(size * 16)));
+}
+
 /// Overwrites copies of handles that earlier calls have left on the stack: later ones could take
 /// them along in memory that they do not initialise.
 #[inline(never)]
@@ -701,6 +705,7 @@ fn overwrite() {
 /// A number that looks like an address may hide a leak.
 fn until_found(expected: &[&str], leak: impl Fn() -> Vec<JoinHandle<()>>) -> Leaks {
     for _ in 0..ROUNDS {
+        use_other_addresses();
         let handles = leak();
         settle();
         let leaks = leaks();
