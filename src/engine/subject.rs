@@ -16,15 +16,15 @@ pub(crate) struct Subject {
     pub(crate) count: Option<Count>,
     /// Tells objects apart. It is no address, so that it cannot be taken for a reference.
     pub(crate) identity: usize,
-    /// Its memory, if it is known, and at least how many handles of it there are.
-    pub(crate) shared: Option<(Object, usize)>,
+    /// Its memory, if it is in an `Arc` of its own.
+    pub(crate) shared: Option<Object>,
 }
 
 /// One of several objects that a coroutine waits for.
 #[derive(Clone, Debug)]
 pub(crate) struct Alternative {
     /// As in [`Subject`].
-    pub(crate) shared: Option<(Object, usize)>,
+    pub(crate) shared: Option<Object>,
     /// Memory that belongs to the wait and may refer to the object.
     pub(crate) memory: Range<usize>,
 }
@@ -47,12 +47,10 @@ impl Object {
         Self { start: !(address - counts), end: !(address + size_of::<T>()) }
     }
 
-    /// Finds the object among `objects`, which are sorted, to whose memory a word leads. Returns
-    /// its number, and whether the word leads to the start, as the pointer of an `Arc` does.
-    pub(crate) fn find(objects: &[Self], word: usize) -> Option<(usize, bool)> {
+    /// The number of the object among `objects`, which are sorted, to whose memory a word leads.
+    pub(crate) fn find(objects: &[Self], word: usize) -> Option<usize> {
         let at = objects.partition_point(|object| object.start < !word);
-        let object = objects.get(at)?;
-        (object.end < !word).then_some((at, object.start == !word))
+        objects.get(at).is_some_and(|object| object.end < !word).then_some(at)
     }
 }
 

@@ -17,8 +17,8 @@
 //! handle, or a reference that leads to one. Handles are pointers to the channel's memory, and all
 //! memory is searched for such. A handle on a stack of the rest can be reached from outside only by
 //! a coroutine that borrows from that stack, so a coroutine of whose scope one lives does not count
-//! as one of the rest here. And there must be a pointer for each handle that exists: if one is
-//! missing, it is where the search cannot see it.
+//! as one of the rest here. (Handles are not counted: in an optimised program, two of them may be one
+//! word.)
 //!
 //! Why it is only probable for a lock: a guard may have been given to another coroutine.
 
@@ -157,10 +157,9 @@ enum Need {
 /// The references to an object that were found.
 #[derive(Clone, Default)]
 struct Found {
-    // On the stack of which coroutine, and how many handles there may be.
-    owners: Vec<(usize, usize)>,
+    // On the stacks of these coroutines.
+    owners: Vec<usize>,
     elsewhere: bool,
-    handles: usize,
 }
 
 /// All coroutines of the process.
@@ -178,20 +177,13 @@ type Taken = [(Arc<Workers>, Answered)];
 impl Look {
     fn new(taken: &Taken, top: usize) -> Self {
         let all = All::new(taken);
-        let objects: BTreeSet<Object> = all.facts.iter().flat_map(|it| objects(it)).collect();
+        let objects: BTreeSet<Object> = all.facts.iter().flat_map(|it| shared(it)).collect();
         let objects: Vec<Object> = objects.into_iter().collect();
         let need = |(facts, known): (&&Facts, &bool)| all.need(facts, &objects).filter(|_| *known);
         let needs: Vec<_> = all.facts.iter().zip(&all.limits_known).map(need).collect();
         let parked = |facts: &&&Facts| waits(facts).is_some();
         let waiting = all.facts.iter().filter(parked).count();
         let mut found = vec![Found::default(); objects.len()];
-        for facts in &all.facts {
-            for (object, handles) in shared(facts) {
-                if let Ok(at) = objects.binary_search(&object) {
-                    found[at].handles = found[at].handles.max(handles);
-                }
-            }
-        }
         let searched = all.complete && search(&all, taken, &objects, &mut found, top).is_some();
         if !searched {
             found.iter_mut().for_each(|it| it.elsewhere = true);
@@ -226,15 +218,11 @@ fn waits(facts: &Facts) -> Option<&Parked> {
 }
 
 /// The channels that a coroutine waits for, if that is all.
-fn shared(facts: &Facts) -> Vec<(Object, usize)> {
+fn shared(facts: &Facts) -> Vec<Object> {
     let Some(parked) = waits(facts) else { return Vec::new() };
     let one = parked.subject.and_then(|subject| subject.shared);
-    let alternatives: Option<Vec<_>> = parked.alternatives.iter().map(|arm| arm.shared).collect();
-    alternatives.unwrap_or_default().into_iter().chain(one).collect()
-}
-
-fn objects(facts: &Facts) -> impl Iterator<Item = Object> {
-    shared(facts).into_iter().map(|(object, _)| object)
+    let several: Option<Vec<_>> = parked.alternatives.iter().map(|one| one.shared).collect();
+    several.unwrap_or_default().into_iter().chain(one).collect()
 }
 
 impl<'a> All<'a> {
@@ -273,7 +261,7 @@ impl<'a> All<'a> {
             // A holder that is not listed may be one that did not answer.
             return (holder.is_some() || self.complete).then_some(Need::Lock { holder, read });
         }
-        let numbers = objects(facts).map(|object| known.binary_search(&object).ok());
+        let numbers = shared(facts).into_iter().map(|object| known.binary_search(&object).ok());
         let numbers: Vec<usize> = numbers.collect::<Option<_>>()?;
         (!numbers.is_empty()).then_some(Need::Objects(numbers))
     }
@@ -291,10 +279,8 @@ impl<'a> All<'a> {
             for (at, need) in needs.iter().enumerate().filter(|(at, _)| before[*at]) {
                 rest[at] = match need {
                     Some(Need::Objects(objects)) => objects.iter().all(|object| {
-                        let Found { owners, elsewhere, handles } = &found[*object];
-                        let ours = |(owner, _): &(usize, usize)| rest[*owner] && !lent[*owner];
-                        let seen: usize = owners.iter().map(|(_, handles)| handles).sum();
-                        !elsewhere && owners.iter().all(ours) && seen >= *handles
+                        let Found { owners, elsewhere } = &found[*object];
+                        !elsewhere && owners.iter().all(|owner| rest[*owner] && !lent[*owner])
                     }),
                     Some(Need::End(target)) => rest[*target],
                     Some(Need::Scope) => scopes.get(&self.facts[at].id) == Some(&true),
@@ -366,11 +352,10 @@ fn search(
     let parts = parts(all, taken, top);
     let mut add = |reference: memory::Reference| {
         let found = &mut found[reference.object];
-        let handles = usize::from(reference.is_handle);
-        match (reference.owner, found.owners.last_mut()) {
-            (None, _) => found.elsewhere = true,
-            (Some(owner), Some((last, count))) if owner == *last => *count += handles,
-            (Some(owner), _) => found.owners.push((owner, handles)),
+        match reference.owner {
+            None => found.elsewhere = true,
+            Some(owner) if found.owners.last() == Some(&owner) => {}
+            Some(owner) => found.owners.push(owner),
         }
     };
     memory::search(objects, parts, &mut add).ok()

@@ -37,8 +37,6 @@ pub(super) struct Reference {
     pub(super) object: usize,
     /// The number of the coroutine that has it. `None` if it is elsewhere.
     pub(super) owner: Option<usize>,
-    /// Whether it is the pointer of an `Arc`, which a handle has.
-    pub(super) is_handle: bool,
 }
 
 /// Calls `f` with each reference to one of the objects, which are sorted. The `parts` do not
@@ -71,9 +69,9 @@ pub(super) fn search(
             let read = memory.read_at(&mut pages[..room], at as u64).unwrap_or(0) / WORD * WORD;
             for (offset, word) in pages[..read].chunks_exact(WORD).enumerate() {
                 let word = word.try_into().map_or(0, usize::from_ne_bytes);
-                let Some((object, is_handle)) = Object::find(objects, word) else { continue };
+                let Some(object) = Object::find(objects, word) else { continue };
                 if let Some(owner) = owner(at + offset * WORD) {
-                    f(Reference { object, owner, is_handle });
+                    f(Reference { object, owner });
                 }
             }
             at += if read == 0 { page_size() } else { read };

@@ -78,8 +78,8 @@ pub(crate) trait Operation {
 
 /// A waiter's registration with an operation.
 pub(crate) trait Registration {
-    /// The channel, and how many handles of it there are at least. `None` if it is no channel.
-    fn shared(&self) -> Option<(Object, usize)> {
+    /// The memory of the channel, if it is one.
+    fn shared(&self) -> Option<Object> {
         None
     }
 

@@ -324,7 +324,7 @@ where
 pub(super) struct About {
     holder: Held,
     count: Option<Count>,
-    shared: Option<(Object, usize)>,
+    shared: Option<Object>,
 }
 
 impl About {
@@ -338,14 +338,9 @@ impl About {
         Self { count: Some(Count { len, of }), ..Self::NOTHING }
     }
 
-    /// The object is in an `Arc` that all its handles share, and there are at least so many.
-    pub(super) fn shared(self, shared: (Object, usize)) -> Self {
-        Self { shared: Some(shared), ..self }
-    }
-
-    /// [`shared`](Self::shared), for the object with this content, which has a handle at each end.
-    pub(super) fn two_ends<T>(self, content: &T) -> Self {
-        self.shared((Object::in_arc(content), 2))
+    /// `content` is the whole content of an `Arc` that all handles of the object share.
+    pub(super) fn shared<T>(self, content: &T) -> Self {
+        Self { shared: Some(Object::in_arc(content)), ..self }
     }
 }
 

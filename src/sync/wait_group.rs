@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use super::event::Event;
 use super::wait::About;
 use crate::engine::park;
-use crate::engine::subject::Object;
 use crate::engine::task::Wait;
 
 const WAIT: Wait = Wait::new(
@@ -94,11 +93,7 @@ impl WaitGroup {
     fn wait_until(self, deadline: Option<Instant>) -> bool {
         let shared = Arc::clone(&self.shared);
         drop(self);
-        let about = || {
-            let members = shared.members.load(Ordering::Relaxed);
-            About::NOTHING.shared((Object::in_arc(&*shared), members + 1))
-        };
-        shared.done.wait_about(WAIT, deadline, about)
+        shared.done.wait_about(WAIT, deadline, || About::NOTHING.shared(&*shared))
     }
 }
 

@@ -188,8 +188,8 @@ struct Chooser<'a, T, S> {
 }
 
 impl<T, S: Into<Held<T>>> Registration for Chooser<'_, T, S> {
-    fn shared(&self) -> Option<(Object, usize)> {
-        Some(self.core.handles())
+    fn shared(&self) -> Option<Object> {
+        Some(Object::in_arc(self.core))
     }
 
     fn deregister(mut self: Box<Self>, served: bool) -> Option<Ticket> {

@@ -53,7 +53,6 @@ use std::time::Instant;
 use super::error::{RecvTimeoutError, SendTimeoutError, TryRecvError, TrySendError};
 use super::oneshot;
 use crate::engine::park;
-use crate::engine::subject::Object;
 use crate::engine::task::Wait;
 use crate::engine::waiter::{Waiter, Waiters};
 use crate::sync::lock::{Guard, Lock};
@@ -284,16 +283,9 @@ impl<T> Core<T> {
         }
     }
 
-    /// How full it is, and its handles, for a report.
+    /// How full it is, and its memory, for a report.
     fn about(&self, state: &State<T>) -> About {
-        About::count(state.items.len(), self.capacity).shared(self.handles())
-    }
-
-    /// Its memory, and the number of its handles.
-    pub(super) fn handles(&self) -> (Object, usize) {
-        let (senders, receivers) = (&self.senders, &self.receivers);
-        let handles = senders.load(Ordering::Relaxed) + receivers.load(Ordering::Relaxed);
-        (Object::in_arc(self), handles)
+        About::count(state.items.len(), self.capacity).shared(self)
     }
 
     /// Releases the lock, and wakes `waiter` and the watchers.
