@@ -41,10 +41,12 @@ pub(crate) struct Object {
 impl Object {
     /// `content` is the whole content of an `Arc`.
     pub(crate) fn in_arc<T>(content: &T) -> Self {
-        // The counts come first.
-        let counts = (2 * size_of::<usize>()).max(align_of::<T>());
+        const WORD: usize = size_of::<usize>();
+        // The counts come first. The last word is left out: the allocator of glibc points there if
+        // the block behind is free, and no handle does.
+        let counts = (2 * WORD).max(align_of::<T>());
         let address = ptr::from_ref(content).addr();
-        Self { start: !(address - counts), end: !(address + size_of::<T>()) }
+        Self { start: !(address - counts), end: !(address + size_of::<T>() - WORD) }
     }
 
     /// The number of the object among `objects`, which are sorted, to whose memory a word leads.

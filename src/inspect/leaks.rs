@@ -17,8 +17,8 @@
 //! handle, or a reference that leads to one. Handles are pointers to the channel's memory, and all
 //! memory is searched for such. A handle on a stack of the rest can be reached from outside only by
 //! a coroutine that borrows from that stack, so a coroutine of whose scope one lives does not count
-//! as one of the rest here. (Handles are not counted: in an optimised program, two of them may be one
-//! word.)
+//! as one of the rest here. (Handles are not counted: where a program is optimised, two of them may
+//! be one word.)
 //!
 //! Why it is only probable for a lock: a guard may have been given to another coroutine.
 
