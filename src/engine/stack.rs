@@ -320,9 +320,7 @@ impl Stack {
 }
 
 // SAFETY: `base` and `limit` enclose a mapping that `self` keeps alive, and no other stack uses.
-//
 // A guard page is at the limit, and `MIN_SIZE` is above the trait's minimum.
-//
 // Both are aligned to a cache line, which is more than the 16 bytes that are asked for.
 unsafe impl corosensei::stack::Stack for Stack {
     #[inline]

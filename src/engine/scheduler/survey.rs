@@ -37,6 +37,7 @@ impl Scheduler {
         })
     }
 
+    #[cold]
     fn fill(&self, survey: &mut Survey) {
         if let Some(numbers) = &mut survey.numbers {
             survey.unreadable = !self.count(numbers);
