@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs;
 use std::hint;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::mem;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +12,9 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use plainsong::inspect::{Answer, Cause, Coroutine, Dump, Stall, dump, dump_on, watchdog};
+use plainsong::inspect::{
+    Answer, Cause, Coroutine, Dump, Leaks, Stall, dump, dump_on, leaks, watchdog,
+};
 use plainsong::net::{TcpListener, TcpStream};
 use plainsong::signal::SIGQUIT;
 use plainsong::sync::{Mutex, channel};
@@ -253,6 +256,32 @@ fn leaked_coroutines() -> Dump {
     })
 }
 
+fn forgotten_handles() -> Leaks {
+    run(|| {
+        let totals = Arc::new(Mutex::new(0));
+        for number in 0..3 {
+            let collect = move || {
+                // The bug: a sender is left when the others have been dropped.
+                let (results, collected) = channel::unbounded();
+                let theirs = results.clone();
+                spawn(move || theirs.send(number).unwrap());
+                let mut sum = 0;
+                while let Ok(result) = collected.recv() {
+                    sum += result;
+                }
+                drop(results);
+                sum
+            };
+            Builder::new().name(format!("collector {number}")).spawn(collect).unwrap();
+        }
+        let (ours, theirs) = (Arc::clone(&totals), totals);
+        Builder::new().name("handler").spawn(move || mem::forget(ours.lock().unwrap())).unwrap();
+        Builder::new().name("reporter").spawn(move || *theirs.lock().unwrap()).unwrap();
+        settle();
+        leaks()
+    })
+}
+
 fn slow_peer() -> Dump {
     run(|| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -346,6 +375,32 @@ fn the_diagnoses_of_the_documentation_are_what_is_printed() {
         earlier.extend(dump.workers.iter().map(|worker| worker.run));
         compare(name, &dump);
     }
+}
+
+/// Runs `body` in a process of its own, where no other test has coroutines.
+fn alone(test: &str, body: fn()) {
+    const CHILD: &str = "PLAINSONG_TEST_CHILD";
+    if std::env::var_os(CHILD).is_some() {
+        return body();
+    }
+    let mut program = Command::new(std::env::current_exe().unwrap());
+    let output = program.args([test, "--exact", "--nocapture"]).env(CHILD, "1").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("running 1 test"), "{output:?}");
+}
+
+#[test]
+fn the_leaks_of_the_documentation_are_what_is_printed_and_serialised() {
+    alone("the_leaks_of_the_documentation_are_what_is_printed_and_serialised", || {
+        let leaks = forgotten_handles();
+        compare("leaks", &leaks);
+        let json = serde_json::to_value(&leaks).unwrap();
+        let rows = documentation();
+        for field in json.as_object().unwrap().keys() {
+            assert!(rows.contains(&format!("`{field}`")), "docs/debugging.md: no `{field}`");
+        }
+        assert_eq!(json["leaked"]["workers"][0]["coroutines"].as_array().unwrap().len(), 3);
+    });
 }
 
 #[test]

@@ -30,6 +30,11 @@ impl Bounds {
         self.bottom
     }
 
+    /// The address above the highest one.
+    pub(crate) fn top(&self) -> usize {
+        self.top
+    }
+
     pub(crate) fn contains(&self, address: usize) -> bool {
         (self.bottom..self.top).contains(&address)
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::{self, Write};
+use std::ops::Range;
 use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use super::endpoint::Endpoint;
 use super::id::Id;
 use super::numbers::Numbers;
 use super::scopes::CancelReason;
-use super::subject::{Held, Subject};
+use super::subject::{Alternative, Held, Subject};
 use super::task::Wait;
 
 /// The coroutines of one thread.
@@ -34,9 +35,20 @@ pub(crate) struct Survey {
     pub(crate) frames: Vec<usize>,
     /// Numbers, if they are wanted in place of the coroutines.
     pub(crate) numbers: Option<Box<Numbers>>,
+    /// Where stacks are, if it is wanted.
+    pub(crate) stacks: Option<StackMemory>,
     // The parts that were added last, and where the next one goes.
     recent: [Frames; 8],
     next: usize,
+}
+
+/// The memory of a thread's stacks.
+#[derive(Default, Debug)]
+pub(crate) struct StackMemory {
+    /// All of it.
+    pub(crate) arenas: Vec<Range<usize>>,
+    /// Stacks that are not in use.
+    pub(crate) free: Vec<Range<usize>>,
 }
 
 /// The coroutines that a survey is about.
@@ -172,11 +184,16 @@ impl Facts {
     }
 }
 
+/// The reason of a wait for the end of a scope.
+pub(crate) const SCOPE_ENDS: &str = "the coroutines of its scope to end";
+
 /// A wait.
 #[derive(Clone, Debug)]
 pub(crate) struct Parked {
     pub(crate) why: Wait,
     pub(crate) subject: Option<Subject>,
+    /// The objects of a wait for several, if the memory of stacks is wanted, too.
+    pub(crate) alternatives: Box<[Alternative]>,
     pub(crate) endpoint: Option<Endpoint>,
     pub(crate) since: Duration,
     /// How long until the wait times out.
@@ -186,6 +203,8 @@ pub(crate) struct Parked {
 /// Bytes of a stack.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct StackUse {
+    /// The address of the top. 0 if the stack is not known.
+    pub(crate) top: usize,
     /// Not known of a coroutine that runs, or waits on the stack of a generator.
     pub(crate) used: Option<usize>,
     /// As much as was ever used, by this coroutine or by one that had the stack before, in pages.
@@ -226,6 +245,11 @@ impl Parked {
     /// The short id of the coroutine whose end it waits for.
     pub(crate) fn joins(&self) -> Option<u32> {
         self.why.text().contains("coroutine #{}").then(|| self.why.detail())
+    }
+
+    /// Whether it waits for the end of all coroutines of a scope.
+    pub(crate) fn awaits_scope(&self) -> bool {
+        self.why.text() == SCOPE_ENDS
     }
 
     /// The coroutine that must act to end the wait, as far as that is known.

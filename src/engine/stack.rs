@@ -5,10 +5,9 @@
 //!                                 ^ coloured: lowered by a multiple of 64 bytes
 //! ```
 //!
-//! One `mmap` holds many stacks, so a million of them need tens of mappings and not
-//! two million: Linux allows 65,530 by default. Guards are page-table markers
-//! (`MADV_GUARD_INSTALL`, Linux 6.13) that split no mapping; where the kernel refuses
-//! them, `mprotect` stands in and the mapping limit returns.
+//! One `mmap` holds many stacks, so a million of them need tens of mappings and not two million:
+//! Linux allows 65,530 by default. Guards are page-table markers (`MADV_GUARD_INSTALL`, Linux 6.13)
+//! that split no mapping; where the kernel refuses them, `mprotect` does it, and the limit returns.
 //!
 //! Sizes are powers of two, so a stack and its guard take an odd number of pages. This spreads
 //! neighbouring tops over the TLB's sets, and the colour spreads them over those of the L1 cache.
@@ -139,8 +138,7 @@ impl Arena {
                         valgrind: RefCell::default(),
                     });
                 }
-                // RLIMIT_AS and strict overcommit count address space, and the rest of the process
-                // needs some of it too. An arena then takes little.
+                // RLIMIT_AS and strict overcommit count address space: leave most to the program.
                 Err(_) if count > FIRST_ARENA_STACKS => count = FIRST_ARENA_STACKS,
                 Err(_) if count > 1 => count /= 2,
                 Err(error) => return Err(explain(error, size)),
@@ -202,8 +200,7 @@ pub(crate) fn bounds_of(address: usize) -> Option<Bounds> {
     ARENAS.with(|arenas| arenas.bounds_of(address))
 }
 
-/// Size, guard page and purpose of this thread's stack that overflowed at `address`.
-/// Async-signal-safe.
+/// Size, guard and purpose of this thread's stack that overflowed there. Async-signal-safe.
 pub(super) fn overflowed(address: usize) -> Option<(usize, usize, Purpose)> {
     ARENAS.with(|arenas| arenas.overflowed(address))
 }
@@ -322,9 +319,7 @@ impl Stack {
 }
 
 // SAFETY: `base` and `limit` enclose a mapping that `self` keeps alive, and no other stack uses.
-//
 // A guard page is at the limit, and `MIN_SIZE` is above the trait's minimum.
-//
 // Both are aligned to a cache line, which is more than the 16 bytes that are asked for.
 unsafe impl corosensei::stack::Stack for Stack {
     #[inline]
@@ -434,6 +429,11 @@ impl StackPool {
     pub(crate) fn try_count(&self) -> Option<(usize, u64)> {
         let classes = self.classes.try_borrow().ok()?;
         Some((classes.iter().map(|class| class.free.len()).sum(), self.trimmed.get()))
+    }
+
+    /// Calls `f` with the addresses of each free stack.
+    pub(crate) fn for_each_free(&self, f: impl FnMut(Range<usize>)) {
+        self.classes.borrow().iter().flat_map(|class| &class.free).map(Stack::bounds).for_each(f);
     }
 
     /// Whether [`trim`](Self::trim) has anything to look at.

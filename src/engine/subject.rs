@@ -1,6 +1,8 @@
 //! The object in whose queue a coroutine waits, as plain data for reports.
 
+use std::ops::Range;
 use std::panic::Location;
+use std::ptr;
 
 use super::id::Id;
 
@@ -12,6 +14,46 @@ pub(crate) struct Subject {
     pub(crate) waited_at: &'static Location<'static>,
     pub(crate) holder: Held,
     pub(crate) count: Option<Count>,
+    /// Tells objects apart. It is no address, so that it cannot be taken for a reference.
+    pub(crate) identity: usize,
+    /// Its memory, if it is in an `Arc` of its own.
+    pub(crate) shared: Option<Object>,
+}
+
+/// One of several objects that a coroutine waits for.
+#[derive(Clone, Debug)]
+pub(crate) struct Alternative {
+    /// As in [`Subject`].
+    pub(crate) shared: Option<Object>,
+    /// Memory that belongs to the wait and may refer to the object.
+    pub(crate) memory: Range<usize>,
+}
+
+/// The memory of an object in an `Arc` of its own, to which all references lead.
+///
+/// It keeps the complements of the addresses, so that it is no reference itself.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Object {
+    start: usize,
+    end: usize,
+}
+
+impl Object {
+    /// `content` is the whole content of an `Arc`.
+    pub(crate) fn in_arc<T>(content: &T) -> Self {
+        const WORD: usize = size_of::<usize>();
+        // The counts come first. The last word is left out: the allocator of glibc points there if
+        // the block behind is free, and no handle does.
+        let counts = (2 * WORD).max(align_of::<T>());
+        let address = ptr::from_ref(content).addr();
+        Self { start: !(address - counts), end: !(address + size_of::<T>() - WORD) }
+    }
+
+    /// The number of the object among `objects`, which are sorted, to whose memory a word leads.
+    pub(crate) fn find(objects: &[Self], word: usize) -> Option<usize> {
+        let at = objects.partition_point(|object| object.start < !word);
+        objects.get(at).is_some_and(|object| object.end < !word).then_some(at)
+    }
 }
 
 /// The holder of a lock.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::coroutine::{Coroutine, LINE, Suspended, prefetch};
 use super::id::Id;
 use super::scopes::Scopes;
-use super::subject::Subject;
+use super::subject::{Alternative, Subject};
 use super::timer::TimerKey;
 
 /// Why a coroutine is parked, as the `Debug` of its handle and the report of a deadlock show it.
@@ -117,6 +117,11 @@ impl Wait {
         self.reason.by == EndedBy::Run
     }
 
+    /// Whether the kernel, the clock or another run ends this wait.
+    pub(crate) fn is_outside(self) -> bool {
+        self.reason.by == EndedBy::Outside
+    }
+
     /// Whether a plain thread could end this wait, if there is one that knows of it.
     pub(crate) fn is_ended_by_threads(self) -> bool {
         self.reason.by == EndedBy::AnyThread
@@ -164,6 +169,11 @@ pub(crate) trait CancelWait {
     /// The object of the queue. This may be called in a signal handler, so it neither allocates
     /// nor waits for a lock.
     fn subject(&self) -> Option<Subject>;
+
+    /// The objects, if there are several.
+    fn alternatives(&self) -> Box<[Alternative]> {
+        Box::default()
+    }
 }
 
 /// A coroutine and its bookkeeping. Only its own thread ever uses it. The scheduler's table owns it
@@ -295,6 +305,13 @@ impl Task {
         }
         // SAFETY: as in `leave_queue`. The coroutine is parked, so the place is whole.
         self.place.get().and_then(|place| unsafe { place.as_ref() }.subject())
+    }
+
+    /// The objects that the coroutine is parked for, if there are several.
+    pub(crate) fn alternatives(&self) -> Box<[Alternative]> {
+        let place = self.place.get().filter(|_| self.parked.get());
+        // SAFETY: as in `subject`.
+        place.map_or_else(Box::default, |place| unsafe { place.as_ref() }.alternatives())
     }
 
     /// Takes the place of the wait under way out of its queue, if it has one. Returns `false` if

@@ -244,18 +244,20 @@ pub fn dump() -> Dump {
 /// A dump, and for how long it has asked the workers. The rest is the work of this thread.
 pub(super) fn timed_dump() -> (Dump, Duration) {
     let began = Instant::now();
-    let mut taken = Vec::new();
     let mut backtraces = Backtraces::new();
-    for workers in Workers::all() {
-        let answers = ask_all(&workers, &|room| backtraces.wanted(Survey::with_capacity(room)));
-        taken.extend(answers.into_iter().map(|answer| (Arc::clone(&workers), answer)));
-    }
+    let taken = ask_everyone(&|room| backtraces.wanted(Survey::with_capacity(room)));
     let asked = began.elapsed();
-    let names = Names::new(taken.iter().flat_map(|(_, answer)| &answer.survey.coroutines));
-    let workers = taken.iter();
-    let workers =
-        workers.map(|(workers, it)| it.worker(workers, &names, &mut backtraces)).collect();
-    (Dump { version: VERSION, process: process::id(), workers }, asked)
+    (Dump::of(&taken, &mut backtraces, |_| true), asked)
+}
+
+/// Asks all workers of the process, with surveys that `survey` makes.
+pub(super) fn ask_everyone(survey: &dyn Fn(usize) -> Survey) -> Vec<(Arc<Workers>, Answered)> {
+    let runs = Workers::all().into_iter();
+    let answers = |workers: Arc<Workers>| {
+        let answers = ask_all(&workers, survey);
+        answers.into_iter().map(move |answer| (Arc::clone(&workers), answer))
+    };
+    runs.flat_map(answers).collect()
 }
 
 /// The names of all coroutines that have one.
@@ -377,7 +379,13 @@ fn pause(length: Duration) {
 }
 
 impl Answered {
-    fn worker(&self, workers: &Workers, names: &Names, backtraces: &mut Backtraces) -> Worker {
+    fn worker(
+        &self,
+        workers: &Workers,
+        names: &Names,
+        backtraces: &mut Backtraces,
+        wanted: &impl Fn(Id) -> bool,
+    ) -> Worker {
         let Self { number, how, ref survey } = *self;
         let (load, pending) = workers.load(number);
         let lost = if how == Answer::Silent || survey.unreadable { load } else { survey.missed };
@@ -390,6 +398,7 @@ impl Answered {
             coroutines: survey
                 .coroutines
                 .iter()
+                .filter(|it| wanted(it.id))
                 .map(|it| Coroutine::new(it, names, backtraces.of(survey.frames_of(it))))
                 .collect(),
         }
@@ -445,6 +454,37 @@ impl WaitsFor {
 }
 
 impl Dump {
+    /// The coroutines that are `wanted`, of these answers.
+    pub(super) fn of(
+        taken: &[(Arc<Workers>, Answered)],
+        backtraces: &mut Backtraces,
+        wanted: impl Fn(Id) -> bool,
+    ) -> Self {
+        let names = Names::new(taken.iter().flat_map(|(_, answer)| &answer.survey.coroutines));
+        let workers = taken.iter();
+        let workers = workers.map(|(workers, it)| it.worker(workers, &names, backtraces, &wanted));
+        Self { version: VERSION, process: process::id(), workers: workers.collect() }
+    }
+
+    /// The coroutines that have been parked for longer than `time`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// plainsong::run(|| {
+    ///     plainsong::spawn(|| plainsong::time::sleep(Duration::from_secs(60)));
+    ///     plainsong::time::sleep(Duration::from_millis(20));
+    ///     let dump = plainsong::inspect::dump();
+    ///     assert_eq!(dump.parked_longer_than(Duration::from_millis(10)).coroutines().count(), 1);
+    /// });
+    /// ```
+    #[must_use]
+    pub fn parked_longer_than(mut self, time: Duration) -> Self {
+        let longer = |one: &Coroutine| one.waits_for.as_ref().is_some_and(|it| it.waited > time);
+        self.workers.iter_mut().for_each(|worker| worker.coroutines.retain(longer));
+        self
+    }
+
     /// The coroutines of all workers.
     pub fn coroutines(&self) -> impl Iterator<Item = &Coroutine> {
         self.workers.iter().flat_map(|worker| &worker.coroutines)

@@ -40,6 +40,9 @@ mod dump;
 mod frame;
 #[cfg(feature = "backtrace")]
 mod frames;
+mod leaks;
+#[cfg(target_os = "linux")]
+mod memory;
 mod metrics;
 mod prometheus;
 #[cfg(feature = "metrics")]
@@ -56,6 +59,7 @@ pub use self::dump::{
     Answer, Coroutine, Dump, Holder, Place, Stack, State, WaitsFor, Worker, dump,
 };
 pub use self::frame::Frame;
+pub use self::leaks::{Leaks, leaks};
 pub use self::metrics::{BlockingPool, Metrics, WorkerMetrics, measure_times, metrics};
 pub use self::prometheus::Prometheus;
 #[cfg(feature = "metrics")]

@@ -89,8 +89,15 @@ impl<'a> Tree<'a> {
 
 impl fmt::Display for Dump {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_as(f, "coroutine")
+    }
+}
+
+impl Dump {
+    /// Writes it as a list of this `kind`.
+    pub(super) fn write_as(&self, f: &mut fmt::Formatter<'_>, kind: &'static str) -> fmt::Result {
         let count = self.coroutines().count();
-        writeln!(f, "plainsong: {} in process {}", Count(count, "coroutine"), self.process)?;
+        writeln!(f, "plainsong: {} in process {}", Count(count, kind), self.process)?;
         for run in self.workers.chunk_by(|one, other| one.run == other.run) {
             let workers: Vec<&Worker> = run.iter().collect();
             for worker in &workers {

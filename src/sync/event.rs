@@ -98,6 +98,17 @@ impl Event {
     /// [`wait_timeout`](Self::wait_timeout), for a reason `why`.
     #[track_caller]
     pub(super) fn wait_for(&self, why: Wait, deadline: Option<Instant>) -> bool {
+        self.wait_about(why, deadline, || About::NOTHING)
+    }
+
+    /// [`wait_for`](Self::wait_for), for a report that `about` tells more.
+    #[track_caller]
+    pub(super) fn wait_about(
+        &self,
+        why: Wait,
+        deadline: Option<Instant>,
+        about: impl Fn() -> About,
+    ) -> bool {
         park::spend();
         if self.is_set() {
             return true;
@@ -106,7 +117,7 @@ impl Event {
         if self.is_set() {
             return true;
         }
-        wait(&self.waiting, waiting, |queue| queue, (), why, deadline, |_| About::NOTHING).is_ok()
+        wait(&self.waiting, waiting, |queue| queue, (), why, deadline, |_| about()).is_ok()
     }
 }
 

@@ -9,7 +9,7 @@ use std::ops::{Deref, DerefMut};
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
 
-use crate::engine::shared::atomic::{AtomicBool, Ordering};
+use crate::engine::shared::atomic::{AtomicUsize, Ordering};
 use crate::engine::shared::{hint, thread};
 
 /// How often a thread looks at a taken lock before it yields. It waits twice as long before each
@@ -32,7 +32,9 @@ const SLEEP: Duration = Duration::from_micros(50);
 /// kernel knows of needs an exchange for each. The holder can be late only when the kernel takes
 /// the processor from it; the others then yield to it.
 pub(super) struct Lock<S> {
-    taken: AtomicBool,
+    // 1 while it is taken. It is a whole word because padding keeps what was in the memory before,
+    // and `inspect::leaks` could take that for a pointer.
+    taken: AtomicUsize,
     // Where the primitive was created, for reports.
     created: &'static Location<'static>,
     state: UnsafeCell<S>,
@@ -55,7 +57,7 @@ impl<S> Lock<S> {
     #[track_caller]
     pub(super) const fn new(state: S) -> Self {
         Self {
-            taken: AtomicBool::new(false),
+            taken: AtomicUsize::new(0),
             created: Location::caller(),
             state: UnsafeCell::new(state),
         }
@@ -68,13 +70,13 @@ impl<S> Lock<S> {
 
     /// Takes the lock if it is free at this moment.
     pub(super) fn try_lock(&self) -> Option<Guard<'_, S>> {
-        let free = !self.taken.swap(true, Ordering::Acquire);
+        let free = self.taken.swap(1, Ordering::Acquire) == 0;
         free.then(|| Guard { lock: self, not_send: PhantomData })
     }
 
     #[inline]
     pub(super) fn lock(&self) -> Guard<'_, S> {
-        if self.taken.swap(true, Ordering::Acquire) {
+        if self.taken.swap(1, Ordering::Acquire) == 1 {
             self.lock_slowly();
         }
         Guard { lock: self, not_send: PhantomData }
@@ -84,7 +86,8 @@ impl<S> Lock<S> {
     fn lock_slowly(&self) {
         let mut looks = 0;
         // It is only read until it is free: an exchange would take the cache line from the holder.
-        while self.taken.load(Ordering::Relaxed) || self.taken.swap(true, Ordering::Acquire) {
+        while self.taken.load(Ordering::Relaxed) == 1 || self.taken.swap(1, Ordering::Acquire) == 1
+        {
             match looks {
                 0..SPINS => (0..1 << looks).for_each(|_| hint::spin_loop()),
                 SPINS.. if looks < SPINS + YIELDS => thread::yield_now(),
@@ -100,7 +103,7 @@ impl<S> Deref for Guard<'_, S> {
 
     #[inline]
     fn deref(&self) -> &S {
-        // SAFETY: `taken` was changed to true for this guard, and only the drop of the guard
+        // SAFETY: `taken` was changed to 1 for this guard, and only the drop of the guard
         // changes it back: no other guard of this lock is alive.
         unsafe { &*self.lock.state.get() }
     }
@@ -118,7 +121,7 @@ impl<S> Drop for Guard<'_, S> {
     #[inline]
     fn drop(&mut self) {
         // The next thread that takes the lock, with `Acquire`, sees what was done to the state.
-        self.lock.taken.store(false, Ordering::Release);
+        self.lock.taken.store(0, Ordering::Release);
     }
 }
 

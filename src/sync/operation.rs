@@ -1,10 +1,13 @@
 //! The interface between a `select!` and the operations that it can wait for.
 
+use std::ptr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::wait::Claim;
 use crate::engine::reactor::Interest;
+use crate::engine::subject::{Alternative, Object, Subject};
+use crate::engine::task::CancelWait;
 use crate::engine::waiter::Waiter;
 
 /// One wait for several operations, of which one is chosen.
@@ -75,8 +78,38 @@ pub(crate) trait Operation {
 
 /// A waiter's registration with an operation.
 pub(crate) trait Registration {
+    /// The memory of the channel, if it is one.
+    fn shared(&self) -> Option<Object> {
+        None
+    }
+
     /// Takes it back. Returns the outcome if this was the one `served`.
     fn deregister(self: Box<Self>, served: bool) -> Option<Ticket>;
+}
+
+/// The place in all queues of a wait for several operations.
+pub(crate) struct Place<'a> {
+    pub(crate) choice: &'a Claim,
+    pub(crate) registrations: &'a [(usize, Box<dyn Registration + 'a>)],
+}
+
+impl CancelWait for Place<'_> {
+    fn cancel(&self) -> bool {
+        self.choice.withdraw().is_none()
+    }
+
+    fn subject(&self) -> Option<Subject> {
+        None
+    }
+
+    fn alternatives(&self) -> Box<[Alternative]> {
+        let one = |registration: &dyn Registration| {
+            let start = ptr::from_ref(registration).addr();
+            let memory = start..start + size_of_val(registration);
+            Alternative { shared: registration.shared(), memory }
+        };
+        self.registrations.iter().map(|(_, registration)| one(&**registration)).collect()
+    }
 }
 
 /// A descriptor, each of whose directions is an operation that is done when it is ready.

@@ -34,7 +34,7 @@ use crate::engine::abort::AbortOnUnwind;
 use crate::engine::id::Id;
 use crate::engine::park::{self, Running};
 use crate::engine::shared::atomic::{AtomicUsize, Ordering};
-use crate::engine::subject::{Count, Held, Subject};
+use crate::engine::subject::{Count, Held, Object, Subject};
 use crate::engine::task::{CancelWait, Wait, Wake};
 use crate::engine::waiter::{Waiter, Waiters};
 
@@ -104,16 +104,6 @@ impl Claim {
             Ok(_) | Err(Self::WITHDRAWN) => None,
             Err(number) => Some(number),
         }
-    }
-}
-
-impl CancelWait for Claim {
-    fn cancel(&self) -> bool {
-        self.withdraw().is_none()
-    }
-
-    fn subject(&self) -> Option<Subject> {
-        None
     }
 }
 
@@ -324,25 +314,33 @@ where
             waited_at: self.waited_at,
             holder: about.holder,
             count: about.count,
+            identity: !ptr::from_ref(self.lock).addr(),
+            shared: about.shared,
         })
     }
 }
 
 /// Facts for a report about the object that is waited for.
 pub(super) struct About {
-    pub(super) holder: Held,
-    pub(super) count: Option<Count>,
+    holder: Held,
+    count: Option<Count>,
+    shared: Option<Object>,
 }
 
 impl About {
-    pub(super) const NOTHING: Self = Self { holder: Held::Unknown, count: None };
+    pub(super) const NOTHING: Self = Self { holder: Held::Unknown, count: None, shared: None };
 
     pub(super) fn holder(holder: Held) -> Self {
-        Self { holder, count: None }
+        Self { holder, ..Self::NOTHING }
     }
 
     pub(super) fn count(len: usize, of: Option<usize>) -> Self {
-        Self { holder: Held::Unknown, count: Some(Count { len, of }) }
+        Self { count: Some(Count { len, of }), ..Self::NOTHING }
+    }
+
+    /// `content` is the whole content of an `Arc` that all handles of the object share.
+    pub(super) fn shared<T>(self, content: &T) -> Self {
+        Self { shared: Some(Object::in_arc(content)), ..self }
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::event::Event;
+use super::wait::About;
 use crate::engine::park;
 use crate::engine::task::Wait;
 
@@ -32,19 +34,29 @@ const WAIT: Wait = Wait::new(
 ///     group.wait();
 /// });
 /// ```
-#[derive(Clone)]
 pub struct WaitGroup {
-    share: Arc<Share>,
+    shared: Arc<Shared>,
 }
 
-/// The state that the members share. Dropping the last reference sets the event.
-struct Share {
-    done: Arc<Event>,
+/// The state that the members and the waiters share.
+struct Shared {
+    members: AtomicUsize,
+    done: Event,
 }
 
-impl Drop for Share {
+impl Clone for WaitGroup {
+    fn clone(&self) -> Self {
+        self.shared.members.fetch_add(1, Ordering::Relaxed);
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl Drop for WaitGroup {
     fn drop(&mut self) {
-        self.done.set();
+        // The waiters see all that the members have done.
+        if self.shared.members.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.shared.done.set();
+        }
     }
 }
 
@@ -52,7 +64,7 @@ impl WaitGroup {
     /// A group with one member: this.
     #[track_caller]
     pub fn new() -> Self {
-        Self { share: Arc::new(Share { done: Arc::new(Event::new()) }) }
+        Self { shared: Arc::new(Shared { members: AtomicUsize::new(1), done: Event::new() }) }
     }
 
     /// Drops this share, and waits until all others have been dropped.
@@ -79,9 +91,9 @@ impl WaitGroup {
 
     #[track_caller]
     fn wait_until(self, deadline: Option<Instant>) -> bool {
-        let done = Arc::clone(&self.share.done);
+        let shared = Arc::clone(&self.shared);
         drop(self);
-        done.wait_for(WAIT, deadline)
+        shared.done.wait_about(WAIT, deadline, || About::NOTHING.shared(&*shared))
     }
 }
 
@@ -94,6 +106,7 @@ impl Default for WaitGroup {
 
 impl fmt::Debug for WaitGroup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WaitGroup").field("count", &Arc::strong_count(&self.share)).finish()
+        let count = self.shared.members.load(Ordering::Relaxed);
+        f.debug_struct("WaitGroup").field("count", &count).finish()
     }
 }

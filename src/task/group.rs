@@ -14,6 +14,7 @@ use super::join::JoinHandle;
 use crate::engine::abort::AbortOnUnwind;
 use crate::engine::address::Target;
 use crate::engine::cancel::is_cancellation;
+use crate::engine::facts::SCOPE_ENDS;
 use crate::engine::mutex::Mutex;
 use crate::engine::scheduler::Scheduler;
 use crate::engine::scopes::CancelReason;
@@ -25,7 +26,7 @@ use crate::engine::{current, park};
 
 type Payload = Box<dyn Any + Send>;
 
-const WAIT: Wait = Wait::new(&Wait::for_run("the coroutines of its scope to end"));
+const WAIT: Wait = Wait::new(&Wait::for_run(SCOPE_ENDS));
 
 /// Coroutines of any threads that are cancelled and waited for together.
 #[derive(Clone, Default)]

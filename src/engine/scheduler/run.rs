@@ -55,7 +55,7 @@ impl Scheduler {
                 drop(self.0.worker.take());
                 drop(self.0.hooks.take());
                 // A thread that runs no coroutines keeps no pages of deep calls.
-                while self.0.stacks.trim() {}
+                while self.0.stacks.trim() || self.0.lent.trim() {}
             }
         }
         if self.running.get() {

@@ -20,6 +20,8 @@ impl Scheduler {
     }
 
     /// Answers the question of another thread, if there is one. Called as [`survey`](Self::survey).
+    #[cold]
+    #[inline(never)]
     pub(crate) fn answer(&self) {
         self.with_worker(|worker| {
             worker.workers.answer(worker.number, |survey| self.fill(survey));
@@ -37,6 +39,7 @@ impl Scheduler {
         })
     }
 
+    #[cold]
     fn fill(&self, survey: &mut Survey) {
         if let Some(numbers) = &mut survey.numbers {
             survey.unreadable = !self.count(numbers);
@@ -59,6 +62,12 @@ impl Scheduler {
             }),
         };
         survey.unreadable = !readable;
+        if let Some(known) = survey.stacks.as_mut().filter(|_| survey.interrupted.is_none()) {
+            stack::for_each_arena(|memory, _, _| known.arenas.push(memory));
+            for pool in [&self.stacks, &self.grown, &self.lent] {
+                pool.for_each_free(|stack| known.free.push(stack));
+            }
+        }
     }
 
     /// Writes down what was counted, and counts what there is. Returns whether all of it could be
@@ -101,6 +110,11 @@ impl Scheduler {
             State::Parked(Parked {
                 why,
                 subject: task.subject(),
+                alternatives: if timers && survey.stacks.is_some() {
+                    task.alternatives()
+                } else {
+                    Box::default()
+                },
                 endpoint: (why.kind() == "descriptor").then(|| Endpoint::of(why.detail())),
                 since: Duration::from_millis(now.wrapping_sub(task.since.get()).into()),
                 left: timer.map(left),
@@ -148,6 +162,7 @@ fn refers(task: &Task, to: usize) -> bool {
 fn stack_use(task: &Task) -> StackUse {
     let Some(bounds) = task.coroutine.bounds() else { return StackUse::default() };
     StackUse {
+        top: bounds.top(),
         used: task.coroutine.suspended_at(bounds).map(|at| bounds.depth(at)),
         most: bounds.resident(),
         size: bounds.size(),

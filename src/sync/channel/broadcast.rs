@@ -176,7 +176,7 @@ impl<T> Sender<T> {
             if state.receivers == 0 {
                 return;
             }
-            let about = |_: &State<T>| About::NOTHING;
+            let about = |_: &State<T>| About::NOTHING.shared(&*self.0);
             let why = WAIT_FOR_CLOSE;
             let _ = wait(&self.0, state, |state| &mut state.closing, (), why, None, about);
         }
@@ -263,7 +263,8 @@ impl<T: Clone> Receiver<T> {
                 Err((TryRecvError::Closed, _)) => return Err(RecvError::Closed),
                 Err((TryRecvError::Empty, state)) => state,
             };
-            let about = |state: &State<T>| About::count(0, Some(state.capacity));
+            let about =
+                |state: &State<T>| About::count(0, Some(state.capacity)).shared(&*self.shared);
             let _ = wait(&self.shared, state, |state| &mut state.waiting, (), WAIT, None, about);
         }
     }

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::core::{Core, Held, Offer, State, Want};
 use super::ends::{Flavor, Receiver, Sender};
 use super::error::{RecvError, SendError};
+use crate::engine::subject::Object;
 use crate::engine::waiter::Waiter;
 use crate::sync::lock::Lock;
 use crate::sync::operation::{Choice, Operation, Registration, Ticket};
@@ -187,6 +188,10 @@ struct Chooser<'a, T, S> {
 }
 
 impl<T, S: Into<Held<T>>> Registration for Chooser<'_, T, S> {
+    fn shared(&self) -> Option<Object> {
+        Some(Object::in_arc(self.core))
+    }
+
     fn deregister(mut self: Box<Self>, served: bool) -> Option<Ticket> {
         let slot = self.entry.deregister()?;
         served.then(|| self.core.state.lock().hold(slot.into()))

@@ -167,11 +167,6 @@ enum Lacking<'a, T> {
 }
 
 impl<T> State<T> {
-    /// How full it is, for a report.
-    fn about(&self) -> About {
-        About::count(self.items.len(), Some(self.capacity).filter(|of| *of < usize::MAX))
-    }
-
     #[inline]
     pub(super) fn has_room(&self) -> bool {
         self.items.len() + self.reserved < self.capacity
@@ -288,6 +283,11 @@ impl<T> Core<T> {
         }
     }
 
+    /// How full it is, and its memory, for a report.
+    fn about(&self, state: &State<T>) -> About {
+        About::count(state.items.len(), self.capacity).shared(self)
+    }
+
     /// Releases the lock, and wakes `waiter` and the watchers.
     #[inline(always)]
     pub(super) fn release_and_wake(mut state: Guard<'_, State<T>>, waiter: Option<Waiter>) {
@@ -380,7 +380,7 @@ impl<T> Core<T> {
             WAIT_FOR_ROOM,
             deadline,
             watchers,
-            State::about,
+            |state| self.about(state),
         ) {
             Ok(Offer::Item(item)) => Err(SendTimeoutError::Disconnected(item)),
             Err(Offer::Item(item)) => Err(SendTimeoutError::Timeout(item)),
@@ -438,7 +438,7 @@ impl<T> Core<T> {
             WAIT_FOR_ITEM,
             deadline,
             watchers,
-            State::about,
+            |state| self.about(state),
         )
         .ok()
     }

@@ -126,7 +126,7 @@ impl<T> Sender<T> {
                 (),
                 WAIT_FOR_CLOSE,
                 None,
-                |_| About::NOTHING,
+                |_| About::NOTHING.shared(&*self.0),
             );
         }
     }
@@ -192,7 +192,7 @@ impl<T> Receiver<T> {
             None,
             WAIT_FOR_ITEM,
             deadline,
-            |_| About::NOTHING,
+            |_| About::NOTHING.shared(&*self.state),
         );
         match waited {
             Ok(item) => item.ok_or(RecvTimeoutError::Disconnected),

@@ -113,7 +113,7 @@ impl<T> Shared<T> {
                 (),
                 WAIT_FOR_CHANGE,
                 None,
-                |_| About::NOTHING,
+                |_| About::NOTHING.shared(self),
             );
         }
     }
@@ -241,7 +241,7 @@ impl<T> Sender<T> {
                 (),
                 WAIT_FOR_CLOSE,
                 None,
-                |_| About::NOTHING,
+                |_| About::NOTHING.shared(&*self.0),
             );
         }
     }

@@ -46,7 +46,7 @@ use std::time::{Duration, Instant};
 
 use super::channel::{Receiver, RecvError, SendError, Sender};
 use super::event::Event;
-use super::operation::{self, Direction, Operation, Registration, Ticket};
+use super::operation::{self, Direction, Operation, Place, Registration, Ticket};
 use super::wait::Claim;
 use crate::engine::park;
 use crate::engine::reactor::Interest;
@@ -419,10 +419,11 @@ fn register_all(order: &Order<'_>, aim: Aim, until: Until) -> Outcome {
     let (mut wake, mut none_ready) = (Wake::Ready, false);
     if registrations.len() == order.len() {
         let mut operations = order.iter().map(|(_, arm)| arm.operation());
+        let place = Place { choice: &choice, registrations: &registrations };
         match until {
             Until::Now => none_ready = operations.all(|one| one.claims() || !one.is_ready()),
-            Until::Ever => wake = park_for_all(parker, order, None, &choice),
-            Until::Time(deadline) => wake = park_for_all(parker, order, Some(deadline), &choice),
+            Until::Ever => wake = park_for_all(parker, order, None, &place),
+            Until::Time(deadline) => wake = park_for_all(parker, order, Some(deadline), &place),
         }
     }
     // From here on no entry is served. If an entry has been, it counts, whatever ended the wait.
@@ -445,13 +446,13 @@ fn park_for_all(
     parker: Parker,
     order: &Order<'_>,
     deadline: Option<Instant>,
-    choice: &Claim,
+    place: &Place<'_>,
 ) -> Wake {
     let due = order.iter().filter_map(|(_, arm)| arm.operation().due());
     let internal = order.iter().all(|(_, arm)| arm.operation().is_internal());
     let why = if internal { WAIT_ANY } else { WAIT };
     let until = due.chain(deadline).min();
-    park::running(|running| park::block_in_queue(running, parker, why, until, choice))
+    park::running(|running| park::block_in_queue(running, parker, why, until, place))
 }
 
 /// Puts operations in random order, each as likely as the others.
