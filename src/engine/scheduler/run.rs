@@ -169,7 +169,7 @@ impl Scheduler {
     }
 
     /// Gives the first ready coroutine its turn. Returns `false` when none is ready.
-    #[inline]
+    #[inline(always)]
     fn run_next<const OBSERVED: bool>(&self) -> bool {
         let Some(task) = self.ready.pop() else { return false };
         self.resume::<OBSERVED>(task);
@@ -177,7 +177,7 @@ impl Scheduler {
     }
 
     /// One turn of one coroutine: every switch goes through here.
-    #[inline]
+    #[inline(always)]
     fn resume<const OBSERVED: bool>(&self, task: NonNull<Task>) {
         current::set_budget(BUDGET);
         // SAFETY: a task that was in the ready queue is alive, and only `retire` and `abandon` end

@@ -3,7 +3,7 @@
 
 use ::std::fmt;
 use ::std::ops::{Deref, DerefMut};
-use ::std::sync::LockResult;
+use ::std::sync::{LockResult, TryLockResult};
 
 use ::plainsong::no_unwind;
 use ::plainsong::sync::{self, MutexGuard, RwLockReadGuard, RwLockWriteGuard};
@@ -44,6 +44,35 @@ impl<T: ?Sized> Mutex<T> {
     #[track_caller]
     pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
         no_unwind(|| self.0.lock())
+    }
+
+    /// Takes the lock if it is free.
+    ///
+    /// # Errors
+    ///
+    /// When the lock is taken, or poisoned.
+    #[track_caller]
+    pub fn try_lock(&self) -> TryLockResult<MutexGuard<'_, T>> {
+        self.0.try_lock()
+    }
+
+    /// Whether a holder has panicked.
+    pub fn is_poisoned(&self) -> bool {
+        self.0.is_poisoned()
+    }
+
+    /// Forgets that a holder has panicked.
+    pub fn clear_poison(&self) {
+        self.0.clear_poison();
+    }
+
+    /// The value, which nobody else can have now.
+    ///
+    /// # Errors
+    ///
+    /// When the lock is poisoned, with the value.
+    pub fn get_mut(&mut self) -> LockResult<&mut T> {
+        self.0.get_mut()
     }
 }
 
@@ -124,6 +153,45 @@ impl<T: ?Sized> RwLock<T> {
     #[track_caller]
     pub fn write(&self) -> LockResult<RwLockWriteGuard<'_, T>> {
         no_unwind(|| self.0.write())
+    }
+
+    /// [`read`](Self::read), if that need not wait.
+    ///
+    /// # Errors
+    ///
+    /// When there is a writer, or the lock is poisoned.
+    #[track_caller]
+    pub fn try_read(&self) -> TryLockResult<RwLockReadGuard<'_, T>> {
+        self.0.try_read()
+    }
+
+    /// [`write`](Self::write), if that need not wait.
+    ///
+    /// # Errors
+    ///
+    /// When the lock is taken, or poisoned.
+    #[track_caller]
+    pub fn try_write(&self) -> TryLockResult<RwLockWriteGuard<'_, T>> {
+        self.0.try_write()
+    }
+
+    /// Whether a holder has panicked.
+    pub fn is_poisoned(&self) -> bool {
+        self.0.is_poisoned()
+    }
+
+    /// Forgets that a holder has panicked.
+    pub fn clear_poison(&self) {
+        self.0.clear_poison();
+    }
+
+    /// The value, which nobody else can have now.
+    ///
+    /// # Errors
+    ///
+    /// When the lock is poisoned, with the value.
+    pub fn get_mut(&mut self) -> LockResult<&mut T> {
+        self.0.get_mut()
     }
 }
 
