@@ -224,7 +224,7 @@ impl Scheduler {
     // ---- a coroutine, from added to woken ----
 
     /// Adds a coroutine to the end of the ready queue.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn add(&self, task: Task) -> u32 {
         self.observer.spawned.set(self.observer.spawned.get() + 1);
         let slot = self.tasks.insert(task, |task| {
