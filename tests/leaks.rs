@@ -625,8 +625,10 @@ fn outcome_of(case: &str, round: usize) -> String {
 
 const CASE: &str = "PLAINSONG_TEST_CASE";
 const ROUND: &str = "PLAINSONG_TEST_ROUND";
-/// A number that looks like an address hides a leak, which such a number does only at times.
-const ROUNDS: usize = 5;
+/// So often, a case must accuse none that is innocent.
+const ROUNDS: usize = 3;
+/// And so often, it may find nothing: a number that looks like an address may hide a leak.
+const PATIENCE: usize = 30;
 
 #[test]
 fn the_blocking_bugs_of_goker() {
@@ -643,7 +645,11 @@ fn the_blocking_bugs_of_goker() {
             Ends(reason) => (set(&[]), set(&[]), Some(reason)),
         };
         let expected = format!("{found:?} of {parked:?}");
-        let outcomes: Vec<_> = (0..ROUNDS).map(|round| outcome_of(case, round)).collect();
+        let mut outcomes = Vec::new();
+        while outcomes.len() < ROUNDS || outcomes.len() < PATIENCE && !outcomes.contains(&expected)
+        {
+            outcomes.push(outcome_of(case, outcomes.len()));
+        }
         assert!(outcomes.contains(&expected), "{case}: {outcomes:?}, not {expected}, {reason:?}");
         let none = format!("{:?} of", set(&[]));
         let more = outcomes.iter().filter(|it| **it != expected && !it.starts_with(&none));
@@ -704,7 +710,7 @@ fn overwrite() {
 ///
 /// A number that looks like an address may hide a leak.
 fn until_found(expected: &[&str], leak: impl Fn() -> Vec<JoinHandle<()>>) -> Leaks {
-    for _ in 0..ROUNDS {
+    for _ in 0..PATIENCE {
         use_other_addresses();
         let handles = leak();
         settle();
