@@ -25,7 +25,7 @@ const STACK_SIZE: usize = 2 << 20;
 const STACK_SIZE_MIN: usize = 16 << 10;
 const NO_THREAD: &str = "a coroutine has no thread of its own, which a `pthread_t` would name";
 
-/// Starts a thread: [`std::thread::spawn`](::std::thread::spawn).
+/// Starts a thread: [`std::thread::spawn`].
 ///
 /// # Panics
 ///
@@ -45,7 +45,7 @@ where
 // Unsafe code puts its wait queues on the stacks of the waiters, and relies on these to return: the
 // cells of once_cell and the channels of crossbeam do.
 
-/// Waits until [`Thread::unpark`] is called: [`std::thread::park`](::std::thread::park).
+/// Waits until [`Thread::unpark`] is called: [`std::thread::park`].
 ///
 /// # Cancellation
 ///
@@ -73,7 +73,7 @@ pub fn park_timeout_ms(ms: u32) {
     park_timeout(Duration::from_millis(ms.into()));
 }
 
-/// Lets other threads run: [`std::thread::yield_now`](::std::thread::yield_now).
+/// Lets other threads run: [`std::thread::yield_now`].
 ///
 /// # Cancellation
 ///
@@ -82,7 +82,7 @@ pub fn yield_now() {
     no_unwind(::plainsong::thread::yield_now);
 }
 
-/// Waits for `dur`: [`std::thread::sleep`](::std::thread::sleep).
+/// Waits for `dur`: [`std::thread::sleep`].
 ///
 /// # Cancellation
 ///
@@ -101,7 +101,7 @@ pub fn sleep_ms(ms: u32) {
     sleep(Duration::from_millis(ms.into()));
 }
 
-/// The settings of a thread: [`std::thread::Builder`](::std::thread::Builder).
+/// The settings of a thread: [`std::thread::Builder`].
 #[derive(Debug)]
 #[must_use = "must eventually spawn the thread"]
 pub struct Builder {
