@@ -12,6 +12,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::thread;
 
+use super::super::defer::Defer;
 use super::super::facts::Survey;
 
 /// A question, and then its answer.
@@ -49,17 +50,17 @@ impl Slot {
         asked.is_ok().then_some(Asked { slot: self, question })
     }
 
-    /// Takes the question, if there is one, and has `f` answer it. `f` must not unwind. Returns
-    /// whether there was one.
+    /// Takes the question, if there is one, and has `f` answer it. Returns whether there was one.
     pub(super) fn answer(&self, f: impl FnOnce(&mut Survey)) -> bool {
         let question = self.0.swap(ptr::null_mut(), Ordering::SeqCst);
         // SAFETY: the question was in the slot, so the asking thread had not withdrawn it, and now
         // waits for `answered`.
         let Some(question) = (unsafe { question.as_ref() }) else { return false };
+        // The question may end from there on. The asking thread waits for this, so it must come even
+        // if `f` unwinds.
+        let _answered = Defer::new(|| question.answered.store(true, Ordering::Release));
         // SAFETY: the side that takes the question out of the slot has the survey alone.
         f(unsafe { &mut *question.survey.get() });
-        // The question may end from here on.
-        question.answered.store(true, Ordering::Release);
         true
     }
 }
