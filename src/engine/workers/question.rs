@@ -56,8 +56,8 @@ impl Slot {
         // SAFETY: the question was in the slot, so the asking thread had not withdrawn it, and now
         // waits for `answered`.
         let Some(question) = (unsafe { question.as_ref() }) else { return false };
-        // The question may end from there on. The asking thread waits for this, so it must come even
-        // if `f` unwinds.
+        // The question may end from there on. The asking thread waits for this, so it must come
+        // even if `f` unwinds.
         let _answered = Defer::new(|| question.answered.store(true, Ordering::Release));
         // SAFETY: the side that takes the question out of the slot has the survey alone.
         f(unsafe { &mut *question.survey.get() });
