@@ -21,8 +21,9 @@ use plainsong::*;
 /// A type that is neither `Send` nor `Sync`. `Cell<i32>` is only the former.
 type Local = Rc<i32>;
 
-/// Public types without a row: they cannot be named.
-const NAMELESS: &[&str] = &["plainsong::io::copy::PooledBuf"];
+/// Public types without a row. The first cannot be named. The other needs the feature `top`, and is
+/// looked at where that is tested.
+const NAMELESS: &[&str] = &["plainsong::io::copy::PooledBuf", "plainsong::inspect::serve::Serving"];
 
 trait Unknown {
     const IS: bool = false;
@@ -100,6 +101,7 @@ table! {
     inspect::Frame => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::Histogram => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::Holder => Send Sync Unpin UnwindSafe RefUnwindSafe;
+    inspect::Leaks => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::Metrics => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::Place => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::Prometheus<'static> => Send Sync Unpin UnwindSafe RefUnwindSafe;

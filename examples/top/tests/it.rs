@@ -275,3 +275,9 @@ fn a_path_that_is_taken_is_refused_and_the_socket_of_the_dead_is_replaced() {
     assert_eq!(error.kind(), io::ErrorKind::NotFound);
     assert!(error.to_string().contains("no folder"), "{error}");
 }
+
+#[test]
+fn a_socket_that_is_served_may_be_kept_anywhere() {
+    fn anywhere<T: Send + Sync + Unpin + std::panic::UnwindSafe + std::panic::RefUnwindSafe>() {}
+    anywhere::<plainsong::inspect::Serving>();
+}
