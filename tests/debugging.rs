@@ -66,7 +66,7 @@ fn a_backtrace_shows_the_frames_on_a_grown_stack() {
                 .iter()
                 .any(|frame| frame.function.as_ref().is_some_and(|name| name.contains(part)))
         };
-        assert!(has("waits_deep_down") && has("on_fresh_stack"), "{dump}");
+        assert!(has("waits_deep_down") && has("stack::call_on"), "{dump}");
         assert_eq!(grown.stack.used, None);
     });
 }
