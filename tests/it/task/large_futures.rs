@@ -72,7 +72,7 @@ fn coroutines_poll_on_one_stack_and_keep_their_own_small() {
                 .collect();
             many.iter().for_each(until_parked);
             let grown = resident().saturating_sub(before);
-            assert!(grown < 200 * 50, "{grown} KiB");
+            assert!(grown < 200 * 90, "{grown} KiB");
             drop((sender, receiver));
             let polled: Vec<_> = many.into_iter().map(|one| one.join().unwrap()).collect();
             assert!(polled.iter().all(|one| near(*one, polled[0])));
