@@ -8,28 +8,84 @@ use ::std::sync::{LockResult, TryLockResult};
 use ::plainsong::no_unwind;
 use ::plainsong::sync::{self, MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 
+/// The methods that both locks have alike.
+macro_rules! as_in_std {
+    ($lock:ident) => {
+        impl<T> $lock<T> {
+            /// A lock that is free.
+            #[track_caller]
+            pub const fn new(value: T) -> Self {
+                Self(sync::$lock::new(value))
+            }
+
+            /// The value of a lock that can no longer be taken.
+            ///
+            /// # Errors
+            ///
+            /// When the lock is poisoned, with the value.
+            pub fn into_inner(self) -> LockResult<T> {
+                self.0.into_inner()
+            }
+        }
+
+        impl<T: ?Sized> $lock<T> {
+            /// Whether a holder has panicked.
+            pub fn is_poisoned(&self) -> bool {
+                self.0.is_poisoned()
+            }
+
+            /// Forgets that a holder has panicked.
+            pub fn clear_poison(&self) {
+                self.0.clear_poison();
+            }
+
+            /// The value, which nobody else can have now.
+            ///
+            /// # Errors
+            ///
+            /// When the lock is poisoned, with the value.
+            pub fn get_mut(&mut self) -> LockResult<&mut T> {
+                self.0.get_mut()
+            }
+        }
+
+        impl<T: ?Sized> Deref for $lock<T> {
+            type Target = sync::$lock<T>;
+
+            fn deref(&self) -> &Self::Target {
+                &self.0
+            }
+        }
+
+        impl<T: ?Sized> DerefMut for $lock<T> {
+            fn deref_mut(&mut self) -> &mut Self::Target {
+                &mut self.0
+            }
+        }
+
+        impl<T> From<T> for $lock<T> {
+            #[track_caller]
+            fn from(value: T) -> Self {
+                Self::new(value)
+            }
+        }
+
+        impl<T: ?Sized + fmt::Debug> fmt::Debug for $lock<T> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+as_in_std!(Mutex);
+as_in_std!(RwLock);
+
 /// Mutual exclusion: [`std::sync::Mutex`](::std::sync::Mutex).
 ///
 /// It has all methods of plainsong's [`Mutex`](::plainsong::sync::Mutex), too.
 #[derive(Default)]
 pub struct Mutex<T: ?Sized>(sync::Mutex<T>);
-
-impl<T> Mutex<T> {
-    /// A lock that is free.
-    #[track_caller]
-    pub const fn new(value: T) -> Self {
-        Self(sync::Mutex::new(value))
-    }
-
-    /// The value of a lock that can no longer be taken.
-    ///
-    /// # Errors
-    ///
-    /// When the lock is poisoned, with the value.
-    pub fn into_inner(self) -> LockResult<T> {
-        self.0.into_inner()
-    }
-}
 
 impl<T: ?Sized> Mutex<T> {
     /// Waits until the lock is free and takes it.
@@ -55,52 +111,6 @@ impl<T: ?Sized> Mutex<T> {
     pub fn try_lock(&self) -> TryLockResult<MutexGuard<'_, T>> {
         self.0.try_lock()
     }
-
-    /// Whether a holder has panicked.
-    pub fn is_poisoned(&self) -> bool {
-        self.0.is_poisoned()
-    }
-
-    /// Forgets that a holder has panicked.
-    pub fn clear_poison(&self) {
-        self.0.clear_poison();
-    }
-
-    /// The value, which nobody else can have now.
-    ///
-    /// # Errors
-    ///
-    /// When the lock is poisoned, with the value.
-    pub fn get_mut(&mut self) -> LockResult<&mut T> {
-        self.0.get_mut()
-    }
-}
-
-impl<T: ?Sized> Deref for Mutex<T> {
-    type Target = sync::Mutex<T>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.0
-    }
-}
-
-impl<T: ?Sized> DerefMut for Mutex<T> {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.0
-    }
-}
-
-impl<T> From<T> for Mutex<T> {
-    #[track_caller]
-    fn from(value: T) -> Self {
-        Self::new(value)
-    }
-}
-
-impl<T: ?Sized + fmt::Debug> fmt::Debug for Mutex<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
 }
 
 /// Many readers or one writer: [`std::sync::RwLock`](::std::sync::RwLock).
@@ -108,23 +118,6 @@ impl<T: ?Sized + fmt::Debug> fmt::Debug for Mutex<T> {
 /// It has all methods of plainsong's [`RwLock`](::plainsong::sync::RwLock), too.
 #[derive(Default)]
 pub struct RwLock<T: ?Sized>(sync::RwLock<T>);
-
-impl<T> RwLock<T> {
-    /// A lock that is free.
-    #[track_caller]
-    pub const fn new(value: T) -> Self {
-        Self(sync::RwLock::new(value))
-    }
-
-    /// The value of a lock that can no longer be taken.
-    ///
-    /// # Errors
-    ///
-    /// When the lock is poisoned, with the value.
-    pub fn into_inner(self) -> LockResult<T> {
-        self.0.into_inner()
-    }
-}
 
 impl<T: ?Sized> RwLock<T> {
     /// Waits until there is no writer, and no earlier waiter that wants to write.
@@ -173,51 +166,5 @@ impl<T: ?Sized> RwLock<T> {
     #[track_caller]
     pub fn try_write(&self) -> TryLockResult<RwLockWriteGuard<'_, T>> {
         self.0.try_write()
-    }
-
-    /// Whether a holder has panicked.
-    pub fn is_poisoned(&self) -> bool {
-        self.0.is_poisoned()
-    }
-
-    /// Forgets that a holder has panicked.
-    pub fn clear_poison(&self) {
-        self.0.clear_poison();
-    }
-
-    /// The value, which nobody else can have now.
-    ///
-    /// # Errors
-    ///
-    /// When the lock is poisoned, with the value.
-    pub fn get_mut(&mut self) -> LockResult<&mut T> {
-        self.0.get_mut()
-    }
-}
-
-impl<T: ?Sized> Deref for RwLock<T> {
-    type Target = sync::RwLock<T>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.0
-    }
-}
-
-impl<T: ?Sized> DerefMut for RwLock<T> {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.0
-    }
-}
-
-impl<T> From<T> for RwLock<T> {
-    #[track_caller]
-    fn from(value: T) -> Self {
-        Self::new(value)
-    }
-}
-
-impl<T: ?Sized + fmt::Debug> fmt::Debug for RwLock<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
     }
 }
