@@ -12,8 +12,10 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use plainsong::sync::mpsc::channel;
+use plainsong::thread::park_timeout;
 use plainsong::time::{
-    MissedTickBehavior, Sleep, after, at, interval, now, sleep, sleep_until, timeout_at,
+    MissedTickBehavior, Sleep, after, at, fail_after, interval, now, sleep, sleep_until, timeout_at,
 };
 use plainsong::{spawn, yield_now};
 
@@ -584,5 +586,31 @@ fn what_remains_is_until_the_first_deadline_that_counts() {
         assert_eq!(timeout(Duration::ZERO, remaining), Ok(Some(Duration::ZERO)));
         let token = plainsong::CancellationToken::new();
         assert_eq!(token.run_until_cancelled(remaining), Some(None));
+    });
+}
+
+#[test]
+fn waits_whose_deadline_has_passed_leave_the_timers_of_others_alone() {
+    run(|| {
+        let (_sender, receiver) = channel::<()>();
+        let others: Vec<_> = (1..50)
+            .map(|number| {
+                spawn(move || {
+                    for round in 0..20 {
+                        park_timeout(Duration::from_micros(number << (round % 12)));
+                    }
+                })
+            })
+            .collect();
+        fail_after(Duration::ZERO, || {
+            for round in 0..200 {
+                sleep(Duration::from_micros(100));
+                // Armed for a time before that of the sleep.
+                assert!(receiver.recv_timeout(HOUR).is_err());
+                // Takes a timer back.
+                others[round % others.len()].thread().unpark();
+            }
+        });
+        others.into_iter().for_each(|other| other.join().unwrap());
     });
 }
