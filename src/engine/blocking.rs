@@ -177,6 +177,15 @@ where
 ///
 /// When no thread can be started.
 pub(crate) fn attempt<T: Send>(f: impl FnOnce() -> T + Send) -> io::Result<T> {
+    let mut value = None;
+    let mut f = Some(f);
+    lend(&mut || value = f.take().map(|f| f()))?;
+    Ok(value.expect("a call that was not made is an error"))
+}
+
+/// Makes a call that may borrow. It is one function for all calls: a debug build would compile it
+/// anew for each of `fs` otherwise.
+fn lend(f: &mut (dyn FnMut() + Send)) -> io::Result<()> {
     // SAFETY: with `true`, this returns only when no other thread has any part of `f`.
     unsafe { make(f, true, None) }
 }
