@@ -13,6 +13,7 @@ use plainsong::{
     yield_now,
 };
 
+use crate::process::forget;
 use crate::watch::Scripted;
 use crate::world::{World, on_drop};
 use crate::{steps, traffic};
@@ -321,7 +322,7 @@ impl Actor {
                 let work = work(Box::new(body));
                 let child = if self.below(2) == 0 { s.spawn(work) } else { s.spawn_anywhere(work) };
                 match self.below(4) {
-                    0 => std::mem::forget(child),
+                    0 => forget(child),
                     1 => child.cancel(),
                     2 => _ = child.join(),
                     _ => {}
