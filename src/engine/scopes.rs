@@ -96,10 +96,10 @@ pub(crate) enum Until {
 /// The levels of one coroutine and the requests to cancel them.
 #[derive(Debug, Default)]
 pub(crate) struct Scopes {
-    /// Whether the next wait must raise a cancellation, or panic because it is forbidden
-    /// ([`PENDING`]). Each method here keeps it up to date, so that a wait reads only one byte.
-    /// Two more bits say whether switches are [hooked](Self::is_hooked), and whether timers are to
-    /// be [armed](Self::arm) at the next one.
+    /// Whether the next wait must raise a cancellation ([`PENDING`]), or panic because it is
+    /// forbidden ([`FORBIDDEN`]). Each method here keeps it up to date, so that a wait reads only
+    /// one byte. Two more bits say whether switches are [hooked](Self::is_hooked), and whether
+    /// timers are to be [armed](Self::arm) at the next one.
     pending: Cell<u8>,
     root_requested: Cell<bool>,
     // How many `no_wait` calls are under way. Not in `nested`, as each poll of a future of tokio is
@@ -112,6 +112,7 @@ pub(crate) struct Scopes {
 const PENDING: u8 = 1;
 const HOOKED: u8 = 2;
 const UNARMED: u8 = 4;
+const FORBIDDEN: u8 = 8;
 
 #[derive(Debug, Default)]
 struct Nested {
@@ -164,7 +165,7 @@ impl Scopes {
     /// Whether the next wait must raise a cancellation, or panic because it is forbidden.
     #[inline]
     pub(crate) fn is_pending(&self) -> bool {
-        self.pending.get() & PENDING != 0
+        self.pending.get() & (PENDING | FORBIDDEN) != 0
     }
 
     /// Whether the hooks of the run are called at each switch.
@@ -351,17 +352,25 @@ impl Scopes {
     }
 
     /// Makes waits panic until the guard is dropped.
+    #[inline]
     pub(crate) fn forbid_waits(&self) -> impl Drop + '_ {
         struct Allow<'a>(&'a Scopes);
         impl Drop for Allow<'_> {
+            #[inline]
             fn drop(&mut self) {
-                self.0.forbidden.set(self.0.forbidden.get() - 1);
-                self.0.update();
+                self.0.forbid(self.0.forbidden.get() - 1);
             }
         }
-        self.forbidden.set(self.forbidden.get() + 1);
-        self.pending.set(self.pending.get() | PENDING);
+        self.forbid(self.forbidden.get() + 1);
         Allow(self)
+    }
+
+    /// Notes that so many `no_wait` calls are under way.
+    #[inline]
+    fn forbid(&self, calls: u32) {
+        self.forbidden.set(calls);
+        let others = self.pending.get() & !FORBIDDEN;
+        self.pending.set(others | if calls > 0 { FORBIDDEN } else { 0 });
     }
 
     /// Lets waits happen in spite of cancellations and `no_wait` until the guard is dropped. A
@@ -370,14 +379,12 @@ impl Scopes {
         struct Restore<'a, S>(&'a Scopes, u32, S);
         impl<S> Drop for Restore<'_, S> {
             fn drop(&mut self) {
-                // The shield is a field, so it is lowered after this, and updates `pending`.
-                self.0.forbidden.set(self.1);
+                self.0.forbid(self.1);
             }
         }
-        let shield = self.shield(true);
-        let forbidden = self.forbidden.take();
-        self.update();
-        Restore(self, forbidden, shield)
+        let restore = Restore(self, self.forbidden.get(), self.shield(true));
+        self.forbid(0);
+        restore
     }
 
     /// Whether a shield hides the root.
@@ -421,8 +428,8 @@ impl Scopes {
     }
 
     fn update(&self) {
-        let pending = self.are_waits_forbidden() || self.target().is_some();
-        self.pending.set(self.pending.get() & !PENDING | if pending { PENDING } else { 0 });
+        let pending = if self.target().is_some() { PENDING } else { 0 };
+        self.pending.set(self.pending.get() & !PENDING | pending);
     }
 
     /// The outermost requested level that no shield hides: the target of an unwind.

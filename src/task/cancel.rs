@@ -281,6 +281,7 @@ pub fn no_unwind<T>(f: impl FnOnce() -> T) -> T {
 /// });
 /// assert!(waited.is_err());
 /// ```
+#[inline]
 pub fn no_wait<T>(f: impl FnOnce() -> T) -> T {
     current::with(|task| {
         let _allow = task.map(|task| task.scopes.forbid_waits());

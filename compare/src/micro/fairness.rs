@@ -38,7 +38,8 @@ pub(super) fn sample(peer: Peer, busy: usize, work: usize) -> Result<Sample> {
         over.set(true);
         let coroutine = gaps.longest_us();
 
-        over.set(false);
+        // Another flag: the tasks have not seen theirs yet.
+        let over = Rc::new(Cell::new(false));
         for _ in 0..busy {
             let over = over.clone();
             plainsong::spawn(move || {

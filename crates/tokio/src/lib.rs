@@ -35,13 +35,14 @@
 //!   tokio's budget of operations does not bound a future of `block_on`: each poll counts against
 //!   the budget of the coroutine instead.
 
-use std::future::{Future, IntoFuture, poll_fn};
+use std::future::{Future, IntoFuture};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use pin_project_lite::pin_project;
 use plainsong::host::{Guest, Next};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -104,12 +105,23 @@ pub fn run_on<F: FnOnce() -> T, T>(runtime: &plainsong::Runtime, f: F) -> io::Re
 ///
 /// Unwinds when the coroutine is cancelled while the future is pending. The future is dropped.
 pub fn block_on<F: IntoFuture>(future: F) -> F::Output {
-    let future = future.into_future();
-    // The block holds the future itself, so that a large one counts as large.
-    plainsong::block_on(async move {
-        let mut future = pin!(future);
-        poll_fn(|cx| plainsong::no_wait(|| future.as_mut().poll(cx))).await
-    })
+    plainsong::block_on(Unparking { future: future.into_future() })
+}
+
+pin_project! {
+    /// A future that must not park in its poll.
+    struct Unparking<F> {
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F: Future> Future for Unparking<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        plainsong::no_wait(|| self.project().future.poll(cx))
+    }
 }
 
 fn local_runtime() -> io::Result<LocalRuntime> {

@@ -43,6 +43,24 @@ fn a_worker_goes_on_when_its_host_has_returned() {
     assert_eq!(runtime.run(program), 7);
 }
 
+#[test]
+fn a_slice_of_no_time_is_over_after_a_few_turns() {
+    let turns = AtomicUsize::new(0);
+    let longest = AtomicUsize::new(0);
+    let slices = |mut guest: Guest<'_>| {
+        while guest.run_for(Duration::ZERO, Waker::noop()) == Next::Later {
+            longest.fetch_max(turns.swap(0, Relaxed), Relaxed);
+        }
+    };
+    host::run(&Runtime::default(), slices, || {
+        for _ in 0..1000 {
+            turns.fetch_add(1, Relaxed);
+            plainsong::yield_now();
+        }
+    });
+    assert_eq!(longest.into_inner(), 4);
+}
+
 /// Drives the coroutines in a runtime of tokio until `over`, and then drops both.
 fn ends_early(mut guest: Guest<'_>, over: &AtomicBool) {
     let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -1,5 +1,6 @@
 //! The loop of one thread as the guest of another loop: in slices, and without a wait of its own.
 
+use std::cell::Cell;
 use std::os::fd::BorrowedFd;
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -8,8 +9,13 @@ use super::super::current;
 use super::core::{Scheduler, TURNS_PER_TICK};
 use super::run::Next;
 
-/// Turns between two ticks of a guest. A slice ends at a tick.
-const TURNS_PER_SLICE: u32 = 16;
+/// Turns to the first tick of a slice. A slice ends at a tick. Ticks read the clock, so there are
+/// fewer of them while turns are short.
+const FIRST_TURNS: u32 = 4;
+/// Turns between two ticks at most, because long turns may follow short ones.
+const MOST_TURNS: u32 = 64;
+/// The time between two ticks at most, unless a turn takes longer.
+const TICK: Duration = Duration::from_micros(40);
 
 /// The loop of a worker, which its host drives.
 pub(crate) struct Guest<'a> {
@@ -37,8 +43,6 @@ pub(crate) enum Slice {
 
 impl<'a> Guest<'a> {
     pub(in super::super) fn new(scheduler: &'a Scheduler) -> Self {
-        scheduler.tick_after.set(TURNS_PER_SLICE);
-        scheduler.set_turns_left(TURNS_PER_SLICE);
         Self { inner: scheduler, state: State::Running }
     }
 
@@ -72,9 +76,17 @@ impl<'a> Guest<'a> {
             return Slice::Over;
         }
         let scheduler = self.inner;
-        let end = Instant::now() + slice;
+        let began = Instant::now();
+        let last = Cell::new(began);
+        scheduler.tick_again_after(FIRST_TURNS);
+        let is_over = || {
+            let now = Instant::now();
+            let turns = turns_after(scheduler.tick_after.get(), now - last.replace(now));
+            scheduler.tick_again_after(turns);
+            now - began >= slice
+        };
         loop {
-            match scheduler.run_ready(|| Instant::now() >= end) {
+            match scheduler.run_ready(is_over) {
                 Next::Over => {
                     self.state = State::Over;
                     return Slice::Over;
@@ -119,7 +131,23 @@ impl Drop for Guest<'_> {
     }
 }
 
+/// The turns to the next tick, when so many have taken `elapsed`.
+fn turns_after(turns: u32, elapsed: Duration) -> u32 {
+    if elapsed < TICK / 4 {
+        MOST_TURNS.min(turns * 2)
+    } else if elapsed <= TICK {
+        turns
+    } else {
+        1.max((TICK.as_nanos() * u128::from(turns) / elapsed.as_nanos()) as u32)
+    }
+}
+
 impl Scheduler {
+    fn tick_again_after(&self, turns: u32) {
+        self.tick_after.set(turns);
+        self.set_turns_left(turns);
+    }
+
     /// The host has returned. It may have forgotten its guest, instead of dropping it.
     pub(in super::super) fn leave_host(&self) {
         self.host.resume();
