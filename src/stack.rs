@@ -96,7 +96,8 @@ pub(crate) fn on_lent_stack<T>(size: usize, f: impl FnOnce() -> T) -> T {
 }
 
 /// Calls `f` on `stack`, and `put` with the stack afterwards.
-fn call_on<T>(stack: Stack, f: impl FnOnce() -> T, put: fn(&Scheduler, Stack)) -> T {
+#[inline(always)]
+fn call_on<T>(stack: Stack, f: impl FnOnce() -> T, put: impl FnOnce(&Scheduler, Stack)) -> T {
     let mut result = None;
     let body = || result = Some(panic::catch_unwind(AssertUnwindSafe(f)));
     // SAFETY: it is resumed once, below, and nothing suspends it but along with the caller. So it

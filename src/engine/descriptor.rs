@@ -132,9 +132,9 @@ impl Registrations {
             return Poll::Pending;
         }
         let poll = |scheduler: &Scheduler| -> io::Result<Poll<()>> {
-            let Some(readiness) = self.register(scheduler, fd)? else {
-                return Ok(Poll::Ready(()));
-            };
+            let known = self.readiness_on(Some(scheduler));
+            let registered = known.map_or_else(|| self.register(scheduler, fd), |it| Ok(Some(it)));
+            let Some(readiness) = registered? else { return Ok(Poll::Ready(())) };
             if !readiness.is_ready(interest) {
                 // The waker is user code, which may wait when it is cloned. An event that comes
                 // meanwhile is not reported again.
@@ -146,7 +146,7 @@ impl Registrations {
             }
             Ok(Poll::Ready(()))
         };
-        match with_run(poll) {
+        match with_run(|scheduler| scheduler.map(poll)) {
             Some(Ok(poll)) => poll.map(Ok),
             Some(Err(error)) => Poll::Ready(Err(error)),
             None => Poll::Ready(Err(io::Error::other(
@@ -168,30 +168,26 @@ impl Registrations {
         op: impl FnOnce() -> io::Result<R>,
         is_short: impl FnOnce(&R) -> bool,
     ) -> io::Result<R> {
-        let known = with_run(|scheduler| {
-            let readiness = self.readiness_on(Some(scheduler))?;
-            Some((readiness.edges(), readiness.is_ready(interest)))
-        });
-        let before = match known.flatten() {
-            Some((_, false)) => return Err(io::ErrorKind::WouldBlock.into()),
-            Some((edges, true)) => edges,
-            None => None,
-        };
-        let result = op();
         with_run(|scheduler| {
-            let readiness = self.readiness_on(Some(scheduler))?;
-            // An event that came while `op` ran is not reported again.
-            let unchanged = readiness.edges() == before;
-            match &result {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && unchanged => {
-                    readiness.clear(interest)
-                }
-                Ok(moved) if unchanged && is_short(moved) => readiness.set_short(),
-                _ => {}
+            let readiness = self.readiness_on(scheduler);
+            let before = readiness.and_then(|readiness| readiness.look(interest));
+            if let Some((_, false)) = before {
+                return Err(io::ErrorKind::WouldBlock.into());
             }
-            Some(())
-        });
-        result
+            let result = op();
+            if let (Some(readiness), Some((edges, true))) = (readiness, before) {
+                // An event that came while `op` ran is not reported again.
+                let unchanged = || readiness.edges() == Some(edges);
+                match &result {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock && unchanged() => {
+                        readiness.clear(interest);
+                    }
+                    Ok(moved) if is_short(moved) && unchanged() => readiness.set_short(),
+                    _ => {}
+                }
+            }
+            result
+        })
     }
 
     /// Has every coroutine that waits for the descriptor try again, on all threads. A caller that
@@ -238,8 +234,9 @@ impl Registrations {
 }
 
 /// Calls `f` with this thread's scheduler, if a run is under way on it.
-fn with_run<R>(f: impl FnOnce(&Scheduler) -> R) -> Option<R> {
-    context::try_with(|scheduler| scheduler.is_running().then(|| f(scheduler))).flatten()
+#[inline]
+fn with_run<R>(f: impl FnOnce(Option<&Scheduler>) -> R) -> R {
+    context::with_any(|scheduler| f(scheduler.filter(|scheduler| scheduler.is_running())))
 }
 
 /// Parks the running coroutine until the next edge of `fd`, or until `deadline` has passed. An

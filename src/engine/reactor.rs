@@ -317,11 +317,16 @@ impl Readiness<'_> {
 
     /// Whether an operation is worth a try, according to the last poll and the last tries.
     pub(crate) fn is_ready(&self, interest: Interest) -> bool {
-        let ready = self.with(|entry| match interest {
-            Interest::Read => entry.readable,
-            Interest::Write => entry.writable,
-        });
-        ready.unwrap_or(true)
+        self.look(interest).is_none_or(|(_, ready)| ready)
+    }
+
+    /// [`edges`](Self::edges) and [`is_ready`](Self::is_ready).
+    #[inline]
+    pub(crate) fn look(&self, interest: Interest) -> Option<(u32, bool)> {
+        self.with(|entry| match interest {
+            Interest::Read => (entry.edges, entry.readable),
+            Interest::Write => (entry.edges, entry.writable),
+        })
     }
 
     /// Notes that an operation is worth a try, whatever the last poll has said.
@@ -338,6 +343,7 @@ impl Readiness<'_> {
     }
 
     /// A number that changes with each event of the descriptor.
+    #[inline]
     pub(crate) fn edges(&self) -> Option<u32> {
         self.with(|entry| entry.edges)
     }

@@ -156,12 +156,14 @@ impl Scheduler {
     }
 
     /// A stack of `size` bytes for a short call: the one that was used last.
+    #[inline]
     pub(crate) fn take_lent_stack(&self, size: usize) -> io::Result<Stack> {
         self.lent.take(size)
     }
 
     /// Takes such a stack back. It keeps its pages for the next call. Those of the others, which
     /// calls have needed that waited, go to the system.
+    #[inline]
     pub(crate) fn put_lent_stack(&self, stack: Stack) {
         while self.lent.untrimmed() && self.lent.trim() {}
         self.lent.put(stack);
