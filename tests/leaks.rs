@@ -593,9 +593,9 @@ fn syncthing5795() {
     _ = has_stopped.recv();
 }
 
-fn names(leaks: &Leaks) -> BTreeSet<&str> {
+fn names(leaks: &Leaks) -> BTreeSet<Arc<str>> {
     let all = leaks.leaked.coroutines().chain(leaks.probably.coroutines());
-    all.filter_map(|one| one.name.as_deref()).collect()
+    all.filter_map(|one| one.name).collect()
 }
 
 /// The test's own process: runs a case, and prints what was found and what is left.
@@ -607,8 +607,8 @@ fn run_alone(case: &str) {
         let leaks = leaks();
         assert!(leaks.searched);
         let left = dump();
-        let left = left.coroutines().filter_map(|one| one.name.as_deref());
-        let left: BTreeSet<&str> = left.filter(|name| *name != "main").collect();
+        let left = left.coroutines().filter_map(|one| one.name);
+        let left: BTreeSet<_> = left.filter(|name| **name != *"main").collect();
         println!("case: {:?} of {left:?}", names(&leaks));
     });
 }
