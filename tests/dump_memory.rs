@@ -64,7 +64,7 @@ fn bytes_of_each(body: impl Fn(usize) + Copy + 'static) -> (usize, usize) {
             spawn(move || body(number));
         }
         yield_now();
-        // What is found once for all dumps is found here.
+        // This one reads the debug information, once for all dumps.
         drop(dump());
         let with = bytes_of_dump(1 + COUNT);
         (with.0.saturating_sub(without.0) / COUNT, with.1.saturating_sub(without.1) / COUNT)

@@ -17,8 +17,8 @@ use super::id::Id;
 use super::scopes::CancelReason;
 use super::subject::{Alternative, Count, Held, Object};
 
-/// The numbers of a coroutine: those that differ most often first, but for the peer's address, which
-/// needs many.
+/// The numbers of a coroutine. Those that differ most often are first, but for the address of the
+/// peer, which needs many.
 type Words = [u64; HEAD + 2 * Name::WORDS];
 const HEAD: usize = 21;
 /// A number takes ten bytes at most. The kind and the mask come before the numbers.
