@@ -79,7 +79,7 @@ fn the_running_coroutine_has_one_too_and_a_new_one_has_none() {
         let running = dump
             .coroutines()
             .find(|one| one.backtrace.iter().any(|frame| frame.line == Some(line!() - 3)));
-        assert_eq!(running.and_then(|one| one.name.as_deref()), Some("main"), "{dump}");
+        assert_eq!(running.and_then(|one| one.name).as_deref(), Some("main"), "{dump}");
         let new = dump.coroutines().find(|one| one.name.as_deref() == Some("new")).unwrap();
         assert!(new.backtrace.is_empty());
     });
@@ -303,7 +303,7 @@ fn stuck(body: fn(), earlier: &[u64]) -> Dump {
     loop {
         let mut dump = dump();
         dump.workers.retain(|worker| {
-            let culprit = |one: &Coroutine| one.name.as_deref() == Some("culprit");
+            let culprit = |one: Coroutine| one.name.as_deref() == Some("culprit");
             worker.answer == Answer::Interrupted
                 && !earlier.contains(&worker.run)
                 && worker.coroutines.iter().any(culprit)

@@ -593,9 +593,9 @@ fn syncthing5795() {
     _ = has_stopped.recv();
 }
 
-fn names(leaks: &Leaks) -> BTreeSet<&str> {
+fn names(leaks: &Leaks) -> BTreeSet<String> {
     let all = leaks.leaked.coroutines().chain(leaks.probably.coroutines());
-    all.filter_map(|one| one.name.as_deref()).collect()
+    all.filter_map(|one| Some(one.name?.to_string())).collect()
 }
 
 /// The test's own process: runs a case, and prints what was found and what is left.
@@ -607,8 +607,8 @@ fn run_alone(case: &str) {
         let leaks = leaks();
         assert!(leaks.searched);
         let left = dump();
-        let left = left.coroutines().filter_map(|one| one.name.as_deref());
-        let left: BTreeSet<&str> = left.filter(|name| *name != "main").collect();
+        let left = left.coroutines().filter_map(|one| one.name);
+        let left: BTreeSet<_> = left.filter(|name| **name != *"main").collect();
         println!("case: {:?} of {left:?}", names(&leaks));
     });
 }
@@ -715,7 +715,7 @@ fn until_found(expected: &[&str], leak: impl Fn() -> Vec<JoinHandle<()>>) -> Lea
         let handles = leak();
         settle();
         let leaks = leaks();
-        let (found, expected) = (names(&leaks), expected.iter().copied().collect());
+        let (found, expected) = (names(&leaks), expected.iter().map(ToString::to_string).collect());
         if found == expected {
             return leaks;
         }
@@ -910,7 +910,7 @@ fn a_plain_thread_sees_the_leaks_of_all_workers_while_they_run() {
             // A coroutine that has just begun may hide others.
             loop {
                 let leaks = leaks();
-                assert!(names(&leaks).iter().all(|name| *name == "leaked"), "{leaks}");
+                assert!(names(&leaks).iter().all(|name| name == "leaked"), "{leaks}");
                 if leaks.leaked.coroutines().count() == 4 {
                     break;
                 }

@@ -58,6 +58,8 @@ const ENGINE_LAYERS: &[&[&str]] = &[
     &["reactor", "task"],
     &["ready", "current", "job", "numbers", "recorder", "debugger"],
     &["facts"],
+    &["rows"],
+    &["survey"],
     &["cancel", "overflow", "workers"],
     &["blocking_pool"],
     &["scheduler"],

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::mem::{MaybeUninit, offset_of};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::net::SocketType;
@@ -33,6 +33,55 @@ pub(crate) enum Name {
 impl Name {
     /// Longer paths are cut.
     const UNIX_MAX: usize = 46;
+    /// As many numbers are a name.
+    pub(crate) const WORDS: usize = 1 + Self::UNIX_MAX.div_ceil(size_of::<u64>());
+
+    /// The name as numbers, which [`from_words`](Self::from_words) reads.
+    pub(crate) fn to_words(self) -> [u64; Self::WORDS] {
+        let mut words = [0; Self::WORDS];
+        match self {
+            Self::None => {}
+            Self::Inet(SocketAddr::V4(address)) => {
+                words[0] = u64::from(address.port()) << 2 | 1;
+                words[1] = u32::from(*address.ip()).into();
+            }
+            Self::Inet(SocketAddr::V6(address)) => {
+                words[0] = u64::from(address.scope_id()) << 18 | u64::from(address.port()) << 2 | 2;
+                let ip = u128::from(*address.ip());
+                (words[1], words[2]) = ((ip >> 64) as u64, ip as u64);
+                words[3] = address.flowinfo().into();
+            }
+            Self::Unix { text, len } => {
+                words[0] = u64::from(len) << 2 | 3;
+                for (word, part) in words[1..].iter_mut().zip(text.chunks(size_of::<u64>())) {
+                    let mut bytes = [0; size_of::<u64>()];
+                    bytes[..part.len()].copy_from_slice(part);
+                    *word = u64::from_ne_bytes(bytes);
+                }
+            }
+        }
+        words
+    }
+
+    pub(crate) fn from_words(words: &[u64]) -> Self {
+        let &[first, high, low, flow, ..] = words else { return Self::None };
+        let port = (first >> 2) as u16;
+        match first & 3 {
+            1 => Self::Inet((Ipv4Addr::from(high as u32), port).into()),
+            2 => {
+                let ip = Ipv6Addr::from(u128::from(high) << 64 | u128::from(low));
+                let scope = (first >> 18) as u32;
+                Self::Inet(SocketAddrV6::new(ip, port, flow as u32, scope).into())
+            }
+            3 => {
+                let mut text = [0; Self::UNIX_MAX];
+                let bytes = words[1..].iter().flat_map(|word| word.to_ne_bytes());
+                text.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
+                Self::Unix { text, len: (first >> 2) as u8 }
+            }
+            _ => Self::None,
+        }
+    }
 
     /// The address that `ask`, one of libc's functions, finds.
     ///

@@ -1,145 +1,20 @@
 //! Facts about coroutines, as plain data, and how the reports put them into words.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::{self, Write};
-use std::ops::Range;
 use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::coroutine::Registers;
 use super::endpoint::Endpoint;
 use super::id::Id;
-use super::numbers::Numbers;
 use super::scopes::CancelReason;
 use super::subject::{Alternative, Held, Subject};
 use super::task::Wait;
 
-/// The coroutines of one thread.
-#[derive(Default)]
-pub(crate) struct Survey {
-    pub(crate) coroutines: Vec<Facts>,
-    /// Coroutines for which there was no room, where none could be made.
-    pub(crate) missed: usize,
-    /// The table was being changed at this moment, so nothing is known.
-    pub(crate) unreadable: bool,
-    /// The thread was interrupted to answer.
-    pub(crate) interrupted: Option<Option<Registers>>,
-    /// Which of the coroutines are wanted.
-    pub(crate) wanted: Wanted,
-    /// The number of turns that are left until the worker's next tick.
-    pub(crate) turn: u32,
-    /// Finds the frames of the coroutines, if they are wanted.
-    pub(crate) walker: Option<Box<dyn Walk>>,
-    /// The addresses of frames: each coroutine has a part of the list. Many share one.
-    pub(crate) frames: Vec<usize>,
-    /// Numbers, if they are wanted in place of the coroutines.
-    pub(crate) numbers: Option<Box<Numbers>>,
-    /// Where stacks are, if it is wanted.
-    pub(crate) stacks: Option<StackMemory>,
-    // The parts that were added last, and where the next one goes.
-    recent: [Frames; 8],
-    next: usize,
-}
-
-/// The memory of a thread's stacks.
-#[derive(Default, Debug)]
-pub(crate) struct StackMemory {
-    /// All of it.
-    pub(crate) arenas: Vec<Range<usize>>,
-    /// Stacks that are not in use.
-    pub(crate) free: Vec<Range<usize>>,
-}
-
-/// The coroutines that a survey is about.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub(crate) enum Wanted {
-    #[default]
-    All,
-    /// The one that runs.
-    Running,
-    /// The one that runs, and the parked ones that have this address on their stacks.
-    Referring(usize),
-}
-
-/// Something that finds the frames of a stack.
-pub(crate) trait Walk: Send {
-    /// Adds the addresses of at most `max` frames, the innermost first. `read` reads a word of the
-    /// stack. Async-signal-safe, if there is room for the frames.
-    fn walk(
-        &mut self,
-        from: Registers,
-        read: &mut dyn FnMut(usize) -> Option<usize>,
-        frames: &mut Vec<usize>,
-        max: usize,
-    );
-}
-
-/// The frames of a coroutine in [`Survey::frames`]: the first, and how many.
-#[derive(Clone, Copy, Default, Debug)]
-pub(crate) struct Frames(u32, u32);
-
-impl Survey {
-    /// Finds the frames that follow from these registers.
-    pub(crate) fn walk(
-        &mut self,
-        from: Registers,
-        read: &mut dyn FnMut(usize) -> Option<usize>,
-    ) -> Frames {
-        const MAX: usize = 64;
-        let room = match self.interrupted {
-            None => MAX,
-            Some(_) => MAX.min(self.frames.capacity() - self.frames.len()),
-        };
-        let before = self.frames.len();
-        if let Some(walker) = &mut self.walker {
-            walker.walk(from, read, &mut self.frames, room);
-        }
-        let new = Frames(before as u32, (self.frames.len() - before) as u32);
-        // Neighbours often wait at the same place, and a list of each would take more memory than
-        // the coroutines' own pages.
-        let same = self.recent.iter().find(|it| self.part(**it) == self.part(new)).copied();
-        if let Some(same) = same {
-            self.frames.truncate(before);
-            return same;
-        }
-        self.recent[self.next] = new;
-        self.next = (self.next + 1) % self.recent.len();
-        new
-    }
-
-    /// The addresses of a coroutine's frames.
-    pub(crate) fn frames_of(&self, facts: &Facts) -> &[usize] {
-        self.part(facts.frames)
-    }
-
-    fn part(&self, Frames(first, count): Frames) -> &[usize] {
-        &self.frames[first as usize..][..count as usize]
-    }
-}
-
-impl Survey {
-    /// A survey that is for numbers.
-    pub(crate) fn of_numbers() -> Self {
-        Self { numbers: Some(Box::new(Numbers::with_room())), ..Self::default() }
-    }
-
-    /// A survey with room for this many coroutines.
-    pub(crate) fn with_capacity(coroutines: usize) -> Self {
-        Self { coroutines: Vec::with_capacity(coroutines), ..Self::default() }
-    }
-
-    /// Adds a coroutine. In a signal handler, only if there is room.
-    pub(crate) fn add(&mut self, facts: impl FnOnce(&mut Self) -> Facts) {
-        let full = self.coroutines.len() == self.coroutines.capacity();
-        if full && self.interrupted.is_some() {
-            self.missed += 1;
-        } else {
-            let facts = facts(self);
-            self.coroutines.push(facts);
-        }
-    }
-}
+/// The frames of a coroutine in the survey's list: the first, and how many.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub(crate) struct Frames(pub(super) u32, pub(super) u32);
 
 /// One coroutine at one moment.
 #[derive(Clone, Debug)]
@@ -182,6 +57,14 @@ impl Facts {
     pub(crate) fn runs(&self) -> bool {
         matches!(self.state, State::Running)
     }
+
+    /// Its wait.
+    pub(crate) fn parked(&self) -> Option<&Parked> {
+        match &self.state {
+            State::Parked(parked) => Some(parked),
+            _ => None,
+        }
+    }
 }
 
 /// The reason of a wait for the end of a scope.
@@ -212,13 +95,16 @@ pub(crate) struct StackUse {
     pub(crate) size: usize,
 }
 
-/// The names of coroutines, by id.
-#[derive(Default)]
+/// The names of coroutines that others wait for, by id.
+#[derive(Debug)]
 pub(crate) struct Names(HashMap<u32, (Id, Option<Arc<str>>)>);
 
 impl Names {
-    pub(crate) fn new<'a>(all: impl Iterator<Item = &'a Facts>) -> Self {
-        Self(all.map(|facts| (facts.id.short(), (facts.id, facts.name.clone()))).collect())
+    /// The names of those among `all` that others of them wait for.
+    pub(crate) fn new<I: Iterator<Item = Facts>>(all: impl Fn() -> I) -> Self {
+        let awaited: HashSet<u32> = all().filter_map(|it| it.parked()?.waits_for()).collect();
+        let known = all().filter(|facts| awaited.contains(&facts.id.short()));
+        Self(known.map(|facts| (facts.id.short(), (facts.id, facts.name))).collect())
     }
 
     /// The id of which this is the short form, if the coroutine is known.
@@ -333,7 +219,7 @@ impl fmt::Display for Time {
 
 /// The report of a deadlock: a line for each coroutine, and the cycle if locks are in one.
 pub(crate) fn report(all: &[Facts]) -> String {
-    let names = Names::new(all.iter());
+    let names = Names::new(|| all.iter().cloned());
     let mut text = String::new();
     for facts in all {
         let name = facts.name.as_deref().unwrap_or("<unnamed>");

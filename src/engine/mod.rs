@@ -74,6 +74,10 @@ pub(crate) mod recorder;
 
 pub(crate) mod facts;
 
+pub(crate) mod rows;
+
+pub(crate) mod survey;
+
 pub(crate) mod current;
 
 pub(crate) mod cancel;

@@ -49,6 +49,16 @@ impl Object {
         Self { start: !(address - counts), end: !(address + size_of::<T>() - WORD) }
     }
 
+    /// The object as numbers, none of which is zero.
+    pub(crate) fn to_words(self) -> [u64; 2] {
+        [self.start as u64, self.end as u64]
+    }
+
+    /// The object with these numbers. `None` for zeros.
+    pub(crate) fn from_words([start, end]: [u64; 2]) -> Option<Self> {
+        (start != 0).then_some(Self { start: start as usize, end: end as usize })
+    }
+
     /// The number of the object among `objects`, which are sorted, to whose memory a word leads.
     pub(crate) fn find(objects: &[Self], word: usize) -> Option<usize> {
         let at = objects.partition_point(|object| object.start < !word);

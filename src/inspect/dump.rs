@@ -12,11 +12,13 @@ use super::frame::Frame;
 #[cfg(feature = "backtrace")]
 use super::frames::Backtraces;
 use crate::engine::context;
-use crate::engine::facts::{Facts, Names, Parked, State as Does, Survey};
+use crate::engine::facts::{Facts, Frames, Names, Parked, State as Does};
 use crate::engine::id::Id;
 use crate::engine::interrupt;
 use crate::engine::mutex::Mutex;
+use crate::engine::rows::Rows;
 use crate::engine::subject::Held;
+use crate::engine::survey::Survey;
 use crate::engine::workers::{Question, Workers};
 
 /// How long a worker has time to come to its next turn, before it is interrupted.
@@ -62,7 +64,18 @@ pub struct Worker {
     /// Coroutines that have not started, and may start on any worker.
     pub pending: usize,
     /// The coroutines, in no particular order.
-    pub coroutines: Vec<Coroutine>,
+    pub coroutines: Coroutines,
+}
+
+/// The coroutines of a worker.
+///
+/// They are kept in a compact form, in which those that are alike take about twenty bytes each. A
+/// [`Coroutine`] is made of it whenever one is looked at.
+#[derive(Clone)]
+pub struct Coroutines {
+    pub(super) rows: Rows,
+    backtraces: HashMap<Frames, Arc<[Frame]>>,
+    names: Arc<Names>,
 }
 
 /// How a worker has answered.
@@ -163,9 +176,6 @@ pub struct WaitsFor {
     pub joins: Option<Id>,
     /// The descriptor.
     pub descriptor: Option<u32>,
-    // Waits of one kind have it in common.
-    #[cfg_attr(feature = "serde", serde(skip))]
-    pub(super) kind: &'static str,
 }
 
 /// The holder of a lock.
@@ -185,7 +195,7 @@ pub enum Holder {
 
 /// A place in the source.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Place(&'static Location<'static>);
+pub struct Place(pub(super) &'static Location<'static>);
 
 /// The stack of a coroutine, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -245,9 +255,10 @@ pub fn dump() -> Dump {
 pub(super) fn timed_dump() -> (Dump, Duration) {
     let began = Instant::now();
     let mut backtraces = Backtraces::new();
-    let taken = ask_everyone(&|room| backtraces.wanted(Survey::with_capacity(room)));
+    let taken = ask_everyone(&|room| backtraces.survey(room));
     let asked = began.elapsed();
-    (Dump::of(&taken, &mut backtraces, |_| true), asked)
+    let names = names_in(&taken);
+    (Dump::of(taken, names, &mut backtraces), asked)
 }
 
 /// Asks all workers of the process, with surveys that `survey` makes.
@@ -264,26 +275,30 @@ pub(super) fn ask_everyone(survey: &dyn Fn(usize) -> Survey) -> Vec<(Arc<Workers
 pub(super) fn names() -> HashMap<Id, Arc<str>> {
     let runs = Workers::all();
     let surveys = runs.iter().flat_map(|workers| ask_all(workers, &Survey::with_capacity));
-    let all = surveys.flat_map(|answer| answer.survey.coroutines);
-    all.filter_map(|facts| Some((facts.id, facts.name?))).collect()
+    let mut names = HashMap::new();
+    for answer in surveys {
+        let all = answer.survey.coroutines.iter();
+        names.extend(all.filter_map(|facts| Some((facts.id, facts.name?))));
+    }
+    names
 }
 
 /// Without the feature, there are none.
 #[cfg(not(feature = "backtrace"))]
-pub(super) struct Backtraces;
+pub(super) struct Backtraces(Arc<[Frame]>);
 
 #[cfg(not(feature = "backtrace"))]
 impl Backtraces {
     pub(super) fn new() -> Self {
-        Self
+        Self(Arc::default())
     }
 
-    pub(super) fn wanted(&self, survey: Survey) -> Survey {
-        survey
+    pub(super) fn survey(&self, room: usize) -> Survey {
+        Survey::with_capacity(room)
     }
 
     pub(super) fn of(&mut self, _: &[usize]) -> Arc<[Frame]> {
-        Arc::default()
+        Arc::clone(&self.0)
     }
 }
 
@@ -379,47 +394,94 @@ fn pause(length: Duration) {
 }
 
 impl Answered {
-    fn worker(
-        &self,
-        workers: &Workers,
-        names: &Names,
-        backtraces: &mut Backtraces,
-        wanted: &impl Fn(Id) -> bool,
-    ) -> Worker {
-        let Self { number, how, ref survey } = *self;
+    fn worker(self, workers: &Workers, names: Arc<Names>, backtraces: &mut Backtraces) -> Worker {
+        let Self { number, how, mut survey } = self;
         let (load, pending) = workers.load(number);
         let lost = if how == Answer::Silent || survey.unreadable { load } else { survey.missed };
+        survey.coroutines.shrink();
+        let mut known = HashMap::new();
+        for facts in survey.coroutines.iter() {
+            let found = || backtraces.of(survey.frames_of(&facts));
+            known.entry(facts.frames).or_insert_with(found);
+        }
         Worker {
             run: workers.id().number(),
             worker: number,
             answer: how,
             unlisted: lost,
             pending,
-            coroutines: survey
-                .coroutines
-                .iter()
-                .filter(|it| wanted(it.id))
-                .map(|it| Coroutine::new(it, names, backtraces.of(survey.frames_of(it))))
-                .collect(),
+            coroutines: Coroutines { rows: survey.coroutines, backtraces: known, names },
+        }
+    }
+}
+
+impl Coroutines {
+    /// The coroutines, one after the other.
+    pub fn iter(&self) -> impl Iterator<Item = Coroutine> {
+        self.rows.iter().map(|facts| self.coroutine(&facts))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(super) fn coroutine(&self, facts: &Facts) -> Coroutine {
+        Coroutine::new(facts, &self.names, Arc::clone(self.backtrace(facts)))
+    }
+
+    /// Coroutines of a dump have the same one if they are at the same place.
+    pub(super) fn backtrace(&self, facts: &Facts) -> &Arc<[Frame]> {
+        &self.backtraces[&facts.frames]
+    }
+
+    /// Leaves of the backtraces what `f` makes of them.
+    #[cfg(feature = "top")]
+    pub(super) fn map_backtraces(&mut self, f: impl Fn(&[Frame]) -> Arc<[Frame]>) {
+        self.backtraces.values_mut().for_each(|backtrace| *backtrace = f(backtrace));
+    }
+}
+
+impl<'a> IntoIterator for &'a Coroutines {
+    type Item = Coroutine;
+    type IntoIter = Box<dyn Iterator<Item = Coroutine> + 'a>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        Box::new(self.iter())
+    }
+}
+
+impl fmt::Debug for Coroutines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self).finish()
+    }
+}
+
+impl State {
+    pub(super) fn of(facts: &Facts) -> Self {
+        match facts.state {
+            Does::Running => Self::Running,
+            Does::Ready { started: true } => Self::Ready,
+            Does::Ready { started: false } => Self::New,
+            Does::Parked(_) => Self::Parked,
         }
     }
 }
 
 impl Coroutine {
     pub(super) fn new(facts: &Facts, names: &Names, backtrace: Arc<[Frame]>) -> Self {
-        let (state, waits_for) = match &facts.state {
-            Does::Running => (State::Running, None),
-            Does::Ready { started: true } => (State::Ready, None),
-            Does::Ready { started: false } => (State::New, None),
-            Does::Parked(parked) => (State::Parked, Some(WaitsFor::new(parked, names))),
-        };
         Self {
             id: facts.id,
             name: facts.name.clone(),
             parent: facts.parent,
             spawned: Place(facts.spawned),
-            state,
-            waits_for,
+            state: State::of(facts),
+            waits_for: facts.parked().map(|parked| WaitsFor::new(parked, names)),
             scoped: facts.scoped,
             cancelled: facts.cancelled,
             reason: facts.reason.as_ref().map(ToString::to_string),
@@ -448,22 +510,33 @@ impl WaitsFor {
             }),
             joins: parked.joins().and_then(|id| names.id(id)),
             descriptor: parked.endpoint.map(|_| parked.why.detail()),
-            kind: parked.why.text(),
         }
     }
 }
 
+/// The names in all of these answers.
+pub(super) fn names_in(taken: &[(Arc<Workers>, Answered)]) -> Arc<Names> {
+    let all = || taken.iter().flat_map(|(_, answer)| answer.survey.coroutines.iter());
+    Arc::new(Names::new(all))
+}
+
 impl Dump {
-    /// The coroutines that are `wanted`, of these answers.
+    /// The coroutines of these answers.
     pub(super) fn of(
-        taken: &[(Arc<Workers>, Answered)],
+        taken: Vec<(Arc<Workers>, Answered)>,
+        names: Arc<Names>,
         backtraces: &mut Backtraces,
-        wanted: impl Fn(Id) -> bool,
     ) -> Self {
-        let names = Names::new(taken.iter().flat_map(|(_, answer)| &answer.survey.coroutines));
-        let workers = taken.iter();
-        let workers = workers.map(|(workers, it)| it.worker(workers, &names, backtraces, &wanted));
+        let workers = taken.into_iter();
+        let workers =
+            workers.map(|(workers, it)| it.worker(&workers, Arc::clone(&names), backtraces));
         Self { version: VERSION, process: process::id(), workers: workers.collect() }
+    }
+
+    /// Those of its coroutines that are `wanted`.
+    pub(super) fn only(mut self, wanted: impl Fn(&Facts) -> bool) -> Self {
+        self.workers.iter_mut().for_each(|worker| worker.coroutines.rows.retain(&wanted));
+        self
     }
 
     /// The coroutines that have been parked for longer than `time`.
@@ -479,24 +552,22 @@ impl Dump {
     /// });
     /// ```
     #[must_use]
-    pub fn parked_longer_than(mut self, time: Duration) -> Self {
-        let longer = |one: &Coroutine| one.waits_for.as_ref().is_some_and(|it| it.waited > time);
-        self.workers.iter_mut().for_each(|worker| worker.coroutines.retain(longer));
-        self
+    pub fn parked_longer_than(self, time: Duration) -> Self {
+        self.only(|facts| facts.parked().is_some_and(|parked| parked.since > time))
     }
 
     /// The coroutines of all workers.
-    pub fn coroutines(&self) -> impl Iterator<Item = &Coroutine> {
-        self.workers.iter().flat_map(|worker| &worker.coroutines)
+    pub fn coroutines(&self) -> impl Iterator<Item = Coroutine> {
+        self.workers.iter().flat_map(|worker| worker.coroutines.iter())
     }
 }
 
 /// The form of ids, times and places.
 #[cfg(feature = "serde")]
 pub(super) mod json {
-    use serde::ser::{SerializeStruct, Serializer};
+    use serde::ser::{SerializeSeq, SerializeStruct, Serializer};
 
-    use super::{Duration, Id, Place};
+    use super::{Coroutines, Duration, Id, Place};
 
     pub(super) fn id<S: Serializer>(id: &Id, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_u64(id.get())
@@ -523,6 +594,14 @@ pub(super) mod json {
         match time {
             Some(time) => millis(time, to),
             None => to.serialize_none(),
+        }
+    }
+
+    impl serde::Serialize for Coroutines {
+        fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+            let mut all = to.serialize_seq(Some(self.len()))?;
+            self.iter().try_for_each(|one| all.serialize_element(&one))?;
+            all.end()
         }
     }
 

@@ -22,7 +22,7 @@ use framehop::{
 
 use super::frame::Frame;
 use crate::engine::coroutine::Registers;
-use crate::engine::facts::{Survey, Walk};
+use crate::engine::survey::{Survey, Walk};
 
 /// Copies, because an object may be unloaded at any time.
 type Table = Arc<[u8]>;
@@ -94,10 +94,10 @@ impl Backtraces {
         Self { objects: Objects::loaded(), known: HashMap::new(), names: HashMap::new() }
     }
 
-    /// A survey that finds the frames, too, with room for as many as are usual.
-    pub(super) fn wanted(&self, mut survey: Survey) -> Survey {
-        survey.frames.reserve(survey.coroutines.capacity() * 24);
-        survey.walker = Some(self.objects.walker());
+    /// A survey that finds the frames, too, with room for this many coroutines.
+    pub(super) fn survey(&self, room: usize) -> Survey {
+        let mut survey = Survey::with_capacity(room);
+        survey.find_frames(self.objects.walker(), room);
         survey
     }
 

@@ -28,15 +28,16 @@ use std::sync::Arc;
 
 #[cfg(not(feature = "backtrace"))]
 use super::dump::Backtraces;
-use super::dump::{Answer, Answered, Dump, ask_everyone};
+use super::dump::{Answer, Answered, Dump, ask_everyone, names_in};
 #[cfg(feature = "backtrace")]
 use super::frames::Backtraces;
 #[cfg(target_os = "linux")]
 use super::memory::{self, Part};
 use crate::engine::coroutine::stack_top;
-use crate::engine::facts::{Facts, Parked, StackMemory, State, Survey};
+use crate::engine::facts::{Facts, Parked, State};
 use crate::engine::id::Id;
 use crate::engine::subject::{Held, Object};
+use crate::engine::survey::{StackMemory, Survey};
 use crate::engine::workers::Workers;
 
 /// Coroutines that nothing can wake any more. Made by [`leaks`].
@@ -107,22 +108,26 @@ pub fn leaks() -> Leaks {
 
 #[inline(never)]
 fn leaks_below(top: usize) -> Leaks {
-    let survey = |room| {
-        let mut survey = Survey::with_capacity(room);
+    let with_stacks = |mut survey: Survey| {
         survey.stacks = Some(StackMemory::default());
         survey
     };
-    let first = ask_everyone(&survey);
+    let first = ask_everyone(&|room| with_stacks(Survey::with_capacity(room)));
     let first = Look::new(&first, top);
     let mut backtraces = Backtraces::new();
-    let taken = ask_everyone(&|room| backtraces.wanted(survey(room)));
+    let mut taken = ask_everyone(&|room| with_stacks(backtraces.survey(room)));
     // A handle may have been moved while it was looked for.
     let second = if first.probably.is_empty() { first.clone() } else { Look::new(&taken, top) };
     let leaked: BTreeSet<Id> = first.leaked.intersection(&second.leaked).copied().collect();
     let probably = first.probably.intersection(&second.probably);
     let probably: BTreeSet<Id> = probably.copied().filter(|id| !leaked.contains(id)).collect();
-    let leaked = Dump::of(&taken, &mut backtraces, |id| leaked.contains(&id));
-    let probably = Dump::of(&taken, &mut backtraces, |id| probably.contains(&id));
+    let names = names_in(&taken);
+    // The other backtraces need not be found.
+    let either = |facts: &Facts| leaked.contains(&facts.id) || probably.contains(&facts.id);
+    taken.iter_mut().for_each(|(_, answer)| answer.survey.coroutines.retain(either));
+    let both = Dump::of(taken, names, &mut backtraces);
+    let leaked = both.clone().only(|facts| leaked.contains(&facts.id));
+    let probably = both.only(|facts| probably.contains(&facts.id));
     Leaks {
         version: leaked.version,
         leaked,
@@ -163,8 +168,8 @@ struct Found {
 }
 
 /// All coroutines of the process.
-struct All<'a> {
-    facts: Vec<&'a Facts>,
+struct All {
+    facts: Vec<Facts>,
     // Whether it is known which of its waits has a time limit: not if its worker was interrupted.
     limits_known: Vec<bool>,
     numbers: HashMap<u32, usize>,
@@ -177,11 +182,11 @@ type Taken = [(Arc<Workers>, Answered)];
 impl Look {
     fn new(taken: &Taken, top: usize) -> Self {
         let all = All::new(taken);
-        let objects: BTreeSet<Object> = all.facts.iter().flat_map(|it| shared(it)).collect();
+        let objects: BTreeSet<Object> = all.facts.iter().flat_map(shared).collect();
         let objects: Vec<Object> = objects.into_iter().collect();
-        let need = |(facts, known): (&&Facts, &bool)| all.need(facts, &objects).filter(|_| *known);
+        let need = |(facts, known): (&Facts, &bool)| all.need(facts, &objects).filter(|_| *known);
         let needs: Vec<_> = all.facts.iter().zip(&all.limits_known).map(need).collect();
-        let parked = |facts: &&&Facts| waits(facts).is_some();
+        let parked = |facts: &&Facts| waits(facts).is_some();
         let waiting = all.facts.iter().filter(parked).count();
         let mut found = vec![Found::default(); objects.len()];
         let searched = all.complete && search(&all, taken, &objects, &mut found, top).is_some();
@@ -225,8 +230,8 @@ fn shared(facts: &Facts) -> Vec<Object> {
     several.unwrap_or_default().into_iter().chain(one).collect()
 }
 
-impl<'a> All<'a> {
-    fn new(taken: &'a Taken) -> Self {
+impl All {
+    fn new(taken: &Taken) -> Self {
         let mut facts = Vec::new();
         let mut limits_known = Vec::new();
         let mut complete = true;
@@ -234,7 +239,7 @@ impl<'a> All<'a> {
             let (_, pending) = workers.load(*number);
             complete &= *how != Answer::Silent && !survey.unreadable;
             complete &= survey.missed + pending == 0;
-            facts.extend(&survey.coroutines);
+            facts.extend(survey.coroutines.iter());
             limits_known.resize(facts.len(), *how == Answer::InTurn);
         }
         let numbers = facts.iter().enumerate().map(|(at, it)| (it.id.short(), at)).collect();
@@ -301,14 +306,14 @@ impl<'a> All<'a> {
     fn lent(&self, rest: &[bool]) -> Vec<bool> {
         let mut lent = vec![false; rest.len()];
         for (at, facts) in self.facts.iter().enumerate().filter(|(at, _)| !rest[*at]) {
-            let (mut facts, mut child) = (*facts, at);
+            let (mut facts, mut child) = (facts, at);
             while let Some(parent) = facts.parent.filter(|_| facts.scoped) {
                 match self.numbers.get(&parent.short()) {
                     Some(parent) if !lent[*parent] && *parent != child => child = *parent,
                     _ => break,
                 }
                 lent[child] = true;
-                facts = self.facts[child];
+                facts = &self.facts[child];
             }
         }
         lent
@@ -340,7 +345,7 @@ impl<'a> All<'a> {
 /// Finds the references to the objects. `None` if that is not possible.
 #[cfg(target_os = "linux")]
 fn search(
-    all: &All<'_>,
+    all: &All,
     taken: &Taken,
     objects: &[Object],
     found: &mut [Found],
@@ -362,13 +367,13 @@ fn search(
 }
 
 #[cfg(not(target_os = "linux"))]
-fn search(_: &All<'_>, _: &Taken, objects: &[Object], _: &mut [Found], _: usize) -> Option<()> {
+fn search(_: &All, _: &Taken, objects: &[Object], _: &mut [Found], _: usize) -> Option<()> {
     objects.is_empty().then_some(())
 }
 
 /// The parts of memory that do not count like the rest.
 #[cfg(target_os = "linux")]
-fn parts(all: &All<'_>, taken: &Taken, top: usize) -> Vec<Part> {
+fn parts(all: &All, taken: &Taken, top: usize) -> Vec<Part> {
     /// The switch pushes registers.
     const PUSHED: usize = 64;
     let mut parts = Vec::new();

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::dump::{Answer, Answered, ask_all};
 use crate::engine::blocking_pool;
 use crate::engine::bounds::Bounds;
-use crate::engine::facts::Survey;
 use crate::engine::numbers::Counts;
 use crate::engine::scheduler;
+use crate::engine::survey::Survey;
 use crate::engine::task::Wait;
 use crate::engine::workers::Workers;
 

@@ -56,7 +56,7 @@ mod text;
 mod watchdog;
 
 pub use self::dump::{
-    Answer, Coroutine, Dump, Holder, Place, Stack, State, WaitsFor, Worker, dump,
+    Answer, Coroutine, Coroutines, Dump, Holder, Place, Stack, State, WaitsFor, Worker, dump,
 };
 pub use self::frame::Frame;
 pub use self::leaks::{Leaks, leaks};

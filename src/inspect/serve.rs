@@ -14,11 +14,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, FdFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 
-use super::dump::{Coroutine, Dump, State, json, timed_dump};
+use super::dump::{Dump, json, timed_dump};
 use super::metrics::{Metrics, metrics};
 use super::recorder::recorder;
 use super::text::of_the_program;
 use crate::engine::error::explained;
+use crate::engine::facts::Facts;
 use crate::engine::recorder::{What, events_since};
 use crate::engine::ticks::{self, Scale};
 
@@ -250,19 +251,18 @@ impl Report {
 /// Leaves those that are not parked, and then those that have been parked for the longest time, and
 /// of their backtraces the frames of the program.
 fn shorten(dump: &mut Dump) {
-    let rank = |one: &Coroutine| {
-        let waited = one.waits_for.as_ref().map(|it| it.waited);
-        (one.state == State::Parked, Reverse(waited), one.id.get())
+    let rank = |facts: &Facts| {
+        let waited = facts.parked().map(|parked| parked.since);
+        (waited.is_some(), Reverse(waited), facts.id.get())
     };
-    let mut ranks: Vec<_> = dump.coroutines().map(rank).collect();
+    let all = dump.workers.iter().flat_map(|worker| worker.coroutines.rows.iter());
+    let mut ranks: Vec<_> = all.map(|facts| rank(&facts)).collect();
     let limit = (ranks.len() > LISTED_MAX).then(|| *ranks.select_nth_unstable(LISTED_MAX).1);
     for worker in &mut dump.workers {
         let all = worker.coroutines.len();
-        worker.coroutines.retain(|one| limit.is_none_or(|limit| rank(one) < limit));
+        worker.coroutines.rows.retain(|facts| limit.is_none_or(|limit| rank(facts) < limit));
         worker.unlisted += all - worker.coroutines.len();
-        for one in &mut worker.coroutines {
-            one.backtrace = of_the_program(&one.backtrace).cloned().collect();
-        }
+        worker.coroutines.map_backtraces(|all| of_the_program(all).cloned().collect());
     }
 }
 

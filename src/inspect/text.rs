@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::dump::{Answer, Coroutine, Dump, Place, State, Worker};
 use super::frame::Frame;
-use crate::engine::facts::Time;
+use crate::engine::facts::{Facts, Time};
 use crate::engine::id::Id;
+use crate::engine::scopes::CancelReason;
 
 /// As many coroutines that are alike are shown as one.
 const MANY: usize = 3;
@@ -20,62 +21,89 @@ const INDENT_MAX: usize = 16;
 
 /// Coroutines that are shown as one have all of this in common.
 #[derive(PartialEq, Eq, Hash)]
-struct Kind<'a> {
+struct Kind {
     state: State,
     spawned: Place,
-    waits: Option<(&'a str, Option<Place>, Option<Place>)>,
+    waits: Option<(&'static str, Option<Place>, Option<Place>)>,
     scoped: bool,
     cancelled: bool,
-    reason: Option<&'a str>,
-    backtrace: &'a [Frame],
+    reason: Option<CancelReason>,
+    backtrace: *const Frame,
 }
 
-impl<'a> Kind<'a> {
-    fn of(coroutine: &'a Coroutine) -> Self {
-        let waits = coroutine.waits_for.as_ref();
-        Self {
-            state: coroutine.state,
-            spawned: coroutine.spawned,
-            waits: waits.map(|waits| (waits.kind, waits.created, waits.at)),
-            scoped: coroutine.scoped,
-            cancelled: coroutine.cancelled,
-            reason: coroutine.reason.as_deref(),
-            backtrace: &coroutine.backtrace,
+/// A coroutine of a run.
+struct One<'a> {
+    // Its parent, if that is alive.
+    parent: Option<Id>,
+    id: Id,
+    worker: &'a Worker,
+    place: usize,
+}
+
+impl One<'_> {
+    fn facts(&self) -> Facts {
+        self.worker.coroutines.rows.get(self.place)
+    }
+
+    fn kind(&self) -> Kind {
+        let facts = self.facts();
+        Kind {
+            state: State::of(&facts),
+            spawned: Place(facts.spawned),
+            waits: facts.parked().map(|parked| {
+                let created = parked.subject.map(|subject| Place(subject.created));
+                (parked.why.text(), created, parked.waited_at().map(Place))
+            }),
+            scoped: facts.scoped,
+            cancelled: facts.cancelled,
+            backtrace: self.worker.coroutines.backtrace(&facts).as_ptr(),
+            reason: facts.reason,
         }
     }
 }
 
-/// The coroutines of a run, by their parents.
+/// The coroutines of a run, by their parents and ids.
 struct Tree<'a> {
-    children: HashMap<Option<Id>, Vec<&'a Coroutine>>,
-    // Where each coroutine is, if there are several workers.
-    workers: HashMap<Id, usize>,
+    all: Vec<One<'a>>,
+    // Whether there are several workers.
+    several: bool,
 }
 
 impl<'a> Tree<'a> {
     fn new(workers: &[&'a Worker]) -> Self {
-        let all = || workers.iter().flat_map(|worker| &worker.coroutines);
-        let places = workers.iter().flat_map(|worker| {
-            worker.coroutines.iter().map(|coroutine| (coroutine.id, worker.worker))
-        });
-        let alive: HashMap<Id, usize> = places.collect();
-        let mut children: HashMap<_, Vec<&Coroutine>> = HashMap::new();
-        for coroutine in all() {
-            let parent = coroutine.parent.filter(|parent| alive.contains_key(parent));
-            children.entry(parent).or_default().push(coroutine);
+        let count = workers.iter().map(|worker| worker.coroutines.len()).sum();
+        let mut all = Vec::with_capacity(count);
+        for &worker in workers {
+            all.extend(worker.coroutines.rows.places().map(|(place, facts)| {
+                let Facts { id, parent, .. } = facts;
+                One { parent, id, worker, place }
+            }));
         }
-        children.values_mut().for_each(|siblings| siblings.sort_by_key(|one| one.id));
-        Self { children, workers: if workers.len() > 1 { alive } else { HashMap::new() } }
+        let parents = all.iter().filter_map(|one| Some((one.parent?, false)));
+        let mut parents: HashMap<Id, bool> = parents.collect();
+        for one in &all {
+            parents.entry(one.id).and_modify(|alive| *alive = true);
+        }
+        for one in &mut all {
+            one.parent = one.parent.filter(|parent| parents[parent]);
+        }
+        all.sort_unstable_by_key(|one| (one.parent, one.id));
+        Self { all, several: workers.len() > 1 }
+    }
+
+    fn children(&self, parent: Option<Id>) -> &[One<'a>] {
+        let rest = &self.all[self.all.partition_point(|one| one.parent < parent)..];
+        &rest[..rest.partition_point(|one| one.parent == parent)]
     }
 
     /// The children of some coroutines, those that are alike together.
-    fn groups(&mut self, parents: impl Iterator<Item = Option<Id>>) -> Vec<Vec<&'a Coroutine>> {
-        let (mut groups, mut places) = (Vec::<Vec<&Coroutine>>::new(), HashMap::new());
-        for coroutine in parents.flat_map(|id| self.children.remove(&id).unwrap_or_default()) {
-            let place = *places.entry(Kind::of(coroutine)).or_insert(groups.len());
+    fn groups(&self, parents: impl Iterator<Item = Option<Id>>) -> Vec<Vec<&One<'a>>> {
+        let (mut groups, mut places) = (Vec::<Vec<&One<'_>>>::new(), HashMap::new());
+        for one in parents.flat_map(|id| self.children(id)) {
+            let place = *places.entry(one.kind()).or_insert(groups.len());
             match groups.get_mut(place) {
-                Some(group) => group.push(coroutine),
-                None => groups.push(vec![coroutine]),
+                Some(group) => group.push(one),
+                None => groups.push(vec![one]),
             }
         }
         let few = |group: &Vec<_>| group.len() < MANY;
@@ -103,7 +131,7 @@ impl Dump {
             for worker in &workers {
                 write_worker(f, worker)?;
             }
-            write_tree(f, Tree::new(&workers))?;
+            write_tree(f, &Tree::new(&workers))?;
         }
         Ok(())
     }
@@ -123,7 +151,7 @@ fn write_worker(f: &mut fmt::Formatter<'_>, worker: &Worker) -> fmt::Result {
         Answer::Interrupted => {
             let running = worker.coroutines.iter().find(|one| one.state == State::Running);
             match running {
-                Some(one) => write!(f, "; it is held up by coroutine {}", Named(one))?,
+                Some(one) => write!(f, "; it is held up by coroutine {}", Named(&one))?,
                 None => f.write_str("; it is held up outside of any coroutine")?,
             }
             f.write_str(", which computes or blocks the thread")?;
@@ -134,15 +162,15 @@ fn write_worker(f: &mut fmt::Formatter<'_>, worker: &Worker) -> fmt::Result {
 }
 
 /// Writes the coroutines of a run, each below its parent.
-fn write_tree(f: &mut fmt::Formatter<'_>, mut tree: Tree<'_>) -> fmt::Result {
+fn write_tree(f: &mut fmt::Formatter<'_>, tree: &Tree<'_>) -> fmt::Result {
     // Not a recursion: it may be deep, and this may run on the stack of a coroutine.
-    let mut left: Vec<(usize, Vec<&Coroutine>)> = Vec::new();
+    let mut left: Vec<(usize, Vec<&One<'_>>)> = Vec::new();
     let push = |left: &mut Vec<_>, depth, groups: Vec<_>| {
         left.extend(groups.into_iter().rev().map(|group| (depth, group)));
     };
     push(&mut left, 0, tree.groups([None].into_iter()));
     while let Some((depth, group)) = left.pop() {
-        write_group(f, &tree, depth, &group)?;
+        write_group(f, tree, depth, &group)?;
         push(&mut left, depth + 1, tree.groups(group.iter().map(|one| Some(one.id))));
     }
     Ok(())
@@ -153,10 +181,11 @@ fn write_group(
     f: &mut fmt::Formatter<'_>,
     tree: &Tree<'_>,
     depth: usize,
-    group: &[&Coroutine],
+    group: &[&One<'_>],
 ) -> fmt::Result {
-    let waited = |one: &Coroutine| one.waits_for.as_ref().map(|waits| waits.waited);
-    let Some(longest) = group.iter().max_by_key(|one| waited(one)) else { return Ok(()) };
+    let waited = |one: &One<'_>| one.facts().parked().map(|parked| parked.since);
+    let Some(one) = group.iter().max_by_key(|one| waited(one)) else { return Ok(()) };
+    let longest = &one.worker.coroutines.coroutine(&one.facts());
     let indent = "    ".repeat(depth.min(INDENT_MAX));
     write!(f, "{indent}")?;
     match group.len() {
@@ -166,8 +195,8 @@ fn write_group(
     if longest.scoped {
         f.write_str(" in a scope")?;
     }
-    if let Some(worker) = tree.workers.get(&longest.id).filter(|_| group.len() == 1) {
-        write!(f, " on worker {worker}")?;
+    if tree.several && group.len() == 1 {
+        write!(f, " on worker {}", one.worker.worker)?;
     }
     writeln!(f, ", spawned at {}", longest.spawned)?;
     if group.len() > 1 {
@@ -206,10 +235,11 @@ pub(super) fn write_state(f: &mut fmt::Formatter<'_>, coroutine: &Coroutine) -> 
     }
 }
 
-fn write_stack(f: &mut fmt::Formatter<'_>, indent: &str, group: &[&Coroutine]) -> fmt::Result {
-    let most = group.iter().map(|one| one.stack.most).max().unwrap_or(0);
-    let used = group.iter().map(|one| one.stack.used).max().flatten();
-    let size = group.iter().map(|one| one.stack.size).max().unwrap_or(0);
+fn write_stack(f: &mut fmt::Formatter<'_>, indent: &str, group: &[&One<'_>]) -> fmt::Result {
+    let (mut used, mut most, mut size) = (None, 0, 0);
+    for stack in group.iter().map(|one| one.facts().stack) {
+        (used, most, size) = (used.max(stack.used), most.max(stack.most), size.max(stack.size));
+    }
     write!(f, "{indent}  stack: ")?;
     if let Some(used) = used {
         write!(f, "{} used now, ", Bytes(used))?;

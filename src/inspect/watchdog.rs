@@ -20,10 +20,11 @@ use super::frame::Frame;
 use super::frames::Backtraces;
 use super::text::{Named, write_backtrace, write_state};
 use crate::engine::error::explained;
-use crate::engine::facts::{Names, Survey, Time, Wanted};
+use crate::engine::facts::{Facts, Names, Time};
 use crate::engine::id::Id;
 use crate::engine::interrupt;
 use crate::engine::mailbox::Message;
+use crate::engine::survey::{Survey, Wanted};
 use crate::engine::workers::{Question, Workers};
 
 /// The shortest limit: a thread that waits for its processor may take as long.
@@ -206,14 +207,16 @@ impl<F: FnMut(&Stall)> Watchdog<F> {
             Some(SystemCall::Number(FUTEX, lock)) => (Wanted::Referring(lock), 1 + HOLDERS_MAX),
             _ => (Wanted::Running, 1),
         };
-        let mut survey = backtraces.wanted(Survey::with_capacity(room));
+        let mut survey = backtraces.survey(room);
         survey.wanted = wanted;
         let survey = ask(workers, number, survey)?;
         let turn = turn_of(survey.as_ref());
         let mut all = Vec::new();
         if let Some(survey) = &survey {
-            let names = Names::new(survey.coroutines.iter());
-            let new = |facts| Coroutine::new(facts, &names, backtraces.of(survey.frames_of(facts)));
+            let names = Names::new(|| survey.coroutines.iter());
+            let new = |facts: Facts| {
+                Coroutine::new(&facts, &names, backtraces.of(survey.frames_of(&facts)))
+            };
             all.extend(survey.coroutines.iter().map(new));
         }
         let (mut running, may_hold): (Vec<_>, Vec<_>) =

@@ -26,7 +26,7 @@ fn parked<T: 'static>(name: &str, body: impl FnOnce() -> T + 'static) -> JoinHan
     handle
 }
 
-fn find<'a>(dump: &'a Dump, name: &str) -> &'a Coroutine {
+fn find(dump: &Dump, name: &str) -> Coroutine {
     let found = dump.coroutines().find(|one| one.name.as_deref() == Some(name));
     found.unwrap_or_else(|| panic!("no '{name}' in {dump}"))
 }
@@ -254,7 +254,7 @@ fn a_plain_thread_sees_all_workers() {
         let handle = system::spawn(move || {
             loop {
                 let dump = dump();
-                let ours = |one: &&Coroutine| one.id == other.id() && one.state == State::Parked;
+                let ours = |one: &Coroutine| one.id == other.id() && one.state == State::Parked;
                 if let Some(one) = dump.coroutines().find(ours) {
                     let has = |worker: &&Worker| worker.coroutines.iter().any(|it| it.id == one.id);
                     let run = dump.workers.iter().find(has).unwrap().run;

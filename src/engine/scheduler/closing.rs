@@ -10,8 +10,9 @@ use std::time::Instant;
 use super::super::cancel;
 use super::super::coroutine::Coroutine;
 use super::super::current;
-use super::super::facts::{self, Survey};
+use super::super::facts;
 use super::super::id::Id;
+use super::super::survey::Survey;
 use super::super::task::Task;
 use super::calls::{Call, CallKey};
 use super::core::Scheduler;
@@ -74,7 +75,7 @@ impl Scheduler {
     /// Cancels them all. `run` panics with the report when they have ended.
     #[cold]
     pub(super) fn report_deadlock(&self) {
-        let waits = self.survey(Survey::default()).coroutines;
+        let waits: Vec<_> = self.survey(Survey::default()).coroutines.iter().collect();
         let text = facts::report(&waits);
         if !self.with_worker(|worker| worker.workers.report(waits)) {
             // This is the second deadlock of the run: the cancelled coroutines do not end, because
@@ -94,7 +95,7 @@ impl Scheduler {
     fn add_to_report(&self) {
         self.with_worker(|worker| {
             if worker.workers.is_deadlocked() {
-                worker.workers.report(self.survey(Survey::default()).coroutines);
+                worker.workers.report(self.survey(Survey::default()).coroutines.iter().collect());
             }
         });
     }

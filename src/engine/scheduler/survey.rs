@@ -6,9 +6,10 @@ use std::time::Duration;
 use super::super::coroutine::Registers;
 use super::super::current;
 use super::super::endpoint::Endpoint;
-use super::super::facts::{Facts, Frames, Parked, StackUse, State, Survey, Wanted};
+use super::super::facts::{Facts, Frames, Parked, StackUse, State};
 use super::super::numbers::Numbers;
 use super::super::stack;
+use super::super::survey::{Survey, Wanted};
 use super::super::task::{Flag, Task};
 use super::core::Scheduler;
 

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::thread;
 
 use super::super::defer::Defer;
-use super::super::facts::Survey;
+use super::super::survey::Survey;
 
 /// A question, and then its answer.
 pub(crate) struct Question {

@@ -6,13 +6,14 @@ use std::iter;
 use std::panic::Location;
 use std::sync::{Arc, OnceLock, Weak};
 
-use super::super::facts::{self, Facts, Survey};
+use super::super::facts::{self, Facts};
 use super::super::job::Job;
 use super::super::mailbox::{Mailbox, Message, ThreadId};
 use super::super::mutex::Mutex;
 use super::super::shared::atomic::{
     AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering, fence,
 };
+use super::super::survey::Survey;
 use super::question::{Asked, Question, Slot};
 use super::quiescence::Quiescence;
 use super::run_queue::{Queue, RunQueue};
