@@ -135,8 +135,8 @@ impl<T: Copy> Timers<T> {
     }
 
     fn expire_slots(&mut self, now: u64, due: &mut Vec<T>) {
-        // The slots are relative to a time that must not go back: an entry is found again, to cancel
-        // it, by its place at that time.
+        // The slots are relative to a time that must not go back: by it, the entry of a timer that
+        // is cancelled is found.
         let now = now.max(self.now);
         let mut passed = Vec::new();
         let mut moved = Vec::new();

@@ -5,8 +5,7 @@ use std::fs;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// How many handles the script has forgotten. What each leaks, with what the allocator adds, is
-/// less than a KiB.
+/// How many handles the script has forgotten. Each leaks less than a KiB.
 static FORGOTTEN: AtomicUsize = AtomicUsize::new(0);
 
 /// Forgets a handle, as safe code may.
