@@ -93,6 +93,8 @@ pub(crate) enum Message {
     Deregister { reactor: u64, token: u64 },
     /// Wakes the waiters of a descriptor, because its deadline has changed.
     Recheck { reactor: u64, token: u64 },
+    /// Take back the timer of a future's sleep, if it is still this one.
+    Disarm { slot: u32, number: u64 },
     /// Check whether there is a job to start, or whether the run is closing.
     Check,
     /// Answer the question of what your coroutines do.

@@ -27,6 +27,9 @@ use super::ticks;
 /// How many events the ring of each worker keeps. Zero while nothing is recorded.
 static CAPACITY: AtomicUsize = AtomicUsize::new(0);
 
+/// The largest ring, of 512 MiB. A worker has no caller that could be told of a lack of memory.
+const MAX: usize = 1 << 24;
+
 static RINGS: Mutex<Rings> = Mutex::new(Rings { all: Vec::new(), free: Vec::new() });
 
 struct Rings {
@@ -37,7 +40,7 @@ struct Rings {
 /// Begins to record, with room for at least this many events of each worker. With zero, it ends.
 pub(crate) fn set_capacity(events: usize) {
     ticks::Scale::get();
-    let events = if events == 0 { 0 } else { events.next_power_of_two().max(16) };
+    let events = if events == 0 { 0 } else { events.min(MAX).next_power_of_two().max(16) };
     CAPACITY.store(events, Ordering::Relaxed);
 }
 
@@ -342,6 +345,14 @@ mod tests {
 
     fn id(number: u64) -> Id {
         Id::from_number(number).unwrap()
+    }
+
+    #[test]
+    fn a_ring_has_a_largest_size() {
+        set_capacity(usize::MAX);
+        let largest = capacity();
+        set_capacity(0);
+        assert_eq!(largest, MAX);
     }
 
     #[test]

@@ -286,6 +286,11 @@ impl FutureWaiter {
         self.0.set(waker);
     }
 
+    /// Wakes the future, unless it was already woken since its last poll.
+    pub(crate) fn wake(&self) {
+        self.0.wake();
+    }
+
     pub(crate) fn waiter(&self) -> Waiter {
         Waiter::Future(Arc::clone(&self.0))
     }

@@ -65,11 +65,15 @@ impl Sleep {
     }
 
     /// Sets another deadline, also after the first one has passed. A task that waits for this
-    /// future is woken at the new one.
+    /// future is woken at the new one. It may be reset on any thread.
     pub fn reset(&mut self, deadline: Instant) {
         self.deadline = deadline;
+        let elsewhere = self.armed.is_some_and(|key| !key.is_here());
         if self.disarm() {
             self.arm();
+        } else if elsewhere {
+            // The task polls again, which arms the timer of its thread.
+            self.waiter.wake();
         }
     }
 
@@ -80,14 +84,18 @@ impl Sleep {
         self.armed.is_some()
     }
 
-    /// Takes the timer back, if this thread has armed it. Returns whether it has not fired.
+    /// Takes the timer back. Returns whether this thread has armed it, and it has not fired.
     fn disarm(&mut self) -> bool {
         let Some(key) = self.armed.take() else { return false };
+        if !key.is_here() {
+            key.disarm_elsewhere();
+            return false;
+        }
         context::try_with(|scheduler| scheduler.disarm_sleep(key)).unwrap_or(false)
     }
 
     fn is_armed_here(&self) -> bool {
-        let Some(key) = self.armed else { return false };
+        let Some(key) = self.armed.filter(|key| key.is_here()) else { return false };
         context::try_with(|scheduler| scheduler.is_sleep_armed(key)).unwrap_or(false)
     }
 }
@@ -102,6 +110,7 @@ impl Future for Sleep {
         }
         self.waiter.set_waker(cx.waker());
         if !self.is_armed_here() {
+            self.disarm();
             assert!(
                 self.arm(),
                 "no plainsong runtime runs on this thread, so nothing would wake the sleeping \

@@ -16,7 +16,7 @@ use plainsong::{blocking, spawn, spawn_anywhere, yield_now};
 use crate::util::{HOUR, MOMENT, alone, on_another, run_on, runtime, until, until_parked};
 
 /// The numbers of the only run.
-fn counts() -> Counts {
+pub(crate) fn counts() -> Counts {
     metrics().sum()
 }
 

@@ -19,6 +19,7 @@ use plainsong::time::{
 };
 use plainsong::{spawn, yield_now};
 
+use crate::metrics::counts;
 use crate::util::{
     HOUR, MOMENT, OnDrop, alone, both, limit_memory, pair, panic_of, resident, run, until,
     until_parked, watch,
@@ -524,6 +525,93 @@ fn a_sleep_is_reset_before_and_after_its_time() {
         waiting.join().unwrap();
         assert!(Sleep::new(Duration::MAX).deadline() > now() + 1000 * HOUR);
     });
+}
+
+/// A waker that calls a closure.
+struct Calls<F>(F);
+
+impl<F: Fn() + Send + Sync> Wake for Calls<F> {
+    fn wake(self: Arc<Self>) {
+        (self.0)();
+    }
+}
+
+#[test]
+fn a_waker_drops_a_sleep_and_cancels_a_call_that_are_due_at_the_same_time() {
+    thread_local! {
+        static LATER: RefCell<Vec<plainsong::time::Timer>> = const { RefCell::new(Vec::new()) };
+    }
+    run(|| {
+        let (time, woken) = (now() + MOMENT, Arc::new(AtomicBool::new(false)));
+        let sleep = || Arc::new(Mutex::new(Some(Sleep::until(time))));
+        let (due, next) = (sleep(), sleep());
+        let waker = {
+            let (due, next, woken) = (due.clone(), next.clone(), woken.clone());
+            Waker::from(Arc::new(Calls(move || {
+                // These take the places of those that are due and are taken back next, and must
+                // not be taken for them.
+                let cancelled = LATER.with_borrow_mut(|calls| calls.pop().unwrap().cancel());
+                assert!(cancelled);
+                LATER.with_borrow_mut(|calls| calls.push(after(HOUR, || panic!("an hour early"))));
+                drop(due.lock().unwrap().take());
+                let mut later = Sleep::new(HOUR);
+                let early = Waker::from(Arc::new(Calls(|| panic!("an hour early"))));
+                assert!(poll_once(&mut later, &early).is_pending());
+                *next.lock().unwrap() = Some(later);
+                woken.store(true, Ordering::Relaxed);
+            })))
+        };
+        let mut first = Sleep::until(time);
+        assert!(poll_once(&mut first, &waker).is_pending());
+        let poll = |it: &Mutex<Option<Sleep>>| {
+            poll_once(it.lock().unwrap().as_mut().unwrap(), Waker::noop()).is_pending()
+        };
+        assert!(poll(&due));
+        LATER.with_borrow_mut(|calls| calls.push(at(time, || panic!("it was cancelled"))));
+        until(|| woken.load(Ordering::Relaxed));
+        yield_now();
+        LATER.with_borrow_mut(|calls| assert!(calls.pop().unwrap().cancel()));
+        assert!(poll(&next));
+    });
+}
+
+#[test]
+fn a_sleep_that_another_thread_resets_wakes_its_task() {
+    run(|| {
+        let sleep = Arc::new(Mutex::new(Sleep::new(HOUR)));
+        let waiting = {
+            let sleep = sleep.clone();
+            let poll = move |cx: &mut Context<'_>| Pin::new(&mut *sleep.lock().unwrap()).poll(cx);
+            spawn(|| plainsong::block_on(future::poll_fn(poll)))
+        };
+        until_parked(&waiting);
+        let reset = move || sleep.lock().unwrap().reset(Instant::now());
+        thread::spawn(reset).join().unwrap();
+        waiting.join().unwrap();
+    });
+}
+
+#[test]
+fn a_sleep_that_moves_between_threads_leaves_no_timers_behind() {
+    let test = || {
+        plainsong::run(|| {
+            let mut sleep = Sleep::new(HOUR);
+            for _ in 0..10 {
+                assert!(poll_once(&mut sleep, Waker::noop()).is_pending());
+                let there = thread::spawn(move || {
+                    plainsong::run(|| {
+                        assert!(poll_once(&mut sleep, Waker::noop()).is_pending());
+                        sleep
+                    })
+                });
+                sleep = there.join().unwrap();
+            }
+            // This worker takes the messages of the threads meanwhile.
+            plainsong::blocking(|| ());
+            assert_eq!(counts().timers, 0);
+        })
+    };
+    alone(a_sleep_that_moves_between_threads_leaves_no_timers_behind, test);
 }
 
 #[test]

@@ -71,8 +71,42 @@ pub mod hyper;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 
-/// A stream of plainsong that can be read in a future.
-pub trait Readable {
+/// The adapters rely on what [`Readable::try_read_uninit`] does, so only this crate implements the
+/// traits.
+///
+/// ```compile_fail
+/// use std::{io, mem::MaybeUninit, task::{Context, Poll}};
+///
+/// struct Stream;
+///
+/// impl plainsong_compat::Readable for Stream {
+///     fn poll_read_ready(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+///         Poll::Ready(Ok(()))
+///     }
+///     fn try_read(&self, _: &mut [u8]) -> io::Result<usize> {
+///         Ok(0)
+///     }
+///     fn try_read_uninit<'a>(&self, _: &'a mut [MaybeUninit<u8>]) -> io::Result<&'a mut [u8]> {
+///         Ok(vec![0; 100].leak())
+///     }
+/// }
+/// ```
+mod sealed {
+    use super::*;
+
+    pub trait Sealed {}
+
+    macro_rules! sealed {
+        ($($type:ty),*) => { $(impl Sealed for $type {})* };
+    }
+
+    sealed!(TcpStream, UnixStream, PipeReader, PipeWriter, ChildStdin, ChildStdout, ChildStderr);
+    impl<T: Readable> Sealed for ReadHalf<T> {}
+    impl<T: Writable> Sealed for WriteHalf<T> {}
+}
+
+/// A stream of plainsong that can be read in a future. Other crates cannot implement it.
+pub trait Readable: sealed::Sealed {
     /// As [`TcpStream::poll_read_ready`](plainsong::net::TcpStream::poll_read_ready).
     ///
     /// # Errors
@@ -95,8 +129,8 @@ pub trait Readable {
     fn try_read_uninit<'a>(&self, buf: &'a mut [MaybeUninit<u8>]) -> io::Result<&'a mut [u8]>;
 }
 
-/// A stream of plainsong that can be written in a future.
-pub trait Writable {
+/// A stream of plainsong that can be written in a future. Other crates cannot implement it.
+pub trait Writable: sealed::Sealed {
     /// As [`TcpStream::poll_write_ready`](plainsong::net::TcpStream::poll_write_ready).
     ///
     /// # Errors

@@ -19,7 +19,8 @@ pub(crate) type Call = Box<dyn FnOnce(Stack, Id, ThreadId) -> Task>;
 struct Pending {
     call: Call,
     serial: u64,
-    timer: TimerKey,
+    // `None` when it has fired, and its turn in the batch of the timers has not come.
+    timer: Option<TimerKey>,
 }
 
 /// Names one call that the scheduler's `call_at` has scheduled.
@@ -52,7 +53,7 @@ impl Calls {
         let entry = pending.vacant_entry();
         let slot = u32::try_from(entry.key()).expect("fewer than 2^32 calls");
         let timer = alarms.add(at, Alarm::Call(slot));
-        entry.insert(Pending { call, serial, timer });
+        entry.insert(Pending { call, serial, timer: Some(timer) });
         CallKey { slot, serial }
     }
 
@@ -62,14 +63,14 @@ impl Calls {
         let mut pending = self.pending.borrow_mut();
         pending.get(slot).filter(|pending| pending.serial == key.serial)?;
         let taken = pending.remove(slot);
-        alarms.cancel(taken.timer);
+        taken.timer.into_iter().for_each(|timer| alarms.cancel(timer));
         Some(taken.call)
     }
 
     /// Takes all calls back.
     pub(super) fn take_all(&self, alarms: &Alarms) -> Vec<Call> {
         let take = |(_, pending): (usize, Pending)| {
-            alarms.cancel(pending.timer);
+            pending.timer.into_iter().for_each(|timer| alarms.cancel(timer));
             pending.call
         };
         self.pending.take().into_iter().map(take).collect()
@@ -78,20 +79,29 @@ impl Calls {
     /// Makes all calls due now.
     pub(super) fn hurry(&self, alarms: &Alarms, now: u64) {
         for (slot, pending) in &mut *self.pending.borrow_mut() {
-            alarms.cancel(pending.timer);
-            pending.timer = alarms.add(now, Alarm::Call(slot as u32));
+            pending.timer.into_iter().for_each(|timer| alarms.cancel(timer));
+            pending.timer = Some(alarms.add(now, Alarm::Call(slot as u32)));
         }
     }
 
-    /// Takes the call in this slot, whose timer has fired.
-    pub(super) fn take_due(&self, slot: u32) -> Option<Call> {
-        self.pending.borrow_mut().try_remove(slot as usize).map(|pending| pending.call)
+    /// Forgets the timer of the call in this slot, which has fired.
+    pub(super) fn forget_timer(&self, slot: u32) -> Option<()> {
+        self.pending.borrow_mut().get_mut(slot as usize).map(|pending| pending.timer = None)
     }
 
-    /// Schedules the call in this slot, whose timer has fired, for another time.
+    /// Takes the call in this slot, if its timer has fired. Otherwise the call that was here was
+    /// taken back, and another has its slot.
+    pub(super) fn take_due(&self, slot: u32) -> Option<Call> {
+        let (mut pending, slot) = (self.pending.borrow_mut(), slot as usize);
+        pending.get(slot).filter(|pending| pending.timer.is_none())?;
+        Some(pending.remove(slot).call)
+    }
+
+    /// Schedules the call in this slot for another time, if its timer has fired.
     pub(super) fn postpone(&self, alarms: &Alarms, slot: u32, at: u64) {
-        if let Some(pending) = self.pending.borrow_mut().get_mut(slot as usize) {
-            pending.timer = alarms.add(at, Alarm::Call(slot));
+        let mut pending = self.pending.borrow_mut();
+        if let Some(due) = pending.get_mut(slot as usize).filter(|it| it.timer.is_none()) {
+            due.timer = Some(alarms.add(at, Alarm::Call(slot)));
         }
     }
 }

@@ -443,10 +443,8 @@ impl Scheduler {
 
     /// Wakes a future at `deadline`. `None` if no run is under way on this thread.
     pub(crate) fn arm_sleep(&self, deadline: Instant, waiter: Waiter) -> Option<SleepKey> {
-        let mailbox = self.mailbox();
-        let name = (mailbox.thread(), mailbox.next_wait());
         let at = self.clock.nanos_at(deadline);
-        let arm = || self.sleeps.add(&self.alarms, at, waiter, name);
+        let arm = || self.sleeps.add(&self.alarms, at, waiter, self.mailbox());
         self.is_running().then(|| self.arming(at, arm))
     }
 
@@ -460,18 +458,14 @@ impl Scheduler {
         key
     }
 
-    /// Takes a sleep back. Returns whether it was armed on this thread, and its time has not come.
+    /// Takes back a sleep of this thread. Returns whether it was armed, and its time has not come.
     pub(crate) fn disarm_sleep(&self, key: SleepKey) -> bool {
-        let armed = self.is_sleep_armed(key);
-        if armed {
-            self.sleeps.cancel(&self.alarms, key);
-        }
-        armed
+        self.sleeps.disarm(&self.alarms, key)
     }
 
-    /// Whether a sleep is armed on this thread, and its time has not come.
+    /// Whether a sleep of this thread is armed, and its time has not come.
     pub(crate) fn is_sleep_armed(&self, key: SleepKey) -> bool {
-        key.thread() == self.mailbox().thread() && self.sleeps.has(key)
+        self.sleeps.has(key)
     }
 
     /// Wakes all futures that wait for this thread, which will not wake them any more. They find no

@@ -1,10 +1,11 @@
 //! Futures that sleep: the core of `time::Sleep`.
 
 use std::cell::RefCell;
+use std::fmt;
 
 use slab::Slab;
 
-use super::super::mailbox::ThreadId;
+use super::super::mailbox::{Mailbox, Message, ThreadId};
 use super::super::timer::TimerKey;
 use super::super::waiter::Waiter;
 use super::alarms::{Alarm, Alarms};
@@ -12,21 +13,34 @@ use super::alarms::{Alarm, Alarms};
 /// A future whose time has not come.
 struct Sleeper {
     waiter: Waiter,
-    timer: TimerKey,
+    // `None` when it has fired, and its turn in the batch of the timers has not come.
+    timer: Option<TimerKey>,
     number: u64,
 }
 
 /// Names one armed sleep of one thread, by a number that is never used again.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct SleepKey {
-    thread: ThreadId,
+    mailbox: &'static Mailbox,
     slot: u32,
     number: u64,
 }
 
 impl SleepKey {
-    pub(super) fn thread(self) -> ThreadId {
-        self.thread
+    /// Whether the calling thread has armed the sleep.
+    pub(crate) fn is_here(self) -> bool {
+        self.mailbox.thread() == ThreadId::current()
+    }
+
+    /// Has the thread that has armed the sleep take it back.
+    pub(crate) fn disarm_elsewhere(self) {
+        self.mailbox.send(Message::Disarm { slot: self.slot, number: self.number });
+    }
+}
+
+impl fmt::Debug for SleepKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SleepKey").field("number", &self.number).finish_non_exhaustive()
     }
 }
 
@@ -42,44 +56,60 @@ impl Sleeps {
         self.0.borrow().len()
     }
 
-    /// Wakes `waiter` at `at`, in nanoseconds of the clock. `number` is the next one of the
-    /// thread's mailbox.
+    /// Wakes `waiter` at `at`, in nanoseconds of the clock. `mailbox` is that of this thread.
     pub(super) fn add(
         &self,
         alarms: &Alarms,
         at: u64,
         waiter: Waiter,
-        (thread, number): (ThreadId, u64),
+        mailbox: &'static Mailbox,
     ) -> SleepKey {
         let mut sleepers = self.0.borrow_mut();
         let entry = sleepers.vacant_entry();
         let slot = u32::try_from(entry.key()).expect("fewer than 2^32 sleeps");
-        let timer = alarms.add(at, Alarm::Sleep(slot));
-        entry.insert(Sleeper { waiter, timer, number });
-        SleepKey { thread, slot, number }
+        let (timer, number) = (alarms.add(at, Alarm::Sleep(slot)), mailbox.next_wait());
+        entry.insert(Sleeper { waiter, timer: Some(timer), number });
+        SleepKey { mailbox, slot, number }
     }
 
-    /// Whether a sleep is armed still.
-    pub(super) fn has(&self, key: SleepKey) -> bool {
-        let sleepers = self.0.borrow();
-        sleepers.get(key.slot as usize).is_some_and(|sleeper| sleeper.number == key.number)
+    /// Whether a sleep of this thread is armed still.
+    pub(super) fn has(&self, SleepKey { slot, number, .. }: SleepKey) -> bool {
+        self.0.borrow().get(slot as usize).is_some_and(|sleeper| sleeper.number == number)
     }
 
-    /// Takes back a sleep that is armed.
-    pub(super) fn cancel(&self, alarms: &Alarms, key: SleepKey) {
-        let sleeper = self.0.borrow_mut().remove(key.slot as usize);
-        alarms.cancel(sleeper.timer);
+    /// Takes back the sleep with this number. Returns whether it was armed still.
+    pub(super) fn cancel(&self, alarms: &Alarms, slot: u32, number: u64) -> bool {
+        let (mut sleepers, slot) = (self.0.borrow_mut(), slot as usize);
+        let armed = sleepers.get(slot).is_some_and(|sleeper| sleeper.number == number);
+        if armed {
+            let sleeper = sleepers.remove(slot);
+            sleeper.timer.into_iter().for_each(|timer| alarms.cancel(timer));
+        }
+        armed
     }
 
-    /// Takes the future in this slot, whose timer has fired.
+    /// Takes back a sleep of this thread. Returns whether it was armed still.
+    pub(super) fn disarm(&self, alarms: &Alarms, key: SleepKey) -> bool {
+        self.cancel(alarms, key.slot, key.number)
+    }
+
+    /// Forgets the timer of the sleep in this slot, which has fired.
+    pub(super) fn forget_timer(&self, slot: u32) -> Option<()> {
+        self.0.borrow_mut().get_mut(slot as usize).map(|sleeper| sleeper.timer = None)
+    }
+
+    /// Takes the future in this slot, if its timer has fired. Otherwise the sleep that was here was
+    /// taken back, and another has its slot.
     pub(super) fn take_due(&self, slot: u32) -> Option<Waiter> {
-        self.0.borrow_mut().try_remove(slot as usize).map(|sleeper| sleeper.waiter)
+        let (mut sleepers, slot) = (self.0.borrow_mut(), slot as usize);
+        sleepers.get(slot).filter(|sleeper| sleeper.timer.is_none())?;
+        Some(sleepers.remove(slot).waiter)
     }
 
     /// Takes all sleeps back.
     pub(super) fn take_all(&self, alarms: &Alarms) -> Vec<Waiter> {
         let take = |(_, sleeper): (usize, Sleeper)| {
-            alarms.cancel(sleeper.timer);
+            sleeper.timer.into_iter().for_each(|timer| alarms.cancel(timer));
             sleeper.waiter
         };
         self.0.take().into_iter().map(take).collect()

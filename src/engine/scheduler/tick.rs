@@ -255,9 +255,9 @@ impl Scheduler {
     /// Acts on all timers that are due at `now`. Returns how many there were.
     fn fire(&self, now: u64) -> usize {
         let due = self.alarms.expire(now);
-        // These timers are no longer in the wheel, so all tasks forget their keys before the first
-        // alarm acts: otherwise one alarm could cancel the timer of another, by a key that is no
-        // longer valid.
+        // These timers are no longer in the wheel, so their keys are forgotten before the first
+        // alarm acts: otherwise one alarm, or the waker that it calls, could cancel the timer of
+        // another, by a key that is no longer valid.
         for (at, alarm) in due.iter().enumerate() {
             if let Some(Alarm::Wake(slot)) = due.get(at + FETCH_AHEAD) {
                 self.tasks.fetch(*slot);
@@ -267,7 +267,8 @@ impl Scheduler {
                 Alarm::Cancel(slot, scope) => {
                     self.tasks.with(slot, |task| task.scopes.forget_timer(scope))
                 }
-                Alarm::Call(_) | Alarm::Sleep(_) => None,
+                Alarm::Call(slot) => self.calls.forget_timer(slot),
+                Alarm::Sleep(slot) => self.sleeps.forget_timer(slot),
             };
         }
         let fired = due.len();
@@ -329,6 +330,7 @@ impl Scheduler {
             }
             Message::Deregister { reactor, token } => self.deregister(reactor, token),
             Message::Recheck { reactor, token } => self.recheck(reactor, token),
+            Message::Disarm { slot, number } => _ = self.sleeps.cancel(&self.alarms, slot, number),
             Message::Check => {}
             Message::Asked => self.answer(),
         }
