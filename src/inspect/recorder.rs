@@ -44,9 +44,9 @@ pub fn recorder() -> Recorder {
 }
 
 impl Recorder {
-    /// Begins to record: at least the last `events` of each worker, of 32 bytes each, and 16 million
-    /// at most. A busy server has two or three for each request. A worker begins with its next sleep, or when it next
-    /// looks up from a full queue.
+    /// Begins to record: at least the last `events` of each worker, of 32 bytes each, and at most
+    /// 16 million. A busy server has two or three for each request. A worker begins with its next
+    /// sleep, or when it next looks up from a full queue.
     ///
     /// The first call blocks the thread for 10 ms, for the calibration of a clock. The memory is
     /// not given back, but used again.
