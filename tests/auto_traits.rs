@@ -96,6 +96,7 @@ table! {
     inspect::BlockingPool => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::Cause => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::Coroutine => Send Sync Unpin UnwindSafe RefUnwindSafe;
+    inspect::Coroutines => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::Counts => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::Dump => Send Sync Unpin UnwindSafe RefUnwindSafe;
     inspect::Frame => Send Sync Unpin UnwindSafe RefUnwindSafe;
