@@ -76,19 +76,27 @@ pub(crate) fn with<R>(f: impl FnOnce(&Scheduler) -> R) -> R {
 /// been dropped.
 #[inline]
 pub(crate) fn try_with<R>(f: impl FnOnce(&Scheduler) -> R) -> Option<R> {
-    with_any(|scheduler| scheduler.map(f))
+    // Not by `with_any`: a debug build copies what `f` owns once for each function on its way.
+    //
+    // SAFETY: if the pointer is not null, the scheduler exists, because its drop first sets `PLACE`
+    // to null. The drop happens at the end of the thread, so it does not happen while `f` runs.
+    // That is also true in a coroutine, which runs only on its own thread and has ended before
+    // that.
+    unsafe { place().as_ref() }.map(f)
 }
 
 /// [`try_with`], which always calls `f`.
 #[inline]
 pub(crate) fn with_any<R>(f: impl FnOnce(Option<&Scheduler>) -> R) -> R {
+    // SAFETY: as in `try_with`.
+    f(unsafe { place().as_ref() })
+}
+
+/// This thread's scheduler, or null after it has been dropped.
+#[inline]
+fn place() -> *const Scheduler {
     let known = PLACE.try_with(Cell::get).unwrap_or(ptr::null());
-    let place = if known.is_null() { find() } else { known };
-    // SAFETY: if the pointer is not null, the scheduler exists, because its drop first sets `PLACE`
-    // to null. The drop happens at the end of the thread, so it does not happen while `f` runs.
-    // That is also true in a coroutine, which runs only on its own thread and has ended before
-    // that.
-    f(unsafe { place.as_ref() })
+    if known.is_null() { find() } else { known }
 }
 
 /// Calls `f` with this thread's scheduler, if it has been used before. Async-signal-safe.
