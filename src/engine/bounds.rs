@@ -53,6 +53,10 @@ impl Bounds {
     pub(crate) fn read(&self, address: usize) -> Option<usize> {
         let last = self.top - size_of::<usize>();
         let inside = (self.bottom..=last).contains(&address) && address % size_of::<usize>() == 0;
+        #[cfg(feature = "sanitizer")]
+        if inside && super::sanitizer::is_guarded(address) {
+            return Some(0);
+        }
         // SAFETY: by the promise to `new`, it is mapped, and nothing writes to it now. Any bytes
         // are a `usize`. The read is volatile, because the compiler does not know of it otherwise.
         inside.then(|| unsafe { ptr::read_volatile(address as *const usize) })

@@ -18,6 +18,7 @@ use std::ptr;
 unsafe extern "C" {
     fn __asan_poison_memory_region(start: *const c_void, len: usize);
     fn __asan_unpoison_memory_region(start: *const c_void, len: usize);
+    fn __asan_region_is_poisoned(start: *const c_void, len: usize) -> *const c_void;
     fn __lsan_register_root_region(start: *const c_void, len: usize);
     fn __lsan_unregister_root_region(start: *const c_void, len: usize);
     fn __asan_get_current_fake_stack() -> *mut c_void;
@@ -60,6 +61,14 @@ pub(super) fn stack_is_free(bounds: Range<usize>) {
         __lsan_unregister_root_region(start, len);
         __asan_poison_memory_region(start, len);
     }
+}
+
+/// Whether AddressSanitizer would report a read of the word at this address: it lies beside a
+/// local.
+pub(super) fn is_guarded(address: usize) -> bool {
+    let start = ptr::without_provenance(address);
+    // SAFETY: this only asks.
+    !unsafe { __asan_region_is_poisoned(start, size_of::<usize>()) }.is_null()
 }
 
 /// The body of a coroutine is about to return. Called on its stack.
