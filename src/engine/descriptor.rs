@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io;
 use std::mem;
-use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::ptr;
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, OnceLock, Weak};
@@ -87,7 +87,7 @@ impl Registrations {
     pub(crate) fn register<'a>(
         &self,
         scheduler: &'a Scheduler,
-        fd: &impl AsFd,
+        fd: BorrowedFd<'_>,
     ) -> io::Result<Option<Readiness<'a>>> {
         // Another coroutine may have registered the descriptor since the operation began.
         if let Some(readiness) = self.readiness_on(Some(scheduler)) {
@@ -96,7 +96,7 @@ impl Registrations {
         let Some(reactor) = scheduler.reactor() else {
             unreachable!("a run is under way, so its thread has a reactor")
         };
-        let token = match reactor.register(fd.as_fd()) {
+        let token = match reactor.register(fd) {
             Ok(token) => token,
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => return Ok(None),
             Err(error) => return Err(error),
@@ -121,7 +121,7 @@ impl Registrations {
     /// When no run is under way on this thread, and when the kernel refuses.
     pub(crate) fn poll_ready(
         &self,
-        fd: &impl AsFd,
+        fd: BorrowedFd<'_>,
         interest: Interest,
         future: &FutureWaiter,
         cx: &mut Context<'_>,
@@ -156,18 +156,17 @@ impl Registrations {
         }
     }
 
-    /// Calls `op` once, unless the descriptor is known to be not ready. `is_short` says whether the
-    /// result shows that a stream is drained.
+    /// Calls `op` once, unless the descriptor is known to be not ready. Its result says whether a
+    /// stream has been drained.
     ///
     /// # Errors
     ///
     /// Those of `op`; `WouldBlock`.
-    pub(crate) fn attempt<R>(
+    pub(crate) fn attempt(
         &self,
         interest: Interest,
-        op: impl FnOnce() -> io::Result<R>,
-        is_short: impl FnOnce(&R) -> bool,
-    ) -> io::Result<R> {
+        op: &mut dyn FnMut() -> io::Result<bool>,
+    ) -> io::Result<()> {
         with_run(|scheduler| {
             let readiness = self.readiness_on(scheduler);
             let before = readiness.and_then(|readiness| readiness.look(interest));
@@ -182,11 +181,11 @@ impl Registrations {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock && unchanged() => {
                         readiness.clear(interest);
                     }
-                    Ok(moved) if is_short(moved) && unchanged() => readiness.set_short(),
+                    Ok(true) if unchanged() => readiness.set_short(),
                     _ => {}
                 }
             }
-            result
+            result.map(drop)
         })
     }
 
@@ -213,13 +212,13 @@ impl Registrations {
 
     /// Deregisters the descriptor from all reactors. `fd` is `None` if it is closed next, and its
     /// open file with it: then the kernel forgets the registrations by itself.
-    pub(crate) fn deregister(&mut self, fd: Option<&impl AsFd>) {
+    pub(crate) fn deregister(&mut self, fd: Option<BorrowedFd<'_>>) {
         let others = mem::take(self.others.get_mut());
         for Registration { port, mailbox, token } in self.first.take().into_iter().chain(others) {
             // If the reactor is gone, the kernel has forgotten the registration with it.
             let Some(port) = port.upgrade() else { continue };
             if let Some(fd) = fd {
-                port.forget(fd.as_fd());
+                port.forget(fd);
             }
             let (reactor, token) = (port.number(), token.number());
             let local = context::try_with(|scheduler| {
@@ -249,7 +248,7 @@ fn with_run<R>(f: impl FnOnce(Option<&Scheduler>) -> R) -> R {
 pub(crate) fn wait(
     running: Running<'_>,
     readiness: Readiness<'_>,
-    fd: &impl AsFd,
+    fd: BorrowedFd<'_>,
     interest: Interest,
     why: Wait,
     deadline: Option<Instant>,

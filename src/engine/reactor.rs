@@ -364,7 +364,7 @@ impl Readiness<'_> {
     #[inline]
     pub(crate) fn subscribe(
         &self,
-        fd: &impl AsFd,
+        fd: BorrowedFd<'_>,
         interest: Interest,
         waiter: Waiter,
     ) -> io::Result<()> {
@@ -377,7 +377,7 @@ impl Readiness<'_> {
     /// [`subscribe`](Self::subscribe) for a waiter that has tried no operation.
     pub(crate) fn subscribe_idle(
         &self,
-        fd: &impl AsFd,
+        fd: BorrowedFd<'_>,
         interest: Interest,
         waiter: Waiter,
     ) -> io::Result<()> {
@@ -387,7 +387,7 @@ impl Readiness<'_> {
     /// [`subscribe`](Self::subscribe) for a future, which may be listed already.
     pub(crate) fn subscribe_future(
         &self,
-        fd: &impl AsFd,
+        fd: BorrowedFd<'_>,
         interest: Interest,
         future: &FutureWaiter,
     ) -> io::Result<()> {
@@ -395,7 +395,7 @@ impl Readiness<'_> {
     }
 
     #[inline]
-    fn list(&self, fd: &impl AsFd, add: impl FnOnce(&mut Entry)) -> io::Result<()> {
+    fn list(&self, fd: BorrowedFd<'_>, add: impl FnOnce(&mut Entry)) -> io::Result<()> {
         let waits = self.with(|entry| {
             add(entry);
             let any_writer = entry.writers.as_ref().is_some_and(|writers| !writers.is_empty());
@@ -493,7 +493,7 @@ mod epoll {
 
         /// Edge-triggered registrations stay armed.
         #[expect(clippy::unused_self, clippy::unnecessary_wraps)]
-        pub(super) fn rearm(&self, _: &impl AsFd, _: u64, _: bool, _: bool) -> io::Result<()> {
+        pub(super) fn rearm(&self, _: BorrowedFd<'_>, _: u64, _: bool, _: bool) -> io::Result<()> {
             Ok(())
         }
 
@@ -591,7 +591,7 @@ mod portable {
         /// would use up the registration.
         pub(super) fn rearm(
             &self,
-            fd: &impl AsFd,
+            fd: BorrowedFd<'_>,
             token: u64,
             readable: bool,
             writable: bool,

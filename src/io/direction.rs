@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, poll};
 
-use super::source::{Descriptor, Source, flags, is_ready};
+use super::source::{Descriptor, Source};
+use super::waits::{flags, is_ready};
 use crate::engine::reactor::Interest;
 use crate::engine::waiter::Waiter;
 use crate::engine::{blocking_pool as pool, park};
@@ -29,7 +30,7 @@ impl<T: Descriptor> Directions for Source<T> {
     }
 
     fn prepare(&self) {
-        if let Err(error) = park::running(|running| self.listen_on(running)) {
+        if let Err(error) = self.listen_on(self.fd()) {
             panic!("the kernel refuses to watch a descriptor of a `select!`: {error}");
         }
     }
@@ -40,7 +41,7 @@ impl<T: Descriptor> Directions for Source<T> {
         interest: Interest,
     ) -> Option<Box<dyn Registration + 'a>> {
         let registration: Box<dyn Registration + 'a> = if park::in_coroutine() {
-            self.subscribe(interest, &waiter);
+            self.subscribe(self.fd(), interest, &waiter);
             Box::new(Subscribed { source: self, interest, waiter })
         } else {
             Box::new(Watched(watch(self.get().as_fd(), interest, waiter)))

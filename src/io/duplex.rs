@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use super::ready::{read_deadline, write_deadline};
-use super::source::check_unwinding;
+use super::waits::check_unwinding;
 use crate::engine::error::past_deadline;
 use crate::engine::park;
 use crate::engine::reactor::Interest;

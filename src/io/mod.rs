@@ -12,6 +12,7 @@ pub(crate) mod raw_fd;
 pub(crate) mod ready;
 pub(crate) mod source;
 mod stdio;
+pub(crate) mod waits;
 
 pub use copy::{ReadPooled, copy};
 pub use duplex::{DuplexStream, duplex};

@@ -31,7 +31,7 @@ impl Pipe {
     }
 
     pub(crate) fn write(&self, buf: &[u8]) -> io::Result<usize> {
-        self.0.retry(Interest::Write, |mut pipe| pipe.write(buf))
+        self.0.transfer(Interest::Write, buf.len(), |mut pipe| pipe.write(buf), |&len| len)
     }
 
     pub(crate) fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {

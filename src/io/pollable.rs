@@ -9,7 +9,8 @@ use super::ready::{
     Interest as Direction, read_deadline, read_readiness, selectable, try_io, write_deadline,
     write_readiness,
 };
-use super::source::{Source, is_ready, poll_one};
+use super::source::Source;
+use super::waits::{is_ready, poll_one};
 use crate::engine::reactor::Interest;
 use crate::engine::{blocking_pool as pool, park};
 

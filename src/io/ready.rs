@@ -173,7 +173,7 @@ macro_rules! try_read {
         /// `WouldBlock` when nothing is there; those of the system.
         pub fn try_read(&$self, buf: &mut [u8]) -> std::io::Result<usize> {
             let room = buf.len();
-            $source.try_transfer(room, |mut io| std::io::Read::read(&mut io, buf), |&len| len)
+            $source.try_transfer(crate::engine::reactor::Interest::Read, room, |mut io| std::io::Read::read(&mut io, buf), |&len| len)
         }
 
         /// Reads what is there into memory that need not be initialised, and returns the part that
@@ -187,6 +187,7 @@ macro_rules! try_read {
             buf: &'a mut [std::mem::MaybeUninit<u8>],
         ) -> std::io::Result<&'a mut [u8]> {
             $source.try_transfer(
+                crate::engine::reactor::Interest::Read,
                 buf.len(),
                 |io| Ok(rustix::io::read(io, buf)?.0),
                 |bytes| bytes.len(),
@@ -204,6 +205,7 @@ macro_rules! try_read {
         ) -> std::io::Result<usize> {
             let room = bufs.iter().map(|buf| buf.len()).sum();
             $source.try_transfer(
+                crate::engine::reactor::Interest::Read,
                 room,
                 |mut io| std::io::Read::read_vectored(&mut io, bufs),
                 |&len| len,

@@ -14,7 +14,7 @@ use std::process::Stdio;
 use rustix::io::Errno;
 
 use super::pollable::wait;
-use super::source::try_then_wait;
+use super::waits::try_then_wait;
 use crate::engine::blocking;
 use crate::engine::endpoint::file_type;
 use crate::engine::error::explained;

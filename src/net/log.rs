@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::mutex::Mutex;
 use crate::engine::reactor::Interest;
-use crate::io::source::is_ready;
+use crate::io::waits::is_ready;
 
 /// How often a line of one kind is written at most.
 const INTERVAL: Duration = Duration::from_secs(1);

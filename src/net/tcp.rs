@@ -17,7 +17,8 @@ use super::surface::{socket_surface, stream_surface, timeout_surface};
 use crate::engine::error::explained;
 use crate::engine::park;
 use crate::engine::reactor::Interest;
-use crate::io::source::{Descriptor, zero_timeout};
+use crate::io::source::Descriptor;
+use crate::io::waits::zero_timeout;
 
 /// A TCP connection: [`std::net::TcpStream`], whose calls park only their own coroutine.
 ///
@@ -231,7 +232,7 @@ impl Read for &TcpStream {
 impl Write for &TcpStream {
     #[inline]
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.0.retry(Interest::Write, |mut io| io.write(buf))
+        self.0.transfer(Interest::Write, buf.len(), |mut io| io.write(buf), |&len| len)
     }
 
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {

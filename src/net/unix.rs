@@ -142,7 +142,7 @@ impl Read for &UnixStream {
 impl Write for &UnixStream {
     #[inline]
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.0.retry(Interest::Write, |mut io| io.write(buf))
+        self.0.transfer(Interest::Write, buf.len(), |mut io| io.write(buf), |&len| len)
     }
 
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
