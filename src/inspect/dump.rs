@@ -351,7 +351,7 @@ pub(super) fn ask_all(workers: &Workers, survey: &dyn Fn(usize) -> Survey) -> Ve
             answers.push(Answered { number, how, survey });
         }
     }
-    answers.sort_by_key(|answer| answer.number);
+    answers.sort_unstable_by_key(|answer| answer.number);
     answers
 }
 

@@ -22,7 +22,7 @@
 //!
 //! Why it is only probable for a lock: a guard may have been given to another coroutine.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -117,17 +117,17 @@ fn leaks_below(top: usize) -> Leaks {
     let mut backtraces = Backtraces::new();
     let mut taken = ask_everyone(&|room| with_stacks(backtraces.survey(room)));
     // A handle may have been moved while it was looked for.
-    let second = if first.probably.is_empty() { first.clone() } else { Look::new(&taken, top) };
-    let leaked: BTreeSet<Id> = first.leaked.intersection(&second.leaked).copied().collect();
-    let probably = first.probably.intersection(&second.probably);
-    let probably: BTreeSet<Id> = probably.copied().filter(|id| !leaked.contains(id)).collect();
+    let second = if first.probably.0.is_empty() { first.clone() } else { Look::new(&taken, top) };
+    let leaked = |id: &Id| first.leaked.contains(id) && second.leaked.contains(id);
+    let probably =
+        |id: &Id| first.probably.contains(id) && second.probably.contains(id) && !leaked(id);
     let names = names_in(&taken);
     // The other backtraces need not be found.
-    let either = |facts: &Facts| leaked.contains(&facts.id) || probably.contains(&facts.id);
+    let either = |facts: &Facts| leaked(&facts.id) || probably(&facts.id);
     taken.iter_mut().for_each(|(_, answer)| answer.survey.coroutines.retain(either));
     let both = Dump::of(taken, names, &mut backtraces);
-    let leaked = both.clone().only(|facts| leaked.contains(&facts.id));
-    let probably = both.only(|facts| probably.contains(&facts.id));
+    let (leaked, probably) =
+        (both.clone().only(|facts| leaked(&facts.id)), both.only(|facts| probably(&facts.id)));
     Leaks {
         version: leaked.version,
         leaked,
@@ -137,12 +137,32 @@ fn leaks_below(top: usize) -> Leaks {
     }
 }
 
+/// A set in ascending order.
+#[derive(Clone)]
+struct Sorted<T>(Vec<T>);
+
+impl<T: Ord> Sorted<T> {
+    fn new(mut items: Vec<T>) -> Self {
+        items.sort_unstable();
+        items.dedup();
+        Self(items)
+    }
+
+    fn position(&self, item: &T) -> Option<usize> {
+        self.0.binary_search(item).ok()
+    }
+
+    fn contains(&self, item: &T) -> bool {
+        self.position(item).is_some()
+    }
+}
+
 /// The result of one look.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Look {
-    leaked: BTreeSet<Id>,
+    leaked: Sorted<Id>,
     // With those that are leaked for certain.
-    probably: BTreeSet<Id>,
+    probably: Sorted<Id>,
     undecided: usize,
     searched: bool,
 }
@@ -182,20 +202,21 @@ type Taken = [(Arc<Workers>, Answered)];
 impl Look {
     fn new(taken: &Taken, top: usize) -> Self {
         let all = All::new(taken);
-        let objects: BTreeSet<Object> = all.facts.iter().flat_map(shared).collect();
-        let objects: Vec<Object> = objects.into_iter().collect();
+        let mut objects = Vec::new();
+        all.facts.iter().for_each(|facts| objects.append(&mut shared(facts)));
+        let objects = Sorted::new(objects);
         let need = |(facts, known): (&Facts, &bool)| all.need(facts, &objects).filter(|_| *known);
         let needs: Vec<_> = all.facts.iter().zip(&all.limits_known).map(need).collect();
         let parked = |facts: &&Facts| waits(facts).is_some();
         let waiting = all.facts.iter().filter(parked).count();
-        let mut found = vec![Found::default(); objects.len()];
-        let searched = all.complete && search(&all, taken, &objects, &mut found, top).is_some();
+        let mut found = vec![Found::default(); objects.0.len()];
+        let searched = all.complete && search(&all, taken, &objects.0, &mut found, top).is_some();
         if !searched {
             found.iter_mut().for_each(|it| it.elsewhere = true);
         }
         let ids = |rest: Vec<bool>| {
             let rest = all.facts.iter().zip(rest).filter(|(_, stuck)| *stuck);
-            rest.map(|(facts, _)| facts.id).collect::<BTreeSet<_>>()
+            Sorted::new(rest.map(|(facts, _)| facts.id).collect())
         };
         let probably = ids(all.rest(&needs, &found, true));
         let leaked = ids(all.rest(&needs, &found, false));
@@ -248,7 +269,7 @@ impl All {
 
     /// The event that ends the wait of a coroutine. `None` if it may end by itself, or
     /// nothing is known.
-    fn need(&self, facts: &Facts, known: &[Object]) -> Option<Need> {
+    fn need(&self, facts: &Facts, known: &Sorted<Object>) -> Option<Need> {
         let parked = waits(facts)?;
         // Its handles may be on another stack.
         facts.stack.used?;
@@ -266,7 +287,7 @@ impl All {
             // A holder that is not listed may be one that did not answer.
             return (holder.is_some() || self.complete).then_some(Need::Lock { holder, read });
         }
-        let numbers = shared(facts).into_iter().map(|object| known.binary_search(&object).ok());
+        let numbers = shared(facts).into_iter().map(|object| known.position(&object));
         let numbers: Vec<usize> = numbers.collect::<Option<_>>()?;
         (!numbers.is_empty()).then_some(Need::Objects(numbers))
     }
@@ -332,13 +353,13 @@ impl All {
 
     /// The locks for which a coroutine waits that is not one of the `rest`: if it gives up, readers
     /// behind it may get in.
-    fn busy_locks(&self, rest: &[bool]) -> BTreeSet<usize> {
+    fn busy_locks(&self, rest: &[bool]) -> Sorted<usize> {
         let others = self.facts.iter().zip(rest).filter(|(_, stuck)| !**stuck);
         let lock = |facts: &Facts| match &facts.state {
             State::Parked(parked) => parked.subject.map(|subject| subject.identity),
             _ => None,
         };
-        others.filter_map(|(facts, _)| lock(facts)).collect()
+        Sorted::new(others.filter_map(|(facts, _)| lock(facts)).collect())
     }
 }
 
@@ -400,8 +421,9 @@ fn parts(all: &All, taken: &Taken, top: usize) -> Vec<Part> {
     known.clone().flat_map(|it| &it.free).for_each(|stack| add(stack.clone(), None));
     // The frames that a thread has left are on its stack, too. (Some are on those of coroutines.)
     let threads = taken.iter().filter_map(|(workers, answer)| workers.thread(answer.number));
-    let pointers: BTreeSet<usize> =
-        threads.filter_map(memory::stack_pointer).chain([top]).collect();
+    let mut pointers: Vec<usize> = threads.filter_map(memory::stack_pointer).collect();
+    pointers.push(top);
+    let pointers = Sorted::new(pointers).0;
     let in_arena = |pointer: &usize| {
         known.clone().flat_map(|it| &it.arenas).any(|arena| arena.contains(pointer))
     };

@@ -53,7 +53,7 @@ pub(super) fn search(
     let mut pages = vec![0; PAGES * page_size()];
     let buffer = pages.as_ptr().addr();
     parts.push(Part { memory: buffer..buffer + pages.len(), owner: None });
-    parts.sort_by_key(|part| part.memory.start);
+    parts.sort_unstable_by_key(|part| part.memory.start);
     let owner = |address: usize| {
         let at = parts.partition_point(|part| part.memory.end <= address);
         let part = parts.get(at).filter(|part| part.memory.contains(&address));

@@ -73,8 +73,8 @@ pub(super) fn forgetting<R>(
     value.ok_or_else(|| unreachable!("it succeeds only after the operation has"))
 }
 
-/// What is known about a descriptor that can be waited for: the reactors that know it, its
-/// time-outs and its deadlines.
+/// The part of a [`Source`](super::source::Source) that does not depend on its type: the reactors
+/// that know the descriptor, its time-outs and its deadlines.
 ///
 /// The fields that each operation reads are in the first cache line: with many descriptors, the
 /// next line is cold.
