@@ -36,7 +36,7 @@ pub(crate) fn waiter() -> Parker {
 }
 
 /// [`waiter`], for a caller that knows what runs.
-#[inline(always)]
+#[cfg_attr(not(debug_assertions), inline(always))]
 pub(crate) fn waiter_of(running: Option<Running<'_>>) -> Parker {
     match running {
         Some(Running { scheduler, task }) => scheduler.prepare(task),
@@ -63,7 +63,7 @@ fn thread_waiter() -> Parker {
 ///
 /// Unwinds instead of returning if the coroutine was cancelled before a wake came. A wait that was
 /// woken returns, so whatever the wake has handed over is never lost.
-#[inline(always)]
+#[cfg_attr(not(debug_assertions), inline(always))]
 pub(crate) fn block(parker: Parker, why: Wait, deadline: Option<Instant>) -> Wake {
     check_cancelled();
     let wake = block_unless_cancelled(parker, why, deadline);
@@ -79,7 +79,7 @@ pub(crate) fn block(parker: Parker, why: Wait, deadline: Option<Instant>) -> Wak
 ///
 /// Inlined into its callers down to the switch, because the processor mispredicts each return that
 /// follows a switch.
-#[inline(always)]
+#[cfg_attr(not(debug_assertions), inline(always))]
 pub(crate) fn block_unless_cancelled(parker: Parker, why: Wait, deadline: Option<Instant>) -> Wake {
     if parker.is_thread() {
         return block_thread(parker, deadline);
@@ -98,7 +98,7 @@ pub(crate) fn block_unless_cancelled(parker: Parker, why: Wait, deadline: Option
 /// out at once, whichever thread requests it. (There is one exception: a request from another
 /// thread to cancel a scope inside of the coroutine takes effect when the coroutine's thread takes
 /// the message.)
-#[inline(always)]
+#[cfg_attr(not(debug_assertions), inline(always))]
 pub(crate) fn block_in_queue(
     running: Option<Running<'_>>,
     parker: Parker,
@@ -132,7 +132,7 @@ fn block_thread(parker: Parker, deadline: Option<Instant>) -> Wake {
 /// nothing to wait for any more.
 ///
 /// Unwinds like [`block`], after the guard was dropped.
-#[inline(always)]
+#[cfg_attr(not(debug_assertions), inline(always))]
 pub(crate) fn until<L>(
     why: Wait,
     deadline: Option<Instant>,

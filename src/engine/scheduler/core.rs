@@ -226,7 +226,7 @@ impl Scheduler {
     // ---- a coroutine, from added to woken ----
 
     /// Adds a coroutine to the end of the ready queue.
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     pub(crate) fn add(&self, task: Task) -> u32 {
         self.observer.spawned.set(self.observer.spawned.get() + 1);
         let slot = self.tasks.insert(task, |task| {
@@ -266,13 +266,13 @@ impl Scheduler {
 
     /// Parks `task`, the running coroutine, until its wait is woken or `deadline` has passed.
     /// Returns at once if the wait was woken between [`prepare`](Self::prepare) and this call.
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     pub(crate) fn park(&self, task: &Task, why: Wait, deadline: Option<Instant>) -> Wake {
         self.park_until(task, why, deadline, |deadline| deadline)
     }
 
     /// [`park`](Self::park), until what `limit` makes of the deadline.
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn park_until(
         &self,
         task: &Task,
@@ -302,7 +302,7 @@ impl Scheduler {
 
     /// [`park`](Self::park), with a place in a queue. A cancellation takes it out of the queue. If
     /// there is a deadline, that of a `fail_after` around the caller counts, too.
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     pub(crate) fn park_in_queue(
         &self,
         task: &Task,
@@ -321,7 +321,7 @@ impl Scheduler {
     }
 
     /// Switches to the loop. `how` says when to resume `task`, the running coroutine.
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     pub(super) fn suspend(&self, task: &Task, how: Suspended) {
         if thread::panicking() {
             return self.suspend_panicking(task, how);
