@@ -32,7 +32,8 @@
 //! - [`pool`] has workers for jobs, and [`io::duplex`] has connections in memory.
 //! - [`time`] has the clock, `sleep`, `timeout`, intervals, and calls for later.
 //! - [`io`] has the standard streams, waits for descriptors of any kind, and turns them into
-//!   streams. [`fs`] and [`process`] have std's files and child processes.
+//!   streams. [`fs`] and [`process`] have std's files and child processes (features of these names,
+//!   enabled by default).
 //! - [`blocking`] makes any other call that blocks, on another thread. It may borrow.
 //! - [`sync`] has locks in the shape of [`std::sync`], channels in the shape of crossbeam's, and
 //!   [`select!`] to wait for the first of several events.
@@ -162,6 +163,7 @@ compile_error!(
 );
 
 mod engine;
+#[cfg(feature = "fs")]
 pub mod fs;
 mod future;
 pub mod generator;
@@ -175,6 +177,7 @@ pub mod io;
 mod model;
 pub mod net;
 pub mod pool;
+#[cfg(feature = "process")]
 pub mod process;
 mod runtime;
 #[cfg(feature = "signal")]

@@ -177,6 +177,7 @@ macro_rules! pipe_writes {
     };
 }
 
+#[cfg(feature = "process")]
 pub(crate) use {pipe_read_readiness, pipe_reads, pipe_surface, pipe_write_readiness, pipe_writes};
 
 /// A pipe: [`std::io::pipe`], whose ends park only the coroutine.

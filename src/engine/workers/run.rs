@@ -10,6 +10,8 @@ use super::super::facts::{self, Facts};
 use super::super::job::Job;
 use super::super::mailbox::{Mailbox, Message, ThreadId};
 use super::super::mutex::Mutex;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use super::super::pin;
 use super::super::shared::atomic::{
     AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering, fence,
 };
@@ -142,7 +144,7 @@ impl Workers {
     /// The worker with this number runs on the calling thread, and can be asked.
     pub(crate) fn arrive(&self, number: usize) {
         #[cfg(any(target_os = "linux", target_os = "android"))]
-        let thread = rustix::thread::gettid().as_raw_nonzero().get();
+        let thread = pin::this_thread();
         // Only Linux interrupts a thread. Elsewhere any number says that the worker runs.
         #[cfg(not(any(target_os = "linux", target_os = "android")))]
         let thread = 1;
