@@ -3,13 +3,13 @@
 
 #![allow(unsafe_code)]
 
-use std::fmt;
-use std::mem::{MaybeUninit, offset_of};
+use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::{fmt, io, iter};
 
-use rustix::net::SocketType;
-use rustix::net::sockopt;
+use socket2::{SockAddr, SockRef, Type};
 
 /// The file behind a descriptor. Finding out takes some system calls, and allocates nothing.
 #[derive(Clone, Copy, Debug)]
@@ -83,73 +83,28 @@ impl Name {
         }
     }
 
-    /// The address that `ask`, one of libc's functions, finds.
-    ///
-    /// rustix has these calls too, but panics at a Unix path of the full length.
-    fn ask(fd: i32, ask: Ask) -> Self {
-        // As large as a `sockaddr_storage`, and as much aligned.
-        let mut storage = [0u64; size_of::<libc::sockaddr_storage>() / size_of::<u64>()];
-        let mut len = size_of_val(&storage) as libc::socklen_t;
-        // SAFETY: the place is valid for as many bytes as `len` says.
-        if unsafe { ask(fd, storage.as_mut_ptr().cast(), &mut len) } != 0 {
-            return Self::None;
+    fn of(address: &SockAddr) -> Self {
+        if let Some(address) = address.as_socket() {
+            return Self::Inet(address);
         }
-        let bytes = storage.map(u64::to_ne_bytes);
-        let bytes = bytes.as_flattened();
-        let family = match offset_of!(libc::sockaddr, sa_family) {
-            0 => u16::from_ne_bytes(field(bytes, 0)),
-            // BSD has the length first, so that the family is one byte.
-            at => bytes[at].into(),
-        };
-        match i32::from(family) {
-            libc::AF_INET => {
-                let address: [u8; 4] = field(bytes, offset_of!(libc::sockaddr_in, sin_addr));
-                let port = field(bytes, offset_of!(libc::sockaddr_in, sin_port));
-                Self::Inet(SocketAddr::from((address, u16::from_be_bytes(port))))
-            }
-            libc::AF_INET6 => {
-                let address: [u8; 16] = field(bytes, offset_of!(libc::sockaddr_in6, sin6_addr));
-                let port = field(bytes, offset_of!(libc::sockaddr_in6, sin6_port));
-                Self::Inet(SocketAddr::from((address, u16::from_be_bytes(port))))
-            }
-            libc::AF_UNIX => {
-                let path = offset_of!(libc::sockaddr_un, sun_path);
-                let end = (len as usize).min(size_of::<libc::sockaddr_un>());
-                Self::unix(bytes.get(path..end).unwrap_or_default())
-            }
-            _ => Self::None,
+        let path = address.as_pathname().map(|path| path.as_os_str().as_bytes());
+        let name = address.as_abstract_namespace();
+        match (path, name) {
+            (Some(path), _) => Self::unix(path.iter().copied()),
+            (None, Some(name)) => Self::unix(iter::once(b'@').chain(name.iter().copied())),
+            (None, None) => Self::None,
         }
     }
 
-    fn unix(bytes: &[u8]) -> Self {
+    fn unix(bytes: impl Iterator<Item = u8>) -> Self {
         let (mut text, mut len) = ([0; Self::UNIX_MAX], 0);
-        for &from in bytes.iter().take(Self::UNIX_MAX) {
-            text[usize::from(len)] = match (len, from) {
-                // An abstract name begins with a zero, a path ends with one.
-                (0, 0) => b'@',
-                (_, 0) if text[0] != b'@' => break,
-                _ => from,
-            };
+        for (to, from) in text.iter_mut().zip(bytes) {
+            *to = from;
             len += 1;
         }
-        if len == 0 { Self::None } else { Self::Unix { text, len } }
+        Self::Unix { text, len }
     }
 }
-
-/// The field of a socket address at this offset.
-fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    let mut field = [0; N];
-    field.copy_from_slice(&bytes[at..at + N]);
-    field
-}
-
-/// The type of `getsockname` and `getpeername`.
-///
-/// # Safety
-///
-/// The second argument must be valid for as many bytes as the third says. SAFETY: see the calls.
-type Ask =
-    unsafe extern "C" fn(libc::c_int, *mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int;
 
 impl Endpoint {
     /// The file behind the descriptor with this number.
@@ -159,30 +114,31 @@ impl Endpoint {
         // behind our back, the calls below fail, or describe what has the number now; they change
         // nothing.
         let fd = unsafe { BorrowedFd::borrow_raw(number) };
-        let Ok(kind) = sockopt::socket_type(fd) else { return Self::Other(file_kind(fd)) };
-        let local = Name::ask(number, libc::getsockname);
-        let peer = Name::ask(number, libc::getpeername);
+        let socket = SockRef::from(&fd);
+        let Ok(kind) = socket.r#type() else { return Self::Other(file_kind(fd)) };
+        let name = |address: io::Result<SockAddr>| address.as_ref().map_or(Name::None, Name::of);
+        let (local, peer) = (name(socket.local_addr()), name(socket.peer_addr()));
         let inet = matches!(local, Name::Inet(_));
         let protocol = match (inet, kind) {
-            (true, SocketType::STREAM) => "tcp",
-            (true, SocketType::DGRAM) => "udp",
+            (true, Type::STREAM) => "tcp",
+            (true, Type::DGRAM) => "udp",
             (true, _) => "socket",
-            (false, SocketType::DGRAM) => "unix datagram",
+            (false, Type::DGRAM) => "unix datagram",
             (false, _) => "unix",
         };
-        let listens = listens(fd);
+        let listens = listens(&socket);
         Self::Socket { protocol, listens, local, peer }
     }
 }
 
 #[cfg(not(target_vendor = "apple"))]
-fn listens(socket: BorrowedFd<'_>) -> bool {
-    sockopt::socket_acceptconn(socket).unwrap_or(false)
+fn listens(socket: &SockRef<'_>) -> bool {
+    socket.is_listener().unwrap_or(false)
 }
 
 /// These systems do not say.
 #[cfg(target_vendor = "apple")]
-fn listens(_socket: BorrowedFd<'_>) -> bool {
+fn listens(_socket: &SockRef<'_>) -> bool {
     false
 }
 

@@ -11,8 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, FdFlags};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::dump::{Dump, json, timed_dump};
 use super::metrics::{Metrics, metrics};
@@ -125,39 +124,39 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 }
 
 fn listen(path: &Path, stop: UnixStream) -> io::Result<(UnixListener, Serving)> {
-    let address = SocketAddrUnix::new(path).map_err(|_| {
+    let address = SockAddr::unix(path).map_err(|_| {
         explained(io::ErrorKind::InvalidInput, "the path is too long for a socket, choose another")
     })?;
     if is_taken(path, &address)? {
         let text = "a program serves there: end it, or choose another path for each of them";
         return Err(explained(io::ErrorKind::AddrInUse, text));
     }
-    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
-    rustix::io::fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
-    rustix::net::bind(&socket, &address)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&address)?;
     let serving = Serving { path: path.to_owned(), file: identity(path)?, _stop: stop };
     // Nobody can connect before it listens.
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
-    rustix::net::listen(&socket, BACKLOG)?;
+    socket.listen(BACKLOG)?;
     let listener = UnixListener::from(socket);
     listener.set_nonblocking(true)?;
     Ok((listener, serving))
 }
 
 /// Whether a program serves there. Removes the socket of one that has ended.
-fn is_taken(path: &Path, address: &SocketAddrUnix) -> io::Result<bool> {
+fn is_taken(path: &Path, address: &SockAddr) -> io::Result<bool> {
     let Ok(file) = fs::symlink_metadata(path) else { return Ok(false) };
     if !file.file_type().is_socket() {
         let text = "a file is there that is no socket: remove it, or choose another path";
         return Err(explained(io::ErrorKind::AddrInUse, text));
     }
     // `connect` would wait while the queue of the other program is full.
-    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
-    rustix::io::ioctl_fionbio(&socket, true)?;
-    match rustix::net::connect(&socket, address) {
-        Ok(()) | Err(Errno::AGAIN | Errno::INPROGRESS) => Ok(true),
-        Err(Errno::CONNREFUSED) => fs::remove_file(path).map(|()| false),
-        Err(error) => Err(error.into()),
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    let Err(error) = socket.connect(address) else { return Ok(true) };
+    match error.raw_os_error() {
+        Some(libc::EAGAIN | libc::EINPROGRESS) => Ok(true),
+        Some(libc::ECONNREFUSED) => fs::remove_file(path).map(|()| false),
+        _ => Err(error),
     }
 }
 

@@ -1,12 +1,16 @@
 //! The part that all sockets share, independent of names and addresses.
 
+#![allow(unsafe_code)]
+
 use std::io::{self, Read};
+use std::mem::MaybeUninit;
 use std::ops::Deref;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
-use rustix::net::sockopt::{self, Timeout};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrAny, SocketFlags, SocketType};
+use rustix::io::ioctl_fionbio;
+use socket2::{Domain, SockAddr, SockRef, Type};
 
 use crate::engine::reactor::Interest;
 use crate::io::copy::PooledBuf;
@@ -17,9 +21,9 @@ pub(super) const BACKLOG: i32 = 4096;
 
 /// As std does: an error and not a signal when the other side has closed.
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-const SEND: SendFlags = SendFlags::NOSIGNAL;
+const SEND: i32 = libc::MSG_NOSIGNAL;
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
-const SEND: SendFlags = SendFlags::empty();
+const SEND: i32 = 0;
 
 /// A socket of std's in non-blocking mode, which its clones share: descriptor, time-outs and mode.
 pub(super) struct Socket<T: Descriptor>(Arc<Source<T>>);
@@ -35,15 +39,15 @@ impl<T: Descriptor> Socket<T> {
         Arc::strong_count(&self.0) > 1
     }
 
-    /// Receives a datagram; with `PEEK`, without taking it away.
-    pub(super) fn recv(&self, buf: &mut [u8], flags: RecvFlags) -> io::Result<usize> {
-        self.retry(Interest::Read, |io| Ok(rustix::net::recv(io, &mut *buf, flags)?.0))
+    /// Receives a datagram; with `MSG_PEEK`, without taking it away.
+    pub(super) fn recv(&self, buf: &mut [u8], flags: i32) -> io::Result<usize> {
+        self.retry(Interest::Read, |io| receive(io, buf, flags))
     }
 
     /// Reads from a stream without taking the data away.
     pub(super) fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
         let len = buf.len();
-        let peek = |io: &T| Ok(rustix::net::recv(io, &mut *buf, RecvFlags::PEEK)?.0);
+        let peek = |io: &T| receive(io, buf, libc::MSG_PEEK);
         // A peek drains nothing, however short.
         if len == 0 { self.read_nothing(peek) } else { self.retry(Interest::Read, peek) }
     }
@@ -58,8 +62,8 @@ impl<T: Descriptor> Socket<T> {
     }
 
     /// [`recv`](Self::recv), for Unix datagrams.
-    pub(super) fn recv_unless_shut(&self, buf: &mut [u8], flags: RecvFlags) -> io::Result<usize> {
-        self.retry_unless_shut(|io| Ok(rustix::net::recv(io, &mut *buf, flags)?.0), || Ok(0))
+    pub(super) fn recv_unless_shut(&self, buf: &mut [u8], flags: i32) -> io::Result<usize> {
+        self.retry_unless_shut(|io| receive(io, buf, flags), || Ok(0))
     }
 
     /// Retries `op`, which receives a Unix datagram.
@@ -94,29 +98,28 @@ impl<T: Descriptor> Socket<T> {
 
     /// Receives a datagram that is there.
     pub(super) fn try_recv(&self, buf: &mut [u8]) -> io::Result<usize> {
-        let recv = |io: &T| Ok(rustix::net::recv(io, buf, RecvFlags::empty())?.0);
-        self.try_once(Interest::Read, recv)
+        self.try_once(Interest::Read, |io| receive(io, buf, 0))
     }
 
     /// [`try_recv`](Self::try_recv), for Unix datagrams.
     pub(super) fn try_recv_unless_shut(&self, buf: &mut [u8]) -> io::Result<usize> {
-        let recv = |io: &T| Ok(rustix::net::recv(io, &mut *buf, RecvFlags::empty())?.0);
+        let recv = |io: &T| receive(io, buf, 0);
         self.try_once(Interest::Read, |io| self.unless_shut(io, recv, || Ok(0)))
     }
 
     /// Sends to where the socket is connected.
     pub(super) fn send(&self, buf: &[u8]) -> io::Result<usize> {
-        self.retry(Interest::Write, |io| Ok(rustix::net::send(io, buf, SEND)?))
+        self.retry(Interest::Write, |io| SockRef::from(io).send_with_flags(buf, SEND))
     }
 
     /// [`send`](Self::send), which waits for nothing.
     pub(super) fn try_send(&self, buf: &[u8]) -> io::Result<usize> {
-        self.try_once(Interest::Write, |io| Ok(rustix::net::send(io, buf, SEND)?))
+        self.try_once(Interest::Write, |io| SockRef::from(io).send_with_flags(buf, SEND))
     }
 
     /// Takes over the time-outs of the listener that has accepted this, as the kernel does.
     pub(super) fn inherit_timeouts<L: Descriptor>(&self, listener: &Source<L>) {
-        for (interest, _) in TIMEOUTS {
+        for interest in [Interest::Read, Interest::Write] {
             if let Some(timeout) = listener.timeout(interest) {
                 // Only zero is refused.
                 let _ = self.set_timeout(interest, Some(timeout));
@@ -126,7 +129,7 @@ impl<T: Descriptor> Socket<T> {
 
     /// Takes the error that the socket has run into.
     pub(super) fn take_error(&self) -> io::Result<Option<io::Error>> {
-        Ok(sockopt::socket_error(self.get())?.err().map(io::Error::from))
+        SockRef::from(self.get()).take_error()
     }
 }
 
@@ -134,23 +137,22 @@ impl<T: Descriptor + From<OwnedFd>> Socket<T> {
     /// Takes any socket, with its time-outs, and puts it in non-blocking mode.
     pub(super) fn adopt(socket: T) -> Self {
         // These fail only for a descriptor that is no socket. Its first use will report that.
-        let _ = rustix::io::ioctl_fionbio(&socket, true);
+        let _ = ioctl_fionbio(&socket, true);
+        let (read, write) = timeouts(&socket);
         let socket = Self::new(socket);
-        for (interest, kernels) in TIMEOUTS {
-            let timeout = sockopt::socket_timeout(socket.get(), kernels).ok().flatten();
-            let _ = socket.set_timeout(interest, timeout);
-        }
+        let _ = socket.set_timeout(Interest::Read, read);
+        let _ = socket.set_timeout(Interest::Write, write);
         socket
     }
 
     /// Gives the socket up, with its time-outs and in the mode that its user has set.
     pub(super) fn release(self) -> T {
-        let timeouts = TIMEOUTS.map(|(interest, kernels)| (kernels, self.timeout(interest)));
+        let (read, write) = (self.timeout(Interest::Read), self.timeout(Interest::Write));
         let nonblocking = self.is_nonblocking();
         let socket = match Arc::try_unwrap(self.0) {
             Ok(source) => {
                 let socket = source.into_inner();
-                let _ = rustix::io::ioctl_fionbio(&socket, nonblocking);
+                let _ = ioctl_fionbio(&socket, nonblocking);
                 socket
             }
             Err(shared) => {
@@ -158,16 +160,18 @@ impl<T: Descriptor + From<OwnedFd>> Socket<T> {
                 T::from(duplicate.expect("no descriptor is left to give up a socket with clones"))
             }
         };
-        for (kernels, timeout) in timeouts {
-            let _ = sockopt::set_socket_timeout(&socket, kernels, timeout);
-        }
+        let system = SockRef::from(&socket);
+        let _ = system.set_read_timeout(read);
+        let _ = system.set_write_timeout(write);
         socket
     }
 }
 
-/// The time-outs of a socket: ours, and the kernel's, which concern only blocking calls.
-const TIMEOUTS: [(Interest, Timeout); 2] =
-    [(Interest::Read, Timeout::Recv), (Interest::Write, Timeout::Send)];
+/// The kernel's time-outs of a socket, for reads and for writes. They concern only blocking calls.
+fn timeouts(socket: &impl AsFd) -> (Option<Duration>, Option<Duration>) {
+    let socket = SockRef::from(socket);
+    (socket.read_timeout().ok().flatten(), socket.write_timeout().ok().flatten())
+}
 
 impl<T: Descriptor> Deref for Socket<T> {
     type Target = Source<T>;
@@ -200,35 +204,54 @@ fn is_shut(socket: impl AsFd) -> io::Result<bool> {
     }
 }
 
+/// Receives from a socket, with flags of the system.
+fn receive(socket: &impl AsFd, buf: &mut [u8], flags: i32) -> io::Result<usize> {
+    // SAFETY: as in `receive_from`.
+    SockRef::from(socket).recv_with_flags(unsafe { as_uninit(buf) }, flags)
+}
+
+/// [`receive`], with the address of the sender.
+pub(super) fn receive_from(
+    socket: &impl AsFd,
+    buf: &mut [u8],
+    flags: i32,
+) -> io::Result<(usize, SockAddr)> {
+    // SAFETY: only the kernel writes into the slice, and it writes bytes that are initialised.
+    SockRef::from(socket).recv_from_with_flags(unsafe { as_uninit(buf) }, flags)
+}
+
+/// The form in which socket2 takes a buffer.
+///
+/// # Safety
+///
+/// Nothing uninitialised may be written into it.
+unsafe fn as_uninit(buf: &mut [u8]) -> &mut [MaybeUninit<u8>] {
+    // SAFETY: the two have the same layout, and the lifetime stays the same.
+    unsafe { &mut *(&raw mut *buf as *mut [MaybeUninit<u8>]) }
+}
+
 /// A non-blocking socket for connections.
-pub(super) fn socket(family: AddressFamily) -> io::Result<OwnedFd> {
+pub(super) fn socket(domain: Domain) -> io::Result<socket2::Socket> {
     #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    return socket2::Socket::new(domain, Type::STREAM.nonblocking(), None);
     #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
-    let flags = SocketFlags::empty();
-    let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
-    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
-    prepare(&fd)?;
-    Ok(fd)
+    {
+        let socket = socket2::Socket::new(domain, Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    }
 }
 
 /// Accepts a connection in non-blocking mode, with one system call where there is one.
-pub(super) fn accept(listener: impl AsFd) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
+pub(super) fn accept(listener: impl AsFd) -> io::Result<(OwnedFd, SockAddr)> {
+    let listener = SockRef::from(&listener);
     #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-    {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        Ok(rustix::net::acceptfrom_with(listener, flags)?)
-    }
+    let (socket, peer) = listener.accept4(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK)?;
     #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
-    {
-        let (fd, peer) = rustix::net::acceptfrom(listener)?;
-        prepare(&fd)?;
-        Ok((fd, peer))
-    }
-}
-
-#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
-fn prepare(fd: &OwnedFd) -> io::Result<()> {
-    rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC)?;
-    Ok(rustix::io::ioctl_fionbio(fd, true)?)
+    let (socket, peer) = {
+        let (socket, peer) = listener.accept()?;
+        socket.set_nonblocking(true)?;
+        (socket, peer)
+    };
+    Ok((socket.into(), peer))
 }

@@ -233,7 +233,7 @@ macro_rules! datagram_surface {
             ///
             /// Unwinds when the coroutine is cancelled while it waits; no datagram is lost.
             pub fn recv(&self, buf: &mut [u8]) -> std::io::Result<usize> {
-                self.0.$recv(buf, rustix::net::RecvFlags::empty())
+                self.0.$recv(buf, 0)
             }
 
             /// Receives a datagram without taking it away, and waits until there is one.
@@ -246,7 +246,7 @@ macro_rules! datagram_surface {
             ///
             /// Unwinds when the coroutine is cancelled while it waits.
             pub fn peek(&self, buf: &mut [u8]) -> std::io::Result<usize> {
-                self.0.$recv(buf, rustix::net::RecvFlags::PEEK)
+                self.0.$recv(buf, libc::MSG_PEEK)
             }
 
             /// Sends a datagram to the address that the socket is connected to.

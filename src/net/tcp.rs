@@ -2,13 +2,11 @@
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{self, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rustix::io::Errno;
-use rustix::net::AddressFamily;
-use rustix::net::sockopt;
+use socket2::{Domain, SockRef};
 
 use super::addr::{ToSocketAddrs, name, try_each};
 use super::listener::{Incoming, listener};
@@ -85,15 +83,17 @@ impl TcpStream {
 
     fn connect_until(address: SocketAddr, timeout: Option<Duration>) -> io::Result<Self> {
         let named = |error: io::Error| name("connect to", address, error);
-        let fd = socket(family(address)).map_err(named)?;
-        let stream = Self(Socket::new(net::TcpStream::from(fd)));
-        match rustix::net::connect(&stream, &address) {
+        let socket = socket(Domain::for_address(address)).map_err(named)?;
+        let connected = socket.connect(&address.into());
+        let stream = Self(Socket::new(socket.into()));
+        match connected {
             Ok(()) => {
                 park::spend();
                 return Ok(stream);
             }
-            Err(Errno::INPROGRESS | Errno::INTR) => {}
-            Err(error) => return Err(named(error.into())),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EINTR)) => {
+            }
+            Err(error) => return Err(named(error)),
         }
         stream.0.wait_connected(timeout.and_then(park::deadline)).map_err(|error| {
             match error.kind() {
@@ -156,7 +156,7 @@ impl TcpStream {
     /// When the system refuses.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub fn set_quickack(&self, quickack: bool) -> io::Result<()> {
-        Ok(sockopt::set_tcp_quickack(self.inner(), quickack)?)
+        SockRef::from(self.inner()).set_tcp_quickack(quickack)
     }
 
     /// Whether received data is acknowledged at once.
@@ -166,7 +166,7 @@ impl TcpStream {
     /// When the system refuses.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub fn quickack(&self) -> io::Result<bool> {
-        Ok(sockopt::tcp_quickack(self.inner())?)
+        SockRef::from(self.inner()).tcp_quickack()
     }
 
     /// Sets what happens to unsent data at the close (`SO_LINGER`): `Some(ZERO)` resets the
@@ -176,7 +176,12 @@ impl TcpStream {
     ///
     /// When the system refuses.
     pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
-        Ok(sockopt::set_socket_linger(self.inner(), linger)?)
+        // The system takes whole seconds, and zero has a meaning of its own.
+        let seconds = |time: Duration| {
+            let seconds = time.as_secs().saturating_add((time.subsec_nanos() > 0).into());
+            Duration::from_secs(seconds.min(i32::MAX as u64))
+        };
+        SockRef::from(self.inner()).set_linger(linger.map(seconds))
     }
 
     /// The time that a close allows for unsent data (`SO_LINGER`).
@@ -185,7 +190,7 @@ impl TcpStream {
     ///
     /// When the system refuses.
     pub fn linger(&self) -> io::Result<Option<Duration>> {
-        Ok(sockopt::socket_linger(self.inner())?)
+        SockRef::from(self.inner()).linger()
     }
 
     /// Sets how many routers a packet may cross (`IP_TTL`).
@@ -321,16 +326,18 @@ impl TcpListener {
 
     fn bind_to(
         address: SocketAddr,
-        prepare: impl FnOnce(&OwnedFd) -> rustix::io::Result<()>,
+        prepare: impl FnOnce(&socket2::Socket) -> io::Result<()>,
     ) -> io::Result<Self> {
-        let named = |error: Errno| name("listen on", address, error.into());
-        let fd = socket(family(address)).map_err(|error| name("listen on", address, error))?;
-        // As std does: a server that is restarted gets its port back at once.
-        sockopt::set_socket_reuseaddr(&fd, true).map_err(named)?;
-        prepare(&fd).map_err(named)?;
-        rustix::net::bind(&fd, &address).map_err(named)?;
-        rustix::net::listen(&fd, BACKLOG).map_err(named)?;
-        Ok(Self(Socket::new(net::TcpListener::from(fd))))
+        let bind = || {
+            let socket = socket(Domain::for_address(address))?;
+            // As std does: a server that is restarted gets its port back at once.
+            socket.set_reuse_address(true)?;
+            prepare(&socket)?;
+            socket.bind(&address.into())?;
+            socket.listen(BACKLOG)?;
+            Ok(Self(Socket::new(socket.into())))
+        };
+        bind().map_err(|error| name("listen on", address, error))
     }
 
     /// Another listener on the same port: the kernel distributes connections between the two. A
@@ -339,16 +346,17 @@ impl TcpListener {
         // This listener was bound without `SO_REUSEPORT`, so no other program has the port. Had it
         // been shared from the start, a port that another program shares too would have counted as
         // free.
-        let shared = share_port(self).map_err(io::Error::from).and_then(|()| {
+        let this = SockRef::from(self.inner());
+        let shared = share_port(&this).and_then(|()| {
             let address = self.local_addr()?;
-            Self::bind_to(address, |fd| {
-                share_port(fd)?;
+            Self::bind_to(address, |other| {
+                share_port(other)?;
                 // It must accept no clients that this listener refuses.
                 if address.is_ipv6() {
-                    sockopt::set_ipv6_v6only(fd, sockopt::ipv6_v6only(self)?)?;
+                    other.set_only_v6(this.only_v6()?)?;
                 }
                 // Connections inherit it.
-                sockopt::set_ip_ttl(fd, sockopt::ip_ttl(self)?)
+                other.set_ttl_v4(this.ttl_v4()?)
             })
         });
         shared.or_else(|_| self.try_clone())
@@ -437,25 +445,17 @@ socket_surface!(TcpListener, net::TcpListener);
 fn accept_with_address(listener: &net::TcpListener) -> io::Result<(OwnedFd, SocketAddr)> {
     let (fd, peer) = accept(listener)?;
     // A connection that was reset before it was accepted may have lost its address.
-    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
-    Ok((fd, peer.ok_or(io::ErrorKind::ConnectionAborted)?))
-}
-
-fn family(address: SocketAddr) -> AddressFamily {
-    match address {
-        SocketAddr::V4(_) => AddressFamily::INET,
-        SocketAddr::V6(_) => AddressFamily::INET6,
-    }
+    Ok((fd, peer.as_socket().ok_or(io::ErrorKind::ConnectionAborted)?))
 }
 
 /// Lets other sockets of this user listen on the same port. Only Linux distributes connections
 /// between them.
-fn share_port(socket: impl AsFd) -> rustix::io::Result<()> {
+fn share_port(socket: &socket2::Socket) -> io::Result<()> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    return sockopt::set_socket_reuseport(socket, true);
+    return socket.set_reuse_port(true);
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     {
         let _ = socket;
-        Err(Errno::NOTSUP)
+        Err(io::ErrorKind::Unsupported.into())
     }
 }

@@ -10,7 +10,7 @@ use std::os::unix::net::{self, SocketAddr};
 use std::path::Path;
 use std::task::{Context, Poll};
 
-use rustix::net::{AddressFamily, SocketAddrUnix};
+use socket2::{Domain, SockAddr, SockRef};
 
 use super::addr::describe;
 use super::listener::{Incoming, listener};
@@ -76,11 +76,11 @@ impl UnixStream {
     /// Unwinds when the coroutine is cancelled while it waits.
     pub fn connect_addr(socket_addr: &SocketAddr) -> io::Result<Self> {
         let connect = || {
-            let stream = Socket::new(net::UnixStream::from(socket(AddressFamily::UNIX)?));
+            let stream = Socket::new(net::UnixStream::from(socket(Domain::UNIX)?));
             let address = to_system(socket_addr)?;
             // While the listener's queue is full the socket is not connected, and no event reports
             // room in that queue.
-            stream.retry_unannounced(|io| Ok(rustix::net::connect(io, &address)?))?;
+            stream.retry_unannounced(|io| SockRef::from(io).connect(&address))?;
             Ok(Self(stream))
         };
         connect().map_err(|error| name("connect to", socket_addr, error))
@@ -239,10 +239,10 @@ impl UnixListener {
     /// As [`bind`](Self::bind).
     pub fn bind_addr(socket_addr: &SocketAddr) -> io::Result<Self> {
         let bind = || {
-            let fd = socket(AddressFamily::UNIX)?;
-            rustix::net::bind(&fd, &to_system(socket_addr)?)?;
-            rustix::net::listen(&fd, BACKLOG)?;
-            Ok(Self(Socket::new(net::UnixListener::from(fd))))
+            let socket = socket(Domain::UNIX)?;
+            socket.bind(&to_system(socket_addr)?)?;
+            socket.listen(BACKLOG)?;
+            Ok(Self(Socket::new(socket.into())))
         };
         bind().map_err(|error| name("listen on", socket_addr, error))
     }
@@ -312,7 +312,7 @@ fn accept_with_address(listener: &net::UnixListener) -> io::Result<(UnixStream, 
     let stream = UnixStream(Socket::new(fd.into()));
     // An unnamed socket's address, which most clients have, ends where a name would begin.
     let unnamed = offset_of!(libc::sockaddr_un, sun_path);
-    let is_named = peer.is_some_and(|peer| peer.addr_len() as usize > unnamed);
+    let is_named = peer.len() as usize > unnamed;
     // Some systems forget the name when the other side has closed already.
     let peer = if is_named { stream.peer_addr().ok() } else { None };
     Ok((stream, peer.map_or_else(|| SocketAddr::from_pathname(""), Ok)?))
@@ -323,18 +323,17 @@ pub(super) fn to_address(what: &str, path: &Path) -> io::Result<SocketAddr> {
     SocketAddr::from_pathname(path).map_err(|error| describe(what, &format!("{path:?}"), error, ""))
 }
 
-fn to_system(address: &SocketAddr) -> io::Result<SocketAddrUnix> {
+fn to_system(address: &SocketAddr) -> io::Result<SockAddr> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     if let Some(name) = address.as_abstract_name() {
-        return Ok(SocketAddrUnix::new_abstract_name(name)?);
+        return SockAddr::unix(OsStr::from_bytes(&[b"\0", name].concat()));
     }
-    Ok(match address.as_pathname() {
-        Some(path) => SocketAddrUnix::new(path)?,
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        None => SocketAddrUnix::new_unnamed(),
-        #[cfg(not(any(target_os = "linux", target_os = "android")))]
-        None => return Err(io::ErrorKind::InvalidInput.into()),
-    })
+    match address.as_pathname() {
+        Some(path) => SockAddr::unix(path),
+        // Other systems have no sockets that get a name of the system's choice.
+        None if cfg!(any(target_os = "linux", target_os = "android")) => SockAddr::unix(""),
+        None => Err(io::ErrorKind::InvalidInput.into()),
+    }
 }
 
 /// An error with the operation and its address.

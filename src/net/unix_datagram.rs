@@ -1,18 +1,15 @@
 //! Unix datagrams, with the names, signatures and errors of [`std::os::unix::net`].
 
-use std::ffi::OsStr;
 use std::io;
-use std::mem::{offset_of, size_of};
 use std::net::Shutdown;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{self, SocketAddr};
 use std::path::Path;
 
-use rustix::net::{RecvFlags, SocketAddrAny, SocketAddrUnix};
+use socket2::SockAddr;
 
-use super::socket::Socket;
+use super::socket::{Socket, receive_from};
 use super::surface::{datagram_surface, socket_surface, timeout_surface};
 use super::unix::{name, to_address};
 use crate::io::source::Descriptor;
@@ -133,8 +130,8 @@ impl UnixDatagram {
     /// Unwinds when the coroutine is cancelled while it waits.
     pub fn peek_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         let peek = |socket: &_| {
-            let (len, _, peer) = rustix::net::recvfrom(socket, &mut *buf, RecvFlags::PEEK)?;
-            Ok((len, from_system(peer)?))
+            let (len, peer) = receive_from(socket, buf, libc::MSG_PEEK)?;
+            Ok((len, from_system(&peer)?))
         };
         self.0.retry_unless_shut(peek, nothing)
     }
@@ -202,21 +199,17 @@ datagram_surface!(UnixDatagram, recv_unless_shut, try_recv_unless_shut);
 
 /// The result of a receive after the shutdown: no bytes, without a sender.
 fn nothing() -> io::Result<(usize, SocketAddr)> {
-    Ok((0, from_system(None)?))
+    Ok((0, SocketAddr::from_pathname("")?))
 }
 
 /// std's form of the system's address of a sender.
-fn from_system(address: Option<SocketAddrAny>) -> io::Result<SocketAddr> {
-    // An unnamed socket's address ends where a name would begin. A path may be a byte longer than
-    // std can write and rustix can read.
-    let lens = offset_of!(libc::sockaddr_un, sun_path) + 1..=size_of::<libc::sockaddr_un>();
-    let address = address.filter(|address| lens.contains(&(address.addr_len() as usize)));
-    let address = address.and_then(|address| SocketAddrUnix::try_from(address).ok());
+fn from_system(address: &SockAddr) -> io::Result<SocketAddr> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    if let Some(name) = address.as_ref().and_then(SocketAddrUnix::abstract_name) {
+    if let Some(name) = address.as_abstract_namespace() {
         return SocketAddr::from_abstract_name(name);
     }
-    let path = address.as_ref().and_then(SocketAddrUnix::path_bytes).unwrap_or_default();
-    // rustix leaves the final zero in the longest paths.
-    SocketAddr::from_pathname(OsStr::from_bytes(path.strip_suffix(&[0]).unwrap_or(path)))
+    // A path may be a byte longer than std can write.
+    let readable = address.len() as usize <= size_of::<libc::sockaddr_un>();
+    let path = address.as_pathname().filter(|_| readable);
+    SocketAddr::from_pathname(path.unwrap_or(Path::new("")))
 }
