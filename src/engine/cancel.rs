@@ -37,7 +37,7 @@ pub(crate) enum Failure {
 ///
 /// Inlined, like all functions from the wait to here: the unwinder takes a quarter of a microsecond
 /// for each frame that it passes.
-#[inline(always)]
+#[cfg_attr(not(debug_assertions), inline(always))]
 pub(super) fn raise(task: &Task) -> ! {
     let level = task.scopes.target().unwrap_or(Level::Root);
     unwind_with(Payload { task: task.id, level })
@@ -45,7 +45,7 @@ pub(super) fn raise(task: &Task) -> ! {
 
 /// Unwinds with this payload. If the program is built without unwinding, reports that and ends the
 /// process.
-#[inline(always)]
+#[cfg_attr(not(debug_assertions), inline(always))]
 pub(crate) fn unwind_with(payload: impl Any + Send) -> ! {
     if cfg!(panic = "abort") {
         let _ = writeln!(

@@ -126,10 +126,10 @@ pub(crate) struct Running<'a> {
 }
 
 /// Calls `f` with the running coroutine, if there is one.
-#[inline(always)]
+#[cfg_attr(not(debug_assertions), inline(always))]
 pub(crate) fn running<R>(f: impl FnOnce(Option<Running<'_>>) -> R) -> R {
     current::with(
-        #[inline(always)]
+        #[cfg_attr(not(debug_assertions), inline(always))]
         |task| match task {
             // SAFETY: as in `try_with`. A coroutine runs only on a thread whose scheduler has been
             // found.

@@ -84,7 +84,7 @@ pub(super) fn while_hooked(hook: impl FnOnce()) {
 }
 
 /// Calls `f` with the running coroutine, if there is one.
-#[inline(always)]
+#[cfg_attr(not(debug_assertions), inline(always))]
 pub(crate) fn with<R>(f: impl FnOnce(Option<&Task>) -> R) -> R {
     // SAFETY: the caller of `enter` has promised that the task lives until `leave`.
     //

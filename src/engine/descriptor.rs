@@ -244,7 +244,7 @@ fn with_run<R>(f: impl FnOnce(Option<&Scheduler>) -> R) -> R {
 /// # Errors
 ///
 /// When the kernel refuses.
-#[inline(always)]
+#[cfg_attr(not(debug_assertions), inline(always))]
 pub(crate) fn wait(
     running: Running<'_>,
     readiness: Readiness<'_>,

@@ -85,7 +85,7 @@ pub(crate) fn block_unless_cancelled(parker: Parker, why: Wait, deadline: Option
         return block_thread(parker, deadline);
     }
     context::running(
-        #[inline(always)]
+        #[cfg_attr(not(debug_assertions), inline(always))]
         |running| match running {
             Some(Running { scheduler, task }) => scheduler.park(task, why, deadline),
             // Not reached: the running coroutine has made the parker.
@@ -162,10 +162,10 @@ pub(crate) fn is_cancel_pending() -> bool {
 }
 
 /// Raises the cancellation that is pending, or that ended the last wait.
-#[inline(always)]
+#[cfg_attr(not(debug_assertions), inline(always))]
 pub(crate) fn raise() -> ! {
     context::running(
-        #[inline(always)]
+        #[cfg_attr(not(debug_assertions), inline(always))]
         |running| match running {
             // The coroutine does not unwind yet: that was checked when its wait was ended.
             Some(Running { scheduler, task }) => scheduler.raise(task),

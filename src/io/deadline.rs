@@ -22,7 +22,7 @@ impl Deadline {
         self.0.store(deadline.map_or(NEVER, nanos_of), Ordering::Relaxed);
     }
 
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     pub(super) fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed) != NEVER
     }
@@ -33,7 +33,7 @@ impl Deadline {
         if nanos == NEVER { None } else { Some(instant_of(nanos)) }
     }
 
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     pub(super) fn has_passed(&self) -> bool {
         self.is_set() && self.is_before_now()
     }

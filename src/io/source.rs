@@ -109,9 +109,9 @@ impl<T: Descriptor> Source<T> {
         self.waits.transfer(
             self.fd(),
             interest,
-            #[inline(always)]
+            #[cfg_attr(not(debug_assertions), inline(always))]
             || op(self.get()),
-            #[inline(always)]
+            #[cfg_attr(not(debug_assertions), inline(always))]
             |result| {
                 let drains = T::SHORT_READ_DRAINS && interest == Interest::Read;
                 drains && (1..room).contains(&amount(result))

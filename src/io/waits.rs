@@ -39,7 +39,7 @@ const WRITABLE: Wait =
 ///
 /// Those of `attempt` and `wait`; `TimedOut`, when the budget is spent, after the deadline of a
 /// `fail_after` around the caller.
-#[inline(always)]
+#[cfg_attr(not(debug_assertions), inline(always))]
 pub(super) fn try_then_wait<R>(
     mut attempt: impl FnMut() -> io::Result<R>,
     mut wait: impl FnMut(io::Error) -> io::Result<()>,
@@ -115,12 +115,12 @@ impl Waits {
     ) -> io::Result<R> {
         self.check_deadline(interest)?;
         park::running(
-            #[inline(always)]
+            #[cfg_attr(not(debug_assertions), inline(always))]
             |running| {
                 let readiness = Cell::new(self.registrations.readiness(running));
                 let mut deadline = None;
                 try_then_wait(
-                    #[inline(always)]
+                    #[cfg_attr(not(debug_assertions), inline(always))]
                     || {
                         let drained = || readiness.get().is_some_and(|known| known.is_drained());
                         if interest == Interest::Read && drained() && !self.is_nonblocking() {
@@ -133,7 +133,7 @@ impl Waits {
                         }
                         Ok(result)
                     },
-                    #[inline(always)]
+                    #[cfg_attr(not(debug_assertions), inline(always))]
                     |error| {
                         if self.is_nonblocking() {
                             return Err(error);
@@ -305,7 +305,7 @@ impl Waits {
     }
 
     /// Whether there is a deadline for this direction, or may be one of a `fail_after`.
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn may_fail(&self, running: Running<'_>, interest: Interest) -> bool {
         self.deadlines[interest as usize].is_set() || running.task.scopes.any()
     }
@@ -365,7 +365,7 @@ impl Waits {
     }
 
     /// Fails if the deadline for a direction has passed.
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn check_deadline(&self, interest: Interest) -> io::Result<()> {
         if self.deadlines[interest as usize].has_passed() { Err(past_deadline()) } else { Ok(()) }
     }

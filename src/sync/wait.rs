@@ -145,7 +145,7 @@ impl<T> WaitQueue<T> {
 
     /// Ends the wait of the first waiter that can be served, and lets `f` fill its slot. Wake the
     /// waiter when the lock has been released.
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     pub(super) fn serve<R>(&mut self, f: impl FnOnce(&mut T) -> R) -> Option<(R, Waiter)> {
         let mut at = self.first;
         loop {
@@ -386,7 +386,7 @@ pub(super) fn release_and_wait<S, T>(
     let waited_at = Location::caller();
     // The running coroutine is looked up only once.
     park::running(
-        #[inline(always)]
+        #[cfg_attr(not(debug_assertions), inline(always))]
         move |running| {
             if let Some(Running { scheduler, task }) = running {
                 if scheduler.is_cancel_pending(task) {

@@ -139,7 +139,7 @@ impl Scheduler {
 
     /// Gives the ready coroutines their turns, and does the work of the ticks. Observed turns have
     /// code of their own, so that the others pay nothing for it.
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn take_turns<const OBSERVED: bool>(&self, stop: &impl Fn() -> bool) -> Turns {
         if OBSERVED {
             self.observer.refresh();
@@ -169,7 +169,7 @@ impl Scheduler {
     }
 
     /// Gives the first ready coroutine its turn. Returns `false` when none is ready.
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn run_next<const OBSERVED: bool>(&self) -> bool {
         let Some(task) = self.ready.pop() else { return false };
         self.resume::<OBSERVED>(task);
@@ -177,7 +177,7 @@ impl Scheduler {
     }
 
     /// One turn of one coroutine: every switch goes through here.
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn resume<const OBSERVED: bool>(&self, task: NonNull<Task>) {
         current::set_budget(BUDGET);
         // SAFETY: a task that was in the ready queue is alive, and only `retire` and `abandon` end
@@ -207,7 +207,7 @@ impl Scheduler {
     }
 
     /// Frees the task of a coroutine that has ended.
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn retire(&self, slot: u32) {
         current::leave();
         let stack = self.tasks.remove(slot, |task| {

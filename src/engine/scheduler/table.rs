@@ -48,7 +48,7 @@ impl TaskTable {
     }
 
     /// Adds a task, and calls `f` with it where it now is.
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     pub(super) fn insert(&self, task: Task, f: impl FnOnce(&Task)) -> u32 {
         let mut places = self.places.borrow_mut();
         let entry = places.vacant_entry();
@@ -68,7 +68,7 @@ impl TaskTable {
 
     /// Removes the task in a slot, whose coroutine has ended, and calls `f`, which must run no user
     /// code, with it.
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     pub(super) fn remove<R>(&self, slot: u32, f: impl FnOnce(Task) -> R) -> Option<R> {
         let mut place = self.take(slot);
         let result = place.take().map(f);
@@ -84,7 +84,7 @@ impl TaskTable {
         mem::forget(self.take(slot));
     }
 
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn take(&self, slot: u32) -> Place {
         let mut places = self.places.borrow_mut();
         compiler_fence(Ordering::SeqCst);
@@ -94,7 +94,7 @@ impl TaskTable {
     }
 
     /// Calls `f`, which must run no user code, with the task in a slot.
-    #[inline(always)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     pub(super) fn with<R>(&self, slot: u32, f: impl FnOnce(&Task) -> R) -> Option<R> {
         self.places.borrow().get(slot as usize)?.as_ref().as_ref().map(f)
     }
