@@ -14,7 +14,6 @@ use std::sync::{LockResult, Mutex as StdMutex, PoisonError, TryLockResult};
 use std::time::Duration;
 
 pub(crate) use loom::hint;
-pub(crate) use std::sync::mpsc;
 
 /// As loom's, which knows no `const`.
 macro_rules! thread_locals {

@@ -3,7 +3,7 @@
 pub(crate) use shuttle::{
     hint,
     sync::atomic,
-    sync::{Condvar, Mutex, MutexGuard, mpsc},
+    sync::{Condvar, Mutex, MutexGuard},
     thread_local,
 };
 

@@ -53,6 +53,10 @@ impl Condvar {
         self.0.notify_one();
     }
 
+    pub(crate) fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        self.0.wait(guard).unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Waits for a notification, for `timeout` at most. Returns whether the time passed first.
     pub(crate) fn wait_timeout<'a, T>(
         &self,

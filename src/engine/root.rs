@@ -16,13 +16,14 @@ use super::context::{self, Running};
 use super::coroutine::Coroutine;
 use super::current;
 use super::defer::Defer;
+use super::mutex::{Condvar, Mutex};
 use super::panic_hook;
 use super::pin::Pinned;
 use super::scheduler::{Guest, Scheduler};
 use super::settings::{Moment, Settings};
+use super::shared::thread;
 #[cfg(all(plainsong_model, not(plainsong_loom)))]
 use super::shared::thread::SpawnScoped;
-use super::shared::{mpsc, thread};
 use super::task::{Flag, Task};
 use super::workers::{Injector, WorkerHandle, Workers};
 
@@ -103,17 +104,17 @@ fn start_workers(
         injector: Arc::clone(injector),
         number,
     };
+    let starts = &Starts::new(workers.len() - 1);
     thread::scope(|s| {
         // If this is left before the first worker runs, the first worker counts as idle. So the
         // others find the run over, and end.
         let never_ran = Defer::new(|| workers.idle(0));
-        let (sender, ready) = mpsc::channel();
         let mut threads = Vec::new();
         for number in 1..workers.len() {
-            let (theirs, worker) = (sender.clone(), handle(number));
+            let worker = handle(number);
             let body = move || {
                 let _pinned = settings.pin.then(|| Pinned::new(number));
-                let report = |outcome| theirs.send(outcome).unwrap_or_default();
+                let report = |outcome| starts.report(outcome);
                 context::with(|scheduler| work(scheduler, settings, worker, host, report));
             };
             let name = format!("plainsong-worker-{number}");
@@ -121,13 +122,11 @@ fn start_workers(
                 Ok(thread) => threads.push(thread),
                 Err(error) => {
                     workers.idle(number);
-                    let _ = sender.send(Err(error));
+                    starts.report(Err(error));
                 }
             }
         }
-        drop(sender);
-        let started: io::Result<()> = ready.iter().take(workers.len() - 1).collect();
-        let outcome = started.and_then(|()| {
+        let outcome = starts.wait().and_then(|()| {
             // After the other threads were started, because threads inherit the set of processors.
             let _pinned = if settings.pin { Some(Pinned::new(0)?) } else { None };
             context::with(|scheduler| {
@@ -196,6 +195,37 @@ fn drive(scheduler: &Scheduler, host: Option<&Host<'_>>) {
     }
     // No coroutine may be left, whatever the host has done.
     scheduler.run();
+}
+
+/// The starts of the worker threads.
+struct Starts {
+    // How many have not reported yet, and the first error.
+    state: Mutex<(usize, io::Result<()>)>,
+    done: Condvar,
+}
+
+impl Starts {
+    fn new(threads: usize) -> Self {
+        Self { state: Mutex::new((threads, Ok(()))), done: Condvar::new() }
+    }
+
+    fn report(&self, outcome: io::Result<()>) {
+        let (left, all) = &mut *self.state.lock();
+        *left -= 1;
+        if all.is_ok() {
+            *all = outcome;
+        }
+        self.done.notify_one();
+    }
+
+    /// Waits until all threads have reported.
+    fn wait(&self) -> io::Result<()> {
+        let mut state = self.state.lock();
+        while state.0 > 0 {
+            state = self.done.wait(state);
+        }
+        mem::replace(&mut state.1, Ok(()))
+    }
 }
 
 /// Runs this worker's loop until the run is over. First reports through `ready` whether it can.

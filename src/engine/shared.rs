@@ -9,7 +9,7 @@
 pub(crate) use std::{
     hint,
     sync::atomic,
-    sync::{Condvar, Mutex, MutexGuard, mpsc},
+    sync::{Condvar, Mutex, MutexGuard},
     thread, thread_local,
 };
 

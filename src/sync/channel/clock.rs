@@ -4,7 +4,7 @@
 //! one thread of the process does this for all of them. It starts with the first registration, and
 //! ends when it has had none for a while.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,9 @@ use crate::engine::waiter::Waiter;
 /// How long the thread stays without any registration.
 const IDLE_MAX: Duration = Duration::from_secs(10);
 
+/// The time of a registration, and a number that tells equal ones apart.
+type Key = (Instant, u64);
+
 struct Clock {
     state: Mutex<State>,
     // A registration has come that is due before all others.
@@ -24,20 +27,31 @@ struct Clock {
 }
 
 struct State {
-    // By their time, and a number that tells equal ones apart.
-    waiters: BTreeMap<(Instant, u64), Waiter>,
+    // In descending order.
+    waiters: Vec<(Key, Waiter)>,
     next: u64,
     running: bool,
 }
 
+impl State {
+    fn find(&self, key: Key) -> Result<usize, usize> {
+        self.waiters.binary_search_by_key(&Reverse(key), |(key, _)| Reverse(*key))
+    }
+
+    fn remove(&mut self, key: Key) -> Option<Waiter> {
+        let at = self.find(key).ok()?;
+        Some(self.waiters.remove(at).1)
+    }
+}
+
 static CLOCK: Clock = Clock {
-    state: Mutex::new(State { waiters: BTreeMap::new(), next: 0, running: false }),
+    state: Mutex::new(State { waiters: Vec::new(), next: 0, running: false }),
     changed: Condvar::new(),
 };
 
 /// A waiter that is to be woken at a time, unless this is dropped before.
 pub(super) struct Registration {
-    key: (Instant, u64),
+    key: Key,
 }
 
 impl Registration {
@@ -46,16 +60,17 @@ impl Registration {
         let mut state = CLOCK.state.lock();
         let key = (time, state.next);
         state.next += 1;
-        state.waiters.insert(key, waiter);
+        let (Ok(at) | Err(at)) = state.find(key);
+        state.waiters.insert(at, (key, waiter));
         if !state.running {
             let thread = thread::Builder::new().name("plainsong-clock".to_owned()).spawn(run);
             state.running = thread.is_ok();
             if let Err(error) = thread {
-                state.waiters.remove(&key);
+                let _waiter = state.remove(key);
                 drop(state);
                 panic!("no thread can be started that waits for the clock: {error}");
             }
-        } else if state.waiters.first_key_value().is_some_and(|(first, _)| *first == key) {
+        } else if at + 1 == state.waiters.len() {
             CLOCK.changed.notify_one();
         }
         Self { key }
@@ -69,7 +84,8 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        CLOCK.state.lock().waiters.remove(&self.key);
+        // Dropped without the lock: a waker in it is of users.
+        let _waiter = CLOCK.state.lock().remove(self.key);
     }
 }
 
@@ -78,7 +94,7 @@ fn run() {
     pin::unpin();
     let mut state = CLOCK.state.lock();
     loop {
-        let Some(first) = state.waiters.first_entry() else {
+        let Some(&(first, _)) = state.waiters.last() else {
             let (woken, timed_out) = CLOCK.changed.wait_timeout(state, IDLE_MAX);
             state = woken;
             if timed_out && state.waiters.is_empty() {
@@ -87,12 +103,12 @@ fn run() {
             }
             continue;
         };
-        let left = first.key().0.saturating_duration_since(Instant::now());
+        let left = first.0.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            let waiter = first.remove();
+            let waiter = state.waiters.pop().map(|(_, waiter)| waiter);
             drop(state);
             // A waker is code of users.
-            cancel::catch_and_forget(|| park::wake(waiter));
+            cancel::catch_and_forget(|| waiter.into_iter().for_each(park::wake));
             state = CLOCK.state.lock();
         } else {
             state = CLOCK.changed.wait_timeout(state, left).0;
