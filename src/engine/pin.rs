@@ -9,7 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// The system's number of the calling thread.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn this_thread() -> i32 {
-    // SAFETY: the call has no arguments and cannot fail. (Older C libraries have no function for it.)
+    // SAFETY: the call has no arguments and cannot fail. (Older C libraries have no function of its
+    // name.)
     unsafe { libc::syscall(libc::SYS_gettid) as i32 }
 }
 
