@@ -75,11 +75,8 @@ pub(super) fn forgetting<R>(
 
 /// The part of a [`Source`](super::source::Source) that does not depend on its type: the reactors
 /// that know the descriptor, its time-outs and its deadlines.
-///
-/// The fields that each operation reads are in the first cache line: with many descriptors, the
-/// next line is cold.
 #[derive(Debug)]
-#[repr(C, align(64))]
+#[repr(C)]
 pub(crate) struct Waits {
     pub(super) registrations: Registrations,
     // Nanoseconds; 0 for none.
