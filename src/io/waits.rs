@@ -374,11 +374,13 @@ impl Waits {
     }
 
     /// When an operation that begins to wait now times out.
+    #[inline]
     fn deadline(&self, interest: Interest) -> Option<Instant> {
         self.timeout(interest).and_then(park::deadline)
     }
 
     /// The time-out of [`retry`](Self::retry) for a direction.
+    #[inline]
     pub(crate) fn timeout(&self, interest: Interest) -> Option<Duration> {
         match self.timeouts[interest as usize].load(Ordering::Relaxed) {
             0 => None,
@@ -412,6 +414,7 @@ impl Waits {
     }
 
     /// Whether [`set_nonblocking`](Self::set_nonblocking) is on.
+    #[inline]
     pub(crate) fn is_nonblocking(&self) -> bool {
         self.nonblocking.load(Ordering::Relaxed)
     }
