@@ -1,9 +1,6 @@
 //! The running coroutine of this thread, and the rest of its turn's budget.
 
-#![allow(unsafe_code)]
-
 use std::cell::Cell;
-use std::ptr;
 
 use super::coroutine::stack_top;
 #[cfg(plainsong_model)]
@@ -13,7 +10,7 @@ use super::task::Task;
 
 thread_local! {
     // None has a destructor, so that a signal handler may read them at any time.
-    static CURRENT: Cell<*const Task> = const { Cell::new(ptr::null()) };
+    static CURRENT: Cell<Option<&'static Task>> = const { Cell::new(None) };
     // A coroutine of this thread has called `std::process::exit`.
     static ENDING: Cell<bool> = const { Cell::new(false) };
     // A hook runs in place of the coroutine that has called it.
@@ -22,20 +19,17 @@ thread_local! {
     static BUDGET: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Makes `task` the current coroutine.
-///
-/// # Safety
-///
-/// The task must stay alive until [`leave`] or the next `enter`.
+/// Makes `task` the current coroutine, until [`leave`] or the next `enter`. Nothing here has the
+/// reference afterwards: [`with`] only lends it.
 #[inline]
-pub(super) unsafe fn enter(task: *const Task) {
-    CURRENT.set(task);
+pub(super) fn enter(task: &'static Task) {
+    CURRENT.set(Some(task));
 }
 
 /// Notes that no coroutine runs.
 #[inline]
 pub(super) fn leave() {
-    CURRENT.set(ptr::null());
+    CURRENT.set(None);
 }
 
 /// Notes that this thread will never run a coroutine again, because its thread-locals are being
@@ -56,7 +50,7 @@ pub(super) fn is_ending() -> bool {
 /// Whether a coroutine runs.
 #[inline]
 pub(crate) fn in_coroutine() -> bool {
-    !CURRENT.get().is_null()
+    CURRENT.get().is_some()
 }
 
 fn in_hook() -> bool {
@@ -76,7 +70,7 @@ pub(super) fn refuse_in_hook() {
 /// Calls `hook`, which must not unwind. Meanwhile no coroutine counts as running, so that nothing
 /// that `hook` does can change the wait of the running one.
 pub(super) fn while_hooked(hook: impl FnOnce()) {
-    let task = CURRENT.replace(ptr::null());
+    let task = CURRENT.replace(None);
     IN_HOOK.set(true);
     hook();
     IN_HOOK.set(false);
@@ -86,13 +80,7 @@ pub(super) fn while_hooked(hook: impl FnOnce()) {
 /// Calls `f` with the running coroutine, if there is one.
 #[cfg_attr(not(debug_assertions), inline(always))]
 pub(crate) fn with<R>(f: impl FnOnce(Option<&Task>) -> R) -> R {
-    // SAFETY: the caller of `enter` has promised that the task lives until `leave`.
-    //
-    // A closure that suspends keeps the reference on the coroutine's own stack: it is used again
-    // only when that coroutine runs, and a task is freed only after its coroutine has ended. On a
-    // generator's stack, which another coroutine may resume, only scopes keep one across user code,
-    // and `Yielder` refuses to yield while one is open.
-    f(unsafe { CURRENT.get().as_ref() })
+    f(CURRENT.get())
 }
 
 /// The size of the running coroutine's own stack, if the caller is on it. `None` on a plain thread,

@@ -11,7 +11,7 @@ use std::ptr::{self, NonNull};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::coroutine::{Coroutine, LINE, Suspended, prefetch};
+use super::coroutine::{Coroutine, LINE, prefetch};
 use super::id::Id;
 use super::scopes::Scopes;
 use super::subject::{Alternative, Subject};
@@ -184,7 +184,7 @@ pub(crate) trait CancelWait {
 pub(crate) struct Task {
     pub(crate) coroutine: Coroutine,
     /// The task behind this one in the ready queue.
-    pub(crate) link: Cell<*const Task>,
+    pub(crate) link: Cell<Option<&'static Task>>,
     pub(crate) slot: Cell<u32>,
     pub(crate) timer: Cell<Option<TimerKey>>,
     pub(crate) scopes: Scopes,
@@ -202,7 +202,7 @@ pub(crate) struct Task {
     pub(crate) wait: Cell<u64>,
     reason: Cell<&'static Reason>,
     /// The place in a queue of the current wait. It is on the coroutine's own stack.
-    pub(crate) place: Cell<Option<NonNull<dyn CancelWait>>>,
+    place: Cell<Option<&'static dyn CancelWait>>,
     /// An address that the coroutine will read first after its wait. It is prefetched, and never
     /// dereferenced.
     pub(crate) ahead: Cell<*const u8>,
@@ -303,35 +303,25 @@ impl Task {
         if !self.parked.get() {
             return None;
         }
-        // SAFETY: as in `leave_queue`. The coroutine is parked, so the place is whole.
-        self.place.get().and_then(|place| unsafe { place.as_ref() }.subject())
+        self.place.get()?.subject()
     }
 
     /// The objects that the coroutine is parked for, if there are several.
     pub(crate) fn alternatives(&self) -> Box<[Alternative]> {
         let place = self.place.get().filter(|_| self.parked.get());
-        // SAFETY: as in `subject`.
-        place.map_or_else(Box::default, |place| unsafe { place.as_ref() }.alternatives())
+        place.map_or_else(Box::default, CancelWait::alternatives)
     }
 
     /// Takes the place of the wait under way out of its queue, if it has one. Returns `false` if
     /// the wait has been served by then.
     pub(crate) fn leave_queue(&self) -> bool {
-        // SAFETY: a place is set only while the coroutine is parked in `park_in_queue`, on whose
-        // stack it is.
-        self.place.get().is_none_or(|place| unsafe { place.as_ref() }.cancel())
+        self.place.get().is_none_or(CancelWait::cancel)
     }
 
-    /// Switches to the scheduler. `how` says what happens next.
-    ///
-    /// # Safety
-    ///
-    /// This must be the current task: its coroutine must be calling this.
+    /// Notes the place in a queue of the wait that begins, or that the wait has ended.
     #[inline]
-    pub(crate) unsafe fn suspend(&self, how: Suspended) {
-        // SAFETY: by the caller's promise we are on the coroutine's stack, or on that of a
-        // generator which it resumed.
-        unsafe { self.coroutine.suspend(how) };
+    pub(crate) fn set_place(&self, place: Option<&'static dyn CancelWait>) {
+        self.place.set(place);
     }
 
     #[inline]
@@ -348,7 +338,7 @@ impl Task {
         };
         Self {
             coroutine,
-            link: Cell::new(ptr::null()),
+            link: Cell::new(None),
             id,
             spawned,
             parent,

@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::mem;
 use std::panic::{self, AssertUnwindSafe};
-use std::ptr::NonNull;
+use std::ptr;
 use std::thread;
 use std::time::Instant;
 
@@ -239,20 +239,80 @@ impl Scheduler {
             if self.closing.get() {
                 task.scopes.request(Level::Root, None);
             }
-            self.push_ready(task.into());
+            self.push_ready(task);
         });
         self.host.notify();
         slot
     }
 
     #[inline]
-    pub(super) fn push_ready(&self, task: NonNull<Task>) {
-        // SAFETY: the task is not in the queue: the caller has just added it, run it, or ended its
-        // park.
+    fn push_ready(&self, task: &Task) {
+        // The task is not in the queue: the caller has just added it, run it, or ended its park.
         //
-        // It lives until its coroutine has ended, because the table owns it. It stays where it is,
-        // because it is boxed.
-        unsafe { self.ready.push(task) };
+        // SAFETY: the reference is used until `run_next` has taken it out of the queue and given
+        // the coroutine its turn. The task lives for longer than that, because the table owns it
+        // until the coroutine has ended. It stays where it is, because it is boxed.
+        self.ready.push(unsafe { &*ptr::from_ref(task) });
+    }
+
+    /// Gives the first ready coroutine its turn: every switch goes through here. Returns `false`
+    /// when none is ready.
+    #[cfg_attr(not(debug_assertions), inline(always))]
+    pub(super) fn run_next<const OBSERVED: bool>(&self) -> bool {
+        // From `retire` and `abandon` on, the reference is not used any more.
+        let Some(task) = self.ready.pop() else { return false };
+        current::set_budget(BUDGET);
+        // The task lives for as long as it is the current one: only `retire` and `abandon` end it,
+        // and both call `current::leave` first.
+        //
+        // A closure that has got the task from `current` and suspends keeps the reference on the
+        // coroutine's own stack. It is used again only when that coroutine runs, and a task is
+        // freed only after its coroutine has ended. On a generator's stack, which another coroutine
+        // may resume, only scopes keep one across user code, and `Yielder` refuses to yield while
+        // one is open.
+        current::enter(task);
+        if OBSERVED {
+            self.observer.turn_begins(task);
+        }
+        // SAFETY: the task has just been in the queue, so its coroutine is not running: a running
+        // coroutine is put back only below, and a parked one only once, by `wake_task`.
+        let suspended = unsafe { task.coroutine.resume() };
+        if OBSERVED {
+            self.observer.turn_ends(task, suspended);
+        }
+        match suspended {
+            Some(Suspended::Ready) => self.push_ready(task),
+            Some(Suspended::Parked) => {}
+            Some(Suspended::Abandoned) => self.abandon(task.slot.get()),
+            None => self.retire(task.slot.get()),
+        }
+        true
+    }
+
+    /// Frees the task of a coroutine that has ended.
+    #[cfg_attr(not(debug_assertions), inline(always))]
+    fn retire(&self, slot: u32) {
+        current::leave();
+        let stack = self.tasks.remove(slot, |task| {
+            // The coroutine has dropped all locals that it could. The destructors of the remaining
+            // ones are user code, which must not run here.
+            task.forget_locals();
+            task.coroutine.into_stack()
+        });
+        if let Some(stack) = stack.flatten() {
+            self.stacks.put(stack);
+        }
+    }
+
+    /// Forgets a coroutine that will never end, and leaks all of it.
+    #[cold]
+    fn abandon(&self, slot: u32) {
+        current::leave();
+        let timers = self.tasks.with(slot, |task| task.scopes.timers());
+        for timer in timers.into_iter().flatten() {
+            self.alarms.cancel(timer);
+        }
+        self.tasks.leak(slot);
     }
 
     /// Names the next wait of `task`, the running coroutine, which must park next.
@@ -310,13 +370,14 @@ impl Scheduler {
         deadline: Option<Instant>,
         place: &dyn CancelWait,
     ) -> Wake {
-        // The lifetime of the place is erased. That is sound because the task forgets the place
-        // below, before the lifetime ends. A coroutine is abandoned only while it unwinds, never
-        // while it is parked here.
-        task.place.set(Some(erase(place)));
+        // SAFETY: the two types differ only in a lifetime. The task forgets the place below, before
+        // that lifetime ends, and lends it to nobody for longer than a call. A coroutine is
+        // abandoned only while it unwinds, never while it is parked here.
+        let erased = unsafe { mem::transmute::<&dyn CancelWait, &'static dyn CancelWait>(place) };
+        task.set_place(Some(erased));
         let limit = |deadline| task.scopes.limited(deadline);
         let wake = self.park_until(task, why, deadline, limit);
-        task.place.set(None);
+        task.set_place(None);
         wake
     }
 
@@ -326,8 +387,14 @@ impl Scheduler {
         if thread::panicking() {
             return self.suspend_panicking(task, how);
         }
-        // SAFETY: the callers pass the task that runs.
-        unsafe { task.suspend(how) };
+        self.switch_away(task, how);
+    }
+
+    #[cfg_attr(not(debug_assertions), inline(always))]
+    fn switch_away(&self, task: &Task, how: Suspended) {
+        // SAFETY: the callers of `suspend` pass the task that runs. So we are on the stack of its
+        // coroutine, or on that of a generator which it has resumed.
+        unsafe { task.coroutine.suspend(how) };
     }
 
     /// [`suspend`](Self::suspend), with the timers of scopes armed before, and the hooks of the run
@@ -361,8 +428,7 @@ impl Scheduler {
     #[cold]
     fn suspend_panicking(&self, task: &Task, how: Suspended) {
         self.unwinding.before_suspend(task);
-        // SAFETY: as in `suspend`.
-        unsafe { task.suspend(how) };
+        self.switch_away(task, how);
         self.unwinding.after_resume(task);
     }
 
@@ -401,7 +467,7 @@ impl Scheduler {
             if self.observer.is_on() {
                 self.observer.woken(task);
             }
-            self.push_ready(task.into());
+            self.push_ready(task);
         }
     }
 
@@ -519,10 +585,4 @@ fn wake_future(waiter: Waiter) {
             mem::forget(payload);
         }
     }
-}
-
-fn erase<'a>(place: &'a (dyn CancelWait + 'a)) -> NonNull<dyn CancelWait> {
-    // SAFETY: the two types differ only in a lifetime. Both are pointers, so only `unsafe` code can
-    // dereference them, and that code argues that the place is still alive.
-    unsafe { mem::transmute::<NonNull<dyn CancelWait + 'a>, NonNull<dyn CancelWait>>(place.into()) }
 }

@@ -1,19 +1,14 @@
 //! The loop of one thread, and its turns.
 
-#![allow(unsafe_code)]
-
 use std::io;
-use std::ptr::NonNull;
 
-use super::super::coroutine::Suspended;
 use super::super::current;
 use super::super::debugger;
 use super::super::error::explained;
 use super::super::reactor::Reactor;
 use super::super::settings::Settings;
-use super::super::task::Task;
 use super::super::workers::{Idle, WorkerHandle};
-use super::core::{BUDGET, Scheduler};
+use super::core::Scheduler;
 
 /// The next step of the loop, when it has run what was ready.
 pub(super) enum Next {
@@ -166,69 +161,5 @@ impl Scheduler {
     /// An idle worker has waited. Returns whether the run is over.
     pub(super) fn leave_idle(&self) -> bool {
         self.with_worker(|worker| worker.workers.leave_idle(worker.number))
-    }
-
-    /// Gives the first ready coroutine its turn. Returns `false` when none is ready.
-    #[cfg_attr(not(debug_assertions), inline(always))]
-    fn run_next<const OBSERVED: bool>(&self) -> bool {
-        let Some(task) = self.ready.pop() else { return false };
-        self.resume::<OBSERVED>(task);
-        true
-    }
-
-    /// One turn of one coroutine: every switch goes through here.
-    #[cfg_attr(not(debug_assertions), inline(always))]
-    fn resume<const OBSERVED: bool>(&self, task: NonNull<Task>) {
-        current::set_budget(BUDGET);
-        // SAFETY: a task that was in the ready queue is alive, and only `retire` and `abandon` end
-        // that, below. Both call `current::leave` first. This is a pointer and not a reference,
-        // because the task may be freed before this function returns.
-        //
-        // The task is in no queue while it is here, and its coroutine is not running: a running
-        // coroutine is put back only below, and a parked one only once, by `wake_task`.
-        let (suspended, slot) = unsafe {
-            let task = task.as_ptr();
-            current::enter(task);
-            if OBSERVED {
-                self.observer.turn_begins(&*task);
-            }
-            let suspended = (*task).coroutine.resume();
-            if OBSERVED {
-                self.observer.turn_ends(&*task, suspended);
-            }
-            (suspended, (*task).slot.get())
-        };
-        match suspended {
-            Some(Suspended::Ready) => self.push_ready(task),
-            Some(Suspended::Parked) => {}
-            Some(Suspended::Abandoned) => self.abandon(slot),
-            None => self.retire(slot),
-        }
-    }
-
-    /// Frees the task of a coroutine that has ended.
-    #[cfg_attr(not(debug_assertions), inline(always))]
-    fn retire(&self, slot: u32) {
-        current::leave();
-        let stack = self.tasks.remove(slot, |task| {
-            // The coroutine has dropped all locals that it could. The destructors of the remaining
-            // ones are user code, which must not run here.
-            task.forget_locals();
-            task.coroutine.into_stack()
-        });
-        if let Some(stack) = stack.flatten() {
-            self.stacks.put(stack);
-        }
-    }
-
-    /// Forgets a coroutine that will never end, and leaks all of it.
-    #[cold]
-    fn abandon(&self, slot: u32) {
-        current::leave();
-        let timers = self.tasks.with(slot, |task| task.scopes.timers());
-        for timer in timers.into_iter().flatten() {
-            self.alarms.cancel(timer);
-        }
-        self.tasks.leak(slot);
     }
 }
