@@ -25,7 +25,8 @@ use std::cell::{Cell, UnsafeCell};
 use std::fmt;
 use std::ops::Deref;
 use std::panic::Location;
-use std::ptr::{self, NonNull};
+use std::ptr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -40,8 +41,8 @@ use crate::engine::waiter::{Waiter, Waiters};
 
 /// Waiters, first come, first served. It is part of the state in a primitive's [`Lock`].
 pub(super) struct WaitQueue<T> {
-    first: *const Entry<T>,
-    last: *const Entry<T>,
+    first: Link<T>,
+    last: Link<T>,
 }
 
 // SAFETY: a queue uses its entries only when it is borrowed mutably or, to read, shared; its owner
@@ -53,8 +54,8 @@ unsafe impl<T: Send> Send for WaitQueue<T> {}
 /// While it is queued, only the holder of the queue's lock may touch anything but `waiter`. After
 /// that it belongs to its waiter alone.
 pub(super) struct Entry<T> {
-    previous: Cell<*const Entry<T>>,
-    next: Cell<*const Entry<T>>,
+    previous: Link<T>,
+    next: Link<T>,
     state: Cell<State>,
     waiter: Waiter,
     // The coroutine that waits, if a cancellation of the whole of it would end the wait.
@@ -62,6 +63,29 @@ pub(super) struct Entry<T> {
     // Of a wait in several queues: the choice between them, and the number of this one.
     claim: Option<(Arc<Claim>, usize)>,
     slot: UnsafeCell<T>,
+}
+
+/// Leads from a queue, or from an entry in it, to an entry in it, or to none.
+struct Link<T>(Cell<*const Entry<T>>);
+
+impl<T> Link<T> {
+    const fn new() -> Self {
+        Self(Cell::new(ptr::null()))
+    }
+
+    #[inline]
+    fn get(&self) -> Option<&Entry<T>> {
+        // SAFETY: a link that is not null belongs to a queue or to a queued entry, and its borrower
+        // has borrowed the queue, whose lock is held for that. The entry that it leads to has been
+        // queued during that time, and so is alive for all of it: its owner ends it only after it
+        // has been taken out, and then, to learn of that, has got the lock or been woken.
+        unsafe { self.0.get().as_ref() }
+    }
+
+    #[inline]
+    fn set(&self, entry: Option<&Entry<T>>) {
+        self.0.set(entry.map_or(ptr::null(), ptr::from_ref));
+    }
 }
 
 /// How far the wait of an [`Entry`] has come.
@@ -109,28 +133,19 @@ impl Claim {
 
 impl<T> WaitQueue<T> {
     pub(super) const fn new() -> Self {
-        Self { first: ptr::null(), last: ptr::null() }
+        Self { first: Link::new(), last: Link::new() }
     }
 
     /// Whether no entry is linked. (One that is linked may be of a wait that has ended.)
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.first.is_null()
-    }
-
-    /// The entry behind `entry`, or the first.
-    #[inline]
-    fn next(&self, entry: Option<&Entry<T>>) -> Option<&Entry<T>> {
-        let next = entry.map_or(self.first, |entry| entry.next.get());
-        // SAFETY: a linked entry is alive: its owner unlinks it, under the lock that the borrower
-        // of the queue holds, before it ends.
-        unsafe { next.as_ref() }
+        self.first.get().is_none()
     }
 
     /// Whether there is a waiter that can be served and does not share the claim `other_than`.
     #[inline]
     pub(super) fn has_waiter(&self, other_than: Option<&Arc<Claim>>) -> bool {
-        let mut at = self.next(None);
+        let mut at = self.first.get();
         while let Some(entry) = at {
             let open = entry.claim.as_ref().is_none_or(|(claim, _)| {
                 claim.is_open() && other_than.is_none_or(|other| !Arc::ptr_eq(claim, other))
@@ -138,33 +153,39 @@ impl<T> WaitQueue<T> {
             if open && !entry.is_being_cancelled() {
                 return true;
             }
-            at = self.next(at);
+            at = entry.next.get();
         }
         false
+    }
+
+    /// The first entry that can be served. Takes out those before it of which another entry of the
+    /// same wait was served.
+    #[inline(always)]
+    fn first_to_serve(&self) -> Option<&Entry<T>> {
+        let mut at = self.first.get();
+        loop {
+            let entry = at?;
+            at = entry.next.get();
+            if entry.is_being_cancelled() {
+                continue;
+            }
+            if entry.claim.as_ref().is_none_or(|(claim, number)| claim.take(*number)) {
+                return Some(entry);
+            }
+            self.unlink(entry, State::Left);
+        }
     }
 
     /// Ends the wait of the first waiter that can be served, and lets `f` fill its slot. Wake the
     /// waiter when the lock has been released.
     #[cfg_attr(not(debug_assertions), inline(always))]
     pub(super) fn serve<R>(&mut self, f: impl FnOnce(&mut T) -> R) -> Option<(R, Waiter)> {
-        let mut at = self.first;
-        loop {
-            // SAFETY: as in `next`.
-            let entry = unsafe { at.as_ref() }?;
-            at = entry.next.get();
-            if entry.is_being_cancelled() {
-                continue;
-            }
-            if entry.claim.as_ref().is_none_or(|(claim, number)| claim.take(*number)) {
-                self.unlink(entry, State::Served);
-                // SAFETY: the entry has just been taken out, under the lock. Its owner looks at it
-                // only when it has been woken, or has got the lock that we hold.
-                let result = f(unsafe { &mut *entry.slot.get() });
-                return Some((result, entry.waiter.clone()));
-            }
-            // Another entry of the same wait was served.
-            self.unlink(entry, State::Left);
-        }
+        let entry = self.first_to_serve()?;
+        self.unlink(entry, State::Served);
+        // SAFETY: the entry has just been taken out, under the lock. Its owner looks at it only
+        // when it has been woken, or has got the lock that we hold.
+        let result = f(unsafe { &mut *entry.slot.get() });
+        Some((result, entry.waiter.clone()))
     }
 
     /// [`serve`](Self::serve), if `f` returns a value for the slot of that waiter: only then may it
@@ -174,19 +195,12 @@ impl<T> WaitQueue<T> {
         &mut self,
         f: impl FnOnce(&mut T) -> Option<R>,
     ) -> Option<(R, Waiter)> {
-        let mut next = self.first;
-        loop {
-            // SAFETY: as in `next`.
-            let entry = unsafe { next.as_ref() }?;
-            next = entry.next.get();
-            debug_assert!(entry.claim.is_none());
-            if !entry.is_being_cancelled() {
-                // SAFETY: the entry is queued, and the lock of its queue is held.
-                let result = f(unsafe { &mut *entry.slot.get() })?;
-                self.unlink(entry, State::Served);
-                return Some((result, entry.waiter.clone()));
-            }
-        }
+        let entry = self.first_to_serve()?;
+        debug_assert!(entry.claim.is_none());
+        // SAFETY: the entry is queued, and the lock of its queue is held.
+        let result = f(unsafe { &mut *entry.slot.get() })?;
+        self.unlink(entry, State::Served);
+        Some((result, entry.waiter.clone()))
     }
 
     /// [`serve`](Self::serve) for all waiters.
@@ -202,10 +216,9 @@ impl<T> WaitQueue<T> {
     /// claims. All that are counted are served, also if one is cancelled at this moment.
     pub(super) fn serve_all_of(&mut self, count: usize) -> Option<Waiters> {
         let mut entries = Vec::with_capacity(count);
-        let mut next = self.first;
-        // SAFETY: as in `next`.
-        while let Some(entry) = unsafe { next.as_ref() } {
-            next = entry.next.get();
+        let mut at = self.first.get();
+        while let Some(entry) = at {
+            at = entry.next.get();
             if !entry.is_being_cancelled() {
                 entries.push(entry);
             }
@@ -226,27 +239,25 @@ impl<T> WaitQueue<T> {
     /// The entry must stay where it is, and be unlinked before it ends.
     #[inline]
     unsafe fn link(&mut self, entry: &Entry<T>) {
-        entry.previous.set(self.last);
-        // SAFETY: as in `next`.
-        match unsafe { self.last.as_ref() } {
-            Some(last) => last.next.set(entry),
-            None => self.first = entry,
+        let last = self.last.get();
+        entry.previous.set(last);
+        match last {
+            Some(last) => last.next.set(Some(entry)),
+            None => self.first.set(Some(entry)),
         }
-        self.last = entry;
+        self.last.set(Some(entry));
     }
 
     #[inline]
-    fn unlink(&mut self, entry: &Entry<T>, state: State) {
+    fn unlink(&self, entry: &Entry<T>, state: State) {
         let (previous, next) = (entry.previous.get(), entry.next.get());
-        // SAFETY: as in `next`, for both neighbours.
-        match unsafe { previous.as_ref() } {
+        match previous {
             Some(previous) => previous.next.set(next),
-            None => self.first = next,
+            None => self.first.set(next),
         }
-        // SAFETY: as above.
-        match unsafe { next.as_ref() } {
+        match next {
             Some(next) => next.previous.set(previous),
-            None => self.last = previous,
+            None => self.last.set(previous),
         }
         entry.state.set(state);
     }
@@ -272,8 +283,8 @@ impl<T> Entry<T> {
     #[inline]
     fn new(waiter: Waiter, owner: Option<Id>, claim: Option<(Arc<Claim>, usize)>, slot: T) -> Self {
         Self {
-            previous: Cell::new(ptr::null()),
-            next: Cell::new(ptr::null()),
+            previous: Link::new(),
+            next: Link::new(),
             state: Cell::new(State::Queued),
             waiter,
             owner,
@@ -430,13 +441,13 @@ pub(super) struct Registered<L: Deref<Target = Lock<S>>, S, T> {
     // Leads to the lock of the queue, and always to the same.
     lock: L,
     queue: fn(&mut S) -> &mut WaitQueue<T>,
-    // Leaked from a box, which must not be moved while the queue has a pointer into it. Should
-    // this be forgotten, the entry is leaked with it and stays good.
-    entry: Option<NonNull<Entry<T>>>,
+    // Not a box, which must not be moved while the queue has a pointer into it. Should this be
+    // forgotten, the entry is leaked with it and stays good.
+    entry: Option<Rc<Entry<T>>>,
 }
 
 // SAFETY: other threads use an entry only under the lock of its queue, and the value that moves
-// with it is a `T`.
+// with it is a `T`. The `Rc` is never cloned.
 unsafe impl<L: Deref<Target = Lock<S>> + Send, S: Send, T: Send> Send for Registered<L, S, T> {}
 // SAFETY: a shared one only says whether it is served, which it looks up under the lock.
 unsafe impl<L: Deref<Target = Lock<S>> + Sync, S: Send, T: Send> Sync for Registered<L, S, T> {}
@@ -478,29 +489,25 @@ impl<L: Deref<Target = Lock<S>>, S, T> Registered<L, S, T> {
         queue: fn(&mut S) -> &mut WaitQueue<T>,
         entry: Entry<T>,
     ) -> Self {
-        let entry = NonNull::from(Box::leak(Box::new(entry)));
-        // SAFETY: it was leaked, and is freed only after `leave` below.
-        unsafe { queue(&mut guard).link(entry.as_ref()) };
+        let entry = Rc::new(entry);
+        // SAFETY: it stays in its allocation, and is freed only after `leave` below.
+        unsafe { queue(&mut guard).link(&entry) };
         Self { lock, queue, entry: Some(entry) }
     }
 
     /// Whether this waiter has been served.
     pub(super) fn is_served(&self) -> bool {
         let _guard = self.lock.lock();
-        // SAFETY: it is alive until it is taken out of its option, and the lock of its queue is
-        // held.
-        self.entry.is_none_or(|entry| unsafe { entry.as_ref() }.state.get() != State::Queued)
+        self.entry.as_ref().is_none_or(|entry| entry.state.get() != State::Queued)
     }
 
     /// Leaves the queue. Returns what is in the slot, unless it did so before.
     pub(super) fn deregister(&mut self) -> Option<T> {
         let entry = self.entry.take()?;
-        // SAFETY: it is alive until the box made below ends, and the lock of its queue is held.
-        (self.queue)(&mut self.lock.lock()).leave(unsafe { entry.as_ref() });
-        // SAFETY: it was leaked from a box, no queue has a pointer to it any more, and the thread
-        // that took it out has released the lock. This is done once: it was taken out of its
-        // option.
-        Some(unsafe { Box::from_raw(entry.as_ptr()) }.slot.into_inner())
+        (self.queue)(&mut self.lock.lock()).leave(&entry);
+        // No queue has a pointer to it any more, and the thread that took it out has released the
+        // lock.
+        Rc::into_inner(entry).map(|entry| entry.slot.into_inner())
     }
 }
 
