@@ -49,24 +49,16 @@ struct Call<T> {
     answer: Arc<Mutex<Answer<T>>>,
 }
 
-impl<T: Send> Call<T> {
+impl<T: Send + 'static> Call<T> {
     /// Submits `f` to the pool.
     ///
     /// # Errors
     ///
     /// When no thread can be started.
-    ///
-    /// # Safety
-    ///
-    /// Everything that `f` and its value borrow must live until [`wait`](Self::wait) has returned a
-    /// value, or [`take_back`](Self::take_back) has returned the job and that has been dropped.
-    unsafe fn submit<'a>(f: impl FnOnce() -> T + Send + 'a) -> io::Result<Self>
-    where
-        T: 'a,
-    {
+    fn submit(f: impl FnOnce() -> T + Send + 'static) -> io::Result<Self> {
         let answer = Arc::new(Mutex::new(Answer::Awaited(None)));
         let theirs = Arc::clone(&answer);
-        let job: Box<dyn FnOnce() + Send + 'a> = Box::new(move || {
+        let job = Box::new(move || {
             let result = panic::catch_unwind(AssertUnwindSafe(f));
             let before = {
                 let mut answer = theirs.lock();
@@ -80,19 +72,6 @@ impl<T: Send> Call<T> {
                 park::wake(waiter.into());
             }
         });
-        // SAFETY: the two types differ only in the lifetime of the borrows. While the job is queued
-        // or `f` runs, its borrows are alive. By the caller's promise, they live until `wait` has
-        // returned the answer, or until the job was taken back and dropped. The answer is given
-        // only after `f` has returned or unwound and its captures have been dropped.
-        //
-        // After the answer was given, only the job's reference to `answer` is left. The caller took
-        // the value out (`wait` leaves `Awaited` in its place). So dropping that reference, however
-        // late, runs no code of `T` and reads nothing that was borrowed. The job itself drops a
-        // value only if the caller has given up without taking the job back, and such a caller has
-        // promised that nothing is borrowed.
-        //
-        // A failed submission drops the job before it returns.
-        let job = unsafe { mem::transmute::<Box<dyn FnOnce() + Send + 'a>, Job>(job) };
         let number = pool::submit(job)?;
         Ok(Self { number, answer })
     }
@@ -186,8 +165,16 @@ pub(crate) fn attempt<T: Send>(f: impl FnOnce() -> T + Send) -> io::Result<T> {
 /// Makes a call that may borrow. It is one function for all calls: a debug build would compile it
 /// anew for each of `fs` otherwise.
 fn lend(f: &mut (dyn FnMut() + Send)) -> io::Result<()> {
-    // SAFETY: with `true`, this returns only when no other thread has any part of `f`.
-    unsafe { make(f, true, None) }
+    // SAFETY: the two types differ only in a lifetime. `f` is called only before `make` returns or
+    // unwinds. As it lends, that is when the call has ended, or when its job, which no thread has
+    // begun, was taken back. What is left of the job on the pool's thread calls nothing.
+    //
+    // Nor can this frame vanish while the coroutine is suspended in `make`: no suspended coroutine
+    // is dropped, and a coroutine is abandoned only while it unwinds, which is after the wait.
+    let f = unsafe {
+        mem::transmute::<&mut (dyn FnMut() + Send), &'static mut (dyn FnMut() + Send)>(f)
+    };
+    make(f, true, None)
 }
 
 /// [`blocking`] for a call that borrows nothing: a cancellation or a time-out leaves it at once.
@@ -240,8 +227,7 @@ pub(crate) fn try_offload<T: Send + 'static>(
     deadline: Option<Instant>,
     f: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
-    // SAFETY: `f` and its value borrow nothing that could end.
-    unsafe { make(f, false, deadline) }
+    make(f, false, deadline)
 }
 
 /// The run that waits for the end of the [`blocking`] call that the calling thread makes.
@@ -260,12 +246,8 @@ fn for_run<T>(run: Option<Arc<Workers>>, f: impl FnOnce() -> T) -> T {
 
 /// Makes a call and waits for it. If the coroutine is cancelled or `deadline` passes, it waits for
 /// the end of a call that has begun only if it `lends`.
-///
-/// # Safety
-///
-/// If `lends` is false, `f` and its value may borrow nothing that could end.
-unsafe fn make<T: Send>(
-    f: impl FnOnce() -> T + Send,
+fn make<T: Send + 'static>(
+    f: impl FnOnce() -> T + Send + 'static,
     lends: bool,
     deadline: Option<Instant>,
 ) -> io::Result<T> {
@@ -277,17 +259,9 @@ unsafe fn make<T: Send>(
     let run = context::with(|scheduler| {
         scheduler.with_worker(|worker| lends.then(|| Arc::clone(&worker.workers)))
     });
-    // SAFETY: if it lends, the loop below ends only with the answer, or with the job that was taken
-    // back, which is dropped in this very frame. Nothing unwinds out of the loop: its wait returns
-    // when the coroutine is cancelled or its time is up, and any other unwind ends the process
-    // (`AbortOnUnwind`).
-    //
-    // Nor can the frame vanish while the coroutine is suspended in it: no suspended coroutine is
-    // dropped, and a coroutine is abandoned only while it unwinds, which is after the loop.
-    //
-    // If it does not lend, nothing is borrowed, by the caller's promise.
-    let call = unsafe { Call::submit(move || for_run(run, f)) }?;
-    // An unwind would leave the call with its borrows.
+    let call = Call::submit(move || for_run(run, f))?;
+    // An unwind would leave the call with what it was lent. The wait in the loop returns when the
+    // coroutine is cancelled or its time is up. Any other unwind ends the process.
     let abort = AbortOnUnwind::new();
     let ended = loop {
         let wake = match call.wait(deadline) {
