@@ -19,8 +19,9 @@ use super::task::Task;
 
 thread_local! {
     static OWNED: Owned = const { Owned(ManuallyDrop::new(Scheduler::new())) };
-    // The address of the scheduler while it exists, so that one load finds it.
-    static PLACE: Cell<*const Scheduler> = const { Cell::new(ptr::null()) };
+    // The scheduler while it exists, so that one load finds it. The functions of this file only lend
+    // it to closures, and take it out before it is dropped.
+    static PLACE: Cell<Option<&'static Scheduler>> = const { Cell::new(None) };
     // The process in which this thread last began a run.
     static PROCESS: Cell<u32> = const { Cell::new(0) };
 }
@@ -33,7 +34,7 @@ pub(super) fn prepare_run() {
     let before = PROCESS.replace(process);
     if ![0, process].contains(&before) && !current::in_coroutine() {
         // It is leaked: only a forked process has one, and on one thread.
-        PLACE.set(Box::leak(Box::new(Scheduler::new())));
+        PLACE.set(Some(Box::leak(Box::new(Scheduler::new()))));
     }
 }
 
@@ -48,7 +49,7 @@ impl Drop for Owned {
             // ends.
             return;
         }
-        PLACE.set(ptr::null());
+        PLACE.set(None);
         // SAFETY: this is the drop, so it happens once, and nothing finds the scheduler any more.
         // No coroutine is left that could use it: this runs on the thread's own stack, and a run
         // ends only after its last coroutine.
@@ -77,37 +78,33 @@ pub(crate) fn with<R>(f: impl FnOnce(&Scheduler) -> R) -> R {
 #[inline]
 pub(crate) fn try_with<R>(f: impl FnOnce(&Scheduler) -> R) -> Option<R> {
     // Not by `with_any`: a debug build copies what `f` owns once for each function on its way.
-    //
-    // SAFETY: if the pointer is not null, the scheduler exists, because its drop first sets `PLACE`
-    // to null. The drop happens at the end of the thread, so it does not happen while `f` runs.
-    // That is also true in a coroutine, which runs only on its own thread and has ended before
-    // that.
-    unsafe { place().as_ref() }.map(f)
+    place().map(f)
 }
 
 /// [`try_with`], which always calls `f`.
 #[inline]
 pub(crate) fn with_any<R>(f: impl FnOnce(Option<&Scheduler>) -> R) -> R {
-    // SAFETY: as in `try_with`.
-    f(unsafe { place().as_ref() })
+    f(place())
 }
 
-/// This thread's scheduler, or null after it has been dropped.
+/// This thread's scheduler. `None` after it has been dropped.
 #[inline]
-fn place() -> *const Scheduler {
-    let known = PLACE.try_with(Cell::get).unwrap_or(ptr::null());
-    if known.is_null() { find() } else { known }
+fn place() -> Option<&'static Scheduler> {
+    PLACE.try_with(Cell::get).unwrap_or(None).or_else(find)
 }
 
 /// Calls `f` with this thread's scheduler, if it has been used before. Async-signal-safe.
 pub(super) fn if_known<R>(f: impl FnOnce(&Scheduler) -> R) -> Option<R> {
-    // SAFETY: as in `try_with`.
-    PLACE.try_with(Cell::get).ok().and_then(|place| unsafe { place.as_ref() }).map(f)
+    PLACE.try_with(Cell::get).unwrap_or(None).map(f)
 }
 
 #[cold]
-fn find() -> *const Scheduler {
-    let place = OWNED.try_with(|owned| ptr::from_ref(&*owned.0)).unwrap_or(ptr::null());
+fn find() -> Option<&'static Scheduler> {
+    // SAFETY: the reference does not leave this file, but for closures, which cannot keep it. The
+    // drop of the scheduler first takes it out of `PLACE`. The drop happens at the end of the
+    // thread, so it does not happen while a closure runs. That is also true in a coroutine, which
+    // runs only on its own thread and has ended before that.
+    let place = OWNED.try_with(|owned| unsafe { &*ptr::from_ref(&*owned.0) }).ok();
     PLACE.set(place);
     place
 }
@@ -131,9 +128,8 @@ pub(crate) fn running<R>(f: impl FnOnce(Option<Running<'_>>) -> R) -> R {
     current::with(
         #[cfg_attr(not(debug_assertions), inline(always))]
         |task| match task {
-            // SAFETY: as in `try_with`. A coroutine runs only on a thread whose scheduler has been
-            // found.
-            Some(task) => match unsafe { PLACE.get().as_ref() } {
+            // A coroutine runs only on a thread whose scheduler has been found.
+            Some(task) => match PLACE.get() {
                 Some(scheduler) => f(Some(Running { scheduler, task })),
                 None => f(None),
             },
