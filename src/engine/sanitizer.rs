@@ -14,14 +14,14 @@ use std::ptr;
 // The interface of the runtime: LLVM's headers sanitizer/asan_interface.h, lsan_interface.h and
 // common_interface_defs.h.
 //
-// SAFETY: the signatures are those of the headers.
+// SAFETY: the signatures are those of the headers. The safe ones only ask, about any address.
 unsafe extern "C" {
     fn __asan_poison_memory_region(start: *const c_void, len: usize);
     fn __asan_unpoison_memory_region(start: *const c_void, len: usize);
-    fn __asan_region_is_poisoned(start: *const c_void, len: usize) -> *const c_void;
+    safe fn __asan_region_is_poisoned(start: *const c_void, len: usize) -> *const c_void;
     fn __lsan_register_root_region(start: *const c_void, len: usize);
     fn __lsan_unregister_root_region(start: *const c_void, len: usize);
-    fn __asan_get_current_fake_stack() -> *mut c_void;
+    safe fn __asan_get_current_fake_stack() -> *mut c_void;
     fn __sanitizer_start_switch_fiber(save: *mut *mut c_void, bottom: *const c_void, size: usize);
     fn __sanitizer_finish_switch_fiber(
         fake_stack: *mut c_void,
@@ -67,14 +67,12 @@ pub(super) fn stack_is_free(bounds: Range<usize>) {
 /// local.
 pub(super) fn is_guarded(address: usize) -> bool {
     let start = ptr::without_provenance(address);
-    // SAFETY: this only asks.
-    !unsafe { __asan_region_is_poisoned(start, size_of::<usize>()) }.is_null()
+    !__asan_region_is_poisoned(start, size_of::<usize>()).is_null()
 }
 
 /// The body of a coroutine is about to return. Called on its stack.
 pub(super) fn body_ends() {
-    // SAFETY: this only asks.
-    ENDING.set(unsafe { __asan_get_current_fake_stack() });
+    ENDING.set(__asan_get_current_fake_stack());
 }
 
 /// The body has returned. Called on the stack that resumed it.
