@@ -1,13 +1,11 @@
 //! `OnceLock` and `LazyLock`.
 
-#![allow(unsafe_code)]
-
-use std::cell::UnsafeCell;
 use std::convert::Infallible;
 use std::fmt;
 use std::mem;
 use std::ops::Deref;
 use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::OnceLock as Value;
 use std::time::Instant;
 
 use super::event::Event;
@@ -55,14 +53,10 @@ pub struct OnceLock<T> {
     turn: RawMutex,
     // Set when there is a value, for good.
     done: Event,
-    value: UnsafeCell<Option<T>>,
+    // Set by the caller that has the turn, so that none waits here.
+    value: Value<T>,
 }
 
-// SAFETY: threads share the value once it is there, which a `T: Sync` allows; and a thread may take
-// out or drop what another has set, which a `T: Send` allows.
-unsafe impl<T: Send + Sync> Sync for OnceLock<T> {}
-// SAFETY: the value moves along.
-unsafe impl<T: Send> Send for OnceLock<T> {}
 // A value is complete when it is set, and never changes while it is shared.
 impl<T: UnwindSafe> UnwindSafe for OnceLock<T> {}
 impl<T: UnwindSafe + RefUnwindSafe> RefUnwindSafe for OnceLock<T> {}
@@ -72,20 +66,18 @@ impl<T> OnceLock<T> {
     #[must_use]
     #[track_caller]
     pub const fn new() -> Self {
-        Self { turn: RawMutex::new(), done: Event::new(), value: UnsafeCell::new(None) }
+        Self { turn: RawMutex::new(), done: Event::new(), value: Value::new() }
     }
 
     /// The value, if it is there.
     #[inline]
     pub fn get(&self) -> Option<&T> {
-        // SAFETY: the event is set after the value has been written, and nobody writes it while it
-        // can be borrowed.
-        if self.done.is_set() { unsafe { (*self.value.get()).as_ref() } } else { None }
+        self.value.get()
     }
 
     /// The value, to change it.
     pub fn get_mut(&mut self) -> Option<&mut T> {
-        self.value.get_mut().as_mut()
+        self.value.get_mut()
     }
 
     /// Waits until the value has been set.
@@ -180,14 +172,9 @@ impl<T> OnceLock<T> {
             return Ok(value);
         }
         let value = f()?;
-        // SAFETY: we have the turn, so no other thread writes; and none reads until the event is
-        // set. There is no value yet that would have to be dropped.
-        unsafe { self.value.get().write(Some(value)) };
+        let value = self.value.get_or_init(|| value);
         self.done.set();
-        match self.get() {
-            Some(value) => Ok(value),
-            None => unreachable!("the value has just been set"),
-        }
+        Ok(value)
     }
 
     /// The value, if there is one.
@@ -218,8 +205,7 @@ impl<T: Clone> Clone for OnceLock<T> {
 impl<T> From<T> for OnceLock<T> {
     #[track_caller]
     fn from(value: T) -> Self {
-        let mut once = Self::new();
-        *once.value.get_mut() = Some(value);
+        let once = Self { value: value.into(), ..Self::new() };
         once.done.set();
         once
     }
