@@ -7,7 +7,6 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::mem;
 use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::ptr;
 use std::sync::{Arc, LockResult, TryLockError, TryLockResult};
 use std::time::{Duration, Instant};
 
@@ -261,16 +260,17 @@ pub struct RwLockWriteGuard<'a, T: ?Sized> {
 
 /// Holds a [`RwLock`] for reading, and a share of it; made by [`RwLock::read_owned`].
 #[must_use = "the lock is given back when the guard is dropped"]
-pub struct OwnedRwLockReadGuard<T: ?Sized> {
-    lock: Arc<RwLock<T>>,
-    not_send: PhantomData<*const ()>,
-}
+pub struct OwnedRwLockReadGuard<T: ?Sized>(Owned<T>);
 
 /// Holds a [`RwLock`] for writing, and a share of it; made by [`RwLock::write_owned`].
 #[must_use = "the lock is given back when the guard is dropped"]
-pub struct OwnedRwLockWriteGuard<T: ?Sized> {
+pub struct OwnedRwLockWriteGuard<T: ?Sized>(Owned<T>);
+
+/// A lock that is held, and a share of it.
+struct Owned<T: ?Sized> {
     lock: Arc<RwLock<T>>,
-    watch: Watch,
+    // Of a writer.
+    watch: Option<Watch>,
     not_send: PhantomData<*const ()>,
 }
 
@@ -311,25 +311,23 @@ impl<'a, T: ?Sized> RwLockWriteGuard<'a, T> {
 impl<T: ?Sized> OwnedRwLockReadGuard<T> {
     /// The guard of a lock that the caller has just taken for reading.
     fn new(lock: Arc<RwLock<T>>) -> Self {
-        Self { lock, not_send: PhantomData }
+        Self(Owned { lock, watch: None, not_send: PhantomData })
     }
 }
 
 impl<T: ?Sized> OwnedRwLockWriteGuard<T> {
     /// The guard of a lock that the caller has just taken for writing.
     fn new(lock: Arc<RwLock<T>>) -> Self {
-        let watch = lock.poison.watch();
-        Self { lock, watch, not_send: PhantomData }
+        let watch = Some(lock.poison.watch());
+        Self(Owned { lock, watch, not_send: PhantomData })
     }
 
     /// Makes a read guard of a write guard: no writer comes in between, and waiting readers may
     /// come in.
-    pub fn downgrade(s: Self) -> OwnedRwLockReadGuard<T> {
-        let s = mem::ManuallyDrop::new(s);
-        // SAFETY: the write guard is never dropped, and its share of the lock is not used again.
-        let lock = unsafe { ptr::read(&s.lock) };
-        lock.raw.downgrade();
-        OwnedRwLockReadGuard::new(lock)
+    pub fn downgrade(mut s: Self) -> OwnedRwLockReadGuard<T> {
+        s.0.watch = None;
+        s.0.lock.raw.downgrade();
+        OwnedRwLockReadGuard(s.0)
     }
 }
 
@@ -348,20 +346,17 @@ impl<T: ?Sized> Drop for RwLockWriteGuard<'_, T> {
     }
 }
 
-impl<T: ?Sized> Drop for OwnedRwLockReadGuard<T> {
+impl<T: ?Sized> Drop for Owned<T> {
     fn drop(&mut self) {
-        self.lock.raw.unlock(Access::Read);
-    }
-}
-
-impl<T: ?Sized> Drop for OwnedRwLockWriteGuard<T> {
-    fn drop(&mut self) {
-        self.lock.poison.done(&self.watch);
-        self.lock.raw.unlock(Access::Write);
+        let Self { lock, watch, .. } = self;
+        if let Some(watch) = watch {
+            lock.poison.done(watch);
+        }
+        lock.raw.unlock(if watch.is_some() { Access::Write } else { Access::Read });
     }
 }
 
 guard_deref!(['a,] RwLockReadGuard<'a, T>, |guard| guard.value);
 guard_deref_mut!(['a,] RwLockWriteGuard<'a, T>, |guard| guard.lock.value.get());
-guard_deref!([] OwnedRwLockReadGuard<T>, |guard| guard.lock.value.get());
-guard_deref_mut!([] OwnedRwLockWriteGuard<T>, |guard| guard.lock.value.get());
+guard_deref!([] OwnedRwLockReadGuard<T>, |guard| guard.0.lock.value.get());
+guard_deref_mut!([] OwnedRwLockWriteGuard<T>, |guard| guard.0.lock.value.get());
