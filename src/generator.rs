@@ -50,7 +50,7 @@ use std::rc::Rc;
 
 use crate::engine::cancel::unwind_with;
 use crate::engine::context;
-use crate::engine::coroutine::Coroutine;
+use crate::engine::coroutine::{Coroutine, Lent};
 use crate::engine::stack;
 use crate::engine::{current, panic_hook, park};
 
@@ -144,16 +144,19 @@ impl<Y: 'static, S: 'static> Generator<Y, S> {
             panic: Cell::new(None),
         });
         let yielder = Yielder { shared: Rc::clone(&shared) };
-        let coroutine = Coroutine::new(stack, move || {
-            let result = panic::catch_unwind(AssertUnwindSafe(|| {
-                if !yielder.shared.closing.get() {
-                    body(&yielder);
+        let coroutine = Coroutine::new(
+            stack,
+            Lent::nothing(move || {
+                let result = panic::catch_unwind(AssertUnwindSafe(|| {
+                    if !yielder.shared.closing.get() {
+                        body(&yielder);
+                    }
+                }));
+                if let Some(payload) = result.err().filter(|payload| !payload.is::<Closed>()) {
+                    yielder.shared.panic.set(Some(payload));
                 }
-            }));
-            if let Some(payload) = result.err().filter(|payload| !payload.is::<Closed>()) {
-                yielder.shared.panic.set(Some(payload));
-            }
-        });
+            }),
+        );
         let _ = shared.coroutine.set(coroutine);
         Ok(Self { shared })
     }

@@ -19,7 +19,7 @@ use std::cell::Cell;
 use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 
-use crate::engine::coroutine::{Coroutine, stack_top};
+use crate::engine::coroutine::{self, stack_top};
 use crate::engine::scheduler::Scheduler;
 use crate::engine::stack::{self, Stack};
 use crate::engine::{context, core_files};
@@ -100,14 +100,7 @@ pub(crate) fn on_lent_stack<T>(size: usize, f: impl FnOnce() -> T) -> T {
 fn call_on<T>(stack: Stack, f: impl FnOnce() -> T, put: impl FnOnce(&Scheduler, Stack)) -> T {
     let mut result = None;
     let body = || result = Some(panic::catch_unwind(AssertUnwindSafe(f)));
-    // SAFETY: it is resumed once, below, and nothing suspends it but along with the caller. So it
-    // has returned when `resume` has, which comes before the borrows end. If the caller is never
-    // resumed, its frames and this stack are leaked together.
-    let coroutine = unsafe { Coroutine::new_unchecked(stack, body) };
-    // SAFETY: this is its only `resume`.
-    let suspended = unsafe { coroutine.resume() };
-    debug_assert!(suspended.is_none(), "nothing suspends it by itself");
-    if let Some(stack) = coroutine.into_stack() {
+    if let Some(stack) = coroutine::call_on(stack, body) {
         context::try_with(|scheduler| put(scheduler, stack));
     }
     match result {

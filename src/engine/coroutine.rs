@@ -96,6 +96,52 @@ impl Registers {
     }
 }
 
+/// A closure for a coroutine, with the promise that everything that it and its result borrow lives
+/// for as long as the coroutine may use it.
+pub(crate) struct Lent<F>(F);
+
+impl<F> Lent<F> {
+    /// # Safety
+    ///
+    /// Before anything ends that `f` or its result borrows, `f` must have been called and have
+    /// returned, or have been dropped. The same holds for a result that the coroutine drops.
+    #[inline(always)]
+    pub(crate) unsafe fn new(f: F) -> Self {
+        Self(f)
+    }
+
+    /// A closure that borrows nothing.
+    #[inline(always)]
+    pub(crate) fn nothing<T: 'static>(f: F) -> Self
+    where
+        F: FnOnce() -> T + 'static,
+    {
+        Self(f)
+    }
+
+    /// Boxes the closure.
+    pub(crate) fn boxed<'a, T>(self) -> Lent<Box<dyn FnOnce() -> T + 'a>>
+    where
+        F: FnOnce() -> T + 'a,
+    {
+        Lent(Box::new(self.0))
+    }
+
+    /// [`boxed`](Self::boxed), for a closure that may be sent.
+    pub(crate) fn boxed_send<'a, T>(self) -> Lent<Box<dyn FnOnce() -> T + Send + 'a>>
+    where
+        F: FnOnce() -> T + Send + 'a,
+    {
+        Lent(Box::new(self.0))
+    }
+
+    /// The closure, without the promise.
+    #[inline(always)]
+    pub(crate) fn into_inner(self) -> F {
+        self.0
+    }
+}
+
 /// A closure on its own stack.
 ///
 /// Dropping a coroutine that has started and not ended leaks it together with its stack. Other code
@@ -114,34 +160,17 @@ impl Coroutine {
     /// Puts `body` on `stack`. It runs from the first [`resume`](Self::resume) on, and must not
     /// unwind.
     #[inline]
-    pub(crate) fn new(stack: Stack, body: impl FnOnce() + 'static) -> Self {
-        // SAFETY: the body borrows nothing that could end.
-        unsafe { Self::new_unchecked(stack, body) }
-    }
-
-    /// [`new`](Self::new), for a body that borrows.
-    ///
-    /// # Safety
-    ///
-    /// Everything that `body` borrows must outlive it: before a borrow ends, the coroutine must be
-    /// resumed until it returns.
-    #[inline]
-    pub(crate) unsafe fn new_unchecked<F: FnOnce()>(stack: Stack, body: F) -> Self {
-        // SAFETY: by the caller's promise.
-        unsafe {
-            if size_of::<F>() > TRANSFER_MAX || align_of::<F>() > TRANSFER_ALIGN_MAX {
-                Self::on_stack(stack, Box::new(body))
-            } else {
-                Self::on_stack(stack, body)
-            }
+    pub(crate) fn new<F: FnOnce()>(stack: Stack, body: Lent<F>) -> Self {
+        if size_of::<F>() > TRANSFER_MAX || align_of::<F>() > TRANSFER_ALIGN_MAX {
+            Self::on_stack(stack, body.boxed())
+        } else {
+            Self::on_stack(stack, body)
         }
     }
 
-    /// # Safety
-    ///
-    /// As for [`new_unchecked`](Self::new_unchecked).
     #[inline]
-    unsafe fn on_stack(stack: Stack, body: impl FnOnce()) -> Self {
+    fn on_stack(stack: Stack, body: Lent<impl FnOnce()>) -> Self {
+        let body = body.into_inner();
         let start = move |yielder: &Yielder<(), Suspended>, ()| {
             // SAFETY: the `resume` that runs us has just set this to its `self`, which is
             // borrowed until that call returns.
@@ -153,7 +182,7 @@ impl Coroutine {
         #[cfg(feature = "sanitizer")]
         sanitizer::stack_is_used(stack.bounds());
         let top = ptr::without_provenance(stack.base().get() - (LINES - 1) * LINE);
-        // SAFETY: the caller promises what this asks for.
+        // SAFETY: what `body` borrows lives until this has ended, by the promise of a `Lent`.
         let inner = unsafe { Inner::with_stack_unchecked(stack, start) };
         Self {
             inner: UnsafeCell::new(ManuallyDrop::new(inner)),
@@ -291,6 +320,19 @@ impl Coroutine {
         sanitizer::stack_is_free(stack.bounds());
         Some(stack)
     }
+}
+
+/// Calls `f`, which must not unwind, on `stack`. Returns the stack.
+#[inline(always)]
+pub(crate) fn call_on(stack: Stack, f: impl FnOnce()) -> Option<Stack> {
+    // SAFETY: it is resumed once, below, and nothing suspends it but along with the caller. So it
+    // has returned when `resume` has, which comes before the borrows end. If the caller is never
+    // resumed, its frames and this stack are leaked together.
+    let coroutine = Coroutine::new(stack, unsafe { Lent::new(f) });
+    // SAFETY: this is its only `resume`.
+    let suspended = unsafe { coroutine.resume() };
+    debug_assert!(suspended.is_none(), "nothing suspends it by itself");
+    coroutine.into_stack()
 }
 
 /// Prefetches the cache line at an address, which need not be valid.

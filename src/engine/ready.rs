@@ -65,7 +65,7 @@ impl ReadyQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::coroutine::Coroutine;
+    use crate::engine::coroutine::{Coroutine, Lent};
     use crate::engine::id::Id;
     use crate::engine::stack::{MIN_SIZE, Purpose, StackPool};
     use std::collections::VecDeque;
@@ -75,7 +75,7 @@ mod tests {
     fn does_what_a_deque_does() {
         let (stacks, ids) = (StackPool::new(Purpose::Own), Cell::new(0));
         let task = |_| {
-            let coroutine = Coroutine::new(stacks.take(MIN_SIZE).unwrap(), || ());
+            let coroutine = Coroutine::new(stacks.take(MIN_SIZE).unwrap(), Lent::nothing(|| ()));
             Task::new(coroutine, Id::allocate(&ids), None, Location::caller(), None)
         };
         let tasks: &'static [Task] = (0..50).map(task).collect::<Vec<_>>().leak();

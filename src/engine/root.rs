@@ -5,7 +5,6 @@
 
 use std::cell::Cell;
 use std::io;
-use std::mem;
 use std::panic::{self, AssertUnwindSafe, Location};
 use std::sync::Arc;
 
@@ -13,7 +12,7 @@ use super::abort::AbortOnUnwind;
 use super::blocking_pool as pool;
 use super::cancel;
 use super::context::{self, Running};
-use super::coroutine::Coroutine;
+use super::coroutine::{Coroutine, Lent};
 use super::current;
 use super::defer::Defer;
 use super::mutex::{Condvar, Mutex};
@@ -156,14 +155,14 @@ fn start_workers(
 /// # Errors
 ///
 /// When this thread already runs coroutines, or the kernel refuses a reactor or a stack.
-fn run<'a>(
+fn run(
     scheduler: &Scheduler,
     settings: &Settings,
     worker: WorkerHandle,
     host: Option<&Host<'_>>,
     spawned: &'static Location<'static>,
     ready: impl FnOnce(),
-    main: Box<dyn FnOnce() + 'a>,
+    main: Box<dyn FnOnce() + '_>,
 ) -> io::Result<()> {
     let _running = scheduler.start(settings, worker)?;
     let stack = scheduler.take_stack(settings.stack_size)?;
@@ -173,7 +172,7 @@ fn run<'a>(
     //
     // There is no other way out of it: a panic of the loop ends the process (`AbortOnUnwind`), and
     // so does abandoning a coroutine that borrows (`Flag::Borrows`).
-    let main = unsafe { mem::transmute::<Box<dyn FnOnce() + 'a>, Box<dyn FnOnce()>>(main) };
+    let main = unsafe { Lent::new(main) };
     // An unwind would leave coroutines behind that borrow.
     let abort = AbortOnUnwind::new();
     let coroutine = Coroutine::new(stack, main);

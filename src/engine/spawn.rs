@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::address::Address;
 use super::cancel::{self, Failure};
 use super::context;
-use super::coroutine::Coroutine;
+use super::coroutine::{Coroutine, Lent};
 use super::current;
 use super::error::explained;
 use super::id::Id;
@@ -98,36 +98,27 @@ fn not_running() -> io::Error {
     )
 }
 
-/// Starts a coroutine of this thread on `stack`. It calls `last` at its very end. `last` must not
-/// unwind.
-///
-/// # Safety
-///
-/// Everything that `f` and its result borrow must live until `last` has been called, and the result
-/// must be dropped or forgotten while they live.
+/// Starts a coroutine of this thread on `stack`. It calls `last` at its very end, when it no longer
+/// uses `f` or its result. `last` must not unwind.
 #[inline]
-pub(crate) unsafe fn here<F, T, L>(
+pub(crate) fn here<F, T, L>(
     scheduler: &Scheduler,
     stack: Stack,
     spec: Spec,
-    f: F,
+    f: Lent<F>,
     last: L,
 ) -> Spawned<T>
 where
     F: FnOnce() -> T,
-    L: FnOnce(),
+    L: FnOnce() + 'static,
 {
     let mailbox = scheduler.mailbox();
     let (sender, receiver) = packet(Home::Thread(mailbox.thread()));
     let (id, name) = (scheduler.allocate_id(), spec.name.clone());
-    // SAFETY: by the caller's promise.
-    let task = unsafe {
-        if size_of::<F>() > LARGE {
-            let f: Box<dyn FnOnce() -> T + '_> = Box::new(f);
-            make_task(stack, id, spec, f, sender, last)
-        } else {
-            make_task(stack, id, spec, f, sender, last)
-        }
+    let task = if size_of::<F>() > LARGE {
+        make_task(stack, id, spec, f.boxed(), sender, last)
+    } else {
+        make_task(stack, id, spec, f, sender, last)
     };
     let slot = scheduler.add(task);
     Spawned { receiver, address: Address::known(mailbox, slot, id), name }
@@ -145,8 +136,7 @@ where
     T: 'static,
 {
     let stack = take_stack::<T>(scheduler, spec.stack_size)?;
-    // SAFETY: nothing is borrowed.
-    Ok(unsafe { here(scheduler, stack, spec, f, || ()) })
+    Ok(here(scheduler, stack, spec, Lent::nothing(f), || ()))
 }
 
 /// [`anywhere`], for a coroutine that borrows nothing.
@@ -160,8 +150,7 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    // SAFETY: nothing is borrowed.
-    unsafe { anywhere(scheduler, home, spec, f, || ()) }
+    anywhere(scheduler, home, spec, Lent::nothing(f), || ())
 }
 
 /// A task for `f` on `stack`, with no handle.
@@ -175,37 +164,32 @@ where
         return detached(stack, id, thread, spec, f);
     }
     let (sender, _) = packet(Home::Thread(thread));
-    // SAFETY: `f` borrows nothing that could end.
-    unsafe { make_task(stack, id, spec, f, sender, || ()) }
+    make_task(stack, id, spec, Lent::nothing(f), sender, || ())
 }
 
-/// Makes a job for a coroutine of `home`. The coroutine calls `last` at its very end. So does the
-/// drop of an unstarted job. `last` must not unwind.
-///
-/// # Safety
-///
-/// As for [`here`]. Also, the job must be started or dropped.
-pub(crate) unsafe fn anywhere<'a, F, T, L>(
+/// Makes a job for a coroutine of `home`. The coroutine calls `last` at its very end, as [`here`]
+/// does. So does the drop of an unstarted job. `last` must not unwind.
+pub(crate) fn anywhere<'a, F, T, L>(
     scheduler: &Scheduler,
     home: Home,
     spec: Spec,
-    f: F,
+    f: Lent<F>,
     last: L,
 ) -> (Job, Spawned<T>)
 where
     F: FnOnce() -> T + Send + 'a,
     T: Send + 'a,
-    L: FnOnce() + Send + 'a,
+    L: FnOnce() + Send + 'static,
 {
     debug_assert!(!matches!(home, Home::Thread(_)), "any worker may start it");
     let (sender, receiver) = packet(home);
     let (id, name) = (scheduler.allocate_id(), spec.name.clone());
     let stack_size = size_for::<T>(scheduler, spec.stack_size).and_then(NonZero::new);
-    // SAFETY: a pending task that has started or ended no longer has its parts. By the caller's
-    // promise, what they borrow lives until `last` has been called, which happens later.
+    // SAFETY: a pending task that has started or ended no longer has its parts. By the promise of
+    // a `Lent`, what `f` borrows lives until then.
     let job = unsafe {
         if size_of::<F>() > LARGE {
-            let f: Box<dyn FnOnce() -> T + Send + 'a> = Box::new(f);
+            let f = f.boxed_send();
             Job::new(Pending { parts: Some((id, spec, f, sender, last)), stack_size })
         } else {
             Job::new(Pending { parts: Some((id, spec, f, sender, last)), stack_size })
@@ -215,30 +199,27 @@ where
     (job, Spawned { receiver, address, name })
 }
 
-/// # Safety
-///
-/// As for [`here`].
 #[inline]
-unsafe fn make_task<F, T, L>(
+fn make_task<F, T, L>(
     stack: Stack,
     id: Id,
     spec: Spec,
-    f: F,
+    f: Lent<F>,
     sender: Sender<T>,
     last: L,
 ) -> Task
 where
     F: FnOnce() -> T,
-    L: FnOnce(),
+    L: FnOnce() + 'static,
 {
-    let completion = sender.completion();
-    // SAFETY: by the caller's promise.
-    let coroutine = unsafe {
-        Coroutine::new_unchecked(stack, move || {
-            body(f, sender);
-            last();
-        })
+    let (completion, f) = (sender.completion(), f.into_inner());
+    let whole = move || {
+        body(f, sender);
+        last();
     };
+    // SAFETY: only `f` and its result borrow. `body` uses them up, and the promise that `f` came
+    // with lasts until then. If `whole` is dropped, so is `f`.
+    let coroutine = Coroutine::new(stack, unsafe { Lent::new(whole) });
     let task = Task::new(coroutine, id, spec.name, spec.spawned, spec.parent);
     task.completion.set(Some(completion));
     task.flags.set(Flag::Borrows, spec.borrows);
@@ -277,7 +258,7 @@ fn body<F: FnOnce() -> T, T>(f: F, sender: Sender<T>) {
 /// A coroutine that has not started.
 struct Pending<F: FnOnce() -> T, T, L: FnOnce()> {
     // `None` once it has started or ended.
-    parts: Option<(Id, Spec, F, Sender<T>, L)>,
+    parts: Option<(Id, Spec, Lent<F>, Sender<T>, L)>,
     // One word, to keep the allocation small.
     stack_size: Option<NonZero<usize>>,
 }
@@ -286,7 +267,7 @@ impl<F, T, L> PendingTask for Pending<F, T, L>
 where
     F: FnOnce() -> T + Send,
     T: Send,
-    L: FnOnce() + Send,
+    L: FnOnce() + Send + 'static,
 {
     fn stack_size(&self) -> Option<usize> {
         self.stack_size.map(NonZero::get)
@@ -298,9 +279,7 @@ where
 
     fn make_task(&mut self, stack: Stack) -> Option<Task> {
         let (id, spec, f, sender, last) = self.parts.take()?;
-        // SAFETY: by the promise to `anywhere`, what `f` borrows lives until `last` has been
-        // called, at the end of the coroutine.
-        Some(unsafe { make_task(stack, id, spec, f, sender, last) })
+        Some(make_task(stack, id, spec, f, sender, last))
     }
 
     fn end(&mut self, why: io::Result<Option<CancelReason>>) {

@@ -1,7 +1,5 @@
 //! `Group`: coroutines that are cancelled and waited for together. Scopes and servers use it.
 
-#![allow(unsafe_code)]
-
 use std::any::Any;
 use std::mem;
 use std::panic::{self, AssertUnwindSafe};
@@ -14,6 +12,7 @@ use super::join::JoinHandle;
 use crate::engine::abort::AbortOnUnwind;
 use crate::engine::address::Target;
 use crate::engine::cancel::is_cancellation;
+use crate::engine::coroutine::Lent;
 use crate::engine::facts::SCOPE_ENDS;
 use crate::engine::mutex::Mutex;
 use crate::engine::scheduler::Scheduler;
@@ -178,25 +177,20 @@ impl Group {
         F: FnOnce() -> T + 'static,
         T: 'static,
     {
-        // SAFETY: it borrows nothing that could end.
-        let (handle, member) = unsafe { self.spawn_unchecked(scheduler, stack, spec, f) };
+        let (handle, member) = self.spawn_lent(scheduler, stack, spec, Lent::nothing(f));
         let group = self.clone();
         handle.address().inspect(|task| task.on_abandon(Box::new(move || group.leave(member))));
         handle
     }
 
-    /// Starts a coroutine of this thread as a member that may borrow.
-    ///
-    /// # Safety
-    ///
-    /// Everything that `f` and its result borrow must live until the group is empty. The handle
-    /// must be dropped or forgotten while they live.
-    pub(super) unsafe fn spawn_unchecked<F, T>(
+    /// Starts a coroutine of this thread as a member that may borrow. It leaves the group when it no
+    /// longer uses `f` or its result.
+    pub(super) fn spawn_lent<F, T>(
         &self,
         scheduler: &Scheduler,
         stack: Stack,
         spec: Spec,
-        f: F,
+        f: Lent<F>,
     ) -> (JoinHandle<T>, usize)
     where
         F: FnOnce() -> T,
@@ -205,24 +199,18 @@ impl Group {
         // A member leaves at its very end, so that no code of it is left to run when the group is
         // empty.
         let leave = move || group.leave(member);
-        // SAFETY: by the caller's promise, because the coroutine has ended when it has left the
-        // group.
-        let handle = JoinHandle::new(unsafe { spawn::here(scheduler, stack, spec, f, leave) });
+        let handle = JoinHandle::new(spawn::here(scheduler, stack, spec, f, leave));
         self.set_target(member, Target::root(handle.address().clone()));
         (handle, member)
     }
 
-    /// Starts a coroutine on the worker with this `number`, or on any, as a member that may borrow.
-    ///
-    /// # Safety
-    ///
-    /// As for [`spawn_unchecked`](Self::spawn_unchecked).
-    pub(super) unsafe fn spawn_anywhere<'a, F, T>(
+    /// [`spawn_lent`](Self::spawn_lent), on the worker with this `number`, or on any.
+    pub(super) fn spawn_anywhere<'a, F, T>(
         &self,
         scheduler: &Scheduler,
         number: Option<usize>,
         spec: Spec,
-        f: F,
+        f: Lent<F>,
     ) -> JoinHandle<T>
     where
         F: FnOnce() -> T + Send + 'a,
@@ -231,9 +219,7 @@ impl Group {
         let (member, group) = (self.enter(), self.clone());
         let leave = move || group.leave(member);
         let home = spawn::this_run(scheduler);
-        // SAFETY: by the caller's promise, because the coroutine has ended when it has left the
-        // group. The job is placed below, so it is started or dropped.
-        let (job, spawned) = unsafe { spawn::anywhere(scheduler, home, spec, f, leave) };
+        let (job, spawned) = spawn::anywhere(scheduler, home, spec, f, leave);
         let handle = JoinHandle::new(spawned);
         self.set_target(member, Target::root(handle.address().clone()));
         spawn::place(job, number);

@@ -16,6 +16,7 @@ use super::join::{JoinError, JoinHandle};
 use super::spawn::refuse;
 use super::thread::Thread;
 use crate::engine::cancel::is_cancellation;
+use crate::engine::coroutine::Lent;
 use crate::engine::id::Id;
 use crate::engine::root;
 use crate::engine::scopes::{CancelReason, Until};
@@ -140,10 +141,11 @@ impl<'scope> Scope<'scope, '_> {
             let attend = move || self.group.attend(f);
             // SAFETY: `f` and its result borrow for `'scope`, which does not end before the
             // function `scope` is left. That does not happen, by a return or an unwind, before the
-            // group is empty.
+            // group is empty. A member leaves the group when it no longer uses them.
             //
             // The type of the handle says that it does not outlive `'scope`.
-            io::Result::Ok(unsafe { self.group.spawn_unchecked(scheduler, stack, spec, attend) })
+            let attend = unsafe { Lent::new(attend) };
+            io::Result::Ok(self.group.spawn_lent(scheduler, stack, spec, attend))
         })?;
         Ok(ScopedJoinHandle { handle, scope: PhantomData })
     }
@@ -206,7 +208,8 @@ impl<'scope> Scope<'scope, '_> {
                 refuse(&error);
             }
             // SAFETY: as in `spawn_with`.
-            unsafe { self.group.spawn_anywhere(scheduler, number, spec, attend) }
+            let attend = unsafe { Lent::new(attend) };
+            self.group.spawn_anywhere(scheduler, number, spec, attend)
         });
         ScopedJoinHandle { handle, scope: PhantomData }
     }

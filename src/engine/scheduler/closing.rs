@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::super::cancel;
-use super::super::coroutine::Coroutine;
+use super::super::coroutine::{Coroutine, Lent};
 use super::super::current;
 use super::super::facts;
 use super::super::id::Id;
@@ -145,7 +145,7 @@ impl Scheduler {
             current::with(|task| task.into_iter().for_each(cancel::drop_locals));
         };
         let name = Some("calls of `time::after`".into());
-        let coroutine = Coroutine::new(stack, body);
+        let coroutine = Coroutine::new(stack, Lent::nothing(body));
         self.add(Task::new(coroutine, self.allocate_id(), name, Location::caller(), None));
     }
 }
