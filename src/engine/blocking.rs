@@ -167,7 +167,7 @@ pub(crate) fn attempt<T: Send>(f: impl FnOnce() -> T + Send) -> io::Result<T> {
 fn lend(f: &mut (dyn FnMut() + Send)) -> io::Result<()> {
     // SAFETY: the two types differ only in a lifetime. `f` is called only before `make` returns or
     // unwinds. As it lends, that is when the call has ended, or when its job, which no thread has
-    // begun, was taken back. What is left of the job on the pool's thread calls nothing.
+    // begun, was taken back. The rest of the job on the pool's thread calls nothing.
     //
     // Nor can this frame vanish while the coroutine is suspended in `make`: no suspended coroutine
     // is dropped, and a coroutine is abandoned only while it unwinds, which is after the wait.

@@ -19,8 +19,8 @@ use super::task::Task;
 
 thread_local! {
     static OWNED: Owned = const { Owned(ManuallyDrop::new(Scheduler::new())) };
-    // The scheduler while it exists, so that one load finds it. The functions of this file only lend
-    // it to closures, and take it out before it is dropped.
+    // The scheduler while it exists, so that one load finds it. The functions of this file only
+    // lend it to closures, and take it out before it is dropped.
     static PLACE: Cell<Option<&'static Scheduler>> = const { Cell::new(None) };
     // The process in which this thread last began a run.
     static PROCESS: Cell<u32> = const { Cell::new(0) };
@@ -75,7 +75,7 @@ pub(crate) fn with<R>(f: impl FnOnce(&Scheduler) -> R) -> R {
 
 /// Calls `f` with this thread's scheduler. `None` if the thread is ending and the scheduler has
 /// been dropped.
-#[inline]
+#[inline(always)]
 pub(crate) fn try_with<R>(f: impl FnOnce(&Scheduler) -> R) -> Option<R> {
     // Not by `with_any`: a debug build copies what `f` owns once for each function on its way.
     place().map(f)
@@ -90,7 +90,10 @@ pub(crate) fn with_any<R>(f: impl FnOnce(Option<&Scheduler>) -> R) -> R {
 /// This thread's scheduler. `None` after it has been dropped.
 #[inline]
 fn place() -> Option<&'static Scheduler> {
-    PLACE.try_with(Cell::get).unwrap_or(None).or_else(find)
+    match PLACE.try_with(Cell::get) {
+        Ok(Some(scheduler)) => Some(scheduler),
+        Ok(None) | Err(_) => find(),
+    }
 }
 
 /// Calls `f` with this thread's scheduler, if it has been used before. Async-signal-safe.

@@ -182,7 +182,7 @@ impl Coroutine {
         #[cfg(feature = "sanitizer")]
         sanitizer::stack_is_used(stack.bounds());
         let top = ptr::without_provenance(stack.base().get() - (LINES - 1) * LINE);
-        // SAFETY: what `body` borrows lives until this has ended, by the promise of a `Lent`.
+        // SAFETY: by the promise of a `Lent`, the borrows of `body` live until this has ended.
         let inner = unsafe { Inner::with_stack_unchecked(stack, start) };
         Self {
             inner: UnsafeCell::new(ManuallyDrop::new(inner)),

@@ -7,7 +7,6 @@
 //! ENDED      the result is there, and the coroutine is done with the packet
 //! DETACHED   the handle is done with the packet
 //! ELSEWHERE  a waiter that is no coroutine of the home thread is listed, or was
-//! ABANDONED  with ENDED: there is no result and never will be
 //! ```
 //!
 //! 1. The coroutine writes the result, and then adds `ENDED`. If `DETACHED` was set, it frees the
@@ -29,8 +28,8 @@
 
 #![allow(unsafe_code)]
 
-use std::cell::{Cell, UnsafeCell};
-use std::mem::{self, MaybeUninit};
+use std::cell::Cell;
+use std::mem::{self, ManuallyDrop};
 use std::ptr::NonNull;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -49,7 +48,6 @@ use super::workers::RunId;
 const ENDED: u8 = 1;
 const DETACHED: u8 = 2;
 const ELSEWHERE: u8 = 4;
-const ABANDONED: u8 = 8;
 
 const WAIT_HERE: Wait = Wait::new(&Wait::for_run("coroutine #{} to end"));
 const WAIT_ELSEWHERE: Wait = Wait::new(&Wait::outside("coroutine #{} of another runtime to end"));
@@ -84,7 +82,35 @@ pub(crate) struct Header {
 #[repr(C)]
 struct Packet<T> {
     header: Header,
-    result: UnsafeCell<MaybeUninit<Result<T, Failure>>>,
+    // `None` until the coroutine writes it, and for good if the coroutine is abandoned.
+    result: Cell<Option<Result<T, Failure>>>,
+}
+
+/// One of the two owners of a packet, before its step.
+struct Half<T>(NonNull<Packet<T>>);
+
+impl<T> Half<T> {
+    #[inline]
+    fn packet(&self) -> &Packet<T> {
+        // SAFETY: the packet is freed only when both owners are done with it, and this one is not.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// Frees the packet and returns the result.
+    ///
+    /// # Safety
+    ///
+    /// The other owner must be done with the packet. This one must not be used any more.
+    #[inline]
+    unsafe fn take(&self) -> Result<T, Failure> {
+        // SAFETY: the packet was leaked from a box, and by the caller's promise nothing else uses
+        // it.
+        let packet = unsafe { Box::from_raw(self.0.as_ptr()) };
+        match packet.result.into_inner() {
+            Some(result) => result,
+            None => Err(Failure::Cancelled(None)),
+        }
+    }
 }
 
 /// The coroutine's step. Returns `false` if the handle was dropped before.
@@ -93,17 +119,16 @@ struct Packet<T> {
 ///
 /// The packet must be alive. This must be called once, and on the home thread if there is one.
 #[inline(always)]
-unsafe fn end(header: NonNull<Header>, how: u8) -> bool {
-    // SAFETY: by the caller's promise the packet lives until the exchange below. It is not used
-    // after that, except in `end_slowly`, where the exchange has failed.
-    let header = unsafe { &*header.as_ptr() };
+unsafe fn end(header: NonNull<Header>) -> bool {
+    // SAFETY: by the caller's promise the packet lives until the state is changed. That is its last
+    // use.
+    let header = unsafe { header.as_ref() };
     // A job may be dropped so late that its thread has no scheduler any more. Then the packet has
     // no joiner on this thread.
     header.ended_at.set(context::try_with(|scheduler| scheduler.next_end()).unwrap_or(0));
     let joiner = (header.joiner_slot.get(), header.joiner_wait.get());
-    if header.state.compare_exchange(0, how, Ordering::AcqRel, Ordering::Acquire).is_err() {
-        // SAFETY: the exchange has failed, so the coroutine has not taken its step.
-        return unsafe { end_slowly(header.into(), how, joiner) };
+    if header.state.compare_exchange(0, ENDED, Ordering::AcqRel, Ordering::Acquire).is_err() {
+        return end_slowly(&header.state, header.elsewhere.get().cloned(), joiner);
     }
     wake_joiner(joiner);
     true
@@ -114,21 +139,17 @@ fn wake_joiner((slot, wait): (u32, u64)) {
     context::try_with(|scheduler| scheduler.unpark(slot, wait));
 }
 
-/// The rest of [`end`] when the handle has gone, or a waiter is elsewhere.
-///
-/// # Safety
-///
-/// As for [`end`].
+/// The rest of [`end`] when the handle has gone, or a waiter is elsewhere. Without a list of
+/// waiters, the handle was dropped.
 #[cold]
-unsafe fn end_slowly(header: NonNull<Header>, how: u8, joiner: (u32, u64)) -> bool {
-    // SAFETY: by the caller's promise it lives until the state is changed, which is its last use.
-    let (before, waiters) = unsafe {
-        let elsewhere = (*header.as_ptr()).elsewhere.get().cloned();
-        // Without a list, the handle was dropped.
-        let mut waiters = elsewhere.as_ref().map(|waiters| waiters.lock());
-        let before = (*header.as_ptr()).state.fetch_or(how, Ordering::AcqRel);
-        (before, waiters.as_mut().map(|waiters| waiters.take()))
-    };
+fn end_slowly(
+    state: &AtomicU8,
+    elsewhere: Option<Arc<Mutex<Waiters>>>,
+    joiner: (u32, u64),
+) -> bool {
+    let waiters = elsewhere.as_ref().map(|waiters| waiters.lock());
+    let before = state.fetch_or(ENDED, Ordering::AcqRel);
+    let waiters = waiters.map(|mut waiters| waiters.take());
     wake_joiner(joiner);
     if let Some(waiters) = waiters {
         park::wake_all(waiters);
@@ -143,7 +164,7 @@ unsafe fn end_slowly(header: NonNull<Header>, how: u8, joiner: (u32, u64)) -> bo
 unsafe fn abandon(completion: NonNull<Completion>) {
     // SAFETY: by the caller's promise. If the handle has gone, the packet is leaked like the rest
     // of the coroutine.
-    unsafe { end(completion.cast(), ENDED | ABANDONED) };
+    unsafe { end(completion.cast()) };
 }
 
 impl Header {
@@ -177,7 +198,7 @@ impl Header {
 }
 
 /// The coroutine's half of a packet. Forgetting it leaks the packet.
-pub(crate) struct Sender<T>(NonNull<Packet<T>>);
+pub(crate) struct Sender<T>(Half<T>);
 
 // SAFETY: the callers send only senders of packets without a home thread. Then no joiner uses the
 // two cells, and the rest is as for a receiver.
@@ -186,7 +207,7 @@ pub(crate) struct Sender<T>(NonNull<Packet<T>>);
 unsafe impl<T: Send> Send for Sender<T> {}
 
 /// The handle's half of a packet.
-pub(crate) struct Receiver<T>(NonNull<Packet<T>>);
+pub(crate) struct Receiver<T>(Half<T>);
 
 // SAFETY: on another thread, a receiver takes or drops the result, which `T: Send` allows. It also
 // uses the state, which is atomic, and `elsewhere`, which is locked.
@@ -210,9 +231,9 @@ pub(crate) fn packet<T>(home: Home) -> (Sender<T>, Receiver<T>) {
             home,
             elsewhere: OnceLock::new(),
         },
-        result: UnsafeCell::new(MaybeUninit::uninit()),
+        result: Cell::new(None),
     })));
-    (Sender(packet), Receiver(packet))
+    (Sender(Half(packet)), Receiver(Half(packet)))
 }
 
 impl<T> Sender<T> {
@@ -220,7 +241,7 @@ impl<T> Sender<T> {
     #[inline]
     pub(crate) fn completion(&self) -> NonNull<Completion> {
         // It is the first field of the header, which is the first of the packet.
-        self.0.cast()
+        self.0.0.cast()
     }
 
     /// Leaves the result and wakes the waiters. Must be called on the home thread, if there is one.
@@ -229,13 +250,13 @@ impl<T> Sender<T> {
     /// futures. It does so last, so nothing of ours is left undone if that code unwinds.
     #[inline]
     pub(crate) fn finish(self, result: Result<T, Failure>) {
-        // SAFETY: the packet is alive, because the receiver frees it only once `ENDED` is set.
-        // Until then, only this sender touches the result.
-        unsafe { (*self.0.as_ref().result.get()).write(result) };
-        // SAFETY: as above. This uses up the sender.
-        if !unsafe { end(self.0.cast(), ENDED) } {
-            // SAFETY: the receiver is dropped, and the result was written above.
-            drop(unsafe { take(self.0) });
+        // It was `None`. Not `set`, which would look whether there is a value to be dropped.
+        mem::forget(self.0.packet().result.replace(Some(result)));
+        // SAFETY: the packet is alive, because the receiver frees it only once `ENDED` is set. This
+        // uses up the sender.
+        if !unsafe { end(self.0.0.cast()) } {
+            // SAFETY: the receiver is dropped.
+            drop(unsafe { self.0.take() });
         }
     }
 }
@@ -243,9 +264,7 @@ impl<T> Sender<T> {
 impl<T> Receiver<T> {
     #[inline]
     fn header(&self) -> &Header {
-        // SAFETY: the sender frees the packet only once `DETACHED` is set, which only the drop of
-        // this receiver does.
-        &unsafe { self.0.as_ref() }.header
+        &self.0.packet().header
     }
 
     /// Whether the coroutine has ended.
@@ -308,11 +327,10 @@ impl<T> Receiver<T> {
     #[inline]
     pub(crate) fn take(self) -> Result<T, Failure> {
         assert!(self.is_ended(), "took the result of a coroutine that has not ended");
-        let packet = self.0;
-        mem::forget(self);
+        let receiver = ManuallyDrop::new(self);
         // SAFETY: `ENDED`, read with `Acquire`, says that the result is written and the sender is
         // done with the packet. This receiver is used up.
-        unsafe { take(packet) }
+        unsafe { receiver.0.take() }
     }
 }
 
@@ -326,25 +344,7 @@ impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
         if self.header().state.fetch_or(DETACHED, Ordering::AcqRel) & ENDED != 0 {
             // SAFETY: as in `take`. Nothing uses this receiver after its drop.
-            drop(unsafe { take(self.0) });
+            drop(unsafe { self.0.take() });
         }
     }
-}
-
-/// Takes the result out of a packet and frees it.
-///
-/// # Safety
-///
-/// `ENDED` must be set, or the result must have been written. Nothing else may use the packet any
-/// more.
-#[inline]
-unsafe fn take<T>(packet: NonNull<Packet<T>>) -> Result<T, Failure> {
-    // SAFETY: the packet was leaked from a box, and by the caller's promise nothing else uses it.
-    let packet = unsafe { Box::from_raw(packet.as_ptr()) };
-    if packet.header.state.load(Ordering::Relaxed) & ABANDONED != 0 {
-        return Err(Failure::Cancelled(None));
-    }
-    // SAFETY: the coroutine was not abandoned, so its sender has written the result. Freeing the
-    // box does not drop it again, because it is a `MaybeUninit`.
-    unsafe { packet.result.into_inner().assume_init() }
 }

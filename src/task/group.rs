@@ -183,8 +183,8 @@ impl Group {
         handle
     }
 
-    /// Starts a coroutine of this thread as a member that may borrow. It leaves the group when it no
-    /// longer uses `f` or its result.
+    /// Starts a coroutine of this thread as a member that may borrow. It leaves the group when it
+    /// no longer uses `f` or its result.
     pub(super) fn spawn_lent<F, T>(
         &self,
         scheduler: &Scheduler,
