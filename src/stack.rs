@@ -13,16 +13,13 @@
 //! plainsong::run(|| assert_eq!(depth(&mut "(".repeat(100_000).chars()), 100_000));
 //! ```
 
-#![allow(unsafe_code)]
-
 use std::cell::Cell;
-use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 
 use crate::engine::coroutine::{self, stack_top};
 use crate::engine::scheduler::Scheduler;
 use crate::engine::stack::{self, Stack};
-use crate::engine::{context, core_files};
+use crate::engine::{bounds, context, core_files};
 
 /// A call gets a fresh stack if fewer bytes than these are left. It is enough for a panic message
 /// with its backtrace.
@@ -48,7 +45,7 @@ pub fn remaining() -> Option<usize> {
         return Some(here - bounds.bottom());
     }
     let (bottom, end) = THREAD.get().unwrap_or_else(|| {
-        let bounds = thread_bounds().map_or((0, 0), |bounds| (bounds.start, bounds.end));
+        let bounds = bounds::of_thread().map_or((0, 0), |bounds| (bounds.start, bounds.end));
         THREAD.set(Some(bounds));
         bounds
     });
@@ -119,28 +116,4 @@ fn call_on<T>(stack: Stack, f: impl FnOnce() -> T, put: impl FnOnce(&Scheduler, 
 /// coroutines of a core file.
 pub fn keep_in_core_files() {
     core_files::keep_stacks();
-}
-
-/// The bounds of this thread's own stack.
-#[cfg(target_os = "linux")]
-fn thread_bounds() -> Option<Range<usize>> {
-    let mut bottom = std::ptr::null_mut();
-    let mut size = 0;
-    // SAFETY: the attributes are initialised by the first call, read by the second, and freed by
-    // the third. All-zero ones are valid to be initialised.
-    let found = unsafe {
-        let mut attributes: libc::pthread_attr_t = std::mem::zeroed();
-        if libc::pthread_getattr_np(libc::pthread_self(), &mut attributes) != 0 {
-            return None;
-        }
-        let found = libc::pthread_attr_getstack(&attributes, &mut bottom, &mut size);
-        libc::pthread_attr_destroy(&mut attributes);
-        found
-    };
-    (found == 0).then(|| bottom.addr()..bottom.addr() + size)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn thread_bounds() -> Option<Range<usize>> {
-    None
 }

@@ -114,7 +114,6 @@ const UNSAFE: &[&str] = &[
     "inspect/frames.rs",
     "io/raw_fd.rs",
     "net/socket.rs",
-    "stack.rs",
     "sync/guard.rs",
     "sync/lock.rs",
     "sync/mutex.rs",

@@ -2,6 +2,8 @@
 
 #![allow(unsafe_code)]
 
+#[cfg(target_os = "linux")]
+use std::mem;
 use std::ops::Range;
 use std::ptr;
 
@@ -104,4 +106,28 @@ fn look_at_pages(memory: Range<usize>, mut f: impl FnMut(usize, &[u8])) {
 /// Whether the kernel's answer says that a page is in memory.
 fn is_there(answer: &&u8) -> bool {
     **answer & 1 == 1
+}
+
+/// The addresses of this thread's own stack, where the system says them.
+#[cfg(target_os = "linux")]
+pub(crate) fn of_thread() -> Option<Range<usize>> {
+    let mut bottom = ptr::null_mut();
+    let mut size = 0;
+    // SAFETY: the attributes are initialised by the first call, read by the second, and freed by
+    // the third. All-zero ones are valid to be initialised.
+    let found = unsafe {
+        let mut attributes: libc::pthread_attr_t = mem::zeroed();
+        if libc::pthread_getattr_np(libc::pthread_self(), &mut attributes) != 0 {
+            return None;
+        }
+        let found = libc::pthread_attr_getstack(&attributes, &mut bottom, &mut size);
+        libc::pthread_attr_destroy(&mut attributes);
+        found
+    };
+    (found == 0).then(|| bottom.addr()..bottom.addr() + size)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn of_thread() -> Option<Range<usize>> {
+    None
 }

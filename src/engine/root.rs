@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::mem;
 use std::panic::{self, AssertUnwindSafe, Location};
 use std::sync::Arc;
 

@@ -255,10 +255,12 @@ fn body<F: FnOnce() -> T, T>(f: F, sender: Sender<T>) {
     });
 }
 
+type Parts<F, T, L> = (Id, Spec, Lent<F>, Sender<T>, L);
+
 /// A coroutine that has not started.
 struct Pending<F: FnOnce() -> T, T, L: FnOnce()> {
     // `None` once it has started or ended.
-    parts: Option<(Id, Spec, Lent<F>, Sender<T>, L)>,
+    parts: Option<Parts<F, T, L>>,
     // One word, to keep the allocation small.
     stack_size: Option<NonZero<usize>>,
 }

@@ -16,6 +16,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::iter;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::ptr::{self, NonNull};
@@ -209,13 +210,10 @@ pub(super) fn overflowed(address: usize) -> Option<(usize, usize, Purpose)> {
 /// and their number. Async-signal-safe, if `f` is.
 pub(crate) fn for_each_arena(mut f: impl FnMut(Range<usize>, usize, usize)) {
     ARENAS.with(|arenas| {
-        let mut at = arenas.0.get();
-        // SAFETY: as in `Arenas::remove`.
-        while let Some(arena) = unsafe { at.as_ref() } {
+        arenas.iter().for_each(|arena| {
             let (base, carved) = (arena.base.as_ptr().addr(), arena.carved.get());
             f(base..base + arena.len, carved * arena.stride, carved);
-            at = arena.next.get();
-        }
+        });
     });
 }
 
@@ -233,31 +231,26 @@ impl Arenas {
         self.0.set(Rc::as_ptr(arena));
     }
 
+    /// The arenas. While they are walked, none may be dropped.
+    fn iter(&self) -> impl Iterator<Item = &Arena> {
+        // SAFETY: an arena is in the list until its drop, which first calls `remove`, so all here
+        // are alive. The callers drop none meanwhile.
+        let arena = |at: &Cell<*const Arena>| unsafe { at.get().as_ref() };
+        iter::successors(arena(&self.0), move |before| arena(&before.next))
+    }
+
     fn remove(&self, gone: &Arena) {
-        let mut link = &self.0;
-        // SAFETY: an arena is in the list until its drop, which calls this first, so all here are
-        // alive.
-        while let Some(arena) = unsafe { link.get().as_ref() } {
-            if ptr::eq(arena, gone) {
-                link.set(gone.next.get());
-                return;
-            }
-            link = &arena.next;
+        let mut links = iter::once(&self.0).chain(self.iter().map(|arena| &arena.next));
+        if let Some(link) = links.find(|link| ptr::eq(link.get(), gone)) {
+            link.set(gone.next.get());
         }
     }
 
     /// The arena of an address, and the offset of the address in it.
     fn find(&self, address: usize) -> Option<(&Arena, usize)> {
-        let mut at = self.0.get();
-        // SAFETY: as in `remove`.
-        while let Some(arena) = unsafe { at.as_ref() } {
-            let offset = address.wrapping_sub(arena.base.as_ptr().addr());
-            if offset < arena.len {
-                return Some((arena, offset));
-            }
-            at = arena.next.get();
-        }
-        None
+        let offset_in = |arena: &Arena| address.wrapping_sub(arena.base.as_ptr().addr());
+        let mut offsets = self.iter().map(|arena| (arena, offset_in(arena)));
+        offsets.find(|(arena, offset)| *offset < arena.len)
     }
 
     fn overflowed(&self, address: usize) -> Option<(usize, usize, Purpose)> {
@@ -308,8 +301,7 @@ impl Stack {
         let bottom = self.guard() + page_size();
         let len = (self.guard() + self.arena.stride - bottom).saturating_sub(keep);
         // It was just used, so its first page is there: ask the kernel only about deeper ones.
-        // SAFETY: no code runs on this stack, as below.
-        if len == 0 || keep > 0 && unsafe { Bounds::new(bottom, bottom + len) }.resident() == 0 {
+        if len == 0 || keep > 0 && Bounds::resident_in(bottom..bottom + len) == 0 {
             return false;
         }
         // SAFETY: `&mut self` means that no code runs on this stack, and it is not part of a
@@ -490,8 +482,7 @@ mod tests {
     fn held(stack: &Stack) -> usize {
         let start = stack.guard() + page_size();
         let pages = (start..start + stack.size()).step_by(page_size());
-        // SAFETY: no code runs on the stack.
-        pages.map(|at| unsafe { Bounds::new(at, at + page_size()) }.resident()).sum()
+        pages.map(|at| Bounds::resident_in(at..at + page_size())).sum()
     }
 
     fn trim_all(pool: &StackPool) {

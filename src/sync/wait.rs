@@ -65,7 +65,8 @@ pub(super) struct Entry<T> {
     slot: UnsafeCell<T>,
 }
 
-/// Leads from a queue, or from an entry in it, to an entry in it, or to none.
+/// Leads from a queue, or from an entry in it, to an entry in it, or to none. The links of an entry
+/// that was taken out are not followed any more.
 struct Link<T>(Cell<*const Entry<T>>);
 
 impl<T> Link<T> {
