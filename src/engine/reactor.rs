@@ -13,7 +13,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Wake, Waker};
@@ -94,7 +94,6 @@ struct Entry {
     /// A write is, as far as futures know. Coroutines try each write.
     writable: bool,
     ending: bool,
-    number: RawFd,
     /// How many events were reported.
     edges: u32,
     readers: Waiters,
@@ -187,26 +186,14 @@ impl Reactor {
         let generation = self.generation.get().wrapping_add(1);
         self.generation.set(generation);
         let mut entries = self.entries.borrow_mut();
-        let number = fd.as_raw_fd();
         let token = Token::new(entries.vacant_key(), generation);
-        match self.port.watch(fd, token.0) {
-            // A socket of this number was closed while a duplicate kept its file open, and now
-            // another duplicate has the number.
-            Err(error)
-                if error.kind() == io::ErrorKind::AlreadyExists
-                    && !entries.iter().any(|(_, entry)| entry.number == number) =>
-            {
-                self.port.watch_again(fd, token.0)?;
-            }
-            result => result?,
-        }
+        self.port.watch(fd, token.0)?;
         entries.insert(Entry {
             generation,
             // This is not known yet. The kernel reports the current state as the first edge.
             readable: true,
             writable: true,
             ending: false,
-            number,
             edges: 0,
             readers: Waiters::default(),
             writers: None,
@@ -483,12 +470,16 @@ mod epoll {
             .union(EventFlags::ET);
 
         pub(super) fn watch(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
-            Ok(epoll::add(&self.epoll, fd, EventData::new_u64(token), Self::EVENTS)?)
-        }
-
-        /// [`watch`](Self::watch), where the kernel still has a registration of this number.
-        pub(super) fn watch_again(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
-            Ok(epoll::modify(&self.epoll, fd, EventData::new_u64(token), Self::EVENTS)?)
+            let token = EventData::new_u64(token);
+            match epoll::add(&self.epoll, fd, token, Self::EVENTS) {
+                // A socket of this number was closed while a duplicate kept its file open, and now
+                // another duplicate has the number. The closed socket may still have an entry, if
+                // another thread has closed it.
+                Err(rustix::io::Errno::EXIST) => {
+                    Ok(epoll::modify(&self.epoll, fd, token, Self::EVENTS)?)
+                }
+                result => Ok(result?),
+            }
         }
 
         /// Edge-triggered registrations stay armed.
@@ -575,11 +566,6 @@ mod portable {
             let interest = Ready::all(token as usize);
             // SAFETY: the owner of the descriptor calls `forget` before it closes it.
             unsafe { self.poller.add_with_mode(fd.as_raw_fd(), interest, self.mode()) }
-        }
-
-        #[expect(clippy::unused_self)]
-        pub(super) fn watch_again(&self, _: BorrowedFd<'_>, _: u64) -> io::Result<()> {
-            Err(io::ErrorKind::AlreadyExists.into())
         }
 
         fn mode(&self) -> PollMode {

@@ -12,7 +12,7 @@ use std::{net, thread};
 use plainsong::io::wait_readable;
 use plainsong::net::TcpStream;
 
-use crate::util::{alone, descriptors, listen, pair, run, until_parked, watch};
+use crate::util::{MOMENT, alone, descriptors, listen, pair, run, until_parked, watch};
 
 #[test]
 fn two_readers_and_a_writer_on_one_stream() {
@@ -80,6 +80,30 @@ fn a_duplicate_may_have_the_number_of_a_socket_that_was_closed() {
             // Each of them is told of what comes, although the kernel still knows the first.
             drop(read_one(TcpStream::from(again)));
             drop(read_one(TcpStream::from(duplicate)));
+        });
+    });
+}
+
+#[test]
+fn a_duplicate_has_the_number_of_a_socket_that_another_thread_has_just_closed() {
+    alone(a_duplicate_has_the_number_of_a_socket_that_another_thread_has_just_closed, || {
+        run(|| {
+            let (ours, mut theirs) = pair();
+            let wait = |conn: &TcpStream| {
+                let waited = plainsong::time::timeout(MOMENT, || (&*conn).read(&mut [0; 8]));
+                assert!(waited.is_err(), "there is nothing to read yet: {waited:?}");
+            };
+            wait(&ours);
+            let (number, duplicate) = (ours.as_raw_fd(), ours.as_fd().try_clone_to_owned());
+            let duplicate = duplicate.unwrap();
+            // This worker hears of it when its next turn begins.
+            thread::spawn(move || drop(ours)).join().unwrap();
+            let again = duplicate.try_clone().unwrap();
+            assert_eq!(again.as_raw_fd(), number);
+            let again = TcpStream::from(again);
+            wait(&again);
+            theirs.write_all(b"1").unwrap();
+            assert_eq!((&again).read(&mut [0; 8]).unwrap(), 1);
         });
     });
 }
