@@ -287,6 +287,28 @@ fn one_that_waits_for_a_lock_parks() {
 }
 
 #[test]
+fn the_holder_of_a_lock_works_while_more_wait_than_the_pool_has_threads() {
+    util::run(|| {
+        let dir = Folder::new();
+        fs::write(dir.join("f"), "").unwrap();
+        let holder = File::open(dir.join("f")).unwrap();
+        holder.lock().unwrap();
+        let waiting: Vec<_> = (0..600)
+            .map(|_| {
+                let file = File::open(dir.join("f")).unwrap();
+                spawn(move || file.lock_shared())
+            })
+            .collect();
+        waiting.iter().for_each(until_parked);
+        assert_eq!(holder.metadata().unwrap().len(), 0);
+        holder.unlock().unwrap();
+        for waiting in waiting {
+            waiting.join().unwrap().unwrap();
+        }
+    });
+}
+
+#[test]
 fn lines_of_a_file_with_others_at_their_own() {
     util::run(|| {
         let dir = Folder::new();
