@@ -14,7 +14,7 @@ use crate::io::pipe::{
 };
 use crate::io::raw_fd::from_raw_fd;
 use crate::io::source::Source;
-use crate::task::gather;
+use crate::task::{fail_at, gather};
 
 /// A child that was started: [`std::process::Child`].
 ///
@@ -129,8 +129,16 @@ impl Child {
         drop(self.stdin.take());
         let (stdout, stderr) = match (self.stdout.take(), self.stderr.take()) {
             (Some(stdout), Some(stderr)) => {
+                // A deadline of the caller's is not that of the coroutines that read.
+                let fails_at = park::fails_at();
                 // The two types differ, and `gather` takes functions of one.
-                let pipes = [stdout.0, stderr.0].map(|pipe| move || drain(Some(ChildStdout(pipe))));
+                let pipes = [stdout.0, stderr.0].map(|pipe| {
+                    let drain = move || drain(Some(ChildStdout(pipe)));
+                    move || match fails_at {
+                        Some(deadline) => fail_at(deadline, drain),
+                        None => drain(),
+                    }
+                });
                 let mut both = gather(pipes).into_iter();
                 let mut next = || both.next().unwrap_or_else(|| Ok(Vec::new()));
                 (next()?, next()?)

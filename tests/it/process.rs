@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use plainsong::net::TcpStream;
 use plainsong::process::{Child, ChildStdout, Command, Stdio};
-use plainsong::time::timeout;
+use plainsong::time::{fail_after, timeout};
 use plainsong::{scope, spawn, yield_now};
 use rustix::fs::{OFlags, fcntl_getfl};
 
 use crate::util;
-use crate::util::{alone, both, descriptors, kind, listen, until_parked};
+use crate::util::{MOMENT, alone, both, descriptors, kind, listen, until_parked};
 
 fn shell(script: &str) -> Command {
     let mut command = Command::new("sh");
@@ -133,6 +133,20 @@ fn more_than_a_pipe_holds_on_both_pipes_at_once() {
         });
         assert!(bytes == vec![9; 1_000_000]);
         child.wait().unwrap();
+    });
+}
+
+#[test]
+fn a_deadline_holds_for_both_pipes_of_a_child() {
+    both(|| {
+        let mut child = Command::new("cat");
+        let child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = child.spawn().unwrap();
+        // It would end otherwise.
+        let stdin = child.stdin.take();
+        let output = fail_after(MOMENT, || child.wait_with_output());
+        assert_eq!(output.unwrap_err().kind(), ErrorKind::TimedOut);
+        drop(stdin);
     });
 }
 
