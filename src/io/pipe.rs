@@ -1,13 +1,15 @@
 //! Pipes: `pipe`, and the part that its ends share with the pipes of child processes.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 
 use rustix::io::ioctl_fionbio;
 
 use super::raw_fd::from_raw_fd;
 use super::source::Source;
+use crate::engine::endpoint::file_type;
 use crate::engine::reactor::Interest;
 
 /// One end of a pipe, in non-blocking mode.
@@ -38,8 +40,17 @@ impl Pipe {
         self.0.retry(Interest::Write, |mut pipe| pipe.write_vectored(bufs))
     }
 
-    pub(crate) fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self(Source::new(self.0.get().try_clone()?)))
+    /// Another descriptor of this end, for which `options` open a file.
+    ///
+    /// A duplicate shares its mode with the original, and either is in blocking mode when the other
+    /// is given up. So the pipe is opened anew, where that is possible.
+    pub(crate) fn try_clone(&self, options: &mut OpenOptions) -> io::Result<Self> {
+        let fd = self.as_fd();
+        let is_pipe = cfg!(target_os = "linux") && file_type(fd) == Some(libc::S_IFIFO);
+        let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let opened = is_pipe.then(|| options.custom_flags(libc::O_NONBLOCK).open(path).ok());
+        let file = opened.flatten().map_or_else(|| self.0.get().try_clone(), Ok)?;
+        Ok(Self(Source::new(file)))
     }
 }
 
@@ -220,7 +231,7 @@ fn pipe_for_this_process() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
 }
 
 macro_rules! end {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident, $open:ident) => {
         $(#[$doc])*
         ///
         /// # Cancellation
@@ -230,13 +241,15 @@ macro_rules! end {
         pub struct $name(Pipe);
 
         impl $name {
-            /// Another descriptor of this end.
+            /// Another descriptor of this end. One of them can be given to a child, which puts it
+            /// in blocking mode. (Where `/proc` is missing, and on systems other than Linux, it
+            /// puts both in that mode.)
             ///
             /// # Errors
             ///
             /// When the system has no descriptor left.
             pub fn try_clone(&self) -> io::Result<Self> {
-                self.0.try_clone().map(Self)
+                self.0.try_clone(OpenOptions::new().$open(true)).map(Self)
             }
         }
 
@@ -247,13 +260,13 @@ macro_rules! end {
 end! {
     /// The end of a [`pipe`] to read from. It sees the end of the data when all writers are
     /// dropped.
-    PipeReader
+    PipeReader, read
 }
 
 end! {
     /// The end of a [`pipe`] to write to. Writing fails with `BrokenPipe` when all readers are
     /// dropped.
-    PipeWriter
+    PipeWriter, write
 }
 
 from_raw_fd!(PipeReader, PipeWriter);

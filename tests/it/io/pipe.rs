@@ -56,3 +56,24 @@ fn an_end_given_to_a_child_is_in_blocking_mode() {
         assert!(!flags.contains(rustix::fs::OFlags::NONBLOCK));
     });
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn clones_of_an_end_that_is_given_up_still_park() {
+    run(|| {
+        let (reader, writer) = pipe().unwrap();
+        let (reader_of_another, writer_of_another) =
+            (reader.try_clone().unwrap(), writer.try_clone().unwrap());
+        let given_up = [OwnedFd::from(reader), OwnedFd::from(writer_of_another)];
+        // Each of the two has to wait for the other.
+        let write = spawn(move || {
+            (&writer).write_all(&[1; 300_000]).unwrap();
+            drop(given_up);
+        });
+        let mut data = Vec::new();
+        (&reader_of_another).take(300_000).read_to_end(&mut data).unwrap();
+        assert!(data == [1; 300_000]);
+        write.join().unwrap();
+        assert_eq!((&reader_of_another).read(&mut [0; 8]).unwrap(), 0);
+    });
+}
