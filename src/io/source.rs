@@ -42,6 +42,8 @@ pub(crate) struct Source<T: Descriptor> {
     waits: Waits,
     // `None` only after `into_inner`.
     io: Option<T>,
+    // `T::SHORT_READ_DRAINS`, unless `io` is not of the kind that `T` is made for.
+    short_read_drains: bool,
     // Of the last polls for readiness, one for each direction.
     futures: OnceLock<[FutureWaiter; 2]>,
 }
@@ -57,7 +59,26 @@ impl<T: Descriptor> Deref for Source<T> {
 impl<T: Descriptor> Source<T> {
     /// Takes a descriptor, which must be in non-blocking mode.
     pub(crate) fn new(io: T) -> Self {
-        Self { waits: Waits::new(io.as_fd().as_raw_fd()), io: Some(io), futures: OnceLock::new() }
+        Self {
+            waits: Waits::new(io.as_fd().as_raw_fd()),
+            io: Some(io),
+            short_read_drains: T::SHORT_READ_DRAINS,
+            futures: OnceLock::new(),
+        }
+    }
+
+    /// Has each read that might wait ask the kernel first, for a descriptor of another kind than
+    /// `T` is made for.
+    pub(crate) fn distrust_short_reads(&mut self) {
+        self.short_read_drains = false;
+    }
+
+    /// Whether an operation that has moved `amount` bytes, of up to `room`, has drained the
+    /// descriptor.
+    #[cfg_attr(not(debug_assertions), inline(always))]
+    fn is_short(&self, interest: Interest, amount: usize, room: usize) -> bool {
+        let drains = T::SHORT_READ_DRAINS && interest == Interest::Read;
+        drains && (1..room).contains(&amount) && self.short_read_drains
     }
 
     /// The wrapped descriptor. Using it directly bypasses the waits.
@@ -115,10 +136,7 @@ impl<T: Descriptor> Source<T> {
             #[cfg_attr(not(debug_assertions), inline(always))]
             || op(self.get()),
             #[cfg_attr(not(debug_assertions), inline(always))]
-            |result| {
-                let drains = T::SHORT_READ_DRAINS && interest == Interest::Read;
-                drains && (1..room).contains(&amount(result))
-            },
+            |result| self.is_short(interest, amount(result), room),
         )
     }
 
@@ -192,8 +210,7 @@ impl<T: Descriptor> Source<T> {
         self.waits.registrations.attempt(interest, &mut || {
             let Some(op) = op.take() else { unreachable!("it is called once at most") };
             let moved = op(self.get())?;
-            let drains = T::SHORT_READ_DRAINS && interest == Interest::Read;
-            let short = drains && (1..room).contains(&amount(&moved));
+            let short = self.is_short(interest, amount(&moved), room);
             value = Some(moved);
             Ok(short)
         })?;

@@ -139,7 +139,12 @@ impl<T: Descriptor + From<OwnedFd>> Socket<T> {
         // These fail only for a descriptor that is no socket. Its first use will report that.
         let _ = ioctl_fionbio(&socket, true);
         let (read, write) = timeouts(&socket);
-        let socket = Self::new(socket);
+        let mut source = Source::new(socket);
+        // It may be a socket of any kind.
+        if T::SHORT_READ_DRAINS && !is_tcp(source.get()) {
+            source.distrust_short_reads();
+        }
+        let socket = Self(Arc::new(source));
         let _ = socket.set_timeout(Interest::Read, read);
         let _ = socket.set_timeout(Interest::Write, write);
         socket
@@ -185,6 +190,20 @@ impl<T: Descriptor> Deref for Socket<T> {
 impl<T: Descriptor> Clone for Socket<T> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
+    }
+}
+
+/// Whether it is a TCP socket, where that matters: on other systems no read is taken to have
+/// drained a socket.
+fn is_tcp(socket: &impl AsFd) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        matches!(SockRef::from(socket).protocol(), Ok(Some(socket2::Protocol::TCP)))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = socket;
+        true
     }
 }
 

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::io::{self, ErrorKind, IoSliceMut, Read, Write};
 use std::net;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net as unix;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use plainsong::time::{sleep, timeout};
 use plainsong::yield_now;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
-use crate::util::{Folder, both, pair, run, until_parked};
+use crate::util::{Folder, MOMENT, both, pair, run, until_parked};
 
 const READ: Duration = Duration::from_secs(4);
 const WRITE: Duration = Duration::from_secs(8);
@@ -38,6 +38,24 @@ fn abstract_name(name: &str) -> unix::SocketAddr {
 fn number(error: &io::Error) -> Option<i32> {
     let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
     source.unwrap_or(error).raw_os_error()
+}
+
+#[test]
+fn a_socket_of_another_kind_gives_all_that_is_there() {
+    run(|| {
+        let (datagrams, sender) = UnixDatagram::pair().unwrap();
+        let datagrams = TcpStream::from(OwnedFd::from(datagrams));
+        let read = || (&datagrams).read(&mut [0; 8]).unwrap();
+        assert!(timeout(MOMENT, read).is_err(), "there is nothing to read yet");
+        sender.send(b"one").unwrap();
+        sender.send(b"three").unwrap();
+        assert_eq!([read(), read()], [3, 5]);
+        let try_read = || datagrams.try_read(&mut [0; 8]);
+        sender.send(b"one").unwrap();
+        sender.send(b"three").unwrap();
+        yield_now();
+        assert_eq!([try_read().unwrap(), try_read().unwrap()], [3, 5]);
+    });
 }
 
 #[test]
