@@ -61,6 +61,35 @@ fn a_slice_of_no_time_is_over_after_a_few_turns() {
     assert_eq!(longest.into_inner(), 4);
 }
 
+#[test]
+fn a_host_that_waits_for_a_coroutine_is_refused_between_all_slices() {
+    fn waits() {
+        let join = || plainsong::spawn(plainsong::yield_now).join().is_ok();
+        let payload = catch_unwind(join).unwrap_err();
+        let message = payload.downcast_ref::<&str>().unwrap();
+        assert!(message.contains("would stop all coroutines"), "{message}");
+    }
+    let host = |mut guest: Guest<'_>| {
+        waits();
+        let mut seen = [false; 2];
+        loop {
+            let next = guest.run_for(Duration::ZERO, Waker::noop());
+            if next == Next::Over {
+                break;
+            }
+            waits();
+            let has_work = next == Next::Later;
+            seen[usize::from(has_work)] = true;
+            if !has_work {
+                guest.poll_io();
+                waits();
+            }
+        }
+        assert_eq!(seen, [true; 2]);
+    };
+    assert_eq!(host::run(&Runtime::default(), host, program), 7);
+}
+
 /// Drives the coroutines in a runtime of tokio until `over`, and then drops both.
 fn ends_early(mut guest: Guest<'_>, over: &AtomicBool) {
     let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -561,7 +561,7 @@ impl Scheduler {
 
     /// Whether the loop is a guest of another one that runs on this thread now.
     pub(crate) fn is_hosted(&self) -> bool {
-        self.host.is_waiting()
+        self.host.is_present()
     }
 
     /// Notes that this thread has pushed a job. A loop that is a guest may have to start it.

@@ -43,6 +43,7 @@ pub(crate) enum Slice {
 
 impl<'a> Guest<'a> {
     pub(in super::super) fn new(scheduler: &'a Scheduler) -> Self {
+        scheduler.host.set_present(true);
         Self { inner: scheduler, state: State::Running }
     }
 
@@ -62,16 +63,30 @@ impl<'a> Guest<'a> {
 
     /// Takes events from the kernel, without waiting. Returns whether there may be more.
     pub(crate) fn poll_io(&mut self) -> bool {
-        self.resume();
-        let more = self.inner.poll(Some(Duration::ZERO));
-        self.inner.fire_timers(more);
-        more
+        self.in_place_of_the_host(|guest| {
+            guest.resume();
+            let more = guest.inner.poll(Some(Duration::ZERO));
+            guest.inner.fire_timers(more);
+            more
+        })
+    }
+
+    /// Calls `f`, in which the host's code does not run.
+    fn in_place_of_the_host<R>(&mut self, f: impl FnOnce(&mut Self) -> R) -> R {
+        self.inner.host.set_present(false);
+        let result = f(self);
+        self.inner.host.set_present(self.state != State::Over);
+        result
     }
 
     /// Runs what is ready, for about `slice`. `waker` is called when something becomes ready on
     /// this thread while the loop waits.
     pub(crate) fn run_for(&mut self, slice: Duration, waker: &Waker) -> Slice {
         assert!(!current::in_coroutine(), "a coroutine must not drive the loop that runs it");
+        self.in_place_of_the_host(|guest| guest.slice(slice, waker))
+    }
+
+    fn slice(&mut self, slice: Duration, waker: &Waker) -> Slice {
         if !self.resume() {
             return Slice::Over;
         }
@@ -151,6 +166,7 @@ impl Scheduler {
     /// The host has returned. It may have forgotten its guest, instead of dropping it.
     pub(in super::super) fn leave_host(&self) {
         self.host.resume();
+        self.host.set_present(false);
         self.tick_after.set(TURNS_PER_TICK);
         self.clock.set_source(None);
     }
