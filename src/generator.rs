@@ -236,7 +236,11 @@ impl<Y, S> Shared<Y, S> {
              opened itself: yield outside of it, or open it around the use of the generator"
         );
         let on = self.coroutine.get().is_some_and(|coroutine| coroutine.suspend_if_on(&self.stack));
-        assert!(on, "a generator's yielder was used by a coroutine that is not its body");
+        assert!(
+            on,
+            "a generator's yielder was used by a coroutine that is not its body, or where the body \
+             is on a fresh stack of `stack::grow`: yield outside of that"
+        );
     }
 
     fn close(&self) {
