@@ -5,6 +5,7 @@ use std::panic::{self, AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
 use std::sync::OnceState;
 
 use super::lock::{Guard, Lock};
+use super::reentrant::owner_number;
 use super::wait::{About, WaitQueue, wait};
 use crate::engine::defer::Defer;
 use crate::engine::park;
@@ -44,7 +45,8 @@ struct State {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     New,
-    Running,
+    // The closure of the caller with this number.
+    Running(u64),
     Poisoned,
     Completed,
 }
@@ -66,7 +68,7 @@ impl Once {
     ///
     /// # Panics
     ///
-    /// When `f` does, and when an earlier closure has.
+    /// When `f` does, and when an earlier closure has. And when `f` itself calls this.
     ///
     /// # Cancellation
     ///
@@ -79,7 +81,7 @@ impl Once {
     ///
     /// # Panics
     ///
-    /// When `f` does.
+    /// When `f` does, and when it calls this itself.
     ///
     /// # Cancellation
     ///
@@ -98,7 +100,7 @@ impl Once {
     ///
     /// # Panics
     ///
-    /// When a closure has panicked.
+    /// When a closure has panicked, and in the closure itself.
     ///
     /// # Cancellation
     ///
@@ -108,6 +110,10 @@ impl Once {
     }
 
     /// [`wait`](Self::wait), also after a closure has panicked.
+    ///
+    /// # Panics
+    ///
+    /// In the closure itself.
     ///
     /// # Cancellation
     ///
@@ -132,7 +138,12 @@ impl Once {
         }
     }
 
+    #[track_caller]
     fn wait_for_change(&self, state: Guard<'_, State>) {
+        if state.phase == Phase::Running(owner_number()) {
+            drop(state);
+            panic!("the closure of a `Once` waits for its own end: it must do without");
+        }
         let about = |_: &State| About::NOTHING;
         // A wake says nothing about the phase.
         let _ = wait(&self.state, state, |state| &mut state.waiting, (), WAIT, None, about);
@@ -152,11 +163,11 @@ impl Once {
                     drop(state);
                     poisoned();
                 }
-                Phase::Running => {
+                Phase::Running(_) => {
                     self.wait_for_change(state);
                 }
                 before @ (Phase::New | Phase::Poisoned) => {
-                    state.phase = Phase::Running;
+                    state.phase = Phase::Running(owner_number());
                     break before;
                 }
             }

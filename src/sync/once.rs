@@ -11,8 +11,10 @@ use std::time::Instant;
 use super::event::Event;
 use super::lock::Lock;
 use super::raw_mutex::RawMutex;
+use super::reentrant::owner_number;
 use crate::engine::defer::Defer;
 use crate::engine::park;
+use crate::engine::shared::atomic::{AtomicU64, Ordering};
 use crate::engine::task::Wait;
 
 const WAIT: Wait =
@@ -51,6 +53,8 @@ const INITIALISE: [Wait; 2] = [
 pub struct OnceLock<T> {
     // Held by the caller that initialises.
     turn: RawMutex,
+    // The number of that caller, or zero. Only the caller itself finds its own number here.
+    initialiser: AtomicU64,
     // Set when there is a value, for good.
     done: Event,
     // Set by the caller that has the turn, so that none waits here.
@@ -66,7 +70,12 @@ impl<T> OnceLock<T> {
     #[must_use]
     #[track_caller]
     pub const fn new() -> Self {
-        Self { turn: RawMutex::new(), done: Event::new(), value: Value::new() }
+        Self {
+            turn: RawMutex::new(),
+            initialiser: AtomicU64::new(0),
+            done: Event::new(),
+            value: Value::new(),
+        }
     }
 
     /// The value, if it is there.
@@ -82,6 +91,10 @@ impl<T> OnceLock<T> {
 
     /// Waits until the value has been set.
     ///
+    /// # Panics
+    ///
+    /// In an initialiser of this value.
+    ///
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
@@ -96,6 +109,7 @@ impl<T> OnceLock<T> {
     /// [`wait`](Self::wait) until `deadline`, for a reason `why`.
     #[track_caller]
     pub(super) fn wait_for(&self, why: Wait, deadline: Option<Instant>) -> Option<&T> {
+        self.refuse_initialiser();
         self.done.wait_for(why, deadline);
         self.get()
     }
@@ -123,8 +137,8 @@ impl<T> OnceLock<T> {
     ///
     /// # Panics
     ///
-    /// When `f` does; there is no value then, and the next tries its own. An `f` that asks for this
-    /// value itself waits for ever.
+    /// When `f` does; there is no value then, and the next tries its own. And when `f` itself asks
+    /// for this value, or sets it.
     ///
     /// # Cancellation
     ///
@@ -166,8 +180,13 @@ impl<T> OnceLock<T> {
     #[cold]
     #[track_caller]
     fn initialise<E>(&self, f: impl FnOnce() -> Result<T, E>) -> Result<&T, E> {
+        let me = self.refuse_initialiser();
         self.turn.lock_for(&INITIALISE, None);
-        let _turn = Defer::new(|| self.turn.unlock());
+        self.initialiser.store(me, Ordering::Relaxed);
+        let _turn = Defer::new(|| {
+            self.initialiser.store(0, Ordering::Relaxed);
+            self.turn.unlock();
+        });
         if let Some(value) = self.get() {
             return Ok(value);
         }
@@ -175,6 +194,17 @@ impl<T> OnceLock<T> {
         let value = self.value.get_or_init(|| value);
         self.done.set();
         Ok(value)
+    }
+
+    /// Panics if the caller is the one that initialises. Returns its number.
+    #[track_caller]
+    fn refuse_initialiser(&self) -> u64 {
+        let me = owner_number();
+        assert!(
+            self.initialiser.load(Ordering::Relaxed) != me,
+            "the initialiser of a value waits for that value itself: it must do without"
+        );
+        me
     }
 
     /// The value, if there is one.
@@ -261,7 +291,7 @@ impl<T, F: FnOnce() -> T> LazyLock<T, F> {
     ///
     /// # Panics
     ///
-    /// When the initialiser does, or has.
+    /// When the initialiser does, or has. And when it uses this value itself.
     ///
     /// # Cancellation
     ///

@@ -30,7 +30,7 @@ thread_local! {
 
 /// The number of the coroutine that calls this, or else of the thread. No other coroutine or thread
 /// has, had or will have it.
-fn owner_number() -> u64 {
+pub(super) fn owner_number() -> u64 {
     // Not an address, which the next thread may get.
     static THREADS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
     current::with(|task| match task {

@@ -185,3 +185,36 @@ fn a_panic_poisons_a_once_and_a_cancellation_does_not() {
         Once::new().call_once_force(|state| assert!(!state.is_poisoned()));
     });
 }
+
+#[test]
+fn an_initialiser_that_needs_its_own_value_panics() {
+    both(|| {
+        let once = OnceLock::new();
+        let uses: [fn(&OnceLock<u32>) -> u32; 3] = [
+            |once| *once.get_or_init(|| 1),
+            |once| *once.wait(),
+            |once| once.set(1).map_or(0, |()| 1),
+        ];
+        for use_it in uses {
+            let message = panic_of(|| once.get_or_init(|| use_it(&once)));
+            assert!(message.contains("waits for that value itself"), "{message}");
+        }
+        assert_eq!(once.get_or_init(|| 2), &2);
+        static LAZY: LazyLock<u32> = LazyLock::new(|| *LAZY + 1);
+        // The second time it is poisoned.
+        let message = panic_of(|| *LAZY);
+        assert!(message.contains("itself") || message.contains("poisoned"), "{message}");
+
+        let calls: [fn(&Once); 4] = [
+            |once| once.call_once(|| ()),
+            |once| once.call_once_force(|_| ()),
+            |once| once.wait(),
+            |once| once.wait_force(),
+        ];
+        for call in calls {
+            let once = Once::new();
+            let message = panic_of(|| once.call_once(|| call(&once)));
+            assert!(message.contains("waits for its own end"), "{message}");
+        }
+    });
+}

@@ -8,7 +8,7 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 use std::{panic, thread as system};
 
-use plainsong::sync::{Mutex, OnceLock, ReentrantMutex, RwLock};
+use plainsong::sync::{Mutex, ReentrantMutex, RwLock};
 use plainsong::time::{sleep, timeout};
 use plainsong::{
     Builder, CancellationToken, JoinHandle, Runtime, Scope, ScopedJoinHandle, scope,
@@ -501,19 +501,6 @@ fn a_lock_held_by_the_thread_around_a_run_is_a_deadlock() {
         let mutex = Mutex::new(());
         let _guard = mutex.lock().unwrap();
         let report = panic_of(|| plainsong::run(|| drop(mutex.lock())));
-        assert!(report.contains("'main'"), "{report}");
-    });
-}
-
-#[test]
-fn an_initialiser_that_needs_its_own_value_is_a_deadlock() {
-    watch(|| {
-        let report = panic_of(|| {
-            plainsong::run(|| {
-                let once = OnceLock::new();
-                once.get_or_init(|| *once.get_or_init(|| 1));
-            });
-        });
         assert!(report.contains("'main'"), "{report}");
     });
 }
