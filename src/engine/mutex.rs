@@ -1,7 +1,7 @@
 //! std's mutex without poisoning. No user code runs under these locks, so nothing panics half-way
 //! through a change.
 
-use std::sync::{PoisonError, TryLockError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use super::shared;
@@ -24,15 +24,6 @@ impl<T: ?Sized> Mutex<T> {
     #[inline]
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The lock, if it is free at this moment.
-    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-        match self.0.try_lock() {
-            Ok(guard) => Some(guard),
-            Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
     }
 
     pub(crate) fn get_mut(&mut self) -> &mut T {

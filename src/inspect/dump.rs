@@ -5,6 +5,7 @@ use std::fmt;
 use std::panic::Location;
 use std::process;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,6 @@ use crate::engine::context;
 use crate::engine::facts::{Facts, Frames, Names, Parked, State as Does};
 use crate::engine::id::Id;
 use crate::engine::interrupt;
-use crate::engine::mutex::Mutex;
 use crate::engine::rows::Rows;
 use crate::engine::subject::Held;
 use crate::engine::survey::Survey;
@@ -309,16 +309,34 @@ pub(super) struct Answered {
     pub(super) survey: Survey,
 }
 
-/// The right to ask workers.
+/// The right to ask workers. One thread has it at a time, and gives it back when this is dropped.
+///
+/// The threads have it in the order of their calls: one that asks again and again keeps no other
+/// waiting for more than its own turn.
 pub(super) fn asking() -> impl Sized {
-    // One thread asks at a time. A worker that asks must not block another that asks, too.
-    static ASKING: Mutex<()> = Mutex::new(());
-    loop {
-        match ASKING.try_lock() {
-            Some(asking) => return asking,
-            None => pause(PAUSE_MAX),
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    static ENDED: AtomicU64 = AtomicU64::new(0);
+    struct Turn(u64);
+    impl Turn {
+        fn has_come(&self) -> bool {
+            ENDED.load(Ordering::Acquire) == self.0
         }
     }
+    impl Drop for Turn {
+        fn drop(&mut self) {
+            // Only an unwind out of the wait below gets here before the turn has come.
+            while !self.has_come() {
+                thread::sleep(PAUSE_MAX);
+            }
+            ENDED.store(self.0 + 1, Ordering::Release);
+        }
+    }
+    let turn = Turn(CALLS.fetch_add(1, Ordering::Relaxed));
+    while !turn.has_come() {
+        // A worker that waits to ask must answer the others.
+        pause(PAUSE_MAX);
+    }
+    turn
 }
 
 /// Asks all workers of a run. `survey` makes a survey with room for so many coroutines.

@@ -405,6 +405,36 @@ fn workers_that_dump_at_the_same_time() {
 }
 
 #[test]
+fn a_dump_has_its_turn_beside_threads_that_dump_all_the_time() {
+    run_on(2, || {
+        // A worker that answers late: somebody asks at each moment.
+        let release = Arc::new(AtomicBool::new(false));
+        let theirs = Arc::clone(&release);
+        let stuck = on_another(move || while !theirs.load(Ordering::SeqCst) {});
+        let dumps = Arc::new(AtomicUsize::new(0));
+        let others = [(); 2].map(|()| {
+            let (dumps, release) = (Arc::clone(&dumps), Arc::clone(&release));
+            system::spawn(move || {
+                while !release.load(Ordering::SeqCst) {
+                    dump();
+                    dumps.fetch_add(1, Ordering::SeqCst);
+                }
+            })
+        });
+        until(|| dumps.load(Ordering::SeqCst) > 2);
+        let before = dumps.load(Ordering::SeqCst);
+        let ours = 5;
+        (0..ours).for_each(|_| drop(dump()));
+        let theirs = dumps.load(Ordering::SeqCst) - before;
+        release.store(true, Ordering::SeqCst);
+        others.into_iter().for_each(|other| other.join().unwrap());
+        stuck.join().unwrap();
+        // Two for each of ours, and a few more in case this thread lost its processor between two.
+        assert!(theirs <= 4 * ours, "{theirs} dumps of others, and {ours} of ours");
+    });
+}
+
+#[test]
 fn the_reason_of_a_cancellation_is_shown_while_the_coroutine_cleans_up() {
     run(|| {
         let token = plainsong::CancellationToken::new();
