@@ -73,6 +73,7 @@ impl Once {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits, here or in `f`.
+    #[track_caller]
     pub fn call_once<F: FnOnce()>(&self, f: F) {
         self.call(false, |_| f());
     }
@@ -86,6 +87,7 @@ impl Once {
     /// # Cancellation
     ///
     /// As [`call_once`](Self::call_once).
+    #[track_caller]
     pub fn call_once_force<F: FnOnce(&OnceState)>(&self, f: F) {
         self.call(true, |poisoned| with_state(poisoned, f));
     }
@@ -105,6 +107,7 @@ impl Once {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
+    #[track_caller]
     pub fn wait(&self) {
         self.wait_until_completed(false);
     }
@@ -118,10 +121,12 @@ impl Once {
     /// # Cancellation
     ///
     /// Unwinds when the coroutine is cancelled while it waits.
+    #[track_caller]
     pub fn wait_force(&self) {
         self.wait_until_completed(true);
     }
 
+    #[track_caller]
     fn wait_until_completed(&self, force: bool) {
         park::spend();
         loop {
@@ -150,6 +155,7 @@ impl Once {
     }
 
     /// Calls `f` with whether an earlier closure has panicked.
+    #[track_caller]
     fn call(&self, force: bool, f: impl FnOnce(bool)) {
         park::spend();
         if self.is_completed() {
