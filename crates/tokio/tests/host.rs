@@ -190,3 +190,65 @@ fn a_dump_does_not_call_the_clock_of_a_host() {
     };
     host::run(&Runtime::default(), host, main);
 }
+
+/// Runs `main` with a clock.
+fn with_clock<T>(clock: fn() -> Instant, main: impl FnOnce() -> T) -> T {
+    let host = |mut guest: Guest<'_>| {
+        guest.set_clock(clock);
+        while guest.run_for(Duration::from_millis(1), Waker::noop()) != Next::Over {
+            guest.poll_io();
+        }
+    };
+    host::run(&Runtime::default(), host, main)
+}
+
+#[test]
+fn a_clock_that_yields_holds_up_no_other_reader_of_a_ticker() {
+    thread_local! {
+        static YIELDS: Cell<bool> = const { Cell::new(false) };
+    }
+    let clock = || {
+        if YIELDS.take() {
+            plainsong::yield_now();
+        }
+        Instant::now()
+    };
+    let main = || {
+        let ticks = plainsong::sync::channel::tick(Duration::from_nanos(1));
+        plainsong::scope(|s| {
+            for _ in 0..2 {
+                s.spawn(|| {
+                    YIELDS.set(true);
+                    ticks.recv().unwrap();
+                    YIELDS.set(true);
+                    plainsong::select! { recv(ticks) -> tick => assert!(tick.is_ok()) }
+                });
+            }
+        });
+    };
+    with_clock(clock, main);
+}
+
+#[test]
+fn a_clock_may_go_further_than_its_nanoseconds_can_say() {
+    thread_local! {
+        static FAR: Cell<bool> = const { Cell::new(false) };
+    }
+    let clock = || {
+        let far = if FAR.get() { 1 << 35 } else { 0 };
+        Instant::now() + Duration::from_secs(far)
+    };
+    let main = || {
+        let deadline = Instant::now() + Duration::from_secs(1 << 36);
+        let sleeper = plainsong::spawn(move || plainsong::time::sleep_until(deadline));
+        let never = plainsong::time::after(Duration::MAX, || unreachable!("the time never comes"));
+        plainsong::yield_now();
+        FAR.set(true);
+        assert_eq!(program(), 7);
+        sleeper.join().unwrap();
+        assert!(never.cancel());
+        FAR.set(false);
+        assert_eq!(program(), 7);
+    };
+    with_clock(clock, main);
+}

@@ -3,6 +3,9 @@
 use std::cell::{Cell, OnceCell};
 use std::time::{Duration, Instant};
 
+/// 292 years: the last time that is told from later ones. To any time, the loop can add a pause.
+const FAR: u64 = u64::MAX / 2;
+
 /// The clock of one scheduler.
 #[derive(Debug)]
 pub(super) struct Clock {
@@ -68,10 +71,10 @@ impl Clock {
         nanos
     }
 
-    /// The nanoseconds of this clock at `time`.
+    /// The nanoseconds of this clock at `time`: [`FAR`] at most.
     pub(super) fn nanos_at(&self, time: Instant) -> u64 {
         let since = time.saturating_duration_since(self.origin());
-        since.as_nanos().try_into().unwrap_or(u64::MAX)
+        since.as_nanos().try_into().map_or(FAR, |nanos: u64| nanos.min(FAR))
     }
 
     /// Nanoseconds as of the last [`update`](Self::update).

@@ -52,10 +52,10 @@ impl<T> Alarm<T> {
         self.due().is_some_and(|due| due <= park::now())
     }
 
-    /// Takes the time that was due, if it has come.
-    fn take(&self, state: &mut State) -> Option<Instant> {
-        // Read under the lock, or a late reading could undo a tick.
-        let now = park::now();
+    /// Takes the time that was due, if it has come by `now`. That was read before the lock was
+    /// taken, because the clock of a host is user code. A late reading undoes no tick: the due time
+    /// only grows.
+    fn take(&self, state: &mut State, now: Instant) -> Option<Instant> {
         let due = state.due.filter(|due| *due <= now)?;
         state.due = self.period.and_then(|period| {
             let next = due.checked_add(period)?;
@@ -65,7 +65,8 @@ impl<T> Alarm<T> {
     }
 
     pub(super) fn try_recv(&self) -> Result<T, TryRecvError> {
-        let due = self.take(&mut self.state.lock());
+        let now = park::now();
+        let due = self.take(&mut self.state.lock(), now);
         due.and_then(self.item).ok_or(TryRecvError::Empty)
     }
 
@@ -85,8 +86,9 @@ impl<T> Alarm<T> {
     }
 
     pub(super) fn choose(&self) -> Option<Ticket> {
+        let now = park::now();
         let mut state = self.state.lock();
-        let due = self.take(&mut state)?;
+        let due = self.take(&mut state, now)?;
         state.next_ticket += 1;
         let ticket = state.next_ticket;
         state.held.push((ticket, due));
