@@ -26,18 +26,9 @@ use std::time::{Duration, Instant};
 
 use super::timer::TimerKey;
 
-/// Identifies a scope among all that a thread has ever opened.
+/// Identifies a scope among those that a coroutine has open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ScopeId(u32);
-
-impl ScopeId {
-    /// The next id, from this thread's counter.
-    pub(crate) fn next(counter: &Cell<u32>) -> Self {
-        let id = counter.get();
-        counter.set(id.wrapping_add(1));
-        Self(id)
-    }
-}
 
 /// The level that a cancellation is aimed at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -132,6 +123,10 @@ struct Shield {
 }
 
 impl Nested {
+    fn has(&self, id: ScopeId) -> bool {
+        self.open.borrow().iter().any(|scope| scope.id == id)
+    }
+
     fn raise_shield(&self, hides_root: bool) {
         let open = self.open.borrow().len();
         self.shields.borrow_mut().push(Shield { open, hides_root });
@@ -190,6 +185,20 @@ impl Scopes {
     /// Has the hooks of the run called at each switch.
     pub(crate) fn set_hooked(&self) {
         self.pending.set(self.pending.get() | HOOKED);
+    }
+
+    /// An id for the next scope, from this thread's counter.
+    #[inline]
+    pub(crate) fn next_id(&self, counter: &Cell<u32>) -> ScopeId {
+        loop {
+            let id = ScopeId(counter.get());
+            counter.set(id.0.wrapping_add(1));
+            // A busy thread has used all numbers within hours, and an outer scope may have been
+            // open for that long.
+            if !self.nested.get().is_some_and(|nested| nested.has(id)) {
+                return id;
+            }
+        }
     }
 
     /// Opens a scope inside of the open ones.
@@ -442,5 +451,28 @@ impl Scopes {
         let open = nested.open.borrow();
         let mut visible = open[nested.hidden()..].iter();
         visible.find(|scope| scope.requested).map(|scope| Level::Scope(scope.id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_open_scope_shares_its_id_with_no_other_when_the_counter_has_wrapped_around() {
+        let (scopes, counter) = (Scopes::default(), Cell::new(u32::MAX));
+        let outer = scopes.next_id(&counter);
+        scopes.open(outer, Until::Closed);
+        counter.set(u32::MAX);
+        let inner = scopes.next_id(&counter);
+        scopes.open(inner, Until::Closed);
+        scopes.request(Level::Scope(inner), None);
+        assert_eq!(scopes.target(), Some(Level::Scope(inner)));
+        assert!(
+            scopes.is_requested(Level::Scope(inner)) && !scopes.is_requested(Level::Scope(outer))
+        );
+        scopes.close(inner);
+        assert_eq!(scopes.target(), None);
+        assert_eq!(scopes.next_id(&counter), ScopeId(1));
     }
 }

@@ -67,7 +67,7 @@ impl Scheduler {
     /// Opens a scope in `task`, the running coroutine.
     #[inline]
     pub(crate) fn open_scope(&self, task: &Task, until: Until) -> ScopeId {
-        let id = ScopeId::next(&self.next_scope);
+        let id = task.scopes.next_id(&self.next_scope);
         if self.is_unwinding(task) {
             let raised = task.flags.set(Flag::Raised, false);
             task.panicked_in.set(0);

@@ -63,7 +63,7 @@ impl Unwinding {
 
     fn set_suspended(&self, suspended: u32) {
         if self.suspended.replace(suspended) == 0 {
-            self.period.set(self.period.get() + 1);
+            self.period.set(self.period.get().wrapping_add(1).max(1));
         }
     }
 
@@ -146,5 +146,18 @@ impl Unwinding {
     pub(super) fn uncount(task: &Task) -> bool {
         task.flags.set(Flag::Counted, false);
         task.flags.set(Flag::Unwinds, false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_period_has_the_number_of_a_task_that_has_never_panicked() {
+        let unwinding = Unwinding::new();
+        unwinding.period.set(u32::MAX);
+        unwinding.set_suspended(1);
+        assert_eq!(unwinding.period.get(), 1);
     }
 }
