@@ -375,17 +375,21 @@ impl<T> Queue<T> {
 
     /// Calls `f` with the state.
     ///
-    /// The lock is held briefly, so the wait for it is shielded: `task_done` must take effect even
-    /// if its caller is being cancelled. `Ord::cmp` runs under it; if that panics, the heap may be
-    /// misordered but stays usable.
+    /// A cancellation is held back meanwhile: `task_done` must take effect even if its caller is
+    /// being cancelled, and an item that is being taken out must not be lost. The lock is held
+    /// briefly, but for `Ord::cmp`, which runs under it and may wait. If that panics, the heap may
+    /// be misordered but stays usable.
     fn with<R>(&self, f: impl FnOnce(&mut State<T>) -> R) -> R {
-        let state = park::shield(|| self.state.lock());
-        let Ok(mut state) = state.try_borrow_mut() else {
-            panic!(
-                "the order of an item (`Ord::cmp`) must not use the queue that the item is put in"
-            )
-        };
-        f(&mut state)
+        park::shield(|| {
+            let state = self.state.lock();
+            let Ok(mut state) = state.try_borrow_mut() else {
+                panic!(
+                    "the order of an item (`Ord::cmp`) must not use the queue that the item is put \
+                     in"
+                )
+            };
+            f(&mut state)
+        })
     }
 
     fn set_unfinished(&self, state: &mut State<T>, count: usize) {

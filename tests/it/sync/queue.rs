@@ -230,6 +230,36 @@ fn an_order_that_panics_leaves_the_count_right() {
 }
 
 #[test]
+fn an_order_that_waits_loses_no_item_to_a_cancellation() {
+    #[derive(PartialEq, Eq)]
+    struct Item(u8);
+    impl PartialOrd for Item {
+        fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+            Some(self.cmp(other))
+        }
+    }
+    impl Ord for Item {
+        fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+            sleep(MOMENT);
+            self.0.cmp(&other.0)
+        }
+    }
+    run(|| {
+        let queue = Queue::priority(None);
+        (0..3).for_each(|n| assert!(queue.put(Item(n)).is_ok()));
+        // The time is over while the items are compared. The call has its item by then.
+        let got = Cell::new(None);
+        let after = timeout(MOMENT / 2, || {
+            got.set(queue.get().ok());
+            plainsong::yield_now();
+        });
+        assert!(after.is_err());
+        assert!(got.into_inner().is_some_and(|item| item.0 == 0));
+        assert_eq!(queue.len(), 2);
+    });
+}
+
+#[test]
 fn task_done_takes_effect_though_its_caller_is_cancelled() {
     run(|| {
         for operations in 0..130 {
