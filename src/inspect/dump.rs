@@ -311,8 +311,8 @@ pub(super) struct Answered {
 
 /// The right to ask workers. One thread has it at a time, and gives it back when this is dropped.
 ///
-/// The threads have it in the order of their calls: one that asks again and again keeps no other
-/// waiting for more than its own turn.
+/// The threads have it in the order of their calls, so a thread that asks again and again keeps the
+/// others waiting for no longer than its own turn.
 pub(super) fn asking() -> impl Sized {
     static CALLS: AtomicU64 = AtomicU64::new(0);
     static ENDED: AtomicU64 = AtomicU64::new(0);
