@@ -252,3 +252,29 @@ fn a_clock_may_go_further_than_its_nanoseconds_can_say() {
     };
     with_clock(clock, main);
 }
+
+#[test]
+fn a_clock_that_was_ahead_holds_up_nothing_when_its_host_has_returned() {
+    let returns = AtomicBool::new(false);
+    let host = |mut guest: Guest<'_>| {
+        guest.set_clock(|| Instant::now() + Duration::from_secs(3600));
+        for _ in 0..50 {
+            guest.run_for(Duration::ZERO, Waker::noop());
+        }
+        returns.store(true, Relaxed);
+    };
+    let main = || {
+        while !returns.load(Relaxed) {
+            plainsong::yield_now();
+        }
+        let main = plainsong::current();
+        let unparks = thread::spawn(move || main.unpark());
+        plainsong::thread::park();
+        unparks.join().unwrap();
+        let sleeper = plainsong::spawn(|| plainsong::time::sleep(Duration::from_millis(1)));
+        while !sleeper.is_finished() {
+            plainsong::yield_now();
+        }
+    };
+    host::run(&Runtime::default(), host, main);
+}

@@ -169,5 +169,7 @@ impl Scheduler {
         self.host.set_present(false);
         self.tick_after.set(TURNS_PER_TICK);
         self.clock.set_source(None);
+        // The times of the periodic work are the host's.
+        self.pace.forget_times();
     }
 }

@@ -29,4 +29,9 @@ impl Pace {
             next_trim: Cell::new(0),
         }
     }
+
+    /// Makes all periodic work due.
+    pub(super) fn forget_times(&self) {
+        [&self.next_oldest, &self.next_poll, &self.next_trim].iter().for_each(|next| next.set(0));
+    }
 }
