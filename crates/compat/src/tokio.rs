@@ -72,8 +72,16 @@ impl<T: AsyncWrite + Unpin> SyncIo<T> {
 
 impl<T: AsyncRead + Unpin> Read for SyncIo<T> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let (start, len) = (buf.as_ptr(), buf.len());
         let mut buf = ReadBuf::new(buf);
         plainsong::block_on(poll_fn(|cx| Pin::new(&mut self.0).poll_read(cx, &mut buf)))?;
+        // The stream may have put another buffer in its place.
+        if buf.filled().as_ptr() != start || buf.capacity() != len {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the stream has exchanged the buffer it was to read into: report it to its author",
+            ));
+        }
         Ok(buf.filled().len())
     }
 }

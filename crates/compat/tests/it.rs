@@ -3,11 +3,13 @@
 #![cfg(all(feature = "futures-io", feature = "tokio"))]
 
 use std::io::{IoSlice, Read, Write};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use futures_util::AsyncWriteExt as _;
 use plainsong::net::UnixStream;
 use plainsong_compat::{Async, futures, split, tokio as compat};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncWriteExt as _, ReadBuf};
 
 /// More than a socket holds, so that both sides wait.
 const LEN: usize = 3_000_000;
@@ -104,5 +106,25 @@ fn coroutines_read_and_write_the_streams_of_async_crates() {
         let mut got = Vec::new();
         two.read_to_end(&mut got).unwrap();
         assert!(got == text());
+    });
+}
+
+#[test]
+fn a_stream_that_exchanges_the_buffer_gets_an_error() {
+    struct Exchanges;
+    impl tokio::io::AsyncRead for Exchanges {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<std::io::Result<()>> {
+            *buf = ReadBuf::new(Box::leak(Box::new([0; 100])));
+            buf.set_filled(100);
+            Poll::Ready(Ok(()))
+        }
+    }
+    plainsong::run(|| {
+        let error = compat::SyncIo::new(Exchanges).read(&mut [0; 10]).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidData, "{error}");
     });
 }
