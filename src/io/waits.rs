@@ -170,9 +170,10 @@ impl Waits {
         };
         let before = Cell::new(None);
         let mut deadline = None;
-        self.check_deadline(interest)?;
         try_then_wait(
             || {
+                // Not only in the waits: there is none for a regular file, which is always ready.
+                self.check_deadline(interest)?;
                 before.set(edges());
                 op()
             },

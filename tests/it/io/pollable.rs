@@ -1,8 +1,9 @@
 //! `Pollable`, `wait_readable` and `wait_writable`: any descriptor, beside other waiters.
 
-use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::cell::Cell;
+use std::io::{ErrorKind, PipeReader, PipeWriter, Read, Write};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use plainsong::io::{Pollable, wait_readable, wait_writable};
 
@@ -50,6 +51,28 @@ fn waits_for_descriptors_of_any_kind() {
         let file = Pollable::new(file).unwrap();
         (&file).read_exact(&mut [0; 4]).unwrap();
     });
+}
+
+#[test]
+fn an_operation_on_a_regular_file_that_would_always_block_ends_at_its_deadline() {
+    fn tries(is_time: impl Fn() -> bool) {
+        let file = Pollable::new(std::fs::File::open("/proc/self/exe").unwrap()).unwrap();
+        let ends = Cell::new(0);
+        let blocks = file.read_with(|_| {
+            if is_time() {
+                file.set_read_deadline(Some(Instant::now()));
+                ends.set(ends.get() + 1);
+                assert_eq!(ends.get(), 1, "the deadline has passed");
+            }
+            Err::<(), _>(ErrorKind::WouldBlock.into())
+        });
+        assert_eq!(blocks.unwrap_err().kind(), ErrorKind::TimedOut);
+    }
+    run(|| {
+        let other = plainsong::spawn(|| ());
+        tries(|| other.is_finished());
+    });
+    tries(|| true);
 }
 
 #[test]
