@@ -1,15 +1,15 @@
 //! Pipes: `pipe`, and the part that its ends share with the pipes of child processes.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 
 use rustix::io::ioctl_fionbio;
 
 use super::raw_fd::from_raw_fd;
 use super::source::Source;
-use crate::engine::endpoint::file_type;
 use crate::engine::reactor::Interest;
 
 /// One end of a pipe, in non-blocking mode.
@@ -46,8 +46,10 @@ impl Pipe {
     /// is given up. So the pipe is opened anew, where that is possible.
     pub(crate) fn try_clone(&self, options: &mut OpenOptions) -> io::Result<Self> {
         let fd = self.as_fd();
-        let is_pipe = cfg!(target_os = "linux") && file_type(fd) == Some(libc::S_IFIFO);
         let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        // A FIFO with a name does not report to a new reader that all writers are gone.
+        let is_pipe = cfg!(target_os = "linux")
+            && fs::read_link(&path).is_ok_and(|to| to.as_os_str().as_bytes().starts_with(b"pipe:"));
         let opened = is_pipe.then(|| options.custom_flags(libc::O_NONBLOCK).open(path).ok());
         let file = opened.flatten().map_or_else(|| self.0.get().try_clone(), Ok)?;
         Ok(Self(Source::new(file)))
@@ -242,8 +244,8 @@ macro_rules! end {
 
         impl $name {
             /// Another descriptor of this end. One of them can be given to a child, which puts it
-            /// in blocking mode. (Where `/proc` is missing, and on systems other than Linux, it
-            /// puts both in that mode.)
+            /// in blocking mode. (Where `/proc` is missing, on systems other than Linux, and for
+            /// a FIFO with a name, it puts both in that mode.)
             ///
             /// # Errors
             ///

@@ -1,13 +1,15 @@
 //! Pipes.
 
+use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 
-use plainsong::io::pipe;
+use plainsong::io::{PipeReader, pipe};
 use plainsong::process::Command;
 use plainsong::spawn;
+use plainsong::sync::select::Select;
 
-use crate::util::{run, until_parked};
+use crate::util::{Folder, HOUR, run, until_parked};
 
 #[test]
 fn the_ends_of_a_pipe_park_only_their_coroutines() {
@@ -76,4 +78,20 @@ fn clones_of_an_end_that_is_given_up_still_park() {
         write.join().unwrap();
         assert_eq!((&reader_of_another).read(&mut [0; 8]).unwrap(), 0);
     });
+}
+
+/// Linux does not report the end of a FIFO to a reader that opens it when no writer is left.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_clone_of_a_named_pipe_sees_that_its_writers_are_gone() {
+    let folder = Folder::new();
+    let path = folder.join("fifo");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, 0o600.into()).unwrap();
+    let both = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let reader = PipeReader::from(OwnedFd::from(File::open(&path).unwrap()));
+    drop(both);
+    let clone = reader.try_clone().unwrap();
+    let mut select = Select::new();
+    select.readable(&clone);
+    assert!(select.ready_timeout(HOUR).is_ok());
 }
