@@ -157,7 +157,7 @@ fn refers(task: &Task, to: usize) -> bool {
     let Some(bounds) = task.coroutine.bounds() else { return false };
     let Some(top) = task.coroutine.suspended_at(bounds) else { return false };
     let words = (top - PUSHED..).step_by(size_of::<usize>());
-    words.map_while(|at| bounds.read(at)).any(|word| word == to || word + WORD == to)
+    words.map_while(|at| bounds.read(at)).any(|word| word == to || word.wrapping_add(WORD) == to)
 }
 
 fn stack_use(task: &Task) -> StackUse {
