@@ -75,7 +75,7 @@ pub(crate) fn with<R>(f: impl FnOnce(&Scheduler) -> R) -> R {
 
 /// Calls `f` with this thread's scheduler. `None` if the thread is ending and the scheduler has
 /// been dropped.
-#[inline(always)]
+#[cfg_attr(not(debug_assertions), inline(always))]
 pub(crate) fn try_with<R>(f: impl FnOnce(&Scheduler) -> R) -> Option<R> {
     // Not by `with_any`: a debug build copies what `f` owns once for each function on its way.
     place().map(f)
