@@ -5,8 +5,8 @@
 //! a level, so eleven levels hold every `u64` exactly and nothing is rounded to a tick. Adding and
 //! cancelling touch one list; an entry moves down at most once a level in its life.
 //!
-//! The wheel owns no clock: time is handed in, in nanoseconds. It never goes back: an earlier time
-//! than the last one counts as the last one.
+//! The wheel owns no clock: time is handed in, in nanoseconds. It goes back only by
+//! [`Timers::set_time`]: otherwise an earlier time than the last one counts as the last one.
 
 use std::num::NonZeroU32;
 
@@ -131,6 +131,24 @@ impl<T: Copy> Timers<T> {
             self.expire_slots(now, due);
         } else if self.entries.is_empty() {
             self.now = now;
+        }
+    }
+
+    /// Has the time be `now`, which may be earlier than the last one. Nothing expires.
+    pub(crate) fn set_time(&mut self, now: u64) {
+        let mut keys = Vec::with_capacity(self.entries.len());
+        for list in self.slots.as_flattened_mut() {
+            let mut at = std::mem::replace(list, List { first: NIL, last: NIL }).first;
+            while at != NIL {
+                keys.push(at);
+                at = self.entries[at as usize].next;
+            }
+        }
+        self.occupied = [0; LEVELS];
+        self.now = now;
+        // Equal deadlines come from one list, so they keep their order.
+        for key in keys {
+            self.link(key, self.entries[key as usize].deadline);
         }
     }
 
@@ -299,13 +317,17 @@ mod tests {
         let mut armed: Vec<(TimerKey, u64)> = Vec::new();
         let mut now = 0;
         for serial in 0..steps {
-            match random.below(10) {
-                0..=4 => {
+            match random.below(100) {
+                0 => {
+                    now = random.magnitude();
+                    timers.set_time(now);
+                }
+                1..=49 => {
                     let deadline = deadline(&mut random, now, &model);
                     armed.push((timers.add(deadline, serial), serial));
                     model.add(deadline, serial);
                 }
-                5..=6 if !armed.is_empty() => {
+                50..=69 if !armed.is_empty() => {
                     let at = random.below(armed.len() as u64) as usize;
                     let (key, item) = armed.swap_remove(at);
                     assert_eq!(timers.cancel(key), item, "seed {seed}");

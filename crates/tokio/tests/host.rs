@@ -4,8 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::future::{self, poll_fn};
 use std::mem;
 use std::panic::catch_unwind;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock};
 use std::task::{Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -251,6 +251,48 @@ fn a_clock_may_go_further_than_its_nanoseconds_can_say() {
         assert_eq!(program(), 7);
     };
     with_clock(clock, main);
+}
+
+#[test]
+fn a_clock_may_lag_behind_the_start_of_the_run() {
+    static SECONDS: AtomicUsize = AtomicUsize::new(0);
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let clock = || *START - Duration::from_secs(3600 - SECONDS.load(Relaxed) as u64);
+    let (lags, rounds) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let host = |mut guest: Guest<'_>| {
+        while guest.run_for(Duration::ZERO, Waker::noop()) != Next::Over {
+            guest.poll_io();
+            rounds.fetch_add(1, Relaxed);
+            if lags.load(Relaxed) {
+                guest.set_clock(clock);
+            }
+        }
+    };
+    let a_few_rounds = || {
+        let end = rounds.load(Relaxed) + 3;
+        while rounds.load(Relaxed) < end {
+            plainsong::yield_now();
+        }
+    };
+    let main = || {
+        // The timers have come to a time that is later than those of the new clock.
+        plainsong::time::sleep(Duration::from_nanos(1));
+        lags.store(true, Relaxed);
+        a_few_rounds();
+        let sleeper = |seconds| {
+            plainsong::spawn(move || plainsong::time::sleep(Duration::from_secs(seconds)))
+        };
+        let (one, two) = (sleeper(1), sleeper(2));
+        a_few_rounds();
+        assert!(!one.is_finished() && !two.is_finished());
+        SECONDS.store(1, Relaxed);
+        a_few_rounds();
+        assert!(one.is_finished() && !two.is_finished());
+        SECONDS.store(2, Relaxed);
+        one.join().unwrap();
+        two.join().unwrap();
+    };
+    host::run(&Runtime::default(), host, main);
 }
 
 #[test]

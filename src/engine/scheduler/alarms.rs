@@ -57,6 +57,11 @@ impl Alarms {
         self.0.borrow().next()
     }
 
+    /// Has the time be `now`, which may be earlier than it was.
+    pub(super) fn set_time(&self, now: u64) {
+        self.0.borrow_mut().set_time(now);
+    }
+
     /// Takes the alarms that are due.
     pub(super) fn expire(&self, now: u64) -> Vec<Alarm> {
         let mut due = Vec::new();

@@ -1,10 +1,12 @@
-//! A scheduler's time: nanoseconds since its first run began.
+//! A scheduler's time: nanoseconds since [`LAG`] before its first run began.
 
 use std::cell::{Cell, OnceCell};
 use std::time::{Duration, Instant};
 
 /// 292 years: the last time that is told from later ones. To any time, the loop can add a pause.
 const FAR: u64 = u64::MAX / 2;
+/// 100 years: how far the clock of a host may be behind the start.
+const LAG: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// The clock of one scheduler.
 #[derive(Debug)]
@@ -28,13 +30,16 @@ impl Clock {
         }
     }
 
-    /// Starts the clock, unless it has started. Earlier deadlines count as passed.
+    /// A run begins.
     pub(super) fn start(&self) {
-        self.origin();
+        self.update();
     }
 
     fn origin(&self) -> Instant {
-        *self.origin.get_or_init(|| self.now())
+        *self.origin.get_or_init(|| {
+            let now = self.now();
+            now.checked_sub(LAG).unwrap_or(now)
+        })
     }
 
     /// The time.
@@ -71,7 +76,7 @@ impl Clock {
         nanos
     }
 
-    /// The nanoseconds of this clock at `time`: [`FAR`] at most.
+    /// The nanoseconds of this clock at `time`: [`FAR`] at most, and 0 before its origin.
     pub(super) fn nanos_at(&self, time: Instant) -> u64 {
         let since = time.saturating_duration_since(self.origin());
         since.as_nanos().try_into().map_or(FAR, |nanos: u64| nanos.min(FAR))

@@ -58,7 +58,7 @@ impl<'a> Guest<'a> {
 
     /// Has the loop take its time from `read`.
     pub(crate) fn set_clock(&self, read: fn() -> Instant) {
-        self.inner.clock.set_source(Some(read));
+        self.inner.take_time_from(Some(read));
     }
 
     /// Takes events from the kernel, without waiting. Returns whether there may be more.
@@ -168,8 +168,13 @@ impl Scheduler {
         self.host.resume();
         self.host.set_present(false);
         self.tick_after.set(TURNS_PER_TICK);
-        self.clock.set_source(None);
-        // The times of the periodic work are the host's.
+        self.take_time_from(None);
+    }
+
+    /// Has the clock take the time from `source`, or else from the system. The time may go back.
+    fn take_time_from(&self, source: Option<fn() -> Instant>) {
+        self.clock.set_source(source);
+        self.alarms.set_time(self.clock.update());
         self.pace.forget_times();
     }
 }

@@ -67,7 +67,6 @@ impl Scheduler {
             let _ = self.reactor.set(reactor);
         }
         self.observer.start(self.turns_left.get().into());
-        // Deadlines count from here, so no deadline that matters is earlier.
         self.clock.start();
         self.stack_size.set(settings.stack_size);
         self.outside.set_strict(settings.strict);
