@@ -55,11 +55,11 @@ thread_local! {
 pub(crate) struct ThreadId(usize);
 
 // The low bits of the number are free for flags in the same word.
-const _: () = assert!(align_of::<Mailbox>() >= 1 << ThreadId::FREE_BITS);
+const _: () = assert!(align_of::<Mailbox>() > ThreadId::FREE);
 
 impl ThreadId {
-    /// How many low bits of [`number`](Self::number) are always zero.
-    pub(crate) const FREE_BITS: u32 = 6;
+    /// The low bits of [`number`](Self::number), which are always zero.
+    pub(crate) const FREE: usize = 0b11_1111;
     /// No thread.
     pub(crate) const NONE: Self = Self(0);
 

@@ -192,10 +192,12 @@ pub(crate) struct Task {
     pub(crate) parked: Cell<bool>,
     pub(crate) wake: Cell<Wake>,
     pub(crate) flags: Flags,
+    /// Eight more bits for [`since`](Self::since): 32 bits are over after 49 days.
+    since_high: Cell<u8>,
     /// The period of ambiguity in which the coroutine panicked: see the scheduler's `unwinding.rs`.
     pub(crate) panicked_in: Cell<u32>,
-    /// When the current wait began, in milliseconds of the scheduler's clock. While the task is
-    /// ready and turns are observed: since when, in the short form of ticks.
+    /// When the current wait began, in milliseconds of the scheduler's clock: the low bits. While
+    /// the task is ready and turns are observed: since when, in the short form of ticks.
     pub(crate) since: Cell<u32>,
     detail: Cell<u32>,
     /// The number of the current wait. 0 if there is none, so that a late wake finds nothing.
@@ -350,6 +352,7 @@ impl Task {
             wake: Cell::new(Wake::Ready),
             flags: Flags::default(),
             panicked_in: Cell::new(0),
+            since_high: Cell::new(0),
             since: Cell::new(0),
             wait: Cell::new(0),
             reason: Cell::new(&NOTHING),
@@ -359,6 +362,19 @@ impl Task {
             ahead: Cell::new(ptr::from_ref(spawned).cast()),
             extras,
         }
+    }
+
+    /// Notes that a wait begins at `millis` of the scheduler's clock.
+    #[inline]
+    pub(crate) fn set_since(&self, millis: u64) {
+        self.since.set(millis as u32);
+        self.since_high.set((millis >> u32::BITS) as u8);
+    }
+
+    /// For how many milliseconds the current wait has lasted at `millis`: 34 years at most.
+    pub(crate) fn waited(&self, millis: u64) -> u64 {
+        let began = u64::from(self.since_high.get()) << u32::BITS | u64::from(self.since.get());
+        millis.wrapping_sub(began) & ((1 << (u32::BITS + u8::BITS)) - 1)
     }
 
     /// Prefetches the part of a task that a turn touches.

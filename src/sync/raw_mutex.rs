@@ -69,7 +69,7 @@ const LOCKED: usize = 1;
 const CONTENDED: usize = 2;
 
 // The rest of the word is the number of the holder's thread.
-const _: () = assert!(1 << ThreadId::FREE_BITS > LOCKED | CONTENDED);
+const _: () = assert!(ThreadId::FREE >= LOCKED | CONTENDED);
 
 impl RawMutex {
     #[track_caller]
@@ -123,7 +123,7 @@ impl RawMutex {
             self.holder.set();
             return true;
         }
-        let holder = ThreadId::from_number(before & !(LOCKED | CONTENDED));
+        let holder = ThreadId::from_number(before & !ThreadId::FREE);
         let same = park::shares_run_with(holder);
         // The waiters behind do not count: they get the lock later.
         waiting.elsewhere = !same || waiting.elsewhere && !waiting.queue.is_empty();

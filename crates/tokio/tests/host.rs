@@ -296,6 +296,31 @@ fn a_clock_may_lag_behind_the_start_of_the_run() {
 }
 
 #[test]
+fn a_wait_of_sixty_days_is_reported_as_such() {
+    thread_local! {
+        static SIXTY_DAYS_LATER: Cell<bool> = const { Cell::new(false) };
+    }
+    const SIXTY_DAYS: Duration = Duration::from_secs(60 * 24 * 3600);
+    let clock = || {
+        let later = if SIXTY_DAYS_LATER.get() { SIXTY_DAYS } else { Duration::ZERO };
+        Instant::now() + later
+    };
+    let main = || {
+        let waits = plainsong::spawn(plainsong::thread::park);
+        plainsong::time::sleep(Duration::from_nanos(1));
+        SIXTY_DAYS_LATER.set(true);
+        plainsong::time::sleep(Duration::from_nanos(1));
+        let dump = plainsong::inspect::dump();
+        let one = dump.coroutines().find(|one| one.id == waits.id()).unwrap();
+        let waited = one.waits_for.as_ref().unwrap().waited;
+        assert!(waited.as_secs() >= SIXTY_DAYS.as_secs(), "{waited:?}");
+        waits.thread().unpark();
+        waits.join().unwrap();
+    };
+    with_clock(clock, main);
+}
+
+#[test]
 fn a_clock_that_was_ahead_holds_up_nothing_when_its_host_has_returned() {
     let returns = AtomicBool::new(false);
     let host = |mut guest: Guest<'_>| {

@@ -17,7 +17,7 @@ pub(super) struct Clock {
     // As of the last `update`.
     nanos: Cell<u64>,
     // The same in milliseconds: each wait notes when it began.
-    millis: Cell<u32>,
+    millis: Cell<u64>,
 }
 
 impl Clock {
@@ -72,7 +72,7 @@ impl Clock {
     pub(super) fn update(&self) -> u64 {
         let nanos = self.nanos_at(self.now());
         self.nanos.set(nanos);
-        self.millis.set((nanos / 1_000_000) as u32);
+        self.millis.set(nanos / 1_000_000);
         nanos
     }
 
@@ -89,7 +89,7 @@ impl Clock {
 
     /// Milliseconds as of the last [`update`](Self::update).
     #[inline]
-    pub(super) fn last_millis(&self) -> u32 {
+    pub(super) fn last_millis(&self) -> u64 {
         self.millis.get()
     }
 }

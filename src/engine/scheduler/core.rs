@@ -347,7 +347,7 @@ impl Scheduler {
                 task.timer.set(Some(key));
             }
             task.set_waiting(why);
-            task.since.set(self.clock.last_millis());
+            task.set_since(self.clock.last_millis());
             task.parked.set(true);
             let counted = self.outside.enter(why);
             if task.scopes.switches_slowly() {

@@ -105,7 +105,7 @@ impl Scheduler {
         let state = if running {
             State::Running
         } else if task.parked.get() {
-            let (why, now) = (task.waiting(), (now / 1_000_000) as u32);
+            let why = task.waiting();
             let timer = task.timer.get().filter(|_| timers);
             let timer = timer.and_then(|key| self.alarms.time_of(key));
             State::Parked(Parked {
@@ -117,7 +117,7 @@ impl Scheduler {
                     Box::default()
                 },
                 endpoint: (why.kind() == "descriptor").then(|| Endpoint::of(why.detail())),
-                since: Duration::from_millis(now.wrapping_sub(task.since.get()).into()),
+                since: Duration::from_millis(task.waited(now / 1_000_000)),
                 left: timer.map(left),
             })
         } else {
