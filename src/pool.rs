@@ -6,13 +6,13 @@ use std::iter::FusedIterator;
 use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::engine::cancel;
 use crate::engine::defer::Defer;
 use crate::engine::mutex::Mutex;
 use crate::engine::park;
+use crate::engine::shared::start_thread;
 use crate::sync::{Promise, PromiseError, Queue, WaitGroup};
 use crate::task;
 
@@ -72,7 +72,7 @@ impl Pool {
     pub fn threads(count: usize) -> io::Result<Self> {
         let pool = Self::new(count);
         for _ in 0..count {
-            thread::Builder::new().name("plainsong-pool".to_owned()).spawn(pool.worker())?;
+            start_thread("plainsong-pool", Box::new(pool.worker()))?;
         }
         Ok(pool)
     }

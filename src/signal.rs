@@ -14,6 +14,7 @@ use signal_hook::iterator::exfiltrator::SignalOnly;
 use signal_hook::low_level::signal_name;
 
 use crate::engine::error::explained;
+use crate::engine::shared::start_thread;
 use crate::io::wait_readable;
 use crate::task::CancellationToken;
 
@@ -163,7 +164,7 @@ pub fn cancel_on(signals: &[i32]) -> io::Result<CancellationToken> {
         Ok(_) => theirs.cancel(),
         Err(_) => deaf.store(true, Ordering::SeqCst),
     };
-    std::thread::Builder::new().name("signals".to_owned()).spawn(wait).inspect_err(|_| {
+    start_thread("signals", Box::new(wait)).inspect_err(|_| {
         // No thread waits, so the signals get their default action back.
         is_second.store(true, Ordering::SeqCst);
     })?;

@@ -38,7 +38,18 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// The modules of `src/engine/` in layers, the lowest first. A file may name only modules of lower
 /// layers. A folder is one module here; the files in it have layers of their own.
 const ENGINE_LAYERS: &[&[&str]] = &[
-    &["shared", "sanitizer", "abort", "defer", "error", "pin", "id", "core_files", "ticks"],
+    &[
+        "shared",
+        "sanitizer",
+        "abort",
+        "defer",
+        "order",
+        "error",
+        "pin",
+        "id",
+        "core_files",
+        "ticks",
+    ],
     &["bounds", "mutex", "mapping"],
     &["stack", "timer", "subject", "endpoint"],
     &["coroutine", "scopes", "settings"],

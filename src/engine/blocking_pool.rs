@@ -17,7 +17,7 @@ use super::mutex::{Condvar, Mutex, MutexGuard};
 use super::pin;
 #[cfg(plainsong_model)]
 use super::shared::LocalCell;
-use super::shared::{thread, thread_local};
+use super::shared::{start_thread, thread_local};
 
 thread_local! {
     // Whether this thread belongs to the pool and is counted there.
@@ -126,8 +126,8 @@ fn grow(queue: &mut MutexGuard<'_, Queue>) -> io::Result<()> {
         return Ok(());
     }
     if queue.threads < THREADS_MAX {
-        match thread::Builder::new().name("plainsong-blocking".to_owned()).spawn(serve) {
-            Ok(_) => queue.threads += 1,
+        match start_thread("plainsong-blocking", Box::new(serve)) {
+            Ok(()) => queue.threads += 1,
             // A busy thread will take the job when it is free.
             Err(_) if queue.threads > 0 => {}
             // Not with the kind of `error`: the caller would misunderstand `WouldBlock`.

@@ -1,6 +1,6 @@
 //! Facts about coroutines, as plain data, and how the reports put them into words.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt::{self, Write};
 use std::panic::Location;
 use std::sync::Arc;
@@ -95,26 +95,44 @@ pub(crate) struct StackUse {
     pub(crate) size: usize,
 }
 
-/// The names of coroutines that others wait for, by id.
+/// The names of coroutines that others wait for.
 #[derive(Debug)]
-pub(crate) struct Names(HashMap<u32, (Id, Option<Arc<str>>)>);
+pub(crate) struct Names {
+    all: Vec<(Id, Option<Arc<str>>)>,
+    // By their short ids.
+    index: Index,
+}
+
+/// Places in a list, by a number. (One type for all, as each map takes the compiler a while.)
+pub(crate) type Index = HashMap<u32, usize>;
 
 impl Names {
     /// The names of those among `all` that others of them wait for.
     pub(crate) fn new<I: Iterator<Item = Facts>>(all: impl Fn() -> I) -> Self {
-        let awaited: HashSet<u32> = all().filter_map(|it| it.parked()?.waits_for()).collect();
-        let known = all().filter(|facts| awaited.contains(&facts.id.short()));
-        Self(known.map(|facts| (facts.id.short(), (facts.id, facts.name))).collect())
+        let awaited = all().filter_map(|it| it.parked()?.waits_for());
+        let mut index: Index = awaited.map(|id| (id, usize::MAX)).collect();
+        let mut names = Vec::with_capacity(index.len());
+        for facts in all() {
+            if let Some(place) = index.get_mut(&facts.id.short()) {
+                *place = names.len();
+                names.push((facts.id, facts.name));
+            }
+        }
+        Self { all: names, index }
+    }
+
+    fn get(&self, short: u32) -> Option<&(Id, Option<Arc<str>>)> {
+        self.all.get(*self.index.get(&short)?)
     }
 
     /// The id of which this is the short form, if the coroutine is known.
     pub(crate) fn id(&self, short: u32) -> Option<Id> {
-        self.0.get(&short).map(|(id, _)| *id)
+        self.get(short).map(|(id, _)| *id)
     }
 
     /// A coroutine, by its short id: `coroutine #7 'conn 7'`.
     fn coroutine(&self, id: u32) -> String {
-        match self.0.get(&id) {
+        match self.get(id) {
             Some((id, Some(name))) => format!("coroutine {id} '{name}'"),
             Some((id, None)) => format!("coroutine {id}"),
             None => format!("coroutine #{id}, which is not among these"),
@@ -251,16 +269,13 @@ pub(crate) fn report(all: &[Facts]) -> String {
 
 /// The circles of coroutines that wait for each other, in which a lock takes part.
 fn lock_cycles(all: &[Facts]) -> Vec<Vec<(&Facts, &Parked)>> {
-    let parked = all.iter().filter_map(|facts| match &facts.state {
-        State::Parked(parked) => Some((facts.id.short(), (facts, parked))),
-        _ => None,
-    });
-    let parked: HashMap<u32, (&Facts, &Parked)> = parked.collect();
-    let mut seen: HashMap<u32, usize> = HashMap::new();
+    let index: Index = all.iter().enumerate().map(|(at, it)| (it.id.short(), at)).collect();
+    let parked = |id| all.get(*index.get(&id)?).and_then(|it| Some((it, it.parked()?)));
+    let mut seen = Index::new();
     let mut cycles = Vec::new();
     for (round, facts) in all.iter().enumerate() {
         let (mut at, mut path) = (facts.id.short(), Vec::new());
-        while let Some((facts, wait)) = parked.get(&at) {
+        while let Some((facts, wait)) = parked(at) {
             if let Some(before) = seen.insert(at, round) {
                 if before == round {
                     let start = path
@@ -273,7 +288,7 @@ fn lock_cycles(all: &[Facts]) -> Vec<Vec<(&Facts, &Parked)>> {
                 }
                 break;
             }
-            path.push((*facts, *wait));
+            path.push((facts, wait));
             let Some(next) = wait.waits_for() else { break };
             at = next;
         }

@@ -27,6 +27,9 @@ pub(crate) mod mutex;
 pub(crate) mod abort;
 
 pub(crate) mod defer;
+
+pub(crate) mod order;
+
 pub(crate) mod error;
 
 pub(crate) mod pin;

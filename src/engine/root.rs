@@ -112,11 +112,12 @@ fn start_workers(
         let mut threads = Vec::new();
         for number in 1..workers.len() {
             let worker = handle(number);
-            let body = move || {
+            // In a box, so that std's part of it is compiled once for all threads.
+            let body: Box<dyn FnOnce() + Send + '_> = Box::new(move || {
                 let _pinned = settings.pin.then(|| Pinned::new(number));
                 let report = |outcome| starts.report(outcome);
                 context::with(|scheduler| work(scheduler, settings, worker, host, report));
-            };
+            });
             let name = format!("plainsong-worker-{number}");
             match thread::Builder::new().name(name).spawn_scoped(s, body) {
                 Ok(thread) => threads.push(thread),

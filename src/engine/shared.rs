@@ -13,6 +13,16 @@ pub(crate) use std::{
     thread, thread_local,
 };
 
+/// Starts a thread of the library's own, which nothing joins. The body is in a box, so that std's
+/// part of it is compiled once.
+///
+/// # Errors
+///
+/// When the system starts no more threads.
+pub(crate) fn start_thread(name: &str, body: Box<dyn FnOnce() + Send>) -> std::io::Result<()> {
+    thread::Builder::new().name(name.to_owned()).spawn(body).map(drop)
+}
+
 #[cfg(plainsong_model)]
 #[cfg_attr(not(plainsong_loom), path = "../../model/shuttle/primitives.rs")]
 #[cfg_attr(plainsong_loom, path = "../../model/loom/primitives.rs")]

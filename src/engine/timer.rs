@@ -12,6 +12,8 @@ use std::num::NonZeroU32;
 
 use slab::Slab;
 
+use super::order::sort_by_key;
+
 const BITS: u32 = 6;
 const SLOTS: usize = 1 << BITS;
 const LEVELS: usize = u64::BITS.div_ceil(BITS) as usize;
@@ -178,7 +180,7 @@ impl<T: Copy> Timers<T> {
             self.link(key, deadline);
         }
         // Slots came in order of time, entries of one slot in order of arrival.
-        passed.sort_by_key(|&(deadline, _)| deadline);
+        sort_by_key(&mut passed, |&(deadline, _)| deadline);
         due.extend(passed.iter().map(|&(_, key)| self.entries.remove(key as usize).item));
         self.earliest = self.find_earliest();
     }

@@ -16,6 +16,7 @@ use crate::engine::context;
 use crate::engine::facts::{Facts, Frames, Names, Parked, State as Does};
 use crate::engine::id::Id;
 use crate::engine::interrupt;
+use crate::engine::order::sort_by_key;
 use crate::engine::rows::Rows;
 use crate::engine::subject::Held;
 use crate::engine::survey::Survey;
@@ -369,7 +370,7 @@ pub(super) fn ask_all(workers: &Workers, survey: &dyn Fn(usize) -> Survey) -> Ve
             answers.push(Answered { number, how, survey });
         }
     }
-    answers.sort_unstable_by_key(|answer| answer.number);
+    sort_by_key(&mut answers, |answer| answer.number as u64);
     answers
 }
 

@@ -34,8 +34,9 @@ use super::frames::Backtraces;
 #[cfg(target_os = "linux")]
 use super::memory::{self, Part};
 use crate::engine::coroutine::stack_top;
-use crate::engine::facts::{Facts, Parked, State};
+use crate::engine::facts::{Facts, Index, Parked, State};
 use crate::engine::id::Id;
+use crate::engine::order::sort_by_key;
 use crate::engine::subject::{Held, Object};
 use crate::engine::survey::{StackMemory, Survey};
 use crate::engine::workers::Workers;
@@ -142,8 +143,9 @@ fn leaks_below(top: usize) -> Leaks {
 struct Sorted<T>(Vec<T>);
 
 impl<T: Ord> Sorted<T> {
-    fn new(mut items: Vec<T>) -> Self {
-        items.sort_unstable();
+    /// The order is that of the keys.
+    fn new(mut items: Vec<T>, key: impl Fn(&T) -> u64) -> Self {
+        sort_by_key(&mut items, key);
         items.dedup();
         Self(items)
     }
@@ -192,7 +194,7 @@ struct All {
     facts: Vec<Facts>,
     // Whether it is known which of its waits has a time limit: not if its worker was interrupted.
     limits_known: Vec<bool>,
-    numbers: HashMap<u32, usize>,
+    numbers: Index,
     // Whether nothing else exists: no worker that has not answered, no coroutine that is pending.
     complete: bool,
 }
@@ -204,7 +206,7 @@ impl Look {
         let all = All::new(taken);
         let mut objects = Vec::new();
         all.facts.iter().for_each(|facts| objects.append(&mut shared(facts)));
-        let objects = Sorted::new(objects);
+        let objects = Sorted::new(objects, |object| object.to_words()[0]);
         let need = |(facts, known): (&Facts, &bool)| all.need(facts, &objects).filter(|_| *known);
         let needs: Vec<_> = all.facts.iter().zip(&all.limits_known).map(need).collect();
         let parked = |facts: &&Facts| waits(facts).is_some();
@@ -216,7 +218,7 @@ impl Look {
         }
         let ids = |rest: Vec<bool>| {
             let rest = all.facts.iter().zip(rest).filter(|(_, stuck)| *stuck);
-            Sorted::new(rest.map(|(facts, _)| facts.id).collect())
+            Sorted::new(rest.map(|(facts, _)| facts.id).collect(), |id| id.get())
         };
         let probably = ids(all.rest(&needs, &found, true));
         let leaked = ids(all.rest(&needs, &found, false));
@@ -359,7 +361,7 @@ impl All {
             State::Parked(parked) => parked.subject.map(|subject| subject.identity),
             _ => None,
         };
-        Sorted::new(others.filter_map(|(facts, _)| lock(facts)).collect())
+        Sorted::new(others.filter_map(|(facts, _)| lock(facts)).collect(), |lock| *lock as u64)
     }
 }
 
@@ -423,7 +425,7 @@ fn parts(all: &All, taken: &Taken, top: usize) -> Vec<Part> {
     let threads = taken.iter().filter_map(|(workers, answer)| workers.thread(answer.number));
     let mut pointers: Vec<usize> = threads.filter_map(memory::stack_pointer).collect();
     pointers.push(top);
-    let pointers = Sorted::new(pointers).0;
+    let pointers = Sorted::new(pointers, |pointer| *pointer as u64).0;
     let in_arena = |pointer: &usize| {
         known.clone().flat_map(|it| &it.arenas).any(|arena| arena.contains(pointer))
     };

@@ -13,6 +13,7 @@ use std::os::unix::fs::FileExt;
 
 use rustix::param::page_size;
 
+use crate::engine::order::sort_by_key;
 use crate::engine::subject::Object;
 
 const WORD: usize = size_of::<usize>();
@@ -53,7 +54,7 @@ pub(super) fn search(
     let mut pages = vec![0; PAGES * page_size()];
     let buffer = pages.as_ptr().addr();
     parts.push(Part { memory: buffer..buffer + pages.len(), owner: None });
-    parts.sort_unstable_by_key(|part| part.memory.start);
+    sort_by_key(&mut parts, |part| part.memory.start as u64);
     let owner = |address: usize| {
         let at = parts.partition_point(|part| part.memory.end <= address);
         let part = parts.get(at).filter(|part| part.memory.contains(&address));

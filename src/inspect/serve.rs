@@ -7,7 +7,6 @@ use std::io::{self, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{self, Path, PathBuf};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -20,6 +19,7 @@ use super::text::of_the_program;
 use crate::engine::error::explained;
 use crate::engine::facts::Facts;
 use crate::engine::recorder::{What, events_since};
+use crate::engine::shared::start_thread;
 use crate::engine::ticks::{self, Scale};
 
 /// The version of the data's shape: it is changed when a field changes its meaning or goes.
@@ -100,9 +100,7 @@ pub fn serve(path: impl AsRef<Path>) -> io::Result<Serving> {
     let (ours, theirs) = UnixStream::pair()?;
     let (listener, serving) =
         listen(&path, ours).map_err(|error| explain(&path, error.kind(), &error.to_string()))?;
-    thread::Builder::new()
-        .name("inspect-socket".to_owned())
-        .spawn(move || answer_viewers(&listener, &theirs))?;
+    start_thread("inspect-socket", Box::new(move || answer_viewers(&listener, &theirs)))?;
     Ok(serving)
 }
 

@@ -1,11 +1,11 @@
 //! A dump whenever a signal comes.
 
 use std::io::{self, Write};
-use std::thread;
 use std::time::Duration;
 
 use super::dump::dump;
 use super::recorder::recorder;
+use crate::engine::shared::start_thread;
 use crate::signal::Signals;
 
 /// The events of this time are written with a dump.
@@ -50,5 +50,5 @@ pub fn dump_on(signals: &[i32]) -> io::Result<()> {
             }
         }
     };
-    thread::Builder::new().name("inspect".to_owned()).spawn(body).map(drop)
+    start_thread("inspect", Box::new(body))
 }

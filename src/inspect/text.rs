@@ -8,6 +8,7 @@ use super::dump::{Answer, Coroutine, Dump, Place, State, Worker};
 use super::frame::Frame;
 use crate::engine::facts::{Facts, Time};
 use crate::engine::id::Id;
+use crate::engine::order::sort_by_key;
 use crate::engine::scopes::CancelReason;
 
 /// As many coroutines that are alike are shown as one.
@@ -87,7 +88,8 @@ impl<'a> Tree<'a> {
         for one in &mut all {
             one.parent = one.parent.filter(|parent| parents[parent]);
         }
-        all.sort_unstable_by_key(|one| (one.parent, one.id));
+        sort_by_key(&mut all, |one| one.id.get());
+        sort_by_key(&mut all, |one| one.parent.map_or(0, Id::get));
         Self { all, several: workers.len() > 1 }
     }
 

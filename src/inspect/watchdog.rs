@@ -24,6 +24,7 @@ use crate::engine::facts::{Facts, Names, Time};
 use crate::engine::id::Id;
 use crate::engine::interrupt;
 use crate::engine::mailbox::Message;
+use crate::engine::shared::start_thread;
 use crate::engine::survey::{Survey, Wanted};
 use crate::engine::workers::{Question, Workers};
 
@@ -121,7 +122,7 @@ pub fn watchdog(limit: Duration, report: impl FnMut(&Stall) + Send + 'static) ->
         ));
     }
     let watch = move || Watchdog { limit, watches: HashMap::new(), report }.run();
-    thread::Builder::new().name("watchdog".to_owned()).spawn(watch).map(drop)
+    start_thread("watchdog", Box::new(watch))
 }
 
 struct Watchdog<F> {

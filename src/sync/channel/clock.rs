@@ -5,13 +5,13 @@
 //! ends when it has had none for a while.
 
 use std::cmp::Reverse;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::engine::cancel;
 use crate::engine::mutex::{Condvar, Mutex};
 use crate::engine::park;
 use crate::engine::pin;
+use crate::engine::shared::start_thread;
 use crate::engine::waiter::Waiter;
 
 /// How long the thread stays without any registration.
@@ -63,7 +63,7 @@ impl Registration {
         let (Ok(at) | Err(at)) = state.find(key);
         state.waiters.insert(at, (key, waiter));
         if !state.running {
-            let thread = thread::Builder::new().name("plainsong-clock".to_owned()).spawn(run);
+            let thread = start_thread("plainsong-clock", Box::new(run));
             state.running = thread.is_ok();
             if let Err(error) = thread {
                 let _waiter = state.remove(key);
