@@ -149,6 +149,8 @@
 //! supported.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
+// The engine has all that `inspect` asks it for, also where that is not compiled.
+#![cfg_attr(not(feature = "inspect"), allow(dead_code, unused_imports, unreachable_pub))]
 #![debugger_visualizer(gdb_script_file = "gdb.py")]
 // Only `host` uses guests of other loops, and it needs the descriptor of an epoll instance.
 #![cfg_attr(
@@ -169,6 +171,7 @@ mod future;
 pub mod generator;
 #[cfg(all(target_os = "linux", not(plainsong_portable_reactor)))]
 pub mod host;
+#[cfg(feature = "inspect")]
 pub mod inspect;
 pub mod io;
 #[cfg(all(test, plainsong_model))]
