@@ -23,8 +23,14 @@ pub(crate) type Ticket = u64;
 /// the waiter is merely woken, and tries all operations again.
 pub(crate) trait Operation {
     /// Begins the operation if it can be done at once. The outcome is held until the operation is
-    /// completed or released.
+    /// completed or released. First it must be settled.
     fn choose(&self) -> Option<Ticket>;
+
+    /// Waits until `deadline` for an outcome that the other side is still making. `false` if there
+    /// is none: the operation has not happened, and its ticket is void.
+    fn settle(&self, _ticket: Ticket, _deadline: Option<Instant>) -> bool {
+        true
+    }
 
     /// Whether [`choose`](Self::choose) would begin it.
     fn is_ready(&self) -> bool;

@@ -88,20 +88,27 @@ impl<T> Core<T> {
         Some(ticket)
     }
 
+    /// Waits for the item of a receive that has met a `select!`.
+    fn settle_recv(&self, ticket: Ticket, deadline: Option<Instant>) -> bool {
+        let mut state = self.state.lock();
+        let mut held = state.redeem(ticket);
+        if let Held::Later(item) = held {
+            drop(state);
+            let Ok(item) = self.pending(item).wait(deadline) else { return false };
+            held = Held::Item(item);
+            state = self.state.lock();
+        }
+        state.held.push((ticket, held));
+        true
+    }
+
     fn finish_recv(&self, ticket: Ticket) -> Result<T, RecvError> {
         let held = self.state.lock().redeem(ticket);
         match held {
-            Held::Item(item) => return Ok(item),
-            Held::Later(item) => {
-                if let Ok(item) = self.pending(item).wait(None) {
-                    return Ok(item);
-                }
-            }
-            _ => {}
+            Held::Item(item) => Ok(item),
+            // All senders are gone, but an item may have been given back since.
+            _ => self.try_recv().map_err(|_| RecvError),
         }
-        // The paired sender gave up, or all senders are gone: fall back to a plain receive, which
-        // also sees items that were put back.
-        self.recv(None).map_err(|_| RecvError)
     }
 
     fn finish_send(&self, ticket: Ticket, item: T) -> Result<(), SendError<T>> {
@@ -145,10 +152,6 @@ impl<T> Core<T> {
                 // No receiver would take an item that a sender puts there now.
                 let waiter = if state.receivers_dropped { None } else { state.admit_sender() };
                 Self::release_and_wake(state, waiter);
-            }
-            Held::Later(item) => {
-                drop(state);
-                drop(self.pending(item));
             }
             held => {
                 drop(state);
@@ -329,6 +332,13 @@ impl<T> Operation for Receiver<T> {
         match &self.flavor {
             Flavor::Items(core) => core.choose_recv(),
             Flavor::Clock(alarm) => alarm.choose(),
+        }
+    }
+
+    fn settle(&self, ticket: Ticket, deadline: Option<Instant>) -> bool {
+        match &self.flavor {
+            Flavor::Items(core) => core.settle_recv(ticket, deadline),
+            Flavor::Clock(_) => true,
         }
     }
 

@@ -19,7 +19,8 @@
 //!
 //! The item of a send in a `select!` is made only when that send has been chosen. So an operation
 //! is begun under the lock, and completed later. In between, the channel holds its outcome, under a
-//! [`Ticket`].
+//! [`Ticket`]. (An item that is still being made is waited for before a `select!` reports its
+//! choice: if its sender gives up, another operation may be chosen.)
 //!
 //! ```text
 //! begun, under the lock                        held         completed by
@@ -28,7 +29,7 @@
 //! a send meets a waiting receiver  ---+
 //! a receive meets a `select!` that    |        one end of a [`oneshot`] each:
 //! waits to send                    ---+        Pair         sending the item through it
-//!                                              Later        waiting for the item
+//!                                              Later        waiting for the item, then held
 //! the other side has been dropped              Closed       returning an error
 //! ```
 //!

@@ -26,6 +26,9 @@
 //!    served before, its operation has begun. Done.
 //! 5. Unless the wait is over, back to 1.
 //!
+//! Before it is done, a receive that has met the send of another `select!` waits for its item. If
+//! none is made in time, it goes on at step 1. So a choice that is reported needs no wait.
+//!
 //! Why a form that does not wait may say that nothing is ready: each operation was not ready when
 //! it was registered with, and each one that became ready after that would have claimed the choice.
 //! So at the moment when the last operation of step 3 is asked, none of them is ready. One look at
@@ -362,19 +365,34 @@ impl<'a> Select<'a> {
             "no operations have been added to `Select`: it would wait for ever"
         );
         loop {
-            if let Some(chosen) = scan(&order, aim) {
+            let chosen = match scan(&order, aim) {
+                Some(chosen) => chosen,
+                None => {
+                    let until = until.update();
+                    if until == Until::Now && order.len() <= 1 {
+                        return None;
+                    }
+                    match register_all(&order, aim, until) {
+                        Outcome::Chosen(chosen) => chosen,
+                        Outcome::Retry => continue,
+                        Outcome::NoneReady => return None,
+                    }
+                }
+            };
+            if self.settle(chosen, until) {
                 return Some(chosen);
             }
-            let until = until.update();
-            if until == Until::Now && order.len() <= 1 {
-                return None;
-            }
-            match register_all(&order, aim, until) {
-                Outcome::Chosen(chosen) => return Some(chosen),
-                Outcome::Retry => {}
-                Outcome::NoneReady => return None,
-            }
         }
+    }
+
+    /// Whether an operation that was chosen has happened. If not, there may be another.
+    fn settle(&self, (index, ticket): Chosen, until: Until) -> bool {
+        let deadline = match until {
+            Until::Time(deadline) => Some(deadline),
+            Until::Now | Until::Ever => None,
+        };
+        let arm = &self.operations[index];
+        ticket.is_none_or(|ticket| arm.is_some_and(|arm| arm.operation().settle(ticket, deadline)))
     }
 }
 
@@ -524,8 +542,7 @@ impl SelectedOperation<'_> {
         sender.finish(self.redeem(sender), item)
     }
 
-    /// Completes a receive. On a channel without room this waits until the sender that was met,
-    /// if it is in a `select!` too, has made its item.
+    /// Completes a receive.
     ///
     /// # Errors
     ///
@@ -534,10 +551,6 @@ impl SelectedOperation<'_> {
     /// # Panics
     ///
     /// When it is not this receiver that was chosen.
-    ///
-    /// # Cancellation
-    ///
-    /// Unwinds when the coroutine is cancelled while it waits; no item has been taken then.
     #[track_caller]
     pub fn recv<T>(self, receiver: &Receiver<T>) -> Result<T, RecvError> {
         receiver.finish(self.redeem(receiver))

@@ -733,3 +733,70 @@ fn a_send_whose_receiver_gives_up_does_not_wait_for_another() {
         assert_eq!(receiver.try_recv(), Ok(7));
     });
 }
+
+#[test]
+fn a_receive_whose_sender_makes_no_item_looks_for_another_operation() {
+    run(|| {
+        let (sender, receiver) = bounded::<u8>(0);
+        // It is chosen, and gives up after the receiver has met it.
+        let fails = || {
+            let sender = sender.clone();
+            let no_item = || -> u8 {
+                plainsong::yield_now();
+                panic!("no item")
+            };
+            let peer = spawn(move || {
+                panic_of(|| select! { send(sender, no_item()) -> _ => {} });
+            });
+            until_parked(&peer);
+            peer
+        };
+        let peer = fails();
+        select! {
+            recv(receiver) -> item => panic!("received {item:?}"),
+            default => {}
+        }
+        peer.join().unwrap();
+        let peer = fails();
+        select! {
+            recv(receiver) -> item => panic!("received {item:?}"),
+            default(MOMENT) => {}
+        }
+        peer.join().unwrap();
+        let (other, second) = unbounded();
+        let peer = fails();
+        let both = spawn(move || {
+            select! {
+                recv(receiver) -> item => panic!("received {item:?}"),
+                recv(second) -> item => assert_eq!(item, Ok(2)),
+            }
+        });
+        peer.join().unwrap();
+        until_parked(&both);
+        other.send(2).unwrap();
+        both.join().unwrap();
+    });
+}
+
+#[test]
+fn a_limited_receive_does_not_wait_for_an_item_that_comes_later() {
+    run(|| {
+        let (sender, receiver) = bounded(0);
+        let (finish, finished) = bounded::<()>(0);
+        let peer = spawn(move || {
+            let make = || {
+                assert!(finished.recv().is_err());
+                7
+            };
+            select! { send(sender, make()) -> sent => assert_eq!(sent, Ok(())) }
+        });
+        until_parked(&peer);
+        select! {
+            recv(receiver) -> item => panic!("received {item:?}"),
+            default(MOMENT) => {}
+        }
+        drop(finish);
+        peer.join().unwrap();
+        assert_eq!(receiver.try_recv(), Ok(7));
+    });
+}
