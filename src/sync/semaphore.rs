@@ -7,7 +7,7 @@ use std::ptr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::lock::Lock;
+use super::lock::{Guard, Lock};
 use super::wait::{About, WaitQueue, wait};
 use crate::engine::defer::Defer;
 use crate::engine::park;
@@ -285,6 +285,19 @@ impl Semaphore {
             panic!("adding {n} permits makes more than `Semaphore::MAX_PERMITS`");
         };
         state.permits = permits;
+        Self::grant(state);
+    }
+
+    /// Adds `n` permits that were taken before. Destructors call it, so it does not panic if others
+    /// have been added meanwhile.
+    fn give_back(&self, n: u32) {
+        let mut state = self.state.lock();
+        state.permits = state.permits.saturating_add(n as usize);
+        Self::grant(state);
+    }
+
+    /// Gives the first waiters their permits, as far as the permits go.
+    fn grant(mut state: Guard<'_, State>) {
         let served = state.grant();
         drop(state);
         park::wake_all(served);
@@ -349,7 +362,7 @@ impl Semaphore {
             return if state.closed { Err(TryAcquireError::Closed) } else { Ok(()) };
         }
         // If this waiter gives up, there may be permits enough for those behind it.
-        let give_up = Defer::new(|| self.add_permits(0));
+        let give_up = Defer::new(|| self.give_back(0));
         let request = Request::Wants(n as usize);
         let about = |state: &State| About::count(state.permits, None);
         match wait(&self.state, state, |state| &mut state.queue, request, why, deadline, about) {
@@ -481,12 +494,12 @@ fn split(from: &mut u32, n: usize) -> Option<u32> {
 
 impl Drop for SemaphorePermit<'_> {
     fn drop(&mut self) {
-        self.semaphore.add_permits(self.permits as usize);
+        self.semaphore.give_back(self.permits);
     }
 }
 
 impl Drop for OwnedSemaphorePermit {
     fn drop(&mut self) {
-        self.semaphore.add_permits(self.permits as usize);
+        self.semaphore.give_back(self.permits);
     }
 }

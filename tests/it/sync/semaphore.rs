@@ -156,3 +156,18 @@ fn permits_are_split_and_merged() {
     drop(owned);
     assert_eq!((permits.available_permits(), others.available_permits()), (5, 5));
 }
+
+#[test]
+fn permits_are_given_back_also_when_others_have_been_added_up_to_the_largest_number() {
+    run(|| {
+        let permits = Semaphore::new(Semaphore::MAX_PERMITS);
+        let held = permits.try_acquire_many(3).unwrap();
+        permits.add_permits(3);
+        drop(held);
+        assert!(permits.available_permits() >= Semaphore::MAX_PERMITS);
+        assert!(panic_of(|| permits.add_permits(1)).contains("MAX_PERMITS"));
+        // A waiter gives up while there are so many.
+        permits.forget_permits(usize::MAX);
+        assert_eq!(permits.acquire_timeout(MOMENT).unwrap_err(), TryAcquireError::NoPermits);
+    });
+}
