@@ -405,8 +405,13 @@ impl Scheduler {
             let alarm = Alarm::Cancel(task.slot.get(), scope);
             self.alarms.add(self.clock.nanos_at(deadline), alarm)
         });
+        if thread::panicking() {
+            // A hook may cancel the coroutine, which must not end a wait in a destructor.
+            self.unwinding.before_suspend(task);
+        }
         self.call_hooks(task, Moment::Suspend);
-        self.suspend(task, how);
+        self.switch_away(task, how);
+        self.unwinding.after_resume(task);
         self.call_hooks(task, Moment::Resume);
     }
 

@@ -9,7 +9,7 @@ use plainsong::sync::{Event, channel};
 use plainsong::time::{sleep, timeout};
 use plainsong::{Id, JoinHandle, Runtime, RuntimeBuilder, shield, spawn, thread, yield_now};
 
-use crate::util::{HOUR, MOMENT, OnDrop, alone, panic_of, until_parked, watch};
+use crate::util::{HOUR, MOMENT, OnDrop, alone, panic_of, until, until_parked, watch};
 
 type Log = Arc<Mutex<Vec<(&'static str, Id)>>>;
 
@@ -201,6 +201,39 @@ fn a_hook_may_wake_and_cancel_the_coroutine_it_stands_for() {
             while !VICTIM.get().unwrap().is_finished() {
                 yield_now();
             }
+        });
+    });
+}
+
+#[test]
+fn a_hook_that_cancels_a_coroutine_in_a_destructor_does_not_end_the_wait_there() {
+    thread_local! {
+        static VICTIM: RefCell<Option<JoinHandle<()>>> = const { RefCell::new(None) };
+        static WAITED: Cell<bool> = const { Cell::new(false) };
+    }
+    alone(a_hook_that_cancels_a_coroutine_in_a_destructor_does_not_end_the_wait_there, || {
+        let hook = |id| {
+            VICTIM.with_borrow(|victim| {
+                victim.iter().filter(|v| v.id() == id).for_each(|v| v.cancel())
+            });
+        };
+        Runtime::builder().on_suspend(hook).build().unwrap().run(|| {
+            let victim = spawn(|| {
+                let _ = timeout(MOMENT, || {
+                    let _guard = OnDrop(|| {
+                        sleep(MOMENT);
+                        // By now the hook has cancelled it.
+                        sleep(MOMENT);
+                        WAITED.set(true);
+                    });
+                    sleep(HOUR);
+                });
+                yield_now();
+            });
+            VICTIM.set(Some(victim));
+            until(|| WAITED.get());
+            let victim = VICTIM.take().unwrap();
+            assert!(victim.join().unwrap_err().is_cancelled());
         });
     });
 }
