@@ -2,7 +2,8 @@
 
 use std::cell::RefCell;
 use std::cmp::Ordering;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::binary_heap::{BinaryHeap, PeekMut};
 use std::error::Error;
 use std::fmt;
 use std::mem;
@@ -77,7 +78,8 @@ struct Priority<T> {
 
 /// An item of a heap whose maximum is the least item, and among equals the one that was put first.
 struct Ranked<T> {
-    item: T,
+    // `None` when it has been taken out, and is about to leave the heap.
+    item: Option<T>,
     number: u64,
     // With each item, as only the constructor knows that items have an order.
     compare: fn(&T, &T) -> Ordering,
@@ -89,7 +91,9 @@ impl<T> RefUnwindSafe for Queue<T> {}
 
 impl<T> Ord for Ranked<T> {
     fn cmp(&self, other: &Self) -> Ordering {
-        (self.compare)(&other.item, &self.item).then(other.number.cmp(&self.number))
+        let items = other.item.as_ref().zip(self.item.as_ref());
+        let order = items.map_or(Ordering::Equal, |(other, item)| (self.compare)(other, item));
+        order.then(other.number.cmp(&self.number))
     }
 }
 
@@ -122,16 +126,22 @@ impl<T> Store<T> {
             Self::Lifo(items) => items.push(item),
             Self::Priority(Priority { heap, compare, next }) => {
                 *next += 1;
-                heap.push(Ranked { item, number: *next, compare: *compare });
+                heap.push(Ranked { item: Some(item), number: *next, compare: *compare });
             }
         }
     }
 
-    fn pop(&mut self) -> Option<T> {
+    /// Moves the next item to `to`. It is there also if the order of the others panics then.
+    fn pop(&mut self, to: &mut Option<T>) {
         match self {
-            Self::Fifo(items) => items.pop_front(),
-            Self::Lifo(items) => items.pop(),
-            Self::Priority(items) => items.heap.pop().map(|ranked| ranked.item),
+            Self::Fifo(items) => *to = items.pop_front(),
+            Self::Lifo(items) => *to = items.pop(),
+            Self::Priority(items) => {
+                if let Some(mut first) = items.heap.peek_mut() {
+                    *to = first.item.take();
+                    PeekMut::pop(first);
+                }
+            }
         }
     }
 
@@ -140,7 +150,7 @@ impl<T> Store<T> {
         match self {
             Self::Fifo(items) => mem::take(items).into(),
             Self::Lifo(items) => mem::take(items),
-            Self::Priority(items) => items.heap.drain().map(|ranked| ranked.item).collect(),
+            Self::Priority(items) => items.heap.drain().filter_map(|ranked| ranked.item).collect(),
         }
     }
 }
@@ -448,14 +458,17 @@ impl<T> Queue<T> {
         }
         // The lock may have to be waited for, and where waits are forbidden that panics.
         let give_back = Defer::new(|| self.items.add_permits(1));
+        // Not in the closure: if it is dropped by an unwind, its destructor may use the queue.
+        let mut item = None;
         self.with(|state| {
             give_back.disarm();
             // The order of the other items may panic, and this one is out of the queue all the
             // same.
             let _room = Defer::new(|| self.give_room());
-            // After a shutdown the items go to any caller, so there may be none left.
-            state.store.pop().ok_or(TryGetError::ShutDown)
-        })
+            state.store.pop(&mut item);
+        });
+        // After a shutdown the items go to any caller, so there may be none left.
+        item.ok_or(TryGetError::ShutDown)
     }
 
     fn give_room(&self) {

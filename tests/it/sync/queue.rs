@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, Weak};
 use std::thread as system;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use plainsong::pool::Pool;
 use plainsong::sync::{Event, PutError, Queue, TryGetError, TryPutError};
 use plainsong::time::{sleep, timeout};
 
-use crate::util::{HOUR, MOMENT, both, panic_of, run, until, until_parked, watch};
+use crate::util::{HOUR, MOMENT, alone, both, panic_of, run, until, until_parked, watch};
 
 /// Puts numbers, and returns them in the order of `get`.
 fn out(queue: &Queue<i32>, put: &[i32]) -> Vec<i32> {
@@ -226,6 +226,48 @@ fn an_order_that_panics_leaves_the_count_right() {
         assert!(queue.try_put(Item(3, false)).is_ok());
         assert!(queue.try_put(Item(4, false)).is_ok());
         assert!(queue.try_put(Item(5, false)).is_err());
+    });
+}
+
+/// The item that is being taken out is dropped by the unwind.
+#[test]
+fn an_item_whose_drop_uses_the_queue_may_be_dropped_by_a_panic_of_the_order() {
+    thread_local! { static PANICS: Cell<bool> = const { Cell::new(false) }; }
+    struct Item(u8, Weak<Queue<Self>>);
+    impl PartialEq for Item {
+        fn eq(&self, other: &Self) -> bool {
+            self.0 == other.0
+        }
+    }
+    impl Eq for Item {}
+    impl PartialOrd for Item {
+        fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+            Some(self.cmp(other))
+        }
+    }
+    impl Ord for Item {
+        fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+            assert!(!PANICS.take(), "no order");
+            self.0.cmp(&other.0)
+        }
+    }
+    impl Drop for Item {
+        fn drop(&mut self) {
+            if let Some(queue) = self.1.upgrade() {
+                assert!(queue.len() < 5);
+            }
+        }
+    }
+    alone(an_item_whose_drop_uses_the_queue_may_be_dropped_by_a_panic_of_the_order, || {
+        let queue = Arc::new(Queue::priority(None));
+        for n in 0..5 {
+            assert!(queue.put(Item(n, Arc::downgrade(&queue))).is_ok());
+        }
+        PANICS.set(true);
+        assert_eq!(panic_of(|| drop(queue.get())), "no order");
+        let mut left: Vec<_> = std::iter::from_fn(|| queue.try_get().ok().map(|n| n.0)).collect();
+        left.sort_unstable();
+        assert_eq!(left, [1, 2, 3, 4]);
     });
 }
 
