@@ -15,7 +15,7 @@ use super::group::Group;
 use super::join::{JoinError, JoinHandle};
 use super::spawn::refuse;
 use super::thread::Thread;
-use crate::engine::cancel::is_cancellation;
+use crate::engine::cancel::{Failure, is_cancellation};
 use crate::engine::coroutine::Lent;
 use crate::engine::id::Id;
 use crate::engine::root;
@@ -363,9 +363,10 @@ pub fn race<F, T>(fs: impl IntoIterator<Item = F>) -> T
 where
     F: FnOnce() -> T,
 {
-    let winner = Cell::new(None);
+    let (winner, mut any) = (Cell::new(None), false);
     scope(|s| {
         for f in fs {
+            any = true;
             let winner = &winner;
             s.spawn(move || {
                 let value = f();
@@ -379,5 +380,9 @@ where
         }
         s.group.wait(None);
     });
-    winner.into_inner().expect("`race` needs at least one closure")
+    winner.into_inner().unwrap_or_else(|| {
+        assert!(any, "`race` needs at least one closure");
+        // The end of the run has cancelled all of them, and a shield hides that from the caller.
+        park::resume_unwind(Box::new(JoinError::from(Failure::Cancelled(None))))
+    })
 }

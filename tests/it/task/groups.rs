@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use plainsong::task::{as_completed, gather, join_all, race, wait};
 use plainsong::time::{sleep, timeout};
-use plainsong::{JoinHandle, thread};
+use plainsong::{JoinError, JoinHandle, thread};
 
 use crate::util::{HOUR, MOMENT, OnDrop, alone, both, panic_of, run, until_parked, watch};
 
@@ -167,6 +167,23 @@ fn race_with_panics() {
         ];
         assert_eq!(panic_of(|| race(works)), "the loser");
         assert!(panic_of(|| race(Vec::<fn()>::new())).contains("race"));
+    });
+}
+
+#[test]
+fn race_in_a_shield_at_the_end_of_the_run() {
+    watch(|| {
+        let outcome = Rc::new(Cell::new(None));
+        let theirs = Rc::clone(&outcome);
+        plainsong::run(move || {
+            plainsong::spawn(move || {
+                let both = || race([HOUR, HOUR].map(|time| move || sleep(time)));
+                theirs.set(Some(catch_unwind(|| plainsong::shield(both))));
+            });
+            plainsong::yield_now();
+        });
+        let payload = outcome.take().unwrap().unwrap_err();
+        assert!(payload.downcast::<JoinError>().unwrap().is_cancelled());
     });
 }
 
