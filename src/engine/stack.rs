@@ -19,7 +19,7 @@ use std::io;
 use std::iter;
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::ptr::{self, NonNull};
+use std::ptr;
 use std::rc::Rc;
 
 use corosensei::stack::{StackPointer, valgrind::ValgrindStackRegistration};
@@ -27,7 +27,7 @@ use corosensei::stack::{StackPointer, valgrind::ValgrindStackRegistration};
 use super::bounds::Bounds;
 use super::core_files;
 use super::error::explained;
-use super::mapping::{explain, map, markers_work, under_valgrind};
+use super::mapping::{Guard, Mapping, explain, under_valgrind};
 use super::shared::thread_local;
 
 thread_local! {
@@ -55,18 +55,6 @@ const KEEP: usize = 16 * 1024;
 const KEEP_STACKS: usize = 1024;
 /// Stacks looked at in one [`StackPool::trim`], so that a turn stays short.
 const TRIM_BATCH: usize = 64;
-
-/// `MADV_GUARD_INSTALL` of `include/uapi/asm-generic/mman-common.h`, Linux 6.13.
-const MADV_GUARD_INSTALL: libc::c_int = 102;
-
-/// How a reservation keeps an overflow from running into the next stack.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Guard {
-    /// A marker in the page table: costs no mapping.
-    Marker,
-    /// `PROT_NONE`: splits the mapping in two.
-    Protect,
-}
 
 /// Checks a stack size and rounds it up to a power of two, so that there are few sizes to pool.
 ///
@@ -104,8 +92,7 @@ pub(crate) enum Purpose {
 /// One reservation of address space: `count` stacks of `size` bytes above a guard page each.
 #[derive(Debug)]
 struct Arena {
-    base: NonNull<u8>,
-    len: usize,
+    mapping: Mapping,
     size: usize,
     stride: usize,
     count: usize,
@@ -124,11 +111,10 @@ impl Arena {
         let stride = size + page_size();
         let mut count = count;
         loop {
-            match map(count * stride) {
-                Ok(base) => {
+            match Mapping::reserve(count * stride) {
+                Ok(mapping) => {
                     return Ok(Self {
-                        base,
-                        len: count * stride,
+                        mapping,
                         size,
                         stride,
                         count,
@@ -153,10 +139,10 @@ impl Arena {
         if index == self.count {
             return Ok(None);
         }
-        let offset = index * self.stride;
-        self.install_guard(offset)?;
+        let limit = self.mapping.start() + index * self.stride;
+        let guard = self.mapping.guard(limit, self.guard.get());
+        self.guard.set(guard.map_err(|error| explain(error, self.size))?);
         self.carved.set(index + 1);
-        let limit = self.base.as_ptr() as usize + offset;
         let top = limit + self.stride - (index % COLOURS) * CACHE_LINE;
         // The registry is only kept under Valgrind: it costs 8 bytes a stack.
         if under_valgrind() {
@@ -166,33 +152,12 @@ impl Arena {
         let Some(top) = NonZeroUsize::new(top) else { unreachable!("a mapping is not at zero") };
         Ok(Some(Stack { top, arena: Rc::clone(self) }))
     }
-
-    fn install_guard(&self, offset: usize) -> io::Result<()> {
-        // SAFETY: `offset` is below `len`, so the result stays inside the mapping.
-        let page = unsafe { self.base.add(offset) };
-        if self.guard.get() == Guard::Marker {
-            // SAFETY: the page is ours and holds no object: its stack is not in use before this
-            // returns.
-            let done =
-                unsafe { libc::madvise(page.as_ptr().cast(), page_size(), MADV_GUARD_INSTALL) };
-            if done == 0 && markers_work(page) {
-                return Ok(());
-            }
-            // An older kernel, memory locked with mlockall, or an emulator.
-            self.guard.set(Guard::Protect);
-        }
-        // SAFETY: as above.
-        let done = unsafe { libc::mprotect(page.as_ptr().cast(), page_size(), libc::PROT_NONE) };
-        if done == 0 { Ok(()) } else { Err(explain(io::Error::last_os_error(), self.size)) }
-    }
 }
 
 impl Drop for Arena {
     fn drop(&mut self) {
         ARENAS.with(|arenas| arenas.remove(self));
         self.valgrind.borrow_mut().clear();
-        // SAFETY: the mapping is ours, and no stack of it is left: each would hold this arena.
-        let _ = unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
     }
 }
 
@@ -211,8 +176,8 @@ pub(super) fn overflowed(address: usize) -> Option<(usize, usize, Purpose)> {
 pub(crate) fn for_each_arena(mut f: impl FnMut(Range<usize>, usize, usize)) {
     ARENAS.with(|arenas| {
         arenas.iter().for_each(|arena| {
-            let (base, carved) = (arena.base.as_ptr().addr(), arena.carved.get());
-            f(base..base + arena.len, carved * arena.stride, carved);
+            let carved = arena.carved.get();
+            f(arena.mapping.addresses(), carved * arena.stride, carved);
         });
     });
 }
@@ -248,9 +213,9 @@ impl Arenas {
 
     /// The arena of an address, and the offset of the address in it.
     fn find(&self, address: usize) -> Option<(&Arena, usize)> {
-        let offset_in = |arena: &Arena| address.wrapping_sub(arena.base.as_ptr().addr());
+        let offset_in = |arena: &Arena| address.wrapping_sub(arena.mapping.start());
         let mut offsets = self.iter().map(|arena| (arena, offset_in(arena)));
-        offsets.find(|(arena, offset)| *offset < arena.len)
+        offsets.find(|(arena, offset)| *offset < arena.mapping.len())
     }
 
     fn overflowed(&self, address: usize) -> Option<(usize, usize, Purpose)> {
@@ -284,7 +249,7 @@ impl Stack {
 
     /// The guard page's first address; the stack's usable bytes start one page above.
     pub(crate) fn guard(&self) -> usize {
-        let base = self.arena.base.as_ptr() as usize;
+        let base = self.arena.mapping.start();
         // The top may be the exact end of the stack, which is the next one's guard.
         let index = (self.top.get() - 1 - base) / self.arena.stride;
         base + index * self.arena.stride
@@ -304,14 +269,16 @@ impl Stack {
         if len == 0 || keep > 0 && Bounds::resident_in(bottom..bottom + len) == 0 {
             return false;
         }
-        // SAFETY: `&mut self` means that no code runs on this stack, and it is not part of a
-        // coroutine, so no live object is in these pages. Guard markers survive the call.
-        unsafe { libc::madvise(bottom as *mut _, len, libc::MADV_DONTNEED) == 0 }
+        self.arena.mapping.discard(bottom..bottom + len)
     }
 }
 
-// SAFETY: `base` and `limit` enclose a mapping that `self` keeps alive, and no other stack uses.
-// A guard page is at the limit, and `MIN_SIZE` is above the trait's minimum.
+// SAFETY: `base` and `limit` enclose a part of a mapping that `self` keeps alive, and that no other
+// stack uses. Only `trim` discards pages of it, and borrows the stack mutably for that: a stack on
+// which code runs, or waits, belongs to a coroutine, which lends it to nobody.
+//
+// A guard page is at the limit since before this stack was made, and `MIN_SIZE` is above the
+// trait's minimum.
 // Both are aligned to a cache line, which is more than the 16 bytes that are asked for.
 unsafe impl corosensei::stack::Stack for Stack {
     #[inline]
