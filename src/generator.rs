@@ -52,7 +52,7 @@ use crate::engine::cancel::unwind_with;
 use crate::engine::context;
 use crate::engine::coroutine::{Coroutine, Lent};
 use crate::engine::stack;
-use crate::engine::{current, panic_hook, park};
+use crate::engine::{current, panic_hook, park, signals};
 
 /// How often a body that swallows its closing is closed again, before it is abandoned.
 const CLOSE_MAX: u32 = 1000;
@@ -128,6 +128,7 @@ impl<Y: 'static, S: 'static> Generator<Y, S> {
         body: impl FnOnce(&Yielder<Y, S>) + 'static,
     ) -> io::Result<Self> {
         panic_hook::install();
+        signals::protect_thread();
         let stack = context::with(|scheduler| scheduler.take_stack(stack::check_size(bytes)?))?;
         let shared = Rc::new(Shared {
             coroutine: OnceCell::new(),

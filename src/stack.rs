@@ -19,7 +19,7 @@ use std::panic::{self, AssertUnwindSafe};
 use crate::engine::coroutine::{self, stack_top};
 use crate::engine::scheduler::Scheduler;
 use crate::engine::stack::{self, Stack};
-use crate::engine::{bounds, context, core_files};
+use crate::engine::{bounds, context, core_files, signals};
 
 /// A call gets a fresh stack if fewer bytes than these are left. It is enough for a panic message
 /// with its backtrace.
@@ -74,6 +74,7 @@ pub fn grow<T>(size: usize, f: impl FnOnce() -> T) -> T {
 #[cold]
 #[inline(never)]
 fn on_fresh_stack<T>(size: usize, f: impl FnOnce() -> T) -> T {
+    signals::protect_thread();
     let stack = context::try_with(|scheduler| {
         let stack = stack::check_size(size).and_then(|size| scheduler.take_grown_stack(size));
         stack.unwrap_or_else(|error| panic!("cannot go on with a deep recursion: {error}"))

@@ -100,7 +100,7 @@ pub(crate) mod context;
 
 pub(crate) mod panic_hook;
 
-pub(crate) mod interrupt;
+pub(crate) mod signals;
 
 // The engine as the rest of the crate sees it.
 pub(crate) mod park;

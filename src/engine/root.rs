@@ -24,6 +24,7 @@ use super::settings::{Moment, Settings};
 use super::shared::thread;
 #[cfg(all(plainsong_model, not(plainsong_loom)))]
 use super::shared::thread::SpawnScoped;
+use super::signals;
 use super::task::{Flag, Task};
 use super::workers::{Injector, WorkerHandle, Workers};
 
@@ -166,6 +167,7 @@ fn run(
     ready: impl FnOnce(),
     main: Box<dyn FnOnce() + '_>,
 ) -> io::Result<()> {
+    signals::protect_thread();
     let _running = scheduler.start(settings, worker)?;
     let stack = scheduler.take_stack(settings.stack_size)?;
     ready();
@@ -238,6 +240,7 @@ fn work(
     ready: impl FnOnce(io::Result<()>),
 ) {
     let (workers, number) = (worker.workers.clone(), worker.number);
+    signals::protect_thread();
     match scheduler.start(settings, worker) {
         Ok(_running) => {
             ready(Ok(()));

@@ -15,9 +15,9 @@ use super::frames::Backtraces;
 use crate::engine::context;
 use crate::engine::facts::{Facts, Frames, Names, Parked, State as Does};
 use crate::engine::id::Id;
-use crate::engine::interrupt;
 use crate::engine::order::sort_by_key;
 use crate::engine::rows::Rows;
+use crate::engine::signals;
 use crate::engine::subject::Held;
 use crate::engine::survey::Survey;
 use crate::engine::workers::{Question, Workers};
@@ -399,7 +399,7 @@ fn wait_for(workers: &Workers, questions: &[(usize, Question)]) {
         if waited > PATIENCE && !interrupted {
             interrupted = true;
             let threads = asked.iter().filter_map(|(number, _)| workers.thread(*number));
-            threads.for_each(|thread| _ = interrupt::send(thread));
+            threads.for_each(|thread| _ = signals::interrupt(thread));
         }
         pause(length);
         length = (length * 2).min(PAUSE_MAX);

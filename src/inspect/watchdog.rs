@@ -22,9 +22,9 @@ use super::text::{Named, write_backtrace, write_state};
 use crate::engine::error::explained;
 use crate::engine::facts::{Facts, Names, Time};
 use crate::engine::id::Id;
-use crate::engine::interrupt;
 use crate::engine::mailbox::Message;
 use crate::engine::shared::start_thread;
+use crate::engine::signals;
 use crate::engine::survey::{Survey, Wanted};
 use crate::engine::workers::{Question, Workers};
 
@@ -251,7 +251,7 @@ fn ask(workers: &Workers, number: usize, survey: Survey) -> Option<Option<Survey
     let question = Question::new(survey);
     let asked = workers.ask(number, &question)?;
     let start = Instant::now();
-    interrupt::send(workers.thread(number)?);
+    signals::interrupt(workers.thread(number)?);
     while !asked.is_answered() && start.elapsed() < ANSWER {
         workers.thread(number)?;
         thread::sleep(Duration::from_micros(50));

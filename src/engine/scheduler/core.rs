@@ -16,7 +16,6 @@ use super::super::coroutine::Suspended;
 use super::super::current;
 use super::super::id::Id;
 use super::super::mailbox::{Lease, Mailbox};
-use super::super::overflow::{self, AlternateStack};
 use super::super::reactor::{EVENTS, Reactor};
 use super::super::ready::ReadyQueue;
 use super::super::scopes::Level;
@@ -57,8 +56,6 @@ pub(crate) struct Scheduler {
     pub(super) stacks: StackPool,
     pub(super) grown: StackPool,
     pub(super) lent: StackPool,
-    // Set when the first stack is taken.
-    pub(super) alternate: OnceCell<Option<AlternateStack>>,
     pub(super) unwinding: Unwinding,
     pub(super) outside: Outside,
     pub(super) pace: Pace,
@@ -103,7 +100,6 @@ impl Scheduler {
             stacks: StackPool::new(Purpose::Own),
             grown: StackPool::new(Purpose::Grown),
             lent: StackPool::new(Purpose::Lent),
-            alternate: OnceCell::new(),
             unwinding: Unwinding::new(),
             outside: Outside::new(),
             pace: Pace::new(),
@@ -131,10 +127,9 @@ impl Scheduler {
         self.mailbox.get_or_init(Mailbox::lease)
     }
 
-    /// A stack of `size` bytes. Its overflow will be reported.
+    /// A stack of `size` bytes.
     #[inline]
     pub(crate) fn take_stack(&self, size: usize) -> io::Result<Stack> {
-        self.alternate.get_or_init(overflow::protect_thread);
         self.stacks.take(size)
     }
 
@@ -145,7 +140,6 @@ impl Scheduler {
 
     /// A stack of `size` bytes for a call that finds too little left on its own.
     pub(crate) fn take_grown_stack(&self, size: usize) -> io::Result<Stack> {
-        self.alternate.get_or_init(overflow::protect_thread);
         self.grown.take(size)
     }
 
