@@ -37,20 +37,17 @@
 //! The body runs on its own stack, in a coroutine or on a plain thread. When it waits (for a
 //! socket, a timer), the coroutine that resumed it waits.
 
-#![allow(unsafe_code)]
-
 use std::any::Any;
 use std::cell::{Cell, OnceCell};
 use std::fmt;
 use std::io;
 use std::iter::FusedIterator;
-use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 use std::rc::Rc;
 
 use crate::engine::cancel::unwind_with;
 use crate::engine::context;
-use crate::engine::coroutine::{Coroutine, Lent};
+use crate::engine::coroutine::{Checked, Lent, State};
 use crate::engine::stack;
 use crate::engine::{current, panic_hook, park, signals};
 
@@ -72,9 +69,7 @@ pub struct Yielder<Y, S = ()> {
 }
 
 struct Shared<Y, S> {
-    coroutine: OnceCell<Coroutine>,
-    stack: Range<usize>,
-    state: Cell<State>,
+    coroutine: OnceCell<Checked>,
     closing: Cell<bool>,
     // Whether a `Closed` was raised since the body was last resumed.
     raised: Cell<bool>,
@@ -88,13 +83,6 @@ struct Shared<Y, S> {
     output: Cell<Option<Y>>,
     input: Cell<Option<S>>,
     panic: Cell<Option<Box<dyn Any + Send>>>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
-    Suspended,
-    Running,
-    Done,
 }
 
 /// The payload that unwinds a closed body.
@@ -132,8 +120,6 @@ impl<Y: 'static, S: 'static> Generator<Y, S> {
         let stack = context::with(|scheduler| scheduler.take_stack(stack::check_size(bytes)?))?;
         let shared = Rc::new(Shared {
             coroutine: OnceCell::new(),
-            stack: stack.bounds(),
-            state: Cell::new(State::Suspended),
             closing: Cell::new(false),
             raised: Cell::new(false),
             was_raised: Cell::new(false),
@@ -145,7 +131,7 @@ impl<Y: 'static, S: 'static> Generator<Y, S> {
             panic: Cell::new(None),
         });
         let yielder = Yielder { shared: Rc::clone(&shared) };
-        let coroutine = Coroutine::new(
+        let coroutine = Checked::new(
             stack,
             Lent::nothing(move || {
                 let result = panic::catch_unwind(AssertUnwindSafe(|| {
@@ -175,7 +161,7 @@ impl<Y: 'static, S: 'static> Generator<Y, S> {
     /// caller.
     pub fn send(&mut self, value: S) -> Option<Y> {
         let shared = &self.shared;
-        if shared.state.get() == State::Done {
+        if shared.state() == State::Done {
             return None;
         }
         shared.input.set(Some(value));
@@ -202,29 +188,30 @@ impl<Y: 'static, S: 'static> Generator<Y, S> {
 
     /// Whether the body has ended.
     pub fn is_done(&self) -> bool {
-        self.shared.state.get() == State::Done
+        self.shared.state() == State::Done
     }
 }
 
 impl<Y, S> Shared<Y, S> {
+    fn state(&self) -> State {
+        self.coroutine.get().map_or(State::Done, Checked::state)
+    }
+
     fn resume(&self) {
         assert!(
-            self.state.get() == State::Suspended,
+            self.state() == State::Suspended,
             "a generator's body cannot resume its own generator"
         );
         let Some(coroutine) = self.coroutine.get() else { return };
-        self.state.set(State::Running);
         self.caller_unwinds.set(park::unwinds());
         self.panics.set(panic_hook::panics());
         self.raised.set(false);
         self.depth.set(depth());
-        // SAFETY: `state` was `Suspended`, and is `Running` during this call.
-        let suspended = unsafe { coroutine.resume() };
+        coroutine.resume();
         if !self.caller_unwinds.get() {
             // An unwind of the body stays in the body.
             park::forget_panic();
         }
-        self.state.set(if suspended.is_some() { State::Suspended } else { State::Done });
     }
 
     /// Switches to the caller of `resume`. Only the body may call this.
@@ -236,7 +223,7 @@ impl<Y, S> Shared<Y, S> {
             "a generator cannot yield inside of a time-out, scope, shield or `no_wait` that it has \
              opened itself: yield outside of it, or open it around the use of the generator"
         );
-        let on = self.coroutine.get().is_some_and(|coroutine| coroutine.suspend_if_on(&self.stack));
+        let on = self.coroutine.get().is_some_and(Checked::suspend);
         assert!(
             on,
             "a generator's yielder was used by a coroutine that is not its body, or where the body \
@@ -247,7 +234,7 @@ impl<Y, S> Shared<Y, S> {
     fn close(&self) {
         self.closing.set(true);
         for _ in 0..CLOSE_MAX {
-            if self.state.get() != State::Suspended {
+            if self.state() != State::Suspended {
                 return;
             }
             self.resume();
@@ -341,10 +328,10 @@ impl<Y, S> Drop for Generator<Y, S> {
     fn drop(&mut self) {
         self.shared.close();
         let panic = self.shared.panic.take();
-        let is_done = self.shared.state.get() == State::Done;
+        let is_done = self.shared.state() == State::Done;
         let shared = Rc::get_mut(&mut self.shared).filter(|_| is_done);
         let coroutine = shared.and_then(|shared| shared.coroutine.take());
-        if let Some(stack) = coroutine.and_then(Coroutine::into_stack) {
+        if let Some(stack) = coroutine.and_then(Checked::into_stack) {
             context::try_with(|scheduler| scheduler.put_stack(stack));
         }
         if let Some(payload) = panic.filter(|_| !std::thread::panicking()) {
@@ -355,7 +342,7 @@ impl<Y, S> Drop for Generator<Y, S> {
 
 impl<Y, S> fmt::Debug for Generator<Y, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Generator").field("state", &self.shared.state.get()).finish_non_exhaustive()
+        f.debug_struct("Generator").field("state", &self.shared.state()).finish_non_exhaustive()
     }
 }
 

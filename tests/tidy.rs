@@ -120,7 +120,6 @@ const UNSAFE: &[&str] = &[
     "engine/ticks.rs",
     "engine/workers/question.rs",
     "fs/call.rs",
-    "generator.rs",
     "inspect/frames.rs",
     "io/raw_fd.rs",
     "net/socket.rs",

@@ -287,22 +287,6 @@ impl Coroutine {
         (0..LINES).for_each(|line| prefetch(first.wrapping_add(line * LINE)));
     }
 
-    /// Suspends if called on this coroutine's own stack, whose addresses are `bounds`. Elsewhere it
-    /// does nothing and returns `false`.
-    pub(crate) fn suspend_if_on(&self, bounds: &Range<usize>) -> bool {
-        let marker = 0u8;
-        let top = stack_top();
-        // The address of a local does where the register is not read. A sanitizer may have moved
-        // the local elsewhere.
-        let here = if top.is_null() { ptr::from_ref(&marker) } else { top };
-        if !bounds.contains(&here.addr()) {
-            return false;
-        }
-        // SAFETY: we run on this very stack, and only `resume` leads here.
-        unsafe { self.suspend(Suspended::Parked) };
-        true
-    }
-
     /// Takes the stack back if the body has returned or never started. (A body that never started
     /// is dropped here.) Otherwise returns `None`, and leaks the coroutine.
     #[inline]
@@ -322,16 +306,76 @@ impl Coroutine {
     }
 }
 
+/// Where a [`Checked`] coroutine is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum State {
+    Suspended,
+    Running,
+    Done,
+}
+
+/// A coroutine that knows where it is. So its callers need not promise it.
+pub(crate) struct Checked {
+    coroutine: Coroutine,
+    stack: Range<usize>,
+    state: Cell<State>,
+}
+
+impl Checked {
+    /// Puts `body` on `stack`, as [`Coroutine::new`].
+    pub(crate) fn new(stack: Stack, body: Lent<impl FnOnce()>) -> Self {
+        let bounds = stack.bounds();
+        let coroutine = Coroutine::new(stack, body);
+        Self { coroutine, stack: bounds, state: Cell::new(State::Suspended) }
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.state.get()
+    }
+
+    /// Runs the body until it suspends or returns.
+    ///
+    /// # Panics
+    ///
+    /// Unless it is suspended.
+    pub(crate) fn resume(&self) {
+        assert!(self.state.get() == State::Suspended, "resumed a coroutine that is not suspended");
+        self.state.set(State::Running);
+        // SAFETY: it was `Suspended`, and is `Running` during this call.
+        let suspended = unsafe { self.coroutine.resume() };
+        self.state.set(if suspended.is_some() { State::Suspended } else { State::Done });
+    }
+
+    /// Suspends if called on its own stack. Elsewhere it does nothing and returns `false`.
+    pub(crate) fn suspend(&self) -> bool {
+        let marker = 0u8;
+        let top = stack_top();
+        // The address of a local does where the register is not read. A sanitizer may have moved
+        // the local elsewhere.
+        let here = if top.is_null() { ptr::from_ref(&marker) } else { top };
+        if !self.stack.contains(&here.addr()) {
+            return false;
+        }
+        // SAFETY: we run on this very stack, and only `resume` leads here.
+        unsafe { self.coroutine.suspend(Suspended::Parked) };
+        true
+    }
+
+    /// Takes the stack back, as [`Coroutine::into_stack`].
+    pub(crate) fn into_stack(self) -> Option<Stack> {
+        self.coroutine.into_stack()
+    }
+}
+
 /// Calls `f`, which must not unwind, on `stack`. Returns the stack.
 #[inline(always)]
 pub(crate) fn call_on(stack: Stack, f: impl FnOnce()) -> Option<Stack> {
     // SAFETY: it is resumed once, below, and nothing suspends it but along with the caller. So it
     // has returned when `resume` has, which comes before the borrows end. If the caller is never
     // resumed, its frames and this stack are leaked together.
-    let coroutine = Coroutine::new(stack, unsafe { Lent::new(f) });
-    // SAFETY: this is its only `resume`.
-    let suspended = unsafe { coroutine.resume() };
-    debug_assert!(suspended.is_none(), "nothing suspends it by itself");
+    let coroutine = Checked::new(stack, unsafe { Lent::new(f) });
+    coroutine.resume();
+    debug_assert!(coroutine.state() == State::Done, "nothing suspends it by itself");
     coroutine.into_stack()
 }
 
