@@ -16,7 +16,8 @@
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
 
-use crate::engine::coroutine::{self, stack_top};
+use crate::engine::coroutine;
+use crate::engine::processor::stack_top;
 use crate::engine::scheduler::Scheduler;
 use crate::engine::stack::{self, Stack};
 use crate::engine::{bounds, context, core_files, signals};

@@ -5,10 +5,6 @@
 
 #![allow(unsafe_code)]
 
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-use std::arch::asm;
-#[cfg(target_arch = "x86_64")]
-use std::arch::x86_64;
 use std::cell::{Cell, UnsafeCell};
 use std::mem::{self, ManuallyDrop};
 use std::ops::Range;
@@ -18,6 +14,7 @@ use corosensei::stack::Stack as _;
 use corosensei::{CoroutineResult, Yielder};
 
 use super::bounds::Bounds;
+use super::processor::{LINE, Registers, prefetch, stack_top};
 #[cfg(feature = "sanitizer")]
 use super::sanitizer;
 #[cfg(plainsong_model)]
@@ -41,9 +38,6 @@ const LINES: usize = 10;
 const TRANSFER_MAX: usize = 512;
 /// The alignment of a new stack.
 const TRANSFER_ALIGN_MAX: usize = 16;
-/// Bytes of a cache line.
-pub(super) const LINE: usize = 64;
-
 /// The reason why a coroutine suspends, for the loop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Suspended {
@@ -53,47 +47,6 @@ pub(crate) enum Suspended {
     Parked,
     /// Never resume me.
     Abandoned,
-}
-
-/// The registers from which the frames of a stack can be found. Only backtraces read them, and
-/// `link` only on processors that have it.
-#[allow(dead_code)]
-#[derive(Clone, Copy, Default, Debug)]
-pub(crate) struct Registers {
-    pub(crate) instruction: usize,
-    pub(crate) stack: usize,
-    pub(crate) frame: usize,
-    /// The return address, on processors that have it in a register.
-    pub(crate) link: usize,
-}
-
-impl Registers {
-    /// The registers here. Zeroes on processors that are not known.
-    #[inline(always)]
-    pub(crate) fn here() -> Self {
-        #[allow(unused_mut)]
-        let mut here = Self::default();
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: this reads registers.
-        unsafe {
-            asm!(
-                "lea {}, [rip]", "mov {}, rsp", "mov {}, rbp",
-                out(reg) here.instruction, out(reg) here.stack, out(reg) here.frame,
-                options(nomem, nostack, preserves_flags),
-            );
-        }
-        #[cfg(target_arch = "aarch64")]
-        // SAFETY: as above.
-        unsafe {
-            asm!(
-                "adr {}, .", "mov {}, sp", "mov {}, x29", "mov {}, x30",
-                out(reg) here.instruction, out(reg) here.stack, out(reg) here.frame,
-                out(reg) here.link,
-                options(nomem, nostack, preserves_flags),
-            );
-        }
-        here
-    }
 }
 
 /// A closure for a coroutine, with the promise that everything that it and its result borrow lives
@@ -377,38 +330,4 @@ pub(crate) fn call_on(stack: Stack, f: impl FnOnce()) -> Option<Stack> {
     coroutine.resume();
     debug_assert!(coroutine.state() == State::Done, "nothing suspends it by itself");
     coroutine.into_stack()
-}
-
-/// Prefetches the cache line at an address, which need not be valid.
-#[inline]
-pub(super) fn prefetch<T>(address: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: this changes nothing that a program could see, and does not fault.
-    unsafe {
-        x86_64::_mm_prefetch::<{ x86_64::_MM_HINT_T0 }>(address.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = address;
-}
-
-/// The top of the stack. Null on processors that are not known.
-#[inline(always)]
-pub(crate) fn stack_top() -> *const u8 {
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-    {
-        let top;
-        // SAFETY: this reads a register.
-        #[cfg(target_arch = "x86_64")]
-        unsafe {
-            asm!("mov {}, rsp", out(reg) top, options(nomem, nostack, preserves_flags));
-        }
-        // SAFETY: as above.
-        #[cfg(target_arch = "aarch64")]
-        unsafe {
-            asm!("mov {}, sp", out(reg) top, options(nomem, nostack, preserves_flags));
-        }
-        top
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    ptr::null()
 }

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use super::coroutine::stack_top;
+use super::processor::stack_top;
 #[cfg(plainsong_model)]
 use super::shared::LocalCell;
 use super::shared::thread_local;

@@ -19,6 +19,8 @@
 // Memory, numbers and data structures.
 pub(crate) mod shared;
 
+pub(crate) mod processor;
+
 #[cfg(feature = "sanitizer")]
 pub(crate) mod sanitizer;
 

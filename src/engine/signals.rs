@@ -18,9 +18,9 @@ use std::ptr;
 use std::sync::OnceLock;
 
 use super::context;
-use super::coroutine::Registers;
 use super::mapping::Mapping;
 use super::overflow;
+use super::processor::Registers;
 
 /// Room for the handler, and for the previous handlers that it may pass a signal on to.
 const ALTERNATE_SIZE: usize = 64 * 1024;

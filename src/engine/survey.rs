@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::ops::Range;
 
-use super::coroutine::Registers;
 use super::facts::{Facts, Frames};
 use super::numbers::Numbers;
+use super::processor::Registers;
 use super::rows::Rows;
 
 /// The coroutines of one thread.

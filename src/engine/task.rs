@@ -11,8 +11,9 @@ use std::ptr::{self, NonNull};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::coroutine::{Coroutine, LINE, prefetch};
+use super::coroutine::Coroutine;
 use super::id::Id;
+use super::processor::{LINE, prefetch};
 use super::scopes::Scopes;
 use super::subject::{Alternative, Subject};
 use super::timer::TimerKey;

@@ -1,12 +1,12 @@
 //! A clock that is cheap to read, for what is measured at each turn: the processor's own counter,
 //! where the kernel trusts it, too.
 
-#![allow(unsafe_code)]
-
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use super::processor::counter;
 
 /// How long the counter is compared with the system's clock, once for a process.
 const CALIBRATION: Duration = Duration::from_millis(10);
@@ -78,25 +78,6 @@ pub(crate) fn short(ticks: u64) -> u32 {
 #[inline]
 pub(crate) fn long(short: u32) -> u64 {
     u64::from(short) << SHORT
-}
-
-/// The processor's counter. Zero where it is not known.
-#[inline]
-fn counter() -> u64 {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: every processor of this architecture has the instruction.
-    return unsafe { std::arch::x86_64::_rdtsc() };
-    #[cfg(target_arch = "aarch64")]
-    {
-        let count;
-        // SAFETY: this reads a register that user code may read.
-        unsafe {
-            std::arch::asm!("mrs {}, cntvct_el0", out(reg) count, options(nomem, nostack));
-        }
-        count
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    0
 }
 
 /// Whether the counter runs evenly, and is the same on all processors. On x86-64 the kernel watches

@@ -21,7 +21,7 @@ use framehop::{
 };
 
 use super::frame::Frame;
-use crate::engine::coroutine::Registers;
+use crate::engine::processor::Registers;
 use crate::engine::survey::{Survey, Walk};
 
 /// Copies, because an object may be unloaded at any time.

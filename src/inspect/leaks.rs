@@ -33,10 +33,10 @@ use super::dump::{Answer, Answered, Dump, ask_everyone, names_in};
 use super::frames::Backtraces;
 #[cfg(target_os = "linux")]
 use super::memory::{self, Part};
-use crate::engine::coroutine::stack_top;
 use crate::engine::facts::{Facts, Index, Parked, State};
 use crate::engine::id::Id;
 use crate::engine::order::sort_by_key;
+use crate::engine::processor::stack_top;
 use crate::engine::subject::{Held, Object};
 use crate::engine::survey::{StackMemory, Survey};
 use crate::engine::workers::Workers;

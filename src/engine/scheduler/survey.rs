@@ -3,11 +3,11 @@
 use std::ptr;
 use std::time::Duration;
 
-use super::super::coroutine::Registers;
 use super::super::current;
 use super::super::endpoint::Endpoint;
 use super::super::facts::{Facts, Frames, Parked, StackUse, State};
 use super::super::numbers::Numbers;
+use super::super::processor::Registers;
 use super::super::stack;
 use super::super::survey::{Survey, Wanted};
 use super::super::task::{Flag, Task};
