@@ -98,8 +98,9 @@ pub(crate) fn on_lent_stack<T>(size: usize, f: impl FnOnce() -> T) -> T {
 #[inline(always)]
 fn call_on<T>(stack: Stack, f: impl FnOnce() -> T, put: impl FnOnce(&Scheduler, Stack)) -> T {
     let mut result = None;
-    let body = || result = Some(panic::catch_unwind(AssertUnwindSafe(f)));
-    if let Some(stack) = coroutine::call_on(stack, body) {
+    let mut f = Some(f);
+    let mut body = || result = f.take().map(|f| panic::catch_unwind(AssertUnwindSafe(f)));
+    if let Some(stack) = coroutine::call_on(stack, &mut body) {
         context::try_with(|scheduler| put(scheduler, stack));
     }
     match result {

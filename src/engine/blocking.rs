@@ -5,8 +5,6 @@
 //! [`blocking`] waits for its end, because the call may borrow from the caller's stack. [`offload`]
 //! leaves it alone, because its calls borrow nothing.
 
-#![allow(unsafe_code)]
-
 use std::cell::RefCell;
 use std::io;
 use std::mem;
@@ -18,6 +16,7 @@ use std::time::Instant;
 use super::abort::AbortOnUnwind;
 use super::blocking_pool::{self as pool, Job};
 use super::context;
+use super::coroutine::lending;
 use super::defer::Defer;
 use super::error::past_deadline;
 use super::mutex::Mutex;
@@ -165,16 +164,9 @@ pub(crate) fn attempt<T: Send>(f: impl FnOnce() -> T + Send) -> io::Result<T> {
 /// Makes a call that may borrow. It is one function for all calls: a debug build would compile it
 /// anew for each of `fs` otherwise.
 fn lend(f: &mut (dyn FnMut() + Send)) -> io::Result<()> {
-    // SAFETY: the two types differ only in a lifetime. `f` is called only before `make` returns or
-    // unwinds. As it lends, that is when the call has ended, or when its job, which no thread has
-    // begun, was taken back. The rest of the job on the pool's thread calls nothing.
-    //
-    // Nor can this frame vanish while the coroutine is suspended in `make`: no suspended coroutine
-    // is dropped, and a coroutine is abandoned only while it unwinds, which is after the wait.
-    let f = unsafe {
-        mem::transmute::<&mut (dyn FnMut() + Send), &'static mut (dyn FnMut() + Send)>(f)
-    };
-    make(f, true, None)
+    // As it lends, `make` returns or unwinds when the call has ended, or when its job, which no
+    // thread has begun, was taken back.
+    lending(|loan| make(loan.lend(f).without_lifetime(), true, None))
 }
 
 /// [`blocking`] for a call that borrows nothing: a cancellation or a time-out leaves it at once.

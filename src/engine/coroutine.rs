@@ -6,14 +6,18 @@
 #![allow(unsafe_code)]
 
 use std::cell::{Cell, UnsafeCell};
+use std::marker::PhantomData;
 use std::mem::{self, ManuallyDrop};
 use std::ops::Range;
+use std::process;
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use corosensei::stack::Stack as _;
 use corosensei::{CoroutineResult, Yielder};
 
 use super::bounds::Bounds;
+use super::defer::Defer;
 use super::processor::{LINE, Registers, prefetch, stack_top};
 #[cfg(feature = "sanitizer")]
 use super::sanitizer;
@@ -88,10 +92,78 @@ impl<F> Lent<F> {
         Lent(Box::new(self.0))
     }
 
+    /// The closure in a form that does not show what it borrows.
+    pub(crate) fn without_lifetime<'a>(self) -> Box<dyn FnOnce() + Send>
+    where
+        F: FnOnce() + Send + 'a,
+    {
+        let f: Box<dyn FnOnce() + Send + 'a> = Box::new(self.0);
+        // SAFETY: the two types differ only in a lifetime, and the promise is made for that.
+        unsafe { mem::transmute::<Box<dyn FnOnce() + Send + 'a>, Box<dyn FnOnce() + Send>>(f) }
+    }
+
     /// The closure, without the promise.
     #[inline(always)]
     pub(crate) fn into_inner(self) -> F {
         self.0
+    }
+}
+
+/// Calls `f`, which may lend a closure. Should that closure still be in use when `f` has returned
+/// or unwinds, this ends the process.
+pub(crate) fn lending<'env, R>(f: impl FnOnce(Loan<'_, 'env>) -> R) -> R {
+    let out = AtomicBool::new(false);
+    let _check = Defer::new(|| {
+        if out.load(Ordering::Acquire) {
+            process::abort();
+        }
+    });
+    f(Loan { out: &out, env: PhantomData })
+}
+
+/// The right to lend one closure that borrows for `'env`: see [`lending`].
+pub(crate) struct Loan<'out, 'env> {
+    out: &'out AtomicBool,
+    // Such that `'env` cannot be made shorter, as by a borrow from the caller's closure.
+    env: PhantomData<&'env mut &'env ()>,
+}
+
+impl<'out, 'env> Loan<'out, 'env> {
+    /// Lends `f`, until it has been called or dropped.
+    #[inline(always)]
+    pub(crate) fn lend<F: FnOnce() + 'env>(self, f: F) -> Lent<impl FnOnce() + use<'out, 'env, F>> {
+        self.out.store(true, Ordering::Relaxed);
+        let f = InUse { f, back: Back(self.out) };
+        // SAFETY: what `f` borrows outlives the call of `lending`. That returns or unwinds only if
+        // `Back` has been dropped, which comes after `f` has returned, or was dropped.
+        //
+        // Nor can its frame vanish otherwise: a suspended coroutine is resumed to its end, or it is
+        // abandoned and its stack leaked. Then it borrows from no other stack (`Flag::Borrows`).
+        unsafe { Lent::new(move || f.call()) }
+    }
+}
+
+/// A closure that has been lent.
+struct InUse<'out, F> {
+    f: F,
+    // Dropped after it.
+    back: Back<'out>,
+}
+
+impl<F: FnOnce()> InUse<'_, F> {
+    #[inline(always)]
+    fn call(self) {
+        let Self { f, back: _back } = self;
+        f();
+    }
+}
+
+/// Ends a loan.
+struct Back<'out>(&'out AtomicBool);
+
+impl Drop for Back<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
     }
 }
 
@@ -321,13 +393,13 @@ impl Checked {
 }
 
 /// Calls `f`, which must not unwind, on `stack`. Returns the stack.
-#[inline(always)]
-pub(crate) fn call_on(stack: Stack, f: impl FnOnce()) -> Option<Stack> {
-    // SAFETY: it is resumed once, below, and nothing suspends it but along with the caller. So it
-    // has returned when `resume` has, which comes before the borrows end. If the caller is never
-    // resumed, its frames and this stack are leaked together.
-    let coroutine = Checked::new(stack, unsafe { Lent::new(f) });
-    coroutine.resume();
-    debug_assert!(coroutine.state() == State::Done, "nothing suspends it by itself");
-    coroutine.into_stack()
+///
+/// Nothing suspends the call but along with the caller, so it has returned when `resume` has. If
+/// the caller is never resumed, its frames and this stack are leaked together.
+pub(crate) fn call_on(stack: Stack, f: &mut dyn FnMut()) -> Option<Stack> {
+    lending(|loan| {
+        let coroutine = Checked::new(stack, loan.lend(f));
+        coroutine.resume();
+        coroutine.into_stack()
+    })
 }

@@ -1,8 +1,6 @@
 //! How a run begins and ends: the worker threads, and the main coroutine, which may borrow from the
 //! caller.
 
-#![allow(unsafe_code)]
-
 use std::cell::Cell;
 use std::io;
 use std::mem;
@@ -13,7 +11,7 @@ use super::abort::AbortOnUnwind;
 use super::blocking_pool as pool;
 use super::cancel;
 use super::context::{self, Running};
-use super::coroutine::{Coroutine, Lent};
+use super::coroutine::{Coroutine, lending};
 use super::current;
 use super::defer::Defer;
 use super::mutex::{Condvar, Mutex};
@@ -171,22 +169,23 @@ fn run(
     let _running = scheduler.start(settings, worker)?;
     let stack = scheduler.take_stack(settings.stack_size)?;
     ready();
-    // SAFETY: nothing runs `main` or uses its borrows after this function returns: the scheduler's
-    // loop returns only when no coroutine is left, so `main` has ended.
+    // The scheduler's loop returns only when no coroutine is left, so `main` has ended then.
     //
     // There is no other way out of it: a panic of the loop ends the process (`AbortOnUnwind`), and
     // so does abandoning a coroutine that borrows (`Flag::Borrows`).
-    let main = unsafe { Lent::new(main) };
-    // An unwind would leave coroutines behind that borrow.
-    let abort = AbortOnUnwind::new();
-    let coroutine = Coroutine::new(stack, main);
-    let task = Task::new(coroutine, scheduler.allocate_id(), Some("main".into()), spawned, None);
-    task.flags.set(Flag::Borrows, true);
-    task.flags.set(Flag::Main, true);
-    scheduler.add(task);
-    // On a thread of the blocking pool, a run counts as a wait, because it mostly waits.
-    pool::while_blocked(|| drive(scheduler, host));
-    abort.disarm();
+    lending(|loan| {
+        // An unwind would leave coroutines behind that borrow.
+        let abort = AbortOnUnwind::new();
+        let coroutine = Coroutine::new(stack, loan.lend(main));
+        let id = scheduler.allocate_id();
+        let task = Task::new(coroutine, id, Some("main".into()), spawned, None);
+        task.flags.set(Flag::Borrows, true);
+        task.flags.set(Flag::Main, true);
+        scheduler.add(task);
+        // On a thread of the blocking pool, a run counts as a wait, because it mostly waits.
+        pool::while_blocked(|| drive(scheduler, host));
+        abort.disarm();
+    });
     Ok(())
 }
 
