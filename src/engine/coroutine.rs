@@ -134,7 +134,7 @@ impl<'out, 'env> Loan<'out, 'env> {
     pub(crate) fn lend<F: FnOnce() + 'env>(self, f: F) -> Lent<impl FnOnce() + use<'out, 'env, F>> {
         self.out.store(true, Ordering::Relaxed);
         let f = InUse { f, back: Back(self.out) };
-        // SAFETY: what `f` borrows outlives the call of `lending`. That returns or unwinds only if
+        // SAFETY: the borrows of `f` outlive the call of `lending`. That returns or unwinds only if
         // `Back` has been dropped, which comes after `f` has returned, or was dropped.
         //
         // Nor can its frame vanish otherwise: a suspended coroutine is resumed to its end, or it is

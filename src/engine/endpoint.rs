@@ -3,13 +3,14 @@
 
 #![allow(unsafe_code)]
 
-use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::{fmt, io, iter};
 
 use socket2::{SockAddr, SockRef, Type};
+
+use super::fd::file_type;
 
 /// The file behind a descriptor. Finding out takes some system calls, and allocates nothing.
 #[derive(Clone, Copy, Debug)]
@@ -140,16 +141,6 @@ fn listens(socket: &SockRef<'_>) -> bool {
 #[cfg(target_vendor = "apple")]
 fn listens(_socket: &SockRef<'_>) -> bool {
     false
-}
-
-/// The type of a file, as in its mode.
-pub(crate) fn file_type(fd: BorrowedFd<'_>) -> Option<libc::mode_t> {
-    let mut stat = MaybeUninit::<libc::stat>::uninit();
-    // SAFETY: the place is valid for the answer, which is read only if the call has written it.
-    unsafe {
-        (libc::fstat(fd.as_raw_fd(), stat.as_mut_ptr()) == 0)
-            .then(|| stat.assume_init().st_mode & libc::S_IFMT)
-    }
 }
 
 fn file_kind(fd: BorrowedFd<'_>) -> &'static str {

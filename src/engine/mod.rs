@@ -38,6 +38,8 @@ pub(crate) mod pin;
 
 pub(crate) mod id;
 
+pub(crate) mod fd;
+
 pub(crate) mod subject;
 
 pub(crate) mod endpoint;

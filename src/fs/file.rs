@@ -15,8 +15,8 @@ use std::time::SystemTime;
 use rustix::io::Errno;
 
 use super::call::{call, flock};
+use crate::engine::fd::from_raw_fd;
 use crate::engine::park;
-use crate::io::raw_fd::from_raw_fd;
 
 /// The offset that means the position of the file itself.
 #[cfg(target_os = "linux")]

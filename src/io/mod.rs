@@ -8,7 +8,6 @@ mod duplex;
 mod lines;
 pub(crate) mod pipe;
 mod pollable;
-pub(crate) mod raw_fd;
 pub(crate) mod ready;
 pub(crate) mod source;
 mod stdio;

@@ -8,8 +8,8 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use rustix::io::ioctl_fionbio;
 
-use super::raw_fd::from_raw_fd;
 use super::source::Source;
+use crate::engine::fd::from_raw_fd;
 use crate::engine::reactor::Interest;
 
 /// One end of a pipe, in non-blocking mode.

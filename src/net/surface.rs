@@ -84,7 +84,7 @@ macro_rules! socket_surface {
             }
         }
 
-        crate::io::raw_fd::from_raw_fd!($type);
+        crate::engine::fd::from_raw_fd!($type);
 
         /// As from std's type. A `connect` of socket2's own has blocked its thread before.
         #[cfg(feature = "socket2")]

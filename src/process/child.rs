@@ -7,12 +7,12 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use super::{ExitStatus, Output};
 use crate::engine::blocking::try_offload;
+use crate::engine::fd::from_raw_fd;
 use crate::engine::park;
 use crate::engine::reactor::Interest;
 use crate::io::pipe::{
     Pipe, pipe_read_readiness, pipe_reads, pipe_surface, pipe_write_readiness, pipe_writes,
 };
-use crate::io::raw_fd::from_raw_fd;
 use crate::io::source::Source;
 use crate::task::{fail_at, gather};
 
