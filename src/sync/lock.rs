@@ -5,10 +5,10 @@
 use std::cell::UnsafeCell;
 use std::fmt;
 use std::marker::PhantomData;
-use std::ops::{Deref, DerefMut};
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
 
+use super::guard::{guard_deref, guard_deref_mut};
 use crate::engine::shared::atomic::{AtomicUsize, Ordering};
 use crate::engine::shared::{hint, thread};
 
@@ -31,7 +31,7 @@ const SLEEP: Duration = Duration::from_micros(50);
 /// It is taken with one atomic exchange and released with a plain store, where a lock that the
 /// kernel knows of needs an exchange for each. The holder can be late only when the kernel takes
 /// the processor from it; the others then yield to it.
-pub(super) struct Lock<S> {
+pub(super) struct Lock<S: ?Sized> {
     // 1 while it is taken. It is a whole word because padding keeps what was in the memory before,
     // and `inspect::leaks` could take that for a pointer.
     taken: AtomicUsize,
@@ -41,13 +41,13 @@ pub(super) struct Lock<S> {
 }
 
 // SAFETY: the state is reached by one guard at a time, on any thread, which an `S: Send` allows.
-unsafe impl<S: Send> Sync for Lock<S> {}
+unsafe impl<S: ?Sized + Send> Sync for Lock<S> {}
 // No code that could panic runs while the state is half-way.
 impl<S> UnwindSafe for Lock<S> {}
 impl<S> RefUnwindSafe for Lock<S> {}
 
 /// Holds a [`Lock`].
-pub(super) struct Guard<'a, S> {
+pub(super) struct Guard<'a, S: ?Sized> {
     lock: &'a Lock<S>,
     // It is held for a few instructions of one thread.
     not_send: PhantomData<*const ()>,
@@ -98,26 +98,9 @@ impl<S> Lock<S> {
     }
 }
 
-impl<S> Deref for Guard<'_, S> {
-    type Target = S;
+guard_deref_mut!(['a,] Guard<'a, T>, |guard| guard.lock.state.get());
 
-    #[inline]
-    fn deref(&self) -> &S {
-        // SAFETY: `taken` was changed to 1 for this guard, and only the drop of the guard
-        // changes it back: no other guard of this lock is alive.
-        unsafe { &*self.lock.state.get() }
-    }
-}
-
-impl<S> DerefMut for Guard<'_, S> {
-    #[inline]
-    fn deref_mut(&mut self) -> &mut S {
-        // SAFETY: as in `deref`, and this guard is borrowed for it alone.
-        unsafe { &mut *self.lock.state.get() }
-    }
-}
-
-impl<S> Drop for Guard<'_, S> {
+impl<S: ?Sized> Drop for Guard<'_, S> {
     #[inline]
     fn drop(&mut self) {
         // The next thread that takes the lock, with `Acquire`, sees what was done to the state.
