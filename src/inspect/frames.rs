@@ -51,6 +51,44 @@ impl Objects {
         this
     }
 
+    /// Adds an object, with its unwind table if it has one in the usual form.
+    fn add(&mut self, object: &Object<'_>) -> Option<()> {
+        let base = object.base;
+        let loaded = || object.loaded().map(|header| object.range(header));
+        let start = loaded().map(|it| it.start).min()?;
+        let end = loaded().map(|it| it.end).max()?;
+        let path = PathBuf::from(std::ffi::OsStr::from_bytes(object.name.to_bytes()));
+        // The program itself has no name there.
+        let path = if path.as_os_str().is_empty() && self.places.is_empty() {
+            std::env::current_exe().unwrap_or_default()
+        } else {
+            path
+        };
+        self.places.push((start..end, base, path.clone()));
+        let is_index = |header: &&libc::Elf64_Phdr| header.p_type == libc::PT_GNU_EH_FRAME;
+        let index = object.range(object.headers.iter().find(is_index)?);
+        let index_bytes = object.bytes_from(index.start)?.get(..index.len())?;
+        // The index begins with four bytes that say how the table's address is encoded: nearly
+        // always as four bytes, relative to where they are.
+        let &[1, 0x1b, _, _, a, b, c, d, ..] = index_bytes else { return None };
+        let offset = i32::from_le_bytes([a, b, c, d]) as isize;
+        let table = (index.start + 4).wrapping_add_signed(offset);
+        let table_bytes = object.bytes_from(table)?;
+        let table = table..table + table_bytes.len();
+        let stated = |range: &Range<usize>| (range.start - base) as u64..(range.end - base) as u64;
+        let sections = ExplicitModuleSectionInfo {
+            eh_frame_hdr_svma: Some(stated(&index)),
+            eh_frame_hdr: Some(index_bytes.into()),
+            eh_frame_svma: Some(stated(&table)),
+            eh_frame: Some(table_bytes.into()),
+            ..ExplicitModuleSectionInfo::default()
+        };
+        let name = path.to_string_lossy().into_owned();
+        let module = Module::new(name, start as u64..end as u64, base as u64, sections);
+        self.unwinder.add_module(module);
+        Some(())
+    }
+
     /// Something that finds frames, for one worker.
     fn walker(&self) -> Box<dyn Walk> {
         Box::new(Walker { unwinder: self.unwinder.clone(), cache: CacheNative::new_in() })
@@ -147,6 +185,37 @@ impl Walk for Walker {
     }
 }
 
+/// An object, while the loader shows it.
+struct Object<'a> {
+    base: usize,
+    headers: &'a [libc::Elf64_Phdr],
+    // Empty for the program itself.
+    name: &'a CStr,
+}
+
+impl<'a> Object<'a> {
+    /// The addresses of a part of it.
+    fn range(&self, header: &libc::Elf64_Phdr) -> Range<usize> {
+        let start = self.base + header.p_vaddr as usize;
+        start..start + header.p_memsz as usize
+    }
+
+    /// The parts that are mapped.
+    fn loaded(&self) -> impl Iterator<Item = &'a libc::Elf64_Phdr> {
+        self.headers.iter().filter(|header| header.p_type == libc::PT_LOAD)
+    }
+
+    /// The bytes from an address on, to the end of the mapped part that it is in. `None` if they
+    /// cannot be read.
+    fn bytes_from(&self, start: usize) -> Option<&'a [u8]> {
+        let readable = self.loaded().filter(|header| header.p_flags & libc::PF_R != 0);
+        let range = readable.map(|header| self.range(header)).find(|it| it.contains(&start))?;
+        // SAFETY: it is a part of a segment that is mapped, and readable. The object stays loaded
+        // until the loader has shown it.
+        Some(unsafe { slice::from_raw_parts(start as *const u8, range.end - start) })
+    }
+}
+
 /// Adds an object to the [`Objects`] that `data` points to.
 ///
 /// # Safety
@@ -158,63 +227,21 @@ unsafe extern "C" fn add(
     data: *mut c_void,
 ) -> libc::c_int {
     // SAFETY: `Objects::loaded` passes its value, which nothing else uses meanwhile; and the loader
-    // passes the description of an object, which stays loaded until this returns.
-    let (objects, info) = unsafe { (&mut *data.cast::<Objects>(), &*info) };
-    if info.dlpi_phdr.is_null() {
-        return 0;
-    }
-    let base = info.dlpi_addr as usize;
-    // SAFETY: as above.
-    let headers = unsafe { slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()) };
-    let range = |header: &libc::Elf64_Phdr| {
-        let start = base + header.p_vaddr as usize;
-        start..start + header.p_memsz as usize
+    // passes the description of an object, which stays loaded until this returns. The name is a C
+    // string.
+    let (objects, object) = unsafe {
+        let info = &*info;
+        if info.dlpi_phdr.is_null() {
+            return 0;
+        }
+        let name = info.dlpi_name;
+        let object = Object {
+            base: info.dlpi_addr as usize,
+            headers: slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()),
+            name: if name.is_null() { c"" } else { CStr::from_ptr(name) },
+        };
+        (&mut *data.cast::<Objects>(), object)
     };
-    let loaded = || headers.iter().filter(|header| header.p_type == libc::PT_LOAD).map(range);
-    let (Some(start), Some(end)) =
-        (loaded().map(|it| it.start).min(), loaded().map(|it| it.end).max())
-    else {
-        return 0;
-    };
-    let path = if info.dlpi_name.is_null() {
-        PathBuf::new()
-    } else {
-        // SAFETY: as above: the name is a C string.
-        let name = unsafe { CStr::from_ptr(info.dlpi_name) };
-        std::ffi::OsStr::from_bytes(name.to_bytes()).into()
-    };
-    // The program itself has no name there.
-    let path = if path.as_os_str().is_empty() && objects.places.is_empty() {
-        std::env::current_exe().unwrap_or_default()
-    } else {
-        path
-    };
-    objects.places.push((start..end, base, path.clone()));
-    let Some(header) = headers.iter().find(|header| header.p_type == libc::PT_GNU_EH_FRAME) else {
-        return 0;
-    };
-    let index = range(header);
-    // SAFETY: as above: the range is mapped.
-    let index_bytes = unsafe { slice::from_raw_parts(index.start as *const u8, index.len()) };
-    // The index begins with four bytes that say how the table's address is encoded: nearly always
-    // as four bytes, relative to where they are.
-    let &[1, 0x1b, _, _, a, b, c, d, ..] = index_bytes else { return 0 };
-    let offset = i32::from_le_bytes([a, b, c, d]) as isize;
-    let table = (index.start + 4).wrapping_add_signed(offset);
-    let Some(segment) = loaded().find(|range| range.contains(&table)) else { return 0 };
-    let table = table..segment.end;
-    // SAFETY: as above: it is a part of a segment that is mapped and readable.
-    let table_bytes = unsafe { slice::from_raw_parts(table.start as *const u8, table.len()) };
-    let stated = |range: &Range<usize>| (range.start - base) as u64..(range.end - base) as u64;
-    let sections = ExplicitModuleSectionInfo {
-        eh_frame_hdr_svma: Some(stated(&index)),
-        eh_frame_hdr: Some(index_bytes.into()),
-        eh_frame_svma: Some(stated(&table)),
-        eh_frame: Some(table_bytes.into()),
-        ..ExplicitModuleSectionInfo::default()
-    };
-    let name = path.to_string_lossy().into_owned();
-    let module = Module::new(name, start as u64..end as u64, base as u64, sections);
-    objects.unwinder.add_module(module);
+    objects.add(&object);
     0
 }
