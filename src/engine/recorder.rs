@@ -265,8 +265,7 @@ impl Ring {
             let took = ticks::now().saturating_sub(began);
             Event { at: began, what: What::Turn { id, took, then: Then::Runs } }
         });
-        // SAFETY: the events are whole, so these are words that `write` was called with.
-        let events = whole.into_iter().filter_map(|words| unsafe { decode(words) }).chain(runs);
+        let events = whole.into_iter().filter_map(|words| Words(words).decode()).chain(runs);
         let events = events.filter(|event| event.at + event.took() >= since);
         events.collect()
     }
@@ -286,43 +285,43 @@ fn address<T>(what: &'static T) -> u64 {
     ptr::from_ref(what).expose_provenance() as u64
 }
 
-/// # Safety
-///
-/// The words must be those of an event.
-unsafe fn decode([at, head, first, second]: [u64; 4]) -> Option<Event> {
-    let id = Id::from_number(head & ID);
-    let place = ptr::with_exposed_provenance::<Location<'static>>(first as usize);
-    let turn = |then| Some(What::Turn { id: id?, took: ticks::long(second as u32), then });
-    let what = match head >> 56 {
-        YIELDED => turn(Then::Yielded)?,
-        PARKED => {
-            let reason = ptr::with_exposed_provenance::<Reason>(first as usize);
-            // SAFETY: an event of this kind has the address of a static reason there.
-            turn(Then::Parked(Wait::new(unsafe { &*reason }).with((second >> 32) as u32)))?
-        }
-        // SAFETY: an event of this kind has the address of a static location there.
-        ENDED => turn(Then::Ended(unsafe { &*place }))?,
-        SPAWNED => {
-            // SAFETY: as above.
-            let spawned = unsafe { &*place };
-            What::Spawned { id: id?, spawned, parent: Id::from_number(second) }
-        }
-        WOKEN => {
-            let by = match (second, Id::from_number(first)) {
-                (0, Some(id)) => By::Coroutine(id),
-                (2, _) => By::Thread,
-                (3, _) => By::Timer,
-                (4, _) => By::Cancellation,
-                _ => By::Loop,
-            };
-            What::Woken { id: id?, by }
-        }
-        CANCELLED => What::Cancelled { id: id?, by: Id::from_number(first) },
-        POLLED => What::Polled { events: first, took: second },
-        STOLEN => What::Stolen,
-        _ => return None,
-    };
-    Some(Event { at, what })
+/// The words of a whole event: `write` was called with them.
+struct Words([u64; 4]);
+
+impl Words {
+    fn decode(self) -> Option<Event> {
+        let Self([at, head, first, second]) = self;
+        let id = Id::from_number(head & ID);
+        // SAFETY: called only for an event that has the address of a static location there.
+        let place =
+            || unsafe { &*ptr::with_exposed_provenance::<Location<'static>>(first as usize) };
+        let turn = |then| Some(What::Turn { id: id?, took: ticks::long(second as u32), then });
+        let what = match head >> 56 {
+            YIELDED => turn(Then::Yielded)?,
+            PARKED => {
+                let reason = ptr::with_exposed_provenance::<Reason>(first as usize);
+                // SAFETY: an event of this kind has the address of a static reason there.
+                turn(Then::Parked(Wait::new(unsafe { &*reason }).with((second >> 32) as u32)))?
+            }
+            ENDED => turn(Then::Ended(place()))?,
+            SPAWNED => What::Spawned { id: id?, spawned: place(), parent: Id::from_number(second) },
+            WOKEN => {
+                let by = match (second, Id::from_number(first)) {
+                    (0, Some(id)) => By::Coroutine(id),
+                    (2, _) => By::Thread,
+                    (3, _) => By::Timer,
+                    (4, _) => By::Cancellation,
+                    _ => By::Loop,
+                };
+                What::Woken { id: id?, by }
+            }
+            CANCELLED => What::Cancelled { id: id?, by: Id::from_number(first) },
+            POLLED => What::Polled { events: first, took: second },
+            STOLEN => What::Stolen,
+            _ => return None,
+        };
+        Some(Event { at, what })
+    }
 }
 
 /// The events of all workers since a time in ticks, also of workers that have ended, if no other

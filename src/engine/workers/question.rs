@@ -54,13 +54,13 @@ impl Slot {
     pub(super) fn answer(&self, f: impl FnOnce(&mut Survey)) -> bool {
         let question = self.0.swap(ptr::null_mut(), Ordering::SeqCst);
         // SAFETY: the question was in the slot, so the asking thread had not withdrawn it, and now
-        // waits for `answered`.
-        let Some(question) = (unsafe { question.as_ref() }) else { return false };
+        // waits for `answered`. The side that takes it out of the slot has the survey alone.
+        let taken = unsafe { question.as_ref().map(|it| (&it.answered, &mut *it.survey.get())) };
+        let Some((answered, survey)) = taken else { return false };
         // The question may end from there on. The asking thread waits for this, so it must come
         // even if `f` unwinds.
-        let _answered = Defer::new(|| question.answered.store(true, Ordering::Release));
-        // SAFETY: the side that takes the question out of the slot has the survey alone.
-        f(unsafe { &mut *question.survey.get() });
+        let _answered = Defer::new(|| answered.store(true, Ordering::Release));
+        f(survey);
         true
     }
 }
