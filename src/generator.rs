@@ -198,16 +198,14 @@ impl<Y, S> Shared<Y, S> {
     }
 
     fn resume(&self) {
-        assert!(
-            self.state() == State::Suspended,
-            "a generator's body cannot resume its own generator"
-        );
         let Some(coroutine) = self.coroutine.get() else { return };
-        self.caller_unwinds.set(park::unwinds());
-        self.panics.set(panic_hook::panics());
-        self.raised.set(false);
-        self.depth.set(depth());
-        coroutine.resume();
+        let was_suspended = coroutine.resume(|| {
+            self.caller_unwinds.set(park::unwinds());
+            self.panics.set(panic_hook::panics());
+            self.raised.set(false);
+            self.depth.set(depth());
+        });
+        assert!(was_suspended, "a generator's body cannot resume its own generator");
         if !self.caller_unwinds.get() {
             // An unwind of the body stays in the body.
             park::forget_panic();

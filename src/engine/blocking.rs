@@ -166,7 +166,7 @@ pub(crate) fn attempt<T: Send>(f: impl FnOnce() -> T + Send) -> io::Result<T> {
 fn lend(f: &mut (dyn FnMut() + Send)) -> io::Result<()> {
     // As it lends, `make` returns or unwinds when the call has ended, or when its job, which no
     // thread has begun, was taken back.
-    lending(|loan| make(loan.lend(f).without_lifetime(), true, None))
+    lending(|loan| make(loan.lend_to_thread(f), true, None))
 }
 
 /// [`blocking`] for a call that borrows nothing: a cancellation or a time-out leaves it at once.

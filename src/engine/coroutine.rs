@@ -92,16 +92,6 @@ impl<F> Lent<F> {
         Lent(Box::new(self.0))
     }
 
-    /// The closure in a form that does not show what it borrows.
-    pub(crate) fn without_lifetime<'a>(self) -> Box<dyn FnOnce() + Send>
-    where
-        F: FnOnce() + Send + 'a,
-    {
-        let f: Box<dyn FnOnce() + Send + 'a> = Box::new(self.0);
-        // SAFETY: the two types differ only in a lifetime, and the promise is made for that.
-        unsafe { mem::transmute::<Box<dyn FnOnce() + Send + 'a>, Box<dyn FnOnce() + Send>>(f) }
-    }
-
     /// The closure, without the promise.
     #[inline(always)]
     pub(crate) fn into_inner(self) -> F {
@@ -130,16 +120,31 @@ pub(crate) struct Loan<'out, 'env> {
 
 impl<'out, 'env> Loan<'out, 'env> {
     /// Lends `f`, until it has been called or dropped.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn lend<F: FnOnce() + 'env>(self, f: F) -> Lent<impl FnOnce() + use<'out, 'env, F>> {
-        self.out.store(true, Ordering::Relaxed);
-        let f = InUse { f, back: Back(self.out) };
+        let f = self.in_use(f);
         // SAFETY: the borrows of `f` outlive the call of `lending`. That returns or unwinds only if
         // `Back` has been dropped, which comes after `f` has returned, or was dropped.
         //
         // Nor can its frame vanish otherwise: a suspended coroutine is resumed to its end, or it is
         // abandoned and its stack leaked. Then it borrows from no other stack (`Flag::Borrows`).
         unsafe { Lent::new(move || f.call()) }
+    }
+
+    /// [`lend`](Self::lend), for a thread. The type does not show that it borrows.
+    pub(crate) fn lend_to_thread(
+        self,
+        f: &'env mut (dyn FnMut() + Send),
+    ) -> impl FnOnce() + Send + use<> {
+        type Call<'a> = InUse<'a, &'a mut (dyn FnMut() + Send)>;
+        // SAFETY: the two types differ only in lifetimes. It is sound to use it as in `lend`.
+        let f = unsafe { mem::transmute::<Call<'_>, Call<'static>>(self.in_use(f)) };
+        move || f.call()
+    }
+
+    fn in_use<F>(self, f: F) -> InUse<'out, F> {
+        self.out.store(true, Ordering::Relaxed);
+        InUse { f, back: Back(self.out) }
     }
 }
 
@@ -151,7 +156,6 @@ struct InUse<'out, F> {
 }
 
 impl<F: FnOnce()> InUse<'_, F> {
-    #[inline(always)]
     fn call(self) {
         let Self { f, back: _back } = self;
         f();
@@ -354,21 +358,24 @@ impl Checked {
         Self { coroutine, stack: bounds, state: Cell::new(State::Suspended) }
     }
 
+    #[inline]
     pub(crate) fn state(&self) -> State {
         self.state.get()
     }
 
-    /// Runs the body until it suspends or returns.
-    ///
-    /// # Panics
-    ///
-    /// Unless it is suspended.
-    pub(crate) fn resume(&self) {
-        assert!(self.state.get() == State::Suspended, "resumed a coroutine that is not suspended");
+    /// Calls `prepare` and runs the body until it suspends or returns. Does nothing and returns
+    /// `false` unless it was suspended.
+    #[inline]
+    pub(crate) fn resume(&self, prepare: impl FnOnce()) -> bool {
+        if self.state.get() != State::Suspended {
+            return false;
+        }
         self.state.set(State::Running);
+        prepare();
         // SAFETY: it was `Suspended`, and is `Running` during this call.
         let suspended = unsafe { self.coroutine.resume() };
         self.state.set(if suspended.is_some() { State::Suspended } else { State::Done });
+        true
     }
 
     /// Suspends if called on its own stack. Elsewhere it does nothing and returns `false`.
@@ -399,7 +406,37 @@ impl Checked {
 pub(crate) fn call_on(stack: Stack, f: &mut dyn FnMut()) -> Option<Stack> {
     lending(|loan| {
         let coroutine = Checked::new(stack, loan.lend(f));
-        coroutine.resume();
+        coroutine.resume(|| ());
         coroutine.into_stack()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::env;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    #[test]
+    fn a_loan_ends_when_the_closure_has_returned_or_is_dropped() {
+        let text = String::from("lent");
+        let mut read = String::new();
+        lending(|loan| loan.lend(|| read.push_str(&text)).into_inner()());
+        lending(|loan| drop(loan.lend(|| read.push_str(&text))));
+        assert_eq!(read, text);
+    }
+
+    #[test]
+    fn a_loan_that_does_not_end_in_time_ends_the_process() {
+        const CHILD: &str = "PLAINSONG_TEST_LOAN";
+        if env::var_os(CHILD).is_some() {
+            lending(|loan| mem::forget(loan.lend(|| ()).into_inner()));
+            return;
+        }
+        let name = "engine::coroutine::tests::a_loan_that_does_not_end_in_time_ends_the_process";
+        let mut child = Command::new(env::current_exe().unwrap());
+        let status = child.args(["--exact", name]).env(CHILD, "1").output().unwrap().status;
+        assert_eq!(status.signal(), Some(libc::SIGABRT), "{status}");
+    }
 }
