@@ -120,8 +120,10 @@ pub(crate) struct Loan<'out, 'env> {
 
 impl<'out, 'env> Loan<'out, 'env> {
     /// Lends `f`, until it has been called or dropped.
-    #[inline]
-    pub(crate) fn lend<F: FnOnce() + 'env>(self, f: F) -> Lent<impl FnOnce() + use<'out, 'env, F>> {
+    pub(crate) fn lend(
+        self,
+        f: &'env mut (dyn FnMut() + 'env),
+    ) -> Lent<impl FnOnce() + use<'out, 'env>> {
         let f = self.in_use(f);
         // SAFETY: the borrows of `f` outlive the call of `lending`. That returns or unwinds only if
         // `Back` has been dropped, which comes after `f` has returned, or was dropped.
@@ -422,8 +424,9 @@ mod tests {
     fn a_loan_ends_when_the_closure_has_returned_or_is_dropped() {
         let text = String::from("lent");
         let mut read = String::new();
-        lending(|loan| loan.lend(|| read.push_str(&text)).into_inner()());
-        lending(|loan| drop(loan.lend(|| read.push_str(&text))));
+        let mut reads = || read.push_str(&text);
+        lending(|loan| loan.lend(&mut reads).into_inner()());
+        lending(|loan| drop(loan.lend(&mut reads)));
         assert_eq!(read, text);
     }
 
@@ -431,7 +434,8 @@ mod tests {
     fn a_loan_that_does_not_end_in_time_ends_the_process() {
         const CHILD: &str = "PLAINSONG_TEST_LOAN";
         if env::var_os(CHILD).is_some() {
-            lending(|loan| mem::forget(loan.lend(|| ()).into_inner()));
+            let mut nothing = || ();
+            lending(|loan| mem::forget(loan.lend(&mut nothing).into_inner()));
             return;
         }
         let name = "engine::coroutine::tests::a_loan_that_does_not_end_in_time_ends_the_process";

@@ -169,6 +169,8 @@ fn run(
     let _running = scheduler.start(settings, worker)?;
     let stack = scheduler.take_stack(settings.stack_size)?;
     ready();
+    let mut main = Some(main);
+    let mut main = || main.take().map_or((), |main| main());
     // The scheduler's loop returns only when no coroutine is left, so `main` has ended then.
     //
     // There is no other way out of it: a panic of the loop ends the process (`AbortOnUnwind`), and
@@ -176,7 +178,7 @@ fn run(
     lending(|loan| {
         // An unwind would leave coroutines behind that borrow.
         let abort = AbortOnUnwind::new();
-        let coroutine = Coroutine::new(stack, loan.lend(main));
+        let coroutine = Coroutine::new(stack, loan.lend(&mut main));
         let id = scheduler.allocate_id();
         let task = Task::new(coroutine, id, Some("main".into()), spawned, None);
         task.flags.set(Flag::Borrows, true);
