@@ -42,6 +42,7 @@ const LINES: usize = 10;
 const TRANSFER_MAX: usize = 512;
 /// The alignment of a new stack.
 const TRANSFER_ALIGN_MAX: usize = 16;
+
 /// The reason why a coroutine suspends, for the loop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Suspended {
@@ -128,8 +129,9 @@ impl<'out, 'env> Loan<'out, 'env> {
         // SAFETY: the borrows of `f` outlive the call of `lending`. That returns or unwinds only if
         // `Back` has been dropped, which comes after `f` has returned, or was dropped.
         //
-        // Nor can its frame vanish otherwise: a suspended coroutine is resumed to its end, or it is
-        // abandoned and its stack leaked. Then it borrows from no other stack (`Flag::Borrows`).
+        // Nor can its frame vanish otherwise: no suspended coroutine is dropped. It is abandoned
+        // only while it unwinds, which is not in a wait for a thread that uses `f`. A coroutine
+        // that uses `f` on the caller's behalf is abandoned together with the caller.
         unsafe { Lent::new(move || f.call()) }
     }
 
