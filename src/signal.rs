@@ -1,7 +1,7 @@
 //! Signals of the operating system: [`cancel_on`] stops a program, [`Signals`] waits for any of
 //! them. Based on `signal-hook`.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -159,9 +159,11 @@ pub fn cancel_on(signals: &[i32]) -> io::Result<CancellationToken> {
     if let Some(&signal) = signals.iter().find(|&&signal| signal_name(signal).is_none()) {
         return Err(invalid(signal, "its default action is not known"));
     }
+    // A signal with two pairs of actions would already be the second to the second pair.
+    let signals: BTreeSet<i32> = signals.iter().copied().collect();
     let mut first = Signals::new(signals.iter().copied())?;
     let is_second = Arc::new(AtomicBool::new(false));
-    for &signal in signals {
+    for signal in signals {
         // The actions run in this order: the first signal must not yet see what it sets.
         flag::register_conditional_default(signal, Arc::clone(&is_second))?;
         flag::register(signal, Arc::clone(&is_second))?;

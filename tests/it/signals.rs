@@ -129,6 +129,23 @@ fn one_that_nobody_waits_for_does_what_it_does() {
 }
 
 #[test]
+fn the_first_of_a_signal_that_is_named_twice_cancels_and_the_second_ends_the_process() {
+    let name = the_first_of_a_signal_that_is_named_twice_cancels_and_the_second_ends_the_process;
+    let output = dying(name, || {
+        let stop = cancel_on(&[SIGTERM, SIGINT, SIGTERM]).unwrap();
+        send(Signal::TERM);
+        stop.cancelled();
+        println!("cancelled");
+        send(Signal::TERM);
+        plainsong::run(|| sleep(Duration::MAX));
+    });
+    if let Some(output) = output {
+        assert!(output.contains("cancelled"), "{output}");
+        assert!(output.contains("15"), "{output}");
+    }
+}
+
+#[test]
 fn signals_that_are_refused_leave_the_others_as_they_were() {
     let output = dying(signals_that_are_refused_leave_the_others_as_they_were, || {
         // A real-time signal, whose default action is not known.
