@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, pending, poll_fn, ready};
-use std::io;
+use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::rc::Rc;
@@ -404,6 +404,15 @@ fn what_would_stop_the_thread_panics_and_says_why() {
         });
         let message = block_on(task).unwrap();
         assert!(message.contains("would stop all coroutines"), "{message}");
+        let task = spawn_local(async {
+            let (one, _two) = plainsong::net::UnixStream::pair().unwrap();
+            let reads = panic_of(|| (&one).read(&mut [0]));
+            let waits = panic_of(|| plainsong::io::wait_readable(&one));
+            [reads, waits, panic_of(|| plainsong::time::sleep(HOUR))]
+        });
+        for message in block_on(task).unwrap() {
+            assert!(message.contains("would stop all coroutines"), "{message}");
+        }
         // tokio's own refusals, which end nothing else.
         let handle = tokio::runtime::Handle::current();
         panic_of(|| handle.block_on(ready(())));
