@@ -39,6 +39,7 @@
 use std::future::{Future, IntoFuture};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -90,8 +91,9 @@ pub fn run_on<F: FnOnce() -> T, T>(runtime: &plainsong::Runtime, f: F) -> io::Re
              thread of its own, outside of `#[tokio::main]`",
         ));
     }
-    // Fails here, and not in the middle of a run, where the system refuses.
-    drop(local_runtime()?);
+    // Fails here, and not in the middle of a run, where the system refuses. Beside tokio, the loop
+    // of coroutines takes two descriptors, and the duplicate of one takes a third.
+    drop((local_runtime()?, UnixStream::pair()?, UnixStream::pair()?));
     Ok(plainsong::host::run(runtime, host, f))
 }
 
