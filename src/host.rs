@@ -54,7 +54,7 @@ use crate::task::Body;
 /// host.
 ///
 /// While coroutines run, the host's code does not. Between two slices it is the other way round:
-/// then calls that wait for a coroutine must not be made on this thread, and panic. Spawning,
+/// then calls of this library that wait must not be made on this thread, and panic. Spawning,
 /// waking, sending to channels and the like are fine, and call the waker of
 /// [`run_for`](Guest::run_for).
 ///

@@ -1,7 +1,7 @@
 //! Signals of the operating system: [`cancel_on`] stops a program, [`Signals`] waits for any of
 //! them. Based on `signal-hook`.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -60,16 +60,7 @@ impl Signals {
     /// caught, such as `SIGKILL` or `SIGSEGV`. Fails also when the process has no descriptor left.
     pub fn new(signals: impl IntoIterator<Item = i32>) -> io::Result<Self> {
         let signals: Vec<i32> = signals.into_iter().collect();
-        for &signal in &signals {
-            let why = if !(1..=LAST).contains(&signal) {
-                "there is no such signal"
-            } else if signal_hook::consts::FORBIDDEN.contains(&signal) {
-                "it must end or stop the process"
-            } else {
-                continue;
-            };
-            return Err(invalid(signal, why));
-        }
+        check(&signals)?;
         let (read, write) = UnixStream::pair()?;
         let delivery = SignalDelivery::with_pipe(read, write, SignalOnly, signals)?;
         Ok(Self { delivery, pending: VecDeque::new() })
@@ -99,6 +90,21 @@ impl fmt::Debug for Signals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Signals").field("pending", &self.pending).finish_non_exhaustive()
     }
+}
+
+/// Fails if one of the signals cannot be caught.
+fn check(signals: &[i32]) -> io::Result<()> {
+    for &signal in signals {
+        let why = if !(1..=LAST).contains(&signal) {
+            "there is no such signal"
+        } else if signal_hook::consts::FORBIDDEN.contains(&signal) {
+            "it must end or stop the process"
+        } else {
+            continue;
+        };
+        return Err(invalid(signal, why));
+    }
+    Ok(())
 }
 
 fn invalid(signal: i32, why: &str) -> io::Error {
@@ -148,12 +154,16 @@ pub fn ctrl_c() -> io::Result<()> {
 /// }
 /// ```
 pub fn cancel_on(signals: &[i32]) -> io::Result<CancellationToken> {
-    let mut first = Signals::new(signals.iter().copied())?;
+    check(signals)?;
+    // Before any of them is caught: once it has been, a signal is ignored for good.
     if let Some(&signal) = signals.iter().find(|&&signal| signal_name(signal).is_none()) {
         return Err(invalid(signal, "its default action is not known"));
     }
+    // A signal with two pairs of actions would already be the second to the second pair.
+    let signals: BTreeSet<i32> = signals.iter().copied().collect();
+    let mut first = Signals::new(signals.iter().copied())?;
     let is_second = Arc::new(AtomicBool::new(false));
-    for &signal in signals {
+    for signal in signals {
         // The actions run in this order: the first signal must not yet see what it sets.
         flag::register_conditional_default(signal, Arc::clone(&is_second))?;
         flag::register(signal, Arc::clone(&is_second))?;

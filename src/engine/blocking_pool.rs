@@ -97,9 +97,9 @@ pub(super) fn take_back(number: u64) -> Option<Job> {
 ///
 /// # Panics
 ///
-/// In a hook.
+/// In a hook, and in the code of a host.
 pub(crate) fn while_blocked<R>(wait: impl FnOnce() -> R) -> R {
-    current::refuse_in_hook();
+    current::refuse_to_block();
     struct Return;
     impl Drop for Return {
         fn drop(&mut self) {

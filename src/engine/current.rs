@@ -15,6 +15,8 @@ thread_local! {
     static ENDING: Cell<bool> = const { Cell::new(false) };
     // A hook runs in place of the coroutine that has called it.
     static IN_HOOK: Cell<bool> = const { Cell::new(false) };
+    // The host of this thread's loop runs, between two slices of it.
+    static HOSTED: Cell<bool> = const { Cell::new(false) };
     // How many operations this turn may still complete without waiting.
     static BUDGET: Cell<u32> = const { Cell::new(0) };
 }
@@ -35,6 +37,7 @@ pub(super) fn leave() {
 /// Notes that this thread will never run a coroutine again, because its thread-locals are being
 /// destroyed. From now on, waits in their destructors block the thread, as on a plain one.
 pub(super) fn leave_for_good() {
+    HOSTED.set(false);
     if in_coroutine() || in_hook() {
         ENDING.set(true);
         IN_HOOK.set(false);
@@ -57,13 +60,24 @@ fn in_hook() -> bool {
     IN_HOOK.get()
 }
 
-/// Panics in a hook, because a wait would block the whole worker. A wait that is listed somewhere
-/// calls this before, because it cannot unwind from there.
-pub(super) fn refuse_in_hook() {
+/// Notes whether the code of a host runs from now on.
+pub(super) fn set_hosted(hosted: bool) {
+    HOSTED.set(hosted);
+}
+
+/// Panics in a hook and in the code of a host, because a wait would block the whole worker. A wait
+/// that is listed somewhere calls this before, because it cannot unwind from there.
+pub(super) fn refuse_to_block() {
     assert!(
         !in_hook(),
         "a hook of a runtime waits, which would stop all coroutines of the thread: let it hand over \
          what takes time, to a coroutine or a thread of its own"
+    );
+    assert!(
+        !HOSTED.get(),
+        "a task on the thread of a plainsong worker waits as a plain thread does, which would \
+         stop all coroutines of the thread: await a future instead, or call \
+         `tokio::task::spawn_blocking`"
     );
 }
 

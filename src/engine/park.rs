@@ -46,16 +46,8 @@ pub(crate) fn waiter_of(running: Option<Running<'_>>) -> Parker {
 
 #[cold]
 fn thread_waiter() -> Parker {
-    current::refuse_in_hook();
-    let mailbox = context::try_with(|scheduler| {
-        assert!(
-            !scheduler.is_hosted(),
-            "a task on the thread of a plainsong worker waits as a plain thread does, which would \
-             stop all coroutines of the thread: await a future instead, or call \
-             `tokio::task::spawn_blocking`"
-        );
-        scheduler.mailbox()
-    });
+    current::refuse_to_block();
+    let mailbox = context::try_with(|scheduler| scheduler.mailbox());
     Parker::thread(mailbox.unwrap_or_else(Mailbox::late))
 }
 

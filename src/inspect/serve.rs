@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -10,6 +10,8 @@ use std::path::{self, Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::dump::{Dump, json, timed_dump};
@@ -37,6 +39,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_FACTOR: u32 = 19;
 /// How much is written at a time. The time-out is that of one such write.
 const CHUNK: usize = 64 * 1024;
+/// How often, in milliseconds, another program's lock of the folder is looked at.
+const LOCK_TRIES: u32 = 1000;
 /// Viewers in the kernel's queue.
 const BACKLOG: i32 = 16;
 
@@ -125,6 +129,7 @@ fn listen(path: &Path, stop: UnixStream) -> io::Result<(UnixListener, Serving)> 
     let address = SockAddr::unix(path).map_err(|_| {
         explained(io::ErrorKind::InvalidInput, "the path is too long for a socket, choose another")
     })?;
+    let _locked = lock_folder(path);
     if is_taken(path, &address)? {
         let text = "a program serves there: end it, or choose another path for each of them";
         return Err(explained(io::ErrorKind::AddrInUse, text));
@@ -138,6 +143,23 @@ fn listen(path: &Path, stop: UnixStream) -> io::Result<(UnixListener, Serving)> 
     let listener = UnixListener::from(socket);
     listener.set_nonblocking(true)?;
     Ok((listener, serving))
+}
+
+/// Keeps others that begin to serve in the same folder waiting until the drop. Without it, the
+/// socket of one that does not listen yet would look like that of a program that has ended.
+///
+/// They hold the lock for a moment. If somebody holds it for longer, it has another purpose, and
+/// this goes on without it, as where a folder cannot be locked.
+fn lock_folder(path: &Path) -> Option<File> {
+    let folder = File::open(path.parent()?).ok()?;
+    for _ in 0..LOCK_TRIES {
+        match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Some(folder),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => std::thread::sleep(Duration::from_millis(1)),
+            Err(_) => return None,
+        }
+    }
+    None
 }
 
 /// Whether a program serves there. Removes the socket of one that has ended.

@@ -262,18 +262,6 @@ impl<T: Descriptor> Source<T> {
         poll_fn(|cx| self.waits.registrations.poll_ready(self.fd(), interest, &future, cx)).await
     }
 
-    /// Waits until the descriptor is writable for the first time.
-    ///
-    /// # Errors
-    ///
-    /// `TimedOut` when `deadline` passes first.
-    pub(crate) fn wait_connected(&self, deadline: Option<Instant>) -> io::Result<()> {
-        match self.wait_until(Interest::Write, deadline)? {
-            true => Ok(()),
-            false => Err(io::ErrorKind::TimedOut.into()),
-        }
-    }
-
     /// Waits until an operation that would have blocked is worth trying again. Returns `false` when
     /// `deadline` has passed first.
     ///

@@ -365,7 +365,7 @@ impl Waits {
     /// Fails if the deadline for a direction has passed.
     #[cfg_attr(not(debug_assertions), inline(always))]
     fn check_deadline(&self, interest: Interest) -> io::Result<()> {
-        if self.deadlines[interest as usize].has_passed() { Err(past_deadline()) } else { Ok(()) }
+        if self.deadlines[interest as usize].has_passed() { Err(late()) } else { Ok(()) }
     }
 
     /// Sets the deadline for a direction. Coroutines that wait already take it into account.
@@ -452,6 +452,14 @@ pub(super) fn poll_one(
 /// Whether a descriptor is ready now.
 pub(crate) fn is_ready(fd: BorrowedFd<'_>, interest: Interest) -> io::Result<bool> {
     poll_one(fd, interest, Some(Instant::now()))
+}
+
+/// The error of an operation that has not begun, because its deadline has passed. It counts against
+/// the coroutine's budget, as a program may try again and again.
+#[cold]
+fn late() -> io::Error {
+    park::spend();
+    past_deadline()
 }
 
 /// Fails in a coroutine that unwinds: its I/O must not wait.

@@ -95,18 +95,14 @@ impl TcpStream {
             }
             Err(error) => return Err(named(error)),
         }
-        stream.0.wait_connected(timeout.and_then(park::deadline)).map_err(|error| {
-            match error.kind() {
-                io::ErrorKind::TimedOut => explained(
-                    error.kind(),
-                    format!(
-                        "cannot connect to {address}: no answer within {:?}",
-                        timeout.unwrap_or_default()
-                    ),
-                ),
-                _ => named(error),
-            }
-        })?;
+        let until = timeout.and_then(park::deadline);
+        if !stream.0.wait_until(Interest::Write, until).map_err(named)? {
+            let text = format!(
+                "cannot connect to {address}: no answer within {:?}",
+                timeout.unwrap_or_default()
+            );
+            return Err(explained(io::ErrorKind::TimedOut, text));
+        }
         match stream.take_error()? {
             None => Ok(stream),
             Some(error) => Err(named(error)),

@@ -58,7 +58,11 @@ fn cancellable_here<T>(
     }
     match result {
         Ok(value) => Some(value),
-        Err(Failure::Cancelled(_)) => None,
+        Err(Failure::Cancelled(_)) => {
+            // The wait may have been over before it began, and a program may loop over such calls.
+            park::spend();
+            None
+        }
         Err(Failure::Panicked(payload)) => panic::resume_unwind(*payload),
     }
 }

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use plainsong::signal::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, Signals, ctrl_c};
+use plainsong::signal::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, Signals, cancel_on, ctrl_c};
 use plainsong::time::{sleep, timeout};
 use rustix::process::{Signal, getpid, kill_process};
 
@@ -127,6 +127,39 @@ fn one_that_nobody_waits_for_does_what_it_does() {
         assert!(output.contains("15"), "{output}");
     }
 }
+
+#[test]
+fn the_first_of_a_signal_that_is_named_twice_cancels_and_the_second_ends_the_process() {
+    let name = the_first_of_a_signal_that_is_named_twice_cancels_and_the_second_ends_the_process;
+    let output = dying(name, || {
+        let stop = cancel_on(&[SIGTERM, SIGINT, SIGTERM]).unwrap();
+        send(Signal::TERM);
+        stop.cancelled();
+        println!("cancelled");
+        send(Signal::TERM);
+        plainsong::run(|| sleep(Duration::MAX));
+    });
+    if let Some(output) = output {
+        assert!(output.contains("cancelled"), "{output}");
+        assert!(output.contains("15"), "{output}");
+    }
+}
+
+#[test]
+fn signals_that_are_refused_leave_the_others_as_they_were() {
+    let output = dying(signals_that_are_refused_leave_the_others_as_they_were, || {
+        // A real-time signal, whose default action is not known.
+        cancel_on(&[SIGTERM, 40]).unwrap_err();
+        println!("refused");
+        send(Signal::TERM);
+        std::process::exit(0);
+    });
+    if let Some(output) = output {
+        assert!(output.contains("refused"), "{output}");
+        assert!(output.contains("15"), "{output}");
+    }
+}
+
 #[test]
 fn those_that_cannot_be_caught() {
     run(|| {

@@ -25,8 +25,9 @@
 //!   plainsong or another `block_on`, panics inside of a future's poll: it would stop the other
 //!   branches of a `join!`, and tokio's task-locals would leak into other coroutines. Use the
 //!   adapters of `plainsong-compat` there.
-//! - **A task must not park either.** In a task of tokio on this thread, a wait for a coroutine
-//!   would stop the thread, so it panics: await the coroutine's handle, which is a future.
+//! - **A task must not park either.** In a task of tokio on this thread, a wait for a coroutine, a
+//!   socket or a time would stop the thread, so it panics: await a future, such as the coroutine's
+//!   handle.
 //! - **No `enter` guard across a wait.** Every coroutine of the thread is inside of the runtime
 //!   already. A guard of another runtime would be seen by all coroutines.
 //! - **tokio's own rules hold.** `Runtime::block_on`, `blocking_recv` and `block_in_place` panic on
@@ -38,6 +39,7 @@
 use std::future::{Future, IntoFuture};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -89,8 +91,9 @@ pub fn run_on<F: FnOnce() -> T, T>(runtime: &plainsong::Runtime, f: F) -> io::Re
              thread of its own, outside of `#[tokio::main]`",
         ));
     }
-    // Fails here, and not in the middle of a run, where the system refuses.
-    drop(local_runtime()?);
+    // Fails here, and not in the middle of a run, where the system refuses. Beside tokio, the loop
+    // of coroutines takes two descriptors, and the duplicate of one takes a third.
+    drop((local_runtime()?, UnixStream::pair()?, UnixStream::pair()?));
     Ok(plainsong::host::run(runtime, host, f))
 }
 

@@ -1,10 +1,13 @@
 //! tokio and coroutines on one thread, from outside.
 
 use std::cell::{Cell, RefCell};
+use std::env;
+use std::fs::File;
 use std::future::{Future, pending, poll_fn, ready};
-use std::io;
+use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
+use std::process::Command;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -404,6 +407,15 @@ fn what_would_stop_the_thread_panics_and_says_why() {
         });
         let message = block_on(task).unwrap();
         assert!(message.contains("would stop all coroutines"), "{message}");
+        let task = spawn_local(async {
+            let (one, _two) = plainsong::net::UnixStream::pair().unwrap();
+            let reads = panic_of(|| (&one).read(&mut [0]));
+            let waits = panic_of(|| plainsong::io::wait_readable(&one));
+            [reads, waits, panic_of(|| plainsong::time::sleep(HOUR))]
+        });
+        for message in block_on(task).unwrap() {
+            assert!(message.contains("would stop all coroutines"), "{message}");
+        }
         // tokio's own refusals, which end nothing else.
         let handle = tokio::runtime::Handle::current();
         panic_of(|| handle.block_on(ready(())));
@@ -423,6 +435,38 @@ fn a_second_runtime_on_the_thread_is_refused() {
         run(|| block_on(tokio::time::sleep(MOMENT))).unwrap();
         run(|| block_on(tokio::time::sleep(MOMENT))).unwrap();
     });
+}
+
+#[test]
+fn a_lack_of_descriptors_is_an_error_and_does_not_end_the_process() {
+    const FEW: &str = "PLAINSONG_TOKIO_FEW_DESCRIPTORS";
+    if env::var_os(FEW).is_none() {
+        let status = Command::new("sh")
+            .args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\""])
+            .arg(env::current_exe().unwrap())
+            .args(["a_lack_of_descriptors_is_an_error", "--test-threads=1"])
+            .env(FEW, "1")
+            .status();
+        assert!(status.unwrap().success());
+        return;
+    }
+    // tokio opens some for the whole process.
+    run(|| ()).unwrap();
+    let file = File::open("/dev/null").unwrap();
+    let results: Vec<bool> = (0..20)
+        .map(|free| {
+            // The loop of a new thread needs some of its own.
+            let new = std::thread::spawn(move || {
+                std::thread::park();
+                run(|| block_on(ready(7))).is_ok_and(|seven| seven == 7)
+            });
+            let mut held: Vec<File> = std::iter::from_fn(|| file.try_clone().ok()).collect();
+            held.truncate(held.len() - free);
+            new.thread().unpark();
+            new.join().unwrap()
+        })
+        .collect();
+    assert!(!results[0] && results[19] && results.is_sorted(), "{results:?}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
+use std::sync::{Barrier, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -280,4 +280,24 @@ fn a_path_that_is_taken_is_refused_and_the_socket_of_the_dead_is_replaced() {
 fn a_socket_that_is_served_may_be_kept_anywhere() {
     fn anywhere<T: Send + Sync + Unpin + std::panic::UnwindSafe + std::panic::RefUnwindSafe>() {}
     anywhere::<plainsong::inspect::Serving>();
+}
+
+#[test]
+fn of_several_that_begin_at_once_one_serves() {
+    let folder = Folder::new("race");
+    for _ in 0..300 {
+        // The socket of a program that has ended.
+        drop(UnixListener::bind(folder.socket()).unwrap());
+        let start = Barrier::new(8);
+        let serving: Vec<_> = thread::scope(|s| {
+            let begin = || {
+                start.wait();
+                serve(folder.socket())
+            };
+            let all: Vec<_> = (0..8).map(|_| s.spawn(begin)).collect();
+            all.into_iter().filter_map(|one| one.join().unwrap().ok()).collect()
+        });
+        assert_eq!(serving.len(), 1);
+        UnixStream::connect(folder.socket()).unwrap();
+    }
 }

@@ -558,11 +558,6 @@ impl Scheduler {
         self.unwinding.is_panicking(task)
     }
 
-    /// Whether the loop is a guest of another one that runs on this thread now.
-    pub(crate) fn is_hosted(&self) -> bool {
-        self.host.is_present()
-    }
-
     /// Notes that this thread has pushed a job. A loop that is a guest may have to start it.
     pub(crate) fn note_job(&self) {
         self.host.notify();

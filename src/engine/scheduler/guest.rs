@@ -43,7 +43,7 @@ pub(crate) enum Slice {
 
 impl<'a> Guest<'a> {
     pub(in super::super) fn new(scheduler: &'a Scheduler) -> Self {
-        scheduler.host.set_present(true);
+        current::set_hosted(true);
         Self { inner: scheduler, state: State::Running }
     }
 
@@ -73,9 +73,9 @@ impl<'a> Guest<'a> {
 
     /// Calls `f`, in which the host's code does not run.
     fn in_place_of_the_host<R>(&mut self, f: impl FnOnce(&mut Self) -> R) -> R {
-        self.inner.host.set_present(false);
+        current::set_hosted(false);
         let result = f(self);
-        self.inner.host.set_present(self.state != State::Over);
+        current::set_hosted(self.state != State::Over);
         result
     }
 
@@ -166,7 +166,7 @@ impl Scheduler {
     /// The host has returned. It may have forgotten its guest, instead of dropping it.
     pub(in super::super) fn leave_host(&self) {
         self.host.resume();
-        self.host.set_present(false);
+        current::set_hosted(false);
         self.tick_after.set(TURNS_PER_TICK);
         self.take_time_from(None);
     }

@@ -7,8 +7,6 @@ use super::super::cancel;
 
 /// The host of a loop: another loop, which runs on this thread between two slices of this one.
 pub(super) struct Host {
-    // Its code runs now, and coroutines of this thread are left to run after it.
-    present: Cell<bool>,
     // The loop waits, and nothing has woken the host since.
     waiting: Cell<bool>,
     waker: RefCell<Option<Waker>>,
@@ -16,7 +14,7 @@ pub(super) struct Host {
 
 impl Host {
     pub(super) const fn new() -> Self {
-        Self { present: Cell::new(false), waiting: Cell::new(false), waker: RefCell::new(None) }
+        Self { waiting: Cell::new(false), waker: RefCell::new(None) }
     }
 
     /// The loop waits from now on.
@@ -31,15 +29,6 @@ impl Host {
     /// The loop waits no more.
     pub(super) fn resume(&self) {
         self.waiting.set(false);
-    }
-
-    /// The code of the host runs from now on, or does no more.
-    pub(super) fn set_present(&self, present: bool) {
-        self.present.set(present);
-    }
-
-    pub(super) fn is_present(&self) -> bool {
-        self.present.get()
     }
 
     /// There may be something to do. Wakes the host if the loop waits. The waker is user code: no

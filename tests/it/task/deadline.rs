@@ -393,6 +393,7 @@ fn connects_look_ups_and_child_processes_fail() {
     run(|| {
         let (_listener, address, _clients) = full_listener();
         let error = fail_after(MOMENT, || TcpStream::connect(address)).unwrap_err();
+        assert!(error.to_string().contains("fail_after"), "{error}");
         assert_eq!(error.kind(), ErrorKind::TimedOut);
         assert!(error.to_string().contains(&address.to_string()), "{error}");
         let mut child = plainsong::process::Command::new("cat")

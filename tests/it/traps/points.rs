@@ -1,10 +1,12 @@
 //! Every wait is a cancellation point and takes part in the budget, also when it need not wait.
 
 use std::cell::Cell;
+use std::io::{Read, Write};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use plainsong::time::{MissedTickBehavior, interval, timeout};
+use plainsong::net::UnixStream;
+use plainsong::time::{MissedTickBehavior, interval, timeout, timeout_at};
 use plainsong::{CancellationToken, spawn};
 
 use crate::util::run;
@@ -58,6 +60,37 @@ fn a_token_that_is_cancelled_already() {
         let token = CancellationToken::new();
         token.cancel();
         ends_by_its_time_out(move || token.cancelled());
+    });
+}
+
+/// Calls `step`, which gives up at once, until another coroutine has had three turns.
+fn lets_others_run(mut step: impl FnMut()) {
+    let others = Rc::new(Cell::new(0));
+    let theirs = Rc::clone(&others);
+    let other = spawn(move || {
+        loop {
+            theirs.set(theirs.get() + 1);
+            plainsong::yield_now();
+        }
+    });
+    while others.get() < 3 {
+        step();
+    }
+    other.cancel();
+}
+
+#[test]
+fn time_outs_that_have_passed_in_a_loop() {
+    run(|| {
+        let (one, two) = UnixStream::pair().unwrap();
+        let read = || (&one).read(&mut [0]);
+        let past = plainsong::time::now();
+        lets_others_run(|| assert!(timeout(Duration::ZERO, read).is_err()));
+        lets_others_run(|| assert!(timeout_at(past, read).is_err()));
+        one.set_read_deadline(Some(past));
+        lets_others_run(|| assert!(read().is_err()));
+        two.set_write_deadline(Some(past));
+        lets_others_run(|| assert!((&two).write(&[0]).is_err()));
     });
 }
 
