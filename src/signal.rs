@@ -1,7 +1,7 @@
 //! Signals of the operating system: [`cancel_on`] stops a program, [`Signals`] waits for any of
 //! them. Based on `signal-hook`.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -14,6 +14,7 @@ use signal_hook::iterator::exfiltrator::SignalOnly;
 use signal_hook::low_level::signal_name;
 
 use crate::engine::error::explained;
+use crate::engine::order::sort_by_key;
 use crate::engine::shared::start_thread;
 use crate::io::wait_readable;
 use crate::task::CancellationToken;
@@ -160,7 +161,9 @@ pub fn cancel_on(signals: &[i32]) -> io::Result<CancellationToken> {
         return Err(invalid(signal, "its default action is not known"));
     }
     // A signal with two pairs of actions would already be the second to the second pair.
-    let signals: BTreeSet<i32> = signals.iter().copied().collect();
+    let mut signals = signals.to_vec();
+    sort_by_key(&mut signals, |signal| *signal as u64);
+    signals.dedup();
     let mut first = Signals::new(signals.iter().copied())?;
     let is_second = Arc::new(AtomicBool::new(false));
     for signal in signals {

@@ -16,7 +16,7 @@ pub(crate) fn file_type(fd: BorrowedFd<'_>) -> Option<libc::mode_t> {
 }
 
 /// `flock`, which std's oldest supported version does not make.
-#[cfg(feature = "fs")]
+#[cfg(any(feature = "fs", feature = "top"))]
 pub(crate) fn flock(fd: BorrowedFd<'_>, operation: libc::c_int) -> std::io::Result<()> {
     // SAFETY: the file stays open for as long as it is borrowed, and no memory is passed.
     match unsafe { libc::flock(fd.as_raw_fd(), operation) } {

@@ -4,14 +4,13 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{self, Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::dump::{Dump, json, timed_dump};
@@ -20,6 +19,7 @@ use super::recorder::recorder;
 use super::text::of_the_program;
 use crate::engine::error::explained;
 use crate::engine::facts::Facts;
+use crate::engine::fd::flock;
 use crate::engine::recorder::{What, events_since};
 use crate::engine::shared::start_thread;
 use crate::engine::ticks::{self, Scale};
@@ -153,11 +153,14 @@ fn listen(path: &Path, stop: UnixStream) -> io::Result<(UnixListener, Serving)> 
 fn lock_folder(path: &Path) -> Option<File> {
     let folder = File::open(path.parent()?).ok()?;
     for _ in 0..LOCK_TRIES {
-        match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Some(folder),
-            Err(Errno::WOULDBLOCK | Errno::INTR) => std::thread::sleep(Duration::from_millis(1)),
-            Err(_) => return None,
+        let Err(error) = flock(folder.as_fd(), libc::LOCK_EX | libc::LOCK_NB) else {
+            return Some(folder);
+        };
+        match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => {}
+            _ => return None,
         }
+        std::thread::sleep(Duration::from_millis(1));
     }
     None
 }
