@@ -33,7 +33,7 @@ thread_local! {
 }
 
 /// An alternate signal stack of ours, on a thread that had none, or a smaller one.
-struct AlternateStack(Mapping);
+struct AlternateStack(Option<Mapping>);
 
 impl AlternateStack {
     fn new() -> Option<Self> {
@@ -43,8 +43,9 @@ impl AlternateStack {
         if present.ss_flags & libc::SS_DISABLE == 0 && present.ss_size >= ALTERNATE_SIZE {
             return None;
         }
-        let ours = Self(Mapping::new(ALTERNATE_SIZE).ok()?);
-        set_alternate(Some((&ours, 0))).map(|_| ours)
+        let ours = Mapping::new(ALTERNATE_SIZE).ok()?;
+        set_alternate(Some((&ours, 0)))?;
+        Some(Self(Some(ours)))
     }
 }
 
@@ -52,19 +53,24 @@ impl Drop for AlternateStack {
     fn drop(&mut self) {
         // The previous one is not restored: Rust's has been unmapped by now, because this is called
         // when the thread's own code has ended.
-        set_alternate(Some((self, libc::SS_DISABLE)));
+        let ours = self.0.take();
+        let done = ours.as_ref().and_then(|ours| set_alternate(Some((ours, libc::SS_DISABLE))));
+        if done.is_none() {
+            // A signal handler has called `exit`, and this runs on that very stack.
+            mem::forget(ours);
+        }
     }
 }
 
 /// Tells the kernel to use a signal stack for this thread, or none, if so asked. Returns the
 /// previous one.
-fn set_alternate(new: Option<(&AlternateStack, libc::c_int)>) -> Option<libc::stack_t> {
+fn set_alternate(new: Option<(&Mapping, libc::c_int)>) -> Option<libc::stack_t> {
     let stack = |base, ss_flags| libc::stack_t { ss_sp: base, ss_flags, ss_size: ALTERNATE_SIZE };
-    let new = new.map(|(new, flags)| stack(ptr::with_exposed_provenance_mut(new.0.start()), flags));
+    let new = new.map(|(new, flags)| stack(ptr::with_exposed_provenance_mut(new.start()), flags));
     let mut previous = stack(ptr::null_mut(), 0);
     // SAFETY: the memory is mapped until the drop of the `AlternateStack`, which first calls this
-    // with `SS_DISABLE`: on the same thread, because a thread-local owns it, and not in a signal
-    // handler.
+    // with `SS_DISABLE`, on the same thread, because a thread-local owns it. If the kernel refuses
+    // that, the memory stays.
     let done = unsafe {
         libc::sigaltstack(new.as_ref().map_or(ptr::null(), ptr::from_ref), &mut previous)
     };

@@ -38,6 +38,23 @@ pub(crate) fn read_near_null() -> u8 {
     unsafe { nowhere.read_volatile() }
 }
 
+/// Calls `exit` in a signal handler, on the alternate signal stack of this thread.
+pub(crate) fn exit_in_a_handler() {
+    extern "C" fn handler(_: libc::c_int) {
+        // SAFETY: the signal has interrupted nothing, as this thread has raised it.
+        unsafe { libc::exit(0) }
+    }
+    // SAFETY: an all-zero `sigaction` is valid, and the handler takes one argument, as its flags
+    // say.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler as *const () as usize;
+        action.sa_flags = libc::SA_ONSTACK;
+        assert_eq!(libc::sigaction(libc::SIGUSR1, &action, ptr::null_mut()), 0);
+        libc::raise(libc::SIGUSR1);
+    }
+}
+
 /// Closes a standard stream of this process.
 pub(crate) fn close_stream(fd: i32) {
     assert!((0..3).contains(&fd));

@@ -145,6 +145,11 @@ fn exit_in_a_coroutine_with_newer_thread_locals() {
     alone(exit_in_a_coroutine_with_newer_thread_locals, || exits_in_a_coroutine(false));
 }
 
+#[test]
+fn exit_in_a_signal_handler() {
+    alone(exit_in_a_signal_handler, || plainsong::run(crate::sys::exit_in_a_handler));
+}
+
 // ---- destructors of locals ----
 
 struct Again(Rc<Cell<u32>>);
@@ -663,6 +668,16 @@ fn a_fork_after_a_run_runs_in_both_processes() {
         a_whole_run();
         assert!(crate::sys::fork(|| (0..3).for_each(|_| a_whole_run())));
         (0..3).for_each(|_| a_whole_run());
+    });
+}
+
+#[cfg(all(target_os = "linux", not(plainsong_portable_reactor)))]
+#[test]
+fn a_fork_in_the_code_of_a_host_runs_in_both_processes() {
+    alone(a_fork_in_the_code_of_a_host_runs_in_both_processes, || {
+        let host = |_guest: plainsong::host::Guest<'_>| assert!(crate::sys::fork(a_whole_run));
+        plainsong::host::run(&plainsong::Runtime::default(), host, || sleep(MOMENT));
+        a_whole_run();
     });
 }
 
