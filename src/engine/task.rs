@@ -372,10 +372,13 @@ impl Task {
         self.since_high.set((millis >> u32::BITS) as u8);
     }
 
-    /// For how many milliseconds the current wait has lasted at `millis`: 34 years at most.
+    /// For how many milliseconds the current wait has lasted at `millis`: 17 years at most.
     pub(crate) fn waited(&self, millis: u64) -> u64 {
+        const MAX: u64 = (1 << (u32::BITS + u8::BITS)) - 1;
         let began = u64::from(self.since_high.get()) << u32::BITS | u64::from(self.since.get());
-        millis.wrapping_sub(began) & ((1 << (u32::BITS + u8::BITS)) - 1)
+        let waited = millis.wrapping_sub(began) & MAX;
+        // The clock may have gone back, to a time before the wait.
+        if waited <= MAX / 2 { waited } else { 0 }
     }
 
     /// Prefetches the part of a task that a turn touches.

@@ -321,6 +321,27 @@ fn a_wait_of_sixty_days_is_reported_as_such() {
 }
 
 #[test]
+fn a_wait_that_began_when_the_clock_was_ahead_has_not_lasted_for_years() {
+    let host = |mut guest: Guest<'_>| {
+        guest.set_clock(|| Instant::now() + Duration::from_secs(3600));
+        guest.run_for(Duration::ZERO, Waker::noop());
+        guest.set_clock(Instant::now);
+    };
+    let main = || {
+        let waits = plainsong::spawn(plainsong::thread::park);
+        // For more than one slice.
+        (0..100).for_each(|_| plainsong::yield_now());
+        let dump = plainsong::inspect::dump();
+        let one = dump.coroutines().find(|one| one.id == waits.id()).unwrap();
+        let waited = one.waits_for.as_ref().unwrap().waited;
+        assert!(waited.as_secs() < 3600, "{waited:?}");
+        waits.thread().unpark();
+        waits.join().unwrap();
+    };
+    host::run(&Runtime::default(), host, main);
+}
+
+#[test]
 fn a_clock_that_was_ahead_holds_up_nothing_when_its_host_has_returned() {
     let returns = AtomicBool::new(false);
     let host = |mut guest: Guest<'_>| {
