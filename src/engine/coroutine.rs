@@ -130,8 +130,9 @@ impl<'out, 'env> Loan<'out, 'env> {
         // `Back` has been dropped, which comes after `f` has returned, or was dropped.
         //
         // Nor can its frame vanish otherwise: no suspended coroutine is dropped. It is abandoned
-        // only while it unwinds, which is not in a wait for a thread that uses `f`. A coroutine
-        // that uses `f` on the caller's behalf is abandoned together with the caller.
+        // only while it unwinds or where it would begin to, which is not in a wait for a thread
+        // that uses `f`. A coroutine that uses `f` on the caller's behalf is abandoned together
+        // with the caller.
         unsafe { Lent::new(move || f.call()) }
     }
 

@@ -38,13 +38,15 @@
 ///
 /// There may be one `default` or `default(timeout)`, at any place. It is chosen only if there was a
 /// moment at which none of the operations could be done. A receive may be chosen that meets a
-/// `select!` which is still making its item. It then waits for that item however long this takes,
-/// and for another one if the making panics.
+/// `select!` which is still making its item. It then waits for that item, and for another one if
+/// the making panics: with `default(timeout)` until the time is over, otherwise however long this
+/// takes.
 ///
 /// # Cancellation
 ///
 /// Unwinds when the coroutine is cancelled while it waits; no operation has been done then. With a
-/// `default` it does not wait, but may let others run first, and may unwind then.
+/// `default` it waits only for an item that is being made, but may let others run first, and may
+/// unwind then.
 ///
 /// ```
 /// use std::time::Duration;

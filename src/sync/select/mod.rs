@@ -251,7 +251,7 @@ impl<'a> Select<'a> {
     ///
     /// # Cancellation
     ///
-    /// May let others run first, and unwinds then when the coroutine is cancelled.
+    /// May let others run first, or wait for an item that is being made. Unwinds then if cancelled.
     pub fn try_select(&mut self) -> Result<SelectedOperation<'a>, TrySelectError> {
         self.choose(Until::Now).ok_or(TrySelectError)
     }
