@@ -1,4 +1,5 @@
-//! A look at the coroutines of this process, for a program that hangs, leaks or is slow.
+//! A look at the coroutines of this process, for a program that hangs, leaks or is slow. (Feature
+//! `inspect`, on by default.)
 //!
 //! [`dump`] lists every coroutine of every run, with its wait and how long that has lasted, the
 //! place of its spawn and its parent, its deadline and its stack. The value prints itself for
