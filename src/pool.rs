@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::iter::FusedIterator;
-use std::mem;
+use std::mem::{self, ManuallyDrop};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -140,11 +140,13 @@ impl Pool {
             match panic::catch_unwind(AssertUnwindSafe(f)) {
                 Ok(value) => drop(undone.0.finish(Ok(value))),
                 Err(payload) if cancel::is_cancellation(&*payload) => panic::resume_unwind(payload),
-                // The payload is dropped last, as that may panic.
+                // The payload is dropped last, as that may panic. It is not dropped in an unwind.
                 Err(payload) => {
                     let message = task::message(&*payload);
                     let message = message.unwrap_or_else(|| "not a string".to_owned());
+                    let payload = ManuallyDrop::new(payload);
                     drop(undone.0.finish(Err(PromiseError::Panicked(message))));
+                    drop(ManuallyDrop::into_inner(payload));
                 }
             }
         };

@@ -111,7 +111,8 @@ fn drop_locals_slowly(task: &Task) {
         if locals.is_empty() {
             return;
         }
-        catch_and_forget(|| drop(locals));
+        // A panic of one destructor is none of the others' business.
+        locals.into_iter().for_each(|local| catch_and_forget(|| drop(local)));
     }
 }
 

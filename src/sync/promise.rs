@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::error::Error;
 use std::fmt;
+use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -197,8 +198,12 @@ impl<T> Promise<T> {
         park::shield(|| self.inner.outcome.set(outcome))?;
         let mut panicked = None;
         while let Some(callback) = self.next_callback() {
-            let result = panic::catch_unwind(AssertUnwindSafe(|| callback(self)));
-            panicked = panicked.or(result.err());
+            match (panic::catch_unwind(AssertUnwindSafe(|| callback(self))), &panicked) {
+                (Ok(()), _) => {}
+                (Err(payload), None) => panicked = Some(payload),
+                // Its drop may panic, and the other calls are still to be made.
+                (Err(payload), Some(_)) => mem::forget(payload),
+            }
         }
         match panicked {
             Some(payload) => park::resume_unwind(payload),

@@ -74,3 +74,27 @@ fn calls_of_a_promise_are_made_in_the_order_in_which_they_were_asked_for() {
         assert_eq!(*log.lock().unwrap(), [1, 2, 3, 4]);
     });
 }
+
+#[test]
+fn all_calls_of_a_promise_are_made_when_the_payload_of_a_panic_panics_in_its_destructor() {
+    struct Panics;
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            panic!("of a payload");
+        }
+    }
+    both(|| {
+        let (promise, made) = (Promise::<i32>::new(), Arc::new(Mutex::new(0)));
+        let count = || {
+            let made = Arc::clone(&made);
+            move |_: &Promise<i32>| *made.lock().unwrap() += 1
+        };
+        promise.on_done(|_| panic!("the first"));
+        promise.on_done(|_| std::panic::panic_any(Panics));
+        promise.on_done(count());
+        let first = catch_unwind(AssertUnwindSafe(|| promise.set(7))).unwrap_err();
+        assert_eq!(first.downcast_ref(), Some(&"the first"));
+        promise.on_done(count());
+        assert_eq!(*made.lock().unwrap(), 2);
+    });
+}

@@ -238,3 +238,37 @@ fn cells_have_the_short_forms_of_std() {
         assert_eq!(LIST.take(), [3]);
     });
 }
+
+#[test]
+fn a_local_that_panics_in_its_destructor_leaves_those_of_others_alone() {
+    struct Panics;
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            panic!("of a local");
+        }
+    }
+    struct Waits(Rc<Cell<bool>>);
+    impl Drop for Waits {
+        fn drop(&mut self) {
+            // I/O that has to wait fails in an unwind.
+            self.0.set(!std::thread::panicking());
+        }
+    }
+    plainsong::coroutine_local! {
+        static ONE: Panics = Panics;
+        static TWO: Panics = Panics;
+        static LAST: RefCell<Option<Waits>> = const { RefCell::new(None) };
+    }
+    run(|| {
+        let waited = Rc::new(Cell::new(false));
+        let theirs = Waits(Rc::clone(&waited));
+        let child = spawn(move || {
+            ONE.with(|_| ());
+            TWO.with(|_| ());
+            LAST.with(|last| *last.borrow_mut() = Some(theirs));
+            7
+        });
+        assert_eq!(child.join().unwrap(), 7);
+        assert!(waited.get());
+    });
+}

@@ -178,3 +178,23 @@ fn a_map_loses_nothing_to_a_time_out_or_a_cancellation() {
         assert_eq!((map.next(), map.next(), map.next()), (Some(Ok(5)), Some(Ok(0)), None));
     });
 }
+
+#[test]
+fn a_worker_outlives_a_job_whose_payload_and_whose_call_panic() {
+    struct Panics;
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            panic!("of a payload");
+        }
+    }
+    let pool = Pool::threads(1).unwrap();
+    let (begin, begun) = std::sync::mpsc::channel();
+    let job = pool.submit(move || {
+        begun.recv().unwrap();
+        std::panic::panic_any(Panics)
+    });
+    job.on_done(|_| panic!("of a call"));
+    begin.send(()).unwrap();
+    assert!(job.wait().is_err());
+    assert_eq!(pool.submit(|| 7).wait().ok(), Some(&7));
+}
