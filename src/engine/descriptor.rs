@@ -159,6 +159,9 @@ impl Registrations {
     /// Calls `op` once, unless the descriptor is known to be not ready. Its result says whether a
     /// stream has been drained.
     ///
+    /// `op` may be code of a user. In the body of a generator it may suspend, and go on when the
+    /// thread's scheduler is gone. So nothing is borrowed from that across the call.
+    ///
     /// # Errors
     ///
     /// Those of `op`; `WouldBlock`.
@@ -167,26 +170,27 @@ impl Registrations {
         interest: Interest,
         op: &mut dyn FnMut() -> io::Result<bool>,
     ) -> io::Result<()> {
-        with_run(|scheduler| {
-            let readiness = self.readiness_on(scheduler);
-            let before = readiness.and_then(|readiness| readiness.look(interest));
-            if let Some((_, false)) = before {
-                return Err(io::ErrorKind::WouldBlock.into());
-            }
-            let result = op();
-            if let (Some(readiness), Some((edges, true))) = (readiness, before) {
+        let before = with_run(|scheduler| self.readiness_on(scheduler)?.look(interest));
+        if let Some((_, false)) = before {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let result = op();
+        if let Some((edges, true)) = before {
+            with_run(|scheduler| {
                 // An event that came while `op` ran is not reported again.
-                let unchanged = || readiness.edges() == Some(edges);
+                let readiness = self.readiness_on(scheduler)?;
+                let unchanged = readiness.edges() == Some(edges);
                 match &result {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock && unchanged() => {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock && unchanged => {
                         readiness.clear(interest);
                     }
-                    Ok(true) if unchanged() => readiness.set_short(),
+                    Ok(true) if unchanged => readiness.set_short(),
                     _ => {}
                 }
-            }
-            result.map(drop)
-        })
+                Some(())
+            });
+        }
+        result.map(drop)
     }
 
     /// Has every coroutine that waits for the descriptor try again, on all threads. A caller that
