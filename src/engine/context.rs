@@ -55,6 +55,9 @@ impl Drop for Owned {
         // SAFETY: this is the drop, so it happens once, and nothing finds the scheduler any more.
         // No coroutine is left that could use it: this runs on the thread's own stack, and a run
         // ends only after its last coroutine.
+        //
+        // A generator may be left, suspended in a closure of a user. Such a closure is not called
+        // by one that this file has lent the scheduler to.
         unsafe { ManuallyDrop::drop(&mut self.0) };
     }
 }
