@@ -111,7 +111,7 @@ fn drop_locals_slowly(task: &Task) {
         if locals.is_empty() {
             return;
         }
-        // A panic of one destructor is none of the others' business.
+        // One by one: after a panic in a list, the others would be dropped in its unwind.
         locals.into_iter().for_each(|local| catch_and_forget(|| drop(local)));
     }
 }

@@ -35,7 +35,7 @@ pub(super) fn prepare_run() {
     if ![0, process].contains(&before) && !current::in_coroutine() {
         // It is leaked: only a forked process has one, and on one thread.
         PLACE.set(Some(Box::leak(Box::new(Scheduler::new()))));
-        // If the code of a host has forked, it is not the host of this one.
+        // If the code of a host has forked, it is no host of the new scheduler.
         current::set_hosted(false);
     }
 }

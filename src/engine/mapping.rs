@@ -94,7 +94,7 @@ impl Mapping {
         (self.base.as_ptr().wrapping_add(part.start - all.start).cast(), part.len())
     }
 
-    /// Gives the kernel an advice about a part. Returns whether it has taken it.
+    /// Advises the kernel about a part. Returns whether it has taken the advice.
     fn advise(&self, part: Range<usize>, advice: libc::c_int) -> bool {
         let (start, len) = self.part(part);
         // SAFETY: the part is inside of the mapping, which is ours. By the promise of its users,

@@ -39,7 +39,7 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_FACTOR: u32 = 19;
 /// How much is written at a time. The time-out is that of one such write.
 const CHUNK: usize = 64 * 1024;
-/// How often, in milliseconds, another program's lock of the folder is looked at.
+/// How often the lock of the folder is tried, a millisecond apart.
 const LOCK_TRIES: u32 = 1000;
 /// Viewers in the kernel's queue.
 const BACKLOG: i32 = 16;

@@ -7,20 +7,26 @@ use std::time::{Duration, Instant};
 
 use plainsong::net::UnixStream;
 use plainsong::time::{MissedTickBehavior, interval, timeout, timeout_at};
-use plainsong::{CancellationToken, spawn};
+use plainsong::{CancellationToken, JoinHandle, spawn};
 
 use crate::util::run;
 
-/// Calls `step`, which need not wait, until a time-out around it fires; another coroutine goes on.
-fn ends_by_its_time_out(mut step: impl FnMut() + 'static) {
-    let others = Rc::new(Cell::new(0));
-    let theirs = Rc::clone(&others);
-    let other = spawn(move || {
+/// A coroutine that only takes turns, and how many it has had.
+fn counts_its_turns() -> (JoinHandle<()>, Rc<Cell<u32>>) {
+    let turns = Rc::new(Cell::new(0));
+    let ours = Rc::clone(&turns);
+    let counts = move || {
         loop {
-            theirs.set(theirs.get() + 1);
+            ours.set(ours.get() + 1);
             plainsong::yield_now();
         }
-    });
+    };
+    (spawn(counts), turns)
+}
+
+/// Calls `step`, which need not wait, until a time-out around it fires; another coroutine goes on.
+fn ends_by_its_time_out(mut step: impl FnMut() + 'static) {
+    let (other, others) = counts_its_turns();
     let ended = timeout(Duration::from_millis(5), move || {
         loop {
             step();
@@ -65,14 +71,7 @@ fn a_token_that_is_cancelled_already() {
 
 /// Calls `step`, which gives up at once, until another coroutine has had three turns.
 fn lets_others_run(mut step: impl FnMut()) {
-    let others = Rc::new(Cell::new(0));
-    let theirs = Rc::clone(&others);
-    let other = spawn(move || {
-        loop {
-            theirs.set(theirs.get() + 1);
-            plainsong::yield_now();
-        }
-    });
+    let (other, others) = counts_its_turns();
     while others.get() < 3 {
         step();
     }
