@@ -48,6 +48,7 @@ use std::rc::Rc;
 use crate::engine::cancel::unwind_with;
 use crate::engine::context;
 use crate::engine::coroutine::{Checked, Lent, State};
+use crate::engine::scheduler::Scheduler;
 use crate::engine::stack;
 use crate::engine::{current, panic_hook, park, signals};
 
@@ -78,8 +79,8 @@ struct Shared<Y, S> {
     caller_unwinds: Cell<bool>,
     // The thread's number of panics when the body was last resumed.
     panics: Cell<u64>,
-    // How many scopes the caller has open. The body must have none of its own open when it yields.
-    depth: Cell<usize>,
+    // Where the body was last resumed. It must be there again when it yields.
+    resumed: Cell<Within>,
     output: Cell<Option<Y>>,
     input: Cell<Option<S>>,
     panic: Cell<Option<Box<dyn Any + Send>>>,
@@ -125,7 +126,7 @@ impl<Y: 'static, S: 'static> Generator<Y, S> {
             was_raised: Cell::new(false),
             caller_unwinds: Cell::new(false),
             panics: Cell::new(0),
-            depth: Cell::new(0),
+            resumed: Cell::new(Within::Thread),
             output: Cell::new(None),
             input: Cell::new(None),
             panic: Cell::new(None),
@@ -203,7 +204,7 @@ impl<Y, S> Shared<Y, S> {
             self.caller_unwinds.set(park::unwinds());
             self.panics.set(panic_hook::panics());
             self.raised.set(false);
-            self.depth.set(depth());
+            self.resumed.set(Within::now());
         });
         assert!(was_suspended, "a generator's body cannot resume its own generator");
         if !self.caller_unwinds.get() {
@@ -212,16 +213,18 @@ impl<Y, S> Shared<Y, S> {
         }
     }
 
-    /// Switches to the caller of `resume`. Only the body may call this.
-    fn suspend(&self) {
-        // A scope belongs to the coroutine that opened it, and another one may resume the body
-        // next.
+    /// Switches to the caller of `resume`, with this output. Only the body may call this.
+    fn suspend(&self, output: Option<Y>) {
+        // Frames of the library would be suspended too. They use the coroutine or the scheduler,
+        // and when the body goes on, it may be in another coroutine, or in none.
         assert!(
-            depth() == self.depth.get(),
-            "a generator cannot yield inside of a time-out, scope, shield or `no_wait` that it has \
-             opened itself: yield outside of it, or open it around the use of the generator"
+            Within::now() == self.resumed.get(),
+            "a generator cannot yield inside of a time-out, scope, shield, `no_wait` or run that it \
+             has opened itself, in a hook of a runtime, or in an `exit`: yield outside of it, or \
+             open it around the use of the generator"
         );
-        let on = self.coroutine.get().is_some_and(Checked::suspend);
+        let give = || self.output.set(output);
+        let on = self.coroutine.get().is_some_and(|coroutine| coroutine.suspend(give));
         assert!(
             on,
             "a generator's yielder was used by a coroutine that is not its body, or where the body \
@@ -248,9 +251,26 @@ impl<Y, S> Shared<Y, S> {
     }
 }
 
-/// How many scopes the running coroutine has open.
-fn depth() -> usize {
-    current::with(|task| task.map_or(0, |task| task.scopes.depth()))
+/// The innermost frame of the library that runs code of users and needs its coroutine or its
+/// scheduler afterwards.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Within {
+    /// None, on a plain thread.
+    Thread,
+    /// The loop: it calls wakers and the code of a host. Or a hook, which counts as no coroutine.
+    Run,
+    /// The innermost of this many scopes that the running coroutine has open.
+    Scopes(usize),
+}
+
+impl Within {
+    fn now() -> Self {
+        current::with(|task| match task {
+            Some(task) => Self::Scopes(task.scopes.depth()),
+            None if context::try_with(Scheduler::is_running) == Some(true) => Self::Run,
+            None => Self::Thread,
+        })
+    }
 }
 
 impl<Y, S> Yielder<Y, S> {
@@ -261,16 +281,16 @@ impl<Y, S> Yielder<Y, S> {
     ///
     /// # Panics
     ///
-    /// When anything but the body calls this. Inside of a time-out, scope, shield or `no_wait` that
-    /// the body has opened.
+    /// When anything but the body calls this. Inside of a time-out, scope, shield, `no_wait` or run
+    /// that the body has opened. In a hook of a runtime, and in a destructor that
+    /// `std::process::exit` runs.
     pub fn yield_(&self, value: Y) {
         let shared = &self.shared;
         if shared.body_unwinds() {
             return;
         }
         self.check_closed();
-        shared.output.set(Some(value));
-        shared.suspend();
+        shared.suspend(Some(value));
         self.check_closed();
     }
 
@@ -289,7 +309,7 @@ impl<Y, S> Yielder<Y, S> {
             if shared.closing.get() || shared.body_unwinds() {
                 return None;
             }
-            shared.suspend();
+            shared.suspend(None);
         }
     }
 

@@ -9,7 +9,7 @@ use crate::engine::blocking_pool as pool;
 use crate::engine::context;
 use crate::engine::current;
 use crate::engine::park;
-use crate::engine::scheduler::{Call, CallKey};
+use crate::engine::scheduler::{Call, CallKey, Scheduler};
 use crate::engine::spawn::{self, Spec};
 use crate::engine::task::Wait;
 
@@ -217,17 +217,16 @@ pub fn at<F: FnOnce() + 'static>(time: Instant, f: F) -> Timer {
 #[track_caller]
 fn schedule<F: FnOnce() + 'static>(time: Option<Instant>, f: F) -> Timer {
     let spawned = std::panic::Location::caller();
-    context::with(|scheduler| {
-        assert!(
-            scheduler.is_running(),
-            "no plainsong runtime runs on this thread to call later; \
-             wrap the program in `plainsong::run(|| …)`"
-        );
-        let call: Call = Box::new(move |stack, id, thread| {
-            spawn::detached(stack, id, thread, Spec::at(spawned), f)
-        });
-        Timer { key: scheduler.call_at(time, call), local: PhantomData }
-    })
+    assert!(
+        context::with(Scheduler::is_running),
+        "no plainsong runtime runs on this thread to call later; \
+         wrap the program in `plainsong::run(|| …)`"
+    );
+    let call: Call =
+        Box::new(move |stack, id, thread| spawn::detached(stack, id, thread, Spec::at(spawned), f));
+    // A refused call is dropped here, where the scheduler is not borrowed.
+    let key = context::with(|scheduler| scheduler.call_at(time, call)).unwrap_or(CallKey::NONE);
+    Timer { key, local: PhantomData }
 }
 
 /// A pending call, made by [`after`] and [`at`]. Dropping the timer does not cancel the call.

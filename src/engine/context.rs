@@ -2,6 +2,10 @@
 //!
 //! The scheduler and the files below it never look it up here. They get what they need as
 //! arguments.
+//!
+//! A closure that is lent the scheduler or the running coroutine calls no code of users. The
+//! exceptions are scopes, hooks and the loop, where no generator can be suspended (`Within` in
+//! `generator.rs`). So none goes on with a borrow of something that is gone.
 
 #![allow(unsafe_code)]
 
@@ -56,8 +60,8 @@ impl Drop for Owned {
         // No coroutine is left that could use it: this runs on the thread's own stack, and a run
         // ends only after its last coroutine.
         //
-        // A generator may be left, suspended in a closure of a user. Such a closure is not called
-        // by one that this file has lent the scheduler to.
+        // A generator may be left, suspended in code of a user. A closure that is lent the
+        // scheduler calls such code only where a generator refuses to be suspended.
         unsafe { ManuallyDrop::drop(&mut self.0) };
     }
 }

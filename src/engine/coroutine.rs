@@ -383,8 +383,9 @@ impl Checked {
         true
     }
 
-    /// Suspends if called on its own stack. Elsewhere it does nothing and returns `false`.
-    pub(crate) fn suspend(&self) -> bool {
+    /// Calls `prepare` and suspends, if called on its own stack. Elsewhere it does nothing and
+    /// returns `false`.
+    pub(crate) fn suspend(&self, prepare: impl FnOnce()) -> bool {
         let marker = 0u8;
         let top = stack_top();
         // The address of a local does where the register is not read. A sanitizer may have moved
@@ -393,6 +394,7 @@ impl Checked {
         if !self.stack.contains(&here.addr()) {
             return false;
         }
+        prepare();
         // SAFETY: we run on this very stack, and only `resume` leads here.
         unsafe { self.coroutine.suspend(Suspended::Parked) };
         true

@@ -131,29 +131,27 @@ impl Registrations {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let poll = |scheduler: &Scheduler| -> io::Result<Poll<()>> {
-            let known = self.readiness_on(Some(scheduler));
-            let registered = known.map_or_else(|| self.register(scheduler, fd), |it| Ok(Some(it)));
-            let Some(readiness) = registered? else { return Ok(Poll::Ready(())) };
-            if !readiness.is_ready(interest) {
-                // The waker is user code, which may wait when it is cloned. An event that comes
-                // meanwhile is not reported again.
-                future.set_waker(cx.waker());
-                if !readiness.is_ready(interest) {
+        let look = |list: bool| -> io::Result<bool> {
+            with_run(|scheduler| {
+                let scheduler = scheduler.ok_or_else(nothing_would_wake)?;
+                let known = self.readiness_on(Some(scheduler));
+                let known = known.map_or_else(|| self.register(scheduler, fd), |it| Ok(Some(it)));
+                let Some(readiness) = known? else { return Ok(true) };
+                let ready = readiness.is_ready(interest);
+                if list && !ready {
                     readiness.subscribe_future(fd, interest, future)?;
-                    return Ok(Poll::Pending);
                 }
-            }
-            Ok(Poll::Ready(()))
+                Ok(ready)
+            })
         };
-        match with_run(|scheduler| scheduler.map(poll)) {
-            Some(Ok(poll)) => poll.map(Ok),
-            Some(Err(error)) => Poll::Ready(Err(error)),
-            None => Poll::Ready(Err(io::Error::other(
-                "no plainsong runtime runs on this thread, so nothing would wake the future: poll \
-                 it inside of `plainsong::run`, or use a call that waits by itself",
-            ))),
+        if look(false)? {
+            return Poll::Ready(Ok(()));
         }
+        // The waker is user code, which may wait when it is cloned, or suspend in the body of a
+        // generator. So nothing of the scheduler is borrowed now. An event that comes meanwhile is
+        // not reported again.
+        future.set_waker(cx.waker());
+        if look(true)? { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
     /// Calls `op` once, unless the descriptor is known to be not ready. Its result says whether a
@@ -234,6 +232,14 @@ impl Registrations {
             }
         }
     }
+}
+
+#[cold]
+fn nothing_would_wake() -> io::Error {
+    io::Error::other(
+        "no plainsong runtime runs on this thread, so nothing would wake the future: poll it \
+         inside of `plainsong::run`, or use a call that waits by itself",
+    )
 }
 
 /// Calls `f` with this thread's scheduler, if a run is under way on it.

@@ -124,21 +124,6 @@ where
     Spawned { receiver, address: Address::known(mailbox, slot, id), name }
 }
 
-/// Starts a coroutine of this thread that borrows nothing.
-///
-/// # Errors
-///
-/// Those of [`take_stack`].
-#[inline]
-pub(crate) fn owned_here<F, T>(scheduler: &Scheduler, spec: Spec, f: F) -> io::Result<Spawned<T>>
-where
-    F: FnOnce() -> T + 'static,
-    T: 'static,
-{
-    let stack = take_stack::<T>(scheduler, spec.stack_size)?;
-    Ok(here(scheduler, stack, spec, Lent::nothing(f), || ()))
-}
-
 /// [`anywhere`], for a coroutine that borrows nothing.
 pub(crate) fn owned_anywhere<F, T>(
     scheduler: &Scheduler,

@@ -9,8 +9,8 @@ use super::join::JoinHandle;
 use super::scope::{Scope, ScopedJoinHandle};
 use super::spawn::{self, spawn_here, spawn_in_run};
 use crate::engine::spawn::Spec;
+use crate::engine::stack;
 use crate::engine::workers::Injector;
-use crate::engine::{context, stack};
 
 /// Spawns a coroutine with a name or another stack size.
 ///
@@ -62,7 +62,7 @@ impl Builder {
         T: 'static,
     {
         let spec = self.spec(Location::caller());
-        context::with(|scheduler| spawn_here(scheduler, spec, f))
+        spawn_here(spec, f)
     }
 
     /// Starts the coroutine in a [`scope`](crate::scope), where it may borrow.

@@ -8,9 +8,9 @@ use super::body::Body;
 use super::join::JoinHandle;
 use crate::engine::blocking;
 use crate::engine::context;
+use crate::engine::coroutine::Lent;
 use crate::engine::packet::Home;
 use crate::engine::park::{self, Running};
-use crate::engine::scheduler::Scheduler;
 use crate::engine::spawn::{self, Spec};
 use crate::engine::workers::Injector;
 
@@ -61,7 +61,7 @@ where
 {
     // Outside of the closure, where the caller would be `with`.
     let spec = Spec::at(Location::caller());
-    match context::with(|scheduler| spawn_here(scheduler, spec, f)) {
+    match spawn_here(spec, f) {
         Ok(handle) => handle,
         Err(error) => refuse(&error),
     }
@@ -75,12 +75,15 @@ pub(super) fn refuse(error: &io::Error) -> ! {
 
 /// Starts a coroutine of this thread.
 #[inline]
-pub(super) fn spawn_here<F, T>(scheduler: &Scheduler, spec: Spec, f: F) -> io::Result<JoinHandle<T>>
+pub(super) fn spawn_here<F, T>(spec: Spec, f: F) -> io::Result<JoinHandle<T>>
 where
     F: FnOnce() -> T + 'static,
     T: 'static,
 {
-    spawn::owned_here(scheduler, spec, f).map(JoinHandle::new)
+    // If there is none, `f` is dropped, which is user code: not where the scheduler is borrowed.
+    let stack = context::with(|scheduler| spawn::take_stack::<T>(scheduler, spec.stack_size))?;
+    let f = Lent::nothing(f);
+    Ok(JoinHandle::new(context::with(|scheduler| spawn::here(scheduler, stack, spec, f, || ()))))
 }
 
 /// Starts a coroutine on any worker of the runtime. It waits on this worker, unless another sleeps
@@ -126,11 +129,10 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
+    context::with(spawn::check_running)?;
     let (job, spawned) = context::with(|scheduler| {
-        spawn::check_running(scheduler)?;
-        let home = spawn::this_run(scheduler);
-        io::Result::Ok(spawn::owned_anywhere(scheduler, home, spec, f))
-    })?;
+        spawn::owned_anywhere(scheduler, spawn::this_run(scheduler), spec, f)
+    });
     spawn::place(job, None);
     Ok(JoinHandle::new(spawned))
 }

@@ -108,5 +108,5 @@ impl Calls {
 
 impl CallKey {
     /// The key of no call.
-    pub(super) const NONE: Self = Self { slot: u32::MAX, serial: 0 };
+    pub(crate) const NONE: Self = Self { slot: u32::MAX, serial: 0 };
 }

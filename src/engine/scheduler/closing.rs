@@ -101,14 +101,16 @@ impl Scheduler {
     }
 
     /// Makes `call` from the loop at `deadline`. Without a deadline, it is never made.
-    pub(crate) fn call_at(&self, deadline: Option<Instant>, call: Call) -> CallKey {
+    ///
+    /// # Errors
+    ///
+    /// The call, when the run is closing and would never make it. Its destructors are user code.
+    pub(crate) fn call_at(&self, deadline: Option<Instant>, call: Call) -> Result<CallKey, Call> {
         if self.closing.get() {
-            // The call would never be made. Its destructors run here, in a coroutine, where they
-            // may wait.
-            return CallKey::NONE;
+            return Err(call);
         }
         let at = deadline.map_or(u64::MAX, |deadline| self.clock.nanos_at(deadline));
-        self.arming(at, || self.calls.add(&self.alarms, at, call))
+        Ok(self.arming(at, || self.calls.add(&self.alarms, at, call)))
     }
 
     /// Takes a call back. `None` if it was already made or taken back.

@@ -5,6 +5,7 @@ mod cancellation;
 mod deadlock;
 mod depth;
 mod fairness;
+mod generators;
 mod grow;
 mod handover;
 mod hostile;

@@ -718,35 +718,3 @@ fn a_thread_gives_back_the_stacks_of_deep_calls_when_its_run_ends() {
         assert!(kept < 60_000, "{kept} KiB are left");
     });
 }
-
-/// AddressSanitizer and valgrind see the use after free that this was.
-#[test]
-fn a_generator_that_is_in_a_try_io_outlives_the_scheduler_of_its_thread() {
-    struct Keep(RefCell<Option<plainsong::generator::Generator<u32>>>);
-    impl Drop for Keep {
-        fn drop(&mut self) {
-            // The thread's scheduler has been dropped by now.
-            assert!(self.0.borrow_mut().as_mut().unwrap().next().is_none());
-        }
-    }
-    thread_local! {
-        static KEEP: Keep = const { Keep(RefCell::new(None)) };
-    }
-    let thread = std::thread::spawn(|| {
-        // Before the library's own thread-local, so that it is dropped after that.
-        KEEP.with(|_| ());
-        plainsong::run(|| {
-            let (ours, _theirs) = plainsong::net::UnixStream::pair().unwrap();
-            plainsong::block_on(ours.writable()).unwrap();
-            let mut generator = plainsong::generator::Generator::new(move |out| {
-                let _ = ours.try_io(plainsong::io::Interest::WRITABLE, || {
-                    out.yield_(1);
-                    Err::<(), _>(std::io::ErrorKind::WouldBlock.into())
-                });
-            });
-            assert_eq!(generator.next(), Some(1));
-            KEEP.with(|keep| *keep.0.borrow_mut() = Some(generator));
-        });
-    });
-    thread.join().unwrap();
-}
