@@ -80,10 +80,13 @@ where
     F: FnOnce() -> T + 'static,
     T: 'static,
 {
-    // If there is none, `f` is dropped, which is user code: not where the scheduler is borrowed.
-    let stack = context::with(|scheduler| spawn::take_stack::<T>(scheduler, spec.stack_size))?;
-    let f = Lent::nothing(f);
-    Ok(JoinHandle::new(context::with(|scheduler| spawn::here(scheduler, stack, spec, f, || ()))))
+    // Where there is no stack, it is dropped outside of the closure: that is code of a user.
+    let mut f = Some(f);
+    context::with(|scheduler| {
+        let stack = spawn::take_stack::<T>(scheduler, spec.stack_size)?;
+        let Some(f) = f.take() else { unreachable!("it is taken once") };
+        Ok(JoinHandle::new(spawn::here(scheduler, stack, spec, Lent::nothing(f), || ())))
+    })
 }
 
 /// Starts a coroutine on any worker of the runtime. It waits on this worker, unless another sleeps
