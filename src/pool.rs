@@ -1,5 +1,6 @@
 //! Workers that take jobs in turn. (Python's `Executor`.)
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::iter::FusedIterator;
@@ -163,8 +164,8 @@ impl Pool {
     ///
     /// # Cancellation
     ///
-    /// May let others run meanwhile, and unwinds then when the coroutine is cancelled; the jobs
-    /// that were submitted are done.
+    /// May let others run meanwhile, and unwinds then when the coroutine is cancelled. The jobs that
+    /// have not begun are cancelled, too.
     pub fn map<I, T, F>(&self, items: I, f: F) -> Map<T>
     where
         I: IntoIterator,
@@ -177,8 +178,12 @@ impl Pool {
             let f = Arc::clone(&f);
             self.submit(move || Mutex::new(Some(f(item))))
         };
-        let promises: Vec<_> = items.into_iter().map(submit).collect();
-        Map { promises: promises.into_iter(), deadline: None }
+        // Should this unwind in the midst of them, the map cancels those that it has.
+        let mut map = Map { promises: VecDeque::new(), deadline: None };
+        for item in items {
+            map.promises.push_back(submit(item));
+        }
+        map
     }
 
     /// Takes no more jobs, and cancels those that have not begun.
@@ -219,7 +224,7 @@ impl fmt::Debug for Pool {
 /// The results of jobs, in order; made by [`Pool::map`].
 #[must_use = "the jobs that have not begun are cancelled when this is dropped"]
 pub struct Map<T> {
-    promises: std::vec::IntoIter<Promise<Mutex<Option<T>>>>,
+    promises: VecDeque<Promise<Mutex<Option<T>>>>,
     deadline: Option<Instant>,
 }
 
@@ -254,7 +259,7 @@ impl<T> Map<T> {
     }
 
     fn cancel(&mut self) {
-        for promise in self.promises.by_ref() {
+        while let Some(promise) = self.promises.pop_front() {
             promise.cancel();
         }
     }
@@ -270,12 +275,12 @@ impl<T> Iterator for Map<T> {
     /// Unwinds when the coroutine is cancelled while it waits; no result is lost.
     fn next(&mut self) -> Option<Self::Item> {
         // Taken out only when it is done.
-        let promise = self.promises.as_slice().first()?.clone();
+        let promise = self.promises.front()?.clone();
         let Some(outcome) = promise.wait_until(self.deadline) else {
             self.cancel();
             return Some(Err(MapError::TimedOut));
         };
-        self.promises.next();
+        self.promises.pop_front();
         Some(match outcome {
             Ok(value) => value.lock().take().ok_or(MapError::Cancelled),
             Err(PromiseError::Panicked(message)) => Err(MapError::Panicked(message.clone())),

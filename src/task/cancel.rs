@@ -457,6 +457,8 @@ impl CancellationToken {
             }
         }
         if self.is_cancelled() {
+            // A program may loop over such calls.
+            park::spend();
             return None;
         }
         let listed = Cell::new(None);

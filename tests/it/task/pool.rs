@@ -1,6 +1,6 @@
 //! `Pool`: jobs on coroutines and on threads.
 
-use std::panic::resume_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -177,6 +177,24 @@ fn a_map_loses_nothing_to_a_time_out_or_a_cancellation() {
         go.set();
         assert_eq!((map.next(), map.next(), map.next()), (Some(Ok(5)), Some(Ok(0)), None));
     });
+}
+
+#[test]
+fn a_map_that_unwinds_while_it_submits_cancels_the_jobs_that_have_not_begun() {
+    let pool = Pool::threads(1).unwrap();
+    let go = Arc::new(Event::new());
+    let theirs = Arc::clone(&go);
+    pool.submit(move || theirs.wait());
+    let begun = Arc::new(AtomicUsize::new(0));
+    let jobs = Arc::clone(&begun);
+    let unwinds = || {
+        let items = (0..3).inspect(|n| assert!(*n < 2, "the items end here"));
+        drop(pool.map(items, move |_| jobs.fetch_add(1, Ordering::Relaxed)));
+    };
+    assert!(catch_unwind(AssertUnwindSafe(unwinds)).is_err());
+    go.set();
+    pool.shutdown();
+    assert_eq!(begun.load(Ordering::Relaxed), 0);
 }
 
 #[test]

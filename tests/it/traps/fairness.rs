@@ -147,6 +147,21 @@ fn parking_with_a_token_at_hand_lets_others_run() {
 }
 
 #[test]
+fn a_loop_over_calls_until_a_token_is_cancelled_that_is() {
+    run(|| {
+        let token = plainsong::CancellationToken::new();
+        token.cancel();
+        let done = Rc::new(Cell::new(false));
+        let theirs = Rc::clone(&done);
+        spawn(move || theirs.set(true));
+        for _ in 0..100_000 {
+            assert_eq!(token.run_until_cancelled(|| ()), None);
+        }
+        assert!(done.get(), "a hundred thousand calls without a turn for another");
+    });
+}
+
+#[test]
 fn a_ping_pong_of_two_does_not_starve_a_timer_or_a_socket() {
     run(|| {
         let stop = Rc::new(Cell::new(false));
