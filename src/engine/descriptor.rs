@@ -165,6 +165,7 @@ impl Registrations {
     /// Those of `op`; `WouldBlock`.
     pub(crate) fn attempt(
         &self,
+        fd: BorrowedFd<'_>,
         interest: Interest,
         op: &mut dyn FnMut() -> io::Result<bool>,
     ) -> io::Result<()> {
@@ -180,7 +181,7 @@ impl Registrations {
                 let unchanged = readiness.edges() == Some(edges);
                 match &result {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock && unchanged => {
-                        readiness.clear(interest);
+                        readiness.clear(fd, interest);
                     }
                     Ok(true) if unchanged => readiness.set_short(),
                     _ => {}

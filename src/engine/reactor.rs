@@ -324,9 +324,13 @@ impl Readiness<'_> {
         });
     }
 
-    /// Notes that an operation has just failed with `WouldBlock`.
-    pub(crate) fn clear(&self, interest: Interest) {
-        self.with(|entry| entry.clear(interest));
+    /// Notes that an operation on `fd`, the registered descriptor, has just failed with
+    /// `WouldBlock`.
+    pub(crate) fn clear(&self, fd: BorrowedFd<'_>, interest: Interest) {
+        if self.list(fd, |entry| entry.clear(interest)).is_err() {
+            // No event would tell that it is ready again.
+            self.set_ready(interest);
+        }
     }
 
     /// A number that changes with each event of the descriptor.
@@ -386,7 +390,7 @@ impl Readiness<'_> {
         let waits = self.with(|entry| {
             add(entry);
             let any_writer = entry.writers.as_ref().is_some_and(|writers| !writers.is_empty());
-            (!entry.readers.is_empty(), any_writer)
+            (!entry.readers.is_empty() || !entry.readable, any_writer || !entry.writable)
         });
         let Some((readers, writers)) = waits else {
             return Err(io::Error::other("waited for a descriptor that is not registered"));
@@ -573,8 +577,8 @@ mod portable {
         }
 
         /// Arms the registration again, on systems that report a descriptor only once. It asks only
-        /// for the directions that have waiters: another direction may be ready, and its report
-        /// would use up the registration.
+        /// for the directions that have waiters or are not ready: another direction may be ready,
+        /// and its report would use up the registration.
         pub(super) fn rearm(
             &self,
             fd: BorrowedFd<'_>,

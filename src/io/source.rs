@@ -207,7 +207,7 @@ impl<T: Descriptor> Source<T> {
     ) -> io::Result<R> {
         let mut op = Some(op);
         let mut value = None;
-        self.waits.registrations.attempt(interest, &mut || {
+        self.waits.registrations.attempt(self.fd(), interest, &mut || {
             let Some(op) = op.take() else { unreachable!("it is called once at most") };
             let moved = op(self.get())?;
             let short = self.is_short(interest, amount(&moved), room);

@@ -1,7 +1,7 @@
 //! Descriptors shared, given away and closed, by coroutines and threads, while others wait on them.
 
 use std::cell::{Cell, RefCell};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
@@ -51,6 +51,21 @@ fn two_readers_and_a_writer_on_one_stream() {
         assert_eq!(sum, TOTAL);
         writer.join().unwrap();
         echo.join().unwrap();
+    });
+}
+
+#[test]
+fn a_try_that_found_nothing_finds_what_comes_later() {
+    run(|| {
+        let (ours, mut theirs) = pair();
+        plainsong::block_on(ours.readable()).unwrap();
+        for _ in 0..3 {
+            assert_eq!(ours.try_read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+            theirs.write_all(b"x").unwrap();
+            while ours.try_read(&mut [0]).is_err() {
+                plainsong::yield_now();
+            }
+        }
     });
 }
 
