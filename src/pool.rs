@@ -164,8 +164,8 @@ impl Pool {
     ///
     /// # Cancellation
     ///
-    /// May let others run meanwhile, and unwinds then when the coroutine is cancelled. The jobs that
-    /// have not begun are cancelled, too.
+    /// May let others run meanwhile, and unwinds then when the coroutine is cancelled. The jobs
+    /// that have not begun are cancelled, too.
     pub fn map<I, T, F>(&self, items: I, f: F) -> Map<T>
     where
         I: IntoIterator,
