@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
 use loom::cell::UnsafeCell;
+use loom::sync::atomic::AtomicBool as LoomBool;
 use loom::thread::{Builder, JoinHandle, yield_now};
 
 use crate::engine::job::{Job, PendingTask};
@@ -23,7 +24,7 @@ use crate::engine::shared::begin_execution;
 use crate::engine::stack::Stack;
 use crate::engine::task::Task;
 use crate::engine::workers::Workers;
-use crate::sync::{Event, Mutex, Once, RwLock};
+use crate::sync::{Event, Mutex, Once, RwLock, Semaphore};
 
 /// Plain memory, of which loom reports a use that is not ordered with another thread's.
 struct Memory(UnsafeCell<u32>);
@@ -111,6 +112,31 @@ fn a_mutex_orders_what_is_done_under_it() {
         };
         let thread = spawn(move || writes(&other));
         writes(&shared);
+        thread.join().unwrap();
+    });
+}
+
+/// All primitives but the two above keep their state under this lock. loom cannot follow a thread
+/// that spins: it does not know that an exchange comes before the store that follows the exchanged
+/// value. So the second thread takes the lock only when the first has released it, which it learns
+/// without any order.
+#[test]
+fn the_lock_of_a_primitive_orders_what_is_done_under_it() {
+    check(the_lock_of_a_primitive_orders_what_is_done_under_it, BOTH, || {
+        let shared = Arc::new((Semaphore::new(1), Memory::new(), LoomBool::new(false)));
+        drop(shared.0.try_acquire());
+        let other = Arc::clone(&shared);
+        let writes = |(permits, memory, _): &(Semaphore, Memory, LoomBool)| {
+            let _permit = permits.try_acquire().unwrap();
+            memory.write();
+        };
+        let thread = spawn(move || {
+            if other.2.load(Ordering::Relaxed) {
+                writes(&other);
+            }
+        });
+        writes(&shared);
+        shared.2.store(true, Ordering::Relaxed);
         thread.join().unwrap();
     });
 }
