@@ -48,7 +48,6 @@ use std::rc::Rc;
 use crate::engine::cancel::unwind_with;
 use crate::engine::context;
 use crate::engine::coroutine::{Checked, Lent, State};
-use crate::engine::scheduler::Scheduler;
 use crate::engine::stack;
 use crate::engine::{current, panic_hook, park, signals};
 
@@ -58,7 +57,8 @@ const CLOSE_MAX: u32 = 1000;
 /// A suspended function that yields and receives values: see the [module](self).
 ///
 /// It yields values of type `Y`, and [`send`](Self::send) sends it values of type `S`. Dropping a
-/// generator closes it.
+/// generator closes it. The exception is a destructor of a thread-local that is older than the
+/// thread's first use of this library: there, a generator that has begun is leaked.
 #[must_use = "a generator does nothing until it is resumed"]
 pub struct Generator<Y, S = ()> {
     shared: Rc<Shared<Y, S>>,
@@ -126,7 +126,7 @@ impl<Y: 'static, S: 'static> Generator<Y, S> {
             was_raised: Cell::new(false),
             caller_unwinds: Cell::new(false),
             panics: Cell::new(0),
-            resumed: Cell::new(Within::Thread),
+            resumed: Cell::new(Within::Runs(0)),
             output: Cell::new(None),
             input: Cell::new(None),
             panic: Cell::new(None),
@@ -154,7 +154,8 @@ impl<Y: 'static, S: 'static> Generator<Y, S> {
     ///
     /// # Panics
     ///
-    /// When the body panics, with its panic. When the body itself calls this.
+    /// When the body panics, with its panic. When the body itself calls this. If the body has
+    /// begun, while the thread ends.
     ///
     /// # Cancellation
     ///
@@ -200,6 +201,10 @@ impl<Y, S> Shared<Y, S> {
 
     fn resume(&self) {
         let Some(coroutine) = self.coroutine.get() else { return };
+        assert!(
+            !self.is_left_behind(),
+            "a generator cannot go on while its thread ends: what its body borrows may be gone"
+        );
         let was_suspended = coroutine.resume(|| {
             self.caller_unwinds.set(park::unwinds());
             self.panics.set(panic_hook::panics());
@@ -213,6 +218,12 @@ impl<Y, S> Shared<Y, S> {
         }
     }
 
+    /// Whether the body has begun, and its thread is ending. The body may borrow from a
+    /// thread-local that has been dropped.
+    fn is_left_behind(&self) -> bool {
+        self.coroutine.get().is_some_and(Checked::has_started) && context::is_ending()
+    }
+
     /// Switches to the caller of `resume`, with this output. Only the body may call this.
     fn suspend(&self, output: Option<Y>) {
         // Frames of the library would be suspended too. They use the coroutine or the scheduler,
@@ -220,8 +231,8 @@ impl<Y, S> Shared<Y, S> {
         assert!(
             Within::now() == self.resumed.get(),
             "a generator cannot yield inside of a time-out, scope, shield, `no_wait` or run that it \
-             has opened itself, in a hook of a runtime, or in an `exit`: yield outside of it, or \
-             open it around the use of the generator"
+             has opened itself, in a hook of a runtime, or while its thread ends: yield outside of \
+             it, or open it around the use of the generator"
         );
         let give = || self.output.set(output);
         let on = self.coroutine.get().is_some_and(|coroutine| coroutine.suspend(give));
@@ -235,7 +246,7 @@ impl<Y, S> Shared<Y, S> {
     fn close(&self) {
         self.closing.set(true);
         for _ in 0..CLOSE_MAX {
-            if self.state() != State::Suspended {
+            if self.state() != State::Suspended || self.is_left_behind() {
                 return;
             }
             self.resume();
@@ -251,24 +262,25 @@ impl<Y, S> Shared<Y, S> {
     }
 }
 
-/// The innermost frame of the library that runs code of users and needs its coroutine or its
-/// scheduler afterwards.
+/// The frames of the library that need their coroutine or their scheduler when the code of users
+/// that they call has returned.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Within {
-    /// None, on a plain thread.
-    Thread,
-    /// The loop: it calls wakers and the code of a host. Or a hook, which counts as no coroutine.
-    Run,
-    /// The innermost of this many scopes that the running coroutine has open.
+    /// Those of the scopes that the running coroutine has open.
     Scopes(usize),
+    /// Those of the runs that this thread has begun: their loops call wakers and the code of hosts.
+    /// Also those of a hook, which counts as no coroutine.
+    Runs(u32),
+    /// Unknown, in destructors of thread-locals.
+    Ending,
 }
 
 impl Within {
     fn now() -> Self {
         current::with(|task| match task {
             Some(task) => Self::Scopes(task.scopes.depth()),
-            None if context::try_with(Scheduler::is_running) == Some(true) => Self::Run,
-            None => Self::Thread,
+            None if context::is_ending() => Self::Ending,
+            None => Self::Runs(current::runs()),
         })
     }
 }
@@ -282,8 +294,7 @@ impl<Y, S> Yielder<Y, S> {
     /// # Panics
     ///
     /// When anything but the body calls this. Inside of a time-out, scope, shield, `no_wait` or run
-    /// that the body has opened. In a hook of a runtime, and in a destructor that
-    /// `std::process::exit` runs.
+    /// that the body has opened. In a hook of a runtime, and while the thread ends.
     pub fn yield_(&self, value: Y) {
         let shared = &self.shared;
         if shared.body_unwinds() {

@@ -60,8 +60,7 @@ impl Drop for Owned {
         // No coroutine is left that could use it: this runs on the thread's own stack, and a run
         // ends only after its last coroutine.
         //
-        // A generator may be left, suspended in code of a user. A closure that is lent the
-        // scheduler calls such code only where a generator refuses to be suspended.
+        // A generator may be left, suspended in code of a user. It does not go on any more.
         unsafe { ManuallyDrop::drop(&mut self.0) };
     }
 }
@@ -103,6 +102,11 @@ fn place() -> Option<&'static Scheduler> {
         Ok(Some(scheduler)) => Some(scheduler),
         Ok(None) | Err(_) => find(),
     }
+}
+
+/// Whether the library's own thread-local has been dropped. Others that are older are still there.
+pub(crate) fn is_ending() -> bool {
+    current::is_ending() || place().is_none()
 }
 
 /// Calls `f` with this thread's scheduler, if it has been used before. Async-signal-safe.

@@ -368,6 +368,11 @@ impl Checked {
         self.state.get()
     }
 
+    /// Whether it has run. If not, its body has not been called.
+    pub(crate) fn has_started(&self) -> bool {
+        self.coroutine.has_started()
+    }
+
     /// Calls `prepare` and runs the body until it suspends or returns. Does nothing and returns
     /// `false` unless it was suspended.
     #[inline]

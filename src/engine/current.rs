@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 
+use super::defer::Defer;
 use super::processor::stack_top;
 #[cfg(plainsong_model)]
 use super::shared::LocalCell;
@@ -17,6 +18,8 @@ thread_local! {
     static IN_HOOK: Cell<bool> = const { Cell::new(false) };
     // The host of this thread's loop runs, between two slices of it.
     static HOSTED: Cell<bool> = const { Cell::new(false) };
+    // How many runs have frames on this thread's stack.
+    static RUNS: Cell<u32> = const { Cell::new(0) };
     // How many operations this turn may still complete without waiting.
     static BUDGET: Cell<u32> = const { Cell::new(0) };
 }
@@ -32,6 +35,17 @@ pub(super) fn enter(task: &'static Task) {
 #[inline]
 pub(super) fn leave() {
     CURRENT.set(None);
+}
+
+/// Counts a run whose frames are on this thread's stack, until the guard is dropped.
+pub(super) fn enter_run() -> impl Drop {
+    RUNS.set(RUNS.get() + 1);
+    Defer::new(|| RUNS.set(RUNS.get() - 1))
+}
+
+/// How many runs have frames on this thread's stack.
+pub(crate) fn runs() -> u32 {
+    RUNS.get()
 }
 
 /// Notes that this thread will never run a coroutine again, because its thread-locals are being

@@ -13,14 +13,16 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use super::cancel;
 use super::context::{self, Running};
 use super::current;
 use super::mailbox::{Mailbox, Message};
 use super::mutex::Mutex;
+use super::park;
 use super::reactor::{Interest, Port, Reactor, Readiness, Token};
 use super::scheduler::Scheduler;
 use super::task::{Wait, Wake};
-use super::waiter::FutureWaiter;
+use super::waiter::{FutureWaiter, Waiter};
 
 /// The registrations of one descriptor, which must be deregistered before it is closed.
 #[derive(Default, Debug)]
@@ -207,8 +209,9 @@ impl Registrations {
                 let local = ptr::eq(scheduler.mailbox(), mailbox);
                 local.then(|| scheduler.recheck(reactor, token))
             });
-            if local.flatten().is_none() {
-                mailbox.send(Message::Recheck { reactor, token });
+            match local.flatten() {
+                Some(waiters) => wake_all(waiters),
+                None => mailbox.send(Message::Recheck { reactor, token }),
             }
         }
     }
@@ -228,10 +231,19 @@ impl Registrations {
                 let local = ptr::eq(scheduler.mailbox(), mailbox);
                 local.then(|| scheduler.deregister(reactor, token))
             });
-            if local.flatten().is_none() {
-                mailbox.send(Message::Deregister { reactor, token });
+            match local.flatten() {
+                Some(waiters) => wake_all(waiters),
+                None => mailbox.send(Message::Deregister { reactor, token }),
             }
         }
+    }
+}
+
+/// Ends the waits of all these waiters. The wakers of futures are user code: the panic hook has
+/// reported a panic of theirs.
+fn wake_all(waiters: Vec<Waiter>) {
+    for waiter in waiters {
+        cancel::catch_and_forget(|| park::wake(waiter));
     }
 }
 

@@ -166,6 +166,8 @@ fn run(
     main: Box<dyn FnOnce() + '_>,
 ) -> io::Result<()> {
     signals::protect_thread();
+    // Dropped last. Until then, our frames use the scheduler.
+    let _frames = current::enter_run();
     let _running = scheduler.start(settings, worker)?;
     let stack = scheduler.take_stack(settings.stack_size)?;
     ready();

@@ -69,6 +69,16 @@ impl Scope {
             _ => None,
         }
     }
+
+    fn settings(&self) -> ScopeSettings {
+        ScopeSettings { timer: self.timer, by_token: matches!(self.until, Until::Token) }
+    }
+}
+
+/// The settings of a scope that the scheduler undoes when it is closed.
+pub(crate) struct ScopeSettings {
+    pub(crate) timer: Option<TimerKey>,
+    pub(crate) by_token: bool,
 }
 
 /// When a scope is cancelled.
@@ -76,6 +86,8 @@ impl Scope {
 pub(crate) enum Until {
     /// Not before it is closed.
     Closed,
+    /// When a token is cancelled, perhaps by a plain thread.
+    Token,
     /// At a deadline that was in the future when the caller last read the clock.
     Later(Instant),
     /// At once, because the deadline has passed.
@@ -142,7 +154,7 @@ impl Nested {
         let open = self.open.borrow();
         let deadlines = open[self.hidden()..].iter().filter_map(|scope| match scope.until {
             Until::Fails(deadline) => Some(deadline),
-            Until::Closed | Until::Later(_) | Until::Passed => None,
+            Until::Closed | Until::Token | Until::Later(_) | Until::Passed => None,
         });
         deadlines.min()
     }
@@ -239,9 +251,9 @@ impl Scopes {
         }
     }
 
-    /// Closes the innermost scope. Returns its timer, if that has not fired. If an unwind's
-    /// destructor had opened the scope, also returns why the coroutine unwinds.
-    pub(crate) fn close(&self, id: ScopeId) -> (Option<TimerKey>, Option<Cause>) {
+    /// Closes the innermost scope. If an unwind's destructor had opened it, also returns why the
+    /// coroutine unwinds.
+    pub(crate) fn close(&self, id: ScopeId) -> (Option<ScopeSettings>, Option<Cause>) {
         let nested = self.nested();
         let scope = nested.open.borrow_mut().pop();
         debug_assert_eq!(scope.as_ref().map(|scope| scope.id), Some(id), "scopes nest");
@@ -251,7 +263,7 @@ impl Scopes {
             nested.cleanups.set(nested.cleanups.get() - 1);
         }
         self.update();
-        (scope.and_then(|scope| scope.timer), cause)
+        (scope.as_ref().map(Scope::settings), cause)
     }
 
     /// Whether a scope is open that an unwind's destructor has opened.
@@ -305,7 +317,7 @@ impl Scopes {
         let nested = self.nested.get()?;
         let open = nested.open.borrow();
         let left = open[nested.hidden()..].iter().filter_map(|scope| match scope.until {
-            Until::Closed => None,
+            Until::Closed | Until::Token => None,
             Until::Later(deadline) | Until::Fails(deadline) => {
                 Some(deadline.saturating_duration_since(now))
             }
@@ -430,10 +442,10 @@ impl Scopes {
         (open.len(), open.iter().filter_map(Scope::awaits).min())
     }
 
-    /// The timers of the open scopes. An abandoned coroutine never closes them.
-    pub(crate) fn timers(&self) -> Vec<TimerKey> {
+    /// The settings of the open scopes. An abandoned coroutine never closes them.
+    pub(crate) fn settings(&self) -> Vec<ScopeSettings> {
         let Some(nested) = self.nested.get() else { return Vec::new() };
-        nested.open.borrow().iter().filter_map(|scope| scope.timer).collect()
+        nested.open.borrow().iter().map(Scope::settings).collect()
     }
 
     fn update(&self) {

@@ -6,7 +6,7 @@ use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::mem;
-use std::panic::Location;
+use std::panic::{self, AssertUnwindSafe, Location};
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -395,15 +395,21 @@ impl Task {
         prefetch(self.ahead.get());
     }
 
-    /// Tells the waiters for this coroutine's result that there will be none.
+    /// Tells the waiters for this coroutine's result that there will be none. Their wakers are user
+    /// code. A panic of theirs ends here: the coroutine must not go on.
     pub(crate) fn abandoned(&self) {
-        if let Some(completion) = self.completion.take() {
+        let completion = self.completion.take().map(|completion| {
             // SAFETY: it is alive until the coroutine completes it. Before that, the coroutine
             // takes the pointer out of the task.
-            unsafe { (completion.as_ref().abandon)(completion) };
-        }
-        if let Some(f) = self.extras.get().and_then(|extras| extras.on_abandon.take()) {
-            f();
+            move || unsafe { (completion.as_ref().abandon)(completion) }
+        });
+        let on_abandon = self.extras.get().and_then(|extras| extras.on_abandon.take());
+        for result in [
+            panic::catch_unwind(AssertUnwindSafe(|| completion.map_or((), |complete| complete()))),
+            panic::catch_unwind(AssertUnwindSafe(|| on_abandon.map_or((), |call| call()))),
+        ] {
+            // The drop of a payload may panic, too.
+            result.unwrap_or_else(mem::forget);
         }
     }
 

@@ -20,7 +20,7 @@ use crate::engine::park::{self, Running};
 use crate::engine::scopes::{CancelReason, Level, Until};
 use crate::engine::task::Wait;
 use crate::engine::waiter::Waiters;
-use crate::engine::{context, current, root};
+use crate::engine::{current, root};
 
 const WAIT: Wait = Wait::new(&Wait::for_any_thread("a token to be cancelled"));
 
@@ -453,7 +453,6 @@ impl CancellationToken {
         impl Drop for Listed<'_> {
             fn drop(&mut self) {
                 self.0.lock().scopes.remove(self.1);
-                context::with(|scheduler| scheduler.watched_from_outside(false));
             }
         }
         if self.is_cancelled() {
@@ -467,14 +466,12 @@ impl CancellationToken {
             let key = token.scopes.insert(target.clone());
             let (late, reason) = (token.cancelled, token.reason.clone());
             drop(token);
-            // Any thread that has the token can end the waits of `f`.
-            context::with(|scheduler| scheduler.watched_from_outside(true));
             listed.set(Some(Listed(self, key)));
             if late {
                 target.cancel(reason.as_ref());
             }
         };
-        let result = cancellable(Until::Closed, list, f);
+        let result = cancellable(Until::Token, list, f);
         drop(listed);
         result
     }

@@ -6,7 +6,7 @@ use std::process;
 use super::super::cancel;
 use super::super::coroutine::Suspended;
 use super::super::id::Id;
-use super::super::scopes::{CancelReason, Cause, Level, ScopeId, Until};
+use super::super::scopes::{CancelReason, Cause, Level, ScopeId, ScopeSettings, Until};
 use super::super::task::{Flag, Task, Wake};
 use super::core::Scheduler;
 use super::unwinding::Unwinding;
@@ -76,21 +76,33 @@ impl Scheduler {
         } else {
             task.scopes.open(id, until);
         }
-        if matches!(until, Until::Passed) {
-            task.scopes.request(Level::Scope(id), None);
+        match until {
+            Until::Passed => task.scopes.request(Level::Scope(id), None),
+            Until::Token => self.outside.set_watched(true),
+            Until::Closed | Until::Later(_) | Until::Fails(_) => {}
         }
         id
     }
 
     /// Closes the innermost scope of the running coroutine.
     pub(crate) fn close_scope(&self, task: &Task, id: ScopeId) {
-        let (timer, cause) = task.scopes.close(id);
-        if let Some(timer) = timer {
-            self.alarms.cancel(timer);
+        let (settings, cause) = task.scopes.close(id);
+        if let Some(settings) = settings {
+            self.undo(&settings);
         }
         // The coroutine unwinds again, as it did when the scope was opened.
         if let Some(cause) = cause {
             self.unwinding.set_unwinding(task, cause);
+        }
+    }
+
+    /// Undoes the settings of a scope.
+    pub(super) fn undo(&self, settings: &ScopeSettings) {
+        if let Some(timer) = settings.timer {
+            self.alarms.cancel(timer);
+        }
+        if settings.by_token {
+            self.outside.set_watched(false);
         }
     }
 
@@ -117,19 +129,30 @@ impl Scheduler {
             "a wait inside of `no_wait`: move it out, or let the code around it be interleaved"
         );
         if task.scopes.abandons() {
-            task.abandoned();
-            self.switch(task, Suspended::Abandoned);
+            self.give_up(task);
         }
         if task.flags.set(Flag::Raised, true) {
             // The coroutine has swallowed the last payload. The others run first, so that a loop
             // around the wait does not starve them.
             self.switch(task, Suspended::Ready);
             if task.count_swallowed() > SWALLOWED_MAX {
-                give_up(task);
-                self.switch(task, Suspended::Abandoned);
+                report_swallowing(task);
+                self.give_up(task);
             }
         }
         cancel::raise(task)
+    }
+
+    /// Ends the running coroutine without an unwind.
+    fn give_up(&self, task: &Task) -> ! {
+        {
+            // This calls wakers, which are user code: in a scope, so that they cannot suspend a
+            // generator with our frames. A wait of theirs ends the coroutine.
+            let _scope = task.scopes.shield(false);
+            task.abandoned();
+        }
+        self.switch(task, Suspended::Abandoned);
+        unreachable!("a coroutine that is given up does not run again")
     }
 
     /// Yields because the budget is spent.
@@ -175,9 +198,9 @@ impl Scheduler {
     }
 }
 
-/// Reports that a coroutine cannot be ended.
+/// Reports that a coroutine cannot be ended. Ends the process if it must not be given up.
 #[cold]
-fn give_up(task: &Task) {
+fn report_swallowing(task: &Task) {
     let name = task.name().map_or("<unnamed>", |name| name);
     let fate = if task.flags.has(Flag::Borrows) {
         "It borrows from other stacks, so the process ends."
@@ -198,5 +221,4 @@ fn give_up(task: &Task) {
     if task.flags.has(Flag::Borrows) {
         process::abort();
     }
-    task.abandoned();
 }

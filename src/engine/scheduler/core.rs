@@ -302,10 +302,8 @@ impl Scheduler {
     #[cold]
     fn abandon(&self, slot: u32) {
         current::leave();
-        let timers = self.tasks.with(slot, |task| task.scopes.timers());
-        for timer in timers.into_iter().flatten() {
-            self.alarms.cancel(timer);
-        }
+        let scopes = self.tasks.with(slot, |task| task.scopes.settings());
+        scopes.iter().flatten().for_each(|settings| self.undo(settings));
         self.tasks.leak(slot);
     }
 
@@ -487,23 +485,18 @@ impl Scheduler {
         self.tasks.find(slot, id, f)
     }
 
-    /// Forgets a descriptor, if `reactor` is the number of this thread's reactor, and wakes its
-    /// waiters.
-    pub(crate) fn deregister(&self, reactor: u64, token: u64) {
-        if let Some(ours) = self.reactor.get().filter(|ours| ours.number() == reactor) {
-            for waiter in ours.deregister(token) {
-                self.wake(waiter);
-            }
-        }
+    /// Forgets a descriptor, if `reactor` is the number of this thread's reactor. Returns its
+    /// waiters, which are to be woken.
+    pub(crate) fn deregister(&self, reactor: u64, token: u64) -> Vec<Waiter> {
+        let ours = self.reactor.get().filter(|ours| ours.number() == reactor);
+        ours.map_or_else(Vec::new, |ours| ours.deregister(token).collect())
     }
 
-    /// Wakes the waiters of a descriptor, if `reactor` is the number of this thread's reactor.
-    pub(crate) fn recheck(&self, reactor: u64, token: u64) {
-        if let Some(ours) = self.reactor.get().filter(|ours| ours.number() == reactor) {
-            for waiter in ours.take_waiters(token) {
-                self.wake(waiter);
-            }
-        }
+    /// Takes the waiters of a descriptor, which are to be woken, if `reactor` is the number of this
+    /// thread's reactor.
+    pub(crate) fn recheck(&self, reactor: u64, token: u64) -> Vec<Waiter> {
+        let ours = self.reactor.get().filter(|ours| ours.number() == reactor);
+        ours.map_or_else(Vec::new, |ours| ours.take_waiters(token))
     }
 
     /// Wakes a future at `deadline`. `None` if no run is under way on this thread.
@@ -537,9 +530,12 @@ impl Scheduler {
     /// run at their next poll.
     pub(super) fn wake_futures(&self) {
         let ready = self.reactor.get().map(Reactor::take_futures);
-        for waiter in ready.into_iter().flatten().chain(self.sleeps.take_all(&self.alarms)) {
-            self.wake(waiter);
-        }
+        self.wake_all(ready.into_iter().flatten().chain(self.sleeps.take_all(&self.alarms)));
+    }
+
+    /// Ends waits, from the loop.
+    pub(super) fn wake_all(&self, waiters: impl IntoIterator<Item = Waiter>) {
+        waiters.into_iter().for_each(|waiter| self.wake(waiter));
     }
 
     /// Notes that the running coroutine panics. The panic hook calls this.
@@ -561,11 +557,6 @@ impl Scheduler {
     /// Notes that this thread has pushed a job. A loop that is a guest may have to start it.
     pub(crate) fn note_job(&self) {
         self.host.notify();
-    }
-
-    /// Notes that a plain thread may, or may no longer, cancel a wait of a coroutine.
-    pub(crate) fn watched_from_outside(&self, watched: bool) {
-        self.outside.set_watched(watched);
     }
 }
 

@@ -329,8 +329,10 @@ impl Scheduler {
                     self.mailbox().has_cancelled(id);
                 }
             }
-            Message::Deregister { reactor, token } => self.deregister(reactor, token),
-            Message::Recheck { reactor, token } => self.recheck(reactor, token),
+            Message::Deregister { reactor, token } => {
+                self.wake_all(self.deregister(reactor, token))
+            }
+            Message::Recheck { reactor, token } => self.wake_all(self.recheck(reactor, token)),
             Message::Disarm { slot, number } => _ = self.sleeps.cancel(&self.alarms, slot, number),
             Message::Check => {}
             Message::Asked => self.answer(),

@@ -257,6 +257,26 @@ fn none_while_a_thread_may_cancel_a_token() {
     });
 }
 
+/// Its wait counted as one that a thread could end, for good.
+#[test]
+fn one_after_a_coroutine_was_given_up_that_a_token_could_cancel() {
+    watch(|| {
+        let report = panic_of(|| {
+            plainsong::run_all(|| {
+                let token = CancellationToken::new();
+                let handle = plainsong::spawn(move || {
+                    token.run_until_cancelled(|| plainsong::no_unwind(|| sleep(HOUR)));
+                });
+                yield_now();
+                handle.cancel();
+                handle.join().unwrap_err();
+                two_that_join_each_other();
+            });
+        });
+        assert!(report.contains("deadlock"), "{report}");
+    });
+}
+
 #[test]
 fn one_among_destructors_ends_the_process() {
     let output = dying(one_among_destructors_ends_the_process, || {

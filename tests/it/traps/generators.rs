@@ -1,8 +1,8 @@
 //! Bodies of generators that yield where the library has called code of users. They go on in
 //! another coroutine, or when the scheduler of their thread has been dropped.
 
-use std::cell::RefCell;
-use std::future::Future;
+use std::cell::{Cell, RefCell};
+use std::future::{Future, IntoFuture};
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -15,10 +15,10 @@ use plainsong::generator::{Generator, Yielder};
 use plainsong::io::Interest;
 use plainsong::net::UnixStream;
 use plainsong::time::{Sleep, sleep};
-use plainsong::{Builder, Runtime, block_on, thread};
+use plainsong::{Builder, Runtime, block_on, no_unwind, spawn, thread, yield_now};
 use scoped_tls::scoped_thread_local;
 
-use crate::util::{MOMENT, alone, run, watch};
+use crate::util::{HOUR, MOMENT, alone, run, watch};
 
 scoped_thread_local! {
     // Leads code that borrows nothing to the body around it.
@@ -47,34 +47,23 @@ impl Wake for YieldsInDrop {
     fn wake(self: Arc<Self>) {}
 }
 
-/// Resumes what `suspended` returns, in a run, when the scheduler of its thread has been dropped.
-fn goes_on_without_a_scheduler(suspended: fn() -> Generator<u32>) {
-    struct Keep(RefCell<Option<Generator<u32>>>);
+/// The closure of a `try_io` was called while the reactor was borrowed, which is gone by then.
+#[test]
+fn a_generator_is_left_behind_at_the_end_of_its_thread() {
+    struct Keep(RefCell<Vec<Generator<u32>>>);
     impl Drop for Keep {
         fn drop(&mut self) {
-            let mut generator = self.0.take().unwrap();
-            assert_eq!(generator.next(), None);
+            for mut generator in self.0.take() {
+                assert!(catch_unwind(AssertUnwindSafe(|| generator.next())).is_err());
+                assert!(!generator.is_done());
+            }
         }
     }
     thread_local! {
-        static KEEP: Keep = const { Keep(RefCell::new(None)) };
+        static KEEP: Keep = const { Keep(RefCell::new(Vec::new())) };
+        static TEXT: RefCell<String> = const { RefCell::new(String::new()) };
     }
-    let thread = std::thread::spawn(move || {
-        // Before the library's own thread-local, so that it is dropped after that.
-        KEEP.with(|_| ());
-        plainsong::run(|| {
-            let mut generator = suspended();
-            assert_eq!(generator.next(), Some(1));
-            KEEP.with(|keep| *keep.0.borrow_mut() = Some(generator));
-        });
-    });
-    thread.join().unwrap();
-}
-
-/// AddressSanitizer and valgrind see the use after free that this was.
-#[test]
-fn the_closure_of_a_try_io() {
-    goes_on_without_a_scheduler(|| {
+    let in_a_try_io = || {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         block_on(ours.writable()).unwrap();
         Generator::new(move |out| {
@@ -83,13 +72,51 @@ fn the_closure_of_a_try_io() {
                 Err::<(), _>(ErrorKind::WouldBlock.into())
             });
         })
+    };
+    let in_a_borrow = || {
+        Generator::new(|out| {
+            TEXT.with_borrow_mut(|text| {
+                text.push_str("is dropped before the generator");
+                out.yield_(1);
+                text.push('!');
+            });
+        })
+    };
+    let thread = std::thread::spawn(move || {
+        // Before the library's own thread-local, so that it is dropped after that.
+        KEEP.with(|_| ());
+        plainsong::run(|| {
+            for mut generator in [in_a_try_io(), in_a_borrow()] {
+                assert_eq!(generator.next(), Some(1));
+                KEEP.with(|keep| keep.0.borrow_mut().push(generator));
+            }
+        });
     });
+    thread.join().unwrap();
 }
 
-/// The reactor was borrowed while the waker of the poll before was dropped.
 #[test]
-fn the_waker_of_a_poll_that_is_replaced() {
-    goes_on_without_a_scheduler(|| {
+fn a_body_that_has_not_begun_is_dropped_at_the_end_of_its_thread() {
+    struct Keep(Cell<Option<Generator<u32>>>);
+    thread_local! {
+        static KEEP: Keep = const { Keep(Cell::new(None)) };
+    }
+    let value = Arc::new(());
+    let theirs = Arc::clone(&value);
+    let thread = std::thread::spawn(move || {
+        KEEP.with(|_| ());
+        let generator = Generator::new(move |_| drop(theirs));
+        KEEP.with(|keep| keep.0.set(Some(generator)));
+    });
+    thread.join().unwrap();
+    assert_eq!(Arc::strong_count(&value), 1);
+}
+
+/// The scheduler was borrowed while the waker of the poll before was dropped, and where there is no
+/// stack.
+#[test]
+fn bodies_that_go_on_in_another_run() {
+    let in_the_drop_of_a_waker = || {
         let (ours, theirs) = UnixStream::pair().unwrap();
         block_on(ours.readable()).unwrap();
         assert_eq!(ours.try_read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
@@ -97,21 +124,29 @@ fn the_waker_of_a_poll_that_is_replaced() {
             let mut readable = pin!(ours.readable());
             let first = Waker::from(Arc::new(YieldsInDrop));
             assert!(readable.as_mut().poll(&mut Context::from_waker(&first)).is_pending());
-            drop(first);
-            assert!(readable.poll(&mut Context::from_waker(Waker::noop())).is_ready());
-            drop(theirs);
+            drop((first, theirs));
+            let mut context = Context::from_waker(Waker::noop());
+            while readable.as_mut().poll(&mut context).is_pending() {
+                yield_now();
+            }
         })
-    });
-}
-
-#[test]
-fn a_closure_that_is_refused_a_stack() {
-    goes_on_without_a_scheduler(|| {
+    };
+    let where_there_is_no_stack = || {
         generator(|| {
             let local = YieldsInDrop;
             let error = Builder::new().stack_size(1).spawn(move || drop(local)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
         })
+    };
+    watch(move || {
+        let mut all = plainsong::run(|| {
+            let mut all = [in_the_drop_of_a_waker(), where_there_is_no_stack()];
+            assert!(all.iter_mut().all(|generator| generator.next() == Some(1)));
+            all
+        });
+        plainsong::run(move || {
+            assert!(all.iter_mut().all(|generator| generator.next().is_none()));
+        });
     });
 }
 
@@ -182,6 +217,62 @@ fn an_exit_cannot_suspend_the_generator_that_calls_it() {
             eprintln!("the exit has been suspended");
             std::process::abort();
         });
+    });
+}
+
+/// The run had ended for the check, and went on with the scheduler afterwards.
+#[test]
+fn a_waker_at_the_end_of_a_run_cannot_suspend_a_generator_that_began_it() {
+    static REFUSED: AtomicBool = AtomicBool::new(false);
+    struct YieldsInWake;
+    impl Wake for YieldsInWake {
+        fn wake(self: Arc<Self>) {
+            REFUSED.store(!yields(), Ordering::Relaxed);
+        }
+    }
+    watch(|| {
+        let body = || {
+            let _left = plainsong::run(|| {
+                let mut timer = Box::pin(Sleep::new(HOUR));
+                let waker = Waker::from(Arc::new(YieldsInWake));
+                assert!(timer.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+                timer
+            });
+        };
+        assert_eq!(generator(body).next(), None);
+        assert!(REFUSED.load(Ordering::Relaxed));
+    });
+}
+
+/// The coroutine that is given up was borrowed meanwhile.
+#[test]
+fn a_coroutine_that_is_given_up_cannot_suspend_a_generator() {
+    static REFUSED: AtomicBool = AtomicBool::new(false);
+    struct YieldsInWake;
+    impl Wake for YieldsInWake {
+        fn wake(self: Arc<Self>) {
+            REFUSED.store(!yields(), Ordering::Relaxed);
+        }
+    }
+    run(|| {
+        let went_on = Rc::new(Cell::new(false));
+        let theirs = Rc::clone(&went_on);
+        let handle = spawn(move || {
+            let mut generator = generator(|| sleep(HOUR));
+            no_unwind(|| generator.next());
+            theirs.set(true);
+        });
+        yield_now();
+        handle.cancel();
+        let mut end = pin!(handle.into_future());
+        let waker = Waker::from(Arc::new(YieldsInWake));
+        let mut context = Context::from_waker(&waker);
+        while !REFUSED.load(Ordering::Relaxed) {
+            assert!(end.as_mut().poll(&mut context).is_pending());
+            yield_now();
+        }
+        assert!(end.as_mut().poll(&mut context).is_ready());
+        assert!(!went_on.get());
     });
 }
 

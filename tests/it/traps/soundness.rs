@@ -60,6 +60,34 @@ fn a_coroutine_is_given_up_in_the_destructor_of_its_panic() {
     });
 }
 
+/// It went on, and its result was written to memory that had been freed.
+#[test]
+fn a_coroutine_that_is_given_up_does_not_go_on_when_the_waker_that_awaits_it_panics() {
+    struct Panics;
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            resume_unwind(Box::new("scripted"));
+        }
+    }
+    run(|| {
+        let went_on = Rc::new(Cell::new(false));
+        let theirs = Rc::clone(&went_on);
+        let handle = spawn(move || {
+            let _ = catch_unwind(|| plainsong::no_unwind(|| sleep(HOUR)));
+            theirs.set(true);
+        });
+        yield_now();
+        handle.cancel();
+        let mut end = pin!(handle.into_future());
+        let waker = Waker::from(Arc::new(Panics));
+        assert!(end.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        yield_now();
+        yield_now();
+        assert!(end.poll(&mut Context::from_waker(Waker::noop())).is_ready());
+        assert!(!went_on.get());
+    });
+}
+
 struct OnDropSend;
 
 impl Drop for OnDropSend {
