@@ -379,6 +379,10 @@ impl Scheduler {
         if thread::panicking() {
             return self.suspend_panicking(task, how);
         }
+        if self.unwinding.is_counting() {
+            // Here, and not only at a tick: the next coroutine may panic before that.
+            self.recount_unwinding();
+        }
         self.switch_away(task, how);
     }
 

@@ -26,7 +26,7 @@
 //! During a period of ambiguity, an unwind is not recognised if user code started it with
 //! `std::panic::resume_unwind`, or if the program has replaced the panic hook. Conversely, a
 //! coroutine that catches its own panic counts as unwinding until the period ends, and no
-//! cancellation reaches it before that.
+//! cancellation reaches it before that. The period ends when a coroutine suspends and none unwinds.
 //!
 //! # Scopes in destructors
 //!
@@ -67,10 +67,16 @@ impl Unwinding {
         }
     }
 
+    /// Whether a coroutine is suspended that was counted.
+    #[inline]
+    pub(super) fn is_counting(&self) -> bool {
+        self.suspended.get() > 0
+    }
+
     /// Whether `thread::panicking` may be true for another reason than `task`, the running
     /// coroutine.
     fn is_ambiguous(&self, task: &Task) -> bool {
-        self.suspended.get() > 0 || task.scopes.in_cleanup()
+        self.is_counting() || task.scopes.in_cleanup()
     }
 
     /// Notes that the running coroutine panics. The panic hook calls this.
@@ -134,7 +140,7 @@ impl Unwinding {
     /// because a suspended one would keep it true. A coroutine was counted that did not unwind.
     /// Returns whether [`uncount`](Self::uncount) must be called for each task.
     pub(super) fn end_period(&self) -> bool {
-        let over = self.suspended.get() > 0 && !thread::panicking();
+        let over = self.is_counting() && !thread::panicking();
         if over {
             self.suspended.set(0);
         }

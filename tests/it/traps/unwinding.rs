@@ -437,3 +437,36 @@ fn a_panic_from_elsewhere_is_recognised_while_another_unwinds() {
         assert_eq!(known, [true; 3]);
     });
 }
+
+/// The evidence was forgotten at the next tick only, and the second panic came before that.
+#[test]
+fn a_panic_that_was_caught_is_no_evidence_when_another_coroutine_panics() {
+    run(|| {
+        let caught = Rc::new(Cell::new(false));
+        let theirs = Rc::clone(&caught);
+        let first = plainsong::spawn(move || {
+            let panics = || {
+                let _guard = OnDrop(plainsong::yield_now);
+                quietly();
+            };
+            assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
+            theirs.set(true);
+            plainsong::thread::park();
+            plainsong::thread::panicking()
+        });
+        // Counted, because it is suspended while the first one unwinds.
+        let other = plainsong::spawn(plainsong::thread::park);
+        let second = plainsong::spawn(move || {
+            until(|| caught.get());
+            let _guard = OnDrop(plainsong::thread::park);
+            quietly();
+        });
+        until_parked(&second);
+        first.thread().unpark();
+        assert!(!first.join().unwrap());
+        second.thread().unpark();
+        assert!(second.join().unwrap_err().is_panic());
+        other.thread().unpark();
+        other.join().unwrap();
+    });
+}
