@@ -201,15 +201,16 @@ impl<Y, S> Shared<Y, S> {
 
     fn resume(&self) {
         let Some(coroutine) = self.coroutine.get() else { return };
+        let within = Within::now();
         assert!(
-            !self.is_left_behind(),
+            !self.is_left_behind(within),
             "a generator cannot go on while its thread ends: what its body borrows may be gone"
         );
         let was_suspended = coroutine.resume(|| {
             self.caller_unwinds.set(park::unwinds());
             self.panics.set(panic_hook::panics());
             self.raised.set(false);
-            self.resumed.set(Within::now());
+            self.resumed.set(within);
         });
         assert!(was_suspended, "a generator's body cannot resume its own generator");
         if !self.caller_unwinds.get() {
@@ -220,8 +221,8 @@ impl<Y, S> Shared<Y, S> {
 
     /// Whether the body has begun, and its thread is ending. The body may borrow from a
     /// thread-local that has been dropped.
-    fn is_left_behind(&self) -> bool {
-        self.coroutine.get().is_some_and(Checked::has_started) && context::is_ending()
+    fn is_left_behind(&self, within: Within) -> bool {
+        within == Within::Ending && self.coroutine.get().is_some_and(Checked::has_started)
     }
 
     /// Switches to the caller of `resume`, with this output. Only the body may call this.
@@ -246,7 +247,7 @@ impl<Y, S> Shared<Y, S> {
     fn close(&self) {
         self.closing.set(true);
         for _ in 0..CLOSE_MAX {
-            if self.state() != State::Suspended || self.is_left_behind() {
+            if self.state() != State::Suspended || self.is_left_behind(Within::now()) {
                 return;
             }
             self.resume();

@@ -101,8 +101,8 @@ pub(crate) enum Until {
 pub(crate) struct Scopes {
     /// Whether the next wait must raise a cancellation ([`PENDING`]), or panic because it is
     /// forbidden ([`FORBIDDEN`]). Each method here keeps it up to date, so that a wait reads only
-    /// one byte. Two more bits say whether switches are [hooked](Self::is_hooked), and whether
-    /// timers are to be [armed](Self::arm) at the next one.
+    /// one byte. More bits say whether switches are [hooked](Self::is_hooked), and whether timers
+    /// are to be [armed](Self::arm) or a [panic](Self::note_panic) is to be forgotten at the next.
     pending: Cell<u8>,
     root_requested: Cell<bool>,
     // How many `no_wait` calls are under way. Not in `nested`, as each poll of a future of tokio is
@@ -116,6 +116,7 @@ const PENDING: u8 = 1;
 const HOOKED: u8 = 2;
 const UNARMED: u8 = 4;
 const FORBIDDEN: u8 = 8;
+const PANICKED: u8 = 16;
 
 #[derive(Debug, Default)]
 struct Nested {
@@ -181,10 +182,11 @@ impl Scopes {
         self.pending.get() & HOOKED != 0
     }
 
-    /// Whether the next switch has more to do than to switch: to call hooks, or to arm timers.
+    /// Whether the next switch has more to do than to switch: to call hooks, to arm timers, or to
+    /// forget a panic.
     #[inline]
     pub(crate) fn switches_slowly(&self) -> bool {
-        self.pending.get() & (HOOKED | UNARMED) != 0
+        self.pending.get() & (HOOKED | UNARMED | PANICKED) != 0
     }
 
     /// [`is_pending`](Self::is_pending) or [`switches_slowly`](Self::switches_slowly), at the price
@@ -197,6 +199,18 @@ impl Scopes {
     /// Has the hooks of the run called at each switch.
     pub(crate) fn set_hooked(&self) {
         self.pending.set(self.pending.get() | HOOKED);
+    }
+
+    /// Notes that the coroutine panics. If it catches that, the next switch has to forget it.
+    pub(crate) fn note_panic(&self) {
+        self.pending.set(self.pending.get() | PANICKED);
+    }
+
+    /// Undoes [`note_panic`](Self::note_panic). Returns whether there was one.
+    pub(crate) fn forget_panic(&self) -> bool {
+        let pending = self.pending.get();
+        self.pending.set(pending & !PANICKED);
+        pending & PANICKED != 0
     }
 
     /// An id for the next scope, from this thread's counter.

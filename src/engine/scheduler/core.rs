@@ -379,10 +379,6 @@ impl Scheduler {
         if thread::panicking() {
             return self.suspend_panicking(task, how);
         }
-        if self.unwinding.is_counting() {
-            // Here, and not only at a tick: the next coroutine may panic before that.
-            self.recount_unwinding();
-        }
         self.switch_away(task, how);
     }
 
@@ -404,6 +400,9 @@ impl Scheduler {
         if thread::panicking() {
             // A hook may cancel the coroutine, which must not end a wait in a destructor.
             self.unwinding.before_suspend(task);
+        } else if task.scopes.forget_panic() {
+            // Not only at the next tick: another coroutine may panic before that.
+            self.recount_unwinding();
         }
         self.call_hooks(task, Moment::Suspend);
         self.switch_away(task, how);

@@ -26,7 +26,8 @@
 //! During a period of ambiguity, an unwind is not recognised if user code started it with
 //! `std::panic::resume_unwind`, or if the program has replaced the panic hook. Conversely, a
 //! coroutine that catches its own panic counts as unwinding until the period ends, and no
-//! cancellation reaches it before that. The period ends when a coroutine suspends and none unwinds.
+//! cancellation reaches it before that. The period ends when the coroutine suspends the next time, if
+//! none unwinds then.
 //!
 //! # Scopes in destructors
 //!
@@ -82,8 +83,13 @@ impl Unwinding {
     /// Notes that the running coroutine panics. The panic hook calls this.
     pub(super) fn note_panic(&self, task: &Task) {
         if self.is_ambiguous(task) {
-            task.panicked_in.set(self.period.get());
+            self.set_panicked(task);
         }
+    }
+
+    fn set_panicked(&self, task: &Task) {
+        task.panicked_in.set(self.period.get());
+        task.scopes.note_panic();
     }
 
     fn has_panicked(&self, task: &Task) -> bool {
@@ -112,7 +118,7 @@ impl Unwinding {
     pub(super) fn set_unwinding(&self, task: &Task, cause: Cause) {
         match cause {
             Cause::Cancelled => _ = task.flags.set(Flag::Raised, true),
-            Cause::Panicked => task.panicked_in.set(self.period.get()),
+            Cause::Panicked => self.set_panicked(task),
         }
     }
 
