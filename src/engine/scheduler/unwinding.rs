@@ -26,8 +26,8 @@
 //! During a period of ambiguity, an unwind is not recognised if user code started it with
 //! `std::panic::resume_unwind`, or if the program has replaced the panic hook. Conversely, a
 //! coroutine that catches its own panic counts as unwinding until the period ends, and no
-//! cancellation reaches it before that. The period ends when the coroutine suspends the next time, if
-//! none unwinds then.
+//! cancellation reaches it before that. The period ends when the coroutine suspends the next time,
+//! if none unwinds then.
 //!
 //! # Scopes in destructors
 //!
