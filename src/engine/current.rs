@@ -95,6 +95,11 @@ pub(super) fn refuse_to_block() {
     );
 }
 
+/// Whether [`refuse_to_block`] panics.
+pub(super) fn refuses_to_block() -> bool {
+    in_hook() || HOSTED.get()
+}
+
 /// Calls `hook`, which must not unwind. Meanwhile no coroutine counts as running, so that nothing
 /// that `hook` does can change the wait of the running one.
 pub(super) fn while_hooked(hook: impl FnOnce()) {

@@ -145,6 +145,16 @@ pub(crate) fn check_cancelled() {
     }
 }
 
+/// Whether the next wait panics because waits are forbidden here.
+pub(crate) fn are_waits_refused() -> bool {
+    context::running(|running| match running {
+        Some(Running { scheduler, task }) => {
+            task.scopes.are_waits_forbidden() && scheduler.is_cancel_pending(task)
+        }
+        None => current::refuses_to_block(),
+    })
+}
+
 /// Whether the next wait must raise a cancellation, or panic because waits are forbidden.
 #[inline]
 pub(crate) fn is_cancel_pending() -> bool {

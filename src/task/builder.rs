@@ -27,6 +27,7 @@ use crate::engine::workers::Injector;
 pub struct Builder {
     name: Option<Arc<str>>,
     stack_size: Option<usize>,
+    borrows: bool,
 }
 
 impl Builder {
@@ -124,7 +125,16 @@ impl Builder {
         spawn::inject(injector, Spec { stack_size, ..spec }, f)
     }
 
+    /// Says that the coroutine borrows from other stacks, so that nothing abandons it. For the
+    /// scope of plainsong-std only: its types hide the borrows.
+    #[doc(hidden)]
+    pub fn __borrows(mut self) -> Self {
+        self.borrows = true;
+        self
+    }
+
     fn spec(self, spawned: &'static Location<'static>) -> Spec {
-        Spec { name: self.name, stack_size: self.stack_size, ..Spec::at(spawned) }
+        let Self { name, stack_size, borrows } = self;
+        Spec { name, stack_size, borrows, ..Spec::at(spawned) }
     }
 }

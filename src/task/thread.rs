@@ -108,6 +108,13 @@ pub fn panicking() -> bool {
     park::unwinds()
 }
 
+/// Whether a wait panics here, as in `no_wait` and in a hook. For plainsong-std only.
+#[doc(hidden)]
+#[must_use]
+pub fn __are_waits_refused() -> bool {
+    park::are_waits_refused()
+}
+
 /// Waits until [`Thread::unpark`] is called. Returns at once if it was called before. Like std's,
 /// it may also return without a reason.
 ///

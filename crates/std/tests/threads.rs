@@ -4,8 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use plainsong_std::plainsong::generator::Generator;
 use plainsong_std::plainsong::{self, Runtime, run};
-use plainsong_std::sync::mpsc::channel;
+use plainsong_std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use plainsong_std::sync::{Arc, Barrier, Mutex, RwLock};
 use plainsong_std::thread;
 
@@ -23,6 +24,16 @@ fn everywhere(body: fn()) {
 fn panic_of<T>(f: impl FnOnce() -> T) -> String {
     let payload = catch_unwind(AssertUnwindSafe(f)).err().expect("a panic");
     payload.downcast_ref::<&str>().map_or_else(String::new, |text| (*text).to_owned())
+}
+
+/// Calls `f` on a plain thread. The test fails if it hangs.
+fn ends<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
+    let (ended, is_ended) = std::sync::mpsc::channel();
+    let watched = std::thread::spawn(move || ended.send(f()));
+    let result = is_ended.recv_timeout(Duration::from_secs(60));
+    assert_ne!(result.as_ref().err(), Some(&RecvTimeoutError::Timeout), "it hangs");
+    watched.join().unwrap().unwrap();
+    result.unwrap()
 }
 
 fn is_coroutine() -> bool {
@@ -133,6 +144,156 @@ fn a_scope_that_is_cancelled_cancels_its_threads_and_waits_for_them() {
         });
         assert!(elapsed.is_err());
         assert_eq!(unwound.into_inner(), 3);
+    });
+}
+
+#[test]
+fn a_coroutine_that_is_cancelled_in_a_scope_unwinds_when_its_threads_have_ended() {
+    struct Notes(Sender<&'static str>, &'static str);
+    impl Drop for Notes {
+        fn drop(&mut self) {
+            let _ = self.0.send(self.1);
+        }
+    }
+    let notes = ends(|| {
+        let (note, notes) = channel();
+        run(move || {
+            let (ready, is_ready) = channel();
+            let parent = plainsong::spawn(move || {
+                let _parent = Notes(note.clone(), "parent");
+                thread::scope(|s| {
+                    s.spawn(|| {
+                        let _child = Notes(note, "child");
+                        ready.send(()).unwrap();
+                        plainsong::time::sleep(HOUR);
+                    });
+                });
+            });
+            is_ready.recv().unwrap();
+            parent.cancel();
+            assert!(parent.join().unwrap_err().is_cancelled());
+        });
+        notes.try_iter().collect::<Vec<_>>()
+    });
+    assert_eq!(notes, ["child", "parent"]);
+}
+
+#[test]
+fn the_end_of_a_run_waits_for_a_thread_that_borrows() {
+    let count = ends(|| {
+        let count = Arc::new(Mutex::new(0));
+        let (theirs, ready) = (count.clone(), Arc::new(AtomicBool::new(false)));
+        run(move || {
+            let (held, is_held) = channel();
+            let holds = theirs.clone();
+            plainsong::spawn(move || {
+                // The end of the run releases it.
+                let _guard = holds.lock().unwrap();
+                held.send(()).unwrap();
+                plainsong::thread::park();
+            });
+            is_held.recv().unwrap();
+            let is_ready = ready.clone();
+            plainsong::spawn(move || {
+                plainsong::shield(|| {
+                    thread::scope(|s| {
+                        s.spawn(|| {
+                            ready.store(true, Ordering::Relaxed);
+                            *theirs.lock().unwrap() += 1;
+                        });
+                    });
+                });
+            });
+            while !is_ready.load(Ordering::Relaxed) {
+                plainsong::yield_now();
+            }
+        });
+        let count = *count.lock().unwrap();
+        count
+    });
+    assert_eq!(count, 1);
+}
+
+#[test]
+fn a_scope_in_a_generator_may_end_in_another_coroutine_than_it_began_in() {
+    ends(|| {
+        run(|| {
+            let (release, released) = channel();
+            let mut generator = Generator::new(|values| {
+                let mut got = 0;
+                thread::scope(|s| {
+                    let got = &mut got;
+                    s.spawn(move || *got = released.recv().unwrap());
+                    values.yield_(0);
+                });
+                values.yield_(got);
+            });
+            assert_eq!(generator.next(), Some(0));
+            let other = plainsong::spawn(move || generator.next());
+            // It waits for the end of the scope.
+            plainsong::yield_now();
+            release.send(7).unwrap();
+            assert_eq!(other.join().unwrap(), Some(7));
+        });
+    });
+}
+
+/// Starts a thread in a scope, in vain. Returns the text of the panic.
+fn refused_thread() -> String {
+    let started = AtomicBool::new(false);
+    let start = || started.store(true, Ordering::Relaxed);
+    let refused = thread::scope(|s| thread::Builder::new().spawn_scoped(s, start).is_err());
+    let payload = catch_unwind(AssertUnwindSafe(|| thread::scope(|s| drop(s.spawn(start)))));
+    assert!(refused && !started.into_inner());
+    payload.unwrap_err().downcast_ref::<String>().unwrap().clone()
+}
+
+const REFUSED: &str = "failed to spawn thread: this scope could not wait for its threads";
+
+#[test]
+fn a_scope_that_could_not_wait_refuses_threads() {
+    run(|| {
+        let text = plainsong::no_wait(refused_thread);
+        assert!(text.starts_with(REFUSED), "{text}");
+        // A spawn does not wait, and the end of this scope may.
+        let one = thread::scope(|s| plainsong::no_wait(|| s.spawn(|| 1)).join().unwrap());
+        assert_eq!(one, 1);
+        // A scope without threads has nothing to wait for.
+        assert_eq!(plainsong::no_wait(|| thread::scope(|_| 2)), 2);
+    });
+    let (note, notes) = std::sync::mpsc::channel();
+    let hook = move |_| note.send(refused_thread()).unwrap();
+    Runtime::builder().on_suspend(hook).build().unwrap().run(plainsong::yield_now);
+    let texts: Vec<_> = notes.iter().collect();
+    assert!(!texts.is_empty() && texts.iter().all(|text| text.starts_with(REFUSED)), "{texts:?}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_host_of_a_worker_cannot_have_a_scope_with_threads() {
+    let host = |_: plainsong::host::Guest<'_>| {
+        let text = refused_thread();
+        assert!(text.starts_with(REFUSED), "{text}");
+    };
+    plainsong::host::run(&Runtime::default(), host, plainsong::yield_now);
+}
+
+#[test]
+fn a_destructor_of_an_unwind_may_have_a_scope_where_waits_are_forbidden() {
+    struct Scoped<'a>(&'a AtomicBool);
+    impl Drop for Scoped<'_> {
+        fn drop(&mut self) {
+            thread::scope(|s| drop(s.spawn(|| self.0.store(true, Ordering::Relaxed))));
+        }
+    }
+    run(|| {
+        let ran = AtomicBool::new(false);
+        let unwinds = || {
+            let _scoped = Scoped(&ran);
+            panic!("mine")
+        };
+        assert_eq!(panic_of(|| plainsong::no_wait(unwinds)), "mine");
+        assert!(ran.into_inner());
     });
 }
 

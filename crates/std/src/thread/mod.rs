@@ -153,7 +153,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// As [`spawn`](Self::spawn).
+    /// As [`spawn`](Self::spawn). When the scope was opened where waits are forbidden, such as in
+    /// [`no_wait`](::plainsong::no_wait).
     ///
     /// # Panics
     ///

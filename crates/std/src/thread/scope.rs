@@ -6,7 +6,7 @@
 
 use ::std::any::Any;
 use ::std::fmt;
-use ::std::io;
+use ::std::io::{self, Write};
 use ::std::marker::PhantomData;
 use ::std::mem;
 use ::std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -14,10 +14,16 @@ use ::std::process;
 use ::std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use ::std::sync::{Arc, Mutex, PoisonError};
 
-use ::plainsong::thread::park;
-use ::plainsong::{CancellationToken, no_unwind, shield};
+use ::plainsong::thread::{__are_waits_refused, park};
+use ::plainsong::{CancellationToken, shield};
 
 use super::{Builder, Result, Thread, current, runtime};
+
+const REFUSED: &str = "this scope could not wait for its threads, because waits are forbidden \
+                       where it was opened (in `no_wait`, in the poll of a future of \
+                       `plainsong_tokio::block_on`, in a task of tokio or other code of the host \
+                       of a worker's thread, in a hook of a runtime): open the scope in a \
+                       coroutine or a thread of its own, or outside of `no_wait`";
 
 /// A scope for threads that borrow: [`std::thread::Scope`](::std::thread::Scope).
 pub struct Scope<'scope, 'env: 'scope> {
@@ -33,8 +39,12 @@ struct Data {
     running: AtomicUsize,
     /// A thread has panicked whose result nobody has taken.
     panicked: AtomicBool,
-    parent: Thread,
-    /// Cancelled when the parent is.
+    /// The waiter for the end of the threads. It names itself when it begins to wait, because a
+    /// generator may end a scope in another coroutine than it has opened it in.
+    waiter: Mutex<Option<Thread>>,
+    /// The scope was opened where it could not wait, so it lends nothing.
+    refuses: bool,
+    /// Cancelled when the waiter is.
     token: CancellationToken,
 }
 
@@ -77,7 +87,13 @@ struct Ending(Arc<Data>);
 impl Drop for Ending {
     fn drop(&mut self) {
         if self.0.running.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.parent.unpark();
+            // No wake-up is lost. The waiter sets its name under the lock, and then looks at
+            // `running`. If that was before this lock, it is unparked here. If it was after, it sees
+            // the decrement.
+            let waiter = self.0.waiter.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if let Some(waiter) = waiter {
+                waiter.unpark();
+            }
         }
     }
 }
@@ -100,11 +116,15 @@ impl<F: FnOnce() -> T, T> Child<F, T> {
 ///
 /// # Panics
 ///
-/// When `f` does, with its panic; and when a thread has panicked that was not joined.
+/// When `f` does, with its panic; and when a thread has panicked that was not joined. Where waits
+/// are forbidden, such as in [`no_wait`](::plainsong::no_wait), no thread can be started in the
+/// scope. If a generator opens the scope and starts threads in it, and reaches its end where waits
+/// are forbidden, the process ends.
 ///
 /// # Cancellation
 ///
-/// When the calling coroutine is cancelled, so are the threads. It unwinds when they have ended.
+/// When the calling coroutine is cancelled, so are the threads. It unwinds when they have ended. The
+/// end of a run waits for them, too, also where they cannot unwind, as in [`park`](super::park).
 pub fn scope<'env, F, T>(f: F) -> T
 where
     F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T,
@@ -112,24 +132,27 @@ where
     let data = Arc::new(Data {
         running: AtomicUsize::new(0),
         panicked: AtomicBool::new(false),
-        parent: current(),
+        waiter: Mutex::new(None),
+        refuses: __are_waits_refused(),
         token: CancellationToken::new(),
     });
     let scope = Scope { data: Arc::clone(&data), scope: PhantomData, env: PhantomData };
     let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
     let wait = || {
+        // `Ending` has the reason for this order.
+        *data.waiter.lock().unwrap_or_else(PoisonError::into_inner) = Some(current());
         while data.running.load(Ordering::Acquire) > 0 {
             park();
         }
     };
-    // Only a cancellation unwinds out of it.
+    // A cancellation unwinds out of it, and a refused wait.
     let waited = catch_unwind(wait);
     if waited.is_err() {
-        data.token.cancel();
         // Nothing may leave this function while a thread is running that may borrow from its
         // caller.
         let abort = AbortOnUnwind;
-        no_unwind(wait);
+        data.token.cancel();
+        shield(wait);
         mem::forget(abort);
     }
     match (result, waited) {
@@ -145,6 +168,11 @@ struct AbortOnUnwind;
 
 impl Drop for AbortOnUnwind {
     fn drop(&mut self) {
+        // Nothing more can be done if this cannot be written.
+        let _ = io::stderr().write_all(
+            b"plainsong: a scope cannot wait for its threads where it ends, and they borrow from \
+              its caller, so the process ends.\nEnd the scope where waits are allowed.\n",
+        );
         process::abort();
     }
 }
@@ -154,7 +182,8 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     ///
     /// # Panics
     ///
-    /// When the thread cannot be started; [`Builder::spawn_scoped`] returns that as an error.
+    /// When the thread cannot be started, and in a scope that was opened where waits are forbidden;
+    /// [`Builder::spawn_scoped`] returns both as errors.
     #[track_caller]
     pub fn spawn<F, T>(&'scope self, f: F) -> ScopedJoinHandle<'scope, T>
     where
@@ -177,7 +206,11 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         F: FnOnce() -> T + Send + 'scope,
         T: Send + 'scope,
     {
-        let (runtime, settings) = (runtime()?, builder.settings());
+        if self.data.refuses {
+            return Err(io::Error::other(REFUSED));
+        }
+        // Nothing abandons a thread that borrows: it would never drop its `Ending`.
+        let (runtime, settings) = (runtime()?, builder.settings().__borrows());
         let packet = Arc::new(Packet { data: Arc::clone(&self.data), result: Mutex::new(None) });
         let _before = self.data.running.fetch_add(1, Ordering::Relaxed);
         let ending = Ending(Arc::clone(&self.data));
