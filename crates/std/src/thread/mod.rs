@@ -9,6 +9,7 @@ mod scope;
 use ::std::env;
 use ::std::io;
 use ::std::os::unix::thread::RawPthread;
+use ::std::sync::mpsc;
 use ::std::thread as std_thread;
 use ::std::time::Duration;
 
@@ -237,11 +238,21 @@ fn start_background() -> io::Result<Handle> {
     let workers = available_parallelism().map_or(1, usize::from);
     let runtime = Runtime::builder().workers(workers).build()?;
     let handle = runtime.handle();
-    let wait = || -> () {
+    let (begun, has_begun) = mpsc::channel();
+    let wait = move || -> () {
+        // `start_background` waits for it.
+        let _ = begun.send(());
         loop {
             park();
         }
     };
-    std_thread::Builder::new().name("plainsong".to_owned()).spawn(move || runtime.run(wait))?;
-    Ok(handle)
+    let builder = std_thread::Builder::new().name("plainsong".to_owned());
+    let thread = builder.spawn(move || runtime.run(wait))?;
+    if has_begun.recv().is_ok() {
+        return Ok(handle);
+    }
+    // The run has panicked before it began, with the refusal of the system.
+    let reason = thread.join().err().and_then(|payload| payload.downcast::<String>().ok());
+    let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
+    Err(io::Error::other(format!("the runtime in the background has not started{reason}")))
 }
