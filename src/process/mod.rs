@@ -27,6 +27,7 @@
 mod child;
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -42,7 +43,6 @@ pub use std::process::{
 /// as `pre_exec`, which is unsafe. This one can be [made](From) of one of std's, too. Redirections
 /// of that one are not visible here, so [`output`](Self::output) captures the streams that are not
 /// redirected on this command.
-#[derive(Debug)]
 pub struct Command {
     inner: std::process::Command,
     // Whether each of the three standard streams has been redirected.
@@ -249,6 +249,13 @@ impl Command {
     /// The working directory, if one is set.
     pub fn get_current_dir(&self) -> Option<&Path> {
         self.inner.get_current_dir()
+    }
+}
+
+/// The command line, as std's has it.
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
     }
 }
 
