@@ -15,7 +15,7 @@ impl<T: Readable + Unpin> AsyncRead for Async<T> {
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        Async::poll_read(&self, cx, |stream| stream.try_read(buf))
+        Async::poll_read(&self, cx, buf.len(), |stream| stream.try_read(buf))
     }
 }
 

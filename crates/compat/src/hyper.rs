@@ -18,10 +18,9 @@ impl<T: Readable + Unpin> Read for Async<T> {
         cx: &mut Context<'_>,
         mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = Async::poll_read(&self, cx, |stream| {
-            // SAFETY: the slice is only given to `try_read_uninit`, which takes no initialisation
-            // away.
-            let unfilled = unsafe { buf.as_mut() };
+        // SAFETY: the slice is only given to `try_read_uninit`, which takes no initialisation away.
+        let unfilled = unsafe { buf.as_mut() };
+        let read = Async::poll_read(&self, cx, unfilled.len(), |stream| {
             stream.try_read_uninit(unfilled).map(|read| read.len())
         });
         let len = ready!(read)?;

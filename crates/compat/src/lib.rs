@@ -325,11 +325,17 @@ impl<T: Writable> Writable for WriteHalf<T> {
 }
 
 impl<T: Readable> Async<T> {
-    fn poll_read<R>(
+    /// Reads up to `room` bytes with `read`, when there are some.
+    fn poll_read(
         &self,
         cx: &mut Context<'_>,
-        mut read: impl FnMut(&T) -> io::Result<R>,
-    ) -> Poll<io::Result<R>> {
+        room: usize,
+        mut read: impl FnMut(&T) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        if room == 0 {
+            // It does not wait for bytes that it cannot take.
+            return Poll::Ready(Ok(0));
+        }
         loop {
             ready!(self.0.poll_read_ready(cx))?;
             match read(&self.0) {

@@ -17,7 +17,7 @@ impl<T: Readable + Unpin> AsyncRead for Async<T> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = Async::poll_read(&self, cx, |stream| {
+        let read = Async::poll_read(&self, cx, buf.remaining(), |stream| {
             // SAFETY: the slice is only given to `try_read_uninit`, which takes no initialisation
             // away.
             let unfilled = unsafe { buf.unfilled_mut() };

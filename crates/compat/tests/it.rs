@@ -2,7 +2,7 @@
 
 #![cfg(all(feature = "futures-io", feature = "tokio"))]
 
-use std::io::{IoSlice, Read, Write};
+use std::io::{IoSlice, IoSliceMut, Read, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -106,6 +106,25 @@ fn coroutines_read_and_write_the_streams_of_async_crates() {
         let mut got = Vec::new();
         two.read_to_end(&mut got).unwrap();
         assert!(got == text());
+    });
+}
+
+#[test]
+fn an_empty_read_does_not_wait() {
+    plainsong::run(|| {
+        let (one, two) = pair();
+        let (mut one, mut two) = (compat::SyncIo::new(one), futures::SyncIo::new(two));
+        let reads = plainsong::no_wait(|| {
+            let vectored = two.read_vectored(&mut [IoSliceMut::new(&mut [])]);
+            [one.read(&mut []), two.read(&mut []), vectored].map(Result::unwrap)
+        });
+        assert_eq!(reads, [0; 3]);
+        // What comes afterwards is read.
+        one.write_all(b"a").unwrap();
+        two.write_all(b"b").unwrap();
+        let (mut from_one, mut from_two) = ([0; 2], [0; 2]);
+        assert_eq!((two.read(&mut from_one).unwrap(), from_one[0]), (1, b'a'));
+        assert_eq!((one.read(&mut from_two).unwrap(), from_two[0]), (1, b'b'));
     });
 }
 

@@ -208,8 +208,7 @@ fn the_end_of_a_run_waits_for_a_thread_that_borrows() {
                 plainsong::yield_now();
             }
         });
-        let count = *count.lock().unwrap();
-        count
+        *count.lock().unwrap()
     });
     assert_eq!(count, 1);
 }
