@@ -185,12 +185,15 @@ impl<F: FnMut(&Stall)> Watchdog<F> {
         watch.periods += 1;
         // The process may have been stopped in one period. So one more is asked for.
         if watch.periods > watch.due {
-            let (now, stall) = self.stall(workers, number)?;
+            let answer = Answer::of(workers, number)?;
+            let now = turn_of(answer.survey.as_ref());
+            // Before names are sought, which takes so long in a debug build that the turn may end.
             if mailbox.received() != watch.received || now != turn {
                 return Some(Watch { turn: Some((now, false)), periods: 0, due: PERIODS, ..watch });
             }
             if !reported {
-                (self.report)(&stall);
+                let (run, worker) = key;
+                (self.report)(&answer.stall(run, worker, self.limit));
             }
             // Another turn may begin before the message is taken. A system call should not be
             // interrupted often for that.
@@ -199,10 +202,20 @@ impl<F: FnMut(&Stall)> Watchdog<F> {
         }
         Some(watch)
     }
+}
 
-    /// The turn that a worker is in, and what holds it up. `None` as for [`ask`].
-    fn stall(&self, workers: &Workers, number: usize) -> Option<(Turn, Stall)> {
-        let mut backtraces = Backtraces::new();
+/// What a worker has answered that was held up.
+struct Answer {
+    call: Option<SystemCall>,
+    backtraces: Backtraces,
+    // `None` if it has not answered.
+    survey: Option<Survey>,
+}
+
+impl Answer {
+    /// Asks a worker. `None` as for [`ask`].
+    fn of(workers: &Workers, number: usize) -> Option<Self> {
+        let backtraces = Backtraces::new();
         let call = SystemCall::of(workers.thread(number)?);
         let (wanted, room) = match call {
             Some(SystemCall::Number(FUTEX, lock)) => (Wanted::Referring(lock), 1 + HOLDERS_MAX),
@@ -211,19 +224,23 @@ impl<F: FnMut(&Stall)> Watchdog<F> {
         let mut survey = backtraces.survey(room);
         survey.wanted = wanted;
         let survey = ask(workers, number, survey)?;
-        let turn = turn_of(survey.as_ref());
+        Some(Self { call, backtraces, survey })
+    }
+
+    /// The answer with names.
+    fn stall(mut self, run: u64, worker: usize, limit: Duration) -> Stall {
         let mut all = Vec::new();
-        if let Some(survey) = &survey {
+        if let Some(survey) = &self.survey {
             let names = Names::new(|| survey.coroutines.iter());
             let new = |facts: Facts| {
-                Coroutine::new(&facts, &names, backtraces.of(survey.frames_of(&facts)))
+                Coroutine::new(&facts, &names, self.backtraces.of(survey.frames_of(&facts)))
             };
             all.extend(survey.coroutines.iter().map(new));
         }
         let (mut running, may_hold): (Vec<_>, Vec<_>) =
             all.into_iter().partition(|one| one.state == State::Running);
         let coroutine = running.pop();
-        let cause = match (&survey, call) {
+        let cause = match (&self.survey, self.call) {
             (None, _) => Cause::Silent,
             (_, Some(SystemCall::None)) => Cause::Computes,
             (_, Some(SystemCall::Number(FUTEX, _))) => match &coroutine {
@@ -234,8 +251,7 @@ impl<F: FnMut(&Stall)> Watchdog<F> {
             (_, Some(SystemCall::Number(number, _))) => Cause::SystemCall(number),
             (_, None) => Cause::Unknown,
         };
-        let (run, limit) = (workers.id().number(), self.limit);
-        Some((turn, Stall { run, worker: number, limit, coroutine, cause, may_hold }))
+        Stall { run, worker, limit, coroutine, cause, may_hold }
     }
 }
 
