@@ -204,7 +204,7 @@ impl<F: FnMut(&Stall)> Watchdog<F> {
     }
 }
 
-/// What a worker has answered that was held up.
+/// The answer of a worker that was held up.
 struct Answer {
     call: Option<SystemCall>,
     backtraces: Backtraces,

@@ -119,7 +119,7 @@ fn an_empty_read_does_not_wait() {
             [one.read(&mut []), two.read(&mut []), vectored].map(Result::unwrap)
         });
         assert_eq!(reads, [0; 3]);
-        // What comes afterwards is read.
+        // Later bytes are read.
         one.write_all(b"a").unwrap();
         two.write_all(b"b").unwrap();
         let (mut from_one, mut from_two) = ([0; 2], [0; 2]);

@@ -88,8 +88,8 @@ impl Drop for Ending {
     fn drop(&mut self) {
         if self.0.running.fetch_sub(1, Ordering::AcqRel) == 1 {
             // No wake-up is lost. The waiter sets its name under the lock, and then looks at
-            // `running`. If that was before this lock, it is unparked here. If it was after, it sees
-            // the decrement.
+            // `running`. If it had the lock first, it is unparked here. If it has the lock later,
+            // it sees the decrement.
             let waiter = self.0.waiter.lock().unwrap_or_else(PoisonError::into_inner).clone();
             if let Some(waiter) = waiter {
                 waiter.unpark();
@@ -123,8 +123,8 @@ impl<F: FnOnce() -> T, T> Child<F, T> {
 ///
 /// # Cancellation
 ///
-/// When the calling coroutine is cancelled, so are the threads. It unwinds when they have ended. The
-/// end of a run waits for them, too, also where they cannot unwind, as in [`park`](super::park).
+/// When the calling coroutine is cancelled, so are the threads. It unwinds when they have ended.
+/// The end of a run waits for them, also where they cannot unwind, as in [`park`](super::park).
 pub fn scope<'env, F, T>(f: F) -> T
 where
     F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T,
