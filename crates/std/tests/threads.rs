@@ -267,7 +267,7 @@ fn a_scope_that_could_not_wait_refuses_threads() {
     assert!(!texts.is_empty() && texts.iter().all(|text| text.starts_with(REFUSED)), "{texts:?}");
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(plainsong_portable_reactor)))]
 #[test]
 fn the_host_of_a_worker_cannot_have_a_scope_with_threads() {
     let host = |_: plainsong::host::Guest<'_>| {
