@@ -611,10 +611,16 @@ mod portable {
             into.events.clear();
             // A one-shot report disarms both directions, so it must wake the waiters of both.
             into.both = !self.poller.supports_edge();
-            match self.poller.wait(&mut into.events, timeout) {
-                // The backend for `poll` has seen a `notify` whose byte is not in its pipe yet.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-                result => result,
+            let mut timeout = timeout;
+            loop {
+                match self.poller.wait(&mut into.events, timeout) {
+                    // The backend for `poll` has seen a `notify` whose byte is not in its pipe yet.
+                    // So the wait is over, but a `notify` has no effect again until a wait succeeds.
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        timeout = Some(Duration::ZERO);
+                    }
+                    result => return result,
+                }
             }
         }
     }

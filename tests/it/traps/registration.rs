@@ -11,6 +11,7 @@ use std::{net, thread};
 
 use plainsong::io::wait_readable;
 use plainsong::net::TcpStream;
+use plainsong::sync::channel::unbounded;
 
 use crate::util::{MOMENT, alone, descriptors, listen, pair, run, until_parked, watch};
 
@@ -194,6 +195,33 @@ fn churn_of_many_connections_mixes_nothing_up() {
         for client in clients {
             client.join().unwrap();
         }
+    });
+}
+
+/// Here, because a reactor may lose the wakes of other threads together with its events.
+#[test]
+fn a_worker_that_polls_gets_every_wake_of_many_threads() {
+    const ROUNDS: usize = 25_000;
+    run(|| {
+        let one = |_| {
+            let (sender, receiver) = unbounded();
+            let (answer, answered) = mpsc::channel();
+            let feeder = thread::spawn(move || {
+                for round in 0..ROUNDS {
+                    sender.send(round).unwrap();
+                    answered.recv().unwrap();
+                }
+            });
+            plainsong::spawn(move || {
+                for round in 0..ROUNDS {
+                    assert_eq!(receiver.recv(), Ok(round));
+                    answer.send(()).unwrap();
+                }
+                plainsong::blocking(|| feeder.join().unwrap());
+            })
+        };
+        let receivers: Vec<_> = (0..4).map(one).collect();
+        receivers.into_iter().for_each(|receiver| receiver.join().unwrap());
     });
 }
 
