@@ -171,7 +171,7 @@ pub fn cancel_on(signals: &[i32]) -> io::Result<CancellationToken> {
         flag::register_conditional_default(signal, Arc::clone(&is_second))?;
         flag::register(signal, Arc::clone(&is_second))?;
     }
-    let token = CancellationToken::new();
+    let token = CancellationToken::for_outside();
     let (theirs, deaf) = (token.clone(), Arc::clone(&is_second));
     let wait = move || match first.wait() {
         Ok(_) => theirs.cancel(),

@@ -71,14 +71,15 @@ impl Scope {
     }
 
     fn settings(&self) -> ScopeSettings {
-        ScopeSettings { timer: self.timer, by_token: matches!(self.until, Until::Token) }
+        ScopeSettings { timer: self.timer, token: self.until.token() }
     }
 }
 
 /// The settings of a scope that the scheduler undoes when it is closed.
 pub(crate) struct ScopeSettings {
     pub(crate) timer: Option<TimerKey>,
-    pub(crate) by_token: bool,
+    /// As [`Until::token`].
+    pub(crate) token: Option<bool>,
 }
 
 /// When a scope is cancelled.
@@ -86,14 +87,25 @@ pub(crate) struct ScopeSettings {
 pub(crate) enum Until {
     /// Not before it is closed.
     Closed,
-    /// When a token is cancelled, perhaps by a plain thread.
-    Token,
+    /// When a token is cancelled, perhaps by a plain thread, or by something outside, such as a
+    /// signal.
+    Token { outside: bool },
     /// At a deadline that was in the future when the caller last read the clock.
     Later(Instant),
     /// At once, because the deadline has passed.
     Passed,
     /// Never. Instead, each wait that can report the lack of time does so from this time on.
     Fails(Instant),
+}
+
+impl Until {
+    /// If a token cancels the scope: whether something outside cancels the token.
+    fn token(self) -> Option<bool> {
+        match self {
+            Self::Token { outside } => Some(outside),
+            _ => None,
+        }
+    }
 }
 
 /// The levels of one coroutine and the requests to cancel them.
@@ -155,7 +167,7 @@ impl Nested {
         let open = self.open.borrow();
         let deadlines = open[self.hidden()..].iter().filter_map(|scope| match scope.until {
             Until::Fails(deadline) => Some(deadline),
-            Until::Closed | Until::Token | Until::Later(_) | Until::Passed => None,
+            Until::Closed | Until::Token { .. } | Until::Later(_) | Until::Passed => None,
         });
         deadlines.min()
     }
@@ -331,7 +343,7 @@ impl Scopes {
         let nested = self.nested.get()?;
         let open = nested.open.borrow();
         let left = open[nested.hidden()..].iter().filter_map(|scope| match scope.until {
-            Until::Closed | Until::Token => None,
+            Until::Closed | Until::Token { .. } => None,
             Until::Later(deadline) | Until::Fails(deadline) => {
                 Some(deadline.saturating_duration_since(now))
             }

@@ -36,9 +36,10 @@ pub(crate) struct Reason {
     kind: &'static str,
 }
 
-/// The origin of what can end a wait. In a deadlock, every wait can be ended by the run alone.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum EndedBy {
+/// The origin of what can end a wait, from the nearest to the farthest. In a deadlock, every wait
+/// can be ended by the run alone.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum EndedBy {
     /// A coroutine of the same run, and nothing else.
     Run,
     /// Any thread that knows of it.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::wait::Claim;
 use crate::engine::reactor::Interest;
 use crate::engine::subject::{Alternative, Object, Subject};
-use crate::engine::task::CancelWait;
+use crate::engine::task::{CancelWait, EndedBy};
 use crate::engine::waiter::Waiter;
 
 /// One wait for several operations, of which one is chosen.
@@ -68,9 +68,9 @@ pub(crate) trait Operation {
         None
     }
 
-    /// Whether only a coroutine of the same run can make it ready.
-    fn is_internal(&self) -> bool {
-        false
+    /// What can make it ready.
+    fn ended_by(&self) -> EndedBy {
+        EndedBy::AnyThread
     }
 
     /// Whether an item is sent or received when it is completed.
@@ -175,6 +175,10 @@ impl Operation for Direction<'_> {
 
     fn claims(&self) -> bool {
         false
+    }
+
+    fn ended_by(&self) -> EndedBy {
+        EndedBy::Outside
     }
 }
 

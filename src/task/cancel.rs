@@ -22,7 +22,9 @@ use crate::engine::task::Wait;
 use crate::engine::waiter::Waiters;
 use crate::engine::{current, root};
 
-const WAIT: Wait = Wait::new(&Wait::for_any_thread("a token to be cancelled"));
+const TOKEN: &str = "a token to be cancelled";
+const WAIT: Wait = Wait::new(&Wait::for_any_thread(TOKEN));
+const WAIT_OUTSIDE: Wait = Wait::new(&Wait::outside(TOKEN));
 
 /// Runs `f` in a new scope, after `setup` got the scope as a target. `None` if the scope was
 /// cancelled.
@@ -319,6 +321,8 @@ pub struct CancellationToken(Arc<Mutex<Token>>);
 #[derive(Default)]
 struct Token {
     cancelled: bool,
+    // A signal cancels it.
+    outside: bool,
     reason: Option<CancelReason>,
     waiters: Waiters,
     scopes: Slab<Target>,
@@ -355,6 +359,13 @@ impl CancellationToken {
         Self::default()
     }
 
+    /// A token that something outside of any run cancels.
+    pub(crate) fn for_outside() -> Self {
+        let token = Self::new();
+        token.lock().outside = true;
+        token
+    }
+
     fn lock(&self) -> MutexGuard<'_, Token> {
         self.0.lock()
     }
@@ -374,7 +385,10 @@ impl CancellationToken {
                 children.reserve(children.len());
             }
             children.push(Arc::downgrade(&child.0));
-            child.lock().parent = Some(self.clone());
+            let mut theirs = child.lock();
+            theirs.parent = Some(self.clone());
+            theirs.outside = token.outside;
+            drop(theirs);
         }
         drop(token);
         child
@@ -426,8 +440,9 @@ impl CancellationToken {
     /// Unwinds when the coroutine is cancelled.
     pub fn cancelled(&self) {
         park::spend();
+        let why = if self.lock().outside { WAIT_OUTSIDE } else { WAIT };
         while !self.is_cancelled() {
-            park::until(WAIT, None, |waiter| {
+            park::until(why, None, |waiter| {
                 let mut token = self.lock();
                 if token.cancelled {
                     return None;
@@ -471,7 +486,8 @@ impl CancellationToken {
                 target.cancel(reason.as_ref());
             }
         };
-        let result = cancellable(Until::Token, list, f);
+        let outside = self.lock().outside;
+        let result = cancellable(Until::Token { outside }, list, f);
         drop(listed);
         result
     }

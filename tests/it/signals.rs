@@ -4,11 +4,13 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use plainsong::Runtime;
 use plainsong::signal::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, Signals, cancel_on, ctrl_c};
+use plainsong::thread::park;
 use plainsong::time::{sleep, timeout};
 use rustix::process::{Signal, getpid, kill_process};
 
-use crate::util::{MOMENT, alone, dying, run, until, until_parked};
+use crate::util::{MOMENT, alone, dying, once_asleep, run, until, until_parked};
 
 fn send(signal: Signal) {
     kill_process(getpid(), signal).unwrap();
@@ -167,5 +169,25 @@ fn those_that_cannot_be_caught() {
             assert!(Signals::new([signal]).is_err(), "{signal}");
         }
         assert!(Signals::new([SIGUSR1, 9]).is_err());
+    });
+}
+
+/// A thread of the library waits for the signal, and no plain thread takes part.
+#[test]
+fn a_wait_that_a_signal_can_cancel_is_no_deadlock() {
+    alone(a_wait_that_a_signal_can_cancel_is_no_deadlock, || {
+        let strict = Runtime::builder().strict_deadlock(true).build().unwrap();
+        strict.run(|| {
+            let stop = cancel_on(&[SIGUSR1]).unwrap();
+            let sender = once_asleep(|| send(Signal::USR1));
+            stop.cancelled();
+            sender.join().unwrap();
+        });
+        strict.run(|| {
+            let stop = cancel_on(&[SIGUSR2]).unwrap();
+            let sender = once_asleep(|| send(Signal::USR2));
+            assert!(stop.child_token().run_until_cancelled(park).is_none());
+            sender.join().unwrap();
+        });
     });
 }

@@ -78,7 +78,7 @@ impl Scheduler {
         }
         match until {
             Until::Passed => task.scopes.request(Level::Scope(id), None),
-            Until::Token => self.outside.set_watched(true),
+            Until::Token { outside } => self.outside.set_watched(true, outside),
             Until::Closed | Until::Later(_) | Until::Fails(_) => {}
         }
         id
@@ -101,8 +101,8 @@ impl Scheduler {
         if let Some(timer) = settings.timer {
             self.alarms.cancel(timer);
         }
-        if settings.by_token {
-            self.outside.set_watched(false);
+        if let Some(outside) = settings.token {
+            self.outside.set_watched(false, outside);
         }
     }
 

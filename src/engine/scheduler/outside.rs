@@ -41,9 +41,10 @@ impl Outside {
         self.count.set(self.count.get() - u32::from(counted));
     }
 
-    /// Notes that a plain thread may, or may no longer, cancel a wait of a coroutine.
-    pub(super) fn set_watched(&self, watched: bool) {
-        let counted = !self.strict.get();
+    /// Notes that a plain thread, or something `outside`, may cancel a wait of a coroutine, or may
+    /// no longer.
+    pub(super) fn set_watched(&self, watched: bool, outside: bool) {
+        let counted = outside || !self.strict.get();
         if watched {
             self.count.set(self.count.get() + u32::from(counted));
         } else {

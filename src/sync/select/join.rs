@@ -1,6 +1,7 @@
 //! Coroutines that end, in a `select!`.
 
 use crate::engine::packet::Receiver;
+use crate::engine::task::EndedBy;
 use crate::engine::waiter::Waiter;
 use crate::sync::operation::{Choice, Operation, Registration, Ticket};
 use crate::task::{JoinError, JoinHandle};
@@ -74,8 +75,8 @@ impl<T> Operation for JoinHandle<T> {
         self.is_finished()
     }
 
-    fn is_internal(&self) -> bool {
-        self.receiver.is_of_this_run()
+    fn ended_by(&self) -> EndedBy {
+        if self.receiver.is_of_this_run() { EndedBy::Run } else { EndedBy::Outside }
     }
 
     fn claims(&self) -> bool {

@@ -53,7 +53,7 @@ use super::operation::{self, Direction, Operation, Place, Registration, Ticket};
 use super::wait::Claim;
 use crate::engine::park;
 use crate::engine::reactor::Interest;
-use crate::engine::task::{Wait, Wake};
+use crate::engine::task::{EndedBy, Wait, Wake};
 use crate::engine::waiter::Parker;
 use crate::task::{JoinHandle, WAIT_ANY};
 
@@ -62,7 +62,9 @@ pub use self::join::Joined;
 pub use self::socket::{Accepting, Descriptor};
 pub use self::socket::{Acceptor, Readable, Writable};
 
-const WAIT: Wait = Wait::new(&Wait::for_any_thread("one of several operations of a `select!`"));
+const SELECT: &str = "one of several operations of a `select!`";
+const WAIT: Wait = Wait::new(&Wait::for_any_thread(SELECT));
+const WAIT_OUTSIDE: Wait = Wait::new(&Wait::outside(SELECT));
 
 /// Waits for the first of several operations, when their number is not known beforehand. Otherwise
 /// [`select!`](crate::select) reads better.
@@ -467,8 +469,12 @@ fn park_for_all(
     place: &Place<'_>,
 ) -> Wake {
     let due = order.iter().filter_map(|(_, arm)| arm.operation().due());
-    let internal = order.iter().all(|(_, arm)| arm.operation().is_internal());
-    let why = if internal { WAIT_ANY } else { WAIT };
+    // One operation that something outside can make ready is enough.
+    let why = match order.iter().map(|(_, arm)| arm.operation().ended_by()).max() {
+        Some(EndedBy::Outside) => WAIT_OUTSIDE,
+        Some(EndedBy::AnyThread) => WAIT,
+        Some(EndedBy::Run) | None => WAIT_ANY,
+    };
     let until = due.chain(deadline).min();
     park::running(|running| park::block_in_queue(running, parker, why, until, place))
 }

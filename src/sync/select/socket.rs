@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 
 use crate::engine::reactor::Interest;
+use crate::engine::task::EndedBy;
 use crate::engine::waiter::Waiter;
 use crate::sync::operation::{Choice, Direction, Directions, Operation, Registration, Ticket};
 
@@ -142,5 +143,9 @@ impl<L: Acceptor + ?Sized> Operation for Accepting<'_, L> {
 
     fn claims(&self) -> bool {
         false
+    }
+
+    fn ended_by(&self) -> EndedBy {
+        EndedBy::Outside
     }
 }

@@ -12,11 +12,11 @@ use plainsong::sync::Event;
 use plainsong::sync::channel::{bounded, never, unbounded};
 use plainsong::sync::select::Select;
 use plainsong::time::{sleep, timeout};
-use plainsong::{JoinHandle, select, select_biased, spawn};
+use plainsong::{JoinHandle, Runtime, select, select_biased, spawn, spawn_anywhere};
 
 use crate::util::{
-    Folder, MOMENT, alone, both, both_wait, descriptors, limit_descriptors, listen, pair, run,
-    until, until_parked, watch,
+    Folder, MOMENT, alone, both, both_wait, descriptors, limit_descriptors, listen, once_asleep,
+    pair, panic_of, run, until, until_parked, watch,
 };
 
 /// Writes until nothing more fits.
@@ -367,4 +367,63 @@ fn many_coroutines_select_one_socket() {
             assert_eq!((&ours).read(&mut [0; 9]).unwrap(), 1);
         });
     });
+}
+
+/// Without plain threads: the kernel, or a coroutine of another run, ends these waits.
+#[test]
+fn a_select_that_something_outside_can_end_is_no_deadlock() {
+    fn strict<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
+        watch(|| Runtime::builder().strict_deadlock(true).build().unwrap().run(body))
+    }
+    strict(|| {
+        let (ours, mut theirs) = pair();
+        let writer = once_asleep(move || {
+            theirs.write_all(b"x").unwrap();
+            theirs
+        });
+        select! { readable(ours) => {} }
+        drop(writer.join().unwrap());
+    });
+    strict(|| {
+        let (ours, mut theirs) = pair();
+        let (_sender, receiver) = unbounded::<()>();
+        let writer = once_asleep(move || {
+            theirs.write_all(b"x").unwrap();
+            theirs
+        });
+        let mut either = Select::new();
+        either.recv(&receiver);
+        let socket = either.readable(&ours);
+        assert_eq!(either.ready(), socket);
+        drop(writer.join().unwrap());
+    });
+    strict(|| {
+        let (listener, address) = listen();
+        let client = once_asleep(move || std::net::TcpStream::connect(address).unwrap());
+        select! { accept(listener) -> accepted => drop(accepted.unwrap()) }
+        drop(client.join().unwrap());
+    });
+    strict(|| {
+        let (tell, told) = std::sync::mpsc::channel();
+        let (end, ended) = unbounded();
+        let elsewhere = plain::spawn(move || {
+            plainsong::run_all(move || {
+                tell.send(spawn_anywhere(move || ended.recv().unwrap())).unwrap();
+            });
+        });
+        let mut child = told.recv().unwrap();
+        let ender = once_asleep(move || end.send(()).unwrap());
+        select! { join(&mut child) -> () => {} }
+        child.join().unwrap();
+        ender.join().unwrap();
+        elsewhere.join().unwrap();
+    });
+    // A channel alone may be part of a deadlock.
+    let report = panic_of(|| {
+        strict(|| {
+            let (_sender, receiver) = unbounded::<()>();
+            select! { recv(receiver) -> _ => {} }
+        });
+    });
+    assert!(report.contains("`select!`"), "{report}");
 }
