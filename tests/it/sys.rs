@@ -63,9 +63,10 @@ pub(crate) fn close_stream(fd: i32) {
 }
 
 /// Forks this process. `child` runs in the child, which then ends; returns whether it ended well.
-/// The caller must be the only thread.
+/// No other thread may hold anything that `child` needs: there is none, or it sleeps in a wait of
+/// this library.
 pub(crate) fn fork(child: impl FnOnce()) -> bool {
-    // SAFETY: the caller promises that this is the only thread, so the child may do anything.
+    // SAFETY: the caller promises that `child` needs nothing that other threads hold.
     match unsafe { libc::fork() } {
         -1 => panic!("fork failed"),
         0 => {

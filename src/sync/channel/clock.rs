@@ -5,6 +5,8 @@
 //! ends when it has had none for a while.
 
 use std::cmp::Reverse;
+use std::mem;
+use std::process;
 use std::time::{Duration, Instant};
 
 use crate::engine::cancel;
@@ -30,7 +32,8 @@ struct State {
     // In descending order.
     waiters: Vec<(Key, Waiter)>,
     next: u64,
-    running: bool,
+    // The process in which the thread runs, or 0.
+    process: u32,
 }
 
 impl State {
@@ -45,7 +48,7 @@ impl State {
 }
 
 static CLOCK: Clock = Clock {
-    state: Mutex::new(State { waiters: Vec::new(), next: 0, running: false }),
+    state: Mutex::new(State { waiters: Vec::new(), next: 0, process: 0 }),
     changed: Condvar::new(),
 };
 
@@ -58,14 +61,20 @@ impl Registration {
     /// Has `waiter` woken at `time`.
     pub(super) fn new(time: Instant, waiter: Waiter) -> Self {
         let mut state = CLOCK.state.lock();
+        let process = process::id();
+        let before = mem::replace(&mut state.process, process);
+        if ![0, process].contains(&before) {
+            // A forked process has the waiters of its parent and no thread. They are leaked here:
+            // their wakers may need what other threads of the parent held.
+            mem::forget(mem::take(&mut state.waiters));
+        }
         let key = (time, state.next);
         state.next += 1;
         let (Ok(at) | Err(at)) = state.find(key);
         state.waiters.insert(at, (key, waiter));
-        if !state.running {
-            let thread = start_thread("plainsong-clock", Box::new(run));
-            state.running = thread.is_ok();
-            if let Err(error) = thread {
+        if before != process {
+            if let Err(error) = start_thread("plainsong-clock", Box::new(run)) {
+                state.process = 0;
                 let _waiter = state.remove(key);
                 drop(state);
                 panic!("no thread can be started that waits for the clock: {error}");
@@ -98,7 +107,7 @@ fn run() {
             let (woken, timed_out) = CLOCK.changed.wait_timeout(state, IDLE_MAX);
             state = woken;
             if timed_out && state.waiters.is_empty() {
-                state.running = false;
+                state.process = 0;
                 return;
             }
             continue;
