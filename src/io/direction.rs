@@ -10,9 +10,10 @@ use rustix::event::{PollFd, poll};
 
 use super::source::{Descriptor, Source};
 use super::waits::{flags, is_ready};
+use crate::engine::park;
 use crate::engine::reactor::Interest;
+use crate::engine::shared::start_thread;
 use crate::engine::waiter::Waiter;
-use crate::engine::{blocking_pool as pool, park};
 use crate::sync::operation::{Directions, Registration, Ticket};
 
 /// How long a plain thread pauses between two looks, when no other thread can look for it.
@@ -69,7 +70,7 @@ impl<T: Descriptor> Registration for Subscribed<'_, T> {
     }
 }
 
-/// A thread of the pool watches until this is dropped: it sees the end of the other stream.
+/// A thread watches until this is dropped: it sees the end of the other stream.
 struct Watched(#[expect(dead_code, reason = "held for its drop")] Option<UnixStream>);
 
 impl Registration for Watched {
@@ -78,21 +79,22 @@ impl Registration for Watched {
     }
 }
 
-/// Has a thread of the pool wait for a descriptor and wake `waiter`, a plain thread: nothing polls
-/// a reactor for it.
+/// Has a thread wait for a descriptor and wake `waiter`, a plain thread: nothing polls a reactor for
+/// it. It is no thread of the pool, where the wait could queue behind calls that block.
 fn watch(fd: BorrowedFd<'_>, interest: Interest, waiter: Waiter) -> Option<UnixStream> {
     let begin = || -> io::Result<UnixStream> {
         let fd = fd.try_clone_to_owned()?;
         let (held, end) = UnixStream::pair()?;
         let waiter = waiter.clone();
-        pool::submit(Box::new(move || {
+        let look = move || {
             let of = [(fd.as_fd(), flags(interest)), (end.as_fd(), flags(Interest::Read))];
             let mut both = of.map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags));
             // A wake too early, after a signal, does no harm.
-            let _ = pool::while_blocked(|| poll(&mut both, None));
+            let _ = poll(&mut both, None);
             drop((fd, end));
             park::wake(waiter);
-        }))?;
+        };
+        start_thread("plainsong-select", Box::new(look))?;
         Ok(held)
     };
     let begun = begin();
