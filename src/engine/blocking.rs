@@ -11,10 +11,10 @@ use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::abort::AbortOnUnwind;
-use super::blocking_pool::{self as pool, Job};
+use super::blocking_pool::{self as pool, Caller, Job};
 use super::context;
 use super::coroutine::lending;
 use super::defer::Defer;
@@ -33,13 +33,40 @@ thread_local! {
 
 const WAIT: Wait = Wait::new(&Wait::outside("a blocking call on another thread"));
 
+/// How long a caller pauses before it tries again to get a thread for the pool.
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// The state of a call.
 enum Answer<T> {
-    /// There is no answer yet. Holds the caller once it waits.
-    Awaited(Option<Parker>),
+    /// There is no answer yet.
+    Awaited(Awaited),
     Given(thread::Result<T>),
     /// The caller has given up.
     Unwanted,
+}
+
+/// The caller of a call that has no answer yet.
+#[derive(Clone, Copy, Default)]
+struct Awaited {
+    /// Set once it waits.
+    waiter: Option<Parker>,
+    /// It tries to get a thread for the pool.
+    tries: bool,
+}
+
+impl<T: Send> Caller for Mutex<Answer<T>> {
+    fn have_it_try_again(&self) {
+        let waiter = match &mut *self.lock() {
+            Answer::Awaited(awaited) => {
+                awaited.tries = true;
+                awaited.waiter
+            }
+            Answer::Given(_) | Answer::Unwanted => None,
+        };
+        if let Some(waiter) = waiter {
+            park::wake(waiter.into());
+        }
+    }
 }
 
 /// A call that was submitted, from its caller's side.
@@ -55,7 +82,7 @@ impl<T: Send + 'static> Call<T> {
     ///
     /// When no thread can be started.
     fn submit(f: impl FnOnce() -> T + Send + 'static) -> io::Result<Self> {
-        let answer = Arc::new(Mutex::new(Answer::Awaited(None)));
+        let answer = Arc::new(Mutex::new(Answer::Awaited(Awaited::default())));
         let theirs = Arc::clone(&answer);
         let job = Box::new(move || {
             let result = panic::catch_unwind(AssertUnwindSafe(f));
@@ -67,11 +94,12 @@ impl<T: Send + 'static> Call<T> {
                     mem::replace(&mut *answer, Answer::Given(result))
                 }
             };
-            if let Answer::Awaited(Some(waiter)) = before {
+            if let Answer::Awaited(Awaited { waiter: Some(waiter), .. }) = before {
                 park::wake(waiter.into());
             }
         });
-        let number = pool::submit(job)?;
+        let caller: Arc<dyn Caller> = answer.clone();
+        let number = pool::submit(job, Some(caller))?;
         Ok(Self { number, answer })
     }
 
@@ -83,14 +111,28 @@ impl<T: Send + 'static> Call<T> {
     fn wait(&self, deadline: Option<Instant>) -> Result<thread::Result<T>, Wake> {
         loop {
             let waiter = park::waiter();
-            let next = Answer::Awaited(Some(waiter));
-            if let Answer::Given(result) = mem::replace(&mut *self.answer.lock(), next) {
-                return Ok(result);
-            }
-            let wake = park::block_unless_cancelled(waiter, WAIT, deadline);
-            if wake != Wake::Ready {
+            let tries = match self.begin_wait(waiter) {
+                Ok(tries) => tries,
+                Err(result) => return Ok(result),
+            };
+            let pause = if tries && !pool::try_again() { park::deadline(PAUSE) } else { None };
+            let until = deadline.into_iter().chain(pause).min();
+            let wake = park::block_unless_cancelled(waiter, WAIT, until);
+            if wake == Wake::Cancelled || wake == Wake::TimedOut && until == deadline {
                 return Err(wake);
             }
+        }
+    }
+
+    /// Notes that the caller waits, unless there is an answer. Returns whether it has to try to get
+    /// a thread for the pool.
+    fn begin_wait(&self, waiter: Parker) -> Result<bool, thread::Result<T>> {
+        let mut answer = self.answer.lock();
+        let tries = matches!(*answer, Answer::Awaited(Awaited { tries: true, .. }));
+        let next = Answer::Awaited(Awaited { waiter: Some(waiter), tries });
+        match mem::replace(&mut *answer, next) {
+            Answer::Given(result) => Err(result),
+            Answer::Awaited(_) | Answer::Unwanted => Ok(tries),
         }
     }
 

@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::cancel;
@@ -30,14 +31,27 @@ const IDLE_MAX: Duration = Duration::from_secs(10);
 
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
+/// The caller of a job, which waits for its end.
+pub(super) trait Caller: Send + Sync {
+    /// Has the caller call [`try_again`], and again after pauses, until that returns `true`.
+    fn have_it_try_again(&self);
+}
+
+/// A job that no thread has begun.
+struct Queued {
+    number: u64,
+    job: Job,
+    caller: Option<Arc<dyn Caller>>,
+}
+
 struct Pool {
     queue: Mutex<Queue>,
     work: Condvar,
 }
 
 struct Queue {
-    // Each with its number, for `take_back`.
-    jobs: VecDeque<(u64, Job)>,
+    // In the order of their numbers.
+    jobs: VecDeque<Queued>,
     next: u64,
     // The threads that are working or idle, without those that wait in an operation of this
     // library.
@@ -57,7 +71,7 @@ static POOL: Pool = Pool {
 /// # Errors
 ///
 /// When no thread can be started.
-pub(crate) fn submit(job: Job) -> io::Result<u64> {
+pub(super) fn submit(job: Job, caller: Option<Arc<dyn Caller>>) -> io::Result<u64> {
     let mut queue = POOL.queue.lock();
     let process = std::process::id();
     if queue.process != process {
@@ -68,7 +82,7 @@ pub(crate) fn submit(job: Job) -> io::Result<u64> {
     }
     let number = queue.next;
     queue.next += 1;
-    queue.jobs.push_back((number, job));
+    queue.jobs.push_back(Queued { number, job, caller });
     let Err(error) = grow(&mut queue) else { return Ok(number) };
     let job = queue.jobs.pop_back();
     // Its destructors are user code, which must not run under the lock.
@@ -87,9 +101,32 @@ pub(crate) fn numbers() -> (usize, usize, usize, u64) {
 /// Takes a job back, if no thread has begun it.
 pub(super) fn take_back(number: u64) -> Option<Job> {
     let mut queue = POOL.queue.lock();
-    // The jobs are in the order of their numbers.
-    let at = queue.jobs.binary_search_by_key(&number, |(number, _)| *number).ok()?;
-    queue.jobs.remove(at).map(|(_, job)| job)
+    let at = queue.jobs.binary_search_by_key(&number, |queued| queued.number).ok()?;
+    let taken = queue.jobs.remove(at);
+    if queue.threads == 0 {
+        // Its caller may have been the one that tries again.
+        serve_all(queue);
+    }
+    taken.map(|queued| queued.job)
+}
+
+/// Whether the jobs in the queue have a thread, or have got one now.
+pub(super) fn try_again() -> bool {
+    let mut queue = POOL.queue.lock();
+    queue.threads > 0 || queue.jobs.is_empty() || grow(&mut queue).is_ok()
+}
+
+/// Makes sure that some thread will take the jobs in the queue. If none is left and none can be
+/// started, the caller of a job tries again: the threads that wait cannot.
+fn serve_all(mut queue: MutexGuard<'_, Queue>) {
+    if queue.jobs.is_empty() || grow(&mut queue).is_ok() {
+        return;
+    }
+    let caller = queue.jobs.iter().find_map(|queued| queued.caller.clone());
+    drop(queue);
+    if let Some(caller) = caller {
+        caller.have_it_try_again();
+    }
 }
 
 /// Runs `wait`, which does nothing but wait in an operation of this library. If this thread belongs
@@ -110,10 +147,7 @@ pub(crate) fn while_blocked<R>(wait: impl FnOnce() -> R) -> R {
     let _return = COUNTED.replace(false).then(|| {
         let mut queue = POOL.queue.lock();
         queue.threads -= 1;
-        if !queue.jobs.is_empty() {
-            // If no thread can be started, the next call tries again.
-            let _ = grow(&mut queue);
-        }
+        serve_all(queue);
         Return
     });
     wait()
@@ -156,10 +190,10 @@ fn serve() {
             POOL.work.notify_one();
             break;
         }
-        if let Some((_, job)) = queue.jobs.pop_front() {
+        if let Some(queued) = queue.jobs.pop_front() {
             drop(queue);
             // The job catches the panics of its call, so a panic here comes from a destructor.
-            cancel::catch_and_forget(job);
+            cancel::catch_and_forget(queued.job);
             queue = POOL.queue.lock();
             continue;
         }

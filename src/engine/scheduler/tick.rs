@@ -372,7 +372,7 @@ impl Scheduler {
             Ok(stack) => stack,
             Err(error) => {
                 // Ending the job runs user code, which must not run in the loop.
-                let _ = blocking_pool::submit(Box::new(move || job.fail(error)));
+                let _ = blocking_pool::submit(Box::new(move || job.fail(error)), None);
                 return;
             }
         };

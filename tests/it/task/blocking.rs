@@ -1,6 +1,7 @@
 //! Calls that block, beside coroutines.
 
 use std::cell::Cell;
+use std::io::Write;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,9 +11,10 @@ use std::{io, panic};
 
 use plainsong::generator::Generator;
 use plainsong::sync::Event;
+use plainsong::sync::channel::{never, unbounded};
 use plainsong::time::{sleep, timeout};
 use plainsong::{
-    CancellationToken, JoinHandle, blocking, offload, run, scope, shield, spawn, yield_now,
+    CancellationToken, JoinHandle, blocking, offload, run, scope, select, shield, spawn, yield_now,
 };
 use rustix::process::{Resource, getrlimit};
 
@@ -552,6 +554,67 @@ fn without_threads_a_call_fails() {
             assert!(panic_of(|| blocking(|| ())).contains("no thread can be started"));
             limit_memory(before);
             assert_eq!(blocking(|| 1), 1);
+        });
+    });
+}
+
+/// A thread that waits is replaced, and cannot see by itself that there is memory again.
+#[test]
+fn a_call_whose_thread_could_not_be_started_is_made_when_it_can_be() {
+    alone(a_call_whose_thread_could_not_be_started_is_made_when_it_can_be, || {
+        util::run(|| {
+            let (gate, event) = (gate(), Arc::new(Event::new()));
+            let passed = Arc::new(AtomicBool::new(false));
+            let first = spawn({
+                let (event, passed) = (Arc::clone(&event), Arc::clone(&passed));
+                move || {
+                    blocking(|| {
+                        gate.pass();
+                        passed.store(true, Ordering::SeqCst);
+                        event.wait();
+                    });
+                }
+            });
+            until(|| gate.waiting() == 1);
+            let given_up = spawn(|| blocking(|| ()));
+            let last = spawn(move || blocking(|| event.set()));
+            let before = getrlimit(Resource::As).current;
+            limit_memory(Some((status("VmSize") as u64 + 1024) << 10));
+            // Both calls queue for the thread that is at the gate.
+            until_parked(&given_up);
+            until_parked(&last);
+            gate.open();
+            until(|| passed.load(Ordering::SeqCst));
+            until_others_sleep();
+            // Now all threads wait. The caller of the first call in the queue tries, and then not.
+            given_up.cancel();
+            assert!(given_up.join().unwrap_err().is_cancelled());
+            limit_memory(before);
+            last.join().unwrap();
+            first.join().unwrap();
+        });
+    });
+}
+
+#[test]
+fn a_plain_thread_sees_its_socket_while_all_threads_of_the_pool_block() {
+    alone(a_plain_thread_sees_its_socket_while_all_threads_of_the_pool_block, || {
+        util::run(|| {
+            let gate = gate();
+            let calls = fill_the_pool(gate);
+            let (ours, mut theirs) = util::pair();
+            let (tell, told) = unbounded();
+            let selecting = util::asleep(move || {
+                select! {
+                    readable(ours) => tell.send(()).unwrap(),
+                    recv(never::<()>()) -> _ => unreachable!("never"),
+                }
+            });
+            theirs.write_all(b"x").unwrap();
+            told.recv().unwrap();
+            selecting.join().unwrap();
+            gate.open();
+            calls.into_iter().for_each(|call| call.join().unwrap());
         });
     });
 }
