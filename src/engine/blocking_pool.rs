@@ -190,10 +190,11 @@ fn serve() {
             POOL.work.notify_one();
             break;
         }
-        if let Some(queued) = queue.jobs.pop_front() {
+        if let Some(Queued { job, caller, .. }) = queue.jobs.pop_front() {
             drop(queue);
+            drop(caller);
             // The job catches the panics of its call, so a panic here comes from a destructor.
-            cancel::catch_and_forget(queued.job);
+            cancel::catch_and_forget(job);
             queue = POOL.queue.lock();
             continue;
         }

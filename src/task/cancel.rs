@@ -360,6 +360,7 @@ impl CancellationToken {
     }
 
     /// A token that something outside of any run cancels.
+    #[cfg(feature = "signal")]
     pub(crate) fn for_outside() -> Self {
         let token = Self::new();
         token.lock().outside = true;

@@ -307,7 +307,7 @@ impl<T: std::os::fd::AsRawFd> Number for T {
     }
 }
 
-/// A plain thread has a thread of the pool look for it, which keeps nothing afterwards.
+/// A plain thread has another thread look for it, which keeps nothing afterwards.
 #[test]
 fn a_plain_thread_leaves_no_descriptor_behind() {
     alone(a_plain_thread_leaves_no_descriptor_behind, || {
