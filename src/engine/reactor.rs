@@ -615,7 +615,7 @@ mod portable {
             loop {
                 match self.poller.wait(&mut into.events, timeout) {
                     // The backend for `poll` has seen a `notify` whose byte is not in its pipe yet.
-                    // So the wait is over, but a `notify` has no effect again until a wait succeeds.
+                    // So the wait is over. Until one succeeds, further `notify` have no effect.
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         timeout = Some(Duration::ZERO);
                     }

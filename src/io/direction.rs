@@ -79,8 +79,8 @@ impl Registration for Watched {
     }
 }
 
-/// Has a thread wait for a descriptor and wake `waiter`, a plain thread: nothing polls a reactor for
-/// it. It is no thread of the pool, where the wait could queue behind calls that block.
+/// Has a thread wait for a descriptor and wake `waiter`, a plain thread: nothing polls a reactor
+/// for it. It is no thread of the pool, where the wait could queue behind calls that block.
 fn watch(fd: BorrowedFd<'_>, interest: Interest, waiter: Waiter) -> Option<UnixStream> {
     let begin = || -> io::Result<UnixStream> {
         let fd = fd.try_clone_to_owned()?;

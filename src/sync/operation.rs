@@ -7,8 +7,23 @@ use std::time::Instant;
 use super::wait::Claim;
 use crate::engine::reactor::Interest;
 use crate::engine::subject::{Alternative, Object, Subject};
-use crate::engine::task::{CancelWait, EndedBy};
+use crate::engine::task::{CancelWait, EndedBy, Wait};
 use crate::engine::waiter::Waiter;
+use crate::task::WAIT_ANY;
+
+const SELECT: &str = "one of several operations of a `select!`";
+const WAIT: Wait = Wait::new(&Wait::for_any_thread(SELECT));
+const WAIT_OUTSIDE: Wait = Wait::new(&Wait::outside(SELECT));
+
+/// The reason of a wait for operations that these can make ready.
+pub(crate) fn why(origins: impl Iterator<Item = EndedBy>) -> Wait {
+    // A single operation with an origin outside is enough.
+    match origins.max() {
+        Some(EndedBy::Outside) => WAIT_OUTSIDE,
+        Some(EndedBy::AnyThread) => WAIT,
+        Some(EndedBy::Run) | None => WAIT_ANY,
+    }
+}
 
 /// One wait for several operations, of which one is chosen.
 pub(crate) type Choice = Arc<Claim>;
@@ -68,7 +83,7 @@ pub(crate) trait Operation {
         None
     }
 
-    /// What can make it ready.
+    /// The origin of what can make it ready.
     fn ended_by(&self) -> EndedBy {
         EndedBy::AnyThread
     }

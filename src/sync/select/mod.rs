@@ -53,18 +53,14 @@ use super::operation::{self, Direction, Operation, Place, Registration, Ticket};
 use super::wait::Claim;
 use crate::engine::park;
 use crate::engine::reactor::Interest;
-use crate::engine::task::{EndedBy, Wait, Wake};
+use crate::engine::task::Wake;
 use crate::engine::waiter::Parker;
-use crate::task::{JoinHandle, WAIT_ANY};
+use crate::task::JoinHandle;
 
 pub use self::join::Joined;
 #[doc(hidden)]
 pub use self::socket::{Accepting, Descriptor};
 pub use self::socket::{Acceptor, Readable, Writable};
-
-const SELECT: &str = "one of several operations of a `select!`";
-const WAIT: Wait = Wait::new(&Wait::for_any_thread(SELECT));
-const WAIT_OUTSIDE: Wait = Wait::new(&Wait::outside(SELECT));
 
 /// Waits for the first of several operations, when their number is not known beforehand. Otherwise
 /// [`select!`](crate::select) reads better.
@@ -469,12 +465,7 @@ fn park_for_all(
     place: &Place<'_>,
 ) -> Wake {
     let due = order.iter().filter_map(|(_, arm)| arm.operation().due());
-    // One operation that something outside can make ready is enough.
-    let why = match order.iter().map(|(_, arm)| arm.operation().ended_by()).max() {
-        Some(EndedBy::Outside) => WAIT_OUTSIDE,
-        Some(EndedBy::AnyThread) => WAIT,
-        Some(EndedBy::Run) | None => WAIT_ANY,
-    };
+    let why = operation::why(order.iter().map(|(_, arm)| arm.operation().ended_by()));
     let until = due.chain(deadline).min();
     park::running(|running| park::block_in_queue(running, parker, why, until, place))
 }
