@@ -471,7 +471,10 @@ impl CancellationToken {
                 self.0.lock().scopes.remove(self.1);
             }
         }
-        if self.is_cancelled() {
+        let token = self.lock();
+        let (cancelled, outside) = (token.cancelled, token.outside);
+        drop(token);
+        if cancelled {
             // A program may loop over such calls.
             park::spend();
             return None;
@@ -487,7 +490,6 @@ impl CancellationToken {
                 target.cancel(reason.as_ref());
             }
         };
-        let outside = self.lock().outside;
         let result = cancellable(Until::Token { outside }, list, f);
         drop(listed);
         result
