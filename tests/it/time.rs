@@ -2,9 +2,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
-use std::future::{self, Future};
+use std::future::{self, Future, IntoFuture};
 use std::io::Read;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,17 +12,18 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use plainsong::sync::mpsc::channel;
+use plainsong::sync::{channel, mpsc};
 use plainsong::thread::park_timeout;
 use plainsong::time::{
     MissedTickBehavior, Sleep, after, at, fail_after, interval, now, sleep, sleep_until, timeout_at,
 };
-use plainsong::{spawn, yield_now};
+use plainsong::{block_on, spawn, yield_now};
 
 use crate::metrics::counts;
+use crate::sys::fork;
 use crate::util::{
     HOUR, MOMENT, OnDrop, alone, both, limit_memory, pair, panic_of, resident, run, until,
-    until_parked, watch,
+    until_others_sleep, until_parked, watch,
 };
 
 /// Delays far apart, close together and equal, in a shuffled order.
@@ -680,7 +681,7 @@ fn what_remains_is_until_the_first_deadline_that_counts() {
 #[test]
 fn waits_whose_deadline_has_passed_leave_the_timers_of_others_alone() {
     run(|| {
-        let (_sender, receiver) = channel::<()>();
+        let (_sender, receiver) = mpsc::channel::<()>();
         let others: Vec<_> = (1..50)
             .map(|number| {
                 spawn(move || {
@@ -700,5 +701,24 @@ fn waits_whose_deadline_has_passed_leave_the_timers_of_others_alone() {
             }
         });
         others.into_iter().for_each(|other| other.join().unwrap());
+    });
+}
+
+/// A clock that is awaited, so that the thread of the process serves it.
+fn await_a_clock() {
+    run(|| block_on((&channel::after(MOMENT)).into_future()).unwrap());
+}
+
+#[test]
+fn a_forked_process_awaits_clock_channels_too() {
+    alone(a_forked_process_awaits_clock_channels_too, || {
+        await_a_clock();
+        // The child has what the parent still waits for, and not the thread that would end it.
+        let late = channel::after(HOUR);
+        let mut late = pin!((&late).into_future());
+        assert!(late.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        until_others_sleep();
+        assert!(fork(await_a_clock));
+        await_a_clock();
     });
 }

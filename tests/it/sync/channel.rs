@@ -3,13 +3,10 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::future::{Future, IntoFuture};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Waker};
 use std::thread as system;
 use std::time::{Duration, Instant};
 
@@ -20,11 +17,7 @@ use plainsong::sync::channel::{
 use plainsong::time::{sleep, timeout};
 use plainsong::{JoinHandle, spawn, yield_now};
 
-use crate::sys::fork;
-use crate::util::{
-    HOUR, MOMENT, OnDrop, alone, asleep, below, both, run, seeded, until_others_sleep,
-    until_parked, watch,
-};
+use crate::util::{HOUR, MOMENT, OnDrop, asleep, below, both, run, seeded, until_parked, watch};
 
 /// A channel of each kind.
 fn kinds<T>() -> [(Sender<T>, Receiver<T>); 4] {
@@ -625,24 +618,5 @@ fn ticks_that_are_received_in_time_are_a_period_apart() {
         assert!(times.windows(2).all(|two| two[1] - two[0] >= period));
         // On a busy machine some ticks are late.
         assert!(times.windows(2).any(|two| two[1] - two[0] == period));
-    });
-}
-
-/// A clock that is awaited, so that the thread of the process serves it.
-fn await_a_clock() {
-    run(|| plainsong::block_on((&after(MOMENT)).into_future()).unwrap());
-}
-
-#[test]
-fn a_forked_process_awaits_clocks_too() {
-    alone(a_forked_process_awaits_clocks_too, || {
-        await_a_clock();
-        // The child has what the parent still waits for, and not the thread that would end it.
-        let late = after(HOUR);
-        let mut late = pin!((&late).into_future());
-        assert!(late.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
-        until_others_sleep();
-        assert!(fork(await_a_clock));
-        await_a_clock();
     });
 }
