@@ -242,9 +242,7 @@ impl Registrations {
 /// Ends the waits of all these waiters. The wakers of futures are user code: the panic hook has
 /// reported a panic of theirs.
 fn wake_all(waiters: Vec<Waiter>) {
-    for waiter in waiters {
-        cancel::catch_and_forget(|| park::wake(waiter));
-    }
+    cancel::catch_and_forget(|| park::wake_all(waiters));
 }
 
 #[cold]

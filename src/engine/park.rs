@@ -23,7 +23,7 @@ use super::current;
 use super::id::Id;
 use super::mailbox::{Mailbox, ThreadId};
 use super::task::{CancelWait, Flag, Wait, Wake};
-use super::waiter::{Parker, Waiter, Waiters};
+use super::waiter::{Parker, Waiter};
 
 pub(crate) use super::context::{Running, running};
 pub(crate) use super::current::in_coroutine;
@@ -196,12 +196,14 @@ pub(crate) fn wake(waiter: Waiter) {
 
 /// Ends the waits of all these waiters. The waker of a future is user code and may panic. The panic
 /// is resumed after all waiters have been woken.
-pub(crate) fn wake_all(waiters: Waiters) {
-    let mut panicked = None;
+pub(crate) fn wake_all(waiters: impl IntoIterator<Item = Waiter>) {
+    // A waker may wait, and its coroutine be given up there. So it comes last.
+    let (mut futures, mut panicked) = (Vec::new(), None);
     waiters.into_iter().for_each(|waiter| match waiter {
         Waiter::Parked(_) => wake(waiter),
-        Waiter::Future(_) => wake_future(waiter, &mut panicked),
+        Waiter::Future(_) => futures.push(waiter),
     });
+    futures.into_iter().for_each(|waiter| wake_future(waiter, &mut panicked));
     if let Some(payload) = panicked {
         resume_unwind(payload);
     }

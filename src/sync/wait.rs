@@ -403,6 +403,8 @@ pub(super) fn release_and_wait<S, T>(
             if let Some(Running { scheduler, task }) = running {
                 if scheduler.is_cancel_pending(task) {
                     drop(guard);
+                    // The coroutine may be given up here, without an unwind.
+                    drop(held);
                     scheduler.raise(task);
                 }
             }

@@ -14,6 +14,7 @@ use std::task::{Context, Wake, Waker};
 use plainsong::generator::{Generator, Yielder};
 use plainsong::io::Interest;
 use plainsong::net::UnixStream;
+use plainsong::sync::channel::unbounded;
 use plainsong::time::{Sleep, sleep};
 use plainsong::{Builder, Runtime, block_on, no_unwind, spawn, thread, yield_now};
 use scoped_tls::scoped_thread_local;
@@ -273,6 +274,30 @@ fn a_coroutine_that_is_given_up_cannot_suspend_a_generator() {
         }
         assert!(end.as_mut().poll(&mut context).is_ready());
         assert!(!went_on.get());
+    });
+}
+
+/// They had left their queue, and their wakes came after the waker.
+#[test]
+fn waiters_behind_a_waker_that_yields_are_woken() {
+    struct YieldsInWake;
+    impl Wake for YieldsInWake {
+        fn wake(self: Arc<Self>) {
+            assert!(yields());
+        }
+    }
+    run(|| {
+        let (sender, receiver) = unbounded::<u32>();
+        let other = receiver.clone();
+        let mut item = pin!((&receiver).into_future());
+        let waker = Waker::from(Arc::new(YieldsInWake));
+        assert!(item.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        let waits = spawn(move || other.recv().is_err());
+        yield_now();
+        let mut generator = generator(move || drop(sender));
+        assert_eq!(generator.next(), Some(1));
+        assert!(waits.join().unwrap());
+        assert_eq!(generator.next(), None);
     });
 }
 

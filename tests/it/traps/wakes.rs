@@ -240,3 +240,28 @@ fn all_waiters_are_woken_in_order() {
         assert_eq!(*log.borrow(), (0..10).collect::<Vec<_>>());
     });
 }
+
+/// It had left the channel's watchers, and its wake was left in the frame of the sender.
+#[test]
+fn a_select_that_watches_is_woken_when_the_sender_is_given_up() {
+    run(|| {
+        let (sender, receiver) = plainsong::sync::channel::bounded::<i32>(0);
+        let other = sender.clone();
+        let watches = plainsong::spawn(move || {
+            let mut select = plainsong::sync::select::Select::new();
+            select.recv(&receiver);
+            select.ready();
+            receiver.recv().unwrap()
+        });
+        until_parked(&watches);
+        let given_up = plainsong::spawn(move || {
+            plainsong::shield(plainsong::yield_now);
+            plainsong::no_unwind(|| other.send(1))
+        });
+        plainsong::yield_now();
+        given_up.cancel();
+        given_up.join().unwrap_err();
+        sender.send(2).unwrap();
+        assert_eq!(watches.join().unwrap(), 2);
+    });
+}
