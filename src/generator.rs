@@ -295,7 +295,8 @@ impl<Y, S> Yielder<Y, S> {
     /// # Panics
     ///
     /// When anything but the body calls this. Inside of a time-out, scope, shield, `no_wait` or run
-    /// that the body has opened. In a hook of a runtime, and while the thread ends.
+    /// that the body has opened. In a hook of a runtime. While the thread ends, once the library's
+    /// own thread-local has been dropped.
     pub fn yield_(&self, value: Y) {
         let shared = &self.shared;
         if shared.body_unwinds() {

@@ -80,7 +80,7 @@ where
     F: FnOnce() -> T + 'static,
     T: 'static,
 {
-    // Where there is no stack, it is dropped outside of the closure: that is code of a user.
+    // Where there is no stack, `f` is dropped outside of the closure: that is code of a user.
     let mut f = Some(f);
     context::with(|scheduler| {
         let stack = spawn::take_stack::<T>(scheduler, spec.stack_size)?;

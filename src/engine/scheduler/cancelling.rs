@@ -147,7 +147,8 @@ impl Scheduler {
     fn give_up(&self, task: &Task) -> ! {
         {
             // This calls wakers, which are user code: in a scope, so that they cannot suspend a
-            // generator with our frames. A wait of theirs ends the coroutine.
+            // generator with our frames. A wait of theirs that a cancellation of the root would end
+            // ends the coroutine.
             let _scope = task.scopes.shield(false);
             task.abandoned();
         }
