@@ -31,6 +31,15 @@ fn yields() -> bool {
     catch_unwind(|| OUT.with(|out| out.yield_(1))).is_ok()
 }
 
+/// A waker that notes whether it cannot yield.
+struct IsRefused(&'static AtomicBool);
+
+impl Wake for IsRefused {
+    fn wake(self: Arc<Self>) {
+        self.0.store(!yields(), Ordering::Relaxed);
+    }
+}
+
 /// A generator whose body is `body`, with [`yields`].
 fn generator(body: impl FnOnce() + 'static) -> Generator<u32> {
     Generator::new(|out| OUT.set(out, body))
@@ -225,17 +234,11 @@ fn an_exit_cannot_suspend_the_generator_that_calls_it() {
 #[test]
 fn a_waker_at_the_end_of_a_run_cannot_suspend_a_generator_that_began_it() {
     static REFUSED: AtomicBool = AtomicBool::new(false);
-    struct YieldsInWake;
-    impl Wake for YieldsInWake {
-        fn wake(self: Arc<Self>) {
-            REFUSED.store(!yields(), Ordering::Relaxed);
-        }
-    }
     watch(|| {
         let body = || {
             let _left = plainsong::run(|| {
                 let mut timer = Box::pin(Sleep::new(HOUR));
-                let waker = Waker::from(Arc::new(YieldsInWake));
+                let waker = Waker::from(Arc::new(IsRefused(&REFUSED)));
                 assert!(timer.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
                 timer
             });
@@ -249,12 +252,6 @@ fn a_waker_at_the_end_of_a_run_cannot_suspend_a_generator_that_began_it() {
 #[test]
 fn a_coroutine_that_is_given_up_cannot_suspend_a_generator() {
     static REFUSED: AtomicBool = AtomicBool::new(false);
-    struct YieldsInWake;
-    impl Wake for YieldsInWake {
-        fn wake(self: Arc<Self>) {
-            REFUSED.store(!yields(), Ordering::Relaxed);
-        }
-    }
     run(|| {
         let went_on = Rc::new(Cell::new(false));
         let theirs = Rc::clone(&went_on);
@@ -266,7 +263,7 @@ fn a_coroutine_that_is_given_up_cannot_suspend_a_generator() {
         yield_now();
         handle.cancel();
         let mut end = pin!(handle.into_future());
-        let waker = Waker::from(Arc::new(YieldsInWake));
+        let waker = Waker::from(Arc::new(IsRefused(&REFUSED)));
         let mut context = Context::from_waker(&waker);
         while !REFUSED.load(Ordering::Relaxed) {
             assert!(end.as_mut().poll(&mut context).is_pending());
