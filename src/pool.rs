@@ -14,7 +14,7 @@ use crate::engine::defer::Defer;
 use crate::engine::mutex::Mutex;
 use crate::engine::park;
 use crate::engine::shared::start_thread;
-use crate::sync::{Promise, PromiseError, Queue, WaitGroup};
+use crate::sync::{Cancel, Promise, PromiseError, Queue, WaitGroup};
 use crate::task;
 
 /// A number of coroutines or threads that do jobs in the order in which they are submitted.
@@ -39,8 +39,60 @@ pub struct Pool {
     count: usize,
 }
 
-/// A job. If it is dropped undone, it cancels its promise.
-type Job = Box<dyn FnOnce() + Send>;
+/// A job and its promise.
+struct Job {
+    call: Box<dyn FnOnce() + Send>,
+    undone: Undone,
+}
+
+/// The promise of a job, which is cancelled when this is dropped and the job is undone.
+struct Undone(Arc<dyn Cancel>);
+
+impl Drop for Undone {
+    fn drop(&mut self) {
+        let promise = Arc::clone(&self.0);
+        // A panic of a call that the promise makes must not meet the one that brought us here.
+        if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| promise.cancel())) {
+            mem::forget(payload);
+        }
+    }
+}
+
+/// The things of a worker that others wait for. They are not on its stack, because a coroutine may
+/// be abandoned in a job.
+struct Worker {
+    queue: Arc<Queue<Job>>,
+    // The job that it does, and its share of the pool.
+    state: Mutex<(Option<Undone>, Option<WaitGroup>)>,
+}
+
+impl Worker {
+    fn work(&self) {
+        while let Ok(Job { call, undone }) = self.queue.get() {
+            self.state.lock().0 = Some(undone);
+            match panic::catch_unwind(AssertUnwindSafe(call)) {
+                Ok(()) => {}
+                // The worker is cancelled.
+                Err(payload) if cancel::is_cancellation(&*payload) => panic::resume_unwind(payload),
+                // The job's own panic is caught in there. This one is of a destructor, or of a
+                // call that the promise makes; and the drop of the payload may panic as well.
+                Err(payload) => mem::forget(payload),
+            }
+            let undone = self.state.lock().0.take();
+            drop(undone);
+            self.queue.task_done();
+        }
+    }
+
+    /// Takes no more jobs.
+    fn end(&self) {
+        let (undone, share) = mem::take(&mut *self.state.lock());
+        // A coroutine is cancelled at the end of its run, and all jobs are then.
+        self.queue.shutdown(true);
+        drop(undone);
+        drop(share);
+    }
+}
 
 impl Pool {
     /// A pool of `count` coroutines on this thread, which share it with all others.
@@ -56,7 +108,10 @@ impl Pool {
     pub fn coroutines(count: usize) -> io::Result<Self> {
         let pool = Self::new(count);
         for _ in 0..count {
-            task::Builder::new().name("pool").spawn(pool.worker())?;
+            let worker = pool.worker();
+            let abandoned = Arc::downgrade(&worker);
+            let handle = task::Builder::new().name("pool").spawn(Self::body(worker))?;
+            handle.on_abandon(move || _ = abandoned.upgrade().map(|worker| worker.end()));
         }
         Ok(pool)
     }
@@ -73,7 +128,7 @@ impl Pool {
     pub fn threads(count: usize) -> io::Result<Self> {
         let pool = Self::new(count);
         for _ in 0..count {
-            start_thread("plainsong-pool", Box::new(pool.worker()))?;
+            start_thread("plainsong-pool", Box::new(Self::body(pool.worker())))?;
         }
         Ok(pool)
     }
@@ -83,26 +138,18 @@ impl Pool {
         Self { queue: Arc::default(), workers: WaitGroup::new(), count }
     }
 
-    fn worker(&self) -> impl FnOnce() + Send + use<> {
-        let (queue, share) = (Arc::clone(&self.queue), self.workers.clone());
-        // A coroutine is cancelled at the end of its run, and all jobs are then.
-        let last = Arc::clone(&queue);
-        let end = Defer::new(move || last.shutdown(true));
+    fn worker(&self) -> Arc<Worker> {
+        let state = Mutex::new((None, Some(self.workers.clone())));
+        Arc::new(Worker { queue: Arc::clone(&self.queue), state })
+    }
+
+    fn body(worker: Arc<Worker>) -> impl FnOnce() + Send + use<> {
+        let ended = Arc::clone(&worker);
+        // Also if the body never begins.
+        let end = Defer::new(move || ended.end());
         move || {
-            let (_share, _end) = (share, end);
-            while let Ok(job) = queue.get() {
-                match panic::catch_unwind(AssertUnwindSafe(job)) {
-                    Ok(()) => {}
-                    // The worker is cancelled.
-                    Err(payload) if cancel::is_cancellation(&*payload) => {
-                        panic::resume_unwind(payload)
-                    }
-                    // The job's own panic is caught in there. This one is of a destructor, or of a
-                    // call that the promise makes; and the drop of the payload may panic as well.
-                    Err(payload) => mem::forget(payload),
-                }
-                queue.task_done();
-            }
+            let _end = end;
+            worker.work();
         }
     }
 
@@ -120,39 +167,28 @@ impl Pool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + Sync + 'static,
     {
-        /// The promise of a job, which is cancelled when it is dropped undone.
-        struct Undone<T>(Promise<T>);
-        impl<T> Drop for Undone<T> {
-            fn drop(&mut self) {
-                // A panic of a call that the promise makes must not meet the one that brought us
-                // here.
-                if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| self.0.cancel())) {
-                    mem::forget(payload);
-                }
-            }
-        }
         let promise = Promise::new();
-        let undone = Undone(promise.clone());
-        let job = move || {
-            if undone.0.is_done() {
+        let (undone, theirs) = (Undone(promise.to_cancel()), promise.clone());
+        let call = move || {
+            if theirs.is_done() {
                 return;
             }
             // If the promise has been cancelled meanwhile, the result is dropped.
             match panic::catch_unwind(AssertUnwindSafe(f)) {
-                Ok(value) => drop(undone.0.finish(Ok(value))),
+                Ok(value) => drop(theirs.finish(Ok(value))),
                 Err(payload) if cancel::is_cancellation(&*payload) => panic::resume_unwind(payload),
                 // The payload is dropped last, as that may panic. It is not dropped in an unwind.
                 Err(payload) => {
                     let message = task::message(&*payload);
                     let message = message.unwrap_or_else(|| "not a string".to_owned());
                     let payload = ManuallyDrop::new(payload);
-                    drop(undone.0.finish(Err(PromiseError::Panicked(message))));
+                    drop(theirs.finish(Err(PromiseError::Panicked(message))));
                     drop(ManuallyDrop::into_inner(payload));
                 }
             }
         };
         // Dropped undone if the pool is shut down.
-        drop(self.queue.put(Box::new(job)));
+        drop(self.queue.put(Job { call: Box::new(call), undone }));
         promise
     }
 

@@ -14,6 +14,7 @@ use std::mem::ManuallyDrop;
 use std::ptr;
 
 use super::current;
+use super::defer::Defer;
 use super::scheduler::Scheduler;
 use super::settings::Moment;
 #[cfg(plainsong_model)]
@@ -33,15 +34,30 @@ thread_local! {
 /// Prepares for a run. In a process that was forked after a run, this thread gets a new scheduler:
 /// the epoll instance of the old one is shared with the parent, and each would take the other's
 /// events.
-pub(super) fn prepare_run() {
-    let process = std::process::id();
-    let before = PROCESS.replace(process);
-    if ![0, process].contains(&before) && !current::in_coroutine() {
+///
+/// Not inside of a run, which goes on with its scheduler: the new run is refused there. If the code
+/// of a host has forked, the drop of the guard gives the host its scheduler back.
+pub(super) fn prepare_run() -> impl Drop {
+    let (process, before, place) = (std::process::id(), PROCESS.get(), PLACE.get());
+    let hosted = current::is_hosted();
+    if before == 0 {
+        PROCESS.set(process);
+    }
+    let has_forked = ![0, process].contains(&before);
+    let replaces = has_forked && (current::runs() == 0 || hosted);
+    if replaces {
         // It is leaked: only a forked process has one, and on one thread.
         PLACE.set(Some(Box::leak(Box::new(Scheduler::new()))));
-        // If the code of a host has forked, it is no host of the new scheduler.
+        PROCESS.set(process);
         current::set_hosted(false);
     }
+    Defer::new(move || {
+        if replaces && hosted {
+            PLACE.set(place);
+            PROCESS.set(before);
+            current::set_hosted(true);
+        }
+    })
 }
 
 struct Owned(ManuallyDrop<Scheduler>);

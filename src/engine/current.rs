@@ -79,6 +79,11 @@ pub(super) fn set_hosted(hosted: bool) {
     HOSTED.set(hosted);
 }
 
+/// Whether the code of a host runs.
+pub(super) fn is_hosted() -> bool {
+    HOSTED.get()
+}
+
 /// Panics in a hook and in the code of a host, because a wait would block the whole worker. A wait
 /// that is listed somewhere calls this before, because it cannot unwind from there.
 pub(super) fn refuse_to_block() {
@@ -97,7 +102,7 @@ pub(super) fn refuse_to_block() {
 
 /// Whether [`refuse_to_block`] panics.
 pub(super) fn refuses_to_block() -> bool {
-    in_hook() || HOSTED.get()
+    in_hook() || is_hosted()
 }
 
 /// Calls `hook`, which must not unwind. Meanwhile no coroutine counts as running, so that nothing

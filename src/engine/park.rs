@@ -131,10 +131,18 @@ pub(crate) fn until<L>(
     list: impl FnOnce(Waiter) -> Option<L>,
 ) -> Wake {
     let parker = waiter();
-    match list(parker.into()) {
-        Some(_listed) => block(parker, why, deadline),
-        None => Wake::Ready,
+    let Some(listed) = list(parker.into()) else { return Wake::Ready };
+    let wake = if is_cancel_pending() {
+        Wake::Cancelled
+    } else {
+        block_unless_cancelled(parker, why, deadline)
+    };
+    // The coroutine may be given up below, without an unwind.
+    drop(listed);
+    if wake == Wake::Cancelled {
+        raise();
     }
+    wake
 }
 
 /// Raises a pending cancellation, or panics where waits are forbidden.

@@ -74,7 +74,7 @@ pub(crate) fn start<F: FnOnce() -> T, T>(
             context::call_hooks(task, Moment::End);
         });
     };
-    context::prepare_run();
+    let _place = context::prepare_run();
     panic_hook::install();
     let workers = Workers::new(settings.workers);
     let outcome = start_workers(settings, &workers, injector, host, spawned, Box::new(main));

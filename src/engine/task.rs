@@ -399,19 +399,24 @@ impl Task {
     /// Tells the waiters for this coroutine's result that there will be none. Their wakers are user
     /// code. A panic of theirs ends here: the coroutine must not go on.
     pub(crate) fn abandoned(&self) {
-        let completion = self.completion.take().map(|completion| {
-            // SAFETY: it is alive until the coroutine completes it. Before that, the coroutine
-            // takes the pointer out of the task.
-            move || unsafe { (completion.as_ref().abandon)(completion) }
+        // The drop of a payload may panic, too.
+        let catch = |f: &dyn Fn()| {
+            panic::catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(mem::forget);
+        };
+        catch(&|| {
+            if let Some(completion) = self.completion.take() {
+                // SAFETY: it is alive until the coroutine completes it. Before that, the coroutine
+                // takes the pointer out of the task.
+                unsafe { (completion.as_ref().abandon)(completion) }
+            }
         });
-        let on_abandon = self.extras.get().and_then(|extras| extras.on_abandon.take());
-        for result in [
-            panic::catch_unwind(AssertUnwindSafe(|| completion.map_or((), |complete| complete()))),
-            panic::catch_unwind(AssertUnwindSafe(|| on_abandon.map_or((), |call| call()))),
-        ] {
-            // The drop of a payload may panic, too.
-            result.unwrap_or_else(mem::forget);
-        }
+        // Taken out no earlier: the coroutine may have been given up again in a waker, which has
+        // made the call then.
+        catch(&|| {
+            if let Some(call) = self.extras.get().and_then(|extras| extras.on_abandon.take()) {
+                call();
+            }
+        });
     }
 
     /// Notes that no payload is on its way any more: its level has caught it, or no request is

@@ -246,7 +246,11 @@ impl Condvar {
         );
         // If this waiter gives up now, nobody has looked at what it was notified of.
         let pass_on = (notice == Ok(Notice::ToOne)).then(|| Defer::new(|| self.notify_one()));
-        let guard = mutex.lock();
+        let Ok(guard) = mutex.lock_unless_cancelled() else {
+            // The coroutine may be given up below, without an unwind.
+            drop(pass_on);
+            park::raise();
+        };
         if let Some(pass_on) = pass_on {
             pass_on.disarm();
         }

@@ -52,6 +52,7 @@ pub use condvar::{Condvar, WaitTimeoutResult};
 pub use event::Event;
 pub use mutex::{Mutex, MutexGuard, OwnedMutexGuard};
 pub use once::{LazyLock, OnceLock};
+pub(crate) use promise::Cancel;
 pub use promise::{Promise, PromiseError};
 pub use queue::{GetError, PutError, Queue, TryGetError, TryPutError};
 pub use reentrant::{ReentrantMutex, ReentrantMutexGuard};

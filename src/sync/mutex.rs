@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::guard::{guard_deref, guard_deref_mut};
 use super::poison::{Poison, Watch};
 use super::raw_mutex::RawMutex;
+use super::wait::Unserved;
 use crate::engine::park;
 
 /// Mutual exclusion, as [`std::sync::Mutex`], for coroutines and threads alike.
@@ -88,6 +89,15 @@ impl<T: ?Sized> Mutex<T> {
     pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
         self.raw.lock();
         MutexGuard::new(self)
+    }
+
+    /// [`lock`](Self::lock), for a caller that owes something to others when its wait ends.
+    #[track_caller]
+    pub(super) fn lock_unless_cancelled(
+        &self,
+    ) -> Result<LockResult<MutexGuard<'_, T>>, Unserved<()>> {
+        self.raw.lock_unless_cancelled()?;
+        Ok(MutexGuard::new(self))
     }
 
     /// Takes the lock if it is free.

@@ -72,6 +72,18 @@ impl Error for PromiseError {
     }
 }
 
+/// A promise, whatever its value is.
+pub(crate) trait Cancel: Send + Sync {
+    /// As [`Promise::cancel`].
+    fn cancel(self: Arc<Self>) -> bool;
+}
+
+impl<T: Send + Sync> Cancel for Inner<T> {
+    fn cancel(self: Arc<Self>) -> bool {
+        Promise { inner: self }.cancel()
+    }
+}
+
 impl<T> Promise<T> {
     /// A promise that is not done.
     #[track_caller]
@@ -187,6 +199,13 @@ impl<T> Promise<T> {
                 f(self);
             }
         }
+    }
+
+    pub(crate) fn to_cancel(&self) -> Arc<dyn Cancel>
+    where
+        T: Send + Sync + 'static,
+    {
+        Arc::clone(&self.inner) as _
     }
 
     pub(crate) fn finish(

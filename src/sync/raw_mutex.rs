@@ -30,7 +30,7 @@ use std::time::Instant;
 
 use super::holder::Holder;
 use super::lock::Lock;
-use super::wait::{About, WaitQueue, wait};
+use super::wait::{About, Unserved, WaitQueue, wait_unless_cancelled};
 use crate::engine::mailbox::ThreadId;
 use crate::engine::park;
 use crate::engine::shared::atomic::{AtomicUsize, Ordering};
@@ -94,8 +94,14 @@ impl RawMutex {
     pub(super) fn lock(&self) {
         park::spend();
         if !self.try_lock() {
-            self.lock_slowly(&MUTEX, None);
+            self.lock_slowly(&MUTEX, None).unwrap_or_else(Unserved::into_slot);
         }
+    }
+
+    /// [`lock`](Self::lock), for a caller that owes something to others when its wait ends.
+    #[track_caller]
+    pub(super) fn lock_unless_cancelled(&self) -> Result<(), Unserved<()>> {
+        if self.try_lock() { Ok(()) } else { self.lock_slowly(&MUTEX, None) }
     }
 
     /// Returns whether the lock was acquired before `deadline`.
@@ -108,12 +114,16 @@ impl RawMutex {
     #[track_caller]
     pub(super) fn lock_for(&self, whys: &'static Whys, deadline: Option<Instant>) -> bool {
         park::spend();
-        self.try_lock() || self.lock_slowly(whys, deadline)
+        self.try_lock() || self.lock_slowly(whys, deadline).map_err(Unserved::into_slot).is_ok()
     }
 
     #[cold]
     #[track_caller]
-    fn lock_slowly(&self, whys: &'static Whys, deadline: Option<Instant>) -> bool {
+    fn lock_slowly(
+        &self,
+        whys: &'static Whys,
+        deadline: Option<Instant>,
+    ) -> Result<(), Unserved<()>> {
         let mut waiting = self.waiting.lock();
         // From here on an unlock comes to the queue, whose lock we have.
         let before = self.state.fetch_or(CONTENDED, Ordering::Acquire);
@@ -121,7 +131,7 @@ impl RawMutex {
             // An unlock hands over if there is a waiter, so there is none.
             self.state.store(ThreadId::current().number() | LOCKED, Ordering::Relaxed);
             self.holder.set();
-            return true;
+            return Ok(());
         }
         let holder = ThreadId::from_number(before & !ThreadId::FREE);
         let same = park::shares_run_with(holder);
@@ -129,12 +139,10 @@ impl RawMutex {
         waiting.elsewhere = !same || waiting.elsewhere && !waiting.queue.is_empty();
         let why = whys[usize::from(waiting.elsewhere)];
         let about = |_: &Waiting| About::holder(self.holder.get());
-        let locked =
-            wait(&self.waiting, waiting, |w| &mut w.queue, (), why, deadline, about).is_ok();
-        if locked {
-            self.holder.set();
-        }
-        locked
+        let lock = &self.waiting;
+        wait_unless_cancelled(lock, waiting, |w| &mut w.queue, (), why, deadline, (), about)?;
+        self.holder.set();
+        Ok(())
     }
 
     /// The caller must hold the lock.

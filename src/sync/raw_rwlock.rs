@@ -33,7 +33,7 @@ use std::time::Instant;
 use super::holder::Holder;
 use super::lock::Lock;
 use super::raw_mutex::{HELD_ELSEWHERE, HELD_HERE};
-use super::wait::{About, WaitQueue, wait};
+use super::wait::{About, WaitQueue, wait_unless_cancelled};
 use crate::engine::defer::Defer;
 use crate::engine::mailbox::ThreadId;
 use crate::engine::park;
@@ -135,12 +135,18 @@ impl RawRwLock {
             (false, Access::Write) => WRITE_ELSEWHERE,
         };
         let about = |_: &WaitQueue<Access>| About::holder(self.held());
-        let locked = wait(&self.queue, queue, |queue| queue, access, why, deadline, about).is_ok();
-        if locked {
-            self.holder.set();
-            give_up.disarm();
+        match wait_unless_cancelled(&self.queue, queue, |q| q, access, why, deadline, (), about) {
+            Ok(_) => {
+                self.holder.set();
+                give_up.disarm();
+                true
+            }
+            Err(unserved) => {
+                drop(give_up);
+                unserved.into_slot();
+                false
+            }
         }
-        locked
     }
 
     /// The holders, for a report.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::lock::{Guard, Lock};
-use super::wait::{About, WaitQueue, wait};
+use super::wait::{About, WaitQueue, wait_unless_cancelled};
 use crate::engine::defer::Defer;
 use crate::engine::park;
 use crate::engine::task::Wait;
@@ -365,13 +365,27 @@ impl Semaphore {
         let give_up = Defer::new(|| self.give_back(0));
         let request = Request::Wants(n as usize);
         let about = |state: &State| About::count(state.permits, None);
-        match wait(&self.state, state, |state| &mut state.queue, request, why, deadline, about) {
+        let lock = &self.state;
+        match wait_unless_cancelled(
+            lock,
+            state,
+            |state| &mut state.queue,
+            request,
+            why,
+            deadline,
+            (),
+            about,
+        ) {
             Ok(Request::Refused) => Err(TryAcquireError::Closed),
             Ok(_) => {
                 give_up.disarm();
                 Ok(())
             }
-            Err(_) => Err(TryAcquireError::NoPermits),
+            Err(unserved) => {
+                drop(give_up);
+                unserved.into_slot();
+                Err(TryAcquireError::NoPermits)
+            }
         }
     }
 }

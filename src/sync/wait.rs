@@ -387,7 +387,7 @@ pub(super) fn wait<S, T>(
 #[expect(clippy::too_many_arguments)]
 pub(super) fn release_and_wait<S, T>(
     lock: &Lock<S>,
-    mut guard: Guard<'_, S>,
+    guard: Guard<'_, S>,
     queue: impl Fn(&mut S) -> &mut WaitQueue<T>,
     slot: T,
     why: Wait,
@@ -395,6 +395,46 @@ pub(super) fn release_and_wait<S, T>(
     held: impl Sized,
     about: impl Fn(&S) -> About,
 ) -> Result<T, T> {
+    wait_unless_cancelled(lock, guard, queue, slot, why, deadline, held, about)
+        .map_err(Unserved::into_slot)
+}
+
+/// A wait that has not happened, and never will.
+#[must_use = "the coroutine may have to unwind"]
+pub(super) struct Unserved<T> {
+    slot: T,
+    is_cancelled: bool,
+}
+
+impl<T> Unserved<T> {
+    /// The content of the slot, when the deadline has passed. Unwinds when the coroutine was
+    /// cancelled.
+    #[inline]
+    pub(super) fn into_slot(self) -> T {
+        if self.is_cancelled {
+            // The unwind drops the slot, whose destructors may wait like any others then.
+            park::raise();
+        }
+        self.slot
+    }
+}
+
+/// [`release_and_wait`], for a caller that owes something to others when its wait ends. It pays
+/// that first, and calls [`Unserved::into_slot`] then: the coroutine may be given up there, without
+/// an unwind.
+#[inline]
+#[track_caller]
+#[expect(clippy::too_many_arguments)]
+pub(super) fn wait_unless_cancelled<S, T>(
+    lock: &Lock<S>,
+    mut guard: Guard<'_, S>,
+    queue: impl Fn(&mut S) -> &mut WaitQueue<T>,
+    slot: T,
+    why: Wait,
+    deadline: Option<Instant>,
+    held: impl Sized,
+    about: impl Fn(&S) -> About,
+) -> Result<T, Unserved<T>> {
     let waited_at = Location::caller();
     // The running coroutine is looked up only once.
     park::running(
@@ -403,9 +443,7 @@ pub(super) fn release_and_wait<S, T>(
             if let Some(Running { scheduler, task }) = running {
                 if scheduler.is_cancel_pending(task) {
                     drop(guard);
-                    // The coroutine may be given up here, without an unwind.
-                    drop(held);
-                    scheduler.raise(task);
+                    return Err(Unserved { slot, is_cancelled: true });
                 }
             }
             let parker = park::waiter_of(running);
@@ -429,11 +467,7 @@ pub(super) fn release_and_wait<S, T>(
             if served {
                 return Ok(slot);
             }
-            if wake == Wake::Cancelled {
-                // The unwind drops the slot, whose destructors may wait like any others then.
-                park::raise();
-            }
-            Err(slot)
+            Err(Unserved { slot, is_cancelled: wake == Wake::Cancelled })
         },
     )
 }

@@ -253,8 +253,9 @@ pub fn shield<T>(f: impl FnOnce() -> T) -> T {
 ///
 /// This is [`shield`] with an exception. A cancellation of the whole coroutine, such as the end of
 /// [`run`](crate::run), does not wait for `f`: the coroutine never runs again, and what its stack
-/// holds is leaked, destructors and all. A coroutine that borrows from others, as in a
-/// [`scope`](crate::scope), is not left that way. There, `f` is waited for.
+/// holds is leaked, destructors and all. So its locks stay locked, and a promise that it was to
+/// fulfil stays open. A coroutine that borrows from others, as in a [`scope`](crate::scope), is not
+/// left that way. There, `f` is waited for.
 ///
 /// ```
 /// use plainsong::{no_unwind, thread};

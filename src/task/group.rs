@@ -179,7 +179,7 @@ impl Group {
     {
         let (handle, member) = self.spawn_lent(scheduler, stack, spec, Lent::nothing(f));
         let group = self.clone();
-        handle.address().inspect(|task| task.on_abandon(Box::new(move || group.leave(member))));
+        handle.on_abandon(move || group.leave(member));
         handle
     }
 

@@ -39,6 +39,11 @@ impl<T> JoinHandle<T> {
         self.receiver.wait(self.id, deadline)
     }
 
+    /// Has `f` called if the coroutine is abandoned. Does nothing on another thread.
+    pub(crate) fn on_abandon(&self, f: impl FnOnce() + 'static) {
+        self.address().inspect(|task| task.on_abandon(Box::new(f)));
+    }
+
     /// Where the coroutine is.
     pub(super) fn address(&self) -> &Address {
         self.thread.address()

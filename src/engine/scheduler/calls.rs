@@ -1,7 +1,8 @@
 //! Calls scheduled for a point in time, each of which then becomes a coroutine: the core of
 //! `time::after`.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::rc::Rc;
 
 use slab::Slab;
 
@@ -34,11 +35,13 @@ pub(crate) struct CallKey {
 pub(super) struct Calls {
     pending: RefCell<Slab<Pending>>,
     serial: Cell<u64>,
+    // Taken back when the run was closed, and to be dropped.
+    unmade: OnceCell<Rc<RefCell<Vec<Call>>>>,
 }
 
 impl Calls {
     pub(super) const fn new() -> Self {
-        Self { pending: RefCell::new(Slab::new()), serial: Cell::new(0) }
+        Self { pending: RefCell::new(Slab::new()), serial: Cell::new(0), unmade: OnceCell::new() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -67,6 +70,18 @@ impl Calls {
         Some(taken.call)
     }
 
+    /// The calls that will not be made and are to be dropped, if there are any.
+    pub(super) fn unmade(&self) -> Option<&Rc<RefCell<Vec<Call>>>> {
+        self.unmade.get().filter(|calls| !calls.borrow().is_empty())
+    }
+
+    /// Takes all calls back, to be dropped.
+    pub(super) fn unmake(&self, alarms: &Alarms) {
+        if !self.is_empty() {
+            self.unmade.get_or_init(Rc::default).borrow_mut().extend(self.take_all(alarms));
+        }
+    }
+
     /// Takes all calls back.
     pub(super) fn take_all(&self, alarms: &Alarms) -> Vec<Call> {
         let take = |(_, pending): (usize, Pending)| {
@@ -74,14 +89,6 @@ impl Calls {
             pending.call
         };
         self.pending.take().into_iter().map(take).collect()
-    }
-
-    /// Makes all calls due now.
-    pub(super) fn hurry(&self, alarms: &Alarms, now: u64) {
-        for (slot, pending) in &mut *self.pending.borrow_mut() {
-            pending.timer.into_iter().for_each(|timer| alarms.cancel(timer));
-            pending.timer = Some(alarms.add(now, Alarm::Call(slot as u32)));
-        }
     }
 
     /// Forgets the timer of the call in this slot, which has fired.

@@ -145,6 +145,7 @@ impl Scheduler {
 
     /// Ends the running coroutine without an unwind.
     fn give_up(&self, task: &Task) -> ! {
+        task.clear_raised();
         {
             // This calls wakers, which are user code: in a scope, so that they cannot suspend a
             // generator with our frames. A wait of theirs that a cancellation of the root would end

@@ -68,7 +68,8 @@ impl Scheduler {
         self.add_to_report();
         self.cancel_all(None);
         self.mailbox().set_cancelling_all(false);
-        self.drop_calls();
+        self.calls.unmake(&self.alarms);
+        self.drop_unmade();
     }
 
     /// Handles a deadlock: every coroutine that is left, on any worker, waits for another of them.
@@ -131,19 +132,21 @@ impl Scheduler {
         }
     }
 
-    /// Drops all calls, in a coroutine, because their destructors are user code.
-    fn drop_calls(&self) {
-        if self.calls.is_empty() {
-            return;
-        }
+    /// Drops the calls that will not be made, in a coroutine, because their destructors are user
+    /// code. If it is abandoned in one, another coroutine drops the others.
+    pub(super) fn drop_unmade(&self) {
+        let Some(unmade) = self.calls.unmade().cloned() else { return };
         let Ok(stack) = self.take_stack(self.stack_size()) else {
             // There is no room for a coroutine that drops the calls. So each call becomes a
             // coroutine when there is room, and that coroutine is cancelled before it begins.
-            return self.calls.hurry(&self.alarms, self.clock.update());
+            let (calls, now) = (unmade.take(), self.clock.update());
+            return calls.into_iter().for_each(|call| _ = self.calls.add(&self.alarms, now, call));
         };
-        let calls = self.calls.take_all(&self.alarms);
-        let body = || {
-            calls.into_iter().for_each(|call| cancel::catch_and_forget(|| drop(call)));
+        let next = move || unmade.borrow_mut().pop();
+        let body = move || {
+            while let Some(call) = next() {
+                cancel::catch_and_forget(|| drop(call));
+            }
             current::with(|task| task.into_iter().for_each(cancel::drop_locals));
         };
         let name = Some("calls of `time::after`".into());

@@ -305,6 +305,8 @@ impl Scheduler {
         let scopes = self.tasks.with(slot, |task| task.scopes.settings());
         scopes.iter().flatten().for_each(|settings| self.undo(settings));
         self.tasks.leak(slot);
+        // It may have been dropping them.
+        self.drop_unmade();
     }
 
     /// Names the next wait of `task`, the running coroutine, which must park next.

@@ -133,6 +133,19 @@ pub(super) struct Pending<'a, T> {
     item: oneshot::Receiver<T>,
 }
 
+impl<T> Pending<'_, T> {
+    /// Waits for the item.
+    #[track_caller]
+    pub(super) fn wait(mut self, deadline: Option<Instant>) -> Result<T, RecvTimeoutError> {
+        self.item.wait_unless_cancelled(deadline).unwrap_or_else(|unserved| {
+            // The coroutine may be given up below, without an unwind.
+            drop(self);
+            unserved.into_slot();
+            Err(RecvTimeoutError::Timeout)
+        })
+    }
+}
+
 impl<T> Deref for Pending<'_, T> {
     type Target = oneshot::Receiver<T>;
 

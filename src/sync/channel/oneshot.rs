@@ -20,7 +20,7 @@ use crate::engine::park;
 use crate::engine::task::Wait;
 use crate::engine::waiter::FutureWaiter;
 use crate::sync::lock::{Guard, Lock};
-use crate::sync::wait::{About, Registered, WaitQueue, wait};
+use crate::sync::wait::{About, Registered, Unserved, WaitQueue, wait, wait_unless_cancelled};
 
 pub use super::error::{RecvError, RecvTimeoutError, TryRecvError};
 
@@ -177,27 +177,37 @@ impl<T> Receiver<T> {
 
     /// [`recv_timeout`](Self::recv_timeout), until `deadline`.
     #[track_caller]
-    pub(super) fn wait(&mut self, deadline: Option<Instant>) -> Result<T, RecvTimeoutError> {
+    fn wait(&mut self, deadline: Option<Instant>) -> Result<T, RecvTimeoutError> {
+        self.wait_unless_cancelled(deadline).unwrap_or_else(|unserved| {
+            unserved.into_slot();
+            Err(RecvTimeoutError::Timeout)
+        })
+    }
+
+    /// [`wait`](Self::wait), for a caller that owes something to others when its wait ends.
+    #[track_caller]
+    pub(super) fn wait_unless_cancelled(
+        &mut self,
+        deadline: Option<Instant>,
+    ) -> Result<Result<T, RecvTimeoutError>, Unserved<Option<T>>> {
         if let Some(item) = self.stop_polling() {
-            return Ok(item);
+            return Ok(Ok(item));
         }
         let state = match take(&self.state) {
-            Ok(item) => return item.ok_or(RecvTimeoutError::Disconnected),
+            Ok(item) => return Ok(item.ok_or(RecvTimeoutError::Disconnected)),
             Err(state) => state,
         };
-        let waited = wait(
+        let waited = wait_unless_cancelled(
             &self.state,
             state,
             |state| &mut state.receiver,
             None,
             WAIT_FOR_ITEM,
             deadline,
+            (),
             |_| About::NOTHING.shared(&*self.state),
         );
-        match waited {
-            Ok(item) => item.ok_or(RecvTimeoutError::Disconnected),
-            Err(_) => Err(RecvTimeoutError::Timeout),
-        }
+        waited.map(|item| item.ok_or(RecvTimeoutError::Disconnected))
     }
 
     /// Whether a future's task waits, and has not been served.

@@ -78,8 +78,9 @@ fn a_blocking_call_never_waits_for_a_run_that_waits_for_the_call() {
             });
             begun.wait();
         });
-        let joined = Arc::into_inner(joined).and_then(OnceLock::into_inner);
-        assert!(joined.unwrap().unwrap_err().is_cancelled());
+        let joined = Arc::into_inner(joined).and_then(OnceLock::into_inner).unwrap();
+        // With two workers, the other one may start the job before it hears of the end.
+        assert!(joined.map_or_else(|error| error.is_cancelled(), |()| workers == 2));
     }
 }
 

@@ -6,6 +6,7 @@ mod deadlock;
 mod depth;
 mod fairness;
 mod generators;
+mod given_up;
 mod grow;
 mod handover;
 mod hostile;

@@ -709,6 +709,33 @@ fn a_fork_in_the_code_of_a_host_runs_in_both_processes() {
     });
 }
 
+/// Its first wake forks. In the child, nothing can run where the loop of the parent's run stands.
+struct Forks(AtomicBool);
+
+impl Wake for Forks {
+    fn wake(self: Arc<Self>) {
+        let refused = || {
+            let panic = crate::util::panic_of(|| plainsong::run(|| ()));
+            assert!(panic.contains("runs on this thread already"), "{panic}");
+        };
+        assert!(crate::sys::fork(refused));
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_fork_in_a_waker_that_the_loop_calls_runs_nothing() {
+    alone(a_fork_in_a_waker_that_the_loop_calls_runs_nothing, || {
+        plainsong::run(|| {
+            let forks = Arc::new(Forks(AtomicBool::new(false)));
+            let waker = Waker::from(Arc::clone(&forks));
+            let mut sleeps = pin!(plainsong::time::Sleep::new(MOMENT));
+            assert!(sleeps.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            crate::util::until(|| forks.0.load(Ordering::SeqCst));
+        });
+    });
+}
+
 #[test]
 fn a_runtime_of_two_workers_in_a_late_destructor_of_a_thread_local_ends() {
     thread_local! {
