@@ -48,6 +48,7 @@ use std::rc::Rc;
 use crate::engine::cancel::unwind_with;
 use crate::engine::context;
 use crate::engine::coroutine::{Checked, Lent, State};
+use crate::engine::spawn;
 use crate::engine::stack;
 use crate::engine::{current, panic_hook, park, signals};
 
@@ -118,7 +119,8 @@ impl<Y: 'static, S: 'static> Generator<Y, S> {
     ) -> io::Result<Self> {
         panic_hook::install();
         signals::protect_thread();
-        let stack = context::with(|scheduler| scheduler.take_stack(stack::check_size(bytes)?))?;
+        let stack = context::try_with(|scheduler| scheduler.take_stack(stack::check_size(bytes)?))
+            .unwrap_or_else(|| Err(spawn::is_ending()))?;
         let shared = Rc::new(Shared {
             coroutine: OnceCell::new(),
             closing: Cell::new(false),
@@ -175,8 +177,8 @@ impl<Y: 'static, S: 'static> Generator<Y, S> {
     }
 
     /// Ends the body. If it waits in `receive`, that returns `None`. If it waits in `yield_`, it
-    /// unwinds, and its destructors run. (Like Python's `close`, but without a `GeneratorExit` in
-    /// `receive`.)
+    /// unwinds, and its destructors run, as in a panic: the locks that it holds are poisoned. (Like
+    /// Python's `close`, but without a `GeneratorExit` in `receive`.)
     ///
     /// # Panics
     ///
@@ -229,8 +231,9 @@ impl<Y, S> Shared<Y, S> {
     fn suspend(&self, output: Option<Y>) {
         // Frames of the library would be suspended too. They use the coroutine or the scheduler,
         // and when the body goes on, it may be in another coroutine, or in none.
+        let within = Within::now();
         assert!(
-            Within::now() == self.resumed.get(),
+            within == self.resumed.get() && within != Within::Ending,
             "a generator cannot yield inside of a time-out, scope, shield, `no_wait` or run that it \
              has opened itself, in a hook of a runtime, or while its thread ends: yield outside of \
              it, or open it around the use of the generator"
@@ -339,7 +342,7 @@ impl<Y, S> Yielder<Y, S> {
         // while its thread panicked.
         let first = !shared.was_raised.replace(true);
         if first && panic_hook::is_installed() || !std::thread::panicking() {
-            park::note_panic();
+            park::note_unwind();
             unwind_with(Closed);
         }
     }
@@ -365,7 +368,7 @@ impl<Y, S> Drop for Generator<Y, S> {
         if let Some(stack) = coroutine.and_then(Checked::into_stack) {
             context::try_with(|scheduler| scheduler.put_stack(stack));
         }
-        if let Some(payload) = panic.filter(|_| !std::thread::panicking()) {
+        if let Some(payload) = panic.filter(|_| !self.shared.caller_unwinds.get()) {
             park::resume_unwind(payload);
         }
     }

@@ -70,27 +70,48 @@ impl Worker {
     fn work(&self) {
         while let Ok(Job { call, undone }) = self.queue.get() {
             self.state.lock().0 = Some(undone);
-            match panic::catch_unwind(AssertUnwindSafe(call)) {
+            let job = || {
+                call();
+                self.forget_job();
+            };
+            match panic::catch_unwind(AssertUnwindSafe(job)) {
                 Ok(()) => {}
                 // The worker is cancelled.
                 Err(payload) if cancel::is_cancellation(&*payload) => panic::resume_unwind(payload),
                 // The job's own panic is caught in there. This one is of a destructor, or of a
                 // call that the promise makes; and the drop of the payload may panic as well.
-                Err(payload) => mem::forget(payload),
+                Err(payload) => {
+                    mem::forget(payload);
+                    cancel::catch_and_forget(|| self.forget_job());
+                }
             }
-            let undone = self.state.lock().0.take();
-            drop(undone);
+            // The next job has not panicked.
+            park::forget_panic();
             self.queue.task_done();
         }
     }
 
-    /// Takes no more jobs.
+    /// Forgets the promise of the job, and with it perhaps the value, whose drop may panic.
+    fn forget_job(&self) {
+        let undone = self.state.lock().0.take();
+        drop(undone);
+    }
+
+    /// Takes no more jobs: a coroutine is cancelled at the end of its run, and all jobs are then.
     fn end(&self) {
         let (undone, share) = mem::take(&mut *self.state.lock());
-        // A coroutine is cancelled at the end of its run, and all jobs are then.
-        self.queue.shutdown(true);
-        drop(undone);
+        self.queue.shutdown(false);
+        // The promises come before the destructors of the jobs, which may wait, and the coroutine
+        // be given up there.
+        cancel::catch_and_forget(|| drop(undone));
+        let mut calls = Vec::new();
+        while let Ok(Job { call, undone }) = self.queue.try_get() {
+            cancel::catch_and_forget(|| drop(undone));
+            self.queue.task_done();
+            calls.push(call);
+        }
         drop(share);
+        calls.into_iter().for_each(|call| cancel::catch_and_forget(|| drop(call)));
     }
 }
 

@@ -189,9 +189,9 @@ impl Handle {
     /// assert!(plainsong::run(plainsong::Handle::try_current).is_some());
     /// ```
     pub fn try_current() -> Option<Self> {
-        context::with(|scheduler| {
+        context::try_with(|scheduler| {
             scheduler.with_worker(|worker| Some(Self(Arc::clone(&worker.injector))))
-        })
+        })?
     }
 
     /// Starts a coroutine on the least loaded worker. On a worker of this runtime, this is

@@ -24,7 +24,7 @@ use std::time::Duration;
 use crate::task::{self, Body};
 
 #[doc(hidden)]
-pub use crate::task::thread::__are_waits_refused;
+pub use crate::task::thread::{__are_waits_refused, __resume_unwind};
 #[doc(inline)]
 pub use crate::task::thread::{Thread, ThreadId, current, panicking, park, park_timeout};
 #[doc(inline)]

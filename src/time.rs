@@ -241,8 +241,8 @@ impl Timer {
     pub fn cancel(&self) -> bool {
         // The call is dropped outside of the closure, where nothing is borrowed, because its
         // destructors are user code.
-        let call = context::with(|scheduler| scheduler.cancel_call(self.key));
-        call.is_some()
+        let call = context::try_with(|scheduler| scheduler.cancel_call(self.key));
+        call.flatten().is_some()
     }
 }
 

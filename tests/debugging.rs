@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::mem;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -647,4 +647,52 @@ fn what_a_slow_reader_has_not_read_is_not_lost_by_a_dump() {
         client.write_all(&[7]).unwrap();
         assert_eq!(reader.join().unwrap().unwrap(), 7);
     });
+}
+
+static DUMPS: AtomicUsize = AtomicUsize::new(0);
+static LATE_RUN_IS_OVER: AtomicBool = AtomicBool::new(false);
+
+/// Runs coroutines on small stacks in its destructor, until three dumps have been taken.
+struct RunsLate;
+
+impl Drop for RunsLate {
+    fn drop(&mut self) {
+        let small = Runtime::builder().stack_size(16 * 1024).build().unwrap();
+        small.run(|| {
+            let computes = || {
+                let before = DUMPS.load(Ordering::Relaxed);
+                while DUMPS.load(Ordering::Relaxed) < before + 3 {
+                    hint::spin_loop();
+                }
+            };
+            spawn(computes).join().unwrap();
+        });
+        LATE_RUN_IS_OVER.store(true, Ordering::Relaxed);
+    }
+}
+
+fn runs_while_its_thread_ends() {
+    thread_local! {
+        static LATE: RunsLate = const { RunsLate };
+    }
+    let ends = || {
+        // The scheduler is older than `LATE`, which is older than the stack for signals.
+        let _ = plainsong::time::now();
+        LATE.with(|_| ());
+        run(|| ());
+    };
+    let dumps = thread::spawn(|| {
+        while !LATE_RUN_IS_OVER.load(Ordering::Relaxed) {
+            hint::black_box(dump());
+            DUMPS.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    thread::spawn(ends).join().unwrap();
+    dumps.join().unwrap();
+}
+
+/// The answer to a dump overflowed the stack of the coroutine.
+#[test]
+fn a_dump_of_a_thread_without_a_stack_for_signals() {
+    alone("a_dump_of_a_thread_without_a_stack_for_signals", runs_while_its_thread_ends);
 }

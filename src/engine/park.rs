@@ -22,7 +22,7 @@ use super::context;
 use super::current;
 use super::id::Id;
 use super::mailbox::{Mailbox, ThreadId};
-use super::task::{CancelWait, Flag, Wait, Wake};
+use super::task::{CancelWait, Flag, Task, Wait, Wake};
 use super::waiter::{Parker, Waiter};
 
 pub(crate) use super::context::{Running, running};
@@ -358,23 +358,27 @@ pub(crate) fn is_panicking() -> bool {
 /// the panic hook has not seen it here.
 pub(crate) fn resume_unwind(payload: Box<dyn Any + Send>) -> ! {
     if !cancel::is_cancellation(&*payload) {
-        note_panic();
+        context::running(|running| {
+            if let Some(Running { scheduler, task }) = running {
+                scheduler.note_panic(task);
+            }
+        });
     }
     panic::resume_unwind(payload)
 }
 
-/// Notes that the running coroutine begins to unwind without the panic hook.
-pub(crate) fn note_panic() {
+/// Notes that the running coroutine begins to unwind because a generator is closed.
+pub(crate) fn note_unwind() {
     context::running(|running| {
         if let Some(Running { scheduler, task }) = running {
-            scheduler.note_panic(task);
+            scheduler.note_unwind(task);
         }
     });
 }
 
 /// Notes that a panic of the running coroutine has been caught.
 pub(crate) fn forget_panic() {
-    current::with(|task| task.into_iter().for_each(|task| task.panicked_in.set(0)));
+    current::with(|task| task.into_iter().for_each(Task::forget_panic));
 }
 
 /// Whether the running coroutine is known to unwind; on a plain thread, whether the thread does.

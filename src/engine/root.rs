@@ -70,6 +70,8 @@ pub(crate) fn start<F: FnOnce() -> T, T>(
                 for call in scheduler.close(task) {
                     cancel::catch_and_forget(|| drop(call));
                 }
+                // These may have made new locals.
+                cancel::drop_locals(task);
             }
             context::call_hooks(task, Moment::End);
         });

@@ -21,6 +21,7 @@ use super::context;
 use super::mapping::Mapping;
 use super::overflow;
 use super::processor::Registers;
+use super::stack;
 
 /// Room for the handler, and for the previous handlers that it may pass a signal on to.
 const ALTERNATE_SIZE: usize = 64 * 1024;
@@ -146,8 +147,11 @@ extern "C" fn handler(
     let (address, context) =
         unsafe { ((*info).si_addr().addr(), &*ucontext.cast::<Interrupted>()) };
     let is_ours = if signal == INTERRUPT {
-        let answer = context::if_known(|it| it.answer_interrupted(registers(context)));
-        answer.unwrap_or(false)
+        // When the thread ends, it has dropped its alternate stack. The stack of a coroutine may
+        // have no room for an answer.
+        let has_room = stack::bounds_of(ptr::from_ref(&error).addr()).is_none();
+        let answer = || context::if_known(|it| it.answer_interrupted(registers(context)));
+        has_room && answer().unwrap_or(false)
     } else {
         overflow::report_at(address)
     };

@@ -98,6 +98,15 @@ fn not_running() -> io::Error {
     )
 }
 
+/// The error of a thread-local's destructor that spawns when the scheduler has been dropped.
+#[cold]
+pub(crate) fn is_ending() -> io::Error {
+    explained(
+        io::ErrorKind::Other,
+        "the thread is ending, and its plainsong scheduler has been dropped; do not spawn in a          destructor of a thread-local that is older than the scheduler",
+    )
+}
+
 /// Starts a coroutine of this thread on `stack`. It calls `last` at its very end, when it no longer
 /// uses `f` or its result. `last` must not unwind.
 #[inline]

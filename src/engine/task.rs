@@ -244,6 +244,8 @@ pub(crate) enum Flag {
     Unwinds = 16,
     /// Counted among the coroutines that were suspended while `thread::panicking` was true.
     Counted = 32,
+    /// It has begun to panic since a cancellation was raised, whose payload it has swallowed.
+    Panicked = 128,
 }
 
 impl Flags {
@@ -422,8 +424,19 @@ impl Task {
     /// Notes that no payload is on its way any more: its level has caught it, or no request is
     /// pending.
     pub(crate) fn clear_raised(&self) {
-        self.flags.set(Flag::Raised, false);
+        self.forget_panic();
+        self.forget_raised();
+    }
+
+    /// Notes that a panic of the coroutine has been caught.
+    pub(crate) fn forget_panic(&self) {
         self.panicked_in.set(0);
+        self.flags.set(Flag::Panicked, false);
+    }
+
+    /// Notes that no cancellation is on its way any more. A panic may be.
+    pub(crate) fn forget_raised(&self) {
+        self.flags.set(Flag::Raised, false);
         if let Some(extras) = self.extras.get() {
             extras.swallowed.set(0);
         }

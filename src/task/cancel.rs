@@ -13,7 +13,7 @@ use slab::Slab;
 
 use super::body::Body;
 use crate::engine::address::Target;
-use crate::engine::cancel::{self, Failure};
+use crate::engine::cancel::{self, Failure, is_cancellation};
 use crate::engine::defer::Defer;
 use crate::engine::mutex::{Mutex, MutexGuard};
 use crate::engine::park::{self, Running};
@@ -51,12 +51,12 @@ fn cancellable_here<T>(
     let scope = scheduler.open_scope(task, until);
     setup(Target::scope(scheduler, task, scope));
     let result = cancel::catch(task, Level::Scope(scope), f);
-    scheduler.close_scope(task, scope);
-    if result.is_ok() && !task.scopes.is_pending() && !std::thread::panicking() {
+    let unwinds_again = scheduler.close_scope(task, scope);
+    let raises = matches!(&result, Err(Failure::Panicked(payload)) if is_cancellation(&***payload));
+    if !unwinds_again && !raises && !task.scopes.is_pending() {
         // If the body has swallowed the payload of this scope, nothing requests that unwind any
-        // more. (During an unwind, a payload of an outer level may be on its way, so the flag
-        // stays.)
-        task.clear_raised();
+        // more.
+        task.forget_raised();
     }
     match result {
         Ok(value) => Some(value),

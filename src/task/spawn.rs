@@ -82,11 +82,12 @@ where
 {
     // Where there is no stack, `f` is dropped outside of the closure: that is code of a user.
     let mut f = Some(f);
-    context::with(|scheduler| {
+    let spawned = context::try_with(|scheduler| {
         let stack = spawn::take_stack::<T>(scheduler, spec.stack_size)?;
         let Some(f) = f.take() else { unreachable!("it is taken once") };
         Ok(JoinHandle::new(spawn::here(scheduler, stack, spec, Lent::nothing(f), || ())))
-    })
+    });
+    spawned.unwrap_or_else(|| Err(spawn::is_ending()))
 }
 
 /// Starts a coroutine on any worker of the runtime. It waits on this worker, unless another sleeps
@@ -132,7 +133,7 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    context::with(spawn::check_running)?;
+    context::try_with(spawn::check_running).unwrap_or_else(|| Err(spawn::is_ending()))?;
     let (job, spawned) = context::with(|scheduler| {
         spawn::owned_anywhere(scheduler, spawn::this_run(scheduler), spec, f)
     });
@@ -146,15 +147,16 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    let is_ours = context::with(|scheduler| {
+    let is_ours = context::try_with(|scheduler| {
         scheduler.with_worker(|worker| Arc::ptr_eq(&worker.injector, injector))
     });
-    if is_ours {
+    if is_ours == Some(true) {
         return spawn_in_run(spec, f);
     }
     // Outside of the run, it is unknown which run will start the coroutine.
-    let (job, spawned) =
-        context::with(|scheduler| spawn::owned_anywhere(scheduler, Home::Unknown, spec, f));
+    let made =
+        context::try_with(|scheduler| spawn::owned_anywhere(scheduler, Home::Unknown, spec, f));
+    let Some((job, spawned)) = made else { return Err(spawn::is_ending()) };
     injector.push(job, blocking::waiting_run().as_ref());
     Ok(JoinHandle::new(spawned))
 }

@@ -108,6 +108,12 @@ pub fn panicking() -> bool {
     park::unwinds()
 }
 
+/// Goes on with a panic that was caught. For plainsong-std only.
+#[doc(hidden)]
+pub fn __resume_unwind(payload: Box<dyn std::any::Any + Send>) -> ! {
+    park::resume_unwind(payload)
+}
+
 /// Whether a wait panics here, as in `no_wait` and in a hook. For plainsong-std only.
 #[doc(hidden)]
 #[must_use]

@@ -416,3 +416,68 @@ fn names_and_stacks() {
         assert!(thread::Builder::new().stack_size(2 << 30).spawn(|| ()).is_err());
     });
 }
+
+/// A scope whose body panics, and which waits for a thread until another one is at `end`.
+fn body_panics(end: &Arc<Barrier>) {
+    thread::scope(|s| {
+        s.spawn(|| plainsong::shield(|| end.wait()));
+        panic!("of the body");
+    });
+}
+
+#[test]
+fn a_panic_of_the_body_poisons_though_the_scope_is_cancelled_meanwhile() {
+    ends(|| {
+        run(|| {
+            let (mutex, end) = (Arc::new(Mutex::new(())), Arc::new(Barrier::new(2)));
+            let (theirs, ends) = (mutex.clone(), end.clone());
+            let child = plainsong::spawn(move || {
+                let _guard = theirs.lock();
+                body_panics(&ends);
+            });
+            // Until the thread has begun.
+            (0..3).for_each(|_| plainsong::yield_now());
+            child.cancel();
+            plainsong::yield_now();
+            end.wait();
+            assert!(child.join().unwrap_err().is_panic());
+            assert!(mutex.is_poisoned());
+        });
+    });
+}
+
+/// The process was aborted.
+#[test]
+fn a_panic_of_the_body_is_recognised_beside_a_coroutine_that_unwinds() {
+    struct Waits;
+    impl Drop for Waits {
+        fn drop(&mut self) {
+            thread::park();
+        }
+    }
+    ends(|| {
+        run(|| {
+            let end = Arc::new(Barrier::new(2));
+            let ends = end.clone();
+            let victim = plainsong::spawn(move || {
+                let _waits = Waits;
+                body_panics(&ends);
+            });
+            plainsong::yield_now();
+            let other = plainsong::spawn(|| {
+                let _waits = Waits;
+                resume_unwind(Box::new("scripted"));
+            });
+            plainsong::yield_now();
+            end.wait();
+            // Until it waits in its destructor.
+            (0..5).for_each(|_| plainsong::yield_now());
+            victim.cancel();
+            (0..5).for_each(|_| plainsong::yield_now());
+            victim.thread().unpark();
+            assert!(victim.join().unwrap_err().is_panic());
+            other.thread().unpark();
+            other.join().unwrap_err();
+        });
+    });
+}

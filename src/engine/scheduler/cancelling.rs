@@ -70,8 +70,9 @@ impl Scheduler {
         let id = task.scopes.next_id(&self.next_scope);
         if self.is_unwinding(task) {
             let raised = task.flags.set(Flag::Raised, false);
-            task.panicked_in.set(0);
-            let cause = if raised { Cause::Cancelled } else { Cause::Panicked };
+            let panicked = task.flags.has(Flag::Panicked);
+            task.forget_panic();
+            let cause = if raised && !panicked { Cause::Cancelled } else { Cause::Panicked };
             task.scopes.open_in_cleanup(id, until, cause);
         } else {
             task.scopes.open(id, until);
@@ -84,16 +85,17 @@ impl Scheduler {
         id
     }
 
-    /// Closes the innermost scope of the running coroutine.
-    pub(crate) fn close_scope(&self, task: &Task, id: ScopeId) {
+    /// Closes the innermost scope of the running coroutine. Returns whether the coroutine unwinds
+    /// again, as it did when the scope was opened.
+    pub(crate) fn close_scope(&self, task: &Task, id: ScopeId) -> bool {
         let (settings, cause) = task.scopes.close(id);
         if let Some(settings) = settings {
             self.undo(&settings);
         }
-        // The coroutine unwinds again, as it did when the scope was opened.
         if let Some(cause) = cause {
             self.unwinding.set_unwinding(task, cause);
         }
+        cause.is_some()
     }
 
     /// Undoes the settings of a scope.
@@ -131,6 +133,7 @@ impl Scheduler {
         if task.scopes.abandons() {
             self.give_up(task);
         }
+        task.flags.set(Flag::Panicked, false);
         if task.flags.set(Flag::Raised, true) {
             // The coroutine has swallowed the last payload. The others run first, so that a loop
             // around the wait does not starve them.

@@ -548,6 +548,11 @@ impl Scheduler {
         self.unwinding.note_panic(task);
     }
 
+    /// Notes that the running coroutine unwinds because a generator is closed.
+    pub(crate) fn note_unwind(&self, task: &Task) {
+        self.unwinding.note_unwind(task);
+    }
+
     /// Whether the running coroutine is known to unwind.
     #[inline]
     pub(crate) fn is_unwinding(&self, task: &Task) -> bool {

@@ -73,10 +73,15 @@ impl<'a> Guest<'a> {
 
     /// Calls `f`, in which the host's code does not run.
     fn in_place_of_the_host<R>(&mut self, f: impl FnOnce(&mut Self) -> R) -> R {
+        // A waker of the host may panic.
+        struct Restore<'a, 'b>(&'b mut Guest<'a>);
+        impl Drop for Restore<'_, '_> {
+            fn drop(&mut self) {
+                current::set_hosted(self.0.state != State::Over);
+            }
+        }
         current::set_hosted(false);
-        let result = f(self);
-        current::set_hosted(self.state != State::Over);
-        result
+        f(Restore(self).0)
     }
 
     /// Runs what is ready, for about `slice`. `waker` is called when something becomes ready on

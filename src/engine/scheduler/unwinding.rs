@@ -29,6 +29,9 @@
 //! cancellation reaches it before that. The period ends when the coroutine suspends the next time,
 //! if none unwinds then.
 //!
+//! A panic that begins while `Flag::Raised` is set, and that a destructor catches, counts as the
+//! reason of the unwind from then on. So the cancellation poisons the locks that are left.
+//!
 //! # Scopes in destructors
 //!
 //! A destructor that an unwind runs may open a scope, such as a time-out. A cancellation of that
@@ -82,6 +85,12 @@ impl Unwinding {
 
     /// Notes that the running coroutine panics. The panic hook calls this.
     pub(super) fn note_panic(&self, task: &Task) {
+        task.flags.set(Flag::Panicked, task.flags.has(Flag::Raised));
+        self.note_unwind(task);
+    }
+
+    /// Notes that the running coroutine unwinds, from a panic or because a generator is closed.
+    pub(super) fn note_unwind(&self, task: &Task) {
         if self.is_ambiguous(task) {
             self.set_panicked(task);
         }
@@ -110,8 +119,11 @@ impl Unwinding {
     /// Whether the running coroutine is known to unwind from a panic of its own.
     pub(super) fn is_panicking(&self, task: &Task) -> bool {
         thread::panicking()
-            && !task.flags.has(Flag::Raised)
-            && (!self.is_ambiguous(task) || self.has_panicked(task))
+            && if task.flags.has(Flag::Raised) {
+                task.flags.has(Flag::Panicked)
+            } else {
+                !self.is_ambiguous(task) || self.has_panicked(task)
+            }
     }
 
     /// Notes that the running coroutine unwinds, for a period of ambiguity.

@@ -5,9 +5,10 @@ use std::time::Instant;
 use super::core::{Core, Held, Offer, State, Want};
 use super::ends::{Flavor, Receiver, Sender};
 use super::error::{RecvError, SendError};
+use crate::engine::defer::Defer;
 use crate::engine::subject::Object;
 use crate::engine::waiter::Waiter;
-use crate::sync::lock::Lock;
+use crate::sync::lock::{Guard, Lock};
 use crate::sync::operation::{Choice, Operation, Registration, Ticket};
 use crate::sync::wait::{Registered, WaitQueue};
 
@@ -56,9 +57,7 @@ impl<T> Core<T> {
             _ if state.senders_dropped => (Held::Closed, None),
             _ => return None,
         };
-        let ticket = state.hold(held);
-        Self::release_and_wake(state, waiter);
-        Some(ticket)
+        Some(self.hold(state, held, waiter))
     }
 
     /// Begins to send, if that can be done at once.
@@ -83,9 +82,22 @@ impl<T> Core<T> {
             }
             None => return None,
         };
+        Some(self.hold(state, held, met.map(|((), waiter)| waiter)))
+    }
+
+    /// Keeps an outcome for the operation that has been chosen, and wakes the other side.
+    fn hold(
+        &self,
+        mut state: Guard<'_, State<T>>,
+        held: Held<T>,
+        waiter: Option<Waiter>,
+    ) -> Ticket {
         let ticket = state.hold(held);
-        Self::release_and_wake(state, met.map(|((), waiter)| waiter));
-        Some(ticket)
+        // The waker of a future may panic, or be cancelled in a wait. Then nothing is chosen.
+        let give_back = Defer::new(|| self.release(ticket));
+        Self::release_and_wake(state, waiter);
+        give_back.disarm();
+        ticket
     }
 
     /// Waits for the item of a receive that has met a `select!`.

@@ -1,8 +1,12 @@
 //! `select!` and `Select` do what crossbeam's do.
 
 use std::cell::Cell;
+use std::future::{Future, IntoFuture};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Wake};
 use std::time::{Duration, Instant};
 use std::{hint, thread as system};
 
@@ -12,7 +16,7 @@ use plainsong::sync::channel::{
 };
 use plainsong::sync::select::{Select, SelectTimeoutError, TryReadyError, TrySelectError};
 use plainsong::time::sleep;
-use plainsong::{select, select_biased, spawn, yield_now};
+use plainsong::{block_on, select, select_biased, spawn, yield_now};
 
 use crate::util::{HOUR, MOMENT, both, panic_of, run, until, until_parked, watch};
 
@@ -798,5 +802,27 @@ fn a_limited_receive_does_not_wait_for_an_item_that_comes_later() {
         drop(finish);
         peer.join().unwrap();
         assert_eq!(receiver.try_recv(), Ok(7));
+    });
+}
+
+/// The outcome of an operation was kept for good when the waker of the other side panicked.
+#[test]
+fn a_send_that_meets_a_waker_that_panics_gives_its_receiver_back() {
+    struct Panics;
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            resume_unwind(Box::new("scripted"));
+        }
+    }
+    run(|| {
+        let (sender, receiver) = bounded(0);
+        let mut receives = (&receiver).into_future();
+        let waker = Arc::new(Panics).into();
+        assert!(pin!(&mut receives).poll(&mut Context::from_waker(&waker)).is_pending());
+        let send = || select! { send(sender, 1) -> sent => sent.unwrap() };
+        assert!(catch_unwind(AssertUnwindSafe(send)).is_err());
+        let sends = spawn(move || sender.send(2));
+        assert_eq!(block_on(receives), Ok(2));
+        sends.join().unwrap().unwrap();
     });
 }

@@ -272,3 +272,19 @@ fn a_local_that_panics_in_its_destructor_leaves_those_of_others_alone() {
         assert!(waited.get());
     });
 }
+
+#[test]
+fn a_call_that_is_dropped_when_main_has_ended_may_make_locals() {
+    watch(|| {
+        let dropped = Rc::new(Cell::new(false));
+        let theirs = Rc::clone(&dropped);
+        plainsong::run(move || {
+            let makes = guard(move || {
+                let theirs = Rc::clone(&theirs);
+                GUARD.set(Some(guard(move || theirs.set(true))));
+            });
+            plainsong::time::after(crate::util::HOUR, move || drop(makes));
+        });
+        assert!(dropped.get());
+    });
+}

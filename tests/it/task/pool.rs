@@ -216,3 +216,41 @@ fn a_worker_outlives_a_job_whose_payload_and_whose_call_panic() {
     assert!(job.wait().is_err());
     assert_eq!(pool.submit(|| 7).wait().ok(), Some(&7));
 }
+
+#[test]
+fn a_result_that_panics_when_it_is_dropped_costs_one_job() {
+    for make in [Pool::coroutines, Pool::threads] {
+        run(move || {
+            let pool = make(1).unwrap();
+            let (go_on, waits) = std::sync::mpsc::channel::<()>();
+            let blocks = move || waits.recv().is_err();
+            // No promise is left when the job is done.
+            drop(pool.submit(move || {
+                plainsong::blocking(blocks);
+                crate::util::OnDrop(|| panic!("scripted"))
+            }));
+            let next = pool.submit(|| 7);
+            drop(go_on);
+            assert_eq!(next.wait().unwrap(), &7);
+            pool.shutdown();
+        });
+    }
+}
+
+#[test]
+fn a_panic_of_a_job_is_none_of_the_next() {
+    run(|| {
+        let released = Arc::new(Event::new());
+        let release = Arc::clone(&released);
+        let other = plainsong::spawn(move || {
+            let _guard = crate::util::OnDrop(|| released.wait());
+            resume_unwind(Box::new("scripted"));
+        });
+        crate::util::until(std::thread::panicking);
+        let pool = Pool::coroutines(1).unwrap();
+        pool.submit(|| panic!("scripted")).wait().map(|()| ()).unwrap_err();
+        assert_eq!(pool.submit(plainsong::thread::panicking).wait().unwrap(), &false);
+        release.set();
+        other.join().unwrap_err();
+    });
+}

@@ -142,7 +142,8 @@ fn the_jobs_of_a_pool_are_cancelled() {
                 begins.set();
                 no_unwind(thread::park);
             });
-            let jobs = [job, pool.submit(|| ())];
+            let waits = WaitsInDrop;
+            let jobs = [job, pool.submit(|| drop(waits)), pool.submit(|| ()), pool.submit(|| ())];
             begun.wait();
             // The worker is cancelled when this returns.
             (jobs, std::thread::spawn(|| pool.shutdown()))

@@ -709,6 +709,84 @@ fn a_fork_in_the_code_of_a_host_runs_in_both_processes() {
     });
 }
 
+#[cfg(all(target_os = "linux", not(plainsong_portable_reactor)))]
+#[test]
+fn the_code_of_a_host_may_not_wait_after_a_waker_of_its_own_has_panicked() {
+    use plainsong::host::Next;
+    struct Waker(bool);
+    impl Wake for Waker {
+        fn wake(self: Arc<Self>) {}
+    }
+    impl Drop for Waker {
+        fn drop(&mut self) {
+            assert!(!self.0, "scripted");
+        }
+    }
+    watch(|| {
+        let refused = AtomicBool::new(false);
+        let host = |mut guest: plainsong::host::Guest<'_>| {
+            // The guest drops the first waker, which panics, when it gets the next one.
+            let mut slice = |panics| {
+                let next =
+                    guest.run_for(Duration::from_micros(100), &Arc::new(Waker(panics)).into());
+                while guest.poll_io() {}
+                next
+            };
+            slice(true);
+            loop {
+                match catch_unwind(AssertUnwindSafe(|| slice(false))) {
+                    Ok(Next::Over) => return,
+                    Ok(_) => {}
+                    Err(_) => {
+                        let waits = catch_unwind(|| sleep(MOMENT));
+                        refused.store(waits.is_err(), Ordering::Relaxed);
+                    }
+                }
+            }
+        };
+        plainsong::host::run(&plainsong::Runtime::default(), host, || {
+            (0..5).for_each(|_| sleep(MOMENT));
+        });
+        assert!(refused.into_inner());
+    });
+}
+
+#[test]
+fn when_the_scheduler_has_gone_calls_fail_that_may() {
+    use plainsong::generator::Generator;
+    use plainsong::{Builder, Handle};
+    struct Late(RefCell<Option<(Handle, Generator<u32>, plainsong::time::Timer)>>);
+    impl Drop for Late {
+        fn drop(&mut self) {
+            let (handle, mut generator, timer) = self.0.take().unwrap();
+            assert!(Handle::try_current().is_none());
+            assert!(handle.spawn_with(Builder::new(), || ()).is_err());
+            assert!(Builder::new().spawn(|| ()).is_err());
+            assert!(Builder::new().spawn_anywhere(|| ()).is_err());
+            assert!(plainsong::pool::Pool::coroutines(1).is_err());
+            assert!(Generator::<u32>::with_stack_size(1 << 16, |_| ()).is_err());
+            assert!(!timer.cancel());
+            // Its body cannot yield: the generator would be suspended for good.
+            assert!(catch_unwind(AssertUnwindSafe(|| generator.next())).is_err());
+            LATE_IS_OVER.store(true, Ordering::Relaxed);
+        }
+    }
+    thread_local! {
+        static LATE: Late = const { Late(RefCell::new(None)) };
+    }
+    static LATE_IS_OVER: AtomicBool = AtomicBool::new(false);
+    let thread = std::thread::spawn(|| {
+        LATE.with(|_| ());
+        let kept = plainsong::run(|| {
+            let timer = plainsong::time::after(crate::util::HOUR, || ());
+            (Handle::current(), Generator::new(|out| out.yield_(1)), timer)
+        });
+        LATE.with(|late| late.0.replace(Some(kept)));
+    });
+    thread.join().unwrap();
+    assert!(LATE_IS_OVER.load(Ordering::Relaxed));
+}
+
 /// Its first wake forks. In the child, nothing can run where the loop of the parent's run stands.
 struct Forks(AtomicBool);
 

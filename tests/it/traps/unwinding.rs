@@ -4,10 +4,13 @@ use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
+use plainsong::generator::Generator;
 use plainsong::net::{TcpStream, UnixDatagram};
-use plainsong::time::sleep;
+use plainsong::sync::{Event, Mutex};
+use plainsong::time::{sleep, timeout};
 use plainsong::{spawn, thread, yield_now};
 
 use crate::util::{Folder, HOUR, OnDrop, alone, both, dying, pair, run, until, until_parked};
@@ -468,5 +471,122 @@ fn a_panic_that_was_caught_is_no_evidence_when_another_coroutine_panics() {
         assert!(second.join().unwrap_err().is_panic());
         other.thread().unpark();
         other.join().unwrap();
+    });
+}
+
+/// A coroutine that waits in a destructor while it unwinds, until `f` has returned.
+fn beside_one_that_unwinds<T>(f: impl FnOnce() -> T) -> T {
+    let release = Rc::new(Cell::new(false));
+    let released = Rc::clone(&release);
+    let other = spawn(move || {
+        let _guard = OnDrop(|| until(|| released.get()));
+        quietly();
+    });
+    until(std::thread::panicking);
+    let value = f();
+    release.set(true);
+    assert!(other.join().unwrap_err().is_panic());
+    value
+}
+
+#[test]
+fn a_scope_that_has_closed_leaves_no_evidence() {
+    /// The body of a time-out swallows its cancellation.
+    fn swallows() {
+        let _ = timeout(Duration::ZERO, || catch_unwind(|| sleep(HOUR)).is_err());
+    }
+    /// And it panics then, which is caught outside.
+    fn panics_then() {
+        let body = || {
+            catch_unwind(|| sleep(HOUR)).unwrap_err();
+            panic!("scripted");
+        };
+        catch_unwind(|| timeout(Duration::ZERO, body)).unwrap_err();
+        // The period of the panic ends.
+        yield_now();
+    }
+    run(|| {
+        let well = || {
+            let (ours, theirs) = pair();
+            (&theirs).write_all(b"x").unwrap();
+            (&ours).read(&mut [0; 1]).unwrap();
+            !thread::panicking()
+        };
+        assert!(beside_one_that_unwinds(|| {
+            swallows();
+            well()
+        }));
+        panics_then();
+        assert!(beside_one_that_unwinds(well));
+    });
+}
+
+#[test]
+fn a_panic_after_a_swallowed_cancellation_poisons() {
+    run(|| {
+        let mutex = Arc::new(Mutex::new(()));
+        let theirs = Arc::clone(&mutex);
+        let child = spawn(move || {
+            catch_unwind(|| sleep(HOUR)).unwrap_err();
+            let _guard = theirs.lock();
+            panic!("scripted");
+        });
+        until_parked(&child);
+        child.cancel();
+        assert!(child.join().unwrap_err().is_panic());
+        assert!(mutex.is_poisoned());
+    });
+}
+
+#[test]
+fn a_panic_of_a_scopes_body_poisons_though_the_scope_is_cancelled_meanwhile() {
+    run(|| {
+        let (mutex, end) = (Arc::new(Mutex::new(())), Rc::new(Event::new()));
+        let (theirs, ends) = (Arc::clone(&mutex), Rc::clone(&end));
+        let child = spawn(move || {
+            let _guard = theirs.lock();
+            plainsong::scope(|s| {
+                s.spawn(|| plainsong::shield(|| ends.wait()));
+                panic!("scripted");
+            });
+        });
+        until_parked(&child);
+        child.cancel();
+        yield_now();
+        end.set();
+        assert!(child.join().unwrap_err().is_panic());
+        assert!(mutex.is_poisoned());
+    });
+}
+
+#[test]
+fn a_cancellation_that_drops_a_generator_does_not_poison() {
+    run(|| {
+        let mutex = Arc::new(Mutex::new(()));
+        let theirs = Arc::clone(&mutex);
+        let child = spawn(move || {
+            let _guard = theirs.lock();
+            let mut generator = Generator::<u32>::new(|out| out.yield_(1));
+            generator.next();
+            sleep(HOUR);
+        });
+        until_parked(&child);
+        child.cancel();
+        assert!(child.join().unwrap_err().is_cancelled());
+        assert!(!mutex.is_poisoned());
+    });
+}
+
+#[test]
+fn a_generator_that_panics_at_its_close_beside_one_that_unwinds() {
+    run(|| {
+        beside_one_that_unwinds(|| {
+            let mut generator = Generator::<u32>::new(|out| {
+                catch_unwind(AssertUnwindSafe(|| out.yield_(1))).unwrap_err();
+                panic!("scripted");
+            });
+            generator.next();
+            catch_unwind(AssertUnwindSafe(|| drop(generator))).unwrap_err();
+        });
     });
 }

@@ -9,12 +9,12 @@ use ::std::fmt;
 use ::std::io::{self, Write};
 use ::std::marker::PhantomData;
 use ::std::mem;
-use ::std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use ::std::panic::{AssertUnwindSafe, catch_unwind};
 use ::std::process;
 use ::std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use ::std::sync::{Arc, Mutex, PoisonError};
 
-use ::plainsong::thread::{__are_waits_refused, park};
+use ::plainsong::thread::{__are_waits_refused, __resume_unwind, park};
 use ::plainsong::{CancellationToken, shield};
 
 use super::{Builder, Result, Thread, current, runtime};
@@ -156,7 +156,7 @@ where
         mem::forget(abort);
     }
     match (result, waited) {
-        (Err(payload), _) | (_, Err(payload)) => resume_unwind(payload),
+        (Err(payload), _) | (_, Err(payload)) => __resume_unwind(payload),
         (Ok(_), Ok(())) if data.panicked.load(Ordering::Relaxed) => {
             panic!("a scoped thread panicked")
         }
