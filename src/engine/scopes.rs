@@ -42,11 +42,13 @@ pub(crate) enum Level {
 /// Why a level was cancelled, in the program's words. It is one word, so that results stay small.
 pub(crate) type CancelReason = Arc<Box<str>>;
 
-/// Why a coroutine unwinds.
+/// Evidence that a coroutine unwinds, or has swallowed the payload of an unwind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Cause {
-    Cancelled,
-    Panicked,
+pub(crate) struct Evidence {
+    /// A cancellation was raised.
+    pub(crate) raised: bool,
+    /// It has begun to panic: since then, if a cancellation was raised.
+    pub(crate) panicked: bool,
 }
 
 #[derive(Debug)]
@@ -57,8 +59,10 @@ struct Scope {
     until: Until,
     // Armed at the first switch: most time-outs are around code that need not wait.
     timer: Option<TimerKey>,
-    // Set for a scope that was opened in a destructor that an unwind runs: see `open_in_cleanup`.
-    cleanup: Option<Cause>,
+    // When it was opened. It holds again when it is closed.
+    outside: Evidence,
+    // It was opened in a destructor that an unwind runs.
+    cleanup: bool,
 }
 
 impl Scope {
@@ -239,27 +243,21 @@ impl Scopes {
         }
     }
 
-    /// Opens a scope inside of the open ones.
-    pub(crate) fn open(&self, id: ScopeId, until: Until) {
-        self.push(id, until, None);
-    }
-
-    /// [`open`](Self::open), in a destructor that an unwind runs. An unwind that starts inside of
-    /// the scope must not leave the destructor, so the levels outside are hidden while the scope is
-    /// open.
-    pub(crate) fn open_in_cleanup(&self, id: ScopeId, until: Until, cause: Cause) {
+    /// Opens a scope inside of the open ones. `cleanup`: in a destructor that an unwind runs. An
+    /// unwind that starts inside of such a scope must not leave the destructor, so the levels
+    /// outside are hidden while it is open.
+    pub(crate) fn open(&self, id: ScopeId, until: Until, outside: Evidence, cleanup: bool) {
         let nested = self.nested();
-        nested.raise_shield(true);
-        self.push(id, until, Some(cause));
-        nested.cleanups.set(nested.cleanups.get() + 1);
-    }
-
-    fn push(&self, id: ScopeId, until: Until, cleanup: Option<Cause>) {
-        let scope = Scope { id, requested: false, reason: None, until, timer: None, cleanup };
+        if cleanup {
+            nested.raise_shield(true);
+            nested.cleanups.set(nested.cleanups.get() + 1);
+        }
+        let (requested, reason, timer) = (false, None, None);
+        let scope = Scope { id, requested, reason, until, timer, outside, cleanup };
         if scope.awaits().is_some() {
             self.pending.set(self.pending.get() | UNARMED);
         }
-        self.nested().open.borrow_mut().push(scope);
+        nested.open.borrow_mut().push(scope);
         self.update();
     }
 
@@ -277,24 +275,30 @@ impl Scopes {
         }
     }
 
-    /// Closes the innermost scope. If an unwind's destructor had opened it, also returns why the
-    /// coroutine unwinds.
-    pub(crate) fn close(&self, id: ScopeId) -> (Option<ScopeSettings>, Option<Cause>) {
+    /// Closes the innermost scope. Returns its settings, and the last two arguments of
+    /// [`open`](Self::open).
+    pub(crate) fn close(&self, id: ScopeId) -> Option<(ScopeSettings, Evidence, bool)> {
         let nested = self.nested();
         let scope = nested.open.borrow_mut().pop();
         debug_assert_eq!(scope.as_ref().map(|scope| scope.id), Some(id), "scopes nest");
-        let cause = scope.as_ref().and_then(|scope| scope.cleanup);
-        if cause.is_some() {
+        let scope = scope?;
+        if scope.cleanup {
             nested.shields.borrow_mut().pop();
             nested.cleanups.set(nested.cleanups.get() - 1);
         }
         self.update();
-        (scope.as_ref().map(Scope::settings), cause)
+        Some((scope.settings(), scope.outside, scope.cleanup))
     }
 
     /// Whether a scope is open that an unwind's destructor has opened.
     pub(crate) fn in_cleanup(&self) -> bool {
         self.nested.get().is_some_and(|nested| nested.cleanups.get() > 0)
+    }
+
+    /// Whether the cancellation of an open level has been requested, hidden or not.
+    pub(crate) fn is_any_requested(&self) -> bool {
+        let requested = |nested: &Nested| nested.open.borrow().iter().any(|scope| scope.requested);
+        self.root_requested.get() || self.nested.get().is_some_and(|nested| requested(nested))
     }
 
     /// Whether an unwind may be on its way to this level: the level is open, and its cancellation
@@ -499,11 +503,12 @@ mod tests {
     #[test]
     fn an_open_scope_shares_its_id_with_no_other_when_the_counter_has_wrapped_around() {
         let (scopes, counter) = (Scopes::default(), Cell::new(u32::MAX));
+        let none = Evidence { raised: false, panicked: false };
         let outer = scopes.next_id(&counter);
-        scopes.open(outer, Until::Closed);
+        scopes.open(outer, Until::Closed, none, false);
         counter.set(u32::MAX);
         let inner = scopes.next_id(&counter);
-        scopes.open(inner, Until::Closed);
+        scopes.open(inner, Until::Closed, none, false);
         scopes.request(Level::Scope(inner), None);
         assert_eq!(scopes.target(), Some(Level::Scope(inner)));
         assert!(

@@ -103,7 +103,8 @@ fn not_running() -> io::Error {
 pub(crate) fn is_ending() -> io::Error {
     explained(
         io::ErrorKind::Other,
-        "the thread is ending, and its plainsong scheduler has been dropped; do not spawn in a          destructor of a thread-local that is older than the scheduler",
+        "the thread is ending, and its plainsong scheduler has been dropped; do not spawn in a \
+         destructor of a thread-local that is older than the scheduler",
     )
 }
 

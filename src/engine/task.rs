@@ -437,7 +437,8 @@ impl Task {
     /// Notes that no cancellation is on its way any more. A panic may be.
     pub(crate) fn forget_raised(&self) {
         self.flags.set(Flag::Raised, false);
-        if let Some(extras) = self.extras.get() {
+        // While a level is requested, those that were swallowed count.
+        if let Some(extras) = self.extras.get().filter(|_| !self.scopes.is_any_requested()) {
             extras.swallowed.set(0);
         }
     }

@@ -5,7 +5,6 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::mem;
-use std::panic;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -51,9 +50,9 @@ fn cancellable_here<T>(
     let scope = scheduler.open_scope(task, until);
     setup(Target::scope(scheduler, task, scope));
     let result = cancel::catch(task, Level::Scope(scope), f);
-    let unwinds_again = scheduler.close_scope(task, scope);
-    let raises = matches!(&result, Err(Failure::Panicked(payload)) if is_cancellation(&***payload));
-    if !unwinds_again && !raises && !task.scopes.is_pending() {
+    let raised = scheduler.close_scope(task, scope)
+        || matches!(&result, Err(Failure::Panicked(payload)) if is_cancellation(&***payload));
+    if !raised && !task.scopes.is_pending() {
         // If the body has swallowed the payload of this scope, nothing requests that unwind any
         // more.
         task.forget_raised();
@@ -65,7 +64,7 @@ fn cancellable_here<T>(
             park::spend();
             None
         }
-        Err(Failure::Panicked(payload)) => panic::resume_unwind(*payload),
+        Err(Failure::Panicked(payload)) => park::resume_unwind(*payload),
     }
 }
 

@@ -6,7 +6,7 @@ use std::process;
 use super::super::cancel;
 use super::super::coroutine::Suspended;
 use super::super::id::Id;
-use super::super::scopes::{CancelReason, Cause, Level, ScopeId, ScopeSettings, Until};
+use super::super::scopes::{CancelReason, Level, ScopeId, ScopeSettings, Until};
 use super::super::task::{Flag, Task, Wake};
 use super::core::Scheduler;
 use super::unwinding::Unwinding;
@@ -68,15 +68,12 @@ impl Scheduler {
     #[inline]
     pub(crate) fn open_scope(&self, task: &Task, until: Until) -> ScopeId {
         let id = task.scopes.next_id(&self.next_scope);
-        if self.is_unwinding(task) {
-            let raised = task.flags.set(Flag::Raised, false);
-            let panicked = task.flags.has(Flag::Panicked);
-            task.forget_panic();
-            let cause = if raised && !panicked { Cause::Cancelled } else { Cause::Panicked };
-            task.scopes.open_in_cleanup(id, until, cause);
-        } else {
-            task.scopes.open(id, until);
+        let cleanup = self.is_unwinding(task);
+        let outside = Unwinding::evidence(task, cleanup);
+        if cleanup {
+            Unwinding::forget(task);
         }
+        task.scopes.open(id, until, outside, cleanup);
         match until {
             Until::Passed => task.scopes.request(Level::Scope(id), None),
             Until::Token { outside } => self.outside.set_watched(true, outside),
@@ -86,16 +83,16 @@ impl Scheduler {
     }
 
     /// Closes the innermost scope of the running coroutine. Returns whether the coroutine unwinds
-    /// again, as it did when the scope was opened.
+    /// again, or has swallowed the payload of a level outside, as when the scope was opened.
     pub(crate) fn close_scope(&self, task: &Task, id: ScopeId) -> bool {
-        let (settings, cause) = task.scopes.close(id);
-        if let Some(settings) = settings {
-            self.undo(&settings);
+        let Some((settings, outside, cleanup)) = task.scopes.close(id) else { return false };
+        self.undo(&settings);
+        if cleanup {
+            // The code of the scope may have swallowed something, too.
+            Unwinding::forget(task);
         }
-        if let Some(cause) = cause {
-            self.unwinding.set_unwinding(task, cause);
-        }
-        cause.is_some()
+        self.unwinding.restore(task, outside);
+        cleanup || outside.raised
     }
 
     /// Undoes the settings of a scope.

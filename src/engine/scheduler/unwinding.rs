@@ -42,7 +42,7 @@
 use std::cell::Cell;
 use std::thread;
 
-use super::super::scopes::Cause;
+use super::super::scopes::Evidence;
 use super::super::task::{Flag, Task};
 
 /// The knowledge of one thread about its unwinding coroutines.
@@ -126,11 +126,26 @@ impl Unwinding {
             }
     }
 
-    /// Notes that the running coroutine unwinds, for a period of ambiguity.
-    pub(super) fn set_unwinding(&self, task: &Task, cause: Cause) {
-        match cause {
-            Cause::Cancelled => _ = task.flags.set(Flag::Raised, true),
-            Cause::Panicked => self.set_panicked(task),
+    /// The evidence that `task` unwinds, if it does, or has swallowed a payload.
+    pub(super) fn evidence(task: &Task, unwinds: bool) -> Evidence {
+        let raised = task.flags.has(Flag::Raised);
+        Evidence { raised, panicked: unwinds && (!raised || task.flags.has(Flag::Panicked)) }
+    }
+
+    /// Forgets all evidence.
+    pub(super) fn forget(task: &Task) {
+        task.flags.set(Flag::Raised, false);
+        task.forget_panic();
+    }
+
+    /// Adds what [`evidence`](Self::evidence) has found.
+    pub(super) fn restore(&self, task: &Task, evidence: Evidence) {
+        let Evidence { raised, panicked } = evidence;
+        if raised {
+            task.flags.set(Flag::Raised, true);
+            task.flags.set(Flag::Panicked, panicked);
+        } else if panicked {
+            self.set_panicked(task);
         }
     }
 
@@ -150,7 +165,7 @@ impl Unwinding {
             self.suspended.set(self.suspended.get() - 1);
         }
         if task.flags.set(Flag::Unwinds, false) && !task.flags.has(Flag::Raised) {
-            self.set_unwinding(task, Cause::Panicked);
+            self.set_panicked(task);
         }
     }
 

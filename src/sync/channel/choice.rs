@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::core::{Core, Held, Offer, State, Want};
 use super::ends::{Flavor, Receiver, Sender};
 use super::error::{RecvError, SendError};
+use crate::engine::cancel;
 use crate::engine::defer::Defer;
 use crate::engine::subject::Object;
 use crate::engine::waiter::Waiter;
@@ -93,8 +94,9 @@ impl<T> Core<T> {
         waiter: Option<Waiter>,
     ) -> Ticket {
         let ticket = state.hold(held);
-        // The waker of a future may panic, or be cancelled in a wait. Then nothing is chosen.
-        let give_back = Defer::new(|| self.release(ticket));
+        // The waker of a future may panic, or be cancelled in a wait. Then nothing is chosen. (It
+        // may be called again here, and panic again.)
+        let give_back = Defer::new(|| cancel::catch_and_forget(|| self.release(ticket)));
         Self::release_and_wake(state, waiter);
         give_back.disarm();
         ticket

@@ -11,7 +11,7 @@ use plainsong::generator::Generator;
 use plainsong::net::{TcpStream, UnixDatagram};
 use plainsong::sync::{Event, Mutex};
 use plainsong::time::{sleep, timeout};
-use plainsong::{spawn, thread, yield_now};
+use plainsong::{JoinError, spawn, thread, yield_now};
 
 use crate::util::{Folder, HOUR, OnDrop, alone, both, dying, pair, run, until, until_parked};
 
@@ -588,5 +588,61 @@ fn a_generator_that_panics_at_its_close_beside_one_that_unwinds() {
             generator.next();
             catch_unwind(AssertUnwindSafe(|| drop(generator))).unwrap_err();
         });
+    });
+}
+
+/// Swallows its cancellation for good. Each unwind runs a destructor that calls `drop`, and `after`
+/// is called after it.
+fn swallows(drop: fn(), after: fn()) {
+    run(move || {
+        let child = spawn(move || {
+            loop {
+                let _ = catch_unwind(|| {
+                    let _guard = OnDrop(drop);
+                    yield_now();
+                });
+                after();
+            }
+        });
+        yield_now();
+        child.cancel();
+        assert!(child.join().is_err_and(|error: JoinError| error.is_cancelled()));
+    });
+}
+
+#[test]
+fn swallowed_cancellations_are_counted_whatever_is_done_between_them() {
+    fn open_time_out() {
+        let _ = timeout(HOUR, || ());
+    }
+    fn over_time_out() {
+        let _ = timeout(Duration::ZERO, yield_now);
+    }
+    fn caught_panic() {
+        catch_unwind(|| plainsong::scope(|s| drop(s.spawn(|| quietly())))).unwrap_err();
+        open_time_out();
+    }
+    swallows(|| (), || ());
+    swallows(open_time_out, || ());
+    swallows(over_time_out, || ());
+    swallows(caught_panic, || ());
+    swallows(|| (), || plainsong::shield(open_time_out));
+    swallows(|| (), || plainsong::shield(over_time_out));
+}
+
+#[test]
+fn a_time_out_in_a_destructor_that_swallows_its_own_cancellation_hides_no_panic() {
+    run(|| {
+        let mutex = Arc::new(Mutex::new(()));
+        let theirs = Arc::clone(&mutex);
+        let child = spawn(move || {
+            let _guard = theirs.lock();
+            let _swallows = OnDrop(|| {
+                let _ = timeout(Duration::ZERO, || catch_unwind(yield_now).is_err());
+            });
+            panic!("scripted");
+        });
+        assert!(child.join().unwrap_err().is_panic());
+        assert!(mutex.is_poisoned());
     });
 }
