@@ -248,7 +248,7 @@ fn a_panic_of_a_job_is_none_of_the_next() {
         });
         crate::util::until(std::thread::panicking);
         let pool = Pool::coroutines(1).unwrap();
-        pool.submit(|| panic!("scripted")).wait().map(|()| ()).unwrap_err();
+        pool.submit(|| panic!("scripted")).wait().unwrap_err();
         assert_eq!(pool.submit(plainsong::thread::panicking).wait().unwrap(), &false);
         release.set();
         other.join().unwrap_err();

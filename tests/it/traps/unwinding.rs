@@ -509,7 +509,7 @@ fn a_scope_that_has_closed_leaves_no_evidence() {
         let well = || {
             let (ours, theirs) = pair();
             (&theirs).write_all(b"x").unwrap();
-            (&ours).read(&mut [0; 1]).unwrap();
+            (&ours).read_exact(&mut [0; 1]).unwrap();
             !thread::panicking()
         };
         assert!(beside_one_that_unwinds(|| {
