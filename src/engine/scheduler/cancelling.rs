@@ -5,6 +5,7 @@ use std::process;
 
 use super::super::cancel;
 use super::super::coroutine::Suspended;
+use super::super::current;
 use super::super::id::Id;
 use super::super::scopes::{CancelReason, Level, ScopeId, ScopeSettings, Until};
 use super::super::task::{Flag, Task, Wake};
@@ -70,7 +71,9 @@ impl Scheduler {
         let id = task.scopes.next_id(&self.next_scope);
         let cleanup = self.is_unwinding(task);
         let outside = Unwinding::evidence(task, cleanup);
-        if cleanup {
+        // If nothing is requested that a wait here would see, the payload that was swallowed is of a
+        // hidden level, and does not count against this scope.
+        if cleanup || outside.raised && !task.scopes.is_pending() {
             Unwinding::forget(task);
         }
         task.scopes.open(id, until, outside, cleanup);
@@ -131,15 +134,17 @@ impl Scheduler {
             self.give_up(task);
         }
         task.flags.set(Flag::Panicked, false);
-        if task.flags.set(Flag::Raised, true) {
-            // The coroutine has swallowed the last payload. The others run first, so that a loop
-            // around the wait does not starve them.
+        // If so, the coroutine has swallowed the last payload.
+        let has_swallowed = task.flags.has(Flag::Raised);
+        if has_swallowed || !current::spend() {
+            // The others run first, so that a loop around the wait does not starve them.
             self.switch(task, Suspended::Ready);
-            if task.count_swallowed() > SWALLOWED_MAX {
-                report_swallowing(task);
-                self.give_up(task);
-            }
         }
+        if has_swallowed && task.count_swallowed() > SWALLOWED_MAX {
+            report_swallowing(task);
+            self.give_up(task);
+        }
+        task.flags.set(Flag::Raised, true);
         cancel::raise(task)
     }
 

@@ -646,3 +646,40 @@ fn a_time_out_in_a_destructor_that_swallows_its_own_cancellation_hides_no_panic(
         assert!(mutex.is_poisoned());
     });
 }
+
+#[test]
+fn time_outs_in_a_clean_up_do_not_count_as_swallowed() {
+    run(|| {
+        let cleaned = Rc::new(Cell::new(0));
+        let theirs = Rc::clone(&cleaned);
+        let child = spawn(move || {
+            let payload = catch_unwind(|| sleep(HOUR)).unwrap_err();
+            plainsong::shield(|| {
+                for _ in 0..2000 {
+                    timeout(Duration::ZERO, yield_now).unwrap_err();
+                    theirs.set(theirs.get() + 1);
+                }
+            });
+            resume_unwind(payload);
+        });
+        until_parked(&child);
+        child.cancel();
+        assert!(child.join().unwrap_err().is_cancelled());
+        assert_eq!(cleaned.get(), 2000);
+    });
+}
+
+/// It took no turn of the others, so nobody could cancel it.
+#[test]
+fn a_loop_of_swallowed_time_outs_lets_others_run() {
+    run(|| {
+        let child = spawn(|| {
+            loop {
+                let _ = timeout(Duration::ZERO, || catch_unwind(yield_now).is_err());
+            }
+        });
+        yield_now();
+        child.cancel();
+        assert!(child.join().is_err_and(|error: JoinError| error.is_cancelled()));
+    });
+}
