@@ -71,8 +71,8 @@ impl Scheduler {
         let id = task.scopes.next_id(&self.next_scope);
         let cleanup = self.is_unwinding(task);
         let outside = Unwinding::evidence(task, cleanup);
-        // If nothing is requested that a wait here would see, the payload that was swallowed is of a
-        // hidden level, and does not count against this scope.
+        // If nothing is requested that a wait here would see, the payload that was swallowed is of
+        // a hidden level, and does not count against this scope.
         if cleanup || outside.raised && !task.scopes.is_pending() {
             Unwinding::forget(task);
         }
