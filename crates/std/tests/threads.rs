@@ -417,10 +417,15 @@ fn names_and_stacks() {
     });
 }
 
-/// A scope whose body panics, and which waits for a thread until another one is at `end`.
+/// A scope whose body panics, and which waits for a thread until another one was at `end` twice.
 fn body_panics(end: &Arc<Barrier>) {
     thread::scope(|s| {
-        s.spawn(|| plainsong::shield(|| end.wait()));
+        s.spawn(|| {
+            plainsong::shield(|| {
+                end.wait();
+                end.wait()
+            })
+        });
         panic!("of the body");
     });
 }
@@ -435,8 +440,7 @@ fn a_panic_of_the_body_poisons_though_the_scope_is_cancelled_meanwhile() {
                 let _guard = theirs.lock();
                 body_panics(&ends);
             });
-            // Until the thread has begun.
-            (0..3).for_each(|_| plainsong::yield_now());
+            end.wait(); // The thread has begun.
             child.cancel();
             plainsong::yield_now();
             end.wait();
@@ -469,6 +473,7 @@ fn a_panic_of_the_body_is_recognised_beside_a_coroutine_that_unwinds() {
                 resume_unwind(Box::new("scripted"));
             });
             plainsong::yield_now();
+            end.wait();
             end.wait();
             // Until it waits in its destructor.
             (0..5).for_each(|_| plainsong::yield_now());
