@@ -725,16 +725,17 @@ fn the_code_of_a_host_may_not_wait_after_a_waker_of_its_own_has_panicked() {
     watch(|| {
         let refused = AtomicBool::new(false);
         let host = |mut guest: plainsong::host::Guest<'_>| {
-            // The guest drops the first waker, which panics, when it gets the next one.
-            let mut slice = |panics| {
-                let next =
-                    guest.run_for(Duration::from_micros(100), &Arc::new(Waker(panics)).into());
+            let mut slice = |waker: &std::task::Waker| {
+                let next = guest.run_for(Duration::from_micros(100), waker);
                 while guest.poll_io() {}
                 next
             };
-            slice(true);
+            // The guest keeps the first waker, and drops it when it gets the next one.
+            let [panics, well] = [true, false].map(|panics| Arc::new(Waker(panics)).into());
+            while !matches!(slice(&panics), Next::Wait(_)) {}
+            drop(panics);
             loop {
-                match catch_unwind(AssertUnwindSafe(|| slice(false))) {
+                match catch_unwind(AssertUnwindSafe(|| slice(&well))) {
                     Ok(Next::Over) => return,
                     Ok(_) => {}
                     Err(_) => {
