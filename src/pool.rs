@@ -52,14 +52,12 @@ impl Drop for Undone {
     fn drop(&mut self) {
         let promise = Arc::clone(&self.0);
         // A panic of a call that the promise makes must not meet the one that brought us here.
-        if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| promise.cancel())) {
-            mem::forget(payload);
-        }
+        cancel::catch_and_forget(|| _ = promise.cancel());
     }
 }
 
-/// The things of a worker that others wait for. They are not on its stack, because a coroutine may
-/// be abandoned in a job.
+/// The part of a worker that others wait for. It is not on the worker's stack, because a coroutine
+/// may be abandoned in a job.
 struct Worker {
     queue: Arc<Queue<Job>>,
     // The job that it does, and its share of the pool.

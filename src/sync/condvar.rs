@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::lock::Lock;
 use super::mutex::MutexGuard;
-use super::wait::{About, WaitQueue, release_and_wait};
+use super::wait::{About, Unserved, WaitQueue, wait_unless_cancelled};
 use crate::engine::defer::Defer;
 use crate::engine::park;
 use crate::engine::task::Wait;
@@ -234,7 +234,7 @@ impl Condvar {
         let waiting = self.waiting.lock();
         // It queues before it unlocks: a thread that then changes the value and notifies finds it
         // there.
-        let notice = release_and_wait(
+        let notice = wait_unless_cancelled(
             &self.waiting,
             waiting,
             |queue| queue,
@@ -243,7 +243,8 @@ impl Condvar {
             deadline,
             guard,
             |_| About::NOTHING,
-        );
+        )
+        .map_err(Unserved::into_slot);
         // If this waiter gives up now, nobody has looked at what it was notified of.
         let pass_on = (notice == Ok(Notice::ToOne)).then(|| Defer::new(|| self.notify_one()));
         let Ok(guard) = mutex.lock_unless_cancelled() else {

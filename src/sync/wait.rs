@@ -376,26 +376,7 @@ pub(super) fn wait<S, T>(
     deadline: Option<Instant>,
     about: impl Fn(&S) -> About,
 ) -> Result<T, T> {
-    release_and_wait(lock, guard, queue, slot, why, deadline, (), about)
-}
-
-/// [`wait`], and drops `held` when the entry is in the queue and `guard` has been released. So a
-/// party that goes on after that drop finds the waiter in the queue. The drop must neither wait nor
-/// panic.
-#[inline]
-#[track_caller]
-#[expect(clippy::too_many_arguments)]
-pub(super) fn release_and_wait<S, T>(
-    lock: &Lock<S>,
-    guard: Guard<'_, S>,
-    queue: impl Fn(&mut S) -> &mut WaitQueue<T>,
-    slot: T,
-    why: Wait,
-    deadline: Option<Instant>,
-    held: impl Sized,
-    about: impl Fn(&S) -> About,
-) -> Result<T, T> {
-    wait_unless_cancelled(lock, guard, queue, slot, why, deadline, held, about)
+    wait_unless_cancelled(lock, guard, queue, slot, why, deadline, (), about)
         .map_err(Unserved::into_slot)
 }
 
@@ -419,9 +400,11 @@ impl<T> Unserved<T> {
     }
 }
 
-/// [`release_and_wait`], for a caller that owes something to others when its wait ends. It pays
-/// that first, and calls [`Unserved::into_slot`] then: the coroutine may be given up there, without
-/// an unwind.
+/// [`wait`], for a caller that owes something to others when its wait ends. It pays that first, and
+/// calls [`Unserved::into_slot`] then: the coroutine may be given up there, without an unwind.
+///
+/// Drops `held` when the entry is in the queue and `guard` has been released. So a party that goes
+/// on after that drop finds the waiter in the queue. The drop must neither wait nor panic.
 #[inline]
 #[track_caller]
 #[expect(clippy::too_many_arguments)]

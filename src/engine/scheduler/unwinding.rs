@@ -38,6 +38,13 @@
 //! scope may be raised, because its payload stops at the scope and never leaves the destructor. So
 //! opening the scope hides all levels outside of it, and clears the evidence. While the scope is
 //! open, the case is ambiguous. Closing the scope restores the evidence.
+//!
+//! # Payloads that are swallowed
+//!
+//! User code may catch the payload of a cancellation, and go on. `Flag::Raised` stays set then,
+//! since the library cannot see that. A panic that begins later sets `Flag::Panicked`, and is the
+//! reason of the unwind from then on. A scope that is opened meanwhile leaves `Flag::Raised` as it
+//! was when it is closed, and clears it first if it hides the level of the payload.
 
 use std::cell::Cell;
 use std::thread;

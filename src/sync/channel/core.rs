@@ -58,7 +58,7 @@ use crate::engine::task::Wait;
 use crate::engine::waiter::{Waiter, Waiters};
 use crate::sync::lock::{Guard, Lock};
 use crate::sync::operation::Ticket;
-use crate::sync::wait::{About, WaitQueue, release_and_wait};
+use crate::sync::wait::{About, Unserved, WaitQueue, wait_unless_cancelled};
 
 const WAIT_FOR_ROOM: Wait =
     Wait::new(&Wait::for_any_thread("room in a channel").of("send", "channel"));
@@ -386,7 +386,7 @@ impl<T> Core<T> {
         // A watcher of the receiving end will find this sender.
         let watchers = state.take_watchers();
         let (lock, item) = (&self.state, Offer::Item(item));
-        match release_and_wait(
+        match wait_unless_cancelled(
             lock,
             state,
             |state| &mut state.senders,
@@ -395,7 +395,9 @@ impl<T> Core<T> {
             deadline,
             watchers,
             |state| self.about(state),
-        ) {
+        )
+        .map_err(Unserved::into_slot)
+        {
             Ok(Offer::Item(item)) => Err(SendTimeoutError::Disconnected(item)),
             Err(Offer::Item(item)) => Err(SendTimeoutError::Timeout(item)),
             _ => Ok(()),
@@ -444,7 +446,7 @@ impl<T> Core<T> {
         deadline: Option<Instant>,
     ) -> Option<Want<T>> {
         let watchers = state.take_watchers();
-        release_and_wait(
+        wait_unless_cancelled(
             &self.state,
             state,
             |state| &mut state.receivers,
@@ -454,6 +456,7 @@ impl<T> Core<T> {
             watchers,
             |state| self.about(state),
         )
+        .map_err(Unserved::into_slot)
         .ok()
     }
 

@@ -521,60 +521,56 @@ fn a_scope_that_has_closed_leaves_no_evidence() {
     });
 }
 
+/// Whether a lock is poisoned that a coroutine holds in `body`. The coroutine is cancelled when it
+/// first waits there, and `then` is called after that.
+fn poisons(body: impl FnOnce() + 'static, then: impl FnOnce()) -> bool {
+    let mutex = Arc::new(Mutex::new(()));
+    let theirs = Arc::clone(&mutex);
+    let child = spawn(move || {
+        let _guard = theirs.lock();
+        body();
+    });
+    until_parked(&child);
+    child.cancel();
+    yield_now();
+    then();
+    let error: JoinError = child.join().unwrap_err();
+    assert_eq!(error.is_panic(), mutex.is_poisoned());
+    error.is_panic()
+}
+
 #[test]
 fn a_panic_after_a_swallowed_cancellation_poisons() {
-    run(|| {
-        let mutex = Arc::new(Mutex::new(()));
-        let theirs = Arc::clone(&mutex);
-        let child = spawn(move || {
-            catch_unwind(|| sleep(HOUR)).unwrap_err();
-            let _guard = theirs.lock();
-            panic!("scripted");
-        });
-        until_parked(&child);
-        child.cancel();
-        assert!(child.join().unwrap_err().is_panic());
-        assert!(mutex.is_poisoned());
-    });
+    let body = || {
+        catch_unwind(|| sleep(HOUR)).unwrap_err();
+        panic!("scripted");
+    };
+    run(move || assert!(poisons(body, || ())));
 }
 
 #[test]
 fn a_panic_of_a_scopes_body_poisons_though_the_scope_is_cancelled_meanwhile() {
     run(|| {
-        let (mutex, end) = (Arc::new(Mutex::new(())), Rc::new(Event::new()));
-        let (theirs, ends) = (Arc::clone(&mutex), Rc::clone(&end));
-        let child = spawn(move || {
-            let _guard = theirs.lock();
+        let end = Rc::new(Event::new());
+        let ends = Rc::clone(&end);
+        let body = move || {
             plainsong::scope(|s| {
                 s.spawn(|| plainsong::shield(|| ends.wait()));
                 panic!("scripted");
             });
-        });
-        until_parked(&child);
-        child.cancel();
-        yield_now();
-        end.set();
-        assert!(child.join().unwrap_err().is_panic());
-        assert!(mutex.is_poisoned());
+        };
+        assert!(poisons(body, || end.set()));
     });
 }
 
 #[test]
 fn a_cancellation_that_drops_a_generator_does_not_poison() {
-    run(|| {
-        let mutex = Arc::new(Mutex::new(()));
-        let theirs = Arc::clone(&mutex);
-        let child = spawn(move || {
-            let _guard = theirs.lock();
-            let mut generator = Generator::<u32>::new(|out| out.yield_(1));
-            generator.next();
-            sleep(HOUR);
-        });
-        until_parked(&child);
-        child.cancel();
-        assert!(child.join().unwrap_err().is_cancelled());
-        assert!(!mutex.is_poisoned());
-    });
+    let body = || {
+        let mut generator = Generator::<u32>::new(|out| out.yield_(1));
+        generator.next();
+        sleep(HOUR);
+    };
+    run(move || assert!(!poisons(body, || ())));
 }
 
 #[test]
