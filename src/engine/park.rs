@@ -381,6 +381,14 @@ pub(crate) fn forget_panic() {
     current::with(|task| task.into_iter().for_each(Task::forget_panic));
 }
 
+/// Whether the caller is in a scope that a destructor has opened which an unwind runs. The scope
+/// itself does not unwind.
+#[cold]
+pub(crate) fn cleans_up() -> bool {
+    std::thread::panicking()
+        && current::with(|task| task.is_some_and(|task| task.scopes.in_cleanup()))
+}
+
 /// Whether the running coroutine is known to unwind; on a plain thread, whether the thread does.
 pub(crate) fn unwinds() -> bool {
     if in_coroutine() { is_unwinding() } else { std::thread::panicking() }

@@ -139,8 +139,6 @@ struct Nested {
     root_reason: OnceCell<CancelReason>,
     open: RefCell<Vec<Scope>>,
     shields: RefCell<Vec<Shield>>,
-    // How many of the open scopes have `cleanup` set.
-    cleanups: Cell<u32>,
 }
 
 #[derive(Debug)]
@@ -156,14 +154,11 @@ impl Nested {
         self.open.borrow().iter().any(|scope| scope.id == id)
     }
 
-    fn raise_shield(&self, hides_root: bool) {
-        let open = self.open.borrow().len();
-        self.shields.borrow_mut().push(Shield { open, hides_root });
-    }
-
-    /// How many of the open scopes a shield hides.
+    /// How many of the open scopes are hidden, by a shield or by a scope of a clean-up.
     fn hidden(&self) -> usize {
-        self.shields.borrow().last().map_or(0, |shield| shield.open)
+        let by_shield = self.shields.borrow().last().map_or(0, |shield| shield.open);
+        let open = self.open.borrow();
+        by_shield.max(open.iter().rposition(|scope| scope.cleanup).unwrap_or(0))
     }
 
     #[cold]
@@ -177,7 +172,11 @@ impl Nested {
     }
 
     fn hides_root(&self) -> bool {
-        self.shields.borrow().iter().any(|shield| shield.hides_root)
+        self.shields.borrow().iter().any(|shield| shield.hides_root) || self.in_cleanup()
+    }
+
+    fn in_cleanup(&self) -> bool {
+        self.open.borrow().iter().any(|scope| scope.cleanup)
     }
 }
 
@@ -246,18 +245,14 @@ impl Scopes {
     /// Opens a scope inside of the open ones. `cleanup`: in a destructor that an unwind runs. An
     /// unwind that starts inside of such a scope must not leave the destructor, so the levels
     /// outside are hidden while it is open.
+    #[inline]
     pub(crate) fn open(&self, id: ScopeId, until: Until, outside: Evidence, cleanup: bool) {
-        let nested = self.nested();
-        if cleanup {
-            nested.raise_shield(true);
-            nested.cleanups.set(nested.cleanups.get() + 1);
-        }
         let (requested, reason, timer) = (false, None, None);
         let scope = Scope { id, requested, reason, until, timer, outside, cleanup };
-        if scope.awaits().is_some() {
-            self.pending.set(self.pending.get() | UNARMED);
-        }
-        nested.open.borrow_mut().push(scope);
+        let unarmed = if scope.awaits().is_some() { UNARMED } else { 0 };
+        let panicked = if cleanup { PANICKED } else { 0 };
+        self.pending.set(self.pending.get() | unarmed | panicked);
+        self.nested().open.borrow_mut().push(scope);
         self.update();
     }
 
@@ -277,22 +272,36 @@ impl Scopes {
 
     /// Closes the innermost scope. Returns its settings, and the last two arguments of
     /// [`open`](Self::open).
+    #[inline]
     pub(crate) fn close(&self, id: ScopeId) -> Option<(ScopeSettings, Evidence, bool)> {
-        let nested = self.nested();
-        let scope = nested.open.borrow_mut().pop();
+        let scope = self.nested().open.borrow_mut().pop();
         debug_assert_eq!(scope.as_ref().map(|scope| scope.id), Some(id), "scopes nest");
         let scope = scope?;
-        if scope.cleanup {
-            nested.shields.borrow_mut().pop();
-            nested.cleanups.set(nested.cleanups.get() - 1);
-        }
         self.update();
         Some((scope.settings(), scope.outside, scope.cleanup))
     }
 
-    /// Whether a scope is open that an unwind's destructor has opened.
+    /// Whether a destructor that an unwind runs has opened one of the scopes.
     pub(crate) fn in_cleanup(&self) -> bool {
-        self.nested.get().is_some_and(|nested| nested.cleanups.get() > 0)
+        self.nested.get().is_some_and(|nested| nested.in_cleanup())
+    }
+
+    /// [`in_cleanup`](Self::in_cleanup), where the unwind is that of a panic.
+    pub(crate) fn in_cleanup_of_panic(&self) -> bool {
+        let panicked = |scope: &Scope| scope.outside.panicked;
+        self.nested.get().is_some_and(|nested| nested.open.borrow().iter().any(panicked))
+    }
+
+    /// No coroutine unwinds, so no open scope is one of a clean-up. Returns whether one was taken
+    /// for that.
+    pub(crate) fn end_cleanups(&self) -> bool {
+        let Some(nested) = self.nested.get() else { return false };
+        let mut any = false;
+        for scope in nested.open.borrow_mut().iter_mut().filter(|scope| scope.cleanup) {
+            (any, scope.cleanup, scope.outside.panicked) = (true, false, false);
+        }
+        self.update();
+        any
     }
 
     /// Whether the cancellation of an open level has been requested, hidden or not.
@@ -397,7 +406,9 @@ impl Scopes {
                 self.0.update();
             }
         }
-        self.nested().raise_shield(hides_root);
+        let nested = self.nested();
+        let open = nested.open.borrow().len();
+        nested.shields.borrow_mut().push(Shield { open, hides_root });
         self.update();
         Lower(self)
     }
@@ -491,6 +502,10 @@ impl Scopes {
             return root;
         }
         let open = nested.open.borrow();
+        if !open.iter().any(|scope| scope.requested) {
+            // This is so most of the time, and no shield matters then.
+            return None;
+        }
         let mut visible = open[nested.hidden()..].iter();
         visible.find(|scope| scope.requested).map(|scope| Level::Scope(scope.id))
     }

@@ -105,7 +105,7 @@ pub fn current() -> Thread {
 /// replaced the panic hook.
 #[must_use]
 pub fn panicking() -> bool {
-    park::unwinds()
+    park::unwinds() || park::cleans_up()
 }
 
 /// Goes on with a panic that was caught. For plainsong-std only.

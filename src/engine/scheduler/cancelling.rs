@@ -54,15 +54,18 @@ impl Scheduler {
     }
 
     /// Ends a period of ambiguity in which no coroutine unwinds any more, and wakes coroutines
-    /// whose cancellation it has held back.
-    pub(super) fn recount_unwinding(&self) {
-        if self.unwinding.end_period() {
+    /// whose cancellation it has held back. Returns whether there was such a period.
+    #[inline]
+    pub(super) fn recount_unwinding(&self) -> bool {
+        let over = self.unwinding.end_period();
+        if over {
             self.tasks.for_each(|task| {
-                if Unwinding::uncount(task) {
+                if Unwinding::end_period_of(task) {
                     self.wake_cancelled(task);
                 }
             });
         }
+        over
     }
 
     /// Opens a scope in `task`, the running coroutine.
@@ -71,9 +74,11 @@ impl Scheduler {
         let id = task.scopes.next_id(&self.next_scope);
         let cleanup = self.is_unwinding(task);
         let outside = Unwinding::evidence(task, cleanup);
+        if cleanup {
+            self.unwinding.begin_cleanup(task);
         // If nothing is requested that a wait here would see, the payload that was swallowed is of
         // a hidden level, and does not count against this scope.
-        if cleanup || outside.raised && !task.scopes.is_pending() {
+        } else if outside.raised && !task.scopes.is_pending() {
             Unwinding::forget(task);
         }
         task.scopes.open(id, until, outside, cleanup);
@@ -87,12 +92,12 @@ impl Scheduler {
 
     /// Closes the innermost scope of the running coroutine. Returns whether the coroutine unwinds
     /// again, or has swallowed the payload of a level outside, as when the scope was opened.
+    #[inline]
     pub(crate) fn close_scope(&self, task: &Task, id: ScopeId) -> bool {
         let Some((settings, outside, cleanup)) = task.scopes.close(id) else { return false };
         self.undo(&settings);
         if cleanup {
-            // The code of the scope may have swallowed something, too.
-            Unwinding::forget(task);
+            self.unwinding.end_cleanup(task);
         }
         self.unwinding.restore(task, outside);
         cleanup || outside.raised

@@ -77,10 +77,12 @@ impl<'a> Guest<'a> {
         struct Restore<'a, 'b>(&'b mut Guest<'a>);
         impl Drop for Restore<'_, '_> {
             fn drop(&mut self) {
+                self.0.inner.unwinding.leave();
                 current::set_hosted(self.0.state != State::Over);
             }
         }
         current::set_hosted(false);
+        self.inner.unwinding.enter();
         f(Restore(self).0)
     }
 

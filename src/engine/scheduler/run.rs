@@ -118,7 +118,7 @@ impl Scheduler {
                 Turns::Look => continue,
                 Turns::NoneReady => {}
             }
-            if self.start_job(false) || self.steal() {
+            if self.recount_unwinding() || self.start_job(false) || self.steal() {
                 continue;
             }
             // A pending call counts, because it will become a coroutine.

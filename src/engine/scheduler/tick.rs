@@ -108,7 +108,6 @@ impl Scheduler {
 
     /// The periodic work before a sleep.
     pub(super) fn before_sleep(&self) {
-        self.recount_unwinding();
         self.note_load();
         self.look();
     }

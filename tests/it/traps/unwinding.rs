@@ -13,7 +13,9 @@ use plainsong::sync::{Event, Mutex};
 use plainsong::time::{sleep, timeout};
 use plainsong::{JoinError, spawn, thread, yield_now};
 
-use crate::util::{Folder, HOUR, OnDrop, alone, both, dying, pair, run, until, until_parked};
+use crate::util::{
+    Folder, HOUR, MOMENT, OnDrop, alone, both, dying, pair, run, until, until_parked,
+};
 
 /// Ends the coroutine by a panic, without a message.
 fn quietly() -> ! {
@@ -677,5 +679,127 @@ fn a_loop_of_swallowed_time_outs_lets_others_run() {
         yield_now();
         child.cancel();
         assert!(child.join().is_err_and(|error: JoinError| error.is_cancelled()));
+    });
+}
+
+/// Its scope was taken for one of a clean-up until it closed, so the cancellation did not reach it.
+#[test]
+fn a_scope_that_opens_after_a_caught_panic_beside_one_that_unwinds_can_be_cancelled() {
+    fn parks() {
+        plainsong::scope(|_| plainsong::thread::park());
+    }
+    fn parks_in_a_time_out() {
+        let _ = timeout(HOUR, plainsong::thread::park);
+    }
+    fn yields_until_the_other_has_ended() {
+        plainsong::scope(|_| {
+            until(|| !std::thread::panicking());
+            plainsong::thread::park();
+        });
+    }
+    for body in [parks, parks_in_a_time_out, yields_until_the_other_has_ended] {
+        run(move || {
+            let child = beside_one_that_unwinds(|| {
+                let child = spawn(move || {
+                    catch_unwind(|| panic!("scripted")).unwrap_err();
+                    body();
+                });
+                (0..3).for_each(|_| yield_now());
+                child
+            });
+            until_parked(&child);
+            assert!(!std::thread::panicking());
+            child.cancel();
+            assert!(child.join().unwrap_err().is_cancelled());
+        });
+    }
+}
+
+/// As before, but its cancellation is requested while the other coroutine unwinds, and a third one
+/// unwinds before the next tick.
+#[test]
+fn a_held_back_cancellation_reaches_a_scope_although_another_unwinds_soon() {
+    run(|| {
+        let release = Rc::new(Cell::new(false));
+        let child = beside_one_that_unwinds(|| {
+            let child = spawn(|| {
+                catch_unwind(|| panic!("scripted")).unwrap_err();
+                plainsong::scope(|_| {
+                    until(|| !std::thread::panicking());
+                    plainsong::thread::park();
+                });
+            });
+            yield_now();
+            child.cancel();
+            yield_now();
+            assert!(!child.is_finished());
+            child
+        });
+        let released = Rc::clone(&release);
+        let third = spawn(move || {
+            let _guard = OnDrop(|| until(|| released.get()));
+            quietly();
+        });
+        until(std::thread::panicking);
+        assert!(child.join().unwrap_err().is_cancelled());
+        release.set(true);
+        assert!(third.join().unwrap_err().is_panic());
+    });
+}
+
+#[test]
+fn a_lock_that_a_panic_releases_inside_of_a_time_out_is_poisoned() {
+    run(|| {
+        let (before, inside) = (Arc::new(Mutex::new(())), Arc::new(Mutex::new(())));
+        let (theirs, inner) = (Arc::clone(&before), Arc::clone(&inside));
+        let child = spawn(move || {
+            let guard = Cell::new(Some(theirs.lock()));
+            let _releases = OnDrop(move || {
+                timeout(HOUR, || {
+                    assert!(thread::panicking());
+                    drop(guard.take());
+                    // Not poisoned: the panic began before it was locked.
+                    drop(inner.lock());
+                })
+                .unwrap();
+            });
+            panic!("scripted");
+        });
+        assert!(child.join().unwrap_err().is_panic());
+        assert!(before.is_poisoned() && !inside.is_poisoned());
+    });
+}
+
+#[cfg(all(target_os = "linux", not(plainsong_portable_reactor)))]
+#[test]
+fn a_host_that_panics_may_drive_its_guest_to_the_end() {
+    use plainsong::host::{Guest, Next};
+    crate::util::watch(|| {
+        let host = |mut guest: Guest<'_>| {
+            let body = || {
+                let _drives = OnDrop(move || {
+                    while guest.run_for(MOMENT, std::task::Waker::noop()) != Next::Over {
+                        while guest.poll_io() {}
+                    }
+                });
+                quietly();
+            };
+            catch_unwind(AssertUnwindSafe(body)).unwrap_err();
+        };
+        plainsong::host::run(&plainsong::Runtime::default(), host, || {
+            assert!(std::thread::panicking() && !thread::panicking());
+            let mutex = Mutex::new(());
+            drop(mutex.lock());
+            let (ours, theirs) = pair();
+            let reader = spawn(move || (&ours).read(&mut [0; 1]));
+            until_parked(&reader);
+            (&theirs).write_all(b"x").unwrap();
+            assert_eq!(reader.join().unwrap().unwrap(), 1);
+            let child = spawn(|| sleep(HOUR));
+            until_parked(&child);
+            child.cancel();
+            assert!(child.join().unwrap_err().is_cancelled());
+            assert!(!mutex.is_poisoned());
+        });
     });
 }
