@@ -177,9 +177,9 @@ impl<Y: 'static, S: 'static> Generator<Y, S> {
     }
 
     /// Ends the body. If it waits in `receive`, that returns `None`. If it waits in `yield_`, it
-    /// unwinds, and its destructors run, as in a panic: the locks that it holds are poisoned, unless
-    /// the caller is being cancelled, or has swallowed that. (Like Python's `close`, but without a
-    /// `GeneratorExit` in `receive`.)
+    /// unwinds, and its destructors run, as in a panic: the locks that it holds are poisoned, but
+    /// not if the caller is being cancelled, or has swallowed that. This is like Python's `close`,
+    /// but without a `GeneratorExit` in `receive`.
     ///
     /// # Panics
     ///
