@@ -345,7 +345,16 @@ pub(crate) fn shares_run_with(thread: ThreadId) -> bool {
     })
 }
 
-/// Whether the caller is known to unwind from a panic. A cancellation does not count.
+/// Whether the caller is in a scope that was opened in a destructor which an unwind runs.
+/// `of_panic`: the unwind of a panic.
+#[inline]
+pub(crate) fn cleans_up(of_panic: bool) -> bool {
+    std::thread::panicking()
+        && current::with(|task| task.is_some_and(|task| task.scopes.in_cleanup(of_panic)))
+}
+
+/// Whether the caller is known to unwind from a panic. A cancellation does not count. In a scope,
+/// an unwind outside of it does not count either: see [`cleans_up`].
 #[inline]
 pub(crate) fn is_panicking() -> bool {
     std::thread::panicking()
@@ -379,14 +388,6 @@ pub(crate) fn note_unwind() {
 /// Notes that a panic of the running coroutine has been caught.
 pub(crate) fn forget_panic() {
     current::with(|task| task.into_iter().for_each(Task::forget_panic));
-}
-
-/// Whether the caller is in a scope that a destructor has opened which an unwind runs. The scope
-/// itself does not unwind.
-#[cold]
-pub(crate) fn cleans_up() -> bool {
-    std::thread::panicking()
-        && current::with(|task| task.is_some_and(|task| task.scopes.in_cleanup()))
 }
 
 /// Whether the running coroutine is known to unwind; on a plain thread, whether the thread does.

@@ -172,11 +172,12 @@ impl Nested {
     }
 
     fn hides_root(&self) -> bool {
-        self.shields.borrow().iter().any(|shield| shield.hides_root) || self.in_cleanup()
+        self.shields.borrow().iter().any(|shield| shield.hides_root) || self.in_cleanup(false)
     }
 
-    fn in_cleanup(&self) -> bool {
-        self.open.borrow().iter().any(|scope| scope.cleanup)
+    fn in_cleanup(&self, of_panic: bool) -> bool {
+        let matches = |scope: &Scope| scope.cleanup && (!of_panic || scope.outside.panicked);
+        self.open.borrow().iter().any(matches)
     }
 }
 
@@ -281,15 +282,10 @@ impl Scopes {
         Some((scope.settings(), scope.outside, scope.cleanup))
     }
 
-    /// Whether a destructor that an unwind runs has opened one of the scopes.
-    pub(crate) fn in_cleanup(&self) -> bool {
-        self.nested.get().is_some_and(|nested| nested.in_cleanup())
-    }
-
-    /// [`in_cleanup`](Self::in_cleanup), where the unwind is that of a panic.
-    pub(crate) fn in_cleanup_of_panic(&self) -> bool {
-        let panicked = |scope: &Scope| scope.outside.panicked;
-        self.nested.get().is_some_and(|nested| nested.open.borrow().iter().any(panicked))
+    /// Whether a destructor that an unwind runs has opened one of the scopes. `of_panic`: the
+    /// unwind of a panic.
+    pub(crate) fn in_cleanup(&self, of_panic: bool) -> bool {
+        self.nested.get().is_some_and(|nested| nested.in_cleanup(of_panic))
     }
 
     /// No coroutine unwinds, so no open scope is one of a clean-up. Returns whether one was taken

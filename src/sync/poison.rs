@@ -17,13 +17,13 @@ impl Poison {
     /// Begins to watch, when a guard is made, for a panic that poisons.
     #[inline]
     pub(super) fn watch(&self) -> Watch {
-        Watch { panicking: park::is_panicking() }
+        Watch { panicking: is_panicking() }
     }
 
     /// Ends the watch, when the guard is dropped: a panic in between poisons.
     #[inline]
     pub(super) fn done(&self, watch: &Watch) {
-        if !watch.panicking && park::is_panicking() {
+        if !watch.panicking && is_panicking() {
             self.0.store(true, Ordering::Relaxed);
         }
     }
@@ -42,6 +42,12 @@ impl Poison {
     pub(super) fn check<G>(&self, value: G) -> LockResult<G> {
         if self.get() { Err(PoisonError::new(value)) } else { Ok(value) }
     }
+}
+
+/// Whether a panic is unwinding the caller, in the innermost scope or outside.
+#[inline]
+fn is_panicking() -> bool {
+    park::is_panicking() || park::cleans_up(true)
 }
 
 /// Whether a panic was already unwinding when a guard was made.

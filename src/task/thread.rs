@@ -105,7 +105,7 @@ pub fn current() -> Thread {
 /// replaced the panic hook.
 #[must_use]
 pub fn panicking() -> bool {
-    park::unwinds() || park::cleans_up()
+    park::unwinds() || park::cleans_up(false)
 }
 
 /// Goes on with a panic that was caught. For plainsong-std only.

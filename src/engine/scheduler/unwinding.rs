@@ -146,19 +146,14 @@ impl Unwinding {
         !self.is_ambiguous() || task.flags.has(Flag::Raised) || self.has_panicked(task)
     }
 
-    /// Whether the running coroutine is known to unwind from a panic of its own, inside of the
-    /// innermost scope or outside.
+    /// Whether the running coroutine is known to unwind from a panic of its own.
     pub(super) fn is_panicking(&self, task: &Task) -> bool {
-        thread::panicking() && (self.is_panicking_itself(task) || task.scopes.in_cleanup_of_panic())
-    }
-
-    #[cold]
-    fn is_panicking_itself(&self, task: &Task) -> bool {
-        if task.flags.has(Flag::Raised) {
-            task.flags.has(Flag::Panicked)
-        } else {
-            !self.is_ambiguous() || self.has_panicked(task)
-        }
+        thread::panicking()
+            && if task.flags.has(Flag::Raised) {
+                task.flags.has(Flag::Panicked)
+            } else {
+                !self.is_ambiguous() || self.has_panicked(task)
+            }
     }
 
     /// The evidence that `task` unwinds, if it does, or has swallowed a payload.

@@ -770,6 +770,23 @@ fn a_lock_that_a_panic_releases_inside_of_a_time_out_is_poisoned() {
     });
 }
 
+#[test]
+fn a_time_out_in_a_panics_destructor_poisons_no_once() {
+    run(|| {
+        let once = Rc::new(plainsong::sync::Once::new());
+        let theirs = Rc::clone(&once);
+        let child = spawn(move || {
+            let _calls = OnDrop(|| {
+                timeout(Duration::ZERO, || theirs.call_once(|| sleep(HOUR))).unwrap_err();
+            });
+            panic!("scripted");
+        });
+        assert!(child.join().unwrap_err().is_panic());
+        once.call_once(|| ());
+        assert!(once.is_completed());
+    });
+}
+
 #[cfg(all(target_os = "linux", not(plainsong_portable_reactor)))]
 #[test]
 fn a_host_that_panics_may_drive_its_guest_to_the_end() {
