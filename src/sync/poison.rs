@@ -47,7 +47,12 @@ impl Poison {
 /// Whether a panic is unwinding the caller, in the innermost scope or outside.
 #[inline]
 fn is_panicking() -> bool {
-    park::is_panicking() || park::cleans_up(true)
+    #[cold]
+    fn is_panicking_itself() -> bool {
+        park::is_panicking() || park::cleans_up(true)
+    }
+    // The other checks begin with this one, too. One is cheaper than two.
+    std::thread::panicking() && is_panicking_itself()
 }
 
 /// Whether a panic was already unwinding when a guard was made.
