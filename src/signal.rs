@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +26,8 @@ pub use signal_hook::consts::{
 
 /// The highest signal number, real-time signals included where they exist.
 const LAST: i32 = if cfg!(target_os = "linux") { 64 } else { 31 };
+/// The real-time signals that the C library uses itself, and lets no program catch.
+const RESERVED: Range<i32> = 32..if cfg!(target_env = "musl") { 35 } else { 34 };
 
 /// Signals to wait for. From [`new`](Self::new) on they no longer have their default action.
 ///
@@ -100,6 +103,8 @@ fn check(signals: &[i32]) -> io::Result<()> {
             "there is no such signal"
         } else if signal_hook::consts::FORBIDDEN.contains(&signal) {
             "it must end or stop the process"
+        } else if RESERVED.contains(&signal) {
+            "the C library uses it itself"
         } else {
             continue;
         };

@@ -152,6 +152,8 @@ fn signals_that_are_refused_leave_the_others_as_they_were() {
     let output = dying(signals_that_are_refused_leave_the_others_as_they_were, || {
         // A real-time signal, whose default action is not known.
         cancel_on(&[SIGTERM, 40]).unwrap_err();
+        // One that the C library uses.
+        Signals::new([SIGTERM, 32]).unwrap_err();
         println!("refused");
         send(Signal::TERM);
         std::process::exit(0);
@@ -165,7 +167,7 @@ fn signals_that_are_refused_leave_the_others_as_they_were() {
 #[test]
 fn those_that_cannot_be_caught() {
     run(|| {
-        for signal in [9, 19, 11, 4, 8, -1, 0, 1000] {
+        for signal in [9, 19, 32, 33, 11, 4, 8, -1, 0, 1000] {
             assert!(Signals::new([signal]).is_err(), "{signal}");
         }
         assert!(Signals::new([SIGUSR1, 9]).is_err());
