@@ -152,7 +152,7 @@ fn signals_that_are_refused_leave_the_others_as_they_were() {
     let output = dying(signals_that_are_refused_leave_the_others_as_they_were, || {
         // A real-time signal, whose default action is not known.
         cancel_on(&[SIGTERM, 40]).unwrap_err();
-        // One that the C library uses.
+        // The C library uses this one.
         Signals::new([SIGTERM, 32]).unwrap_err();
         println!("refused");
         send(Signal::TERM);
