@@ -4,6 +4,7 @@
 
 use std::ffi::c_void;
 use std::ptr;
+use std::task::{RawWaker, RawWakerVTable, Waker};
 
 /// Lets the kernel end this process after some seconds, so that a child that hangs does not outlive
 /// its test.
@@ -29,6 +30,20 @@ pub(crate) fn on_foreign_thread(f: fn()) {
     // SAFETY: the thread was made above, and is neither joined nor detached elsewhere.
     let failed = unsafe { libc::pthread_join(thread, ptr::null_mut()) };
     assert_eq!(failed, 0);
+}
+
+/// A waker that does nothing but call `f` when it is cloned.
+pub(crate) fn waker_that_clones_with(f: &'static fn()) -> Waker {
+    static TABLE: RawWakerVTable = RawWakerVTable::new(clone, ignore, ignore, ignore);
+    fn clone(data: *const ()) -> RawWaker {
+        // SAFETY: `waker_that_clones_with` passes a reference for good.
+        let f = unsafe { *data.cast::<fn()>() };
+        f();
+        RawWaker::new(data, &TABLE)
+    }
+    fn ignore(_: *const ()) {}
+    // SAFETY: all threads may call these functions, and there is nothing to free.
+    unsafe { Waker::new(ptr::from_ref(f).cast(), &TABLE) }
 }
 
 /// Reads the byte at address 8: a fault that has nothing to do with stacks.

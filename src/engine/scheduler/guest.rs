@@ -98,6 +98,7 @@ impl<'a> Guest<'a> {
             return Slice::Over;
         }
         let scheduler = self.inner;
+        scheduler.host.set_waker(waker);
         let began = Instant::now();
         let last = Cell::new(began);
         scheduler.tick_again_after(FIRST_TURNS);
@@ -118,7 +119,7 @@ impl<'a> Guest<'a> {
                     scheduler.before_sleep();
                     if let Some(until) = scheduler.prepare_to_wait() {
                         self.state = State::Waiting { idle };
-                        scheduler.host.wait(waker);
+                        scheduler.host.wait();
                         return Slice::Wait(until.map(|until| scheduler.clock.instant_at(until)));
                     }
                     scheduler.receive();

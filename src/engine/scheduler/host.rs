@@ -17,13 +17,20 @@ impl Host {
         Self { waiting: Cell::new(false), waker: RefCell::new(None) }
     }
 
+    /// Notes what wakes the host while the loop waits. This is user code, which may make something
+    /// ready: call it before looking whether there is anything to do.
+    pub(super) fn set_waker(&self, waker: &Waker) {
+        let is_known = |known: &Waker| known.will_wake(waker);
+        if !self.waker.borrow().as_ref().is_some_and(is_known) {
+            // Nothing is cloned or dropped under the borrow.
+            let waker = waker.clone();
+            drop(self.waker.replace(Some(waker)));
+        }
+    }
+
     /// The loop waits from now on.
-    pub(super) fn wait(&self, waker: &Waker) {
-        // Wakers are user code, so none is cloned or dropped under the borrow.
-        let waker = waker.clone();
-        let before = self.waker.replace(Some(waker));
+    pub(super) fn wait(&self) {
         self.waiting.set(true);
-        drop(before);
     }
 
     /// The loop waits no more.

@@ -752,6 +752,31 @@ fn the_code_of_a_host_may_not_wait_after_a_waker_of_its_own_has_panicked() {
     });
 }
 
+/// The loop had decided to wait by then.
+#[cfg(all(target_os = "linux", not(plainsong_portable_reactor)))]
+#[test]
+fn a_hosts_waker_whose_clone_makes_a_coroutine_ready_loses_no_wake() {
+    use plainsong::host::Next;
+    thread_local! {
+        static MAIN: RefCell<Option<plainsong::thread::Thread>> = const { RefCell::new(None) };
+    }
+    fn unpark() {
+        MAIN.with_borrow(|main| main.iter().for_each(plainsong::thread::Thread::unpark));
+    }
+    watch(|| {
+        let host = |mut guest: plainsong::host::Guest<'_>| {
+            let mut slice = |waker: &std::task::Waker| guest.run_for(HOUR, waker);
+            assert!(matches!(slice(std::task::Waker::noop()), Next::Wait(_)));
+            let waker = crate::sys::waker_that_clones_with(&(unpark as fn()));
+            assert_eq!(slice(&waker), Next::Over);
+        };
+        plainsong::host::run(&plainsong::Runtime::default(), host, || {
+            MAIN.set(Some(plainsong::thread::current()));
+            plainsong::thread::park();
+        });
+    });
+}
+
 #[test]
 fn when_the_scheduler_has_gone_calls_fail_that_may() {
     use plainsong::generator::Generator;
@@ -779,7 +804,7 @@ fn when_the_scheduler_has_gone_calls_fail_that_may() {
     let thread = std::thread::spawn(|| {
         LATE.with(|_| ());
         let kept = plainsong::run(|| {
-            let timer = plainsong::time::after(crate::util::HOUR, || ());
+            let timer = plainsong::time::after(HOUR, || ());
             (Handle::current(), Generator::new(|out| out.yield_(1)), timer)
         });
         LATE.with(|late| late.0.replace(Some(kept)));
