@@ -204,13 +204,16 @@ impl<Y, S> Shared<Y, S> {
 
     fn resume(&self) {
         let Some(coroutine) = self.coroutine.get() else { return };
+        let caller_unwinds = park::unwinds();
+        // An unwind of the body is known from the caller's by that.
+        let _scope = caller_unwinds.then(park::open_scope);
         let within = Within::now();
         assert!(
             !self.is_left_behind(within),
             "a generator cannot go on while its thread ends: what its body borrows may be gone"
         );
         let was_suspended = coroutine.resume(|| {
-            self.caller_unwinds.set(park::unwinds());
+            self.caller_unwinds.set(caller_unwinds);
             self.panics.set(panic_hook::panics());
             self.raised.set(false);
             self.resumed.set(within);
@@ -260,8 +263,11 @@ impl<Y, S> Shared<Y, S> {
     }
 
     /// Whether the body itself is known to unwind. If the caller unwinds (and drops the generator),
-    /// its coroutine or thread unwinds anyway.
+    /// its thread unwinds anyway. In a coroutine, a scope separates the two.
     fn body_unwinds(&self) -> bool {
+        if park::in_coroutine() {
+            return park::is_unwinding();
+        }
         let panicked = !self.caller_unwinds.get() || self.panics.get() != panic_hook::panics();
         park::unwinds() && panicked
     }
@@ -369,7 +375,8 @@ impl<Y, S> Drop for Generator<Y, S> {
         if let Some(stack) = coroutine.and_then(Checked::into_stack) {
             context::try_with(|scheduler| scheduler.put_stack(stack));
         }
-        if let Some(payload) = panic.filter(|_| !self.shared.caller_unwinds.get()) {
+        let unwinds = self.shared.caller_unwinds.get() || park::cleans_up(false);
+        if let Some(payload) = panic.filter(|_| !unwinds) {
             park::resume_unwind(payload);
         }
     }

@@ -109,7 +109,8 @@ impl Guest<'_> {
     }
 
     /// Takes the time from `now` instead of [`Instant::now`], for timers and deadlines. `now` must
-    /// only read a clock: the loop calls it between the turns of coroutines.
+    /// only read a clock. In it no coroutine runs, and a wait panics. When it panics, the time is
+    /// that of [`Instant::now`].
     pub fn set_clock(&mut self, now: fn() -> Instant) {
         self.0.set_clock(now);
     }

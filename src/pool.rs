@@ -198,6 +198,7 @@ impl Pool {
                 Err(payload) if cancel::is_cancellation(&*payload) => panic::resume_unwind(payload),
                 // The payload is dropped last, as that may panic. It is not dropped in an unwind.
                 Err(payload) => {
+                    park::forget_panic();
                     let message = task::message(&*payload);
                     let message = message.unwrap_or_else(|| "not a string".to_owned());
                     let payload = ManuallyDrop::new(payload);

@@ -62,6 +62,7 @@ fn spawn(body: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
 fn lease() -> Lease {
     let lease = Mailbox::lease();
     lease.set_cancelling_all(false);
+    lease.set_running(true);
     assert!(!lease.is_pending() && !lease.is_asleep());
     lease
 }

@@ -16,6 +16,7 @@ use crate::engine::waiter::Parker;
 fn a_worker_never_sleeps_on_a_message() {
     check(|| {
         let lease = Mailbox::lease();
+        lease.set_running(true);
         let mailbox = *lease;
         let senders = [0, 1].map(|slot| {
             thread::spawn(move || {

@@ -112,7 +112,11 @@ fn drop_locals_slowly(task: &Task) {
             return;
         }
         // One by one: after a panic in a list, the others would be dropped in its unwind.
-        locals.into_iter().for_each(|local| catch_and_forget(|| drop(local)));
+        for local in locals {
+            catch_and_forget(|| drop(local));
+            // The coroutine is at its end, so no unwind is left.
+            task.forget_panic();
+        }
     }
 }
 

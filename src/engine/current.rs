@@ -89,8 +89,8 @@ pub(super) fn is_hosted() -> bool {
 pub(super) fn refuse_to_block() {
     assert!(
         !in_hook(),
-        "a hook of a runtime waits, which would stop all coroutines of the thread: let it hand over \
-         what takes time, to a coroutine or a thread of its own"
+        "a hook of a runtime waits, or the clock of a host, which would stop all coroutines of the \
+         thread: let a hook hand over what takes time, to a coroutine or a thread of its own"
     );
     assert!(
         !HOSTED.get(),
@@ -105,13 +105,12 @@ pub(super) fn refuses_to_block() -> bool {
     in_hook() || is_hosted()
 }
 
-/// Calls `hook`, which must not unwind. Meanwhile no coroutine counts as running, so that nothing
-/// that `hook` does can change the wait of the running one.
+/// Calls `hook`, which must not unwind: a hook, or the clock of a host. Meanwhile no coroutine
+/// counts as running, so that nothing that `hook` does can change the wait of the running one.
 pub(super) fn while_hooked(hook: impl FnOnce()) {
-    let task = CURRENT.replace(None);
-    IN_HOOK.set(true);
+    let (task, in_hook) = (CURRENT.replace(None), IN_HOOK.replace(true));
     hook();
-    IN_HOOK.set(false);
+    IN_HOOK.set(in_hook);
     CURRENT.set(task);
 }
 

@@ -101,6 +101,17 @@ pub(crate) enum Message {
     Asked,
 }
 
+impl Message {
+    /// Whether it means nothing to a thread that runs no coroutines.
+    fn is_for_coroutines(&self) -> bool {
+        match self {
+            Self::Wake { slot, .. } => *slot != Mailbox::THREAD,
+            Self::Unpark { .. } | Self::Cancel { .. } | Self::Recheck { .. } => true,
+            Self::Deregister { .. } | Self::Disarm { .. } | Self::Check | Self::Asked => false,
+        }
+    }
+}
+
 /// Messages for one thread.
 pub(crate) struct Mailbox {
     inbox: Mutex<Inbox>,
@@ -122,6 +133,8 @@ struct CacheLine<T>(T);
 
 struct Inbox {
     messages: Vec<Message>,
+    // The owner runs coroutines. If not, messages for them would pile up.
+    running: bool,
     // The coroutines whose root is being cancelled: from the request until the owner has acted on
     // it.
     cancelling: Vec<Id>,
@@ -170,6 +183,7 @@ impl Drop for Lease {
         let late = {
             let mut inbox = self.0.inbox();
             inbox.waker = None;
+            inbox.running = false;
             inbox.cancelling.clear();
             inbox.cancelling_all = false;
             self.0.any_cancelling.store(false, Ordering::Relaxed);
@@ -185,6 +199,7 @@ impl Mailbox {
         Self {
             inbox: Mutex::new(Inbox {
                 messages: Vec::new(),
+                running: false,
                 cancelling: Vec::new(),
                 cancelling_all: false,
                 waker: None,
@@ -246,6 +261,9 @@ impl Mailbox {
     /// Delivers a message, and wakes the owner if it sleeps.
     pub(crate) fn send(&self, message: Message) {
         let mut inbox = self.inbox();
+        if !inbox.running && message.is_for_coroutines() {
+            return;
+        }
         if let Message::Cancel { id, level: Level::Root, .. } = message {
             inbox.cancelling.push(id);
             self.any_cancelling.store(true, Ordering::Relaxed);
@@ -287,8 +305,22 @@ impl Mailbox {
 
     /// Announces that the owner will be asked to cancel this coroutine as a whole.
     pub(crate) fn announce_cancel(&self, id: Id) {
-        self.inbox().cancelling.push(id);
-        self.any_cancelling.store(true, Ordering::Relaxed);
+        let mut inbox = self.inbox();
+        if inbox.running {
+            inbox.cancelling.push(id);
+            self.any_cancelling.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes whether the owner runs coroutines from now on. If not, messages for them are dropped.
+    pub(crate) fn set_running(&self, running: bool) {
+        let mut inbox = self.inbox();
+        inbox.running = running;
+        if !running {
+            inbox.messages.retain(|message| !message.is_for_coroutines());
+            inbox.cancelling.clear();
+            self.any_cancelling.store(inbox.cancelling_all, Ordering::Relaxed);
+        }
     }
 
     /// Notes that the owner has acted on a request to cancel this coroutine as a whole.
@@ -378,4 +410,35 @@ impl Mailbox {
 
     /// The slot in wakes for the plain thread itself. No coroutine has it.
     pub(crate) const THREAD: u32 = u32::MAX;
+}
+
+#[cfg(all(test, not(plainsong_model)))]
+mod tests {
+    use super::*;
+
+    fn len(mailbox: &Mailbox) -> usize {
+        mailbox.inbox().messages.len()
+    }
+
+    #[test]
+    fn messages_for_coroutines_do_not_pile_up_where_none_run() {
+        let mailbox = Mailbox::new();
+        let id = Id::from_number(1).unwrap();
+        let send_all = || {
+            mailbox.send(Message::Wake { slot: 1, wait: 1 });
+            mailbox.send(Message::Unpark { slot: 1, id });
+            mailbox.send(Message::Cancel { slot: 1, id, level: Level::Root, reason: None });
+            mailbox.send(Message::Recheck { reactor: 1, token: 1 });
+            mailbox.announce_cancel(id);
+        };
+        send_all();
+        assert!(len(&mailbox) == 0 && !mailbox.is_cancelling(id));
+        mailbox.set_running(true);
+        send_all();
+        assert!(len(&mailbox) == 4 && mailbox.is_cancelling(id));
+        mailbox.send(Message::Deregister { reactor: 1, token: 1 });
+        mailbox.send(Message::Wake { slot: Mailbox::THREAD, wait: 1 });
+        mailbox.set_running(false);
+        assert!(len(&mailbox) == 2 && !mailbox.is_cancelling(id));
+    }
 }

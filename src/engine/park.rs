@@ -22,6 +22,7 @@ use super::context;
 use super::current;
 use super::id::Id;
 use super::mailbox::{Mailbox, ThreadId};
+use super::scopes::{ScopeId, Until};
 use super::task::{CancelWait, Flag, Task, Wait, Wake};
 use super::waiter::{Parker, Waiter};
 
@@ -156,9 +157,7 @@ pub(crate) fn check_cancelled() {
 /// Whether the next wait panics because waits are forbidden here.
 pub(crate) fn are_waits_refused() -> bool {
     context::running(|running| match running {
-        Some(Running { scheduler, task }) => {
-            task.scopes.are_waits_forbidden() && scheduler.is_cancel_pending(task)
-        }
+        Some(Running { task, .. }) => task.scopes.are_waits_forbidden(),
         None => current::refuses_to_block(),
     })
 }
@@ -402,4 +401,23 @@ pub(crate) fn is_unwinding() -> bool {
         && context::running(|running| {
             running.is_some_and(|Running { scheduler, task }| scheduler.is_unwinding(task))
         })
+}
+
+/// Opens a scope that nothing cancels, until the guard is dropped. Does nothing on a plain thread.
+#[cold]
+pub(crate) fn open_scope() -> impl Drop {
+    struct Close(Option<ScopeId>);
+    impl Drop for Close {
+        fn drop(&mut self) {
+            context::running(|running| {
+                if let (Some(Running { scheduler, task }), Some(scope)) = (running, self.0) {
+                    scheduler.close_scope(task, scope);
+                }
+            });
+        }
+    }
+    Close(context::running(|running| {
+        let Running { scheduler, task } = running?;
+        Some(scheduler.open_scope(task, Until::Closed))
+    }))
 }

@@ -62,6 +62,8 @@ pub(crate) fn start<F: FnOnce() -> T, T>(
             let Some(Running { scheduler, task }) = main else {
                 unreachable!("the first coroutine runs")
             };
+            // No unwind is left, whatever has been caught.
+            task.clear_raised();
             cancel::drop_locals(task);
             if cancel_rest {
                 if !has_panicked {

@@ -164,7 +164,9 @@ impl Nested {
     #[cold]
     fn fails_at(&self) -> Option<Instant> {
         let open = self.open.borrow();
-        let deadlines = open[self.hidden()..].iter().filter_map(|scope| match scope.until {
+        let shield = self.shields.borrow().last().map_or(0, |shield| shield.open);
+        // A scope of a clean-up hides none of these, which unwind nothing. It may be taken for one.
+        let deadlines = open[shield..].iter().filter_map(|scope| match scope.until {
             Until::Fails(deadline) => Some(deadline),
             Until::Closed | Until::Token { .. } | Until::Later(_) | Until::Passed => None,
         });
@@ -351,14 +353,13 @@ impl Scopes {
     pub(crate) fn remaining(&self, now: Instant) -> Option<Duration> {
         let nested = self.nested.get()?;
         let open = nested.open.borrow();
-        let left = open[nested.hidden()..].iter().filter_map(|scope| match scope.until {
-            Until::Closed | Until::Token { .. } => None,
-            Until::Later(deadline) | Until::Fails(deadline) => {
-                Some(deadline.saturating_duration_since(now))
-            }
-            Until::Passed => Some(Duration::ZERO),
+        let cancels = open[nested.hidden()..].iter().filter_map(|scope| match scope.until {
+            Until::Closed | Until::Token { .. } | Until::Fails(_) => None,
+            Until::Later(deadline) => Some(deadline),
+            Until::Passed => Some(now),
         });
-        left.min()
+        let first = cancels.chain(nested.fails_at()).min()?;
+        Some(first.saturating_duration_since(now))
     }
 
     /// Whether a scope or a shield is open, or was.

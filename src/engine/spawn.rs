@@ -237,6 +237,8 @@ fn body<F: FnOnce() -> T, T>(f: F, sender: Sender<T>) {
         } else {
             cancel::catch(task, Level::Root, f)
         };
+        // No unwind is left, whatever the body or the library has caught.
+        task.clear_raised();
         cancel::drop_locals(task);
         // From here on, `abandon` must not complete the packet: `finish` does, and it runs user
         // code.

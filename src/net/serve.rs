@@ -299,6 +299,8 @@ impl<L: Listener> Server<L> {
         R: Outcome,
     {
         check_runtime();
+        // The handlers are waited for even where waits are forbidden. So none may be started there.
+        park::check_cancelled();
         let spawned = Location::caller();
         let Self { listener, stop, grace, limit, common } = self;
         let handlers = Group::default();

@@ -277,7 +277,8 @@ pub fn no_unwind<T>(f: impl FnOnce() -> T) -> T {
 ///
 /// # Panics
 ///
-/// At a wait inside of `f`.
+/// At a wait inside of `f`, and when a scope that `f` opens starts a coroutine, since its end would
+/// wait for it. In a destructor that an unwind runs, such a panic ends the process.
 ///
 /// ```
 /// use std::time::Duration;

@@ -17,6 +17,7 @@ use super::spawn::refuse;
 use super::thread::Thread;
 use crate::engine::cancel::{Failure, is_cancellation};
 use crate::engine::coroutine::Lent;
+use crate::engine::error::explained;
 use crate::engine::id::Id;
 use crate::engine::root;
 use crate::engine::scopes::{CancelReason, Until};
@@ -27,6 +28,9 @@ use crate::engine::{context, current, park};
 /// A scope for coroutines that borrow. Made by [`scope`].
 pub struct Scope<'scope, 'env: 'scope> {
     group: Group,
+    // It was opened where waits are forbidden. Its end waits for the children even there, so there
+    // must be none.
+    refuses: bool,
     // As in std: invariant in both, so that neither can be shrunk.
     scope: PhantomData<&'scope mut &'scope ()>,
     env: PhantomData<&'env mut &'env ()>,
@@ -41,7 +45,8 @@ pub struct Scope<'scope, 'env: 'scope> {
 ///
 /// # Panics
 ///
-/// With the first panic of a child or of `f`. On a plain thread, also as [`run`](crate::run).
+/// With the first panic of a child or of `f`. On a plain thread, also as [`run`](crate::run). A
+/// scope that is opened inside of [`no_wait`](crate::no_wait) can start no children.
 ///
 /// # Cancellation
 ///
@@ -66,7 +71,8 @@ where
     if !park::in_coroutine() {
         return root::start_default(|| scope(f));
     }
-    let scope = Scope { group: Group::default(), scope: PhantomData, env: PhantomData };
+    let (group, refuses) = (Group::default(), park::are_waits_refused());
+    let scope = Scope { group, refuses, scope: PhantomData, env: PhantomData };
     let group = &scope.group;
     // Nothing may leave this function while a member is running. So it catches an unwind of the
     // body, waits for all members, and only then resumes the unwind.
@@ -112,7 +118,8 @@ impl<'scope> Scope<'scope, '_> {
     ///
     /// # Panics
     ///
-    /// When the system has no room for another stack.
+    /// When the system has no room for another stack, and when the scope was opened inside of
+    /// [`no_wait`](crate::no_wait).
     #[track_caller]
     pub fn spawn<F, T>(&'scope self, f: F) -> ScopedJoinHandle<'scope, T>
     where
@@ -134,6 +141,7 @@ impl<'scope> Scope<'scope, '_> {
         F: FnOnce() -> T + 'scope,
         T: 'scope,
     {
+        self.check()?;
         let spec = Spec { borrows: true, ..spec };
         let (handle, _) = context::with(|scheduler| {
             let stack = take_stack::<T>(scheduler, spec.stack_size)?;
@@ -204,7 +212,7 @@ impl<'scope> Scope<'scope, '_> {
         let group = self.group.clone();
         let attend = move || group.attend(f);
         let handle = context::with(|scheduler| {
-            if let Err(error) = check_running(scheduler) {
+            if let Err(error) = self.check().and_then(|()| check_running(scheduler)) {
                 refuse(&error);
             }
             // SAFETY: as in `spawn_with`.
@@ -212,6 +220,15 @@ impl<'scope> Scope<'scope, '_> {
             self.group.spawn_anywhere(scheduler, number, spec, attend)
         });
         ScopedJoinHandle { handle, scope: PhantomData }
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.refuses {
+            let text = "its scope was opened inside of `no_wait`, where nothing can wait for it: open \
+                        the scope outside";
+            return Err(explained(io::ErrorKind::Unsupported, text));
+        }
+        Ok(())
     }
 
     /// Cancels the children, and those that are started from now on. The body of the scope

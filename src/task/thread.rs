@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::address::Address;
-use crate::engine::defer::Defer;
 use crate::engine::id::Id;
 use crate::engine::park::{self, Running};
-use crate::engine::task::{Flag, Wait};
+use crate::engine::task::{Flag, Wait, Wake};
 use crate::engine::{blocking_pool as pool, current};
 
 const WAIT: Wait = Wait::new(&Wait::for_any_thread("unpark"));
@@ -102,7 +101,8 @@ pub fn current() -> Thread {
 /// [`std::thread::panicking`] speaks for the whole thread: it is true in all coroutines while one
 /// of them is suspended in the middle of an unwind. At such a time, this function does not
 /// recognise a panic that user code resumed with `resume_unwind`, nor any panic if the program has
-/// replaced the panic hook.
+/// replaced the panic hook. Conversely, a coroutine that catches a panic of its own at such a time
+/// counts as unwinding until it waits or yields when no coroutine unwinds.
 #[must_use]
 pub fn panicking() -> bool {
     park::unwinds() || park::cleans_up(false)
@@ -159,9 +159,17 @@ fn park_until(timeout: Option<Duration>) {
         if task.flags.has(Flag::ParkToken) {
             park::spend();
         } else {
+            // An unpark ends whatever wait the coroutine makes while the flag is set. So no code of
+            // users runs meanwhile, such as a panic hook.
+            let until = timeout.and_then(park::deadline);
+            park::check_cancelled();
+            let parker = park::waiter();
             task.flags.set(Flag::InPark, true);
-            let _leave = Defer::new(|| task.flags.set(Flag::InPark, false));
-            park::block(park::waiter(), WAIT, timeout.and_then(park::deadline));
+            let wake = park::block_unless_cancelled(parker, WAIT, until);
+            task.flags.set(Flag::InPark, false);
+            if wake == Wake::Cancelled {
+                park::raise();
+            }
         }
         task.flags.set(Flag::ParkToken, false);
     });

@@ -116,7 +116,7 @@ impl Scheduler {
     /// Whether the running coroutine's next wait must raise, or panic because it is forbidden.
     #[inline]
     pub(crate) fn is_cancel_pending(&self, task: &Task) -> bool {
-        task.scopes.is_pending() && !self.is_unwinding(task)
+        task.scopes.is_pending() && (task.scopes.are_waits_forbidden() || !self.is_unwinding(task))
     }
 
     /// Raises a pending cancellation, unless the coroutine already unwinds: a second unwind out of

@@ -3,10 +3,22 @@
 use std::cell::{Cell, OnceCell};
 use std::time::{Duration, Instant};
 
+use super::super::cancel;
+use super::super::current;
+
 /// 292 years: the last time that is told from later ones. To any time, the loop can add a pause.
 const FAR: u64 = u64::MAX / 2;
 /// 100 years: how far the clock of a host may be behind the start.
 const LAG: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// Reads the clock of a host, which is user code. Frames of the library that use the running
+/// coroutine call this, so a clock may do no more than a hook. `None` if it panics.
+#[cold]
+fn read(source: fn() -> Instant) -> Option<Instant> {
+    let mut time = None;
+    current::while_hooked(|| cancel::catch_and_forget(|| time = Some(source())));
+    time
+}
 
 /// The clock of one scheduler.
 #[derive(Debug)]
@@ -45,7 +57,7 @@ impl Clock {
     /// The time.
     #[inline]
     pub(super) fn now(&self) -> Instant {
-        self.source.get().map_or_else(Instant::now, |source| source())
+        self.source.get().and_then(read).unwrap_or_else(Instant::now)
     }
 
     /// Has the clock take the time from `source`, or else from the system.

@@ -45,6 +45,7 @@ impl Scheduler {
                 self.0.running.set(false);
                 self.0.observer.stop();
                 self.0.wake_futures();
+                self.0.mailbox().set_running(false);
                 self.0.with_worker(|worker| worker.workers.leave(worker.number));
                 debugger::leave(self.0.tasks.address());
                 drop(self.0.worker.take());
@@ -74,6 +75,7 @@ impl Scheduler {
         self.hooks.replace(settings.hooks.clone());
         // Messages for an earlier run have no meaning any more.
         self.receive();
+        mailbox.set_running(true);
         mailbox.set_cancelling_all(false);
         self.closing.set(worker.workers.enter(worker.number, mailbox));
         self.worker.replace(Some(worker));

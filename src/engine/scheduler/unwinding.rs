@@ -41,6 +41,9 @@
 //! open, the case is ambiguous. Closing the scope restores the evidence. Locks look at that of the
 //! open scopes, too: the panic outside poisons what it unlocks, wherever that is.
 //!
+//! A generator that is resumed in such a destructor runs in a scope of this kind. So an unwind of
+//! its body is known from that of its caller.
+//!
 //! A coroutine that has caught its own panic may be taken for one that unwinds, and its scope for
 //! one of a destructor. The end of the period shows what they are, and the levels outside of the
 //! scope are visible again.

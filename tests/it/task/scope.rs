@@ -352,6 +352,7 @@ fn a_generator_that_yields_inside_of_its_own_scope() {
 fn inside_of_no_wait() {
     run(|| {
         let lent = Lent::new();
+        let other = plainsong::spawn(|| ());
         let message = panic_of(|| {
             plainsong::no_wait(|| {
                 plainsong::scope(|s| {
@@ -360,7 +361,16 @@ fn inside_of_no_wait() {
             });
         });
         assert!(message.contains("no_wait"), "{message}");
-        assert_eq!(lent.users.get(), 0);
+        let message = panic_of(|| {
+            plainsong::no_wait(|| plainsong::scope(|s| s.spawn_anywhere(|| ()).join().unwrap()));
+        });
+        assert!(message.contains("no_wait"), "{message}");
+        let built = plainsong::no_wait(|| {
+            plainsong::scope(|s| plainsong::Builder::new().spawn_scoped(s, || ()).map(drop))
+        });
+        assert!(built.is_err());
+        // Nothing has waited.
+        assert!(lent.users.get() == 0 && !other.is_finished());
         // With children that have begun already.
         let message = panic_of(|| {
             plainsong::scope(|s| {

@@ -15,11 +15,11 @@ use plainsong::generator::{Generator, Yielder};
 use plainsong::io::Interest;
 use plainsong::net::UnixStream;
 use plainsong::sync::channel::unbounded;
-use plainsong::time::{Sleep, sleep};
+use plainsong::time::{Sleep, sleep, timeout};
 use plainsong::{Builder, Runtime, block_on, no_unwind, spawn, thread, yield_now};
 use scoped_tls::scoped_thread_local;
 
-use crate::util::{HOUR, MOMENT, alone, run, watch};
+use crate::util::{HOUR, MOMENT, OnDrop, alone, run, until, watch};
 
 scoped_thread_local! {
     // Leads code that borrows nothing to the body around it.
@@ -310,5 +310,118 @@ fn a_value_whose_yield_is_refused_is_dropped() {
         });
         assert_eq!(generator.next(), None);
         assert_eq!(Rc::strong_count(&value), 1);
+    });
+}
+
+/// A body that sleeps in its time-out. A destructor yields in the unwind.
+fn yields_in_an_unwind_by_time() -> Generator<u32> {
+    Generator::new(|out| {
+        let slept = timeout(MOMENT, || {
+            let _yields = OnDrop(|| out.yield_(1));
+            sleep(HOUR);
+        });
+        out.yield_(if slept.is_err() { 2 } else { 3 });
+    })
+}
+
+/// A panic that the library resumes. A destructor yields in the unwind.
+fn yields_in_the_unwind_of_a_panic_from_elsewhere() -> Generator<u32> {
+    Generator::new(|out| {
+        out.yield_(2);
+        let _yields = OnDrop(|| out.yield_(1));
+        plainsong::blocking(|| panic!("scripted"));
+    })
+}
+
+/// A body that waits while another coroutine panics.
+fn waits_while_another_panics() -> Generator<u32> {
+    Generator::new(|out| {
+        assert!(spawn(|| panic!("scripted")).join().unwrap_err().is_panic());
+        out.yield_(2);
+    })
+}
+
+/// The unwind of the body was not known from that of its caller: the process was aborted, or the
+/// body was suspended in mid-unwind, or what it yielded was dropped.
+#[test]
+fn a_caller_that_unwinds_gets_what_the_body_yields_outside_of_its_own_unwind() {
+    let generators = [
+        yields_in_an_unwind_by_time,
+        yields_in_the_unwind_of_a_panic_from_elsewhere,
+        waits_while_another_panics,
+    ];
+    for generator in generators {
+        run(move || {
+            let items = Rc::new(RefCell::new(Vec::new()));
+            let theirs = Rc::clone(&items);
+            let child = spawn(move || {
+                let _collects = OnDrop(|| {
+                    let collect = || theirs.borrow_mut().extend(generator());
+                    let _ = catch_unwind(AssertUnwindSafe(collect));
+                });
+                panic!("scripted");
+            });
+            assert!(child.join().unwrap_err().is_panic());
+            assert_eq!(*items.borrow(), [2]);
+            assert!(!std::thread::panicking());
+        });
+    }
+}
+
+/// Its caller had caught a panic beside a coroutine that unwinds, and counted as unwinding too.
+#[test]
+fn a_body_that_is_cancelled_is_not_suspended_in_its_unwind() {
+    run(|| {
+        let release = Rc::new(Cell::new(false));
+        let released = Rc::clone(&release);
+        let other = spawn(move || {
+            let _waits = OnDrop(|| until(|| released.get()));
+            panic!("scripted");
+        });
+        until(std::thread::panicking);
+        let child = spawn(|| {
+            catch_unwind(|| panic!("scripted")).unwrap_err();
+            let mut generator = Generator::<u32>::new(|out| {
+                let _yields = OnDrop(|| out.yield_(1));
+                sleep(HOUR);
+            });
+            generator.next();
+        });
+        (0..3).for_each(|_| yield_now());
+        release.set(true);
+        assert!(other.join().unwrap_err().is_panic());
+        child.cancel();
+        assert!(child.join().unwrap_err().is_cancelled());
+    });
+}
+
+/// The flag that lets an `unpark` end the wait was cleared in a task that was gone.
+#[test]
+fn a_panic_hook_that_yields_out_of_a_refused_park() {
+    alone(a_panic_hook_that_yields_out_of_a_refused_park, || {
+        run(|| {
+            std::panic::set_hook(Box::new(|_| assert!(!OUT.is_set() || yields())));
+            // Beside it, the unwind of the body is not known.
+            let other = spawn(|| {
+                let _waits = OnDrop(thread::park);
+                sleep(HOUR);
+            });
+            yield_now();
+            other.cancel();
+            until(std::thread::panicking);
+            let kept = Rc::new(RefCell::new(None));
+            let theirs = Rc::clone(&kept);
+            let first = spawn(move || {
+                let mut generator = generator(|| assert!(catch_unwind(thread::park).is_err()));
+                let item = plainsong::no_wait(|| generator.next());
+                theirs.replace(Some(generator));
+                item
+            });
+            assert_eq!(first.join().unwrap(), Some(1));
+            let second = spawn(move || kept.take().unwrap().next());
+            assert_eq!(second.join().unwrap(), None);
+            other.thread().unpark();
+            assert!(other.join().unwrap_err().is_cancelled());
+        });
     });
 }

@@ -777,6 +777,45 @@ fn a_hosts_waker_whose_clone_makes_a_coroutine_ready_loses_no_wake() {
     });
 }
 
+/// It did, in the middle of `park_timeout`: an unpark ended the clock's own wait, and two
+/// coroutines held one lock.
+#[cfg(all(target_os = "linux", not(plainsong_portable_reactor)))]
+#[test]
+fn the_clock_of_a_host_may_not_wait() {
+    use plainsong::host::Next;
+    static LOCK: plainsong::sync::Mutex<()> = plainsong::sync::Mutex::new(());
+    static IS_REFUSED: AtomicBool = AtomicBool::new(false);
+    thread_local! {
+        static WAITS: Cell<bool> = const { Cell::new(false) };
+    }
+    fn clock() -> std::time::Instant {
+        if WAITS.replace(false) {
+            let refused = catch_unwind(|| drop(LOCK.lock())).is_err();
+            IS_REFUSED.store(refused, Ordering::Relaxed);
+            panic!("scripted");
+        }
+        std::time::Instant::now()
+    }
+    watch(|| {
+        let host = |mut guest: plainsong::host::Guest<'_>| {
+            guest.set_clock(clock);
+            while guest.run_for(MOMENT, std::task::Waker::noop()) != Next::Over {}
+        };
+        plainsong::host::run(&plainsong::Runtime::default(), host, || {
+            let held = LOCK.lock();
+            let child = plainsong::spawn(|| {
+                WAITS.set(true);
+                plainsong::thread::park_timeout(HOUR);
+            });
+            plainsong::yield_now();
+            child.thread().unpark();
+            child.join().unwrap();
+            drop(held);
+        });
+        assert!(IS_REFUSED.load(Ordering::Relaxed));
+    });
+}
+
 #[test]
 fn when_the_scheduler_has_gone_calls_fail_that_may() {
     use plainsong::generator::Generator;

@@ -1,16 +1,18 @@
 //! A coroutine may wait while it unwinds, and no other coroutine is affected by that.
 
 use std::cell::{Cell, RefCell};
-use std::io::{Read, Write};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::io::{ErrorKind, Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind, panic_any, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use plainsong::generator::Generator;
 use plainsong::net::{TcpStream, UnixDatagram};
+use plainsong::pool::Pool;
 use plainsong::sync::{Event, Mutex};
-use plainsong::time::{sleep, timeout};
+use plainsong::time::{fail_after, sleep, timeout};
 use plainsong::{JoinError, spawn, thread, yield_now};
 
 use crate::util::{
@@ -818,5 +820,80 @@ fn a_host_that_panics_may_drive_its_guest_to_the_end() {
             assert!(child.join().unwrap_err().is_cancelled());
             assert!(!mutex.is_poisoned());
         });
+    });
+}
+
+/// It waited, so that code beside it came between what `no_wait` holds together.
+#[test]
+fn no_wait_refuses_waits_in_an_unwind() {
+    run(|| {
+        let refused = Rc::new(Cell::new(false));
+        let theirs = Rc::clone(&refused);
+        let child = spawn(move || {
+            let _waits = OnDrop(|| {
+                theirs.set(catch_unwind(|| plainsong::no_wait(yield_now)).is_err());
+            });
+            panic!("scripted");
+        });
+        assert!(child.join().unwrap_err().is_panic());
+        assert!(refused.get());
+    });
+}
+
+/// Notes that it is dropped where nothing counts as panicking.
+struct IsWell(Arc<AtomicU32>);
+
+impl Drop for IsWell {
+    fn drop(&mut self) {
+        let (ours, theirs) = pair();
+        spawn(move || (&theirs).write_all(b"x").unwrap());
+        let reads = (&ours).read_exact(&mut [0; 1]).is_ok();
+        self.0.fetch_add(u32::from(reads && !thread::panicking()), Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_panic_that_the_library_has_caught_is_no_evidence() {
+    plainsong::coroutine_local! {
+        static LOCAL: RefCell<Option<IsWell>> = const { RefCell::new(None) };
+    }
+    let well = Arc::new(AtomicU32::new(0));
+    let seen = Arc::clone(&well);
+    run(move || {
+        beside_one_that_unwinds(|| {
+            let payload = IsWell(Arc::clone(&well));
+            drop(spawn(|| panic_any(payload)));
+            let local = IsWell(Arc::clone(&well));
+            let child = spawn(|| {
+                LOCAL.set(Some(local));
+                panic!("scripted");
+            });
+            assert!(child.join().unwrap_err().is_panic());
+            let pool = Pool::coroutines(1).unwrap();
+            let payload = IsWell(Arc::clone(&well));
+            pool.submit(|| panic_any(payload)).wait().unwrap_err();
+            pool.shutdown();
+            until(|| well.load(Ordering::Relaxed) == 3);
+        });
+    });
+    assert_eq!(seen.load(Ordering::Relaxed), 3);
+}
+
+/// The scope was taken for one of a clean-up, which hid the deadline. The read began without it.
+#[test]
+fn a_scope_after_a_caught_panic_beside_one_that_unwinds_hides_no_deadline() {
+    run(|| {
+        let (ours, _theirs) = pair();
+        let child = beside_one_that_unwinds(|| {
+            let child = spawn(move || {
+                fail_after(MOMENT, || {
+                    catch_unwind(|| panic!("scripted")).unwrap_err();
+                    timeout(HOUR, || (&ours).read(&mut [0; 1])).unwrap()
+                })
+            });
+            (0..3).for_each(|_| yield_now());
+            child
+        });
+        assert_eq!(child.join().unwrap().unwrap_err().kind(), ErrorKind::TimedOut);
     });
 }
