@@ -128,7 +128,7 @@ impl<Y: 'static, S: 'static> Generator<Y, S> {
             was_raised: Cell::new(false),
             caller_unwinds: Cell::new(false),
             panics: Cell::new(0),
-            resumed: Cell::new(Within::Runs(0)),
+            resumed: Cell::new(Within::Frames(0)),
             output: Cell::new(None),
             input: Cell::new(None),
             panic: Cell::new(None),
@@ -279,9 +279,9 @@ impl<Y, S> Shared<Y, S> {
 enum Within {
     /// Those of the scopes that the running coroutine has open.
     Scopes(usize),
-    /// Those of the runs that this thread has begun: their loops call wakers and the code of hosts.
-    /// Also those of a hook, which counts as no coroutine.
-    Runs(u32),
+    /// Those on this thread's stack where no coroutine runs: those of runs, whose loops call wakers
+    /// and the code of hosts, and of hooks, of shields and of `no_wait`.
+    Frames(u32),
     /// Unknown, in destructors of thread-locals.
     Ending,
 }
@@ -291,7 +291,7 @@ impl Within {
         current::with(|task| match task {
             Some(task) => Self::Scopes(task.scopes.depth()),
             None if context::is_ending() => Self::Ending,
-            None => Self::Runs(current::runs()),
+            None => Self::Frames(current::frames()),
         })
     }
 }
@@ -300,16 +300,20 @@ impl<Y, S> Yielder<Y, S> {
     /// Yields `value`, and returns when the generator is resumed.
     ///
     /// Unwinds if the generator is closed instead. In a destructor that an unwind of the body runs,
-    /// it drops the value and returns at once.
+    /// it drops the value and returns at once. So it does in a body that has caught a panic of its
+    /// own, while something else on the thread unwinds ([`panicking`](crate::thread::panicking)).
     ///
     /// # Panics
     ///
-    /// When anything but the body calls this. Inside of a time-out, scope, shield, `no_wait` or run
-    /// that the body has opened. In a hook of a runtime. While the thread ends, once the library's
-    /// own thread-local has been dropped.
+    /// When anything but the body calls this. Inside of a time-out, scope, shield, `no_wait`,
+    /// server or run that the body has opened. In a hook of a runtime, and in the clock of a host.
+    /// While the thread ends, once the library's own thread-local has been dropped.
     pub fn yield_(&self, value: Y) {
         let shared = &self.shared;
         if shared.body_unwinds() {
+            drop(value);
+            // The body may only seem to unwind, and call this in a loop, until others have run.
+            park::spend();
             return;
         }
         self.check_closed();

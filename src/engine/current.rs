@@ -20,6 +20,8 @@ thread_local! {
     static HOSTED: Cell<bool> = const { Cell::new(false) };
     // How many runs have frames on this thread's stack.
     static RUNS: Cell<u32> = const { Cell::new(0) };
+    // How many other frames are on it that no generator may be suspended with.
+    static FENCES: Cell<u32> = const { Cell::new(0) };
     // How many operations this turn may still complete without waiting.
     static BUDGET: Cell<u32> = const { Cell::new(0) };
 }
@@ -44,8 +46,21 @@ pub(super) fn enter_run() -> impl Drop {
 }
 
 /// How many runs have frames on this thread's stack.
-pub(crate) fn runs() -> u32 {
+pub(super) fn runs() -> u32 {
     RUNS.get()
+}
+
+/// Keeps the caller's frame from being suspended with a generator, until the guard is dropped. For
+/// code that no coroutine runs: a coroutine has scopes for this.
+pub(crate) fn fence() -> impl Drop {
+    FENCES.set(FENCES.get() + 1);
+    Defer::new(|| FENCES.set(FENCES.get() - 1))
+}
+
+/// How many frames are on this thread's stack that no generator may be suspended with: those of
+/// runs, and those that a [`fence`] keeps.
+pub(crate) fn frames() -> u32 {
+    RUNS.get() + FENCES.get()
 }
 
 /// Notes that this thread will never run a coroutine again, because its thread-locals are being
@@ -108,6 +123,7 @@ pub(super) fn refuses_to_block() -> bool {
 /// Calls `hook`, which must not unwind: a hook, or the clock of a host. Meanwhile no coroutine
 /// counts as running, so that nothing that `hook` does can change the wait of the running one.
 pub(super) fn while_hooked(hook: impl FnOnce()) {
+    let _fence = fence();
     let (task, in_hook) = (CURRENT.replace(None), IN_HOOK.replace(true));
     hook();
     IN_HOOK.set(in_hook);

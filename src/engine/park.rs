@@ -309,7 +309,10 @@ pub(crate) fn no_unwind<T>(f: impl FnOnce() -> T) -> T {
 
 fn shielded<T>(hides_root: bool, f: impl FnOnce() -> T) -> T {
     current::with(|task| {
-        let Some(task) = task else { return f() };
+        let Some(task) = task else {
+            let _fence = current::fence();
+            return f();
+        };
         let value = {
             let _shield = task.scopes.shield(hides_root || task.flags.has(Flag::Borrows));
             f()

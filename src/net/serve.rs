@@ -301,6 +301,8 @@ impl<L: Listener> Server<L> {
         check_runtime();
         // The handlers are waited for even where waits are forbidden. So none may be started there.
         park::check_cancelled();
+        // So no callback may suspend a generator with this frame, either.
+        let _scope = park::open_scope();
         let spawned = Location::caller();
         let Self { listener, stop, grace, limit, common } = self;
         let handlers = Group::default();

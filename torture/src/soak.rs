@@ -86,6 +86,8 @@ fn serve_and_ask(options: &Soak, seed: u64, counts: &Arc<Counts>) {
     let (echo, echo_server) = start_server(&stop, counts, answer_echo);
     let (http, http_server) = start_server(&stop, counts, answer_http);
     let job = Arc::new(Job { echo, http, requests: options.requests, counts: Arc::clone(counts) });
+    // Caught before the first is sent, and before the clients take all descriptors.
+    let receiver = count_signals(counts);
     let mut rng = Rng::with_seed(seed);
     for _ in 0..options.connections {
         counts.clients.fetch_add(1, SeqCst);
@@ -99,8 +101,6 @@ fn serve_and_ask(options: &Soak, seed: u64, counts: &Arc<Counts>) {
         });
     }
     let over = Arc::new(AtomicBool::new(false));
-    // Caught before the first is sent.
-    let receiver = count_signals(counts);
     let sender = send_signals(&over);
     let (mut before, mut seen) = (None, 0);
     while counts.clients.load(SeqCst) > 0 {

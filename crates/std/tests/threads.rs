@@ -1,5 +1,6 @@
 //! Threads and their scopes, on plain threads and in coroutines.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -278,21 +279,21 @@ fn the_host_of_a_worker_cannot_have_a_scope_with_threads() {
 }
 
 #[test]
-fn a_destructor_of_an_unwind_may_have_a_scope_where_waits_are_forbidden() {
-    struct Scoped<'a>(&'a AtomicBool);
+fn no_more_can_a_destructor_of_an_unwind_where_waits_are_forbidden() {
+    struct Scoped<'a>(&'a Cell<bool>);
     impl Drop for Scoped<'_> {
         fn drop(&mut self) {
-            thread::scope(|s| drop(s.spawn(|| self.0.store(true, Ordering::Relaxed))));
+            self.0.set(refused_thread().starts_with(REFUSED));
         }
     }
     run(|| {
-        let ran = AtomicBool::new(false);
+        let is_refused = Cell::new(false);
         let unwinds = || {
-            let _scoped = Scoped(&ran);
+            let _scoped = Scoped(&is_refused);
             panic!("mine")
         };
         assert_eq!(panic_of(|| plainsong::no_wait(unwinds)), "mine");
-        assert!(ran.into_inner());
+        assert!(is_refused.get());
     });
 }
 

@@ -13,13 +13,17 @@ use std::task::{Context, Wake, Waker};
 
 use plainsong::generator::{Generator, Yielder};
 use plainsong::io::Interest;
-use plainsong::net::UnixStream;
+use plainsong::net::{Server, UnixListener, UnixStream};
 use plainsong::sync::channel::unbounded;
 use plainsong::time::{Sleep, sleep, timeout};
-use plainsong::{Builder, Runtime, block_on, no_unwind, spawn, thread, yield_now};
+use plainsong::{
+    Builder, CancellationToken, Runtime, block_on, no_unwind, spawn, thread, yield_now,
+};
 use scoped_tls::scoped_thread_local;
 
-use crate::util::{HOUR, MOMENT, OnDrop, alone, run, until, watch};
+use crate::util::{
+    Folder, HOUR, MOMENT, OnDrop, alone, descriptors, limit_descriptors, run, until, watch,
+};
 
 scoped_thread_local! {
     // Leads code that borrows nothing to the body around it.
@@ -423,5 +427,85 @@ fn a_panic_hook_that_yields_out_of_a_refused_park() {
             other.thread().unpark();
             assert!(other.join().unwrap_err().is_cancelled());
         });
+    });
+}
+
+/// Outside of coroutines nothing kept the frame of the guard from being suspended.
+#[test]
+fn on_a_plain_thread_a_body_cannot_yield_in_a_shield_or_no_wait() {
+    let mut generator = generator(|| {
+        assert!(!plainsong::no_wait(yields) && !plainsong::shield(yields) && !no_unwind(yields));
+        assert!(yields());
+    });
+    assert_eq!(generator.next(), Some(1));
+    assert_eq!(generator.next(), None);
+}
+
+/// The frame that restores the running coroutine went on in another one.
+#[cfg(all(target_os = "linux", not(plainsong_portable_reactor)))]
+#[test]
+fn the_clock_of_a_host_cannot_yield() {
+    use plainsong::host::{Guest, Next, run};
+    static IS_REFUSED: AtomicBool = AtomicBool::new(false);
+    fn clock() -> std::time::Instant {
+        if OUT.is_set() {
+            IS_REFUSED.store(!yields(), Ordering::Relaxed);
+        }
+        std::time::Instant::now()
+    }
+    watch(|| {
+        let host = |mut guest: Guest<'_>| {
+            guest.set_clock(clock);
+            assert_eq!(generator(|| _ = plainsong::time::now()).next(), None);
+            while guest.run_for(MOMENT, Waker::noop()) != Next::Over {}
+        };
+        run(&Runtime::default(), host, || ());
+        assert!(IS_REFUSED.load(Ordering::Relaxed));
+    });
+}
+
+/// While it drains, its callbacks ran outside of a scope. Its end waits, wherever the body goes on.
+#[test]
+fn the_callback_of_a_server_that_is_stopped_cannot_yield() {
+    static IS_REFUSED: AtomicBool = AtomicBool::new(false);
+    alone(the_callback_of_a_server_that_is_stopped_cannot_yield, || {
+        run(|| {
+            let folder = Folder::new();
+            let path = folder.join("socket");
+            let listener = UnixListener::bind(&path).unwrap();
+            let _client = UnixStream::connect(&path).unwrap();
+            let mut generator = generator(move || {
+                let stop = CancellationToken::new();
+                stop.cancel();
+                let server = Server::new(listener).stop_with(&stop).grace(MOMENT);
+                let server = server.on_pause(|_| IS_REFUSED.store(!yields(), Ordering::Relaxed));
+                server.serve(|_conn: UnixStream| ()).unwrap_err();
+            });
+            limit_descriptors(descriptors() as u64 + 4);
+            let _rest: Vec<_> =
+                std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+            assert_eq!(generator.next(), None);
+            assert!(IS_REFUSED.load(Ordering::Relaxed));
+        });
+    });
+}
+
+/// It never let others run: the body seems to unwind until the other coroutine has ended.
+#[test]
+fn a_body_that_catches_panics_beside_an_unwind_lets_others_run() {
+    run(|| {
+        let other = spawn(|| {
+            let _yields = OnDrop(|| (0..3).for_each(|_| yield_now()));
+            panic!("scripted");
+        });
+        until(std::thread::panicking);
+        let mut generator = Generator::<u32>::new(|out| {
+            loop {
+                catch_unwind(|| panic!("scripted")).unwrap_err();
+                out.yield_(1);
+            }
+        });
+        assert_eq!(generator.next(), Some(1));
+        assert!(other.join().unwrap_err().is_panic());
     });
 }
