@@ -205,7 +205,7 @@ impl<Y, S> Shared<Y, S> {
     fn resume(&self) {
         let Some(coroutine) = self.coroutine.get() else { return };
         let caller_unwinds = park::unwinds();
-        // An unwind of the body is known from the caller's by that.
+        // With it, an unwind of the body is not taken for the caller's.
         let _scope = caller_unwinds.then(park::open_scope);
         let within = Within::now();
         assert!(
@@ -312,7 +312,7 @@ impl<Y, S> Yielder<Y, S> {
         let shared = &self.shared;
         if shared.body_unwinds() {
             drop(value);
-            // The body may only seem to unwind, and call this in a loop, until others have run.
+            // A body that only seems to unwind may call this in a loop. Others must run meanwhile.
             park::spend();
             return;
         }

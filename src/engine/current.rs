@@ -21,7 +21,7 @@ thread_local! {
     // How many runs have frames on this thread's stack.
     static RUNS: Cell<u32> = const { Cell::new(0) };
     // How many other frames are on it that no generator may be suspended with.
-    static FENCES: Cell<u32> = const { Cell::new(0) };
+    static YIELDS_FORBIDDEN: Cell<u32> = const { Cell::new(0) };
     // How many operations this turn may still complete without waiting.
     static BUDGET: Cell<u32> = const { Cell::new(0) };
 }
@@ -50,17 +50,17 @@ pub(super) fn runs() -> u32 {
     RUNS.get()
 }
 
-/// Keeps the caller's frame from being suspended with a generator, until the guard is dropped. For
-/// code that no coroutine runs: a coroutine has scopes for this.
-pub(crate) fn fence() -> impl Drop {
-    FENCES.set(FENCES.get() + 1);
-    Defer::new(|| FENCES.set(FENCES.get() - 1))
+/// Keeps generators from yielding through the caller's frame, until the guard is dropped. For code
+/// that no coroutine runs: a coroutine has scopes for this.
+pub(crate) fn forbid_yields() -> impl Drop {
+    YIELDS_FORBIDDEN.set(YIELDS_FORBIDDEN.get() + 1);
+    Defer::new(|| YIELDS_FORBIDDEN.set(YIELDS_FORBIDDEN.get() - 1))
 }
 
 /// How many frames are on this thread's stack that no generator may be suspended with: those of
-/// runs, and those that a [`fence`] keeps.
+/// runs, and those that [`forbid_yields`].
 pub(crate) fn frames() -> u32 {
-    RUNS.get() + FENCES.get()
+    RUNS.get() + YIELDS_FORBIDDEN.get()
 }
 
 /// Notes that this thread will never run a coroutine again, because its thread-locals are being
@@ -104,7 +104,7 @@ pub(super) fn is_hosted() -> bool {
 pub(super) fn refuse_to_block() {
     assert!(
         !in_hook(),
-        "a hook of a runtime waits, or the clock of a host, which would stop all coroutines of the \
+        "a hook of a runtime, or the clock of a host, waits, which would stop all coroutines of the \
          thread: let a hook hand over what takes time, to a coroutine or a thread of its own"
     );
     assert!(
@@ -123,7 +123,7 @@ pub(super) fn refuses_to_block() -> bool {
 /// Calls `hook`, which must not unwind: a hook, or the clock of a host. Meanwhile no coroutine
 /// counts as running, so that nothing that `hook` does can change the wait of the running one.
 pub(super) fn while_hooked(hook: impl FnOnce()) {
-    let _fence = fence();
+    let _forbid = forbid_yields();
     let (task, in_hook) = (CURRENT.replace(None), IN_HOOK.replace(true));
     hook();
     IN_HOOK.set(in_hook);

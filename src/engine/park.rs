@@ -310,7 +310,7 @@ pub(crate) fn no_unwind<T>(f: impl FnOnce() -> T) -> T {
 fn shielded<T>(hides_root: bool, f: impl FnOnce() -> T) -> T {
     current::with(|task| {
         let Some(task) = task else {
-            let _fence = current::fence();
+            let _forbid = current::forbid_yields();
             return f();
         };
         let value = {

@@ -154,19 +154,22 @@ impl Nested {
         self.open.borrow().iter().any(|scope| scope.id == id)
     }
 
+    /// How many of the open scopes a shield hides.
+    fn shielded(&self) -> usize {
+        self.shields.borrow().last().map_or(0, |shield| shield.open)
+    }
+
     /// How many of the open scopes are hidden, by a shield or by a scope of a clean-up.
     fn hidden(&self) -> usize {
-        let by_shield = self.shields.borrow().last().map_or(0, |shield| shield.open);
-        let open = self.open.borrow();
-        by_shield.max(open.iter().rposition(|scope| scope.cleanup).unwrap_or(0))
+        let by_cleanup = self.open.borrow().iter().rposition(|scope| scope.cleanup);
+        self.shielded().max(by_cleanup.unwrap_or(0))
     }
 
     #[cold]
     fn fails_at(&self) -> Option<Instant> {
         let open = self.open.borrow();
-        let shield = self.shields.borrow().last().map_or(0, |shield| shield.open);
-        // A scope of a clean-up hides none of these, which unwind nothing. It may be taken for one.
-        let deadlines = open[shield..].iter().filter_map(|scope| match scope.until {
+        // These unwind nothing, so a clean-up need not be protected from them.
+        let deadlines = open[self.shielded()..].iter().filter_map(|scope| match scope.until {
             Until::Fails(deadline) => Some(deadline),
             Until::Closed | Until::Token { .. } | Until::Later(_) | Until::Passed => None,
         });

@@ -292,7 +292,7 @@ pub fn no_unwind<T>(f: impl FnOnce() -> T) -> T {
 pub fn no_wait<T>(f: impl FnOnce() -> T) -> T {
     current::with(|task| {
         let _allow = task.map(|task| task.scopes.forbid_waits());
-        let _fence = task.is_none().then(current::fence);
+        let _forbid = task.is_none().then(current::forbid_yields);
         f()
     })
 }

@@ -203,33 +203,6 @@ fn with_clock<T>(clock: fn() -> Instant, main: impl FnOnce() -> T) -> T {
 }
 
 #[test]
-fn a_clock_that_yields_holds_up_no_other_reader_of_a_ticker() {
-    thread_local! {
-        static YIELDS: Cell<bool> = const { Cell::new(false) };
-    }
-    let clock = || {
-        if YIELDS.take() {
-            plainsong::yield_now();
-        }
-        Instant::now()
-    };
-    let main = || {
-        let ticks = plainsong::sync::channel::tick(Duration::from_nanos(1));
-        plainsong::scope(|s| {
-            for _ in 0..2 {
-                s.spawn(|| {
-                    YIELDS.set(true);
-                    ticks.recv().unwrap();
-                    YIELDS.set(true);
-                    plainsong::select! { recv(ticks) -> tick => assert!(tick.is_ok()) }
-                });
-            }
-        });
-    };
-    with_clock(clock, main);
-}
-
-#[test]
 fn a_clock_may_go_further_than_its_nanoseconds_can_say() {
     thread_local! {
         static FAR: Cell<bool> = const { Cell::new(false) };
