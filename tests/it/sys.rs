@@ -33,6 +33,7 @@ pub(crate) fn on_foreign_thread(f: fn()) {
 }
 
 /// A waker that does nothing but call `f` when it is cloned.
+#[cfg(all(target_os = "linux", not(plainsong_portable_reactor)))]
 pub(crate) fn waker_that_clones_with(f: &'static fn()) -> Waker {
     static TABLE: RawWakerVTable = RawWakerVTable::new(clone, ignore, ignore, ignore);
     fn clone(data: *const ()) -> RawWaker {

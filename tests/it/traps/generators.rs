@@ -467,25 +467,29 @@ fn the_clock_of_a_host_cannot_yield() {
 /// While it drains, its callbacks ran outside of a scope. Its end waits, wherever the body goes on.
 #[test]
 fn the_callback_of_a_server_that_is_stopped_cannot_yield() {
-    static IS_REFUSED: AtomicBool = AtomicBool::new(false);
+    static REFUSED: AtomicUsize = AtomicUsize::new(0);
     alone(the_callback_of_a_server_that_is_stopped_cannot_yield, || {
         run(|| {
             let folder = Folder::new();
             let path = folder.join("socket");
             let listener = UnixListener::bind(&path).unwrap();
             let _client = UnixStream::connect(&path).unwrap();
+            let rest = Arc::new(std::sync::Mutex::new(Vec::new()));
+            let opened = Arc::clone(&rest);
             let mut generator = generator(move || {
                 let stop = CancellationToken::new();
                 stop.cancel();
-                let server = Server::new(listener).stop_with(&stop).grace(MOMENT);
-                let server = server.on_pause(|_| IS_REFUSED.store(!yields(), Ordering::Relaxed));
-                server.serve(|_conn: UnixStream| ()).unwrap_err();
+                let server = Server::new(listener).stop_with(&stop).on_pause(move |_| {
+                    REFUSED.fetch_add(usize::from(!yields()), Ordering::Relaxed);
+                    opened.lock().unwrap().clear();
+                });
+                server.serve(|_conn: UnixStream| ()).unwrap();
             });
             limit_descriptors(descriptors() as u64 + 4);
-            let _rest: Vec<_> =
-                std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+            let files = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok());
+            rest.lock().unwrap().extend(files);
             assert_eq!(generator.next(), None);
-            assert!(IS_REFUSED.load(Ordering::Relaxed));
+            assert_eq!(REFUSED.load(Ordering::Relaxed), 2, "at the pause, and at its end");
         });
     });
 }
