@@ -4,6 +4,7 @@
 
 use std::ffi::c_void;
 use std::ptr;
+#[cfg(all(target_os = "linux", not(plainsong_portable_reactor)))]
 use std::task::{RawWaker, RawWakerVTable, Waker};
 
 /// Lets the kernel end this process after some seconds, so that a child that hangs does not outlive

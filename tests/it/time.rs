@@ -543,8 +543,8 @@ fn a_waker_drops_a_sleep_and_cancels_a_call_that_are_due_at_the_same_time() {
         static LATER: RefCell<Vec<plainsong::time::Timer>> = const { RefCell::new(Vec::new()) };
     }
     run(|| {
-        let (time, woken) = (now() + MOMENT, Arc::new(AtomicBool::new(false)));
-        let sleep = || Arc::new(Mutex::new(Some(Sleep::until(time))));
+        let woken = Arc::new(AtomicBool::new(false));
+        let sleep = || Arc::new(Mutex::new(Some(Sleep::new(HOUR))));
         let (due, next) = (sleep(), sleep());
         let waker = {
             let (due, next, woken) = (due.clone(), next.clone(), woken.clone());
@@ -562,12 +562,15 @@ fn a_waker_drops_a_sleep_and_cancels_a_call_that_are_due_at_the_same_time() {
                 woken.store(true, Ordering::Relaxed);
             })))
         };
-        let mut first = Sleep::until(time);
+        let mut first = Sleep::new(HOUR);
         assert!(poll_once(&mut first, &waker).is_pending());
         let poll = |it: &Mutex<Option<Sleep>>| {
             poll_once(it.lock().unwrap().as_mut().unwrap(), Waker::noop()).is_pending()
         };
         assert!(poll(&due));
+        let time = now() + MOMENT;
+        first.reset(time);
+        due.lock().unwrap().as_mut().unwrap().reset(time);
         LATER.with_borrow_mut(|calls| calls.push(at(time, || panic!("it was cancelled"))));
         until(|| woken.load(Ordering::Relaxed));
         yield_now();
