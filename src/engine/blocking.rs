@@ -118,7 +118,12 @@ impl<T: Send + 'static> Call<T> {
             let pause = if tries && !pool::try_again() { park::deadline(PAUSE) } else { None };
             let until = deadline.into_iter().chain(pause).min();
             let wake = park::block_unless_cancelled(waiter, WAIT, until);
-            if wake == Wake::Cancelled || wake == Wake::TimedOut && until == deadline {
+            // A cancellation that came after another wake has not ended this wait, and would not
+            // end the next.
+            if wake == Wake::Cancelled || park::is_cancel_pending() {
+                return Err(Wake::Cancelled);
+            }
+            if wake == Wake::TimedOut && until == deadline {
                 return Err(wake);
             }
         }

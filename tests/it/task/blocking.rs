@@ -596,6 +596,36 @@ fn a_call_whose_thread_could_not_be_started_is_made_when_it_can_be() {
     });
 }
 
+/// It was woken to try again, and then cancelled before it ran. Its next waits did not end.
+#[test]
+fn a_caller_that_tries_again_is_cancelled_while_it_is_ready() {
+    alone(a_caller_that_tries_again_is_cancelled_while_it_is_ready, || {
+        util::run(|| {
+            let (gate, event) = (gate(), Arc::new(Event::new()));
+            let set = Arc::clone(&event);
+            let first = spawn(move || {
+                blocking(|| {
+                    gate.pass();
+                    event.wait();
+                });
+            });
+            until(|| gate.waiting() == 1);
+            let trying = spawn(|| blocking(|| ()));
+            let before = getrlimit(Resource::As).current;
+            limit_memory(Some((status("VmSize") as u64 + 1024) << 10));
+            until_parked(&trying);
+            gate.open();
+            // A pause of it is over.
+            until(|| !format!("{trying:?}").contains("waits"));
+            trying.cancel();
+            assert!(trying.join().unwrap_err().is_cancelled());
+            limit_memory(before);
+            set.set();
+            first.join().unwrap();
+        });
+    });
+}
+
 #[test]
 fn a_plain_thread_sees_its_socket_while_all_threads_of_the_pool_block() {
     alone(a_plain_thread_sees_its_socket_while_all_threads_of_the_pool_block, || {
