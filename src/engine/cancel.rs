@@ -13,7 +13,7 @@ use std::process;
 use super::current;
 use super::id::Id;
 use super::scopes::{CancelReason, Level};
-use super::task::Task;
+use super::task::{Task, drop_each};
 
 /// The panic payload of a cancellation.
 struct Payload {
@@ -95,8 +95,7 @@ fn forget(payload: Box<dyn Any + Send>) {
     }));
 }
 
-/// Drops the locals of `task`, the running coroutine. Their destructors may make new locals, which
-/// are dropped too, up to sixteen times.
+/// Drops the locals of `task`, the running coroutine.
 #[inline]
 pub(crate) fn drop_locals(task: &Task) {
     if task.may_have_locals() {
@@ -106,18 +105,11 @@ pub(crate) fn drop_locals(task: &Task) {
 
 #[cold]
 fn drop_locals_slowly(task: &Task) {
-    for _ in 0..16 {
-        let locals = task.take_locals();
-        if locals.is_empty() {
-            return;
-        }
-        // One by one: after a panic in a list, the others would be dropped in its unwind.
-        for local in locals {
-            catch_and_forget(|| drop(local));
-            // The coroutine is at its end, so no unwind is left.
-            task.forget_panic();
-        }
-    }
+    drop_each(task.locals(), |local| {
+        catch_and_forget(|| drop(local));
+        // The coroutine is at its end, so no unwind is left.
+        task.forget_panic();
+    });
 }
 
 /// Whether the payload of a panic is a cancellation of the calling coroutine that is still on its

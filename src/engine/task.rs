@@ -272,8 +272,39 @@ pub(crate) struct Extras {
     on_abandon: Cell<Option<Box<dyn FnOnce()>>>,
 }
 
-/// Values of `coroutine_local!` keys, by the key's address.
-pub(crate) type Locals = Vec<(usize, Rc<dyn Any>)>;
+/// The value of a `coroutine_local!` key.
+#[derive(Debug)]
+pub(crate) struct Local {
+    /// The key's address.
+    pub(crate) key: usize,
+    pub(crate) value: Rc<dyn Any>,
+    /// The destructor of the value does something.
+    pub(crate) needs_drop: bool,
+}
+
+pub(crate) type Locals = Vec<Local>;
+
+/// Takes out the values that have destructors, one by one, and passes each to `drop`. These are
+/// user code, which may use the values that are left, and make new ones. Those are dropped in the
+/// next round. After sixteen rounds the others stay.
+pub(crate) fn drop_each(locals: &RefCell<Locals>, drop: impl Fn(Rc<dyn Any>)) {
+    for _ in 0..16 {
+        let values = locals.borrow().iter().filter(|local| local.needs_drop).count();
+        for _ in 0..values {
+            let mut locals = locals.borrow_mut();
+            let Some(at) = locals.iter().position(|local| local.needs_drop) else { break };
+            let local = locals.remove(at);
+            std::mem::drop(locals);
+            drop(local.value);
+        }
+    }
+}
+
+/// Drops what [`drop_each`] has left. User code must not run any more, so values with destructors
+/// are leaked.
+pub(crate) fn forget_each(locals: Locals) {
+    locals.into_iter().filter(|local| local.needs_drop).for_each(std::mem::forget);
+}
 
 /// The reason of a coroutine that has not waited yet.
 static NOTHING: Reason = Wait::outside("nothing");
@@ -469,17 +500,12 @@ impl Task {
         self.extras.get().is_some()
     }
 
-    /// Leaks the locals, if there are any.
+    /// Drops the locals whose destructors do nothing, and leaks the others.
     #[inline]
     pub(crate) fn forget_locals(&self) {
         if self.may_have_locals() {
-            std::mem::forget(self.take_locals());
+            forget_each(self.locals().take());
         }
-    }
-
-    /// Takes the locals, to drop them. Allocates nothing if there are none.
-    pub(crate) fn take_locals(&self) -> Locals {
-        self.extras.get().map(|extras| extras.locals.take()).unwrap_or_default()
     }
 }
 

@@ -4,15 +4,44 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::error::Error;
 use std::fmt;
+use std::marker::PhantomData;
+use std::mem::{self, ManuallyDrop};
 use std::ptr;
 use std::rc::Rc;
 
 use crate::engine::current;
-use crate::engine::task::Locals;
+use crate::engine::task::{Local, Locals, drop_each, forget_each};
 
 thread_local! {
-    // The values of this thread, when it is a plain one.
-    static LOCALS: RefCell<Locals> = const { RefCell::new(Vec::new()) };
+    static OF_THREAD: OfThread = const { OfThread::new() };
+    // Drops the values of this thread when it ends.
+    static END: End = const { End };
+}
+
+/// The values of a thread, when it is a plain one. It has no destructor, because those of the
+/// values may use other values.
+struct OfThread {
+    values: ManuallyDrop<RefCell<Locals>>,
+    are_dropped: Cell<bool>,
+}
+
+impl OfThread {
+    const fn new() -> Self {
+        let values = ManuallyDrop::new(RefCell::new(Vec::new()));
+        Self { values, are_dropped: Cell::new(false) }
+    }
+}
+
+struct End;
+
+impl Drop for End {
+    fn drop(&mut self) {
+        OF_THREAD.with(|thread| {
+            drop_each(&thread.values, drop);
+            thread.are_dropped.set(true);
+            forget_each(thread.values.take());
+        });
+    }
 }
 
 /// Calls `f` with the values of this coroutine, or else of this thread. `None` if the thread is
@@ -20,7 +49,11 @@ thread_local! {
 fn with_locals<R>(f: impl FnOnce(&mut Locals) -> R) -> Option<R> {
     current::with(|task| match task {
         Some(task) => Some(f(&mut task.locals().borrow_mut())),
-        None => LOCALS.try_with(|locals| f(&mut locals.borrow_mut())).ok(),
+        None => OF_THREAD.with(|thread| {
+            // Has it dropped when the thread ends. While it is dropped, there is no need.
+            _ = END.try_with(|_| ());
+            (!thread.are_dropped.get()).then(|| f(&mut thread.values.borrow_mut()))
+        }),
     })
 }
 
@@ -28,9 +61,13 @@ fn with_locals<R>(f: impl FnOnce(&mut Locals) -> R) -> Option<R> {
 /// [`coroutine_local!`](crate::coroutine_local).
 ///
 /// A coroutine's value is made at its first use. It is dropped when the coroutine has ended, in no
-/// particular order. On a plain thread, the value belongs to the thread.
+/// particular order; values without a destructor come last. Destructors may use values that are not
+/// dropped yet, and make new ones, up to sixteen times. On a plain thread, the value belongs to the
+/// thread.
 pub struct LocalKey<T: 'static> {
     init: fn() -> T,
+    // Invariant, since the address of a key stands for one type.
+    value: PhantomData<fn(T)>,
 }
 
 /// Declares values of which each coroutine has its own, with the syntax of
@@ -61,14 +98,14 @@ macro_rules! coroutine_local {
 impl<T: 'static> LocalKey<T> {
     #[doc(hidden)]
     pub const fn __new(init: fn() -> T) -> Self {
-        Self { init }
+        Self { init, value: PhantomData }
     }
 
     /// Calls `f` with this coroutine's value.
     ///
     /// # Panics
     ///
-    /// On a plain thread that is ending, when the value was already destroyed.
+    /// On a plain thread that is ending, when its values were already dropped.
     pub fn with<R>(&'static self, f: impl FnOnce(&T) -> R) -> R {
         match self.try_with(f) {
             Ok(result) => result,
@@ -80,12 +117,12 @@ impl<T: 'static> LocalKey<T> {
     ///
     /// # Errors
     ///
-    /// On a plain thread that is ending, when the value was already destroyed.
+    /// On a plain thread that is ending, when its values were already dropped.
     pub fn try_with<R>(&'static self, f: impl FnOnce(&T) -> R) -> Result<R, AccessError> {
         let key = ptr::from_ref(self).addr();
         let find = |locals: &mut Locals| {
-            let found = locals.iter().find(|(other, _)| *other == key);
-            found.map(|(_, value)| Rc::clone(value))
+            let found = locals.iter().find(|local| local.key == key);
+            found.map(|local| Rc::clone(&local.value))
         };
         let value = match with_locals(find).ok_or(AccessError(()))? {
             Some(value) => value,
@@ -97,7 +134,8 @@ impl<T: 'static> LocalKey<T> {
                     // If the initialiser itself has made a value, user code has seen that one, so
                     // it stays.
                     find(locals).unwrap_or_else(|| {
-                        locals.push((key, Rc::clone(&made)));
+                        let (value, needs_drop) = (Rc::clone(&made), mem::needs_drop::<T>());
+                        locals.push(Local { key, value, needs_drop });
                         Rc::clone(&made)
                     })
                 };
@@ -228,7 +266,7 @@ pub struct AccessError(());
 
 impl fmt::Display for AccessError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a coroutine_local! value was used while its thread was ending")
+        f.write_str("a coroutine_local! value was used after those of its thread were dropped")
     }
 }
 

@@ -16,6 +16,13 @@ fn its_owned_guard<'a>(long: sync::OwnedMutexGuard<&'static str>) -> sync::Owned
     long //~ -
 }
 
+/// The address of a key stands for one type.
+fn a_key_of_a_local(
+    any: &'static plainsong::LocalKey<fn(&str)>,
+) -> &'static plainsong::LocalKey<fn(&'static str)> {
+    any //~ E0308
+}
+
 fn a_rwlock<'a>(long: &'a sync::RwLock<&'static str>) -> &'a sync::RwLock<&'a str> {
     long //~ -
 }

@@ -1,7 +1,9 @@
 //! `coroutine_local!`: a value for each coroutine, dropped in it.
 
 use std::cell::{Cell, RefCell};
+use std::mem;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -101,6 +103,56 @@ fn destructors_may_wait_and_use_locals() {
         child.join().unwrap();
         assert_eq!(*log.borrow(), [5, 6]);
     });
+}
+
+/// As values of std's `thread_local!` can. All counted as destroyed when the first was.
+#[test]
+fn destructors_at_the_end_of_a_thread_may_use_other_values() {
+    coroutine_local! {
+        static FIRST: RefCell<Option<Guard>> = const { RefCell::new(None) };
+        static LATER: RefCell<Vec<Guard>> = const { RefCell::new(Vec::new()) };
+    }
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let body = |log: &Arc<Mutex<Vec<&'static str>>>| {
+        let note = |what| {
+            let log = Arc::clone(log);
+            move || log.lock().unwrap().push(what)
+        };
+        let (first, made, later) = (note("first"), note("made by it"), note("later"));
+        move || {
+            COUNT.set(7);
+            let mut made = Some(made);
+            FIRST.set(Some(guard(move || {
+                first();
+                OTHER.set(made.take().map(guard));
+                LATER.with_borrow(|later| assert_eq!(later.len(), 1));
+                assert_eq!(COUNT.get(), 7);
+            })));
+            LATER.with_borrow_mut(|list| list.push(guard(later)));
+        }
+    };
+    let expected = ["first", "later", "made by it"];
+    thread::spawn(body(&log)).join().unwrap();
+    assert_eq!(mem::take(&mut *log.lock().unwrap()), expected);
+    let in_coroutine = body(&log);
+    run(|| spawn(in_coroutine).join().unwrap());
+    assert_eq!(*log.lock().unwrap(), expected);
+}
+
+/// The second value is used when those of the thread were dropped.
+#[test]
+fn a_value_after_those_of_its_thread_is_an_error() {
+    thread_local! {
+        static LAST: Cell<Option<Guard>> = const { Cell::new(None) };
+    }
+    let (tell, told) = std::sync::mpsc::channel();
+    let ending = thread::spawn(move || {
+        // Its destructor runs after that of the values, which is registered after it.
+        LAST.set(Some(guard(move || tell.send(COUNT.try_with(Cell::get).is_err()).unwrap())));
+        COUNT.set(1);
+    });
+    ending.join().unwrap();
+    assert!(told.recv().unwrap());
 }
 
 #[test]
