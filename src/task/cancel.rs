@@ -256,6 +256,8 @@ pub fn shield<T>(f: impl FnOnce() -> T) -> T {
 /// fulfil stays open. A coroutine that borrows from others, as in a [`scope`](crate::scope), is not
 /// left that way. There, `f` is waited for.
 ///
+/// A wait still panics where waits are forbidden, as in [`no_wait`].
+///
 /// ```
 /// use plainsong::{no_unwind, thread};
 ///
@@ -278,7 +280,8 @@ pub fn no_unwind<T>(f: impl FnOnce() -> T) -> T {
 /// # Panics
 ///
 /// At a wait inside of `f`, and when a scope that `f` opens starts a coroutine, since its end would
-/// wait for it. In a destructor that an unwind runs, such a panic ends the process.
+/// wait for it. In a destructor that an unwind runs, such a panic ends the process. So does a wait
+/// that never unwinds, of plainsong-std.
 ///
 /// ```
 /// use std::time::Duration;

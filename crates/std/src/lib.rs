@@ -4,6 +4,7 @@ pub use ::std::*;
 
 pub mod fs;
 pub mod io;
+mod must_return;
 pub mod net;
 pub mod os;
 pub mod process;

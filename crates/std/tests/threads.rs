@@ -297,6 +297,38 @@ fn no_more_can_a_destructor_of_an_unwind_where_waits_are_forbidden() {
     });
 }
 
+/// More often than the budget of a turn allows.
+fn need_not_wait() {
+    let (mutex, lock) = (Mutex::new(()), RwLock::new(()));
+    for _ in 0..1000 {
+        drop((mutex.lock(), lock.read(), lock.read()));
+        drop(lock.write());
+        thread::yield_now();
+        thread::sleep(Duration::ZERO);
+        thread::park_timeout(Duration::ZERO);
+    }
+}
+
+#[test]
+fn what_need_not_wait_returns_where_waits_are_forbidden() {
+    run(|| {
+        let others = Arc::new(AtomicUsize::new(0));
+        let theirs = others.clone();
+        plainsong::spawn(move || theirs.fetch_add(1, Ordering::Relaxed));
+        plainsong::no_wait(need_not_wait);
+        thread::current().unpark();
+        plainsong::no_wait(thread::park);
+        assert_eq!(others.load(Ordering::Relaxed), 0);
+    });
+    let (note, notes) = std::sync::mpsc::channel();
+    let hook = move |_| {
+        need_not_wait();
+        note.send(()).unwrap();
+    };
+    Runtime::builder().on_suspend(hook).build().unwrap().run(plainsong::yield_now);
+    assert!(notes.iter().next().is_some());
+}
+
 #[test]
 fn a_park_does_not_unwind_when_its_time_is_up() {
     run(|| {

@@ -8,6 +8,8 @@ use ::std::sync::{LockResult, TryLockResult};
 use ::plainsong::no_unwind;
 use ::plainsong::sync::{self, MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::must_return::must_return;
+
 /// The methods that both locks have alike.
 macro_rules! as_in_std {
     ($lock:ident) => {
@@ -96,10 +98,11 @@ impl<T: ?Sized> Mutex<T> {
     ///
     /// # Cancellation
     ///
-    /// Never unwinds: see [`no_unwind`].
+    /// Never unwinds: see [`no_unwind`]. If it has to wait where waits are forbidden, such as in
+    /// [`no_wait`](::plainsong::no_wait), the process ends.
     #[track_caller]
     pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
-        no_unwind(|| self.0.lock())
+        must_return("Mutex::lock", || no_unwind(|| self.0.lock()))
     }
 
     /// Takes the lock if it is free.
@@ -128,10 +131,11 @@ impl<T: ?Sized> RwLock<T> {
     ///
     /// # Cancellation
     ///
-    /// Never unwinds: see [`no_unwind`].
+    /// Never unwinds: see [`no_unwind`]. If it has to wait where waits are forbidden, such as in
+    /// [`no_wait`](::plainsong::no_wait), the process ends.
     #[track_caller]
     pub fn read(&self) -> LockResult<RwLockReadGuard<'_, T>> {
-        no_unwind(|| self.0.read())
+        must_return("RwLock::read", || no_unwind(|| self.0.read()))
     }
 
     /// Waits until the lock is free, and there is no earlier waiter.
@@ -142,10 +146,11 @@ impl<T: ?Sized> RwLock<T> {
     ///
     /// # Cancellation
     ///
-    /// Never unwinds: see [`no_unwind`].
+    /// Never unwinds: see [`no_unwind`]. If it has to wait where waits are forbidden, such as in
+    /// [`no_wait`](::plainsong::no_wait), the process ends.
     #[track_caller]
     pub fn write(&self) -> LockResult<RwLockWriteGuard<'_, T>> {
-        no_unwind(|| self.0.write())
+        must_return("RwLock::write", || no_unwind(|| self.0.write()))
     }
 
     /// [`read`](Self::read), if that need not wait.

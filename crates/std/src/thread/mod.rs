@@ -14,7 +14,10 @@ use ::std::thread as std_thread;
 use ::std::time::Duration;
 
 use ::plainsong::sync::OnceLock;
+use ::plainsong::thread::__are_waits_refused;
 use ::plainsong::{Handle, Runtime, no_unwind};
+
+use crate::must_return::must_return;
 
 pub use self::scope::{Scope, ScopedJoinHandle, scope};
 pub use ::plainsong::thread::{JoinHandle, Thread, ThreadId, current, panicking};
@@ -44,59 +47,79 @@ where
 }
 
 // Unsafe code puts its wait queues on the stacks of the waiters, and relies on these to return: the
-// cells of once_cell and the channels of crossbeam do.
+// cells of once_cell and the channels of crossbeam do. So where waits are forbidden, these do not
+// panic either. A call that need not wait returns at once. The others end the process:
+//
+// - `park` may return for no reason in std. But its callers call it again, and would spin for ever.
+// - The callers of `park_timeout` would spin until their time is over. That stops all coroutines of
+//   the thread, which is what forbids the wait.
 
 /// Waits until [`Thread::unpark`] is called: [`std::thread::park`].
 ///
 /// # Cancellation
 ///
-/// Never unwinds: see [`no_unwind`].
+/// Never unwinds: see [`no_unwind`]. If it has to wait where waits are forbidden, such as in
+/// [`no_wait`](::plainsong::no_wait), the process ends.
 pub fn park() {
-    no_unwind(::plainsong::thread::park);
+    must_return("thread::park", || no_unwind(::plainsong::thread::park));
 }
 
 /// [`park`], for `timeout` at most.
 ///
 /// # Cancellation
 ///
-/// Never unwinds: see [`no_unwind`].
+/// As [`park`]. Zero waits nowhere.
 pub fn park_timeout(timeout: Duration) {
-    no_unwind(|| ::plainsong::thread::park_timeout(timeout));
+    if timeout.is_zero() && __are_waits_refused() {
+        return;
+    }
+    must_return("thread::park_timeout", || {
+        no_unwind(|| ::plainsong::thread::park_timeout(timeout));
+    });
 }
 
 /// [`park_timeout`] for a number of milliseconds.
 ///
 /// # Cancellation
 ///
-/// Never unwinds: see [`no_unwind`].
+/// As [`park_timeout`].
 #[deprecated = "use `park_timeout`"]
 pub fn park_timeout_ms(ms: u32) {
     park_timeout(Duration::from_millis(ms.into()));
 }
 
-/// Lets other threads run: [`std::thread::yield_now`].
+/// Lets other threads run: [`std::thread::yield_now`]. Where waits are forbidden, such as in
+/// [`no_wait`](::plainsong::no_wait), these are those of the system only, and no coroutines.
 ///
 /// # Cancellation
 ///
 /// Never unwinds: see [`no_unwind`].
 pub fn yield_now() {
-    no_unwind(::plainsong::thread::yield_now);
+    // Code that never waits may spin a few turns, until another thread has done something:
+    // `try_recv` of crossbeam-channel does.
+    if __are_waits_refused() {
+        return std_thread::yield_now();
+    }
+    must_return("thread::yield_now", || no_unwind(::plainsong::thread::yield_now));
 }
 
 /// Waits for `dur`: [`std::thread::sleep`].
 ///
 /// # Cancellation
 ///
-/// Never unwinds: see [`no_unwind`].
+/// As [`park_timeout`].
 pub fn sleep(dur: Duration) {
-    no_unwind(|| ::plainsong::thread::sleep(dur));
+    if dur.is_zero() && __are_waits_refused() {
+        return;
+    }
+    must_return("thread::sleep", || no_unwind(|| ::plainsong::thread::sleep(dur)));
 }
 
 /// [`sleep`] for a number of milliseconds.
 ///
 /// # Cancellation
 ///
-/// Never unwinds: see [`no_unwind`].
+/// As [`sleep`].
 #[deprecated = "use `sleep`"]
 pub fn sleep_ms(ms: u32) {
     sleep(Duration::from_millis(ms.into()));

@@ -6,11 +6,10 @@
 
 use ::std::any::Any;
 use ::std::fmt;
-use ::std::io::{self, Write};
+use ::std::io;
 use ::std::marker::PhantomData;
 use ::std::mem;
 use ::std::panic::{AssertUnwindSafe, catch_unwind};
-use ::std::process;
 use ::std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use ::std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,12 +17,7 @@ use ::plainsong::thread::{__are_waits_refused, __resume_unwind, park};
 use ::plainsong::{CancellationToken, shield};
 
 use super::{Builder, Result, Thread, current, runtime};
-
-const REFUSED: &str = "this scope could not wait for its threads, because waits are forbidden \
-                       where it was opened (in `no_wait`, in the poll of a future of \
-                       `plainsong_tokio::block_on`, in a task of tokio or other code of the host \
-                       of a worker's thread, in a hook of a runtime): open the scope in a \
-                       coroutine or a thread of its own, or outside of `no_wait`";
+use crate::must_return::{WHERE, must_return};
 
 /// A scope for threads that borrow: [`std::thread::Scope`](::std::thread::Scope).
 pub struct Scope<'scope, 'env: 'scope> {
@@ -150,10 +144,10 @@ where
     if waited.is_err() {
         // Nothing may leave this function while a thread is running that may borrow from its
         // caller.
-        let abort = AbortOnUnwind;
-        data.token.cancel();
-        shield(wait);
-        mem::forget(abort);
+        must_return("thread::scope", || {
+            data.token.cancel();
+            shield(wait);
+        });
     }
     match (result, waited) {
         (Err(payload), _) | (_, Err(payload)) => __resume_unwind(payload),
@@ -161,19 +155,6 @@ where
             panic!("a scoped thread panicked")
         }
         (Ok(value), Ok(())) => value,
-    }
-}
-
-struct AbortOnUnwind;
-
-impl Drop for AbortOnUnwind {
-    fn drop(&mut self) {
-        // Nothing more can be done if this cannot be written.
-        let _ = io::stderr().write_all(
-            b"plainsong: a scope cannot wait for its threads where it ends, and they borrow from \
-              its caller, so the process ends.\nEnd the scope where waits are allowed.\n",
-        );
-        process::abort();
     }
 }
 
@@ -207,7 +188,11 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         T: Send + 'scope,
     {
         if self.data.refuses {
-            return Err(io::Error::other(REFUSED));
+            return Err(io::Error::other(format!(
+                "this scope could not wait for its threads, because waits are forbidden where it \
+                 was opened ({WHERE}): open the scope in a coroutine or a thread of its own, or \
+                 outside of `no_wait`"
+            )));
         }
         // Nothing abandons a thread that borrows: it would never drop its `Ending`.
         let (runtime, settings) = (runtime()?, builder.settings().__borrows());
