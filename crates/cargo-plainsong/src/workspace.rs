@@ -27,7 +27,19 @@ const UNFIT: &[(&str, &str)] = &[
     ("rayon-core", "its jobs borrow, and it relies on waits that do not unwind"),
     ("scoped_threadpool", "its jobs borrow, and it relies on channels that do not unwind"),
     ("parking_lot_core", "it waits in the kernel, and not through std"),
+    // The thread-locals of a copy end with their coroutine. But what is not `Send` may be handed to
+    // another coroutine of the same thread, and live on.
+    ("parking_lot", "its ReentrantMutex tells threads apart by the address of a thread-local"),
+    ("thread_local", LEAVES_ITS_PLACE),
+    ("state", LEAVES_ITS_PLACE),
+    ("seize", LEAVES_ITS_PLACE),
+    ("sdd", LEAVES_ITS_PLACE),
+    ("jni", "a coroutine that ends would detach its thread from the JVM, which others still use"),
+    // And what is not `Sync` is shared by the coroutines of a thread.
+    ("qcell", "each coroutine would have a TLCellOwner of its own for the cells of all"),
 ];
+const LEAVES_ITS_PLACE: &str = "a coroutine that ends would leave its place to one of another \
+                                thread, while others of its own may still use what is there";
 
 /// Crates whose copies need a copy of another crate for themselves, which nothing else uses.
 const COMPANIONS: &[(&str, &str)] = &[

@@ -110,6 +110,9 @@ fn a_mistake_is_an_error_that_changes_nothing() {
         (["vendor", "slab"], "plainsong-std itself needs slab"),
         (["vendor", "plainsong"], "name another crate"),
         (["vendor", "rayon-core"], "unsound"),
+        (["vendor", "thread_local"], "unsound"),
+        (["vendor", "parking_lot"], "the address of a thread-local"),
+        (["vendor", "qcell"], "unsound"),
         (["undo", "httparse"], "there is no copy of httparse"),
     ] {
         let error = plainsong(folder, &arguments).unwrap_err();
