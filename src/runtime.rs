@@ -268,8 +268,9 @@ impl Builder {
 
     /// Says that no plain thread will unpark a coroutine, cancel a token and the like. Then such
     /// waits count as waits for other coroutines, and can be part of a deadlock. The threads of a
-    /// [`Pool::threads`](crate::pool::Pool::threads) are plain threads too. A wait that the kernel,
-    /// the clock, a signal or another runtime may end is never part of a deadlock.
+    /// [`Pool::threads`](crate::pool::Pool::threads) are plain threads too, and so is a call of
+    /// [`offload`](crate::offload) whose caller has left it. A wait that the kernel, the clock, a
+    /// signal or another runtime may end is never part of a deadlock.
     ///
     /// The default is `false`: a plain thread may end such a wait, so it is never reported as a
     /// deadlock.
