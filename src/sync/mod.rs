@@ -13,7 +13,8 @@
 //! Every operation that may wait uses up a part of its coroutine's turn, also when it need not
 //! wait. So a loop of such operations lets the other coroutines run, and can be cancelled. The
 //! `try_` methods of locks, channels and queues neither wait nor let others run, so that they can
-//! be used where a switch would be wrong, as in a destructor. A loop of nothing but those keeps its
+//! be used where a switch would be wrong, as in a destructor. (Those of a [priority
+//! queue](Queue::priority) may wait.) A loop of nothing but those keeps its
 //! thread: call [`yield_now`](crate::yield_now) in it. (A `select!` that has a `default` does let
 //! others run.)
 
@@ -24,7 +25,7 @@ mod condvar;
 mod event;
 mod guard;
 mod holder;
-mod lock;
+pub(crate) mod lock;
 pub mod mpsc;
 mod mutex;
 mod once;
@@ -38,7 +39,7 @@ mod reentrant;
 mod rwlock;
 pub mod select;
 mod semaphore;
-mod wait;
+pub(crate) mod wait;
 mod wait_group;
 
 pub use std::sync::{

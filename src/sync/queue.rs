@@ -10,9 +10,10 @@ use std::mem;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
-use super::event::Event;
+use super::lock::Lock;
 use super::reentrant::ReentrantMutex;
 use super::semaphore::{Semaphore, TryAcquireError};
+use super::wait::{About, WaitQueue, wait};
 use crate::engine::defer::Defer;
 use crate::engine::park;
 use crate::engine::task::Wait;
@@ -47,21 +48,32 @@ const WAIT_FOR_END: Wait =
 /// });
 /// ```
 pub struct Queue<T> {
-    // The lock notices when an item's order, which runs under it, uses the queue.
-    state: ReentrantMutex<RefCell<State<T>>>,
+    store: Locked<T>,
+    progress: Lock<Progress>,
     // A permit for each item, and one for each item more that there is room for, so that waiters
     // are served in order. Without `room` there is room for any number.
     items: Semaphore,
     room: Option<Semaphore>,
     capacity: Option<usize>,
-    // Set while every item that was put is done.
-    finished: Event,
 }
 
-struct State<T> {
-    store: Store<T>,
+/// The items, under the lock that their kind needs.
+enum Locked<T> {
+    // No code of users runs under this lock, so no operation waits for it.
+    Plain(Lock<Store<T>>),
+    // The items' order runs under this one, and may wait. The lock notices when it uses the queue.
+    Ordered(ReentrantMutex<RefCell<Store<T>>>),
+}
+
+/// How far the work is. A put looks and counts here while it holds the store: so it puts nothing
+/// after an immediate shutdown has taken the items out, or after a getter has been told of a
+/// shutdown. (The locks are taken in this order only.)
+struct Progress {
+    // How many items were put and are not done.
     unfinished: usize,
     shut_down: bool,
+    // Those that wait until all is done.
+    joining: WaitQueue<()>,
 }
 
 enum Store<T> {
@@ -110,6 +122,35 @@ impl<T> PartialEq for Ranked<T> {
 }
 
 impl<T> Eq for Ranked<T> {}
+
+impl<T> Locked<T> {
+    /// Calls `f` with the store. If its lock is that of users' code, that may wait, and so may
+    /// this: a cancellation is held back meanwhile, so that no item is lost that is being taken
+    /// out. If the order panics, the heap may be misordered but stays usable.
+    fn with<R>(&self, f: impl FnOnce(&mut Store<T>) -> R) -> R {
+        match self {
+            Self::Plain(store) => f(&mut store.lock()),
+            Self::Ordered(store) => park::shield(|| {
+                let store = store.lock();
+                let Ok(mut store) = store.try_borrow_mut() else {
+                    panic!(
+                        "the order of an item (`Ord::cmp`) must not use the queue that the item is \
+                         put in"
+                    )
+                };
+                f(&mut store)
+            }),
+        }
+    }
+
+    /// How many items there are, unless an order runs at this moment.
+    fn try_len(&self) -> Option<usize> {
+        match self {
+            Self::Plain(store) => Some(store.lock().len()),
+            Self::Ordered(store) => Some(store.try_lock()?.try_borrow().ok()?.len()),
+        }
+    }
+}
 
 impl<T> Store<T> {
     fn len(&self) -> usize {
@@ -189,7 +230,7 @@ impl<T> Queue<T> {
     /// When the capacity is zero.
     #[track_caller]
     pub fn fifo(capacity: Option<usize>) -> Self {
-        Self::with_store(Store::Fifo(VecDeque::new()), capacity)
+        Self::with_store(Locked::Plain(Lock::new(Store::Fifo(VecDeque::new()))), capacity)
     }
 
     /// Last in, first out; with room for `capacity` items, or any number.
@@ -199,13 +240,17 @@ impl<T> Queue<T> {
     /// When the capacity is zero.
     #[track_caller]
     pub fn lifo(capacity: Option<usize>) -> Self {
-        Self::with_store(Store::Lifo(Vec::new()), capacity)
+        Self::with_store(Locked::Plain(Lock::new(Store::Lifo(Vec::new()))), capacity)
     }
 
     /// The least item first, and equal ones in the order in which they were put; with room for
     /// `capacity` items, or any number.
     ///
-    /// The order of the items must not use this queue: a call on it from `T::cmp` panics.
+    /// The order of the items is code of yours, and may wait. So a call that puts, gets or counts
+    /// items, and an immediate shutdown, may wait until another call has compared its item; also
+    /// `try_put` and `try_get`. Where waits are refused, as in a [`no_wait`](crate::no_wait), it
+    /// panics then. (An immediate shutdown has taken effect, but has dropped no items.) A call of
+    /// these panics also when the order makes it: it must not use this queue.
     ///
     /// # Panics
     ///
@@ -216,22 +261,22 @@ impl<T> Queue<T> {
         T: Ord,
     {
         let items = Priority { heap: BinaryHeap::new(), compare: T::cmp, next: 0 };
-        Self::with_store(Store::Priority(items), capacity)
+        let store = ReentrantMutex::new(RefCell::new(Store::Priority(items)));
+        Self::with_store(Locked::Ordered(store), capacity)
     }
 
     #[track_caller]
-    fn with_store(store: Store<T>, capacity: Option<usize>) -> Self {
+    fn with_store(store: Locked<T>, capacity: Option<usize>) -> Self {
         assert!(capacity != Some(0), "a queue without room: nothing could ever be put");
-        let finished = Event::new();
-        finished.set();
         // No memory holds more items than a semaphore has permits.
         let room = capacity.filter(|&capacity| capacity <= Semaphore::MAX_PERMITS);
         Self {
-            state: ReentrantMutex::new(RefCell::new(State {
-                store,
+            store,
+            progress: Lock::new(Progress {
                 unfinished: 0,
                 shut_down: false,
-            })),
+                joining: WaitQueue::new(),
+            }),
             items: Semaphore::new(0),
             // `map` would hide the place of the call.
             #[expect(clippy::manual_map)]
@@ -240,7 +285,6 @@ impl<T> Queue<T> {
                 None => None,
             },
             capacity,
-            finished,
         }
     }
 
@@ -328,12 +372,7 @@ impl<T> Queue<T> {
     ///
     /// When it is called more often than items were put.
     pub fn task_done(&self) {
-        let counted = self.with(|state| {
-            let left = state.unfinished.checked_sub(1)?;
-            self.set_unfinished(state, left);
-            Some(())
-        });
-        assert!(counted.is_some(), "task_done() was called more often than items were put");
+        assert!(self.finish(1), "task_done() was called more often than items were put");
     }
 
     /// Waits until [`task_done`](Self::task_done) has been called for every item that was put.
@@ -343,29 +382,31 @@ impl<T> Queue<T> {
     /// Unwinds when the coroutine is cancelled while it waits.
     #[track_caller]
     pub fn join(&self) {
-        self.finished.wait_for(WAIT_FOR_END, None);
+        park::spend();
+        let (lock, why) = (&self.progress, WAIT_FOR_END);
+        let progress = lock.lock();
+        if progress.unfinished > 0 {
+            let _ = wait(lock, progress, |p| &mut p.joining, (), why, None, |_| About::NOTHING);
+        }
     }
 
     /// Takes no more items. Those that are in the queue can still be got; if `immediate`, they
     /// are dropped, and count as done. A waiter for which nothing is left gets an error.
     pub fn shutdown(&self, immediate: bool) {
-        let dropped = self.with(|state| {
-            state.shut_down = true;
-            let dropped = if immediate { state.store.take_all() } else { Vec::new() };
-            let left = state.unfinished.saturating_sub(dropped.len());
-            self.set_unfinished(state, left);
-            dropped
-        });
+        self.progress.lock().shut_down = true;
         self.items.close();
         if let Some(room) = &self.room {
             room.close();
         }
-        drop(dropped);
+        if immediate {
+            let dropped = self.store.with(Store::take_all);
+            self.finish(dropped.len());
+        }
     }
 
     /// How many items are in the queue.
     pub fn len(&self) -> usize {
-        self.with(|state| state.store.len())
+        self.store.with(|store| store.len())
     }
 
     /// Whether no item is in the queue.
@@ -383,32 +424,16 @@ impl<T> Queue<T> {
         self.capacity
     }
 
-    /// Calls `f` with the state.
-    ///
-    /// A cancellation is held back meanwhile: `task_done` must take effect even if its caller is
-    /// being cancelled, and an item that is being taken out must not be lost. The lock is held
-    /// briefly, but for `Ord::cmp`, which runs under it and may wait. If that panics, the heap may
-    /// be misordered but stays usable.
-    fn with<R>(&self, f: impl FnOnce(&mut State<T>) -> R) -> R {
-        park::shield(|| {
-            let state = self.state.lock();
-            let Ok(mut state) = state.try_borrow_mut() else {
-                panic!(
-                    "the order of an item (`Ord::cmp`) must not use the queue that the item is put \
-                     in"
-                )
-            };
-            f(&mut state)
-        })
-    }
-
-    fn set_unfinished(&self, state: &mut State<T>, count: usize) {
-        state.unfinished = count;
-        if count == 0 {
-            self.finished.set();
-        } else if self.finished.is_set() {
-            self.finished.clear();
-        }
+    /// Counts `count` items as done. Returns whether there were as many.
+    fn finish(&self, count: usize) -> bool {
+        let mut progress = self.progress.lock();
+        let enough = progress.unfinished >= count;
+        progress.unfinished = progress.unfinished.saturating_sub(count);
+        let all_done = progress.unfinished == 0;
+        let joined = all_done.then(|| progress.joining.serve_all(|()| ()));
+        drop(progress);
+        park::wake_all(joined.into_iter().flatten());
+        enough
     }
 
     #[track_caller]
@@ -432,16 +457,20 @@ impl<T> Queue<T> {
         }
         // The lock may have to be waited for, and where waits are forbidden that panics.
         let give_back = Defer::new(|| self.give_room());
-        self.with(|state| {
+        // Not in the closure: it may wake a getter, which is done when the lock has been released.
+        let mut _count = None;
+        self.store.with(|store| {
             give_back.disarm();
-            if state.shut_down {
+            let mut progress = self.progress.lock();
+            if progress.shut_down {
+                drop(progress);
                 return Err(TryPutError::ShutDown(item));
             }
-            let unfinished = state.unfinished + 1;
-            self.set_unfinished(state, unfinished);
+            progress.unfinished += 1;
+            drop(progress);
             // The item's order may panic, and the item is in the queue all the same.
-            let _count = Defer::new(|| self.items.add_permits(1));
-            state.store.push(item);
+            _count = Some(Defer::new(|| self.items.add_permits(1)));
+            store.push(item);
             Ok(())
         })
     }
@@ -460,12 +489,14 @@ impl<T> Queue<T> {
         let give_back = Defer::new(|| self.items.add_permits(1));
         // Not in the closure: if it is dropped by an unwind, its destructor may use the queue.
         let mut item = None;
-        self.with(|state| {
+        // Nor is this, which may wake one that puts.
+        let mut _room = None;
+        self.store.with(|store| {
             give_back.disarm();
             // The order of the other items may panic, and this one is out of the queue all the
             // same.
-            let _room = Defer::new(|| self.give_room());
-            state.store.pop(&mut item);
+            _room = Some(Defer::new(|| self.give_room()));
+            store.pop(&mut item);
         });
         // After a shutdown the items go to any caller, so there may be none left.
         item.ok_or(TryGetError::ShutDown)
@@ -487,12 +518,12 @@ impl<T> Default for Queue<T> {
 
 impl<T> fmt::Debug for Queue<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Progress { unfinished, shut_down, .. } = *self.progress.lock();
         let mut out = f.debug_struct("Queue");
-        let guard = self.state.try_lock();
-        if let Some(state) = guard.as_ref().and_then(|state| state.try_borrow().ok()) {
-            out.field("len", &state.store.len()).field("unfinished", &state.unfinished);
-            out.field("shut_down", &state.shut_down);
+        if let Some(len) = self.store.try_len() {
+            out.field("len", &len);
         }
+        out.field("unfinished", &unfinished).field("shut_down", &shut_down);
         out.field("capacity", &self.capacity).finish_non_exhaustive()
     }
 }

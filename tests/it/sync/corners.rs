@@ -91,7 +91,7 @@ fn an_order_that_uses_its_own_queue_is_reported() {
         let uses: [fn(&Queue<Nosy>); 4] = [
             |queue| _ = queue.len(),
             |queue| drop(queue.try_get()),
-            |queue| queue.shutdown(false),
+            |queue| queue.shutdown(true),
             |queue| drop(queue.try_put(Nosy(Box::leak(Box::default()), |_| ()))),
         ];
         for asks in uses {

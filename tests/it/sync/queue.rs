@@ -4,15 +4,17 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread as system;
 use std::time::Duration;
 
+use plainsong::no_wait;
 use plainsong::pool::Pool;
 use plainsong::sync::{Event, PutError, Queue, TryGetError, TryPutError};
 use plainsong::time::{sleep, timeout};
 
-use crate::util::{HOUR, MOMENT, alone, both, panic_of, run, until, until_parked, watch};
+use crate::util::{HOUR, MOMENT, OnDrop, alone, both, panic_of, run, until, until_parked, watch};
 
 /// Puts numbers, and returns them in the order of `get`.
 fn out(queue: &Queue<i32>, put: &[i32]) -> Vec<i32> {
@@ -337,4 +339,107 @@ fn putting_without_end_can_be_cancelled() {
         assert!(submits.is_err());
         pool.shutdown();
     });
+}
+
+/// Other threads are in the queue all the time.
+#[test]
+fn what_does_not_wait_never_does() {
+    for make in [Queue::fifo, Queue::lifo] {
+        run(move || {
+            let (queue, rounds) = (make(None), AtomicUsize::new(0));
+            let ended = AtomicBool::new(false);
+            system::scope(|threads| {
+                threads.spawn(|| {
+                    while !ended.load(Ordering::Relaxed) {
+                        let _ = (queue.try_put(0), queue.len(), queue.try_get());
+                        rounds.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+                let _end = OnDrop(|| ended.store(true, Ordering::Relaxed));
+                no_wait(|| {
+                    while rounds.load(Ordering::Relaxed) == 0 {
+                        system::yield_now();
+                    }
+                    for _ in 0..20_000 {
+                        assert!(queue.try_put(1).is_ok());
+                        queue.task_done();
+                        let _ = (queue.try_get(), queue.is_full(), queue.is_empty());
+                    }
+                    queue.shutdown(false);
+                    queue.shutdown(true);
+                });
+            });
+            assert_eq!((queue.len(), queue.try_get()), (0, Err(TryGetError::ShutDown)));
+        });
+    }
+}
+
+#[test]
+fn only_what_uses_the_items_waits_for_an_order() {
+    struct Item(u8, Arc<Event>);
+    impl PartialEq for Item {
+        fn eq(&self, other: &Self) -> bool {
+            self.0 == other.0
+        }
+    }
+    impl Eq for Item {}
+    impl PartialOrd for Item {
+        fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+            Some(self.cmp(other))
+        }
+    }
+    impl Ord for Item {
+        fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+            self.1.wait();
+            self.0.cmp(&other.0)
+        }
+    }
+    run(|| {
+        let (queue, go_on) = (Rc::new(Queue::priority(Some(3))), Arc::new(Event::new()));
+        assert!(queue.put(Item(2, Arc::clone(&go_on))).is_ok());
+        let (theirs, first) = (Rc::clone(&queue), Item(1, Arc::clone(&go_on)));
+        let puts = plainsong::spawn(move || theirs.put(first).is_ok());
+        until_parked(&puts);
+        let third = Item(3, Arc::clone(&go_on));
+        assert!(panic_of(|| no_wait(|| queue.try_put(third).is_ok())).contains("no_wait"));
+        for uses in [
+            |queue: &Queue<Item>| _ = queue.len(),
+            |queue: &Queue<Item>| _ = queue.try_get(),
+            |queue: &Queue<Item>| queue.shutdown(true),
+        ] {
+            assert!(panic_of(|| no_wait(|| uses(&queue))).contains("no_wait"));
+        }
+        no_wait(|| {
+            queue.task_done();
+            queue.task_done();
+            queue.join();
+            queue.shutdown(false);
+        });
+        go_on.set();
+        // The refused calls have taken nothing with them.
+        assert!(puts.join().unwrap());
+        let out: Vec<_> = std::iter::from_fn(|| queue.get().ok().map(|item| item.0)).collect();
+        assert_eq!(out, [1, 2]);
+    });
+}
+
+#[test]
+fn items_that_a_shutdown_drops_may_use_the_queue() {
+    struct Item(Weak<Queue<Self>>);
+    impl Drop for Item {
+        fn drop(&mut self) {
+            let queue = self.0.upgrade().unwrap();
+            assert!(queue.is_empty() && queue.try_get().is_err());
+            queue.join();
+        }
+    }
+    for make in [Queue::fifo, Queue::lifo] {
+        run(move || {
+            let queue = Arc::new(make(None));
+            for _ in 0..3 {
+                assert!(queue.put(Item(Arc::downgrade(&queue))).is_ok());
+            }
+            queue.shutdown(true);
+        });
+    }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use plainsong::no_wait;
 use plainsong::pool::{MapError, Pool};
 use plainsong::sync::Event;
 use plainsong::time::{sleep, timeout};
@@ -252,5 +253,45 @@ fn a_panic_of_a_job_is_none_of_the_next() {
         assert_eq!(pool.submit(plainsong::thread::panicking).wait().unwrap(), &false);
         release.set();
         other.join().unwrap_err();
+    });
+}
+
+/// Its workers are in the queue all the time.
+#[test]
+fn a_pool_never_waits_for_its_workers_but_in_a_shutdown() {
+    run(|| {
+        for _ in 0..100 {
+            let pool = Pool::threads(2).unwrap();
+            let last = no_wait(|| {
+                (0..100).for_each(|n| drop(pool.submit(move || n)));
+                pool.submit(|| 7)
+            });
+            assert_eq!(last.wait().unwrap(), &7);
+        }
+    });
+}
+
+#[test]
+fn a_pool_that_is_dropped_where_waits_are_refused_ends_its_workers() {
+    run(|| {
+        for cancels in [false, true] {
+            for _ in 0..100 {
+                let pool = Pool::threads(2).unwrap();
+                let alive = Arc::new(());
+                let jobs = (0..200).map(|_| {
+                    let alive = Arc::clone(&alive);
+                    pool.submit(move || drop(alive))
+                });
+                let jobs: Vec<_> = jobs.collect();
+                no_wait(move || {
+                    if cancels {
+                        pool.cancel_pending();
+                    }
+                    drop(pool);
+                });
+                assert!(cancels || jobs.iter().all(|job| job.wait().is_ok()));
+                crate::util::until(|| Arc::strong_count(&alive) == 1);
+            }
+        }
     });
 }
