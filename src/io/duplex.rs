@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::Shutdown;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::ready::{read_deadline, write_deadline};
@@ -13,7 +13,8 @@ use crate::engine::error::past_deadline;
 use crate::engine::park;
 use crate::engine::reactor::Interest;
 use crate::engine::task::Wait;
-use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::sync::lock::{Guard, Lock};
+use crate::sync::wait::{About, WaitQueue, wait};
 
 const WAIT_FOR_BYTES: Wait = Wait::new(&Wait::for_any_thread("bytes of a stream in memory"));
 const WAIT_FOR_SPACE: Wait = Wait::new(&Wait::for_any_thread("space in a stream in memory"));
@@ -37,9 +38,11 @@ const WAIT_FOR_SPACE: Wait = Wait::new(&Wait::for_any_thread("space in a stream 
 ///     assert_eq!(&echo, b"hello");
 /// });
 /// ```
+#[track_caller]
 pub fn duplex(capacity: usize) -> (DuplexStream, DuplexStream) {
     assert!(capacity > 0, "a stream without capacity: nothing could ever be written");
-    let [left, right] = [(); 2].map(|()| Arc::new(Pipe::new(capacity)));
+    // `map` would hide the place of the call.
+    let (left, right) = (Arc::new(Pipe::new(capacity)), Arc::new(Pipe::new(capacity)));
     let one = DuplexStream { from: Arc::clone(&left), to: Arc::clone(&right) };
     (one, DuplexStream { from: right, to: left })
 }
@@ -49,6 +52,12 @@ pub fn duplex(capacity: usize) -> (DuplexStream, DuplexStream) {
 /// It reads and writes as a socket does. When this end is dropped or [shut down](Self::shutdown)
 /// for writing, the other reads the bytes that are left and then the end of the stream. A write to
 /// an end that has stopped reading fails with `BrokenPipe`. The ends may be on different threads.
+/// Only reads and writes wait: an end can be dropped, shut down and given a deadline anywhere.
+///
+/// # Cancellation
+///
+/// A read or write that is cancelled has moved nothing. (Of a `write_all` or a `read_exact`, see
+/// [`TcpStream`](crate::net::TcpStream).)
 pub struct DuplexStream {
     from: Arc<Pipe>,
     to: Arc<Pipe>,
@@ -56,13 +65,11 @@ pub struct DuplexStream {
 
 /// One direction.
 struct Pipe {
-    bytes: Mutex<Bytes>,
+    // Nothing waits under it or for it, so that an end can be dropped anywhere.
+    bytes: Lock<Bytes>,
     capacity: usize,
-    filled: Condvar,
-    drained: Condvar,
 }
 
-#[derive(Default)]
 struct Bytes {
     unread: VecDeque<u8>,
     // No more bytes will be written; no more will be read.
@@ -71,6 +78,9 @@ struct Bytes {
     // When reads and writes begin to fail.
     read_deadline: Option<Instant>,
     write_deadline: Option<Instant>,
+    // Reads that wait for bytes, and writes that wait for space.
+    readers: WaitQueue<()>,
+    writers: WaitQueue<()>,
 }
 
 impl Bytes {
@@ -87,13 +97,18 @@ impl Bytes {
 }
 
 impl Pipe {
+    #[track_caller]
     fn new(capacity: usize) -> Self {
-        let bytes = Mutex::new(Bytes::default());
-        Self { bytes, capacity, filled: Condvar::new(), drained: Condvar::new() }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Bytes> {
-        self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
+        let bytes = Bytes {
+            unread: VecDeque::new(),
+            write_closed: false,
+            read_closed: false,
+            read_deadline: None,
+            write_deadline: None,
+            readers: WaitQueue::new(),
+            writers: WaitQueue::new(),
+        };
+        Self { bytes: Lock::new(bytes), capacity }
     }
 
     fn read(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
@@ -105,7 +120,8 @@ impl Pipe {
             bytes.unread.is_empty() && open && !park::is_unwinding()
         };
         let deadline = |bytes: &Bytes| bytes.read_deadline;
-        let mut bytes = self.wait_while(&self.filled, WAIT_FOR_BYTES, deadline, is_empty)?;
+        let why = WAIT_FOR_BYTES;
+        let mut bytes = self.wait_while(|bytes| &mut bytes.readers, why, deadline, is_empty)?;
         if bytes.read_closed {
             return Ok(0);
         }
@@ -113,13 +129,12 @@ impl Pipe {
             check_unwinding()?;
         }
         let count = bufs.iter_mut().map(|buf| bytes.take(buf)).sum();
+        let writer = bytes.writers.serve(|()| ());
+        // For another reader here: one wake came for both.
         let more = !bytes.unread.is_empty() || bytes.write_closed;
+        let reader = if more { bytes.readers.serve(|()| ()) } else { None };
         drop(bytes);
-        self.drained.notify_one();
-        if more {
-            // For another reader here: one notification came for both.
-            self.filled.notify_one();
-        }
+        park::wake_all(writer.into_iter().chain(reader).map(|((), waiter)| waiter));
         Ok(count)
     }
 
@@ -132,7 +147,8 @@ impl Pipe {
             bytes.unread.len() >= self.capacity && open && !park::is_unwinding()
         };
         let deadline = |bytes: &Bytes| bytes.write_deadline;
-        let mut bytes = self.wait_while(&self.drained, WAIT_FOR_SPACE, deadline, is_full)?;
+        let why = WAIT_FOR_SPACE;
+        let mut bytes = self.wait_while(|bytes| &mut bytes.writers, why, deadline, is_full)?;
         if bytes.write_closed || bytes.read_closed {
             return Err(ErrorKind::BrokenPipe.into());
         }
@@ -145,63 +161,69 @@ impl Pipe {
             bytes.unread.extend(&buf[..count]);
         }
         let count = bytes.unread.len() - before;
+        let reader = bytes.readers.serve(|()| ());
         let more = bytes.unread.len() < self.capacity;
+        let writer = if more { bytes.writers.serve(|()| ()) } else { None };
         drop(bytes);
-        self.filled.notify_one();
-        if more {
-            self.drained.notify_one();
-        }
+        park::wake_all(reader.into_iter().chain(writer).map(|((), waiter)| waiter));
         Ok(count)
     }
 
-    /// Waits as long as `condition` holds, on `changed`.
+    /// Waits in `queue` as long as `condition` holds.
     ///
     /// # Errors
     ///
     /// `TimedOut` when a deadline, which may change meanwhile, has passed.
     fn wait_while(
         &self,
-        changed: &Condvar,
+        queue: impl Fn(&mut Bytes) -> &mut WaitQueue<()>,
         why: Wait,
         deadline: impl Fn(&Bytes) -> Option<Instant>,
         condition: impl Fn(&Bytes) -> bool,
-    ) -> io::Result<MutexGuard<'_, Bytes>> {
-        let mut bytes = self.lock();
+    ) -> io::Result<Guard<'_, Bytes>> {
+        // Before the lock, as it may yield. The clock of a host is code of a user, so that it is
+        // not read under the lock either.
+        park::spend();
+        let ahead = || match deadline(&self.bytes.lock()) {
+            Some(until) if until <= park::now() => Err(past_deadline()),
+            until => Ok(until),
+        };
+        let (mut until, mut in_time) = (ahead()?, true);
         loop {
-            let until = deadline(&bytes);
-            if until.is_some_and(|until| until <= park::now()) {
+            let bytes = self.bytes.lock();
+            // First, as this may be what the wait was ended for: it must not be for nothing.
+            if !condition(&bytes) {
+                return Ok(bytes);
+            }
+            if deadline(&bytes) != until {
+                drop(bytes);
+                (until, in_time) = (ahead()?, true);
+                continue;
+            }
+            if !in_time {
                 return Err(past_deadline());
             }
             let limit = park::earlier(until, park::fails_at());
-            let unchanged = |bytes: &mut Bytes| condition(bytes) && deadline(bytes) == until;
-            let waited = changed.wait_while_for(bytes, why, limit, unchanged);
-            let (guard, result) = waited.unwrap_or_else(PoisonError::into_inner);
-            if !condition(&guard) {
-                return Ok(guard);
-            }
-            if result.timed_out() {
-                return Err(past_deadline());
-            }
-            bytes = guard;
+            let about = |_: &Bytes| About::NOTHING;
+            in_time = wait(&self.bytes, bytes, &queue, (), why, limit, about).is_ok();
         }
     }
 
     fn set_deadline(&self, interest: Interest, deadline: Option<Instant>) {
-        let mut bytes = park::shield(|| self.lock());
-        match interest {
+        self.change(|bytes| match interest {
             Interest::Read => bytes.read_deadline = deadline,
             Interest::Write => bytes.write_deadline = deadline,
-        }
-        drop(bytes);
-        self.filled.notify_all();
-        self.drained.notify_all();
+        });
     }
 
-    fn close(&self, close: impl FnOnce(&mut Bytes)) {
-        // A short wait: no holder of the lock waits for anything.
-        close(&mut park::shield(|| self.lock()));
-        self.filled.notify_all();
-        self.drained.notify_all();
+    /// Changes what all who wait must look at.
+    fn change(&self, change: impl FnOnce(&mut Bytes)) {
+        let mut bytes = self.bytes.lock();
+        change(&mut bytes);
+        let readers = bytes.readers.serve_all(|()| ());
+        let writers = bytes.writers.serve_all(|()| ());
+        drop(bytes);
+        park::wake_all(readers.into_iter().chain(writers));
     }
 }
 
@@ -216,10 +238,10 @@ impl DuplexStream {
     /// None; the signature is std's.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         if matches!(how, Shutdown::Write | Shutdown::Both) {
-            self.to.close(|bytes| bytes.write_closed = true);
+            self.to.change(|bytes| bytes.write_closed = true);
         }
         if matches!(how, Shutdown::Read | Shutdown::Both) {
-            self.from.close(|bytes| {
+            self.from.change(|bytes| {
                 bytes.read_closed = true;
                 bytes.unread.clear();
             });

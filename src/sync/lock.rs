@@ -31,7 +31,7 @@ const SLEEP: Duration = Duration::from_micros(50);
 /// It is taken with one atomic exchange and released with a plain store, where a lock that the
 /// kernel knows of needs an exchange for each. The holder can be late only when the kernel takes
 /// the processor from it; the others then yield to it.
-pub(super) struct Lock<S: ?Sized> {
+pub(crate) struct Lock<S: ?Sized> {
     // 1 while it is taken. It is a whole word because padding keeps what was in the memory before,
     // and `inspect::leaks` could take that for a pointer.
     taken: AtomicUsize,
@@ -47,7 +47,7 @@ impl<S> UnwindSafe for Lock<S> {}
 impl<S> RefUnwindSafe for Lock<S> {}
 
 /// Holds a [`Lock`].
-pub(super) struct Guard<'a, S: ?Sized> {
+pub(crate) struct Guard<'a, S: ?Sized> {
     lock: &'a Lock<S>,
     // It is held for a few instructions of one thread.
     not_send: PhantomData<*const ()>,
@@ -55,7 +55,7 @@ pub(super) struct Guard<'a, S: ?Sized> {
 
 impl<S> Lock<S> {
     #[track_caller]
-    pub(super) const fn new(state: S) -> Self {
+    pub(crate) const fn new(state: S) -> Self {
         Self {
             taken: AtomicUsize::new(0),
             created: Location::caller(),
@@ -75,7 +75,7 @@ impl<S> Lock<S> {
     }
 
     #[inline]
-    pub(super) fn lock(&self) -> Guard<'_, S> {
+    pub(crate) fn lock(&self) -> Guard<'_, S> {
         if self.taken.swap(1, Ordering::Acquire) == 1 {
             self.lock_slowly();
         }

@@ -40,7 +40,7 @@ use crate::engine::task::{CancelWait, Wait, Wake};
 use crate::engine::waiter::{Waiter, Waiters};
 
 /// Waiters, first come, first served. It is part of the state in a primitive's [`Lock`].
-pub(super) struct WaitQueue<T> {
+pub(crate) struct WaitQueue<T> {
     first: Link<T>,
     last: Link<T>,
 }
@@ -133,7 +133,7 @@ impl Claim {
 }
 
 impl<T> WaitQueue<T> {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { first: Link::new(), last: Link::new() }
     }
 
@@ -180,7 +180,7 @@ impl<T> WaitQueue<T> {
     /// Ends the wait of the first waiter that can be served, and lets `f` fill its slot. Wake the
     /// waiter when the lock has been released.
     #[cfg_attr(not(debug_assertions), inline(always))]
-    pub(super) fn serve<R>(&mut self, f: impl FnOnce(&mut T) -> R) -> Option<(R, Waiter)> {
+    pub(crate) fn serve<R>(&mut self, f: impl FnOnce(&mut T) -> R) -> Option<(R, Waiter)> {
         let entry = self.first_to_serve()?;
         self.unlink(entry, State::Served);
         // SAFETY: the entry has just been taken out, under the lock. Its owner looks at it only
@@ -205,7 +205,7 @@ impl<T> WaitQueue<T> {
     }
 
     /// [`serve`](Self::serve) for all waiters.
-    pub(super) fn serve_all(&mut self, mut f: impl FnMut(&mut T)) -> Waiters {
+    pub(crate) fn serve_all(&mut self, mut f: impl FnMut(&mut T)) -> Waiters {
         let mut served = Waiters::default();
         while let Some(((), waiter)) = self.serve(&mut f) {
             served.push(waiter);
@@ -333,14 +333,14 @@ where
 }
 
 /// Facts for a report about the object that is waited for.
-pub(super) struct About {
+pub(crate) struct About {
     holder: Held,
     count: Option<Count>,
     shared: Option<Object>,
 }
 
 impl About {
-    pub(super) const NOTHING: Self = Self { holder: Held::Unknown, count: None, shared: None };
+    pub(crate) const NOTHING: Self = Self { holder: Held::Unknown, count: None, shared: None };
 
     pub(super) fn holder(holder: Held) -> Self {
         Self { holder, ..Self::NOTHING }
@@ -367,7 +367,7 @@ impl About {
 /// The content of the slot, when the deadline has passed first.
 #[inline]
 #[track_caller]
-pub(super) fn wait<S, T>(
+pub(crate) fn wait<S, T>(
     lock: &Lock<S>,
     guard: Guard<'_, S>,
     queue: impl Fn(&mut S) -> &mut WaitQueue<T>,

@@ -3,11 +3,16 @@
 use std::cell::Cell;
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread as system;
+use std::time::Duration;
 
-use plainsong::io::duplex;
-use plainsong::time::{sleep, timeout};
+use plainsong::io::{DuplexStream, duplex};
+use plainsong::no_wait;
+use plainsong::sync::Event;
+use plainsong::time::{now, sleep, timeout};
 
 use crate::util::{HOUR, MOMENT, both, kind, panic_of, run, until_parked, watch};
 
@@ -90,5 +95,89 @@ fn a_read_that_is_cancelled_leaves_the_bytes_to_the_next() {
             sleep(HOUR);
         });
         assert!(result.is_err() && unwound.get() == Some(ErrorKind::Other));
+    });
+}
+
+/// An operation of an end that is for places where waits are refused, too.
+type Use = fn(&mut Option<DuplexStream>);
+
+const USES: &[(&str, Use)] = &[
+    ("drop", |end| drop(end.take())),
+    ("shutdown", |end| end.as_ref().unwrap().shutdown(Shutdown::Both).unwrap()),
+    ("set_read_deadline", |end| end.as_ref().unwrap().set_read_deadline(Some(now() + HOUR))),
+    ("set_write_deadline", |end| end.as_ref().unwrap().set_write_deadline(Some(now() + HOUR))),
+];
+
+/// The other end has used up its turn in the midst of its writes, wherever that was.
+#[test]
+fn only_reads_and_writes_wait() {
+    run(|| {
+        let (mut refused, set) = (Vec::new(), Event::new());
+        set.set();
+        for (name, uses) in USES {
+            for operations in 0..4 {
+                let (one, two) = duplex(1 << 20);
+                let mut two = Some(two);
+                plainsong::scope(|s| {
+                    let writes = s.spawn(|| {
+                        (0..operations).for_each(|_| set.wait());
+                        while (&one).write(b"x").is_ok() {}
+                    });
+                    plainsong::yield_now();
+                    assert!(!writes.is_finished());
+                    if catch_unwind(AssertUnwindSafe(|| no_wait(|| uses(&mut two)))).is_err() {
+                        refused.push(*name);
+                        writes.cancel();
+                    }
+                    drop(two);
+                });
+            }
+        }
+        assert_eq!(refused, [""; 0]);
+    });
+}
+
+#[test]
+fn no_byte_and_no_wake_is_lost_between_many() {
+    const EACH: usize = 5_000;
+    watch(|| {
+        let (one, two) = duplex(3);
+        let got = AtomicUsize::new(0);
+        let read = || (&two).read(&mut [0; 2]).unwrap();
+        let reads = || {
+            while let count @ 1.. = read() {
+                got.fetch_add(count, Ordering::Relaxed);
+            }
+        };
+        system::scope(|threads| {
+            let writes = || (&one).write_all(&[1; EACH]).unwrap();
+            let writers = [threads.spawn(writes), threads.spawn(writes)];
+            threads.spawn(reads);
+            threads.spawn(|| {
+                plainsong::run(|| {
+                    plainsong::scope(|s| {
+                        s.spawn(reads);
+                        // This one gives up all the time.
+                        s.spawn(|| {
+                            let (count, mut ended) = (Cell::new(0), false);
+                            while !ended {
+                                let time = Duration::from_micros(20);
+                                count.set(0);
+                                let _ = timeout(time, || {
+                                    count.set(read());
+                                    ended = count.get() == 0;
+                                });
+                                got.fetch_add(count.get(), Ordering::Relaxed);
+                            }
+                        });
+                    });
+                });
+            });
+            for writer in writers {
+                writer.join().unwrap();
+            }
+            one.shutdown(Shutdown::Write).unwrap();
+        });
+        assert_eq!(got.load(Ordering::Relaxed), 2 * EACH);
     });
 }

@@ -652,11 +652,10 @@ const OPERATIONS: &[(&str, fn())] = &[
     ("sync::Promise::wait_timeout", || {
         ignore(Promise::<()>::new().wait_timeout(HOUR).is_some());
     }),
-    // A connection in memory waits at a condition variable.
-    ("sync::Condvar::wait, in a duplex that reads", || {
+    ("io::DuplexStream, read", || {
         drop(plainsong::io::duplex(1).0.read(&mut [0]));
     }),
-    ("sync::Condvar::wait, in a duplex that writes", || {
+    ("io::DuplexStream, write", || {
         let (mut one, _two) = plainsong::io::duplex(1);
         drop(one.write_all(b"12"));
     }),
