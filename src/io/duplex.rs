@@ -181,12 +181,18 @@ impl Pipe {
         deadline: impl Fn(&Bytes) -> Option<Instant>,
         condition: impl Fn(&Bytes) -> bool,
     ) -> io::Result<Guard<'_, Bytes>> {
-        // Before the lock, as it may yield. The clock of a host is code of a user, so that it is
-        // not read under the lock either.
-        park::spend();
-        let ahead = || match deadline(&self.bytes.lock()) {
-            Some(until) if until <= park::now() => Err(past_deadline()),
-            until => Ok(until),
+        // Before the lock, as it may yield. A loop of operations that need not wait would never see
+        // its deadline otherwise.
+        if park::spend() && park::is_past_deadline() {
+            return Err(past_deadline());
+        }
+        // The clock of a host is code of a user, so it is not read under the lock either.
+        let ahead = || {
+            let until = deadline(&self.bytes.lock());
+            if until.is_some_and(|until| until <= park::now()) {
+                return Err(past_deadline());
+            }
+            Ok(until)
         };
         let (mut until, mut in_time) = (ahead()?, true);
         loop {
