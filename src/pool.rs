@@ -39,9 +39,11 @@ pub struct Pool {
     count: usize,
 }
 
+type Call = Box<dyn FnOnce() + Send>;
+
 /// A job and its promise.
 struct Job {
-    call: Box<dyn FnOnce() + Send>,
+    call: Call,
     undone: Undone,
 }
 
@@ -102,15 +104,27 @@ impl Worker {
         // The promises come before the destructors of the jobs, which may wait, and the coroutine
         // be given up there.
         cancel::catch_and_forget(|| drop(undone));
-        let mut calls = Vec::new();
-        while let Ok(Job { call, undone }) = self.queue.try_get() {
-            cancel::catch_and_forget(|| drop(undone));
-            self.queue.task_done();
-            calls.push(call);
-        }
+        let calls = cancel_jobs(&self.queue);
         drop(share);
-        calls.into_iter().for_each(|call| cancel::catch_and_forget(|| drop(call)));
+        drop_calls(calls);
     }
+}
+
+/// Cancels the promises of the jobs in the queue. Returns their calls, whose destructors are user
+/// code.
+fn cancel_jobs(queue: &Queue<Job>) -> Vec<Call> {
+    let mut calls = Vec::new();
+    while let Ok(Job { call, undone }) = queue.try_get() {
+        cancel::catch_and_forget(|| drop(undone));
+        queue.task_done();
+        calls.push(call);
+    }
+    calls
+}
+
+/// Drops them one by one, as two panics at once would end the process.
+fn drop_calls(calls: Vec<Call>) {
+    calls.into_iter().for_each(|call| cancel::catch_and_forget(|| drop(call)));
 }
 
 impl Pool {
@@ -244,7 +258,8 @@ impl Pool {
 
     /// Takes no more jobs, and cancels those that have not begun.
     pub fn cancel_pending(&self) {
-        self.queue.shutdown(true);
+        self.queue.shutdown(false);
+        drop_calls(cancel_jobs(&self.queue));
     }
 
     /// Takes no more jobs, and waits until those that it has are done and every worker has ended.

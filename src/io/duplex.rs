@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::ready::{read_deadline, write_deadline};
-use super::waits::check_unwinding;
+use super::waits::{check_unwinding, spend};
 use crate::engine::error::past_deadline;
 use crate::engine::park;
 use crate::engine::reactor::Interest;
@@ -181,11 +181,8 @@ impl Pipe {
         deadline: impl Fn(&Bytes) -> Option<Instant>,
         condition: impl Fn(&Bytes) -> bool,
     ) -> io::Result<Guard<'_, Bytes>> {
-        // Before the lock, as it may yield. A loop of operations that need not wait would never see
-        // its deadline otherwise.
-        if park::spend() && park::is_past_deadline() {
-            return Err(past_deadline());
-        }
+        // Before the lock, as it may yield.
+        spend()?;
         // The clock of a host is code of a user, so it is not read under the lock either.
         let ahead = || {
             let until = deadline(&self.bytes.lock());

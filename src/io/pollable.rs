@@ -10,7 +10,7 @@ use super::ready::{
     write_readiness,
 };
 use super::source::Source;
-use super::waits::{is_ready, poll_one};
+use super::waits::{is_ready, poll_one, spend};
 use crate::engine::reactor::Interest;
 use crate::engine::{blocking_pool as pool, park};
 
@@ -269,7 +269,7 @@ pub fn wait_writable(fd: impl AsFd) -> io::Result<()> {
 }
 
 pub(super) fn wait(fd: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
-    park::spend();
+    spend()?;
     // Before anything else, as a wait needs a descriptor, and there may be none left.
     if is_ready(fd, interest)? {
         return Ok(());

@@ -14,12 +14,11 @@ use std::process::Stdio;
 use rustix::io::Errno;
 
 use super::pollable::wait;
-use super::waits::try_then_wait;
+use super::waits::{spend, try_then_wait};
 use crate::engine::blocking;
 use crate::engine::error::explained;
 use crate::engine::fd::file_type;
 use crate::engine::mutex::Mutex;
-use crate::engine::park;
 use crate::engine::reactor::Interest;
 use crate::sync::{ReentrantMutex, ReentrantMutexGuard};
 
@@ -162,7 +161,7 @@ impl Input {
     /// of them is taken: a reader that unwinds in here has lost nothing.
     fn until(&mut self, delimiter: u8) -> io::Result<usize> {
         // A loop over lines that are there already must not keep the other coroutines from running.
-        park::spend();
+        spend()?;
         let mut searched = 0;
         loop {
             let new = &self.unread()[searched..];
@@ -276,7 +275,7 @@ impl Read for StdinLock<'_> {
 
 impl BufRead for StdinLock<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        park::spend();
+        spend()?;
         let input = self.input();
         if input.unread().is_empty() {
             input.fill()?;

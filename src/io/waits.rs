@@ -45,16 +45,27 @@ pub(super) fn try_then_wait<R>(
     mut wait: impl FnMut(io::Error) -> io::Result<()>,
 ) -> io::Result<R> {
     loop {
-        // A loop of operations that need not wait would never see its deadline otherwise.
-        if park::spend() && park::is_past_deadline() {
-            return Err(past_deadline());
-        }
+        spend()?;
         match attempt() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait(error)?,
             result => return result,
         }
     }
+}
+
+/// Counts an operation against the coroutine's budget.
+///
+/// # Errors
+///
+/// `TimedOut`, when the budget is spent, after the deadline of a `fail_after` around the caller. A
+/// loop of operations that need not wait would never see it otherwise.
+#[inline]
+pub(super) fn spend() -> io::Result<()> {
+    if park::spend() && park::is_past_deadline() {
+        return Err(past_deadline());
+    }
+    Ok(())
 }
 
 /// An operation whose type of result is forgotten.

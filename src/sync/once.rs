@@ -133,6 +133,14 @@ impl<T> OnceLock<T> {
         value.map_or(Ok(()), Err)
     }
 
+    /// [`set`](Self::set) for an owner whose value has no initialiser, which other callers would
+    /// have to wait for. So this does not wait.
+    pub(super) fn put(&self, value: T) -> Result<(), T> {
+        self.value.set(value)?;
+        self.done.set();
+        Ok(())
+    }
+
     /// The value, which `f` makes if it is not there. Other callers wait meanwhile.
     ///
     /// # Panics

@@ -212,9 +212,7 @@ impl<T> Promise<T> {
         &self,
         outcome: Result<T, PromiseError>,
     ) -> Result<(), Result<T, PromiseError>> {
-        // It waits for a moment at most: for a turn of the other coroutines, or for another thread
-        // that is setting the promise right now.
-        park::shield(|| self.inner.outcome.set(outcome))?;
+        self.inner.outcome.put(outcome)?;
         let mut panicked = None;
         while let Some(callback) = self.next_callback() {
             match (panic::catch_unwind(AssertUnwindSafe(|| callback(self))), &panicked) {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::thread as system;
 
 use plainsong::sync::{Promise, PromiseError};
+use plainsong::{Runtime, no_wait};
 
 use crate::util::{HOUR, MOMENT, both};
 
@@ -97,4 +98,24 @@ fn all_calls_of_a_promise_are_made_when_the_payload_of_a_panic_panics_in_its_des
         promise.on_done(count());
         assert_eq!(*made.lock().unwrap(), 2);
     });
+}
+
+/// It waited for another thread that was setting the promise, which is long if the value is large.
+#[test]
+fn a_promise_is_set_and_cancelled_without_a_wait() {
+    type Large = [u8; 8 << 10];
+    let (send, receive) = std::sync::mpsc::channel::<Promise<Large>>();
+    let setting = system::spawn(move || {
+        receive.iter().for_each(|promise| _ = promise.set([1; 8 << 10]));
+    });
+    let runtime = Runtime::builder().stack_size(8 << 20).build().unwrap();
+    runtime.run(move || {
+        for round in 0..5_000 {
+            let promise = Promise::new();
+            send.send(promise.clone()).unwrap();
+            (0..round % 400 * 20).for_each(|_| std::hint::spin_loop());
+            no_wait(|| promise.cancel());
+        }
+    });
+    setting.join().unwrap();
 }

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use plainsong::io::{Pollable, duplex, pipe};
+use plainsong::io::{Pollable, duplex, pipe, wait_writable};
 use plainsong::net::{TcpStream, UdpSocket, UnixDatagram, UnixListener, UnixStream};
 use plainsong::sync::{Mutex, Semaphore, channel};
 use plainsong::time::{fail_after, fail_at, now, remaining, sleep, timeout};
@@ -300,6 +300,13 @@ fn what_need_not_wait_succeeds_but_not_for_ever() {
         never_wait(one, two);
         let (one, two) = duplex(1);
         never_wait(one, two);
+        let (_one, two) = UnixStream::pair().unwrap();
+        let error = fail_after(Duration::ZERO, || -> io::Result<()> {
+            loop {
+                wait_writable(&two)?;
+            }
+        });
+        assert_eq!(kind(error), ErrorKind::TimedOut);
     });
 }
 

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use plainsong::no_wait;
 use plainsong::pool::{MapError, Pool};
-use plainsong::sync::Event;
+use plainsong::sync::{Event, Promise};
 use plainsong::time::{sleep, timeout};
 
-use crate::util::{HOUR, MOMENT, run, watch};
+use crate::util::{HOUR, MOMENT, OnDrop, alone, run, watch};
 
 #[test]
 fn a_pool_of_each_kind() {
@@ -268,6 +268,23 @@ fn a_pool_never_waits_for_its_workers_but_in_a_shutdown() {
             });
             assert_eq!(last.wait().unwrap(), &7);
         }
+    });
+}
+
+/// They were dropped as a list: two panics at once ended the process.
+#[test]
+fn the_captures_of_cancelled_jobs_may_panic_when_they_are_dropped() {
+    alone(the_captures_of_cancelled_jobs_may_panic_when_they_are_dropped, || {
+        plainsong::run(|| {
+            let pool = Pool::coroutines(1).unwrap();
+            let submit = |_| {
+                let capture = OnDrop(|| panic!("scripted"));
+                pool.submit(move || drop(capture))
+            };
+            let promises = [(); 3].map(submit);
+            pool.cancel_pending();
+            assert!(promises.iter().all(Promise::is_cancelled));
+        });
     });
 }
 
