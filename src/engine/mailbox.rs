@@ -31,7 +31,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::mem;
 use std::ops::Deref;
-use std::ptr;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{self, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
@@ -50,15 +50,14 @@ thread_local! {
     static LATE: Cell<Option<&'static Mailbox>> = const { Cell::new(None) };
 }
 
-/// Identifies a thread among those that live at one time: the address of the thread's mailbox.
+/// Identifies a thread. It is not the address of the mailbox: the next thread may have that one
+/// while the last destructors of this thread still hold locks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ThreadId(usize);
 
-// The low bits of the number are free for flags in the same word.
-const _: () = assert!(align_of::<Mailbox>() > ThreadId::FREE);
-
 impl ThreadId {
-    /// The low bits of [`number`](Self::number), which are always zero.
+    /// The low bits of [`number`](Self::number), which are always zero. They are free for flags in
+    /// the same word.
     pub(crate) const FREE: usize = 0b11_1111;
     /// No thread.
     pub(crate) const NONE: Self = Self(0);
@@ -114,6 +113,9 @@ impl Message {
 
 /// Messages for one thread.
 pub(crate) struct Mailbox {
+    // The number of the thread that has it, or had it last. It orders nothing, so no model check
+    // needs to know of it.
+    thread: AtomicUsize,
     inbox: Mutex<Inbox>,
     // How the owner sleeps, or is about to sleep: `AWAKE`, `IN_REACTOR` or `ON_CONDVAR`.
     sleeper: AtomicU8,
@@ -197,6 +199,7 @@ impl Drop for Lease {
 impl Mailbox {
     const fn new() -> Self {
         Self {
+            thread: AtomicUsize::new(0),
             inbox: Mutex::new(Inbox {
                 messages: Vec::new(),
                 running: false,
@@ -214,13 +217,17 @@ impl Mailbox {
     }
 
     fn acquire() -> &'static Self {
-        free().pop().unwrap_or_else(|| Box::leak(Box::new(Self::new())))
+        const STEP: usize = ThreadId::FREE + 1;
+        static NEXT: AtomicUsize = AtomicUsize::new(STEP);
+        let mailbox = free().pop().unwrap_or_else(|| Box::leak(Box::new(Self::new())));
+        mailbox.thread.store(NEXT.fetch_add(STEP, Ordering::Relaxed), Ordering::Relaxed);
+        mailbox
     }
 
     /// A mailbox for the calling thread, which must not have one.
     pub(crate) fn lease() -> Lease {
         let mailbox = Self::acquire();
-        CURRENT.set(ptr::from_ref(mailbox).addr());
+        CURRENT.set(mailbox.thread().number());
         Lease(mailbox)
     }
 
@@ -238,10 +245,10 @@ impl Mailbox {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The thread that has this mailbox.
+    /// The thread that has this mailbox, or had it last.
     #[inline]
-    pub(crate) fn thread(&'static self) -> ThreadId {
-        ThreadId(ptr::from_ref(self).addr())
+    pub(crate) fn thread(&self) -> ThreadId {
+        ThreadId(self.thread.load(Ordering::Relaxed))
     }
 
     /// Sets the waker that ends a sleep of the owner in its reactor.

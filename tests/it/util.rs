@@ -224,7 +224,7 @@ pub(crate) fn until_asleep(thread: Pid) {
 }
 
 /// Whether the kernel says that a thread of this process sleeps.
-fn is_asleep(thread: Pid) -> bool {
+pub(crate) fn is_asleep(thread: Pid) -> bool {
     let path = format!("/proc/self/task/{}/stat", thread.as_raw_nonzero());
     let stat = fs::read_to_string(path).expect("the thread has ended, and should have slept");
     // The state follows the name, which is in parentheses.

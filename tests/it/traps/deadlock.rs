@@ -1,10 +1,11 @@
 //! The report when all coroutines wait for each other, and waits that are no deadlock.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, mpsc};
 use std::time::Duration;
 use std::{panic, thread as system};
 
@@ -14,10 +15,11 @@ use plainsong::{
     Builder, CancellationToken, JoinHandle, Runtime, Scope, ScopedJoinHandle, scope,
     spawn_anywhere, thread, yield_now,
 };
+use rustix::thread::gettid;
 
 use crate::util::{
-    HOUR, MOMENT, OnDrop, dying, on_another, once_asleep, panic_of, run, run_on, runtime, until,
-    until_asleep, until_parked, watch,
+    HOUR, MOMENT, OnDrop, alone, dying, is_asleep, on_another, once_asleep, panic_of, run, run_on,
+    runtime, until, until_asleep, until_parked, watch,
 };
 
 type Slot = Rc<RefCell<Option<JoinHandle<()>>>>;
@@ -659,5 +661,43 @@ fn a_deadlock_ends_one_run_only() {
                 1
             );
         }
+    });
+}
+
+/// It was taken for the thread that waits, which has its mailbox by then.
+#[test]
+fn a_thread_that_has_nearly_ended_may_hold_a_lock() {
+    static LOCK: Mutex<()> = Mutex::new(());
+    static LOCKS: AtomicBool = AtomicBool::new(false);
+    thread_local! {
+        static LAST: RefCell<Option<Box<dyn Any>>> = const { RefCell::new(None) };
+    }
+    alone(a_thread_that_has_nearly_ended_may_hold_a_lock, || {
+        let (tell, told) = mpsc::channel();
+        let waiting = system::spawn(move || {
+            let go: mpsc::Sender<_> = told.recv().unwrap();
+            go.send(gettid()).unwrap();
+            plainsong::run(|| {
+                LOCKS.store(true, Ordering::SeqCst);
+                drop(LOCK.lock().unwrap());
+            });
+        });
+        let ending = system::spawn(move || {
+            // Registered before what the library has for this thread, so that it is dropped after.
+            LAST.with(|_| ());
+            plainsong::run(|| ());
+            let held = LOCK.lock().unwrap();
+            LAST.set(Some(Box::new(OnDrop(move || {
+                let _held = &held;
+                let (go, going) = mpsc::channel();
+                tell.send(go).unwrap();
+                let waiter = going.recv().unwrap();
+                while !LOCKS.load(Ordering::SeqCst) || !is_asleep(waiter) {
+                    system::yield_now();
+                }
+            }))));
+        });
+        ending.join().unwrap();
+        waiting.join().unwrap();
     });
 }
