@@ -284,18 +284,21 @@ pub(crate) struct Local {
 
 pub(crate) type Locals = Vec<Local>;
 
-/// Takes out the values that have destructors, one by one, and passes each to `drop`. These are
+/// Takes out the values that have destructors, one by one, and passes each to `drop_one`. These are
 /// user code, which may use the values that are left, and make new ones. Those are dropped in the
 /// next round. After sixteen rounds the others stay.
-pub(crate) fn drop_each(locals: &RefCell<Locals>, drop: impl Fn(Rc<dyn Any>)) {
+pub(crate) fn drop_each(locals: &RefCell<Locals>, drop_one: impl Fn(Rc<dyn Any>)) {
     for _ in 0..16 {
         let values = locals.borrow().iter().filter(|local| local.needs_drop).count();
+        if values == 0 {
+            return;
+        }
         for _ in 0..values {
-            let mut locals = locals.borrow_mut();
-            let Some(at) = locals.iter().position(|local| local.needs_drop) else { break };
-            let local = locals.remove(at);
-            std::mem::drop(locals);
-            drop(local.value);
+            let mut list = locals.borrow_mut();
+            let Some(at) = list.iter().position(|local| local.needs_drop) else { return };
+            let local = list.remove(at);
+            drop(list);
+            drop_one(local.value);
         }
     }
 }

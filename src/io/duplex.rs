@@ -56,8 +56,8 @@ pub fn duplex(capacity: usize) -> (DuplexStream, DuplexStream) {
 ///
 /// # Cancellation
 ///
-/// A read or write that is cancelled has moved nothing. (Of a `write_all` or a `read_exact`, see
-/// [`TcpStream`](crate::net::TcpStream).)
+/// A read or write that is cancelled has moved nothing. For `write_all` and `read_exact`, see
+/// [`TcpStream`](crate::net::TcpStream).
 pub struct DuplexStream {
     from: Arc<Pipe>,
     to: Arc<Pipe>,

@@ -14,8 +14,8 @@
 //! wait. So a loop of such operations lets the other coroutines run, and can be cancelled. The
 //! `try_` methods of locks, channels and queues neither wait nor let others run, so that they can
 //! be used where a switch would be wrong, as in a destructor. (Those of a [priority
-//! queue](Queue::priority) may wait.) A loop of nothing but those keeps its
-//! thread: call [`yield_now`](crate::yield_now) in it. (A `select!` that has a `default` does let
+//! queue](Queue::priority) may wait.) A loop of nothing but `try_` methods keeps its thread: call
+//! [`yield_now`](crate::yield_now) in it. (A `select!` that has a `default` does let
 //! others run.)
 
 mod barrier;

@@ -212,7 +212,9 @@ impl<T> Promise<T> {
         &self,
         outcome: Result<T, PromiseError>,
     ) -> Result<(), Result<T, PromiseError>> {
-        self.inner.outcome.put(outcome)?;
+        // This wakes futures. Their wakers are user code, which may wait. The calls below must be
+        // made all the same.
+        park::shield(|| self.inner.outcome.put(outcome))?;
         let mut panicked = None;
         while let Some(callback) = self.next_callback() {
             match (panic::catch_unwind(AssertUnwindSafe(|| callback(self))), &panicked) {

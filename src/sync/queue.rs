@@ -246,11 +246,11 @@ impl<T> Queue<T> {
     /// The least item first, and equal ones in the order in which they were put; with room for
     /// `capacity` items, or any number.
     ///
-    /// The order of the items is code of yours, and may wait. So a call that puts, gets or counts
-    /// items, and an immediate shutdown, may wait until another call has compared its item; also
-    /// `try_put` and `try_get`. Where waits are refused, as in a [`no_wait`](crate::no_wait), it
-    /// panics then. (An immediate shutdown has taken effect, but has dropped no items.) A call of
-    /// these panics also when the order makes it: it must not use this queue.
+    /// `T::cmp` is your code, and may wait. Until it returns, other calls that put, get or count
+    /// items wait, `try_put` and `try_get` too, and so does an immediate shutdown. Where waits are
+    /// refused, as in a [`no_wait`](crate::no_wait), these calls panic instead. (An immediate
+    /// shutdown has taken effect by then, but has dropped no items.) `T::cmp` itself must not make
+    /// any of these calls: that panics, too.
     ///
     /// # Panics
     ///

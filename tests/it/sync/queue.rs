@@ -16,6 +16,38 @@ use plainsong::time::{sleep, timeout};
 
 use crate::util::{HOUR, MOMENT, OnDrop, alone, both, panic_of, run, until, until_parked, watch};
 
+/// An item in the order of its number. A comparison calls the closures of both.
+struct Item {
+    number: u8,
+    compare: Box<dyn Fn()>,
+}
+
+fn item(number: u8, compare: impl Fn() + 'static) -> Item {
+    Item { number, compare: Box::new(compare) }
+}
+
+impl PartialEq for Item {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Item {}
+
+impl PartialOrd for Item {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Item {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.compare)();
+        (other.compare)();
+        self.number.cmp(&other.number)
+    }
+}
+
 /// Puts numbers, and returns them in the order of `get`.
 fn out(queue: &Queue<i32>, put: &[i32]) -> Vec<i32> {
     put.iter().for_each(|n| queue.put(*n).unwrap());
@@ -200,23 +232,11 @@ fn nothing_is_lost_to_cancelled_waiters() {
 
 #[test]
 fn an_order_that_panics_leaves_the_count_right() {
-    #[derive(PartialEq, Eq)]
-    struct Item(u8, bool);
-    impl PartialOrd for Item {
-        fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-            Some(self.cmp(other))
-        }
-    }
-    impl Ord for Item {
-        fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-            assert!(!self.1 && !other.1, "no order");
-            self.0.cmp(&other.0)
-        }
-    }
-    run(|| {
+    let item = |number, panics: bool| item(number, move || assert!(!panics, "no order"));
+    run(move || {
         let queue = Queue::priority(Some(2));
-        assert!(queue.put(Item(1, false)).is_ok());
-        assert!(catch_unwind(AssertUnwindSafe(|| queue.put(Item(2, true)))).is_err());
+        assert!(queue.put(item(1, false)).is_ok());
+        assert!(catch_unwind(AssertUnwindSafe(|| queue.put(item(2, true)))).is_err());
         assert_eq!((queue.len(), queue.is_full()), (2, true));
         // In any order, and with a panic or without: two items come out, and then there is room for
         // two.
@@ -225,9 +245,9 @@ fn an_order_that_panics_leaves_the_count_right() {
         }
         assert_eq!(queue.len(), 0);
         assert!(queue.try_get().is_err());
-        assert!(queue.try_put(Item(3, false)).is_ok());
-        assert!(queue.try_put(Item(4, false)).is_ok());
-        assert!(queue.try_put(Item(5, false)).is_err());
+        assert!(queue.try_put(item(3, false)).is_ok());
+        assert!(queue.try_put(item(4, false)).is_ok());
+        assert!(queue.try_put(item(5, false)).is_err());
     });
 }
 
@@ -235,39 +255,25 @@ fn an_order_that_panics_leaves_the_count_right() {
 #[test]
 fn an_item_whose_drop_uses_the_queue_may_be_dropped_by_a_panic_of_the_order() {
     thread_local! { static PANICS: Cell<bool> = const { Cell::new(false) }; }
-    struct Item(u8, Weak<Queue<Self>>);
-    impl PartialEq for Item {
-        fn eq(&self, other: &Self) -> bool {
-            self.0 == other.0
-        }
-    }
-    impl Eq for Item {}
-    impl PartialOrd for Item {
-        fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-            Some(self.cmp(other))
-        }
-    }
-    impl Ord for Item {
-        fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-            assert!(!PANICS.take(), "no order");
-            self.0.cmp(&other.0)
-        }
-    }
-    impl Drop for Item {
-        fn drop(&mut self) {
-            if let Some(queue) = self.1.upgrade() {
-                assert!(queue.len() < 5);
-            }
-        }
-    }
     alone(an_item_whose_drop_uses_the_queue_may_be_dropped_by_a_panic_of_the_order, || {
-        let queue = Arc::new(Queue::priority(None));
+        let queue = Rc::new(Queue::priority(None));
         for n in 0..5 {
-            assert!(queue.put(Item(n, Arc::downgrade(&queue))).is_ok());
+            let theirs = Rc::downgrade(&queue);
+            let uses = OnDrop(move || {
+                if let Some(queue) = theirs.upgrade() {
+                    assert!(queue.len() < 5);
+                }
+            });
+            let panics = move || {
+                let _captured = &uses;
+                assert!(!PANICS.take(), "no order");
+            };
+            assert!(queue.put(item(n, panics)).is_ok());
         }
         PANICS.set(true);
         assert_eq!(panic_of(|| drop(queue.get())), "no order");
-        let mut left: Vec<_> = std::iter::from_fn(|| queue.try_get().ok().map(|n| n.0)).collect();
+        let mut left: Vec<_> =
+            std::iter::from_fn(|| queue.try_get().ok().map(|n| n.number)).collect();
         left.sort_unstable();
         assert_eq!(left, [1, 2, 3, 4]);
     });
@@ -275,22 +281,9 @@ fn an_item_whose_drop_uses_the_queue_may_be_dropped_by_a_panic_of_the_order() {
 
 #[test]
 fn an_order_that_waits_loses_no_item_to_a_cancellation() {
-    #[derive(PartialEq, Eq)]
-    struct Item(u8);
-    impl PartialOrd for Item {
-        fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-            Some(self.cmp(other))
-        }
-    }
-    impl Ord for Item {
-        fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-            sleep(MOMENT);
-            self.0.cmp(&other.0)
-        }
-    }
     run(|| {
         let queue = Queue::priority(None);
-        (0..3).for_each(|n| assert!(queue.put(Item(n)).is_ok()));
+        (0..3).for_each(|n| assert!(queue.put(item(n, || sleep(MOMENT))).is_ok()));
         // The time is over while the items are compared. The call has its item by then.
         let got = Cell::new(None);
         let after = timeout(MOMENT / 2, || {
@@ -298,7 +291,7 @@ fn an_order_that_waits_loses_no_item_to_a_cancellation() {
             plainsong::yield_now();
         });
         assert!(after.is_err());
-        assert!(got.into_inner().is_some_and(|item| item.0 == 0));
+        assert!(got.into_inner().is_some_and(|item| item.number == 0));
         assert_eq!(queue.len(), 2);
     });
 }
@@ -376,31 +369,17 @@ fn what_does_not_wait_never_does() {
 
 #[test]
 fn only_what_uses_the_items_waits_for_an_order() {
-    struct Item(u8, Arc<Event>);
-    impl PartialEq for Item {
-        fn eq(&self, other: &Self) -> bool {
-            self.0 == other.0
-        }
-    }
-    impl Eq for Item {}
-    impl PartialOrd for Item {
-        fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-            Some(self.cmp(other))
-        }
-    }
-    impl Ord for Item {
-        fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-            self.1.wait();
-            self.0.cmp(&other.0)
-        }
-    }
     run(|| {
         let (queue, go_on) = (Rc::new(Queue::priority(Some(3))), Arc::new(Event::new()));
-        assert!(queue.put(Item(2, Arc::clone(&go_on))).is_ok());
-        let (theirs, first) = (Rc::clone(&queue), Item(1, Arc::clone(&go_on)));
+        let waits = |number| {
+            let go_on = Arc::clone(&go_on);
+            item(number, move || go_on.wait())
+        };
+        assert!(queue.put(waits(2)).is_ok());
+        let (theirs, first) = (Rc::clone(&queue), waits(1));
         let puts = plainsong::spawn(move || theirs.put(first).is_ok());
         until_parked(&puts);
-        let third = Item(3, Arc::clone(&go_on));
+        let third = waits(3);
         assert!(panic_of(|| no_wait(|| queue.try_put(third).is_ok())).contains("no_wait"));
         for uses in [
             |queue: &Queue<Item>| _ = queue.len(),
@@ -418,7 +397,7 @@ fn only_what_uses_the_items_waits_for_an_order() {
         go_on.set();
         // The refused calls have taken nothing with them.
         assert!(puts.join().unwrap());
-        let out: Vec<_> = std::iter::from_fn(|| queue.get().ok().map(|item| item.0)).collect();
+        let out: Vec<_> = std::iter::from_fn(|| queue.get().ok().map(|item| item.number)).collect();
         assert_eq!(out, [1, 2]);
     });
 }

@@ -68,7 +68,7 @@ pub fn park() {
 ///
 /// # Cancellation
 ///
-/// As [`park`]. Zero waits nowhere.
+/// As [`park`]. Where waits are forbidden, a `timeout` of zero returns at once.
 pub fn park_timeout(timeout: Duration) {
     if timeout.is_zero() && __are_waits_refused() {
         return;
@@ -107,7 +107,7 @@ pub fn yield_now() {
 ///
 /// # Cancellation
 ///
-/// As [`park_timeout`].
+/// As [`park`]. Where waits are forbidden, a `dur` of zero returns at once.
 pub fn sleep(dur: Duration) {
     if dur.is_zero() && __are_waits_refused() {
         return;
