@@ -278,12 +278,12 @@ impl Coroutine {
         unsafe { (*self.yielder.get()).suspend(how) };
     }
 
-    /// Whether its own stack is the one of `size` bytes above this guard page.
-    pub(super) fn is_above(&self, guard: usize, size: usize) -> bool {
+    /// Whether its own stack is the one of `size` bytes from this address on.
+    pub(super) fn is_on(&self, bottom: usize, size: usize) -> bool {
         // Both are near the base of its stack. (The top may be on another one by now.)
         let started = self.has_started();
         let base = if started { self.yielder.get().addr() } else { self.top.get().addr() };
-        base.checked_sub(guard).is_some_and(|above| above < 2 * size)
+        base.checked_sub(bottom).is_some_and(|above| above <= size)
     }
 
     /// Whether it has run. If not, its body has not been called.

@@ -7,8 +7,6 @@ use std::ops::Range;
 use std::ptr::{self, NonNull};
 use std::sync::OnceLock;
 
-use rustix::param::page_size;
-
 #[cfg(target_os = "linux")]
 use super::core_files;
 use super::error::explained;
@@ -102,18 +100,17 @@ impl Mapping {
         unsafe { libc::madvise(start, len, advice) == 0 }
     }
 
-    /// Makes a page inaccessible: by a marker if `how` says so and the system has them. Returns how
+    /// Makes a part inaccessible: by markers if `how` says so and the system has them. Returns how
     /// it has been done.
-    pub(super) fn guard(&self, page: usize, how: Guard) -> io::Result<Guard> {
-        let page = page..page + page_size();
-        if how == Guard::Marker && self.advise(page.clone(), MADV_GUARD_INSTALL) {
+    pub(super) fn guard(&self, part: Range<usize>, how: Guard) -> io::Result<Guard> {
+        if how == Guard::Marker && self.advise(part.clone(), MADV_GUARD_INSTALL) {
             static WORK: OnceLock<bool> = OnceLock::new();
-            if *WORK.get_or_init(|| self.has_marker(page.start)) {
+            if *WORK.get_or_init(|| self.has_marker(part.start)) {
                 return Ok(Guard::Marker);
             }
         }
         // An older kernel, memory locked with mlockall, or an emulator.
-        let (start, len) = self.part(page);
+        let (start, len) = self.part(part);
         // SAFETY: as in `advise`.
         match unsafe { libc::mprotect(start, len, libc::PROT_NONE) } {
             0 => Ok(Guard::Protect),

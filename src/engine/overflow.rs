@@ -11,13 +11,13 @@ use super::current;
 use super::stack::{self, Purpose};
 use super::task::Task;
 
-/// Reports a fault at an address in one of this thread's guard pages, and ends the process. Returns
+/// Reports a fault at an address in one of this thread's guards, and ends the process. Returns
 /// `false` if it is in none of them. Async-signal-safe.
 pub(super) fn report_at(address: usize) -> bool {
-    let Some((size, guard, purpose)) = stack::overflowed(address) else { return false };
+    let Some((bottom, size, purpose)) = stack::overflowed(address) else { return false };
     // A generator has its own stack, and so its own guard.
     current::with(|task| {
-        let own = task.is_some_and(|task| task.coroutine.is_above(guard, size));
+        let own = task.is_some_and(|task| task.coroutine.is_on(bottom, size));
         let kind = match purpose {
             Purpose::Grown => Kind::Grown,
             Purpose::Own if !own => Kind::Generator,

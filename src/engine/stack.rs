@@ -78,6 +78,12 @@ fn page_size() -> usize {
     rustix::param::page_size()
 }
 
+/// The bytes of a guard: a page, because Rust touches each page of a large frame.
+fn guard_size() -> usize {
+    // Under AddressSanitizer it does not, and a frame could pass over a page into another stack.
+    if cfg!(feature = "sanitizer") { 1 << 20 } else { page_size() }
+}
+
 /// The purpose of a pool of stacks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Purpose {
@@ -89,7 +95,7 @@ pub(crate) enum Purpose {
     Lent,
 }
 
-/// One reservation of address space: `count` stacks of `size` bytes above a guard page each.
+/// One reservation of address space: `count` stacks of `size` bytes above a guard each.
 #[derive(Debug)]
 struct Arena {
     mapping: Mapping,
@@ -108,7 +114,7 @@ struct Arena {
 impl Arena {
     /// Reserves room for `count` stacks, or for as many as the system's limits leave.
     fn reserve(size: usize, count: usize, guard: Guard, purpose: Purpose) -> io::Result<Self> {
-        let stride = size + page_size();
+        let stride = size + guard_size();
         let mut count = count;
         loop {
             match Mapping::reserve(count * stride) {
@@ -140,7 +146,7 @@ impl Arena {
             return Ok(None);
         }
         let limit = self.mapping.start() + index * self.stride;
-        let guard = self.mapping.guard(limit, self.guard.get());
+        let guard = self.mapping.guard(limit..limit + guard_size(), self.guard.get());
         self.guard.set(guard.map_err(|error| explain(error, self.size))?);
         self.carved.set(index + 1);
         let top = limit + self.stride - (index % COLOURS) * CACHE_LINE;
@@ -166,7 +172,7 @@ pub(crate) fn bounds_of(address: usize) -> Option<Bounds> {
     ARENAS.with(|arenas| arenas.bounds_of(address))
 }
 
-/// Size, guard and purpose of this thread's stack that overflowed there. Async-signal-safe.
+/// Bottom, size and purpose of this thread's stack that overflowed there. Async-signal-safe.
 pub(super) fn overflowed(address: usize) -> Option<(usize, usize, Purpose)> {
     ARENAS.with(|arenas| arenas.overflowed(address))
 }
@@ -222,7 +228,8 @@ impl Arenas {
         let (arena, offset) = self.find(address)?;
         let into_stride = offset % arena.stride;
         let guard = arena.stride - arena.size;
-        (into_stride < guard).then_some((arena.size, address - into_stride, arena.purpose))
+        let bottom = address - into_stride + guard;
+        (into_stride < guard).then_some((bottom, arena.size, arena.purpose))
     }
 
     fn bounds_of(&self, address: usize) -> Option<Bounds> {
@@ -247,7 +254,7 @@ impl Stack {
         self.arena.size
     }
 
-    /// The guard page's first address; the stack's usable bytes start one page above.
+    /// The first address of the guard. The stack's usable bytes start above it.
     pub(crate) fn guard(&self) -> usize {
         let base = self.arena.mapping.start();
         // The top may be the exact end of the stack, which is the next one's guard.
@@ -257,13 +264,13 @@ impl Stack {
 
     /// The addresses of the usable bytes.
     pub(crate) fn bounds(&self) -> Range<usize> {
-        self.guard() + page_size()..self.top.get()
+        self.guard() + guard_size()..self.top.get()
     }
 
     /// Gives back what lies deeper than `keep` bytes below the top, if any of it is resident.
     /// Returns whether it has done so.
     fn trim(&mut self, keep: usize) -> bool {
-        let bottom = self.guard() + page_size();
+        let bottom = self.guard() + guard_size();
         let len = (self.guard() + self.arena.stride - bottom).saturating_sub(keep);
         // It was just used, so its first page is there: ask the kernel only about deeper ones.
         if len == 0 || keep > 0 && Bounds::resident_in(bottom..bottom + len) == 0 {
@@ -277,7 +284,7 @@ impl Stack {
 // stack uses. Only `trim` discards pages of it, and borrows the stack mutably for that: a stack on
 // which code runs, or waits, belongs to a coroutine, which lends it to nobody.
 //
-// A guard page is at the limit since before this stack was made, and `MIN_SIZE` is above the
+// A guard is at the limit since before this stack was made, and `MIN_SIZE` is above the
 // trait's minimum.
 // Both are aligned to a cache line, which is more than the 16 bytes that are asked for.
 unsafe impl corosensei::stack::Stack for Stack {
@@ -447,7 +454,7 @@ mod tests {
 
     /// The resident bytes of a stack.
     fn held(stack: &Stack) -> usize {
-        let start = stack.guard() + page_size();
+        let start = stack.bounds().start;
         let pages = (start..start + stack.size()).step_by(page_size());
         pages.map(|at| Bounds::resident_in(at..at + page_size())).sum()
     }
@@ -577,7 +584,7 @@ mod tests {
     #[test]
     fn an_overflow_is_known_by_its_address_while_the_stack_exists() {
         with_both(|pool| {
-            let overflowed = |at| super::overflowed(at).map(|(size, ..)| size);
+            let overflowed = |at| super::overflowed(at).map(|(_, size, _)| size);
             let (small, large) = (pool.take(SIZE).unwrap(), pool.take(2 * SIZE).unwrap());
             let (first, last) = (small.guard(), small.bounds().start - 1);
             assert_eq!(overflowed(first), Some(SIZE));

@@ -66,6 +66,25 @@ fn stack_pointer() -> *const u64 {
     top
 }
 
+/// Overflows a stack by a frame that is larger than its neighbours. The coroutine has the name of
+/// the bug, and the report names the coroutine.
+#[inline(never)]
+fn large_frame() {
+    let spawn = |f: fn()| {
+        let builder = plainsong::task::Builder::new().name("large_frame").stack_size(64 * 1024);
+        builder.spawn(f).unwrap()
+    };
+    plainsong::run(|| {
+        let neighbours: [_; 4] = std::array::from_fn(|_| spawn(yield_now));
+        spawn(|| {
+            black_box([7u8; 300_000]);
+        })
+        .join()
+        .unwrap();
+        neighbours.into_iter().for_each(|it| it.join().unwrap());
+    });
+}
+
 #[inline(never)]
 fn use_after_free() {
     plainsong::run(|| {
@@ -111,6 +130,7 @@ fn main() {
         ("use_after_return", use_after_return as fn()),
         ("use_after_the_coroutine", use_after_the_coroutine),
         ("use_of_a_free_stack", use_of_a_free_stack),
+        ("large_frame", large_frame),
         ("use_after_free", use_after_free),
         ("leak", leak),
         ("race", race),
