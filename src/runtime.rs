@@ -266,13 +266,14 @@ impl Builder {
         self
     }
 
-    /// Says that no plain thread will unpark a coroutine, cancel a token and the like. Then such
-    /// waits count as waits for other coroutines, and can be part of a deadlock. The threads of a
+    /// Says that no plain thread, and no coroutine of another runtime, will unpark a coroutine,
+    /// send to a channel, release a lock, cancel a token and the like. Then such waits count as
+    /// waits for other coroutines of this runtime, and can be part of a deadlock. The threads of a
     /// [`Pool::threads`](crate::pool::Pool::threads) are plain threads too, and so is a call of
-    /// [`offload`](crate::offload) whose caller has left it. A wait that the kernel, the clock, a
-    /// signal or another runtime may end is never part of a deadlock.
+    /// [`offload`](crate::offload) whose caller has left it. A wait for the kernel, the clock, a
+    /// signal, a future, or the end of a coroutine of another runtime is never part of a deadlock.
     ///
-    /// The default is `false`: a plain thread may end such a wait, so it is never reported as a
+    /// The default is `false`: something else may end such a wait, so it is never reported as a
     /// deadlock.
     ///
     /// ```should_panic

@@ -2,19 +2,20 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{self, poll_fn};
-use std::mem;
 use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
 use std::task::{Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
+use std::{iter, mem};
 
-use plainsong::Runtime;
 use plainsong::host::{self, Guest, Next};
 use plainsong::inspect::Answer;
 use plainsong::thread::Thread;
+use plainsong::{Id, Runtime};
 use plainsong_tokio::block_on;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::AsyncReadExt;
 use tokio::runtime;
 use tokio::sync::oneshot;
@@ -291,6 +292,52 @@ fn a_wait_of_sixty_days_is_reported_as_such() {
         waits.join().unwrap();
     };
     with_clock(clock, main);
+}
+
+#[test]
+fn a_dump_of_a_worker_that_is_idle_has_the_time_of_its_clock() {
+    thread_local! {
+        static AN_HOUR_LATER: Cell<bool> = const { Cell::new(false) };
+        static PARKED: RefCell<Option<(Id, Thread)>> = const { RefCell::new(None) };
+    }
+    const HOUR: Duration = Duration::from_secs(3600);
+    let host = |mut guest: Guest<'_>| {
+        guest.set_clock(|| {
+            let later = if AN_HOUR_LATER.get() { HOUR } else { Duration::ZERO };
+            Instant::now() + later
+        });
+        assert_eq!(guest.run_for(Duration::ZERO, Waker::noop()), Next::Wait(None));
+        AN_HOUR_LATER.set(true);
+        let (id, parked) = PARKED.take().unwrap();
+        let mut waited = || {
+            let dump = thread::scope(|s| {
+                let dump = s.spawn(plainsong::inspect::dump);
+                while !dump.is_finished() {
+                    let (fd, timeout) = (PollFd::new(&guest, PollFlags::IN), Timespec::default());
+                    if poll(&mut [fd], Some(&timeout)) == Ok(1) {
+                        guest.poll_io();
+                        guest.run_for(Duration::ZERO, Waker::noop());
+                    }
+                    thread::yield_now();
+                }
+                dump.join().unwrap()
+            });
+            // On a busy machine, a signal may have had the worker answer.
+            let answers = dump.workers.iter().filter(|it| it.answer == Answer::InTurn);
+            let one = answers.flat_map(|it| &it.coroutines).find(|it| it.id == id)?;
+            one.waits_for.map(|it| it.waited)
+        };
+        let waited = iter::repeat_with(&mut waited).flatten().next().unwrap();
+        assert!(waited >= HOUR, "{waited:?}");
+        parked.unpark();
+        while guest.run_for(Duration::ZERO, Waker::noop()) != Next::Over {}
+    };
+    let main = || {
+        let parked = plainsong::spawn(plainsong::thread::park);
+        PARKED.set(Some((parked.id(), parked.thread().clone())));
+        parked.join().unwrap();
+    };
+    host::run(&Runtime::default(), host, main);
 }
 
 #[test]

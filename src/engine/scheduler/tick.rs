@@ -334,7 +334,11 @@ impl Scheduler {
             Message::Recheck { reactor, token } => self.wake_all(self.recheck(reactor, token)),
             Message::Disarm { slot, number } => _ = self.sleeps.cancel(&self.alarms, slot, number),
             Message::Check => {}
-            Message::Asked => self.answer(),
+            Message::Asked => {
+                // The loop may have slept for long. Only here can it ask the clock of a host.
+                self.clock.update();
+                self.answer();
+            }
         }
     }
 
