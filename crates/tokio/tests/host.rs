@@ -75,10 +75,10 @@ fn a_host_that_waits_for_a_coroutine_is_refused_between_all_slices() {
         let mut seen = [false; 2];
         loop {
             let next = guest.run_for(Duration::ZERO, Waker::noop());
+            waits();
             if next == Next::Over {
                 break;
             }
-            waits();
             let has_work = next == Next::Later;
             seen[usize::from(has_work)] = true;
             if !has_work {
@@ -87,8 +87,41 @@ fn a_host_that_waits_for_a_coroutine_is_refused_between_all_slices() {
             }
         }
         assert_eq!(seen, [true; 2]);
+        // Destructors of what the host has left run last.
+        drop(guest);
+        waits();
     };
     assert_eq!(host::run(&Runtime::default(), host, program), 7);
+}
+
+#[test]
+fn a_waker_of_a_host_that_waits_when_it_is_dropped_is_refused() {
+    static REFUSED: AtomicUsize = AtomicUsize::new(0);
+    struct Waits;
+    impl Wake for Waits {
+        fn wake(self: Arc<Self>) {}
+    }
+    impl Drop for Waits {
+        fn drop(&mut self) {
+            let join = || plainsong::spawn(plainsong::yield_now).join().is_ok();
+            assert!(catch_unwind(join).is_err());
+            REFUSED.fetch_add(1, Relaxed);
+        }
+    }
+    let wakers = AtomicUsize::new(0);
+    let host = |mut guest: Guest<'_>| {
+        let mut next = || {
+            wakers.fetch_add(1, Relaxed);
+            guest.run_for(Duration::ZERO, &Waker::from(Arc::new(Waits)))
+        };
+        while next() != Next::Over {}
+    };
+    assert_eq!(host::run(&Runtime::default(), host, program), 7);
+    assert_eq!(
+        REFUSED.load(Relaxed),
+        wakers.into_inner(),
+        "none is left when the host has returned"
+    );
 }
 
 /// Drives the coroutines in a runtime of tokio until `over`, and then drops both.

@@ -272,10 +272,15 @@ fn destructors_use_tokio_while_the_run_ends() {
         order.into_inner()
     });
     assert_eq!(order, ["coroutine"]);
-    // A task that is left is dropped after the last coroutine, and may spawn in its destructor.
+    // A task that is left is dropped after the last coroutine, and may spawn in its destructor. No
+    // coroutine runs there, so it must not wait.
     watch(|| {
         run(|| {
             spawn_local(async {
+                let _joins = OnDrop(|| {
+                    let message = panic_of(|| plainsong::spawn(|| ()).join());
+                    assert!(message.contains("would stop all coroutines"), "{message}");
+                });
                 let _end = OnDrop(|| drop(plainsong::spawn(|| ())));
                 let _anywhere = OnDrop(|| drop(plainsong::spawn_anywhere(|| ())));
                 pending::<()>().await;

@@ -78,7 +78,7 @@ impl<'a> Guest<'a> {
         impl Drop for Restore<'_, '_> {
             fn drop(&mut self) {
                 self.0.inner.unwinding.leave();
-                current::set_hosted(self.0.state != State::Over);
+                current::set_hosted(true);
             }
         }
         current::set_hosted(false);
@@ -90,15 +90,15 @@ impl<'a> Guest<'a> {
     /// this thread while the loop waits.
     pub(crate) fn run_for(&mut self, slice: Duration, waker: &Waker) -> Slice {
         assert!(!current::in_coroutine(), "a coroutine must not drive the loop that runs it");
-        self.in_place_of_the_host(|guest| guest.slice(slice, waker))
+        self.inner.host.set_waker(waker);
+        self.in_place_of_the_host(|guest| guest.slice(slice))
     }
 
-    fn slice(&mut self, slice: Duration, waker: &Waker) -> Slice {
+    fn slice(&mut self, slice: Duration) -> Slice {
         if !self.resume() {
             return Slice::Over;
         }
         let scheduler = self.inner;
-        scheduler.host.set_waker(waker);
         let began = Instant::now();
         let last = Cell::new(began);
         scheduler.tick_again_after(FIRST_TURNS);
@@ -173,7 +173,7 @@ impl Scheduler {
 
     /// The host has returned. It may have forgotten its guest, instead of dropping it.
     pub(in super::super) fn leave_host(&self) {
-        self.host.resume();
+        self.host.leave();
         current::set_hosted(false);
         self.tick_after.set(TURNS_PER_TICK);
         self.take_time_from(None);

@@ -38,6 +38,13 @@ impl Host {
         self.waiting.set(false);
     }
 
+    /// The host has returned, and is not woken any more. The drop of its waker is user code.
+    pub(super) fn leave(&self) {
+        self.resume();
+        let waker = self.waker.take();
+        cancel::catch_and_forget(|| drop(waker));
+    }
+
     /// There may be something to do. Wakes the host if the loop waits. The waker is user code: no
     /// state of the scheduler may be borrowed.
     #[inline]
