@@ -274,21 +274,23 @@ fn destructors_use_tokio_while_the_run_ends() {
     assert_eq!(order, ["coroutine"]);
     // A task that is left is dropped after the last coroutine, and may spawn in its destructor. No
     // coroutine runs there, so it must not wait.
-    watch(|| {
+    let message = watch(|| {
+        let (tell, message) = std::sync::mpsc::channel();
         run(|| {
-            spawn_local(async {
-                let _joins = OnDrop(|| {
-                    let message = panic_of(|| plainsong::spawn(|| ()).join());
-                    assert!(message.contains("would stop all coroutines"), "{message}");
-                });
+            spawn_local(async move {
                 let _end = OnDrop(|| drop(plainsong::spawn(|| ())));
                 let _anywhere = OnDrop(|| drop(plainsong::spawn_anywhere(|| ())));
+                let _joins = OnDrop(|| {
+                    let _ = tell.send(panic_of(|| plainsong::spawn(|| ()).join()));
+                });
                 pending::<()>().await;
             });
             plainsong::time::sleep(MOMENT);
         })
         .unwrap();
+        message.recv().unwrap()
     });
+    assert!(message.contains("would stop all coroutines"), "{message}");
 }
 
 #[test]
