@@ -44,7 +44,9 @@ fn its_memory_is_given_back() {
             assert_eq!(depth(50), 50);
             let before = resident();
             (0..3).for_each(|_| assert_eq!(depth(20_000), 20_000));
-            assert!(resident() < before + 2 * 1024, "{} KiB, {} before", resident(), before);
+            // A sanitizer keeps an eighth of what it watches, and does not give it back.
+            let most = if cfg!(feature = "sanitizer") { 4 * 1024 } else { 2 * 1024 };
+            assert!(resident() < before + most, "{} KiB, {} before", resident(), before);
         });
     });
 }
