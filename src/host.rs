@@ -53,10 +53,10 @@ use crate::task::Body;
 /// When `host` returns before the loop is over, the worker goes on with its own loop, as without a
 /// host.
 ///
-/// While coroutines run, the host's code does not. Between two slices it is the other way round:
-/// then calls of this library that wait must not be made on this thread, and panic. Spawning,
-/// waking, sending to channels and the like are fine, and call the waker of
-/// [`run_for`](Guest::run_for).
+/// While coroutines run, the host's code does not. Between two slices, and after the last one, it
+/// is the other way round: until `host` returns, calls of this library that wait must not be made
+/// on this thread, and panic. Spawning, waking, sending to channels and the like are fine, and call
+/// the waker of [`run_for`](Guest::run_for).
 ///
 /// A deadlock of the coroutines is not reported, because code of the host may end their waits.
 ///

@@ -78,9 +78,9 @@ fn page_size() -> usize {
     rustix::param::page_size()
 }
 
-/// The bytes of a guard: a page, because Rust touches each page of a large frame.
+/// The bytes of a guard: a page, because rustc's stack probes touch each page of a large frame.
 fn guard_size() -> usize {
-    // Under AddressSanitizer it does not, and a frame could pass over a page into another stack.
+    // Under AddressSanitizer there are no probes, and a frame could skip a page.
     if cfg!(feature = "sanitizer") { 1 << 20 } else { page_size() }
 }
 
@@ -284,8 +284,8 @@ impl Stack {
 // stack uses. Only `trim` discards pages of it, and borrows the stack mutably for that: a stack on
 // which code runs, or waits, belongs to a coroutine, which lends it to nobody.
 //
-// A guard is at the limit since before this stack was made, and `MIN_SIZE` is above the
-// trait's minimum.
+// A guard is at the limit since before this stack was made, and `MIN_SIZE` is above the trait's
+// minimum.
 // Both are aligned to a cache line, which is more than the 16 bytes that are asked for.
 unsafe impl corosensei::stack::Stack for Stack {
     #[inline]

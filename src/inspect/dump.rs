@@ -157,8 +157,8 @@ pub enum State {
 pub struct WaitsFor {
     /// All of it in words: `recv, channel created at src/main.rs:31:9, 0 of 16`.
     pub text: String,
-    /// How long it has waited. If its worker was interrupted and has the clock of a host, as with
-    /// plainsong-tokio: until the worker read that clock last.
+    /// How long it has waited. Beside a host such as tokio, a worker that was interrupted counts up
+    /// to the time at which it last read the host's clock.
     #[cfg_attr(feature = "serde", serde(rename = "waited_ms", serialize_with = "json::millis"))]
     pub waited: Duration,
     /// How long until the wait is over by itself.

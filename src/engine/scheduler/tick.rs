@@ -335,7 +335,7 @@ impl Scheduler {
             Message::Disarm { slot, number } => _ = self.sleeps.cancel(&self.alarms, slot, number),
             Message::Check => {}
             Message::Asked => {
-                // The loop may have slept for long. Only here can it ask the clock of a host.
+                // The loop may have slept for a long time, and an answer calls no clock of a host.
                 self.clock.update();
                 self.answer();
             }
