@@ -123,10 +123,6 @@ const UNSAFE: &[&str] = &[
     "inspect/frames.rs",
     "net/socket.rs",
     "sync/guard.rs",
-    "sync/lock.rs",
-    "sync/mutex.rs",
-    "sync/reentrant.rs",
-    "sync/rwlock.rs",
     "sync/wait.rs",
     "task/scope.rs",
 ];

@@ -221,7 +221,7 @@ pub(crate) mod atomic {
     }
 
     atomic! { AtomicBool: bool; }
-    numbers! { AtomicU8: u8; AtomicI32: i32; AtomicU64: u64; AtomicUsize: usize; }
+    numbers! { AtomicU8: u8; AtomicI32: i32; AtomicU32: u32; AtomicU64: u64; AtomicUsize: usize; }
 }
 
 /// The data survives an execution: see [`Fresh`].

@@ -1,14 +1,11 @@
 //! The short lock around the state of each primitive.
 
-#![allow(unsafe_code)]
-
-use std::cell::UnsafeCell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
 
-use super::guard::{guard_deref, guard_deref_mut};
+use super::guard::{Protected, guard_deref, guard_deref_mut};
 use crate::engine::shared::atomic::{AtomicUsize, Ordering};
 use crate::engine::shared::{hint, thread};
 
@@ -37,11 +34,9 @@ pub(crate) struct Lock<S: ?Sized> {
     taken: AtomicUsize,
     // Where the primitive was created, for reports.
     created: &'static Location<'static>,
-    state: UnsafeCell<S>,
+    state: Protected<S>,
 }
 
-// SAFETY: the state is reached by one guard at a time, on any thread, which an `S: Send` allows.
-unsafe impl<S: ?Sized + Send> Sync for Lock<S> {}
 // No code that could panic runs while the state is half-way.
 impl<S> UnwindSafe for Lock<S> {}
 impl<S> RefUnwindSafe for Lock<S> {}
@@ -59,7 +54,7 @@ impl<S> Lock<S> {
         Self {
             taken: AtomicUsize::new(0),
             created: Location::caller(),
-            state: UnsafeCell::new(state),
+            state: Protected::new(state),
         }
     }
 

@@ -1,15 +1,12 @@
 //! `Mutex`.
 
-#![allow(unsafe_code)]
-
-use std::cell::UnsafeCell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::{Arc, LockResult, PoisonError, TryLockError, TryLockResult};
 use std::time::Duration;
 
-use super::guard::{guard_deref, guard_deref_mut};
+use super::guard::{Protected, guard_deref, guard_deref_mut};
 use super::poison::{Poison, Watch};
 use super::raw_mutex::RawMutex;
 use super::wait::Unserved;
@@ -44,14 +41,9 @@ use crate::engine::park;
 pub struct Mutex<T: ?Sized> {
     raw: RawMutex,
     poison: Poison,
-    value: UnsafeCell<T>,
+    value: Protected<T>,
 }
 
-// SAFETY: the value is reached by one guard at a time, on whatever thread: that moves it from
-// thread to thread, which a `T: Send` allows.
-unsafe impl<T: ?Sized + Send> Send for Mutex<T> {}
-// SAFETY: as above.
-unsafe impl<T: ?Sized + Send> Sync for Mutex<T> {}
 // The poison says what a panic has left behind.
 impl<T: ?Sized> UnwindSafe for Mutex<T> {}
 impl<T: ?Sized> RefUnwindSafe for Mutex<T> {}
@@ -60,7 +52,7 @@ impl<T> Mutex<T> {
     /// A mutex that is not locked.
     #[track_caller]
     pub const fn new(value: T) -> Self {
-        Self { raw: RawMutex::new(), poison: Poison::new(), value: UnsafeCell::new(value) }
+        Self { raw: RawMutex::new(), poison: Poison::new(), value: Protected::new(value) }
     }
 
     /// The value of a mutex that can no longer be locked.
@@ -227,9 +219,6 @@ pub struct MutexGuard<'a, T: ?Sized> {
     not_send: PhantomData<*const ()>,
 }
 
-// SAFETY: a shared guard gives out shared references to the value only.
-unsafe impl<T: ?Sized + Sync> Sync for MutexGuard<'_, T> {}
-
 impl<'a, T: ?Sized> MutexGuard<'a, T> {
     /// The guard of a mutex that the caller has just locked.
     #[inline]
@@ -251,10 +240,6 @@ pub struct OwnedMutexGuard<T: ?Sized> {
     watch: Watch,
     not_send: PhantomData<*const ()>,
 }
-
-// SAFETY: a shared guard gives out shared references to the value only; its share of the mutex is
-// private.
-unsafe impl<T: ?Sized + Sync> Sync for OwnedMutexGuard<T> {}
 
 impl<T: ?Sized> OwnedMutexGuard<T> {
     /// The guard of a mutex that the caller has just locked.

@@ -1,20 +1,18 @@
 //! `ReentrantMutex`.
 
-#![allow(unsafe_code)]
-
-use std::cell::{Cell, UnsafeCell};
+use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::{Duration, Instant};
 
-use super::guard::guard_deref;
+use super::guard::{Protected, guard_deref};
 use super::raw_mutex::{HELD_ELSEWHERE, HELD_HERE, RawMutex, Whys};
 use crate::engine::current;
 use crate::engine::park;
 #[cfg(plainsong_model)]
 use crate::engine::shared::LocalCell;
-use crate::engine::shared::atomic::{AtomicU64, Ordering};
+use crate::engine::shared::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::engine::shared::thread_local;
 use crate::engine::task::Wait;
 
@@ -70,17 +68,13 @@ pub struct ReentrantMutex<T: ?Sized> {
     raw: RawMutex,
     // The number of the holder. Only the holder itself writes this number, or finds its own here.
     owner: AtomicU64,
-    // How many guards there are. Only the holder touches it.
-    count: Cell<u32>,
-    value: UnsafeCell<T>,
+    // How many guards there are. Only the holder touches it, so no order is needed.
+    count: AtomicU32,
+    // The holder never leaves its thread, and neither do its guards: so all guards that exist at a
+    // time are on one thread.
+    value: Protected<T>,
 }
 
-// SAFETY: all of it moves to where it is moved, the value too.
-unsafe impl<T: ?Sized + Send> Send for ReentrantMutex<T> {}
-// SAFETY: one coroutine or thread at a time holds the lock. It never leaves its thread, and neither
-// do its guards: so the value is reached from one thread at a time, which a `T: Send` allows. That
-// holds for `count` too, which only the holder touches.
-unsafe impl<T: ?Sized + Send> Sync for ReentrantMutex<T> {}
 // As std's: the value itself must keep consistent whatever shared references can change.
 impl<T: ?Sized + UnwindSafe> UnwindSafe for ReentrantMutex<T> {}
 impl<T: ?Sized + RefUnwindSafe> RefUnwindSafe for ReentrantMutex<T> {}
@@ -92,8 +86,8 @@ impl<T> ReentrantMutex<T> {
         Self {
             raw: RawMutex::new(),
             owner: AtomicU64::new(0),
-            count: Cell::new(0),
-            value: UnsafeCell::new(value),
+            count: AtomicU32::new(0),
+            value: Protected::new(value),
         }
     }
 
@@ -152,14 +146,15 @@ impl<T: ?Sized> ReentrantMutex<T> {
             if wait.is_some() {
                 park::spend();
             }
-            let count = self.count.get().checked_add(1);
-            self.count.set(count.expect("a lock was taken 2^32 times and never given back"));
+            let count = self.count.load(Ordering::Relaxed).checked_add(1);
+            let count = count.expect("a lock was taken 2^32 times and never given back");
+            self.count.store(count, Ordering::Relaxed);
         } else if match wait {
             Some(deadline) => self.raw.lock_for(&WHYS, deadline),
             None => self.raw.try_lock(),
         } {
             self.owner.store(me, Ordering::Relaxed);
-            self.count.set(1);
+            self.count.store(1, Ordering::Relaxed);
         } else {
             return None;
         }
@@ -199,15 +194,12 @@ pub struct ReentrantMutexGuard<'a, T: ?Sized> {
     not_send: PhantomData<*const ()>,
 }
 
-// SAFETY: a shared guard gives out shared references to the value only.
-unsafe impl<T: ?Sized + Sync> Sync for ReentrantMutexGuard<'_, T> {}
-
 guard_deref!(['a,] ReentrantMutexGuard<'a, T>, |guard| guard.mutex.value.get());
 
 impl<T: ?Sized> Drop for ReentrantMutexGuard<'_, T> {
     fn drop(&mut self) {
-        let count = self.mutex.count.get() - 1;
-        self.mutex.count.set(count);
+        let count = self.mutex.count.load(Ordering::Relaxed) - 1;
+        self.mutex.count.store(count, Ordering::Relaxed);
         if count == 0 {
             self.mutex.owner.store(0, Ordering::Relaxed);
             self.mutex.raw.unlock();

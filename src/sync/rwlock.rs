@@ -1,8 +1,5 @@
 //! `RwLock`.
 
-#![allow(unsafe_code)]
-
-use std::cell::UnsafeCell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::mem;
@@ -10,7 +7,7 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::{Arc, LockResult, TryLockError, TryLockResult};
 use std::time::{Duration, Instant};
 
-use super::guard::{guard_deref, guard_deref_mut};
+use super::guard::{Protected, guard_deref, guard_deref_mut};
 use super::poison::{Poison, Watch};
 use super::raw_rwlock::{Access, RawRwLock};
 use crate::engine::park;
@@ -37,13 +34,11 @@ use crate::engine::park;
 pub struct RwLock<T: ?Sized> {
     raw: RawRwLock,
     poison: Poison,
-    value: UnsafeCell<T>,
+    // Readers on several threads share the value: so `Sync` needs a `T: Sync`, too.
+    shared: PhantomData<T>,
+    value: Protected<T>,
 }
 
-// SAFETY: the value moves from thread to thread by way of the writers, which a `T: Send` allows.
-unsafe impl<T: ?Sized + Send> Send for RwLock<T> {}
-// SAFETY: as above; and readers on several threads share it, which a `T: Sync` allows.
-unsafe impl<T: ?Sized + Send + Sync> Sync for RwLock<T> {}
 // The poison says what a panic has left behind.
 impl<T: ?Sized> UnwindSafe for RwLock<T> {}
 impl<T: ?Sized> RefUnwindSafe for RwLock<T> {}
@@ -52,7 +47,8 @@ impl<T> RwLock<T> {
     /// A lock that is not taken.
     #[track_caller]
     pub const fn new(value: T) -> Self {
-        Self { raw: RawRwLock::new(), poison: Poison::new(), value: UnsafeCell::new(value) }
+        let (raw, poison) = (RawRwLock::new(), Poison::new());
+        Self { raw, poison, shared: PhantomData, value: Protected::new(value) }
     }
 
     /// The value of a lock that can no longer be taken.
@@ -273,15 +269,6 @@ struct Owned<T: ?Sized> {
     watch: Option<Watch>,
     not_send: PhantomData<*const ()>,
 }
-
-// SAFETY: a shared guard gives out shared references to the value only.
-unsafe impl<T: ?Sized + Sync> Sync for RwLockReadGuard<'_, T> {}
-// SAFETY: as above.
-unsafe impl<T: ?Sized + Sync> Sync for RwLockWriteGuard<'_, T> {}
-// SAFETY: as above; and its share of the lock is private.
-unsafe impl<T: ?Sized + Sync> Sync for OwnedRwLockReadGuard<T> {}
-// SAFETY: as above.
-unsafe impl<T: ?Sized + Sync> Sync for OwnedRwLockWriteGuard<T> {}
 
 impl<'a, T: ?Sized> RwLockReadGuard<'a, T> {
     /// The guard of a lock that the caller has just taken for reading.
