@@ -326,7 +326,7 @@ class ChannelPrinter:
         if self.core is None:
             return f"{self.end} of a timer"
         core = self.core["ptr"]["pointer"].dereference()["data"]
-        state = core["state"]["state"]["value"]
+        state = core["state"]["state"]["__0"]["value"]
         place = Process().place(int(core["state"]["created"]))
         items, capacity = scalar(state["items"]["len"]), scalar(state["capacity"])
         room = f"{items} of {capacity}" if capacity < 1 << 62 else f"{items} in it"
