@@ -271,7 +271,8 @@ impl Builder {
     /// waits for other coroutines of this runtime, and can be part of a deadlock. The threads of a
     /// [`Pool::threads`](crate::pool::Pool::threads) are plain threads too, and so is a call of
     /// [`offload`](crate::offload) whose caller has left it. A wait for the kernel, the clock, a
-    /// signal, a future, or the end of a coroutine of another runtime is never part of a deadlock.
+    /// signal or a future is never part of a deadlock. Nor is a wait for the end of a coroutine of
+    /// another runtime, or of one that a [`Handle`] has spawned from outside of the run.
     ///
     /// The default is `false`: something else may end such a wait, so it is never reported as a
     /// deadlock.

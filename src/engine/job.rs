@@ -5,7 +5,6 @@
 
 use std::cell::UnsafeCell;
 use std::fmt;
-use std::io;
 use std::mem;
 use std::panic::{Location, RefUnwindSafe};
 use std::sync::Arc;
@@ -27,9 +26,9 @@ pub(crate) trait PendingTask: Send {
     /// Makes its task, which belongs to the calling thread. `None` if it has started or ended.
     fn make_task(&mut self, stack: Stack) -> Option<Task>;
 
-    /// Ends it without starting it: because of an error, or as cancelled for a reason. Does nothing
-    /// if it has started or ended.
-    fn end(&mut self, why: io::Result<Option<CancelReason>>);
+    /// Ends it without starting it, as cancelled for a reason. Does nothing if it has started or
+    /// ended.
+    fn end(&mut self, reason: Option<CancelReason>);
 }
 
 /// Where a coroutine is that any worker may start, and the requests that come before its start.
@@ -141,16 +140,11 @@ impl Job {
     }
 
     /// Notes where the task is. Returns the requests that came before.
+    #[cfg_attr(not(debug_assertions), inline(always))]
     pub(super) fn started(self, mailbox: &'static Mailbox, slot: u32) -> Asked {
         let mut state = self.0.lock();
         state.place = Some((mailbox, slot));
         mem::take(&mut state.asked)
-    }
-
-    /// Ends the coroutine without starting it, because of `error`.
-    #[cold]
-    pub(super) fn fail(mut self, error: io::Error) {
-        self.pending().end(Err(error));
     }
 }
 
@@ -158,7 +152,7 @@ impl Drop for Job {
     fn drop(&mut self) {
         if self.pending().spawned().is_some() {
             let reason = self.0.lock().asked.reason.take();
-            self.pending().end(Ok(reason));
+            self.pending().end(reason);
         }
     }
 }

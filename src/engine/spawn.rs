@@ -16,13 +16,12 @@ use super::current;
 use super::error::explained;
 use super::id::Id;
 use super::job::{Job, PendingTask};
-use super::mailbox::ThreadId;
 use super::packet::{Home, Receiver, Sender, packet};
 use super::scheduler::Scheduler;
 use super::scopes::{CancelReason, Level};
 use super::settings::Moment;
 use super::stack::{self, Stack};
-use super::task::{Flag, Task};
+use super::task::{Flag, Refusal, Task};
 
 /// The settings of one coroutine.
 pub(crate) struct Spec {
@@ -109,7 +108,8 @@ pub(crate) fn is_ending() -> io::Error {
 }
 
 /// Starts a coroutine of this thread on `stack`. It calls `last` at its very end, when it no longer
-/// uses `f` or its result. `last` must not unwind.
+/// uses `f` or its result. `last` must not unwind. It gets the reason for which there was no stack
+/// for the coroutine, if so: then `f` was not called.
 #[inline]
 pub(crate) fn here<F, T, L>(
     scheduler: &Scheduler,
@@ -120,7 +120,7 @@ pub(crate) fn here<F, T, L>(
 ) -> Spawned<T>
 where
     F: FnOnce() -> T,
-    L: FnOnce() + 'static,
+    L: FnOnce(Option<Refusal>) + 'static,
 {
     let mailbox = scheduler.mailbox();
     let (sender, receiver) = packet(Home::Thread(mailbox.thread()));
@@ -145,21 +145,16 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    anywhere(scheduler, home, spec, Lent::nothing(f), || ())
+    anywhere(scheduler, home, spec, Lent::nothing(f), |_| ())
 }
 
-/// A task for `f` on `stack`, with no handle.
+/// [`here`], with no handle.
 #[inline]
-pub(crate) fn detached<F>(stack: Stack, id: Id, thread: ThreadId, spec: Spec, f: F) -> Task
+pub(crate) fn detached<F>(scheduler: &Scheduler, stack: Stack, spec: Spec, f: F)
 where
     F: FnOnce() + 'static,
 {
-    if size_of::<F>() > LARGE {
-        let f: Box<dyn FnOnce()> = Box::new(f);
-        return detached(stack, id, thread, spec, f);
-    }
-    let (sender, _) = packet(Home::Thread(thread));
-    make_task(stack, id, spec, Lent::nothing(f), sender, || ())
+    here(scheduler, stack, spec, Lent::nothing(f), |_| ());
 }
 
 /// Makes a job for a coroutine of `home`. The coroutine calls `last` at its very end, as [`here`]
@@ -174,7 +169,7 @@ pub(crate) fn anywhere<'a, F, T, L>(
 where
     F: FnOnce() -> T + Send + 'a,
     T: Send + 'a,
-    L: FnOnce() + Send + 'static,
+    L: FnOnce(Option<Refusal>) + Send + 'static,
 {
     debug_assert!(!matches!(home, Home::Thread(_)), "any worker may start it");
     let (sender, receiver) = packet(home);
@@ -205,13 +200,10 @@ fn make_task<F, T, L>(
 ) -> Task
 where
     F: FnOnce() -> T,
-    L: FnOnce() + 'static,
+    L: FnOnce(Option<Refusal>) + 'static,
 {
     let (completion, f) = (sender.completion(), f.into_inner());
-    let whole = move || {
-        body(f, sender);
-        last();
-    };
+    let whole = move || last(body(f, sender));
     // SAFETY: only `f` and its result borrow. `body` uses them up, and the promise that `f` came
     // with lasts until then. If `whole` is dropped, so is `f`.
     let coroutine = Coroutine::new(stack, unsafe { Lent::new(whole) });
@@ -223,17 +215,22 @@ where
 
 /// The body of a coroutine: runs `f`, then the destructors of its locals and of its result.
 #[inline]
-fn body<F: FnOnce() -> T, T>(f: F, sender: Sender<T>) {
+fn body<F: FnOnce() -> T, T>(f: F, sender: Sender<T>) -> Option<Refusal> {
     current::with(|task| {
         let Some(task) = task else { unreachable!("a coroutine runs as the current task") };
         let cancelled = task.scopes.yields_slowly() && {
             context::call_hooks(task, Moment::Resume);
             task.scopes.is_pending()
         };
+        let mut refusal = None;
         let result = if cancelled {
-            // It was cancelled before it began, so `f` is not called.
+            // It was cancelled or refused before it began, so `f` is not called.
             cancel::catch_and_forget(|| drop(f));
-            Err(Failure::Cancelled(task.scopes.reason(Level::Root)))
+            refusal = task.refusal();
+            Err(match &refusal {
+                Some(refusal) => Failure::Panicked(Box::new(Box::new(refusal.to_string()))),
+                None => Failure::Cancelled(task.scopes.reason(Level::Root)),
+            })
         } else {
             cancel::catch(task, Level::Root, f)
         };
@@ -249,13 +246,14 @@ fn body<F: FnOnce() -> T, T>(f: F, sender: Sender<T>) {
         if task.scopes.is_hooked() {
             context::call_hooks(task, Moment::End);
         }
-    });
+        refusal
+    })
 }
 
 type Parts<F, T, L> = (Id, Spec, Lent<F>, Sender<T>, L);
 
 /// A coroutine that has not started.
-struct Pending<F: FnOnce() -> T, T, L: FnOnce()> {
+struct Pending<F: FnOnce() -> T, T, L: FnOnce(Option<Refusal>)> {
     // `None` once it has started or ended.
     parts: Option<Parts<F, T, L>>,
     // One word, to keep the allocation small.
@@ -266,7 +264,7 @@ impl<F, T, L> PendingTask for Pending<F, T, L>
 where
     F: FnOnce() -> T + Send,
     T: Send,
-    L: FnOnce() + Send + 'static,
+    L: FnOnce(Option<Refusal>) + Send + 'static,
 {
     fn stack_size(&self) -> Option<usize> {
         self.stack_size.map(NonZero::get)
@@ -281,20 +279,12 @@ where
         Some(make_task(stack, id, spec, f, sender, last))
     }
 
-    fn end(&mut self, why: io::Result<Option<CancelReason>>) {
+    fn end(&mut self, reason: Option<CancelReason>) {
         let Some((_, _, f, sender, last)) = self.parts.take() else { return };
-        let failure = match why {
-            Ok(reason) => Failure::Cancelled(reason),
-            Err(error) => {
-                let message =
-                    format!("cannot start a coroutine that was spawned anywhere: {error}");
-                Failure::Panicked(Box::new(Box::new(message)))
-            }
-        };
         // Both are user code.
         cancel::catch_and_forget(|| drop(f));
-        cancel::catch_and_forget(|| sender.finish(Err(failure)));
-        last();
+        cancel::catch_and_forget(|| sender.finish(Err(Failure::Cancelled(reason))));
+        last(None);
     }
 }
 

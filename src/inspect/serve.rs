@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{self, Path, PathBuf};
@@ -100,7 +101,9 @@ pub struct Serving {
 /// # }
 /// ```
 pub fn serve(path: impl AsRef<Path>) -> io::Result<Serving> {
-    let path = path::absolute(path)?;
+    let path = path.as_ref();
+    let path =
+        path::absolute(path).map_err(|error| explain(path, error.kind(), &error.to_string()))?;
     let (ours, theirs) = UnixStream::pair()?;
     let (listener, serving) =
         listen(&path, ours).map_err(|error| explain(&path, error.kind(), &error.to_string()))?;
@@ -126,9 +129,12 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 }
 
 fn listen(path: &Path, stop: UnixStream) -> io::Result<(UnixListener, Serving)> {
-    let address = SockAddr::unix(path).map_err(|_| {
-        explained(io::ErrorKind::InvalidInput, "the path is too long for a socket, choose another")
-    })?;
+    let refuse = |why| explained(io::ErrorKind::InvalidInput, why);
+    if path.as_os_str().as_bytes().contains(&0) {
+        return Err(refuse("the path has a zero byte, where the system would cut it off"));
+    }
+    let address = SockAddr::unix(path)
+        .map_err(|_| refuse("the path is too long for a socket, choose another"))?;
     let _locked = lock_folder(path);
     if is_taken(path, &address)? {
         let text = "a program serves there: end it, or choose another path for each of them";

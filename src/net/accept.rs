@@ -75,6 +75,8 @@ pub(super) fn accept_until<L: Listener>(
                 Blame::Nobody if waits => listener.wait_for_connection()?,
                 Blame::Nobody => return Ok(()),
                 Blame::Connection => {}
+                // `accept` takes a descriptor before it looks for a connection.
+                Blame::Resources if !waits && !listener.has_connection()? => return Ok(()),
                 Blame::Resources if deadline.is_some_and(|deadline| now() >= deadline) => {
                     return Err(error);
                 }
@@ -82,7 +84,7 @@ pub(super) fn accept_until<L: Listener>(
                     if !pause.has_begun() {
                         paused(Some(&error));
                     }
-                    pause.wait();
+                    pause.wait(deadline);
                 }
                 Blame::Listener => return Err(error),
             }
@@ -115,8 +117,9 @@ impl Drop for Spare {
 struct Pause(Duration);
 
 impl Pause {
-    fn wait(&mut self) {
-        sleep(self.0);
+    fn wait(&mut self, deadline: Option<Instant>) {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(now()));
+        sleep(left.unwrap_or(self.0).min(self.0));
         self.0 = (self.0 * 2).min(PAUSE_MAX);
     }
 

@@ -24,6 +24,10 @@ pub trait Listener: Sized + sealed::Sealed + 'static {
     #[doc(hidden)]
     fn accept_now(&self) -> io::Result<(Self::Stream, Self::Address)>;
 
+    /// Whether a connection is in the queue.
+    #[doc(hidden)]
+    fn has_connection(&self) -> io::Result<bool>;
+
     /// Waits until it is worthwhile to accept again, whatever the time-out and the mode.
     #[doc(hidden)]
     fn wait_for_connection(&self) -> io::Result<()>;
@@ -90,6 +94,10 @@ macro_rules! listener {
 
             fn accept_now(&self) -> std::io::Result<($stream, $address)> {
                 self.accept_queued()
+            }
+
+            fn has_connection(&self) -> std::io::Result<bool> {
+                $crate::net::socket::is_readable(self)
             }
 
             fn wait_for_connection(&self) -> std::io::Result<()> {

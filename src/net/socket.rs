@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionbio;
 use socket2::{Domain, SockAddr, SockRef, Type};
 
@@ -210,17 +211,23 @@ fn is_tcp(socket: &impl AsFd) -> bool {
 /// Whether the reading side has been shut down, where the system does not say so in another way.
 fn is_shut(socket: impl AsFd) -> io::Result<bool> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let mut poll_fd = [PollFd::new(&socket, PollFlags::RDHUP)];
-        poll(&mut poll_fd, Some(&Timespec::default()))?;
-        Ok(poll_fd[0].revents().contains(PollFlags::RDHUP))
-    }
+    return is_now(socket, PollFlags::RDHUP);
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     {
         let _ = socket;
         Ok(false)
     }
+}
+
+/// Whether a read, or an accept, has something to take.
+pub(super) fn is_readable(socket: impl AsFd) -> io::Result<bool> {
+    is_now(socket, PollFlags::IN)
+}
+
+fn is_now(socket: impl AsFd, state: PollFlags) -> io::Result<bool> {
+    let mut poll_fd = [PollFd::new(&socket, state)];
+    poll(&mut poll_fd, Some(&Timespec::default()))?;
+    Ok(poll_fd[0].revents().contains(state))
 }
 
 /// Receives from a socket, with flags of the system.

@@ -95,8 +95,11 @@ macro_rules! socket_surface {
         }
 
         /// Gives the socket up, with its time-outs and in the mode that was set with
-        /// `set_nonblocking`. If other handles of it are left, this is a duplicate. It stays in
-        /// non-blocking mode then, as it shares that with the other handles.
+        /// `set_nonblocking`. The descriptor's duplicates get that mode, too. Do not give one up
+        /// while another is used here: its calls would block the thread.
+        ///
+        /// If other handles of the socket are left, this is a duplicate. It stays in non-blocking
+        /// mode then, as it shares that with the other handles.
         ///
         /// # Panics
         ///

@@ -19,7 +19,7 @@ use crate::engine::scheduler::Scheduler;
 use crate::engine::scopes::CancelReason;
 use crate::engine::spawn::{self, Spec};
 use crate::engine::stack::Stack;
-use crate::engine::task::{Wait, Wake};
+use crate::engine::task::{Refusal, Wait, Wake};
 use crate::engine::waiter::Parker;
 use crate::engine::{current, park};
 
@@ -198,7 +198,7 @@ impl Group {
         let (member, group) = (self.enter(), self.clone());
         // A member leaves at its very end, so that no code of it is left to run when the group is
         // empty.
-        let leave = move || group.leave(member);
+        let leave = move |_| group.leave(member);
         let handle = JoinHandle::new(spawn::here(scheduler, stack, spec, f, leave));
         self.set_target(member, Target::root(handle.address().clone()));
         (handle, member)
@@ -217,7 +217,12 @@ impl Group {
         T: Send + 'a,
     {
         let (member, group) = (self.enter(), self.clone());
-        let leave = move || group.leave(member);
+        let leave = move |refusal: Option<Refusal>| {
+            if let Some(refusal) = refusal {
+                group.member_panicked(Box::new(refusal.to_string()));
+            }
+            group.leave(member);
+        };
         let home = spawn::this_run(scheduler);
         let (job, spawned) = spawn::anywhere(scheduler, home, spec, f, leave);
         let handle = JoinHandle::new(spawned);

@@ -159,7 +159,8 @@ impl<'scope> Scope<'scope, '_> {
     }
 
     /// Starts a coroutine on any worker, like [`spawn_anywhere`](crate::spawn_anywhere). It may
-    /// borrow what outlives the scope, and must be `Send`.
+    /// borrow what outlives the scope, and must be `Send`. If there is no stack for it, that counts
+    /// as its panic.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {

@@ -85,7 +85,7 @@ where
     let spawned = context::try_with(|scheduler| {
         let stack = spawn::take_stack::<T>(scheduler, spec.stack_size)?;
         let Some(f) = f.take() else { unreachable!("it is taken once") };
-        Ok(JoinHandle::new(spawn::here(scheduler, stack, spec, Lent::nothing(f), || ())))
+        Ok(JoinHandle::new(spawn::here(scheduler, stack, spec, Lent::nothing(f), |_| ())))
     });
     spawned.unwrap_or_else(|| Err(spawn::is_ending()))
 }
@@ -97,6 +97,9 @@ where
 /// A worker starts the newest of its coroutines first, so that a program that branches like a tree
 /// needs few stacks. From time to time it starts the oldest, so that none waits forever. With one
 /// worker, this differs from [`spawn`](crate::spawn) only in that order.
+///
+/// If a worker takes it and there is no memory for its stack, the closure is dropped, and the
+/// handle sees a panic that says so.
 ///
 /// # Panics
 ///

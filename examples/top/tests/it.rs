@@ -274,6 +274,12 @@ fn a_path_that_is_taken_is_refused_and_the_socket_of_the_dead_is_replaced() {
     let error = refusal(&folder.0.join("no folder").join("socket"));
     assert_eq!(error.kind(), io::ErrorKind::NotFound);
     assert!(error.to_string().contains("no folder"), "{error}");
+    // The system would cut it off there.
+    let error = refusal(&folder.0.join("cut\0off"));
+    assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    assert!(!folder.0.join("cut").exists());
+    let error = refusal(Path::new(""));
+    assert!(error.to_string().contains("cannot serve on"), "{error}");
 }
 
 #[test]

@@ -6,19 +6,13 @@ use std::rc::Rc;
 
 use slab::Slab;
 
-use super::super::id::Id;
-use super::super::mailbox::ThreadId;
-use super::super::stack::Stack;
-use super::super::task::Task;
 use super::super::timer::TimerKey;
 use super::alarms::{Alarm, Alarms};
 
-/// Makes the task of a call, with this id, on a stack of this thread.
-pub(crate) type Call = Box<dyn FnOnce(Stack, Id, ThreadId) -> Task>;
-
 /// A call that has not been made.
-struct Pending {
-    call: Call,
+struct Pending<C> {
+    call: C,
+    stack_size: usize,
     serial: u64,
     // `None` when it has fired, and its turn in the batch of the timers has not come.
     timer: Option<TimerKey>,
@@ -32,14 +26,14 @@ pub(crate) struct CallKey {
 }
 
 /// The calls of one scheduler that have not been made.
-pub(super) struct Calls {
-    pending: RefCell<Slab<Pending>>,
+pub(super) struct Calls<C> {
+    pending: RefCell<Slab<Pending<C>>>,
     serial: Cell<u64>,
     // Taken back when the run was closed, and to be dropped.
-    unmade: OnceCell<Rc<RefCell<Vec<Call>>>>,
+    unmade: OnceCell<Rc<RefCell<Vec<C>>>>,
 }
 
-impl Calls {
+impl<C> Calls<C> {
     pub(super) const fn new() -> Self {
         Self { pending: RefCell::new(Slab::new()), serial: Cell::new(0), unmade: OnceCell::new() }
     }
@@ -48,20 +42,20 @@ impl Calls {
         self.pending.borrow().is_empty()
     }
 
-    /// Adds a call that is due at `at`, in nanoseconds of the clock.
-    pub(super) fn add(&self, alarms: &Alarms, at: u64, call: Call) -> CallKey {
+    /// Adds a call that is due at `at`, in nanoseconds of the clock. It gets a stack of this size.
+    pub(super) fn add(&self, alarms: &Alarms, at: u64, stack_size: usize, call: C) -> CallKey {
         let serial = self.serial.get() + 1;
         self.serial.set(serial);
         let mut pending = self.pending.borrow_mut();
         let entry = pending.vacant_entry();
         let slot = u32::try_from(entry.key()).expect("fewer than 2^32 calls");
         let timer = alarms.add(at, Alarm::Call(slot));
-        entry.insert(Pending { call, serial, timer: Some(timer) });
+        entry.insert(Pending { call, stack_size, serial, timer: Some(timer) });
         CallKey { slot, serial }
     }
 
     /// Takes a call back. `None` if it was already made or taken back.
-    pub(super) fn cancel(&self, alarms: &Alarms, key: CallKey) -> Option<Call> {
+    pub(super) fn cancel(&self, alarms: &Alarms, key: CallKey) -> Option<C> {
         let slot = key.slot as usize;
         let mut pending = self.pending.borrow_mut();
         pending.get(slot).filter(|pending| pending.serial == key.serial)?;
@@ -71,7 +65,7 @@ impl Calls {
     }
 
     /// The calls that will not be made and are to be dropped, if there are any.
-    pub(super) fn unmade(&self) -> Option<&Rc<RefCell<Vec<Call>>>> {
+    pub(super) fn unmade(&self) -> Option<&Rc<RefCell<Vec<C>>>> {
         self.unmade.get().filter(|calls| !calls.borrow().is_empty())
     }
 
@@ -83,8 +77,8 @@ impl Calls {
     }
 
     /// Takes all calls back.
-    pub(super) fn take_all(&self, alarms: &Alarms) -> Vec<Call> {
-        let take = |(_, pending): (usize, Pending)| {
+    pub(super) fn take_all(&self, alarms: &Alarms) -> Vec<C> {
+        let take = |(_, pending): (usize, Pending<C>)| {
             pending.timer.into_iter().for_each(|timer| alarms.cancel(timer));
             pending.call
         };
@@ -96,9 +90,14 @@ impl Calls {
         self.pending.borrow_mut().get_mut(slot as usize).map(|pending| pending.timer = None)
     }
 
+    /// The size of the stack that the call in this slot is made on.
+    pub(super) fn stack_size(&self, slot: u32) -> Option<usize> {
+        self.pending.borrow().get(slot as usize).map(|pending| pending.stack_size)
+    }
+
     /// Takes the call in this slot, if its timer has fired. Otherwise the call that was here was
     /// taken back, and another has its slot.
-    pub(super) fn take_due(&self, slot: u32) -> Option<Call> {
+    pub(super) fn take_due(&self, slot: u32) -> Option<C> {
         let (mut pending, slot) = (self.pending.borrow_mut(), slot as usize);
         pending.get(slot).filter(|pending| pending.timer.is_none())?;
         Some(pending.remove(slot).call)

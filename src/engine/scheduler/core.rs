@@ -43,6 +43,9 @@ pub(super) const BUDGET: u32 = 128;
 pub(super) const TURNS_PER_TICK: u32 = 128;
 const _: () = assert!(EVENTS >= TURNS_PER_TICK as usize);
 
+/// Starts a coroutine that the loop was asked to start later, on a stack of this thread.
+pub(crate) type Call = Box<dyn FnOnce(&Scheduler, Stack)>;
+
 /// Runs the coroutines of one thread.
 pub(crate) struct Scheduler {
     pub(super) mailbox: OnceCell<Lease>,
@@ -50,7 +53,7 @@ pub(crate) struct Scheduler {
     pub(super) tasks: TaskTable,
     pub(super) clock: Clock,
     pub(super) alarms: Alarms,
-    pub(super) calls: Calls,
+    pub(super) calls: Calls<Call>,
     pub(super) sleeps: Sleeps,
     pub(super) reactor: OnceCell<Reactor>,
     pub(super) stacks: StackPool,

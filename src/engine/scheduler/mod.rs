@@ -35,8 +35,8 @@ mod run;
 
 mod guest;
 
-pub(crate) use self::calls::{Call, CallKey};
-pub(crate) use self::core::Scheduler;
+pub(crate) use self::calls::CallKey;
+pub(crate) use self::core::{Call, Scheduler};
 pub(crate) use self::guest::{Guest, Slice};
 pub(crate) use self::observer::set_measures;
 pub(crate) use self::sleeps::SleepKey;

@@ -2,9 +2,10 @@
 //! sleep, when there is nothing to do.
 
 use std::hint;
+use std::io;
 use std::time::Duration;
 
-use super::super::blocking_pool;
+use super::super::id::Id;
 use super::super::job::Job;
 use super::super::mailbox::Message;
 use super::super::reactor::Reactor;
@@ -12,7 +13,7 @@ use super::super::recorder::Place;
 use super::super::scopes::Level;
 #[cfg(plainsong_model)]
 use super::super::shared::thread;
-use super::super::stack;
+use super::super::stack::{self, Stack};
 use super::super::task::Wake;
 use super::alarms::Alarm;
 use super::core::Scheduler;
@@ -371,15 +372,15 @@ impl Scheduler {
             None => Ok(self.stack_size()),
             Some(size) => stack::check_size(size),
         };
-        let stack = match size.and_then(|size| self.take_stack(size)) {
-            Ok(stack) => stack,
-            Err(error) => {
-                // Ending the job runs user code, which must not run in the loop.
-                let _ = blocking_pool::submit(Box::new(move || job.fail(error)), None);
-                return;
-            }
-        };
-        let Some(task) = job.make_task(stack) else { return };
+        match size.and_then(|size| self.take_stack(size)) {
+            Ok(stack) => _ = self.start_on(stack, job),
+            Err(error) => self.refuse(job, error),
+        }
+    }
+
+    #[cfg_attr(not(debug_assertions), inline(always))]
+    fn start_on(&self, stack: Stack, mut job: Job) -> Option<(u32, Id)> {
+        let task = job.make_task(stack)?;
         let id = task.id;
         let slot = self.add(task);
         let asked = job.started(self.mailbox(), slot);
@@ -389,5 +390,18 @@ impl Scheduler {
         if asked.unparked {
             self.give_park_token(slot, id);
         }
+        Some((slot, id))
+    }
+
+    /// Has a job end that got no stack. Its end runs user code, and so it becomes a coroutine: on a
+    /// stack of the usual size, when there is one.
+    #[cold]
+    fn refuse(&self, job: Job, error: io::Error) {
+        let end = move |scheduler: &Self, stack| {
+            let Some((slot, id)) = scheduler.start_on(stack, job) else { return };
+            scheduler.find(slot, id, |task| task.refuse(&error));
+            scheduler.cancel(slot, id, Level::Root, None);
+        };
+        self.calls.add(&self.alarms, self.clock.update(), stack::DEFAULT_SIZE, Box::new(end));
     }
 }

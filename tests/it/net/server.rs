@@ -361,6 +361,24 @@ fn a_stop_without_descriptors_left() {
     });
 }
 
+/// An `accept` takes a descriptor before it looks for a connection, so it says only that there is
+/// none left.
+#[test]
+fn a_stop_without_descriptors_and_clients() {
+    alone(a_stop_without_descriptors_and_clients, || {
+        run(|| {
+            let (listener, _) = listen();
+            let stop = CancellationToken::new();
+            let server = Server::new(listener).stop_with(&stop).grace(Duration::MAX);
+            let serving = plainsong::spawn(move || server.serve(|_conn| ()));
+            until_parked(&serving);
+            limit_descriptors(3);
+            stop.cancel();
+            serving.join().unwrap().unwrap();
+        });
+    });
+}
+
 #[test]
 fn many_servers_leave_nothing() {
     alone(many_servers_leave_nothing, || {

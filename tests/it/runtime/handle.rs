@@ -1,13 +1,15 @@
 //! `Handle`: spawning into a runtime from outside of its run.
 
 use std::cell::RefCell;
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, OnceLock, mpsc};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use plainsong::sync::Event;
-use plainsong::time::sleep;
-use plainsong::{Handle, Runtime, blocking, spawn, spawn_anywhere, yield_now};
+use plainsong::time::{Sleep, sleep};
+use plainsong::{Handle, JoinHandle, Runtime, blocking, spawn, spawn_anywhere, yield_now};
 
 use crate::util::{
     HOUR, MOMENT, OnDrop, count_drop, counter, load, panic_of, run_on, runtime, until, watch,
@@ -293,4 +295,31 @@ fn a_handle_spawns_with_a_name_and_a_stack() {
         let there = std::thread::spawn(guest).join().unwrap().unwrap().join().unwrap();
         assert_eq!([here.as_deref(), there.as_deref()], [Some("guest"); 2]);
     });
+}
+
+/// Its thread still counted as a worker of the run that was over.
+#[test]
+fn a_waker_at_the_end_of_a_run_is_outside_of_it() {
+    struct Look(Handle, mpsc::Sender<(bool, JoinHandle<i32>)>);
+    impl Wake for Look {
+        fn wake(self: Arc<Self>) {
+            let _ = self.1.send((Handle::try_current().is_some(), self.0.spawn(|| 7)));
+        }
+    }
+    for workers in [1, 2] {
+        watch(move || {
+            let runtime = runtime(workers);
+            let (look, seen) = mpsc::channel();
+            let waker = Waker::from(Arc::new(Look(runtime.handle(), look)));
+            let armed = runtime.run(move || {
+                let mut armed = Box::pin(Sleep::new(HOUR));
+                assert!(armed.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+                armed
+            });
+            let (inside, next) = seen.recv().unwrap();
+            assert!(!inside);
+            assert_eq!(runtime.run(|| next.join().unwrap()), 7);
+            drop(armed);
+        });
+    }
 }

@@ -8,16 +8,30 @@ use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::time::Duration;
 use std::{io, panic};
 
+use plainsong::sync::channel::{Receiver, bounded};
 use plainsong::task::{as_completed, join_all, wait};
 use plainsong::time::{sleep, timeout};
 use plainsong::{
-    Builder, JoinHandle, coroutine_local, scope, spawn, spawn_anywhere, thread, yield_now,
+    Builder, JoinHandle, Runtime, coroutine_local, scope, spawn, spawn_anywhere, thread, yield_now,
 };
 
 use crate::util::{
-    HOUR, MOMENT, OnDrop, alone, dying, kind, on_another, panic_of, resident, run_on, runtime,
-    until, watch,
+    HOUR, MOMENT, OnDrop, address_space, alone, dying, kind, limit_memory, on_another, panic_of,
+    resident, run_on, runtime, until, watch,
 };
+
+/// Runs `body` where there is room for one stack of the run's size.
+fn with_one_stack(workers: usize, body: impl FnOnce() + Send + 'static) {
+    const LARGE: usize = 512 << 20;
+    watch(move || {
+        let runtime = Runtime::builder().workers(workers).stack_size(LARGE).build().unwrap();
+        limit_memory(Some(address_space() + LARGE as u64 / 2 * 3));
+        runtime.run(body);
+        limit_memory(None);
+    });
+}
+
+const REFUSED: &str = "cannot start a coroutine that was spawned anywhere: cannot make";
 
 /// Blocks this thread until `done` returns true.
 fn hog_until(mut done: impl FnMut() -> bool) {
@@ -704,4 +718,69 @@ fn a_storm_of_them_loses_nobody() {
             assert!(!whole || wrong == 0, "seed {seed}");
         }
     }
+}
+
+#[test]
+#[cfg_attr(feature = "sanitizer", ignore = "a sanitizer needs address space")]
+fn without_a_stack_it_ends_with_an_error() {
+    alone(without_a_stack_it_ends_with_an_error, || {
+        for workers in [1, 2] {
+            with_one_stack(workers, || {
+                let ended = Arc::new(AtomicBool::new(false));
+                let theirs = ended.clone();
+                // User code, which must not run in the loop. Its coroutine is cancelled.
+                let end = OnDrop(move || {
+                    assert!(catch_unwind(|| sleep(HOUR)).is_err());
+                    theirs.store(true, Ordering::SeqCst);
+                });
+                let error = spawn_anywhere(move || drop(end)).join().unwrap_err();
+                assert!(ended.load(Ordering::SeqCst));
+                assert!(error.to_string().contains(REFUSED), "{error}");
+            });
+        }
+    });
+}
+
+/// The error was only in the handle, so a scope without handles never knew.
+#[test]
+#[cfg_attr(feature = "sanitizer", ignore = "a sanitizer needs address space")]
+fn without_a_stack_a_scope_panics() {
+    alone(without_a_stack_a_scope_panics, || {
+        for workers in [1, 2] {
+            with_one_stack(workers, || {
+                let called = AtomicBool::new(false);
+                let scoped = || {
+                    scope(|s| {
+                        s.spawn_anywhere(|| called.store(true, Ordering::SeqCst));
+                        // The scope is cancelled.
+                        sleep(HOUR);
+                    })
+                };
+                let message = panic_of(scoped);
+                assert!(message.contains(REFUSED), "{message}");
+                assert!(!called.into_inner());
+            });
+        }
+    });
+}
+
+#[test]
+#[cfg_attr(feature = "sanitizer", ignore = "a sanitizer needs address space")]
+fn without_any_stack_its_error_comes_later() {
+    alone(without_any_stack_its_error_comes_later, || {
+        run_on(1, || {
+            limit_memory(Some(1 << 20));
+            let (_open, gate) = bounded::<()>(0);
+            let wait = |gate: Receiver<()>| move || _ = gate.recv();
+            let all: Vec<_> =
+                std::iter::from_fn(|| Builder::new().spawn(wait(gate.clone())).ok()).collect();
+            let refused = spawn_anywhere(|| ());
+            sleep(MOMENT);
+            assert!(!refused.is_finished());
+            all.iter().for_each(|one| one.cancel());
+            let error = refused.join().unwrap_err();
+            assert!(error.to_string().contains(REFUSED), "{error}");
+            limit_memory(None);
+        });
+    });
 }
