@@ -394,7 +394,7 @@ impl Scheduler {
     }
 
     /// Has a job end that got no stack. Its end runs user code, and so it becomes a coroutine: on a
-    /// stack of the usual size, when there is one.
+    /// stack of no more than the usual size, when there is one.
     #[cold]
     fn refuse(&self, job: Job, error: io::Error) {
         let end = move |scheduler: &Self, stack| {
@@ -402,6 +402,7 @@ impl Scheduler {
             scheduler.find(slot, id, |task| task.refuse(&error));
             scheduler.cancel(slot, id, Level::Root, None);
         };
-        self.calls.add(&self.alarms, self.clock.update(), stack::DEFAULT_SIZE, Box::new(end));
+        let (now, size) = (self.clock.update(), self.stack_size().min(stack::DEFAULT_SIZE));
+        self.calls.add(&self.alarms, now, size, Box::new(end));
     }
 }
