@@ -165,7 +165,9 @@ table! {
     sync::OwnedMutexGuard<i32> => Sync Unpin UnwindSafe RefUnwindSafe;
     sync::OwnedMutexGuard<Cell<i32>> => Unpin UnwindSafe RefUnwindSafe;
     sync::OwnedRwLockReadGuard<i32> => Sync Unpin UnwindSafe RefUnwindSafe;
+    sync::OwnedRwLockReadGuard<Cell<i32>> => Unpin UnwindSafe RefUnwindSafe;
     sync::OwnedRwLockWriteGuard<i32> => Sync Unpin UnwindSafe RefUnwindSafe;
+    sync::OwnedRwLockWriteGuard<Cell<i32>> => Unpin UnwindSafe RefUnwindSafe;
     sync::OwnedSemaphorePermit => Send Sync Unpin UnwindSafe RefUnwindSafe;
     sync::Promise<i32> => Send Sync Unpin;
     sync::Promise<Cell<i32>> => Unpin;
