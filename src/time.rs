@@ -222,9 +222,8 @@ fn schedule<F: FnOnce() + 'static>(time: Option<Instant>, f: F) -> Timer {
         "no plainsong runtime runs on this thread to call later; \
          wrap the program in `plainsong::run(|| …)`"
     );
-    let call: Call = Box::new(move |scheduler, stack| {
-        spawn::detached(scheduler, stack, Spec::at(spawned), f);
-    });
+    let call: Call =
+        Box::new(move |stack, id, thread| spawn::detached(stack, id, thread, Spec::at(spawned), f));
     // A refused call is dropped here, where the scheduler is not borrowed.
     let key = context::with(|scheduler| scheduler.call_at(time, call)).unwrap_or(CallKey::NONE);
     Timer { key, local: PhantomData }

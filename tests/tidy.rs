@@ -77,7 +77,17 @@ const ENGINE_FOLDERS: &[(&str, &[&[&str]])] = &[
     (
         "scheduler",
         &[
-            &["alarms", "clock", "host", "observer", "outside", "pace", "table", "unwinding"],
+            &[
+                "alarms",
+                "clock",
+                "host",
+                "observer",
+                "outside",
+                "pace",
+                "refused",
+                "table",
+                "unwinding",
+            ],
             &["calls", "sleeps"],
             &["core"],
             &["cancelling", "survey"],

@@ -5,6 +5,7 @@
 
 use std::cell::UnsafeCell;
 use std::fmt;
+use std::io;
 use std::mem;
 use std::panic::{Location, RefUnwindSafe};
 use std::sync::Arc;
@@ -14,6 +15,9 @@ use super::mutex::{Mutex, MutexGuard};
 use super::scopes::CancelReason;
 use super::stack::Stack;
 use super::task::Task;
+
+/// Why a coroutine is not started, although it was not cancelled.
+pub(crate) type Refusal = String;
 
 /// A coroutine before it starts.
 pub(crate) trait PendingTask: Send {
@@ -25,6 +29,14 @@ pub(crate) trait PendingTask: Send {
 
     /// Makes its task, which belongs to the calling thread. `None` if it has started or ended.
     fn make_task(&mut self, stack: Stack) -> Option<Task>;
+
+    /// Makes a task that ends it without starting it, on a stack of any size: as cancelled for a
+    /// reason, or because there was no stack for it. `None` if it has started or ended.
+    fn make_end(
+        &mut self,
+        stack: Stack,
+        why: Result<Option<CancelReason>, Refusal>,
+    ) -> Option<Task>;
 
     /// Ends it without starting it, as cancelled for a reason. Does nothing if it has started or
     /// ended.
@@ -145,6 +157,18 @@ impl Job {
         let mut state = self.0.lock();
         state.place = Some((mailbox, slot));
         mem::take(&mut state.asked)
+    }
+
+    /// Makes a task that ends the coroutine without starting it, because there was no stack for it.
+    pub(super) fn make_end(&mut self, stack: Stack, error: &io::Error) -> Option<Task> {
+        let state = self.0.lock();
+        let why = if state.asked.cancelled {
+            Ok(state.asked.reason.clone())
+        } else {
+            Err(format!("cannot start a coroutine that was spawned anywhere: {error}"))
+        };
+        drop(state);
+        self.pending().make_end(stack, why)
     }
 }
 

@@ -15,13 +15,14 @@ use super::coroutine::{Coroutine, Lent};
 use super::current;
 use super::error::explained;
 use super::id::Id;
-use super::job::{Job, PendingTask};
+use super::job::{Job, PendingTask, Refusal};
+use super::mailbox::ThreadId;
 use super::packet::{Home, Receiver, Sender, packet};
 use super::scheduler::Scheduler;
 use super::scopes::{CancelReason, Level};
 use super::settings::Moment;
 use super::stack::{self, Stack};
-use super::task::{Flag, Refusal, Task};
+use super::task::{Flag, Task};
 
 /// The settings of one coroutine.
 pub(crate) struct Spec {
@@ -108,8 +109,8 @@ pub(crate) fn is_ending() -> io::Error {
 }
 
 /// Starts a coroutine of this thread on `stack`. It calls `last` at its very end, when it no longer
-/// uses `f` or its result. `last` must not unwind. It gets the reason for which there was no stack
-/// for the coroutine, if so: then `f` was not called.
+/// uses `f` or its result. `last` must not unwind. If there was no stack for the coroutine, so that
+/// `f` was not called, `last` gets the reason.
 #[inline]
 pub(crate) fn here<F, T, L>(
     scheduler: &Scheduler,
@@ -148,13 +149,18 @@ where
     anywhere(scheduler, home, spec, Lent::nothing(f), |_| ())
 }
 
-/// [`here`], with no handle.
+/// A task for `f` on `stack`, with no handle.
 #[inline]
-pub(crate) fn detached<F>(scheduler: &Scheduler, stack: Stack, spec: Spec, f: F)
+pub(crate) fn detached<F>(stack: Stack, id: Id, thread: ThreadId, spec: Spec, f: F) -> Task
 where
     F: FnOnce() + 'static,
 {
-    here(scheduler, stack, spec, Lent::nothing(f), |_| ());
+    if size_of::<F>() > LARGE {
+        let f: Box<dyn FnOnce()> = Box::new(f);
+        return detached(stack, id, thread, spec, f);
+    }
+    let (sender, _) = packet(Home::Thread(thread));
+    make_task(stack, id, spec, Lent::nothing(f), sender, |_| ())
 }
 
 /// Makes a job for a coroutine of `home`. The coroutine calls `last` at its very end, as [`here`]
@@ -203,7 +209,10 @@ where
     L: FnOnce(Option<Refusal>) + 'static,
 {
     let (completion, f) = (sender.completion(), f.into_inner());
-    let whole = move || last(body(f, sender));
+    let whole = move || {
+        body(f, sender);
+        last(None);
+    };
     // SAFETY: only `f` and its result borrow. `body` uses them up, and the promise that `f` came
     // with lasts until then. If `whole` is dropped, so is `f`.
     let coroutine = Coroutine::new(stack, unsafe { Lent::new(whole) });
@@ -215,22 +224,17 @@ where
 
 /// The body of a coroutine: runs `f`, then the destructors of its locals and of its result.
 #[inline]
-fn body<F: FnOnce() -> T, T>(f: F, sender: Sender<T>) -> Option<Refusal> {
+fn body<F: FnOnce() -> T, T>(f: F, sender: Sender<T>) {
     current::with(|task| {
         let Some(task) = task else { unreachable!("a coroutine runs as the current task") };
         let cancelled = task.scopes.yields_slowly() && {
             context::call_hooks(task, Moment::Resume);
             task.scopes.is_pending()
         };
-        let mut refusal = None;
         let result = if cancelled {
-            // It was cancelled or refused before it began, so `f` is not called.
+            // It was cancelled before it began, so `f` is not called.
             cancel::catch_and_forget(|| drop(f));
-            refusal = task.refusal();
-            Err(match &refusal {
-                Some(refusal) => Failure::Panicked(Box::new(Box::new(refusal.to_string()))),
-                None => Failure::Cancelled(task.scopes.reason(Level::Root)),
-            })
+            Err(Failure::Cancelled(task.scopes.reason(Level::Root)))
         } else {
             cancel::catch(task, Level::Root, f)
         };
@@ -246,8 +250,23 @@ fn body<F: FnOnce() -> T, T>(f: F, sender: Sender<T>) -> Option<Refusal> {
         if task.scopes.is_hooked() {
             context::call_hooks(task, Moment::End);
         }
-        refusal
-    })
+    });
+}
+
+/// Ends a coroutine that is not started, as cancelled or with an error, which it returns.
+fn end<F, T>(
+    f: F,
+    sender: Sender<T>,
+    why: Result<Option<CancelReason>, Refusal>,
+) -> Option<Refusal> {
+    let (failure, refusal) = match why {
+        Ok(reason) => (Failure::Cancelled(reason), None),
+        Err(refusal) => (Failure::Panicked(Box::new(Box::new(refusal.clone()))), Some(refusal)),
+    };
+    // Both are user code.
+    cancel::catch_and_forget(|| drop(f));
+    cancel::catch_and_forget(|| sender.finish(Err(failure)));
+    refusal
 }
 
 type Parts<F, T, L> = (Id, Spec, Lent<F>, Sender<T>, L);
@@ -279,12 +298,33 @@ where
         Some(make_task(stack, id, spec, f, sender, last))
     }
 
+    fn make_end(
+        &mut self,
+        stack: Stack,
+        why: Result<Option<CancelReason>, Refusal>,
+    ) -> Option<Task> {
+        let (id, spec, f, sender, last) = self.parts.take()?;
+        let f = f.into_inner();
+        let whole = move || {
+            let refusal = end(f, sender, why);
+            current::with(|task| {
+                let Some(task) = task else { unreachable!("a coroutine runs as the current task") };
+                task.clear_raised();
+                cancel::drop_locals(task);
+            });
+            last(refusal);
+        };
+        // SAFETY: as in `make_task`.
+        let coroutine = Coroutine::new(stack, unsafe { Lent::new(whole) });
+        let task = Task::new(coroutine, id, spec.name, spec.spawned, spec.parent);
+        // Others wait for its stack, so it must not be abandoned.
+        task.flags.set(Flag::Borrows, true);
+        Some(task)
+    }
+
     fn end(&mut self, reason: Option<CancelReason>) {
         let Some((_, _, f, sender, last)) = self.parts.take() else { return };
-        // Both are user code.
-        cancel::catch_and_forget(|| drop(f));
-        cancel::catch_and_forget(|| sender.finish(Err(Failure::Cancelled(reason))));
-        last(None);
+        last(end(f, sender, Ok(reason)));
     }
 }
 

@@ -5,7 +5,6 @@
 use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
-use std::io;
 use std::mem;
 use std::panic::{self, AssertUnwindSafe, Location};
 use std::ptr::{self, NonNull};
@@ -271,11 +270,7 @@ pub(crate) struct Extras {
     pub(crate) locals: RefCell<Locals>,
     swallowed: Cell<u32>,
     on_abandon: Cell<Option<Box<dyn FnOnce()>>>,
-    refusal: OnceCell<Refusal>,
 }
-
-/// Why a coroutine is not started: there was no stack for it.
-pub(crate) type Refusal = Arc<str>;
 
 /// The value of a `coroutine_local!` key.
 #[derive(Debug)]
@@ -485,16 +480,6 @@ impl Task {
     /// Sets a function that is called if the coroutine is abandoned.
     pub(crate) fn on_abandon(&self, f: Box<dyn FnOnce()>) {
         self.extras.get_or_init(Box::default).on_abandon.set(Some(f));
-    }
-
-    /// Notes that there was no stack for it. It is cancelled before it begins.
-    pub(crate) fn refuse(&self, error: &io::Error) {
-        let text = format!("cannot start a coroutine that was spawned anywhere: {error}");
-        let _ = self.extras.get_or_init(Box::default).refusal.set(text.into());
-    }
-
-    pub(crate) fn refusal(&self) -> Option<Refusal> {
-        self.extras.get()?.refusal.get().cloned()
     }
 
     /// Counts a swallowed payload. Returns how many there were.

@@ -147,7 +147,15 @@ where
     accept_until(listener, Until::Never, None, paused, |stack, stream, peer, slot| {
         let attendant = Rc::clone(&attendant);
         let attend = move || attend(&attendant.0, stream, &peer, slot, &attendant.1);
-        context::with(|scheduler| spawn::detached(scheduler, stack, Spec::at(spawned), attend));
+        context::with(|scheduler| {
+            scheduler.add(spawn::detached(
+                stack,
+                scheduler.allocate_id(),
+                scheduler.mailbox().thread(),
+                Spec::at(spawned),
+                attend,
+            ));
+        });
     })
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::ioctl_fionbio;
+use rustix::io::{ioctl_fionbio, retry_on_intr};
 use socket2::{Domain, SockAddr, SockRef, Type};
 
 use crate::engine::reactor::Interest;
@@ -226,7 +226,8 @@ pub(super) fn is_readable(socket: impl AsFd) -> io::Result<bool> {
 
 fn is_now(socket: impl AsFd, state: PollFlags) -> io::Result<bool> {
     let mut poll_fd = [PollFd::new(&socket, state)];
-    poll(&mut poll_fd, Some(&Timespec::default()))?;
+    // It does not wait, and is interrupted all the same by a signal that is pending.
+    retry_on_intr(|| poll(&mut poll_fd, Some(&Timespec::default())))?;
     Ok(poll_fd[0].revents().contains(state))
 }
 

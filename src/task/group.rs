@@ -14,12 +14,13 @@ use crate::engine::address::Target;
 use crate::engine::cancel::is_cancellation;
 use crate::engine::coroutine::Lent;
 use crate::engine::facts::SCOPE_ENDS;
+use crate::engine::job::Refusal;
 use crate::engine::mutex::Mutex;
 use crate::engine::scheduler::Scheduler;
 use crate::engine::scopes::CancelReason;
 use crate::engine::spawn::{self, Spec};
 use crate::engine::stack::Stack;
-use crate::engine::task::{Refusal, Wait, Wake};
+use crate::engine::task::{Wait, Wake};
 use crate::engine::waiter::Parker;
 use crate::engine::{current, park};
 
@@ -219,7 +220,7 @@ impl Group {
         let (member, group) = (self.enter(), self.clone());
         let leave = move |refusal: Option<Refusal>| {
             if let Some(refusal) = refusal {
-                group.member_panicked(Box::new(refusal.to_string()));
+                group.member_panicked(Box::new(refusal));
             }
             group.leave(member);
         };

@@ -6,13 +6,19 @@ use std::rc::Rc;
 
 use slab::Slab;
 
+use super::super::id::Id;
+use super::super::mailbox::ThreadId;
+use super::super::stack::Stack;
+use super::super::task::Task;
 use super::super::timer::TimerKey;
 use super::alarms::{Alarm, Alarms};
 
+/// Makes the task of a call, with this id, on a stack of this thread.
+pub(crate) type Call = Box<dyn FnOnce(Stack, Id, ThreadId) -> Task>;
+
 /// A call that has not been made.
-struct Pending<C> {
-    call: C,
-    stack_size: usize,
+struct Pending {
+    call: Call,
     serial: u64,
     // `None` when it has fired, and its turn in the batch of the timers has not come.
     timer: Option<TimerKey>,
@@ -26,14 +32,14 @@ pub(crate) struct CallKey {
 }
 
 /// The calls of one scheduler that have not been made.
-pub(super) struct Calls<C> {
-    pending: RefCell<Slab<Pending<C>>>,
+pub(super) struct Calls {
+    pending: RefCell<Slab<Pending>>,
     serial: Cell<u64>,
     // Taken back when the run was closed, and to be dropped.
-    unmade: OnceCell<Rc<RefCell<Vec<C>>>>,
+    unmade: OnceCell<Rc<RefCell<Vec<Call>>>>,
 }
 
-impl<C> Calls<C> {
+impl Calls {
     pub(super) const fn new() -> Self {
         Self { pending: RefCell::new(Slab::new()), serial: Cell::new(0), unmade: OnceCell::new() }
     }
@@ -42,20 +48,20 @@ impl<C> Calls<C> {
         self.pending.borrow().is_empty()
     }
 
-    /// Adds a call that is due at `at`, in nanoseconds of the clock. It gets a stack of this size.
-    pub(super) fn add(&self, alarms: &Alarms, at: u64, stack_size: usize, call: C) -> CallKey {
+    /// Adds a call that is due at `at`, in nanoseconds of the clock.
+    pub(super) fn add(&self, alarms: &Alarms, at: u64, call: Call) -> CallKey {
         let serial = self.serial.get() + 1;
         self.serial.set(serial);
         let mut pending = self.pending.borrow_mut();
         let entry = pending.vacant_entry();
         let slot = u32::try_from(entry.key()).expect("fewer than 2^32 calls");
         let timer = alarms.add(at, Alarm::Call(slot));
-        entry.insert(Pending { call, stack_size, serial, timer: Some(timer) });
+        entry.insert(Pending { call, serial, timer: Some(timer) });
         CallKey { slot, serial }
     }
 
     /// Takes a call back. `None` if it was already made or taken back.
-    pub(super) fn cancel(&self, alarms: &Alarms, key: CallKey) -> Option<C> {
+    pub(super) fn cancel(&self, alarms: &Alarms, key: CallKey) -> Option<Call> {
         let slot = key.slot as usize;
         let mut pending = self.pending.borrow_mut();
         pending.get(slot).filter(|pending| pending.serial == key.serial)?;
@@ -65,7 +71,7 @@ impl<C> Calls<C> {
     }
 
     /// The calls that will not be made and are to be dropped, if there are any.
-    pub(super) fn unmade(&self) -> Option<&Rc<RefCell<Vec<C>>>> {
+    pub(super) fn unmade(&self) -> Option<&Rc<RefCell<Vec<Call>>>> {
         self.unmade.get().filter(|calls| !calls.borrow().is_empty())
     }
 
@@ -77,8 +83,8 @@ impl<C> Calls<C> {
     }
 
     /// Takes all calls back.
-    pub(super) fn take_all(&self, alarms: &Alarms) -> Vec<C> {
-        let take = |(_, pending): (usize, Pending<C>)| {
+    pub(super) fn take_all(&self, alarms: &Alarms) -> Vec<Call> {
+        let take = |(_, pending): (usize, Pending)| {
             pending.timer.into_iter().for_each(|timer| alarms.cancel(timer));
             pending.call
         };
@@ -90,14 +96,9 @@ impl<C> Calls<C> {
         self.pending.borrow_mut().get_mut(slot as usize).map(|pending| pending.timer = None)
     }
 
-    /// The size of the stack that the call in this slot is made on.
-    pub(super) fn stack_size(&self, slot: u32) -> Option<usize> {
-        self.pending.borrow().get(slot as usize).map(|pending| pending.stack_size)
-    }
-
     /// Takes the call in this slot, if its timer has fired. Otherwise the call that was here was
     /// taken back, and another has its slot.
-    pub(super) fn take_due(&self, slot: u32) -> Option<C> {
+    pub(super) fn take_due(&self, slot: u32) -> Option<Call> {
         let (mut pending, slot) = (self.pending.borrow_mut(), slot as usize);
         pending.get(slot).filter(|pending| pending.timer.is_none())?;
         Some(pending.remove(slot).call)

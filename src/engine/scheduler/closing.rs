@@ -14,8 +14,8 @@ use super::super::facts;
 use super::super::id::Id;
 use super::super::survey::Survey;
 use super::super::task::Task;
-use super::calls::CallKey;
-use super::core::{Call, Scheduler};
+use super::calls::{Call, CallKey};
+use super::core::Scheduler;
 
 /// Nanoseconds until the retry of a call that found no stack.
 const RETRY: u64 = 10_000_000;
@@ -111,7 +111,7 @@ impl Scheduler {
             return Err(call);
         }
         let at = deadline.map_or(u64::MAX, |deadline| self.clock.nanos_at(deadline));
-        Ok(self.arming(at, || self.calls.add(&self.alarms, at, self.stack_size(), call)))
+        Ok(self.arming(at, || self.calls.add(&self.alarms, at, call)))
     }
 
     /// Takes a call back. `None` if it was already made or taken back.
@@ -123,12 +123,11 @@ impl Scheduler {
     pub(super) fn make_call(&self, slot: u32) {
         // If there is no stack, there is no caller to return the error to, but there may be room
         // later.
-        let Some(size) = self.calls.stack_size(slot) else { return };
-        let Ok(stack) = self.take_stack(size) else {
+        let Ok(stack) = self.take_stack(self.stack_size()) else {
             return self.calls.postpone(&self.alarms, slot, self.clock.update() + RETRY);
         };
         match self.calls.take_due(slot) {
-            Some(call) => call(self, stack),
+            Some(call) => _ = self.add(call(stack, self.allocate_id(), self.mailbox().thread())),
             None => self.put_stack(stack),
         }
     }
@@ -140,9 +139,8 @@ impl Scheduler {
         let Ok(stack) = self.take_stack(self.stack_size()) else {
             // There is no room for a coroutine that drops the calls. So each call becomes a
             // coroutine when there is room, and that coroutine is cancelled before it begins.
-            let (now, size) = (self.clock.update(), self.stack_size());
-            let add = |call| _ = self.calls.add(&self.alarms, now, size, call);
-            return unmade.take().into_iter().for_each(add);
+            let (calls, now) = (unmade.take(), self.clock.update());
+            return calls.into_iter().for_each(|call| _ = self.calls.add(&self.alarms, now, call));
         };
         let next = move || unmade.borrow_mut().pop();
         let body = move || {

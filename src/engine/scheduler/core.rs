@@ -31,6 +31,7 @@ use super::host::Host;
 use super::observer::Observer;
 use super::outside::Outside;
 use super::pace::Pace;
+use super::refused::Refused;
 use super::sleeps::{SleepKey, Sleeps};
 use super::table::TaskTable;
 use super::unwinding::Unwinding;
@@ -43,9 +44,6 @@ pub(super) const BUDGET: u32 = 128;
 pub(super) const TURNS_PER_TICK: u32 = 128;
 const _: () = assert!(EVENTS >= TURNS_PER_TICK as usize);
 
-/// Starts a coroutine that the loop was asked to start later, on a stack of this thread.
-pub(crate) type Call = Box<dyn FnOnce(&Scheduler, Stack)>;
-
 /// Runs the coroutines of one thread.
 pub(crate) struct Scheduler {
     pub(super) mailbox: OnceCell<Lease>,
@@ -53,7 +51,8 @@ pub(crate) struct Scheduler {
     pub(super) tasks: TaskTable,
     pub(super) clock: Clock,
     pub(super) alarms: Alarms,
-    pub(super) calls: Calls<Call>,
+    pub(super) calls: Calls,
+    pub(super) refused: Refused,
     pub(super) sleeps: Sleeps,
     pub(super) reactor: OnceCell<Reactor>,
     pub(super) stacks: StackPool,
@@ -98,6 +97,7 @@ impl Scheduler {
             clock: Clock::new(),
             alarms: Alarms::new(),
             calls: Calls::new(),
+            refused: Refused::new(),
             sleeps: Sleeps::new(),
             reactor: OnceCell::new(),
             stacks: StackPool::new(Purpose::Own),
@@ -138,6 +138,10 @@ impl Scheduler {
 
     /// Takes back a stack that nothing runs on any more.
     pub(crate) fn put_stack(&self, stack: Stack) {
+        if self.refused.lacks(&stack) {
+            self.refused.fill(stack);
+            return self.end_refused();
+        }
         self.stacks.put(stack);
     }
 
@@ -297,7 +301,7 @@ impl Scheduler {
             task.coroutine.into_stack()
         });
         if let Some(stack) = stack.flatten() {
-            self.stacks.put(stack);
+            self.put_stack(stack);
         }
     }
 

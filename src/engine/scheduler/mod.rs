@@ -16,6 +16,7 @@ mod host;
 mod observer;
 mod outside;
 mod pace;
+mod refused;
 mod sleeps;
 mod table;
 mod unwinding;
@@ -35,8 +36,8 @@ mod run;
 
 mod guest;
 
-pub(crate) use self::calls::CallKey;
-pub(crate) use self::core::{Call, Scheduler};
+pub(crate) use self::calls::{Call, CallKey};
+pub(crate) use self::core::Scheduler;
 pub(crate) use self::guest::{Guest, Slice};
 pub(crate) use self::observer::set_measures;
 pub(crate) use self::sleeps::SleepKey;

@@ -7,6 +7,7 @@ use super::super::debugger;
 use super::super::error::explained;
 use super::super::reactor::Reactor;
 use super::super::settings::Settings;
+use super::super::stack;
 use super::super::workers::{Idle, WorkerHandle};
 use super::core::Scheduler;
 
@@ -51,6 +52,7 @@ impl Scheduler {
                 drop(self.0.hooks.take());
                 // Their wakers are user code, so this thread must no longer be in the run.
                 self.0.wake_futures();
+                self.0.refused.clear().into_iter().for_each(|stack| self.0.stacks.put(stack));
                 // A thread that runs no coroutines keeps no pages of deep calls.
                 while self.0.stacks.trim() || self.0.lent.trim() {}
             }
@@ -68,6 +70,7 @@ impl Scheduler {
             mailbox.attach(reactor.waker());
             let _ = self.reactor.set(reactor);
         }
+        self.refused.fill(self.take_stack(settings.stack_size.min(stack::DEFAULT_SIZE))?);
         self.observer.start(self.turns_left.get().into());
         self.clock.start();
         self.stack_size.set(settings.stack_size);

@@ -94,6 +94,7 @@ impl Scheduler {
         counts.timers = timers.unwrap_or(0) as u64;
         (counts.free_stacks, counts.stacks_trimmed) =
             stacks.map_or((0, 0), |(free, trimmed)| (free as u64, trimmed));
+        counts.free_stacks += u64::from(self.refused.is_full());
         readable && timers.is_some() && stacks.is_some()
     }
 

@@ -2,10 +2,8 @@
 //! sleep, when there is nothing to do.
 
 use std::hint;
-use std::io;
 use std::time::Duration;
 
-use super::super::id::Id;
 use super::super::job::Job;
 use super::super::mailbox::Message;
 use super::super::reactor::Reactor;
@@ -13,8 +11,8 @@ use super::super::recorder::Place;
 use super::super::scopes::Level;
 #[cfg(plainsong_model)]
 use super::super::shared::thread;
-use super::super::stack::{self, Stack};
-use super::super::task::Wake;
+use super::super::stack;
+use super::super::task::{Task, Wake};
 use super::alarms::Alarm;
 use super::core::Scheduler;
 
@@ -373,14 +371,29 @@ impl Scheduler {
             Some(size) => stack::check_size(size),
         };
         match size.and_then(|size| self.take_stack(size)) {
-            Ok(stack) => _ = self.start_on(stack, job),
-            Err(error) => self.refuse(job, error),
+            Ok(stack) => {
+                let Some(task) = job.make_task(stack) else { return };
+                self.begin(job, task);
+            }
+            Err(error) => {
+                self.refused.push(job, error);
+                self.end_refused();
+            }
         }
     }
 
+    /// Makes coroutines of refused jobs, which only end there, while there is a stack in reserve.
+    #[cold]
+    pub(super) fn end_refused(&self) {
+        while let Some((stack, mut job, error)) = self.refused.next() {
+            let Some(task) = job.make_end(stack, &error) else { return };
+            self.begin(job, task);
+        }
+    }
+
+    /// Adds the task of a job, with the requests to it.
     #[cfg_attr(not(debug_assertions), inline(always))]
-    fn start_on(&self, stack: Stack, mut job: Job) -> Option<(u32, Id)> {
-        let task = job.make_task(stack)?;
+    fn begin(&self, job: Job, task: Task) {
         let id = task.id;
         let slot = self.add(task);
         let asked = job.started(self.mailbox(), slot);
@@ -390,19 +403,5 @@ impl Scheduler {
         if asked.unparked {
             self.give_park_token(slot, id);
         }
-        Some((slot, id))
-    }
-
-    /// Has a job end that got no stack. Its end runs user code, and so it becomes a coroutine: on a
-    /// stack of no more than the usual size, when there is one.
-    #[cold]
-    fn refuse(&self, job: Job, error: io::Error) {
-        let end = move |scheduler: &Self, stack| {
-            let Some((slot, id)) = scheduler.start_on(stack, job) else { return };
-            scheduler.find(slot, id, |task| task.refuse(&error));
-            scheduler.cancel(slot, id, Level::Root, None);
-        };
-        let (now, size) = (self.clock.update(), self.stack_size().min(stack::DEFAULT_SIZE));
-        self.calls.add(&self.alarms, now, size, Box::new(end));
     }
 }

@@ -12,7 +12,8 @@ use plainsong::sync::channel::{Receiver, bounded};
 use plainsong::task::{as_completed, join_all, wait};
 use plainsong::time::{sleep, timeout};
 use plainsong::{
-    Builder, JoinHandle, Runtime, coroutine_local, scope, spawn, spawn_anywhere, thread, yield_now,
+    Builder, JoinHandle, Runtime, coroutine_local, no_unwind, scope, spawn, spawn_anywhere, thread,
+    yield_now,
 };
 
 use crate::util::{
@@ -728,9 +729,9 @@ fn without_a_stack_it_ends_with_an_error() {
             with_one_stack(workers, || {
                 let ended = Arc::new(AtomicBool::new(false));
                 let theirs = ended.clone();
-                // User code, which must not run in the loop. Its coroutine is cancelled.
+                // User code, which must not run in the loop.
                 let end = OnDrop(move || {
-                    assert!(catch_unwind(|| sleep(HOUR)).is_err());
+                    sleep(MOMENT);
                     theirs.store(true, Ordering::SeqCst);
                 });
                 let error = spawn_anywhere(move || drop(end)).join().unwrap_err();
@@ -764,22 +765,41 @@ fn without_a_stack_a_scope_panics() {
     });
 }
 
+/// They wait for one stack that each worker keeps for this, also when the run ends.
 #[test]
 #[cfg_attr(feature = "sanitizer", ignore = "a sanitizer needs address space")]
-fn without_any_stack_its_error_comes_later() {
-    alone(without_any_stack_its_error_comes_later, || {
+fn without_any_stack_they_end_one_after_the_other() {
+    alone(without_any_stack_they_end_one_after_the_other, || {
         run_on(1, || {
             limit_memory(Some(1 << 20));
             let (_open, gate) = bounded::<()>(0);
             let wait = |gate: Receiver<()>| move || _ = gate.recv();
-            let all: Vec<_> =
-                std::iter::from_fn(|| Builder::new().spawn(wait(gate.clone())).ok()).collect();
-            let refused = spawn_anywhere(|| ());
-            sleep(MOMENT);
-            assert!(!refused.is_finished());
-            all.iter().for_each(|one| one.cancel());
-            let error = refused.join().unwrap_err();
-            assert!(error.to_string().contains(REFUSED), "{error}");
+            while Builder::new().spawn(wait(gate.clone())).is_ok() {}
+            let ended = Arc::new(AtomicUsize::new(0));
+            let spawn = || {
+                let ended = ended.clone();
+                let end = OnDrop(move || {
+                    ended.fetch_add(1, Ordering::SeqCst);
+                    yield_now();
+                });
+                spawn_anywhere(move || drop(end))
+            };
+            let refused: Vec<_> = (0..3).map(|_| spawn()).collect();
+            refused[2].cancel_with("not needed");
+            for (n, one) in refused.into_iter().enumerate() {
+                let error = one.join().unwrap_err();
+                assert_eq!(error.is_cancelled(), n == 2);
+                assert!(n == 2 || error.to_string().contains(REFUSED), "{error}");
+            }
+            assert_eq!(ended.load(Ordering::SeqCst), 3);
+            scope(|s| {
+                // It borrows, so a destructor of it is not given up.
+                let end = OnDrop(|| no_unwind(|| sleep(MOMENT)));
+                s.spawn_anywhere(move || drop(end));
+                s.cancel();
+            });
+            // The run closes while these have not ended.
+            (0..3).for_each(|_| drop(spawn()));
             limit_memory(None);
         });
     });
