@@ -72,6 +72,14 @@ pub(crate) fn exit_in_a_handler() {
     }
 }
 
+/// A function that sends a signal to the thread that called this, while it lives.
+pub(crate) fn interrupter(signal: i32) -> impl Fn() + Send {
+    // SAFETY: it has no arguments.
+    let thread = unsafe { libc::pthread_self() } as usize;
+    // SAFETY: the thread lives, as the caller promises, and the signal has a handler.
+    move || assert_eq!(unsafe { libc::pthread_kill(thread as libc::pthread_t, signal) }, 0)
+}
+
 /// Closes a standard stream of this process.
 pub(crate) fn close_stream(fd: i32) {
     assert!((0..3).contains(&fd));

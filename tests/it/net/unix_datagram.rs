@@ -7,14 +7,18 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net;
 use std::os::unix::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use plainsong::net::UnixDatagram;
+use plainsong::signal::{SIGUSR1, Signals};
 use plainsong::time::timeout;
 
+use crate::sys::interrupter;
 use crate::util::{
-    Folder, MOMENT, both, both_wait, kind, run, uninterrupted, until_parked, until_readable,
+    Folder, MOMENT, alone, both, both_wait, kind, run, uninterrupted, until_parked, until_readable,
 };
 
 /// Fills the queue of the receiver; returns how many datagrams it holds.
@@ -391,5 +395,29 @@ fn clones_and_conversions() {
         let back = net::UnixDatagram::from(clone);
         assert_eq!(back.read_timeout().unwrap(), time);
         assert_eq!(kind(uninterrupted(|| back.recv(&mut [0; 8]))), ErrorKind::WouldBlock);
+    });
+}
+
+/// Linux interrupts a `poll` that does not wait, too, when a signal is pending.
+#[test]
+fn a_try_is_not_interrupted_by_signals() {
+    alone(a_try_is_not_interrupted_by_signals, || {
+        run(|| {
+            let _signals = Signals::new([SIGUSR1]).unwrap();
+            let over = Arc::new(AtomicBool::new(false));
+            let seen = Arc::clone(&over);
+            let interrupt = interrupter(SIGUSR1);
+            let storm = thread::spawn(move || {
+                while !seen.load(Ordering::Relaxed) {
+                    interrupt();
+                }
+            });
+            let (ours, _theirs) = UnixDatagram::pair().unwrap();
+            for _ in 0..20_000 {
+                assert_eq!(ours.try_recv(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+            }
+            over.store(true, Ordering::Relaxed);
+            storm.join().unwrap();
+        });
     });
 }
