@@ -5,7 +5,6 @@
 #![allow(unsafe_code)]
 
 use std::any::type_name;
-use std::io;
 use std::panic::Location;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +14,7 @@ use loom::cell::UnsafeCell;
 use loom::sync::atomic::AtomicBool as LoomBool;
 use loom::thread::{Builder, JoinHandle, yield_now};
 
-use crate::engine::job::{Job, PendingTask};
+use crate::engine::job::{Job, PendingTask, Refusal};
 use crate::engine::mailbox::{Lease, Mailbox, Message};
 use crate::engine::packet::{Home, packet};
 use crate::engine::scopes::CancelReason;
@@ -276,7 +275,11 @@ fn no_worker_sleeps_on_a_job_that_another_has_pushed() {
             None
         }
 
-        fn end(&mut self, _: io::Result<Option<CancelReason>>) {}
+        fn make_end(&mut self, _: Stack, _: Result<Option<CancelReason>, Refusal>) -> Option<Task> {
+            None
+        }
+
+        fn end(&mut self, _: Option<CancelReason>) {}
     }
     check(no_worker_sleeps_on_a_job_that_another_has_pushed, &[Weak::SeqCst], || {
         let workers = Workers::new(2);
