@@ -45,14 +45,15 @@ impl Scheduler {
             fn drop(&mut self) {
                 self.0.running.set(false);
                 self.0.observer.stop();
+                self.0.refused.clear().into_iter().for_each(|stack| self.0.stacks.put(stack));
                 self.0.mailbox().set_running(false);
                 self.0.with_worker(|worker| worker.workers.leave(worker.number));
                 debugger::leave(self.0.tasks.address());
                 drop(self.0.worker.take());
                 drop(self.0.hooks.take());
-                // Their wakers are user code, so this thread must no longer be in the run.
+                // Their wakers are user code. This thread must no longer be in the run, and they may
+                // begin another.
                 self.0.wake_futures();
-                self.0.refused.clear().into_iter().for_each(|stack| self.0.stacks.put(stack));
                 // A thread that runs no coroutines keeps no pages of deep calls.
                 while self.0.stacks.trim() || self.0.lent.trim() {}
             }
