@@ -137,12 +137,23 @@ impl Scheduler {
     }
 
     /// Takes back a stack that nothing runs on any more.
+    #[cfg_attr(not(debug_assertions), inline(always))]
     pub(crate) fn put_stack(&self, stack: Stack) {
+        if self.refused.is_full() {
+            self.stacks.put(stack);
+        } else {
+            self.put_in_reserve(stack);
+        }
+    }
+
+    #[cold]
+    fn put_in_reserve(&self, stack: Stack) {
         if self.refused.lacks(&stack) {
             self.refused.fill(stack);
-            return self.end_refused();
+            self.end_refused();
+        } else {
+            self.stacks.put(stack);
         }
-        self.stacks.put(stack);
     }
 
     /// A stack of `size` bytes for a call that finds too little left on its own.

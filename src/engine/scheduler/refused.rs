@@ -32,12 +32,12 @@ impl Refused {
     }
 
     /// Whether the reserve lacks a stack of this size.
-    #[inline]
     pub(super) fn lacks(&self, stack: &Stack) -> bool {
         stack.size() == self.missing.get()
     }
 
     /// Whether the reserve has its stack.
+    #[inline]
     pub(super) fn is_full(&self) -> bool {
         self.missing.get() == 0
     }
