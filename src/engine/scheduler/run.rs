@@ -51,8 +51,8 @@ impl Scheduler {
                 debugger::leave(self.0.tasks.address());
                 drop(self.0.worker.take());
                 drop(self.0.hooks.take());
-                // Their wakers are user code. This thread must no longer be in the run, and they may
-                // begin another.
+                // Their wakers are user code. This thread must no longer be in the run, and they
+                // may begin another.
                 self.0.wake_futures();
                 // A thread that runs no coroutines keeps no pages of deep calls.
                 while self.0.stacks.trim() || self.0.lent.trim() {}
