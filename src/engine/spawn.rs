@@ -314,7 +314,7 @@ where
             });
             last(refusal);
         };
-        // SAFETY: as in `make_task`.
+        // SAFETY: as in `make_task`, with `end` in the place of `body`.
         let coroutine = Coroutine::new(stack, unsafe { Lent::new(whole) });
         let task = Task::new(coroutine, id, spec.name, spec.spawned, spec.parent);
         // Others wait for its stack, so it must not be abandoned.

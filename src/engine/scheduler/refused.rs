@@ -9,9 +9,10 @@ use std::io;
 use super::super::job::Job;
 use super::super::stack::Stack;
 
+/// The refused jobs of one worker, and its reserve.
 pub(super) struct Refused {
-    // While there is one, a coroutine has the stack of the reserve: so a worker that has any is not
-    // idle, and this is no deadlock.
+    // While there is one, a coroutine has the stack of the reserve. So the worker is not idle, and
+    // no deadlock is reported.
     jobs: RefCell<VecDeque<(Job, io::Error)>>,
     reserve: Cell<Option<Stack>>,
     // The size of the stack that the reserve lacks, or zero.
